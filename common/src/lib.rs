@@ -1,0 +1,29 @@
+//! Values that coordinator and worker both speak of: identities, digests, tensors, condition columns, versions, tasks.
+//!
+//! Not here: sockets, async runtimes, tensor libraries, HDF5. Everything is a plain value with methods, so that the
+//! same bytes mean the same thing on every side. Start with [`condition`], the reason why federation is exact here,
+//! then [`manifest`] and [`task`].
+
+pub mod blob;
+pub mod check;
+pub mod codec;
+pub mod condition;
+pub mod error;
+pub mod fs;
+pub mod hash;
+pub mod id;
+pub mod limits;
+pub mod manifest;
+pub mod policy;
+pub mod progress;
+pub mod state_dict;
+pub mod task;
+pub mod telemetry;
+
+pub use blob::BlobRef;
+pub use condition::{Columns, ConditionKey};
+pub use error::{Error, Result};
+pub use hash::Digest;
+pub use id::{Name, NodeId, SiteId, TaskId, VersionId};
+pub use manifest::{Base, BaseCard, Version};
+pub use state_dict::{DType, StateDict, Tensor};

@@ -1,0 +1,36 @@
+//! Every bound in the system, each with the reason for its value.
+
+/// Characters of a [`crate::Name`]: fits a DNS label and every file system.
+pub const NAME_LENGTH: usize = 63;
+/// Bytes of a batch name inside a [`crate::ConditionKey`]: the longest seen in public atlases is under 80.
+pub const BATCH_NAME_BYTES: usize = 128;
+/// Bytes of one transfer chunk: large enough that hashing and framing vanish, small enough to send again.
+pub const CHUNK_BYTES: u64 = 1 << 20;
+/// Bytes of one frame on a control stream. A task with a thousand conditions encodes to about 200 KiB.
+pub const FRAME_BYTES: usize = 4 << 20;
+/// Bytes of a blob: an atlas reference of 60 k genes and 1,024 hidden units is 0.5 GB; this leaves room for full ones.
+pub const BLOB_BYTES: u64 = 64 << 30;
+/// Bytes of the columns of one condition: 2 layers × 1,024 units × 4 bytes is 8 KiB; per-condition dispersion of 60 k genes 240 KiB.
+pub const COLUMNS_BYTES: u64 = 4 << 20;
+/// Bytes of a safetensors header; the format's own limit.
+pub const TENSOR_HEADER_BYTES: usize = 100 << 20;
+/// Tensors in one state dict: deep models have some hundreds.
+pub const TENSORS: usize = 65_536;
+/// Genes in a panel: more than any annotation has.
+pub const GENES: usize = 1 << 20;
+/// Conditions in one version: the largest atlases have some thousands of samples.
+pub const CONDITIONS: usize = 65_536;
+/// Conditions that one submission may carry.
+pub const SUBMITTED_CONDITIONS: usize = 4_096;
+/// Bytes of an error text or reason that travels.
+pub const REASON_BYTES: usize = 1_024;
+/// Tasks that may be open at once.
+pub const OPEN_TASKS: usize = 1_024;
+/// Sites that may be enrolled.
+pub const SITES: usize = 16_384;
+/// Request keys remembered for answering a repeated request with its first answer; several minutes of retries.
+pub const REMEMBERED_REQUESTS: usize = 8_192;
+/// Shortest time between two replicated lease renewals of one assignment, in milliseconds.
+pub const RENEWAL_INTERVAL_MS: u64 = 10_000;
+/// Norm of one condition's columns that a task allows unless it says otherwise; trained columns stay below 30.
+pub const COLUMN_NORM: f64 = 1_000.0;

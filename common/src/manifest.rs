@@ -1,0 +1,214 @@
+//! What a reference is: a frozen base and, per condition, its columns.
+//!
+//! The base travels as one safetensors file whose metadata is the [`BaseCard`]; its digest is the digest of that
+//! file. A [`Version`] is a base and a map from condition key to columns. Its [`VersionId`] hashes the base digest and the
+//! columns sorted by key, so every order of merging gives the same id.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    blob::BlobRef,
+    condition::{self, ConditionKey},
+    error::{Error, Result},
+    hash::FieldHasher,
+    id::VersionId,
+    limits,
+    state_dict::{StateDict, TensorSpec},
+};
+
+/// Everything about a base except its tensors.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseCard {
+    /// Format of this card; [`BaseCard::FORMAT`].
+    pub format: u32,
+    /// Name of the model in the zoo, such as `scvi`.
+    pub model: String,
+    /// The model's own options, with every default written out. Sorted by name, so that equal options are equal bytes.
+    pub config: BTreeMap<String, serde_json::Value>,
+    /// The gene panel, in order.
+    pub genes: Vec<String>,
+    /// The obs column that held the batch when the reference was trained.
+    pub batch_key: String,
+    /// The obs column that held the labels, where the model uses labels.
+    pub labels_key: Option<String>,
+    /// Label names by code, where the model uses labels.
+    pub labels: Vec<String>,
+    /// The tensors that each condition owns, by name, with the batch dimension taken out.
+    pub columns: BTreeMap<String, TensorSpec>,
+    /// Whether surgery can move a query's embedding: the encoder takes the batch.
+    pub moves_embedding: bool,
+    /// How the base came to be, for people: cells, epochs, seed, final loss. No names of cells, no paths.
+    pub training: BTreeMap<String, serde_json::Value>,
+}
+
+impl BaseCard {
+    /// The card format that this build writes and reads.
+    pub const FORMAT: u32 = 1;
+}
+
+/// The frozen part of a reference.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Base {
+    /// What it is.
+    pub card: BaseCard,
+    /// Its tensors; none of them depends on a condition.
+    pub tensors: StateDict,
+}
+
+impl Base {
+    /// The file that travels and is stored; the same bytes for the same base.
+    ///
+    /// # Errors  [`Error::Decode`] if the card has a number JSON cannot hold
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let card = serde_json::to_string(&self.card)
+            .map_err(|e| Error::Decode { what: "reference card", detail: e.to_string() })?;
+        Ok(self.tensors.to_safetensors(Some(&card)))
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote. Verify the digest first, with [`BlobRef::verify`].
+    ///
+    /// # Errors  [`Error::Decode`], [`Error::UnknownVersion`], [`Error::TooLarge`]
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        const WHAT: &str = "reference";
+        let (tensors, card) = StateDict::from_safetensors(WHAT, bytes)?;
+        let card = card.ok_or_else(|| Error::Decode {
+            what: WHAT,
+            detail: "the file has no metadata `archipelago`, so it is not one of our references".to_owned(),
+        })?;
+        let card = parse_card(&card)?;
+        Ok(Self { card, tensors })
+    }
+}
+
+fn parse_card(text: &str) -> Result<BaseCard> {
+    const WHAT: &str = "reference card";
+    let decode = |e: serde_json::Error| Error::Decode { what: WHAT, detail: e.to_string() };
+    // The format is looked at first, so that a later card says "version 2" and not "unknown field".
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let Format { format } = serde_json::from_str(text).map_err(decode)?;
+    if format != BaseCard::FORMAT {
+        return Err(Error::UnknownVersion { what: WHAT, found: format, expected: BaseCard::FORMAT });
+    }
+    let card: BaseCard = serde_json::from_str(text).map_err(decode)?;
+    if card.genes.len() > limits::GENES {
+        let (found, limit) = (card.genes.len() as u64, limits::GENES as u64);
+        return Err(Error::TooLarge { what: WHAT.to_owned(), found, limit, unit: "genes" });
+    }
+    Ok(card)
+}
+
+/// A base and the conditions mapped onto it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// The base file.
+    pub base: BlobRef,
+    /// The columns file of each condition.
+    pub columns: BTreeMap<ConditionKey, BlobRef>,
+}
+
+impl Version {
+    /// Hash of the base digest and the columns sorted by key.
+    pub fn id(&self) -> VersionId {
+        let mut hasher = FieldHasher::new("archipelago/version/1");
+        hasher.field(self.base.digest.as_bytes());
+        for (key, columns) in &self.columns {
+            hasher.field(key.to_string().as_bytes()).field(columns.digest.as_bytes());
+        }
+        VersionId(hasher.finish())
+    }
+
+    /// This version with more conditions.
+    ///
+    /// # Errors  [`Error::KeyCollision`], [`Error::TooLarge`]
+    pub fn merged(&self, new: &BTreeMap<ConditionKey, BlobRef>) -> Result<Self> {
+        let columns = condition::merge(&self.columns, new)?;
+        if columns.len() > limits::CONDITIONS {
+            let (found, limit) = (columns.len() as u64, limits::CONDITIONS as u64);
+            return Err(Error::TooLarge { what: "version".to_owned(), found, limit, unit: "conditions" });
+        }
+        Ok(Self { base: self.base, columns })
+    }
+
+    /// This version without some conditions.
+    ///
+    /// # Errors  [`Error::UnknownKey`]
+    pub fn without<'a>(&self, keys: impl IntoIterator<Item = &'a ConditionKey>) -> Result<Self> {
+        Ok(Self { base: self.base, columns: condition::withdraw(&self.columns, keys)? })
+    }
+
+    /// All blobs that make up the version, base first.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        std::iter::once(self.base).chain(self.columns.values().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state_dict::{DType, Tensor};
+
+    fn base() -> Base {
+        Base {
+            card: BaseCard {
+                format: BaseCard::FORMAT,
+                model: "scvi".to_owned(),
+                config: BTreeMap::from([("n_latent".to_owned(), 10.into()), ("dropout".to_owned(), 0.1.into())]),
+                genes: vec!["CD3D".to_owned(), "LYZ".to_owned()],
+                batch_key: "batch".to_owned(),
+                labels_key: None,
+                labels: vec![],
+                columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![4] })]),
+                moves_embedding: true,
+                training: BTreeMap::new(),
+            },
+            tensors: StateDict::from_iter([("w".to_owned(), Tensor::from_f32(&[1], &[1.0]))]),
+        }
+    }
+
+    fn version(keys: &[&str]) -> Version {
+        let columns = keys.iter().map(|k| (k.parse().unwrap(), BlobRef::of(k.as_bytes()))).collect();
+        Version { base: BlobRef::of(b"base"), columns }
+    }
+
+    #[test]
+    fn a_base_round_trips_and_is_always_the_same_bytes() {
+        let bytes = base().to_bytes().unwrap();
+        assert_eq!(bytes, base().to_bytes().unwrap());
+        assert_eq!(Base::from_bytes(&bytes).unwrap(), base());
+    }
+
+    #[test]
+    fn a_later_format_is_named_as_such() {
+        let mut later = base();
+        later.card.format = 2;
+        let error = Base::from_bytes(&later.to_bytes().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::UnknownVersion { found: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn every_order_of_merging_gives_one_id_and_withdrawing_restores_the_earlier() {
+        let start = version(&["ref/d/r"]);
+        let (a, b) = (version(&["a/d/x"]).columns, version(&["b/d/y", "b/d/z"]).columns);
+        let ab = start.merged(&a).unwrap().merged(&b).unwrap();
+        let ba = start.merged(&b).unwrap().merged(&a).unwrap();
+        assert_eq!(ab.id(), ba.id());
+        assert_eq!(ab.without(b.keys()).unwrap().id(), start.merged(&a).unwrap().id());
+        assert_ne!(ab.id(), start.id());
+    }
+
+    #[test]
+    fn the_id_sees_base_keys_and_columns() {
+        let one = version(&["a/d/x"]);
+        assert_ne!(one.id(), version(&["a/d/y"]).id());
+        assert_ne!(one.id(), Version { base: BlobRef::of(b"other"), ..one.clone() }.id());
+        let mut other = one.clone();
+        *other.columns.values_mut().next().unwrap() = BlobRef::of(b"other");
+        assert_ne!(one.id(), other.id());
+    }
+}

@@ -1,0 +1,94 @@
+//! What a site lets out. Decided in a file at the site; no task can override it.
+
+use serde::{Deserialize, Serialize};
+
+/// A site's policy file (TOML). The default lets columns and aggregate metrics out and nothing else.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SitePolicy {
+    /// Whether trained columns may leave. Without them the site takes part in no task.
+    pub columns: bool,
+    /// The most that may leave of the embeddings.
+    pub embeddings: EmbeddingRelease,
+    /// Whether aggregate metrics (losses, cell numbers) may leave.
+    pub metrics: bool,
+    /// Conditions with fewer cells than this stay at home.
+    pub min_cells: u64,
+    /// Conditions with fewer donors than this stay at home; needs `donor_key`.
+    pub min_donors: u64,
+    /// The obs column that names donors.
+    pub donor_key: Option<String>,
+    /// Columns are scaled down to this Euclidean norm before they leave.
+    pub clip_norm: Option<f64>,
+    /// Standard deviation of Gaussian noise added to every number of the columns before they leave.
+    pub noise_std: f64,
+    /// Operators whose references this site runs; empty is any operator of the consortium.
+    pub trusted_operators: Vec<String>,
+}
+
+impl Default for SitePolicy {
+    fn default() -> Self {
+        Self {
+            columns: true,
+            embeddings: EmbeddingRelease::None,
+            metrics: true,
+            min_cells: 20,
+            min_donors: 0,
+            donor_key: None,
+            clip_norm: None,
+            noise_std: 0.0,
+            trusted_operators: Vec::new(),
+        }
+    }
+}
+
+/// How much of the embeddings leaves a site. Embeddings are personal data: with the shared decoder they approximate
+/// expression profiles.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum EmbeddingRelease {
+    /// Nothing.
+    #[default]
+    None,
+    /// The mean embedding of each label that has enough cells and donors.
+    LabelMeans {
+        /// Labels with fewer cells are left out.
+        min_cells: u64,
+        /// Labels from fewer donors are left out.
+        min_donors: u64,
+    },
+    /// One row per cell, without cell names.
+    Full,
+}
+
+impl EmbeddingRelease {
+    /// The lesser of what is asked and what is allowed; bounds on label means take the stricter value.
+    pub fn at_most(self, allowed: Self) -> Self {
+        match (self, allowed) {
+            (Self::None, _) | (_, Self::None) => Self::None,
+            (Self::Full, Self::Full) => Self::Full,
+            (Self::LabelMeans { min_cells: a, min_donors: x }, Self::LabelMeans { min_cells: b, min_donors: y }) => {
+                Self::LabelMeans { min_cells: a.max(b), min_donors: x.max(y) }
+            }
+            (means @ Self::LabelMeans { .. }, Self::Full) | (Self::Full, means @ Self::LabelMeans { .. }) => means,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEANS: EmbeddingRelease = EmbeddingRelease::LabelMeans { min_cells: 10, min_donors: 2 };
+
+    #[test]
+    fn a_task_never_gets_more_than_the_policy_allows() {
+        use EmbeddingRelease::{Full, None};
+        assert_eq!(Full.at_most(None), None);
+        assert_eq!(Full.at_most(MEANS), MEANS);
+        assert_eq!(MEANS.at_most(Full), MEANS);
+        assert_eq!(None.at_most(Full), None);
+        let stricter = EmbeddingRelease::LabelMeans { min_cells: 50, min_donors: 1 };
+        assert_eq!(MEANS.at_most(stricter), EmbeddingRelease::LabelMeans { min_cells: 50, min_donors: 2 });
+    }
+}
