@@ -15,7 +15,7 @@ use crate::{
     hash::FieldHasher,
     id::VersionId,
     limits,
-    state_dict::{StateDict, TensorSpec},
+    state_dict::{self, StateDict, TensorSpec},
 };
 
 /// Everything about a base except its tensors.
@@ -47,6 +47,13 @@ pub struct BaseCard {
 impl BaseCard {
     /// The card format that this build writes and reads.
     pub const FORMAT: u32 = 1;
+
+    /// Reads the card from the start of a base file, without its tensors.
+    ///
+    /// # Errors  [`Error::Decode`], [`Error::UnknownVersion`], [`Error::TooLarge`]
+    pub fn read(file: &mut impl std::io::Read) -> Result<Self> {
+        state_dict::read_metadata(BASE, file).and_then(require_card)
+    }
 }
 
 /// The frozen part of a reference.
@@ -72,15 +79,19 @@ impl Base {
     ///
     /// # Errors  [`Error::Decode`], [`Error::UnknownVersion`], [`Error::TooLarge`]
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        const WHAT: &str = "reference";
-        let (tensors, card) = StateDict::from_safetensors(WHAT, bytes)?;
-        let card = card.ok_or_else(|| Error::Decode {
-            what: WHAT,
-            detail: "the file has no metadata `archipelago`, so it is not one of our references".to_owned(),
-        })?;
-        let card = parse_card(&card)?;
-        Ok(Self { card, tensors })
+        let (tensors, card) = StateDict::from_safetensors(BASE, bytes)?;
+        Ok(Self { card: require_card(card)?, tensors })
     }
+}
+
+/// What a base file is called in errors.
+const BASE: &str = "reference";
+
+fn require_card(text: Option<String>) -> Result<BaseCard> {
+    parse_card(&text.ok_or_else(|| Error::Decode {
+        what: BASE,
+        detail: "the file has no metadata `archipelago`, so it is not one of our references".to_owned(),
+    })?)
 }
 
 fn parse_card(text: &str) -> Result<BaseCard> {
@@ -181,6 +192,7 @@ mod tests {
         let bytes = base().to_bytes().unwrap();
         assert_eq!(bytes, base().to_bytes().unwrap());
         assert_eq!(Base::from_bytes(&bytes).unwrap(), base());
+        assert_eq!(BaseCard::read(&mut &bytes[..bytes.len() - 4]).unwrap(), base().card);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The file written for a given state dict and metadata text is always the same, byte for byte, so a file's digest
 //! names its content.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, io::Read};
 
 use safetensors::tensor::{Dtype as FileType, SafeTensors, View};
 use serde::{Deserialize, Serialize};
@@ -271,6 +271,26 @@ impl View for &Tensor {
     fn data_len(&self) -> usize {
         self.bytes.len()
     }
+}
+
+/// Reads the text under the metadata key `archipelago` from the start of a safetensors file, and nothing after its header.
+///
+/// # Errors  [`Error::Decode`], [`Error::TooLarge`]
+pub(crate) fn read_metadata(what: &'static str, file: &mut impl Read) -> Result<Option<String>> {
+    let decode = |detail: String| Error::Decode { what, detail };
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|e| decode(e.to_string()))?;
+    check_header_size(what, &length)?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut header).map_err(|e| decode(e.to_string()))?;
+    // The library's own reader wants the tensors' bytes as well; the header alone is a JSON object.
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__", default)]
+        metadata: BTreeMap<String, String>,
+    }
+    let header: Header = serde_json::from_slice(&header).map_err(|e| decode(e.to_string()))?;
+    Ok(header.metadata.get(METADATA_KEY).cloned())
 }
 
 /// The one metadata key this project uses in safetensors files.

@@ -1,1 +1,3 @@
-//! Under construction.
+//! What coordinator and site say, and when. Sans-IO: no sockets, no clock, no tasks.
+
+pub mod message;

@@ -1,0 +1,105 @@
+//! Who a peer is, as its certificate says it.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    id::{Name, NodeId, SiteId, shorten},
+};
+
+/// A role and a name. Read from a verified certificate, never from a message.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Principal {
+    /// A member of the Raft group.
+    Coordinator(NodeId),
+    /// An institution that owns data.
+    Site(SiteId),
+    /// Someone who publishes references and tasks.
+    Operator(Name),
+    /// Someone who may read everything and change nothing.
+    Auditor(Name),
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Coordinator(node) => write!(f, "coordinator/{node}"),
+            Self::Site(site) => write!(f, "site/{site}"),
+            Self::Operator(name) => write!(f, "operator/{name}"),
+            Self::Auditor(name) => write!(f, "auditor/{name}"),
+        }
+    }
+}
+
+impl FromStr for Principal {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once('/') {
+            Some(("coordinator", node)) => node.parse().map(Self::Coordinator),
+            Some(("site", site)) => site.parse().map(Self::Site),
+            Some(("operator", name)) => Name::parse("operator name", name).map(Self::Operator),
+            Some(("auditor", name)) => Name::parse("auditor name", name).map(Self::Auditor),
+            _ => Err(Error::InvalidName {
+                what: "role",
+                found: shorten(text),
+                expected: "`coordinator/<number>`, `site/<name>`, `operator/<name>` or `auditor/<name>`",
+            }),
+        }
+    }
+}
+
+/// A principal of one consortium: the URI `archipelago://<consortium>/<role>/<name>` of a certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The consortium, which is also the name of its certificate authority.
+    pub consortium: Name,
+    /// Who it is there.
+    pub principal: Principal,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}{}/{}", self.consortium, self.principal)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let Some((consortium, principal)) = text.strip_prefix(SCHEME).and_then(|rest| rest.split_once('/')) else {
+            return Err(Error::InvalidName {
+                what: "identity",
+                found: shorten(text),
+                expected: "`archipelago://<consortium>/<role>/<name>`",
+            });
+        };
+        Ok(Self { consortium: Name::parse("consortium name", consortium)?, principal: principal.parse()? })
+    }
+}
+
+const SCHEME: &str = "archipelago://";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_round_trip_as_uris() {
+        for text in ["coordinator/3", "site/charite", "operator/anna.k", "auditor/dpo"] {
+            let uri = format!("archipelago://lung/{text}");
+            assert_eq!(uri.parse::<Identity>().unwrap().to_string(), uri);
+        }
+        for bad in [
+            "",
+            "archipelago://lung",
+            "https://lung/site/a",
+            "archipelago://lung/site/../a",
+            "archipelago://lung/root/a",
+            "archipelago://lung/coordinator/0",
+        ] {
+            assert!(bad.parse::<Identity>().is_err(), "{bad}");
+        }
+    }
+}

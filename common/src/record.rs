@@ -1,0 +1,237 @@
+//! What the coordinators remember, in the form in which it is replicated, answered and shown.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    blob::BlobRef,
+    condition::ConditionKey,
+    id::{Name, NodeId, SiteId, TaskId, VersionId},
+    manifest::{BaseCard, Version},
+    state_dict::TensorSpec,
+    task::{ConditionMetrics, SurgeryTask},
+};
+
+/// A reference model under its name.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ReferenceRecord {
+    /// Its name in the consortium.
+    pub name: Name,
+    /// The operator who published it.
+    pub publisher: Name,
+    /// What its base is, read from the base file by the leader.
+    pub summary: BaseSummary,
+    /// The version that new tasks map onto unless they say otherwise.
+    pub current: VersionId,
+    /// Every version in the order in which it came to be; the first was published. A version that came back, after a
+    /// withdrawal say, stands here once for each time.
+    pub lineage: Vec<Event>,
+    /// The versions by id.
+    pub versions: BTreeMap<VersionId, Version>,
+}
+
+/// The facts about a base that the coordinator needs without reading its tensors.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BaseSummary {
+    /// Model of the zoo.
+    pub model: String,
+    /// Size of the gene panel.
+    pub n_genes: u64,
+    /// The tensors that each condition owns.
+    pub columns: BTreeMap<String, TensorSpec>,
+    /// Whether surgery can move a query's embedding.
+    pub moves_embedding: bool,
+}
+
+impl From<&BaseCard> for BaseSummary {
+    fn from(card: &BaseCard) -> Self {
+        Self {
+            model: card.model.clone(),
+            n_genes: card.genes.len() as u64,
+            columns: card.columns.clone(),
+            moves_embedding: card.moves_embedding,
+        }
+    }
+}
+
+/// How one version followed another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// The version that came to be.
+    pub version: VersionId,
+    /// The version before; none for the first.
+    pub parent: Option<VersionId>,
+    /// Why.
+    pub cause: Cause,
+    /// The leader's clock at the time, Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// Why a version came to be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// An operator published the reference.
+    Published,
+    /// Accepted submissions of a task were merged, exactly.
+    Merged {
+        /// The task.
+        task: TaskId,
+        /// The conditions that were added.
+        keys: Vec<ConditionKey>,
+    },
+    /// Conditions were taken out again; their blobs and this entry remain for audit.
+    Withdrawn {
+        /// Who asked: the owning site or an operator.
+        by: Name,
+        /// The conditions that were removed.
+        keys: Vec<ConditionKey>,
+    },
+}
+
+/// An enrolled site.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SiteRecord {
+    /// Its name, as in its certificate.
+    pub site: SiteId,
+    /// When it was enrolled, Unix milliseconds.
+    pub enrolled_ms: u64,
+    /// When it was revoked, if it was; a revoked site is refused at once.
+    pub revoked_ms: Option<u64>,
+}
+
+/// A published task and all that became of it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Its number.
+    pub id: TaskId,
+    /// What is asked.
+    pub task: SurgeryTask,
+    /// The operator who published it.
+    pub publisher: Name,
+    /// When, Unix milliseconds.
+    pub published_ms: u64,
+    /// Whether it is open.
+    pub state: TaskState,
+    /// One assignment per site that ever claimed it.
+    pub assignments: BTreeMap<SiteId, AssignmentRecord>,
+}
+
+/// Whether a task takes submissions.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskState {
+    /// Sites may claim and submit.
+    Open,
+    /// Closed by an operator: what was accepted is merged.
+    Closed,
+    /// Cancelled by an operator: what was accepted under `publish = each` stays.
+    Cancelled,
+    /// Its deadline passed.
+    Expired,
+}
+
+/// One site's lease on a task.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AssignmentRecord {
+    /// Fencing epoch: grows with every claim after a lapse, and a result from an earlier one is refused.
+    pub epoch: u64,
+    /// Where it stands.
+    pub state: AssignmentState,
+    /// When the lease ends unless renewed, Unix milliseconds.
+    pub lease_until_ms: u64,
+    /// The last progress the site reported.
+    pub progress: Option<Progress>,
+}
+
+/// Where an assignment stands.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AssignmentState {
+    /// The site is at work.
+    Assigned,
+    /// The lease ran out; the site may claim again.
+    Lapsed,
+    /// The site gave up.
+    GivenUp {
+        /// In the site's words.
+        reason: String,
+    },
+    /// The submission was accepted.
+    Accepted {
+        /// What was accepted.
+        submission: Submission,
+        /// When, Unix milliseconds.
+        at_ms: u64,
+        /// The version that holds it, once there is one.
+        version: Option<VersionId>,
+    },
+}
+
+/// How far a site has come.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// Epochs done, over all conditions.
+    pub epochs_done: u64,
+    /// Epochs planned, over all conditions.
+    pub epochs_planned: u64,
+    /// Last mean loss per cell, if the site's policy lets metrics out.
+    pub loss: Option<f64>,
+}
+
+/// What a site sends back for a task.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Submission {
+    /// The task.
+    pub task: TaskId,
+    /// The epoch of the assignment under which the work was done.
+    pub epoch: u64,
+    /// The version that was trained against; must be the task's.
+    pub version: VersionId,
+    /// The trained conditions.
+    pub conditions: BTreeMap<ConditionKey, SubmittedCondition>,
+}
+
+/// One condition of a submission. The blobs were uploaded, and are durable, before the submission names them.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SubmittedCondition {
+    /// Its columns.
+    pub columns: BlobRef,
+    /// Embeddings, where task and policy agree on them.
+    pub embeddings: Option<BlobRef>,
+    /// Aggregate figures, where the policy lets them out.
+    pub metrics: Option<ConditionMetrics>,
+}
+
+impl Submission {
+    /// All blobs that the submission names.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        self.conditions.values().flat_map(|c| std::iter::once(c.columns).chain(c.embeddings))
+    }
+}
+
+/// One coordinator's view of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StatusRecord {
+    /// The node that answers.
+    pub node: NodeId,
+    /// The leader, if this node knows one.
+    pub leader: Option<NodeId>,
+    /// Raft term.
+    pub term: u64,
+    /// Last applied log index.
+    pub applied: u64,
+    /// Voting members.
+    pub voters: Vec<NodeId>,
+    /// References, sites and open tasks.
+    pub references: u64,
+    /// Enrolled sites that are not revoked.
+    pub sites: u64,
+    /// Open tasks.
+    pub open_tasks: u64,
+    /// Blobs and bytes in this node's store.
+    pub blobs: u64,
+    /// Bytes in this node's store.
+    pub blob_bytes: u64,
+}

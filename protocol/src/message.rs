@@ -1,0 +1,313 @@
+//! What is said on the wire. New variants go to the end of their enum: the position is the encoding.
+
+use archipelago_common::{
+    blob::BlobRef,
+    condition::ConditionKey,
+    id::{Name, NodeId, SiteId, TaskId, VersionId},
+    manifest::Version,
+    record::{Progress, ReferenceRecord, SiteRecord, StatusRecord, Submission, TaskRecord},
+    task::SurgeryTask,
+};
+use serde::{Deserialize, Serialize};
+
+/// The first frame on every stream: what the stream is for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum StreamOpen {
+    /// A session's control stream: [`ToCoordinator`] frames one way, [`FromCoordinator`] the other.
+    Control(Hello),
+    /// An upload. The coordinator answers with [`PutReply::Send`] and the chunks follow.
+    Put(BlobRef),
+    /// A download from chunk `from_chunk` on. The coordinator answers with [`GetReply`] and the chunks.
+    Get {
+        /// What to send.
+        blob: BlobRef,
+        /// The first chunk that the receiver lacks.
+        from_chunk: u64,
+    },
+    /// Raft messages from another coordinator, one protobuf message a frame.
+    Raft,
+}
+
+/// How a session begins.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Newest protocol version the peer speaks; see [`crate::version`].
+    pub protocol: u16,
+    /// Name and version of the peer's software, for the log.
+    pub software: String,
+}
+
+/// A frame from a site, operator or auditor.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum ToCoordinator {
+    /// A request; the answer carries the same `id`.
+    Request {
+        /// Counts up within the session.
+        id: u64,
+        /// Names the request across sessions: a repeated one gets its first answer.
+        key: RequestKey,
+        /// What is asked.
+        body: Request,
+    },
+}
+
+/// A frame from a coordinator.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum FromCoordinator {
+    /// The session stands.
+    Welcome(Welcome),
+    /// The answer to a request.
+    Response {
+        /// The request's number.
+        id: u64,
+        /// The answer.
+        result: Result<Reply, Refusal>,
+    },
+    /// Something the peer may want to know, unasked.
+    Notice(Notice),
+}
+
+/// Who the peer has reached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The protocol version of this session: the lower of both sides'.
+    pub protocol: u16,
+    /// The node reached.
+    pub node: NodeId,
+    /// The leader, if known; requests to another node are answered with [`Refusal::NotLeader`].
+    pub leader: Option<NodeId>,
+}
+
+/// Something a coordinator says unasked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Notice {
+    /// There may be new work: ask for the tasks.
+    TasksChanged,
+    /// Leadership moved; sessions with a node that is not the leader should move too.
+    LeaderChanged {
+        /// The new leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// The session ends, for this reason.
+    Closing {
+        /// In words.
+        reason: String,
+    },
+}
+
+/// A random name for a request, chosen by whoever asks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RequestKey(pub [u8; 16]);
+
+/// What can be asked. The asker's role and name come from its certificate.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// The cluster's state. Any role.
+    Status,
+    /// All references. Any role.
+    ListReferences,
+    /// One reference with its versions. Any role.
+    ShowReference {
+        /// Its name.
+        name: Name,
+    },
+    /// All tasks; a site sees those it may take or has taken. Any role.
+    ListTasks,
+    /// One task. Any role.
+    ShowTask {
+        /// Its number.
+        task: TaskId,
+    },
+    /// All sites. Operator or auditor.
+    ListSites,
+    /// Take a task. Site.
+    Claim {
+        /// Its number.
+        task: TaskId,
+    },
+    /// Report progress and keep the lease. Site.
+    Renew {
+        /// The task.
+        task: TaskId,
+        /// The assignment's epoch.
+        epoch: u64,
+        /// How far the work has come.
+        progress: Progress,
+    },
+    /// Return a task undone. Site.
+    GiveUp {
+        /// The task.
+        task: TaskId,
+        /// The assignment's epoch.
+        epoch: u64,
+        /// In words, without anything about single cells.
+        reason: String,
+    },
+    /// Hand in finished work. Site.
+    Submit(Submission),
+    /// Take conditions out of a reference. A site its own, an operator any.
+    Withdraw {
+        /// The reference.
+        reference: Name,
+        /// Which conditions.
+        what: Withdrawal,
+    },
+    /// Enrol a site. Operator.
+    AddSite {
+        /// Its name.
+        site: SiteId,
+    },
+    /// Shut a site out and cut its sessions. Operator.
+    RevokeSite {
+        /// Its name.
+        site: SiteId,
+    },
+    /// Publish a reference whose blobs were uploaded before. Operator.
+    PublishReference {
+        /// Its name.
+        name: Name,
+        /// Its first version.
+        version: Version,
+    },
+    /// Publish a task. Operator.
+    PublishTask(Box<SurgeryTask>),
+    /// Close a task and merge what was accepted. Operator.
+    CloseTask {
+        /// Its number.
+        task: TaskId,
+    },
+    /// Cancel a task. Operator.
+    CancelTask {
+        /// Its number.
+        task: TaskId,
+    },
+}
+
+/// Which conditions to withdraw.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Withdrawal {
+    /// All conditions of one owner.
+    Site(SiteId),
+    /// These conditions.
+    Keys(Vec<ConditionKey>),
+}
+
+/// The answer to a request that was not refused.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Status`.
+    Status(StatusRecord),
+    /// To `ListReferences`.
+    References(Vec<ReferenceRecord>),
+    /// To `ShowReference` and `PublishReference`, `Withdraw`.
+    Reference(Box<ReferenceRecord>),
+    /// To `ListTasks`.
+    Tasks(Vec<TaskRecord>),
+    /// To `ShowTask`, `PublishTask`, `CloseTask`, `CancelTask`.
+    Task(Box<TaskRecord>),
+    /// To `ListSites`.
+    Sites(Vec<SiteRecord>),
+    /// To `AddSite` and `RevokeSite`.
+    Site(SiteRecord),
+    /// To `Claim` and `Renew`.
+    Assigned {
+        /// The assignment's epoch; goes into every later request about it.
+        epoch: u64,
+        /// When the lease ends unless renewed, Unix milliseconds of the leader's clock.
+        lease_until_ms: u64,
+    },
+    /// To `GiveUp`.
+    Released,
+    /// To `Submit`: the submission is durable and accepted.
+    Accepted {
+        /// The version that holds it, once there is one (`publish = each`: at once).
+        version: Option<VersionId>,
+    },
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// Ask the leader instead, with the same request key.
+    #[error("this coordinator is not the leader")]
+    NotLeader {
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// Too much at once; ask again later with the same request key.
+    #[error("the coordinator is busy")]
+    Busy {
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
+    /// The asker's role or identity does not permit it.
+    #[error("not permitted: {reason}")]
+    Forbidden {
+        /// In words.
+        reason: String,
+    },
+    /// There is no such thing.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was named.
+        what: String,
+    },
+    /// The request breaks a rule.
+    #[error("{reason}")]
+    Invalid {
+        /// Which, with found and expected.
+        reason: String,
+    },
+    /// The request comes too late: an old epoch, a superseded version, a closed task.
+    #[error("too late: {reason}")]
+    Stale {
+        /// In words.
+        reason: String,
+    },
+    /// The request contradicts what is there.
+    #[error("{reason}")]
+    Conflict {
+        /// In words.
+        reason: String,
+    },
+    /// Blobs that the request names are not on a majority of coordinators.
+    #[error("{} blobs that the request names have not been uploaded", blobs.len())]
+    MissingBlobs {
+        /// Which.
+        blobs: Vec<BlobRef>,
+    },
+}
+
+/// The coordinator's answer to [`StreamOpen::Put`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PutReply {
+    /// Send the chunks from this one on; equal to the number of chunks if all are there.
+    Send {
+        /// The first chunk wanted.
+        from_chunk: u64,
+    },
+    /// The whole blob is verified and durable on a majority of coordinators.
+    Durable,
+    /// The upload is refused.
+    Refused(Refusal),
+}
+
+/// The coordinator's answer to [`StreamOpen::Get`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum GetReply {
+    /// The chunks follow.
+    Sending,
+    /// The download is refused.
+    Refused(Refusal),
+}
+
+/// One piece of a blob on a transfer stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Its place, from 0.
+    pub chunk_idx: u64,
+    /// BLAKE3 of its bytes; checked on arrival, before anything is written.
+    pub digest: archipelago_common::Digest,
+    /// The bytes; [`archipelago_common::limits::CHUNK_BYTES`] but for the last.
+    pub bytes: Vec<u8>,
+}
