@@ -1,0 +1,41 @@
+# The only commands the README needs. Every target sets the machine up first; set-up is idempotent and needs no root.
+
+CARGO ?= cargo
+BIN := $(or $(CARGO_TARGET_DIR),target)/release
+
+# make demo DATA=file.h5ad BATCH=key LABELS=key QUERY=a,b,c SEED=n
+DATA ?=
+BATCH ?=
+LABELS ?=
+QUERY ?=
+SEED ?= 0
+SITES ?= 3
+OUT ?= demo-out
+
+.PHONY: help setup build demo test lint
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## Get libtorch and CMake into the user's cache and point cargo at them
+	@bash deploy/setup.sh
+
+build: setup ## Build all programs
+	$(CARGO) build --release --locked --workspace --bins
+
+demo: build ## Run the main job as real processes: three coordinators, one site per query batch (DATA= BATCH= LABELS= QUERY= SEED=)
+	$(BIN)/archipelago-demo --out $(OUT) --seed $(SEED) $(if $(DATA),\
+		--data $(DATA) --batch-key $(BATCH) --labels-key $(LABELS) --query $(QUERY),--sites $(SITES))
+
+test: build ## Run all tests (with cargo-nextest where it is installed)
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --release --locked --workspace; \
+	else \
+		$(CARGO) test --release --locked --workspace --bins --lib --tests; \
+	fi
+	$(CARGO) test --release --locked --workspace --doc
+
+lint: setup ## Check formatting, lints and documentation, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps

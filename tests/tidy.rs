@@ -1,0 +1,205 @@
+//! The house rules that no compiler checks: who may know whom, and how large a file may grow.
+//!
+//! A new edge between crates is a one-line diff in [`CRATES`], made on purpose.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+/// A crate, the workspace crates it may name, and the third-party crates that must not be reachable from it.
+struct Fence {
+    name: &'static str,
+    may_use: &'static [&'static str],
+    never: &'static [&'static str],
+}
+
+const ASYNC: &str = "tokio";
+const TENSORS: &str = "tch";
+const FILES: &str = "hdf5-metno";
+const RAFT: &str = "raft";
+const QUIC: &str = "quinn";
+
+const CRATES: &[Fence] = &[
+    Fence { name: "common", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence { name: "protocol", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence { name: "transport", may_use: &["common"], never: &[RAFT, TENSORS, FILES] },
+    Fence { name: "client", may_use: &["common", "protocol", "transport"], never: &[RAFT, TENSORS, FILES] },
+    Fence { name: "cluster", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT, "rand"] },
+    Fence {
+        name: "coordinator",
+        may_use: &["common", "protocol", "transport", "client", "cluster"],
+        never: &[TENSORS, FILES],
+    },
+    Fence { name: "anndata", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
+    Fence { name: "analysis", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence { name: "models", may_use: &["common", "anndata", "analysis"], never: &[ASYNC, QUIC, RAFT] },
+    Fence {
+        name: "worker",
+        may_use: &["common", "protocol", "transport", "client", "anndata", "analysis", "models"],
+        never: &[RAFT],
+    },
+    Fence { name: "demo", may_use: &["common", "analysis", "anndata"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
+    Fence { name: "tests", may_use: &[], never: &[] },
+];
+
+/// Files above this are split, whatever the reason.
+const LONGEST_FILE: usize = 700;
+
+#[test]
+fn crates_know_only_whom_they_may_know() -> Result<()> {
+    let workspace = Workspace::load()?;
+    for (name, package) in &workspace.members {
+        let fence = CRATES.iter().find(|fence| fence.name == name).with_context(|| {
+            format!("crate `archipelago-{name}` has no line in CRATES of tests/tidy.rs; add one on purpose")
+        })?;
+        let used = workspace.direct(package).into_iter().filter_map(|dep| {
+            workspace.members.iter().find(|(_, member)| **member == dep).map(|(member, _)| member.as_str())
+        });
+        for dependency in used {
+            ensure!(
+                fence.may_use.contains(&dependency),
+                "`{name}` depends on `{dependency}`, which tests/tidy.rs does not allow"
+            );
+        }
+        let reachable = workspace.reachable_names(package);
+        for forbidden in fence.never {
+            ensure!(!reachable.contains(*forbidden), "`{forbidden}` is reachable from `{name}`, which must not know it");
+        }
+    }
+    for fence in CRATES {
+        ensure!(workspace.members.contains_key(fence.name), "tests/tidy.rs names `{}`, which is gone", fence.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn bincode_is_named_in_one_file_only() -> Result<()> {
+    for (path, text) in sources()? {
+        let is_codec = path.ends_with("common/src/codec.rs") || path.ends_with("tests/tidy.rs");
+        ensure!(is_codec || !text.contains("bincode::"), "`{}` names bincode; use common::codec", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn no_source_file_is_longer_than_the_limit() -> Result<()> {
+    for (path, text) in sources()? {
+        let n_lines = text.lines().count();
+        ensure!(n_lines <= LONGEST_FILE, "`{}` has {n_lines} lines, more than {LONGEST_FILE}; split it", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn every_module_says_what_it_is_for() -> Result<()> {
+    for (path, text) in sources()? {
+        ensure!(text.starts_with("//!"), "`{}` does not begin with a module doc (`//!`)", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn versions_stand_in_the_root_manifest_only() -> Result<()> {
+    for manifest in files(&root(), &|path| path.ends_with("Cargo.toml"))? {
+        if manifest == root().join("Cargo.toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&manifest)?;
+        let dependencies = text.split("\n[").filter(|section| {
+            section.split(']').next().is_some_and(|head| head.ends_with("dependencies"))
+        });
+        for line in dependencies.flat_map(|section| section.lines().skip(1)).filter(|line| line.contains('=')) {
+            ensure!(
+                line.starts_with('#') || line.contains("workspace"),
+                "`{}`: `{line}` carries a version; put it into [workspace.dependencies]",
+                manifest.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// `cargo metadata`, reduced to who depends on whom in a build (development dependencies do not ship).
+struct Workspace {
+    /// Package ids of the members, by name without the `archipelago-` prefix.
+    members: BTreeMap<String, String>,
+    names: BTreeMap<String, String>,
+    edges: BTreeMap<String, Vec<String>>,
+}
+
+impl Workspace {
+    fn load() -> Result<Self> {
+        let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+            .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+            .current_dir(root())
+            .output()
+            .context("failed to run `cargo metadata`")?;
+        ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+        let metadata: Value = serde_json::from_slice(&output.stdout)?;
+        let names: BTreeMap<String, String> =
+            list(&metadata["packages"]).map(|p| (text(&p["id"]), text(&p["name"]))).collect();
+        let members = list(&metadata["workspace_members"])
+            .map(|id| (names[&text(id)].trim_start_matches("archipelago-").to_owned(), text(id)))
+            .collect();
+        let is_built = |dep: &Value| list(&dep["dep_kinds"]).any(|kind| kind["kind"].is_null());
+        let edges = list(&metadata["resolve"]["nodes"])
+            .map(|node| {
+                let deps = list(&node["deps"]).filter(|dep| is_built(dep)).map(|dep| text(&dep["pkg"])).collect();
+                (text(&node["id"]), deps)
+            })
+            .collect();
+        Ok(Self { members, names, edges })
+    }
+
+    fn direct(&self, package: &str) -> Vec<String> {
+        self.edges.get(package).cloned().unwrap_or_default()
+    }
+
+    fn reachable_names(&self, package: &str) -> BTreeSet<&str> {
+        let mut seen = BTreeSet::new();
+        let mut open = self.direct(package);
+        while let Some(next) = open.pop() {
+            if seen.insert(next.clone()) {
+                open.extend(self.direct(&next));
+            }
+        }
+        seen.iter().map(|id| self.names[id].as_str()).collect()
+    }
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate has a parent folder").to_owned()
+}
+
+fn sources() -> Result<Vec<(PathBuf, String)>> {
+    let paths = files(&root(), &|path| path.extension().is_some_and(|extension| extension == "rs"))?;
+    ensure!(paths.len() > CRATES.len(), "found only {} source files: the search is broken", paths.len());
+    paths.into_iter().map(|path| Ok((path.clone(), std::fs::read_to_string(path)?))).collect()
+}
+
+fn files(dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" && !name.ends_with("-out") {
+            found.extend(files(&path, wanted)?);
+        } else if path.is_file() && wanted(&path) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
