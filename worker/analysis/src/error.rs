@@ -1,0 +1,98 @@
+//! What can go wrong between an embedding and a figure.
+
+use thiserror::Error;
+
+/// A request that cannot be computed from the given cells.
+#[derive(Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum AnalysisError {
+    /// Two inputs that describe the same cells or genes differ in length.
+    #[error("{what} has {found} entries but {expected} are expected")]
+    Length {
+        /// The input at fault.
+        what: &'static str,
+        /// Entries found.
+        found: usize,
+        /// Entries needed.
+        expected: usize,
+    },
+    /// A step needs more cells (or genes) than there are.
+    #[error("{step} needs at least {needed} {unit} but there are {found}")]
+    TooFew {
+        /// The step that was asked for.
+        step: &'static str,
+        /// `cells` or `genes`.
+        unit: &'static str,
+        /// The least number that would do.
+        needed: usize,
+        /// The number there is.
+        found: usize,
+    },
+    /// A value that has to be a finite number is not.
+    #[error("{what} holds a value that is not finite in row {row}, column {column}")]
+    NotFinite {
+        /// The matrix at fault.
+        what: &'static str,
+        /// Row of the value.
+        row: usize,
+        /// Column of the value.
+        column: usize,
+    },
+    /// A label code without a name.
+    #[error("label code {code} of cell {cell} has no name, there are {n_names} names")]
+    LabelCode {
+        /// The code.
+        code: u32,
+        /// The cell that carries it.
+        cell: usize,
+        /// Number of names.
+        n_names: usize,
+    },
+    /// A compressed sparse row matrix that contradicts itself.
+    #[error("sparse matrix is malformed at row {row}: {reason}")]
+    Csr {
+        /// First row at fault.
+        row: usize,
+        /// What does not hold.
+        reason: &'static str,
+    },
+    /// An option outside the values that make sense.
+    #[error("{option} must be {expected}, found `{found}`")]
+    Option {
+        /// Name of the option.
+        option: &'static str,
+        /// The values allowed.
+        expected: &'static str,
+        /// The value given.
+        found: String,
+    },
+    /// A matrix too large for the exact decomposition.
+    #[error("an exact PCA of {n_cells} cells x {n_genes} genes is too large")]
+    PcaTooLarge {
+        /// Cells in the matrix.
+        n_cells: usize,
+        /// Genes in the matrix.
+        n_genes: usize,
+    },
+    /// The eigenvalue solver gave up.
+    #[error("the eigendecomposition did not converge")]
+    Decomposition,
+    /// A drawing that could not be turned into pixels.
+    #[error("failed to render the figure: {reason}")]
+    Render {
+        /// The renderer's reason.
+        reason: String,
+    },
+}
+
+impl AnalysisError {
+    /// What a user can do about it, where there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::TooFew { .. } => Some("lower the number of neighbours, clusters or components, or use more cells"),
+            Self::NotFinite { .. } => Some("a model that diverged writes such values: look at its loss curve"),
+            Self::PcaTooLarge { .. } => Some("select highly variable genes first"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Exact nearest neighbours by Euclidean distance.
+//!
+//! Query cells run in parallel. Distances are computed and compared in double precision and ties go to the lower row, so
+//! the result does not depend on threads.
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use crate::distance::{TILE_ROWS, Tile, check_finite};
+use crate::{AnalysisError, Result};
+
+/// The `k` nearest reference rows of each cell, nearest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Neighbours {
+    k: usize,
+    indices: Vec<u32>,
+    distances: Vec<f64>,
+}
+
+impl Neighbours {
+    /// From flat lists, cell after cell: how an approximate index or another site hands in its result.
+    ///
+    /// # Shapes   `indices`, `distances`: `[n_cells * k]`, nearest first within a cell
+    /// # Errors   [`AnalysisError::Length`] when the lists do not fit each other or `k`
+    pub fn from_parts(k: usize, indices: Vec<u32>, distances: Vec<f64>) -> Result<Self> {
+        if indices.len() != distances.len() {
+            let (found, expected) = (indices.len(), distances.len());
+            return Err(AnalysisError::Length { what: "the list of neighbours", found, expected });
+        }
+        if k == 0 || !indices.len().is_multiple_of(k) {
+            let (found, expected) = (indices.len(), k.max(1));
+            return Err(AnalysisError::Length { what: "the last cell's list of neighbours", found, expected });
+        }
+        Ok(Self { k, indices, distances })
+    }
+
+    /// The `k` nearest over several sets of reference rows, each searched on its own for the same cells: what sites
+    /// that keep their cells can answer together. `offsets` are the row numbers at which each set starts globally.
+    ///
+    /// # Errors   [`AnalysisError::Length`] when the parts differ in cells or `k`
+    pub fn merge(parts: &[Self], offsets: &[u32]) -> Result<Self> {
+        let Some(first) = parts.first() else {
+            return Err(AnalysisError::Length { what: "the list of searched sets", found: 0, expected: 1 });
+        };
+        if offsets.len() != parts.len() {
+            let (found, expected) = (offsets.len(), parts.len());
+            return Err(AnalysisError::Length { what: "the list of row offsets", found, expected });
+        }
+        if let Some(part) = parts.iter().find(|part| part.k != first.k || part.n_cells() != first.n_cells()) {
+            let (found, expected) = (part.indices.len(), first.indices.len());
+            return Err(AnalysisError::Length { what: "a searched set", found, expected });
+        }
+        let mut merged = Self { k: first.k, indices: Vec::new(), distances: Vec::new() };
+        for cell in 0..first.n_cells() {
+            let mut nearest = Nearest::new(first.k);
+            for (part, offset) in parts.iter().zip(offsets) {
+                let (indices, distances) = part.of(cell);
+                indices.iter().zip(distances).for_each(|(&row, &distance)| nearest.offer(distance, row + offset));
+            }
+            merged.indices.extend(nearest.kept.iter().map(|&(_, row)| row));
+            merged.distances.extend(nearest.kept.iter().map(|&(distance, _)| distance));
+        }
+        Ok(merged)
+    }
+
+    /// Neighbours per cell.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Cells that were asked about.
+    pub fn n_cells(&self) -> usize {
+        self.indices.len() / self.k
+    }
+
+    /// Reference rows and distances of one cell, nearest first.
+    pub fn of(&self, cell: usize) -> (&[u32], &[f64]) {
+        let range = cell * self.k..(cell + 1) * self.k;
+        (&self.indices[range.clone()], &self.distances[range])
+    }
+
+    /// Reference rows and distances of each cell in turn.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u32], &[f64])> {
+        self.indices.chunks_exact(self.k).zip(self.distances.chunks_exact(self.k))
+    }
+}
+
+/// The `k` nearest rows of `reference` for each row of `query`.
+///
+/// # Shapes   `query`: `[n_query, n_dims]`; `reference`: `[n_reference, n_dims]`
+/// # Errors   fewer than `k` reference rows, different dimensions, values that are not finite
+pub fn knn(query: ArrayView2<'_, f32>, reference: ArrayView2<'_, f32>, k: usize) -> Result<Neighbours> {
+    search(query, reference, k, |_| None)
+}
+
+/// The `k` nearest other rows for each row of `x`: a cell is never its own neighbour, not even beside a duplicate.
+///
+/// # Shapes   `x`: `[n_cells, n_dims]`
+/// # Errors   `k` or fewer rows, values that are not finite
+pub fn self_knn(x: ArrayView2<'_, f32>, k: usize) -> Result<Neighbours> {
+    if x.nrows() <= k {
+        return Err(AnalysisError::TooFew { step: STEP, unit: "cells", needed: k + 1, found: x.nrows() });
+    }
+    search(x, x, k, |cell| Some(cell as u32))
+}
+
+fn search(
+    query: ArrayView2<'_, f32>,
+    reference: ArrayView2<'_, f32>,
+    k: usize,
+    skipped_row: impl Fn(usize) -> Option<u32> + Sync,
+) -> Result<Neighbours> {
+    if k == 0 {
+        return Err(AnalysisError::Option { option: "n_neighbors", expected: "at least 1", found: k.to_string() });
+    }
+    if reference.nrows() < k {
+        return Err(AnalysisError::TooFew { step: STEP, unit: "cells", needed: k, found: reference.nrows() });
+    }
+    if query.ncols() != reference.ncols() {
+        let (found, expected) = (query.ncols(), reference.ncols());
+        return Err(AnalysisError::Length { what: "a row of the query embedding", found, expected });
+    }
+    check_finite("the query embedding", query)?;
+    check_finite("the reference embedding", reference)?;
+
+    let tiles = Tile::cover(reference);
+    let blocks: Vec<Vec<Nearest>> = (0..query.nrows().div_ceil(QUERIES_PER_BLOCK))
+        .into_par_iter()
+        .map(|block| {
+            let cells = block * QUERIES_PER_BLOCK..((block + 1) * QUERIES_PER_BLOCK).min(query.nrows());
+            let mut nearest = vec![Nearest::new(k); cells.len()];
+            let mut squared = vec![0.0; TILE_ROWS];
+            for tile in &tiles {
+                for (cell, nearest) in cells.clone().zip(&mut nearest) {
+                    tile.squared_distances(query.row(cell), &mut squared);
+                    let skipped = skipped_row(cell);
+                    for (row, &distance) in (tile.first_row as u32..).zip(&squared[..tile.n_rows]) {
+                        if distance < nearest.bound && Some(row) != skipped {
+                            nearest.offer(distance, row);
+                        }
+                    }
+                }
+            }
+            nearest
+        })
+        .collect();
+    let kept = || blocks.iter().flatten().flat_map(|nearest| &nearest.kept);
+    Ok(Neighbours {
+        k,
+        indices: kept().map(|&(_, row)| row).collect(),
+        distances: kept().map(|&(squared, _)| squared.sqrt()).collect(),
+    })
+}
+
+/// The best candidates so far, nearest first, ties by row.
+#[derive(Clone)]
+struct Nearest {
+    k: usize,
+    kept: Vec<(f64, u32)>,
+    /// Distance of the worst kept candidate once there are `k`: nothing at or beyond it is better, since rows are
+    /// offered in ascending order.
+    bound: f64,
+}
+
+impl Nearest {
+    fn new(k: usize) -> Self {
+        Self { k, kept: Vec::with_capacity(k + 1), bound: f64::INFINITY }
+    }
+
+    fn offer(&mut self, distance: f64, row: u32) {
+        let at = self.kept.partition_point(|&(kept, kept_row)| kept < distance || kept == distance && kept_row < row);
+        if at == self.k {
+            return;
+        }
+        self.kept.insert(at, (distance, row));
+        self.kept.truncate(self.k);
+        if self.kept.len() == self.k {
+            self.bound = self.kept[self.k - 1].0;
+        }
+    }
+}
+
+const STEP: &str = "the neighbour search";
+
+/// Query cells that pass over a tile together, while it is in the cache.
+const QUERIES_PER_BLOCK: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, array, s};
+
+    use super::*;
+
+    #[test]
+    fn ties_go_to_the_lower_row() {
+        let reference = array![[1.0f32], [0.0], [1.0], [-1.0]];
+        let found = knn(array![[0.0f32]].view(), reference.view(), 3).unwrap();
+        assert_eq!(found.of(0), (&[1, 0, 2][..], &[0.0, 1.0, 1.0][..]));
+    }
+
+    #[test]
+    fn a_cell_is_not_its_own_neighbour_beside_duplicates() {
+        let x = array![[0.0f32, 0.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0]];
+        let found = self_knn(x.view(), 2).unwrap();
+        assert_eq!(found.of(1), (&[0, 2][..], &[0.0, 0.0][..]));
+        assert_eq!(found.of(3), (&[0, 1][..], &[5.0, 5.0][..]));
+    }
+
+    #[test]
+    fn tiles_and_blocks_do_not_change_the_result() {
+        let x = Array2::from_shape_fn((3000, 3), |(i, j)| ((i * 7919 + j * 104_729) % 1009) as f32 / 50.0);
+        let found = self_knn(x.view(), 5).unwrap();
+        for cell in [0, 31, 32, 1024, 2999] {
+            let mut all: Vec<(f64, u32)> = (0..3000u32)
+                .filter(|&row| row as usize != cell)
+                .map(|row| {
+                    let squares = (0..3).map(|j| f64::from(x[[cell, j]]) - f64::from(x[[row as usize, j]]));
+                    (squares.map(|d| d * d).sum::<f64>().sqrt(), row)
+                })
+                .collect();
+            all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            assert_eq!(found.of(cell).0, all[..5].iter().map(|&(_, row)| row).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn searching_parts_and_merging_equals_searching_all() {
+        let x = Array2::from_shape_fn((90, 2), |(i, j)| ((i * 31 + j * 17) % 23) as f32);
+        let query = x.slice(s![..10, ..]);
+        let parts = [(0, 30), (30, 70), (70, 90)].map(|(from, to)| knn(query, x.slice(s![from..to, ..]), 7).unwrap());
+        let merged = Neighbours::merge(&parts, &[0, 30, 70]).unwrap();
+        assert_eq!(merged, knn(query, x.view(), 7).unwrap());
+    }
+
+    #[test]
+    fn bad_input_is_refused() {
+        let x = array![[0.0f32], [f32::NAN]];
+        assert!(matches!(knn(x.view(), x.view(), 1), Err(AnalysisError::NotFinite { row: 1, column: 0, .. })));
+        assert!(matches!(self_knn(x.view(), 2), Err(AnalysisError::TooFew { needed: 3, found: 2, .. })));
+        assert!(matches!(knn(array![[0.0f32, 1.0]].view(), x.view(), 1), Err(AnalysisError::Length { .. })));
+        assert!(matches!(knn(x.view(), x.view(), 0), Err(AnalysisError::Option { .. })));
+    }
+}

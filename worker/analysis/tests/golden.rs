@@ -1,0 +1,224 @@
+//! Golden cases of label transfer and metrics, computed by scArches 0.6.1.
+//!
+//! The directory is `$ARCHIPELAGO_GOLDEN`, by default the repository's `tests/golden`; every case found in its `knn` and
+//! `metrics` folders runs, and a folder without cases is a failure.
+
+use std::path::{Path, PathBuf};
+
+use archipelago_analysis::Labels;
+use archipelago_analysis::metrics::{
+    Confusion, NmiAverage, Pools, asw_batch, asw_batch_by_label, asw_label, batch_entropies, entropy_batch_mixing,
+    knn_purity_by_label, nmi, silhouette_samples,
+};
+use archipelago_analysis::neighbours::{Neighbours, knn, self_knn};
+use archipelago_analysis::transfer::{
+    UNKNOWN, Unknown, matching_columns, neighbour_weights, true_label_uncertainty, weighted,
+};
+use ndarray::Array2;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+/// One case: options and expectations, and the bytes of its tensors.
+struct Case {
+    name: String,
+    facts: Value,
+    tensors: Vec<u8>,
+}
+
+impl Case {
+    /// All cases of a folder whose name starts with `prefix`.
+    fn discover(folder: &str, prefix: &str) -> Vec<Self> {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+        let root = std::env::var_os("ARCHIPELAGO_GOLDEN").map_or(repository, PathBuf::from);
+        let folder = root.join(folder);
+        let entries =
+            std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("no golden folder {}: {e}", folder.display()));
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|e| e == "json"));
+        paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
+        paths.sort();
+        assert!(!paths.is_empty(), "no case {prefix}* in {}", folder.display());
+        let read = |path: &PathBuf| Self {
+            name: path.file_stem().unwrap().to_string_lossy().into_owned(),
+            facts: serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap(),
+            tensors: std::fs::read(path.with_extension("safetensors")).unwrap(),
+        };
+        paths.iter().map(read).collect()
+    }
+
+    /// A tensor's values in row-major order, and its shape.
+    fn tensor(&self, name: &str) -> (Vec<f64>, Vec<usize>) {
+        let tensors = SafeTensors::deserialize(&self.tensors).unwrap();
+        let tensor = tensors.tensor(name).unwrap();
+        let bytes = tensor.data();
+        let values = match tensor.dtype() {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+            Dtype::F64 => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            Dtype::I64 => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            other => panic!("{}: {name} is {other:?}", self.name),
+        };
+        (values, tensor.shape().to_vec())
+    }
+
+    fn matrix(&self, name: &str) -> Array2<f32> {
+        let (values, shape) = self.tensor(name);
+        Array2::from_shape_vec((shape[0], shape[1]), values.into_iter().map(|v| v as f32).collect()).unwrap()
+    }
+
+    fn labels(&self, facts: &Value) -> Labels {
+        Labels::from_names(&strings(facts))
+    }
+
+    fn check(&self, what: &str, found: f64, expected: f64) {
+        let allowed = ATOL + RTOL * expected.abs();
+        assert!((found - expected).abs() <= allowed, "{}: {what} is {found}, not {expected}", self.name);
+    }
+
+    fn check_all(&self, what: &str, found: &[f64], tensor: &str) {
+        let (expected, _) = self.tensor(tensor);
+        assert_eq!(found.len(), expected.len(), "{}: {what}", self.name);
+        found.iter().zip(expected).for_each(|(&found, expected)| self.check(what, found, expected));
+    }
+
+    fn n_neighbors(&self) -> usize {
+        let facts = [&self.facts["n_neighbors"], &self.facts["options"]["n_neighbors"]];
+        facts.into_iter().find_map(Value::as_u64).unwrap() as usize
+    }
+}
+
+fn strings(facts: &Value) -> Vec<&str> {
+    facts.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
+}
+
+/// The cases state 1e-5 relative for single-precision intermediates upstream; double precision keeps this.
+const RTOL: f64 = 1e-5;
+const ATOL: f64 = 1e-6;
+
+#[test]
+fn knn_neighbours_and_weights() {
+    for case in Case::discover("knn", "knn_") {
+        let found = neighbours(&case);
+        let distances: Vec<f64> = found.iter().flat_map(|(_, distances)| distances).copied().collect();
+        case.check_all("distance", &distances, "neighbor.distance");
+        let weights: Vec<f64> = found.iter().flat_map(|(_, distances)| neighbour_weights(distances)).collect();
+        case.check_all("weight", &weights, "neighbor.weight");
+        check_rows(&case, &found);
+    }
+}
+
+/// Rows at equal distances have no defined order upstream, ours go by row number: compare those at distinct distances.
+fn check_rows(case: &Case, found: &Neighbours) {
+    let (expected, _) = case.tensor("neighbor.index");
+    let mut n_compared = 0;
+    for (cell, (rows, distances)) in found.iter().enumerate() {
+        for (rank, &row) in rows.iter().enumerate() {
+            let is_tied = |other: usize| distances.get(other).is_none_or(|&d| (d - distances[rank]).abs() < 1e-6);
+            if is_tied(rank + 1) || rank > 0 && is_tied(rank - 1) {
+                continue;
+            }
+            n_compared += 1;
+            assert_eq!(f64::from(row), expected[cell * found.k() + rank], "{}: cell {cell}, rank {rank}", case.name);
+        }
+    }
+    assert!(n_compared > found.n_cells(), "{}: hardly a neighbour was compared", case.name);
+}
+
+fn neighbours(case: &Case) -> Neighbours {
+    knn(case.matrix("in.query").view(), case.matrix("in.ref").view(), case.n_neighbors()).unwrap()
+}
+
+#[test]
+fn knn_labels_and_uncertainties() {
+    for case in Case::discover("knn", "knn_") {
+        let found = neighbours(&case);
+        let names: Vec<&String> = case.facts["ref_labels"].as_object().unwrap().keys().collect();
+        let columns = matching_columns(&names, case.facts["label_keys"].as_str().unwrap());
+        assert!(!columns.is_empty());
+        for column in columns {
+            let reference = case.labels(&case.facts["ref_labels"][column]);
+            let transfer = weighted(&found, &reference).unwrap();
+            for (mode, output) in case.facts["outputs"].as_object().unwrap() {
+                case.check_all(mode, &transfer.uncertainty, &format!("{mode}.{column}.uncertainty"));
+                let rule = output["options"]["threshold"].as_f64().map_or(Unknown::Never, Unknown::MinProbability);
+                assert_eq!(transfer.labels_with(rule), strings(&output["preds"][column]), "{}: {mode}", case.name);
+            }
+            let truth = case.labels(&case.facts["query_true_labels"][column]);
+            let of_truth = true_label_uncertainty(&found, &reference, &truth).unwrap();
+            case.check_all("paper mode", &of_truth, &format!("paper_definition.{column}.uncertainty"));
+        }
+    }
+}
+
+#[test]
+fn knn_documented_threshold_on_the_uncertainty() {
+    for case in Case::discover("knn", "knn_") {
+        let expected = strings(&case.facts["posthoc_threshold_0.2"]);
+        let columns = case.facts["ref_labels"].as_object().unwrap();
+        let fits = columns.values().any(|column| {
+            let transfer = weighted(&neighbours(&case), &case.labels(column)).unwrap();
+            transfer.labels_with(Unknown::MaxUncertainty(0.2)) == expected
+        });
+        assert!(fits, "{}", case.name);
+        assert!(expected.contains(&UNKNOWN));
+    }
+}
+
+#[test]
+fn metrics_of_an_embedding() {
+    for case in Case::discover("metrics", "metrics_") {
+        let x = case.matrix("in.x");
+        let (types, batches) = (case.labels(&case.facts["cell_type"]), case.labels(&case.facts["batch"]));
+        let expected = |fact: &str| case.facts[fact].as_f64().unwrap();
+
+        let silhouettes = silhouette_samples(x.view(), &types).unwrap().unwrap();
+        case.check("silhouette", silhouettes.iter().sum::<f64>() / types.len() as f64, expected("silhouette_unscaled"));
+        case.check("asw label", asw_label(x.view(), &types).unwrap().unwrap(), expected("asw_cell_type"));
+        case.check("asw batch", asw_batch(x.view(), &types, &batches).unwrap().unwrap(), expected("asw_batch"));
+        let by_type = asw_batch_by_label(x.view(), &types, &batches).unwrap();
+        assert_eq!(by_type.len(), case.facts["asw_batch_per_type"].as_object().unwrap().len());
+        for (name, found) in by_type {
+            case.check(&name, found, case.facts["asw_batch_per_type"][&name].as_f64().unwrap());
+        }
+
+        let found = self_knn(x.view(), case.n_neighbors()).unwrap();
+        case.check("purity", knn_purity_by_label(&found, &types).unwrap().unwrap(), expected("knn_purity"));
+        let one_pool = entropy_batch_mixing(&found, &batches, Pools::AllCells).unwrap().unwrap();
+        case.check("ebm of all cells", one_pool, expected("ebm_one_pool"));
+        let entropies = batch_entropies(&found, &batches).unwrap();
+        let (drawn, _) = case.tensor("ebm.sample_indices");
+        let over_pools = drawn.iter().map(|&cell| entropies[cell as usize]).sum::<f64>() / drawn.len() as f64;
+        case.check("ebm of the drawn cells", over_pools, expected("ebm"));
+    }
+}
+
+#[test]
+fn metrics_of_given_clusters() {
+    for case in Case::discover("metrics", "metrics_") {
+        let types = case.labels(&case.facts["cell_type"]);
+        let clusters = case.labels(&case.facts["clusters_for_nmi"]);
+        let averages = [
+            ("arithmetic", NmiAverage::Arithmetic),
+            ("geometric", NmiAverage::Geometric),
+            ("min", NmiAverage::Min),
+            ("max", NmiAverage::Max),
+        ];
+        for (name, average) in averages {
+            let found = nmi(types.codes(), clusters.codes(), average).unwrap();
+            case.check(name, found, case.facts["nmi_given_clusters"][name].as_f64().unwrap());
+        }
+    }
+}
+
+#[test]
+fn metrics_of_predictions() {
+    for case in Case::discover("metrics", "metrics_") {
+        let facts = &case.facts["classification"];
+        let found = Confusion::new(&case.labels(&facts["true"]), &case.labels(&facts["pred"])).unwrap();
+        assert_eq!(found.labels, strings(&facts["labels"]), "{}", case.name);
+        assert_eq!(serde_json::to_value(&found.counts).unwrap(), facts["confusion"], "{}", case.name);
+        let expected = |fact: &str| facts[fact].as_f64().unwrap();
+        case.check("macro F1", found.macro_f1().unwrap(), expected("f1_macro"));
+        case.check("weighted F1", found.weighted_f1().unwrap(), expected("f1_weighted"));
+        case.check("accuracy", found.accuracy().unwrap(), expected("accuracy"));
+    }
+}
