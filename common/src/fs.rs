@@ -6,7 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    blob::BlobRef,
+    error::{Error, Result},
+    hash::StreamHasher,
+    limits,
+};
 
 /// Writes `bytes` to `path` durably and atomically: temporary file beside it, fsync, rename, fsync of the directory.
 ///
@@ -68,6 +73,24 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(found as usize);
     file.take(limit).read_to_end(&mut bytes).map_err(error)?;
     Ok(bytes)
+}
+
+/// Digest and size of a file's content, read piece by piece.
+///
+/// # Errors  [`Error::File`]
+pub fn blob_ref(path: &Path) -> Result<BlobRef> {
+    let error = |source| Error::File { action: "read", path: path.into(), source };
+    let mut file = File::open(path).map_err(error)?;
+    let (mut hasher, mut size, mut piece) = (StreamHasher::default(), 0, vec![0; limits::CHUNK_BYTES as usize]);
+    loop {
+        match file.read(&mut piece).map_err(error)? {
+            0 => return Ok(BlobRef { digest: hasher.finish(), size }),
+            n => {
+                hasher.update(&piece[..n]);
+                size += n as u64;
+            }
+        }
+    }
 }
 
 /// Creates a directory and its parents.

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod principal;
 pub mod progress;
 pub mod record;
+pub mod reference_dir;
 pub mod state_dict;
 pub mod task;
 pub mod telemetry;
