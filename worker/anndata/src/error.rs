@@ -1,0 +1,196 @@
+//! The one error type of this crate.
+
+use std::path::PathBuf;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong with an h5ad file or the values read from it.
+///
+/// Messages may name local paths, cells and genes: print them at the site, never send them away.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no file at this path.
+    #[error("no such file: `{path}`")]
+    NotFound {
+        /// Path as given.
+        path: PathBuf,
+    },
+    /// The operating system refused an operation on a file.
+    #[error("failed to {action} `{path}`")]
+    Io {
+        /// Verb: `read`, `write`, `rename`…
+        action: &'static str,
+        /// Path as given.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file lacks the HDF5 signature.
+    #[error("`{path}` is not an HDF5 file")]
+    NotHdf5 {
+        /// Path as given.
+        path: PathBuf,
+    },
+    /// The file is shorter than its own header says.
+    #[error("`{path}` is truncated: its header asks for more bytes than the file has ({size})")]
+    Truncated {
+        /// Path as given.
+        path: PathBuf,
+        /// Bytes the file has.
+        size: u64,
+    },
+    /// The HDF5 library failed on an object of a file.
+    #[error("failed to {action} `{object}` in `{path}`")]
+    Hdf5 {
+        /// Verb: `open`, `read`, `write`…
+        action: &'static str,
+        /// Path of the object inside the file.
+        object: String,
+        /// Path of the file.
+        path: PathBuf,
+        /// The library's reason.
+        source: hdf5::Error,
+    },
+    /// A link, virtual dataset or external storage that may lead out of the file.
+    #[error("`{path}` is refused: `{object}` {detail}")]
+    LeavesFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// Path of the object inside the file.
+        object: String,
+        /// What it is.
+        detail: &'static str,
+    },
+    /// An object does not have the form that its encoding asks for.
+    #[error("`{object}` in `{path}` is malformed: {detail}")]
+    Malformed {
+        /// Path of the file.
+        path: PathBuf,
+        /// Path of the object inside the file.
+        object: String,
+        /// Found and expected.
+        detail: String,
+    },
+    /// A well-formed object of a kind that this crate does not read or write.
+    #[error("`{object}` in `{path}` is not supported: {detail}")]
+    Unsupported {
+        /// Path of the file.
+        path: PathBuf,
+        /// Path of the object inside the file.
+        object: String,
+        /// What it is.
+        detail: String,
+    },
+    /// The file has no `X` although one was asked for.
+    #[error("`{path}` has no X")]
+    NoX {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// A named thing is absent.
+    #[error("no {kind} `{name}`; there are: {}", or_none(available))]
+    Missing {
+        /// `layer`, `column`, `obsm`…
+        kind: &'static str,
+        /// Name asked for.
+        name: String,
+        /// Names there are.
+        available: Vec<String>,
+    },
+    /// Two parts of one data set disagree about the number of cells or genes.
+    #[error("`{part}` has {found} {axis} but {expected} are in `{against}`")]
+    Shape {
+        /// `X`, `layers/counts`…
+        part: String,
+        /// `cells`, `genes`, `rows`…
+        axis: &'static str,
+        /// Length found.
+        found: usize,
+        /// Length expected.
+        expected: usize,
+        /// The part that sets the expectation, such as `obs`.
+        against: &'static str,
+    },
+    /// Arrays do not form a valid matrix, array or column.
+    #[error("invalid {kind}: {detail}")]
+    Invalid {
+        /// `CSR matrix`, `categorical`…
+        kind: &'static str,
+        /// Found and expected.
+        detail: String,
+    },
+    /// A value is not of the kind asked for (say, text where numbers are needed).
+    #[error("`{name}` holds {found}, not {expected}")]
+    Kind {
+        /// Name of the column or element.
+        name: String,
+        /// What it holds.
+        found: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
+    /// A matrix without cells.
+    #[error("there are no cells")]
+    NoCells,
+    /// A value that cannot be a count.
+    #[error("not counts: cell row {cell_row}, gene `{gene}` holds {value}, expected a whole number of at least 0")]
+    NotCounts {
+        /// Zero-based row.
+        cell_row: usize,
+        /// Gene name, or `#column` where names were not given.
+        gene: String,
+        /// The value found.
+        value: f32,
+    },
+    /// A gene name occurs more than once where names must be unique.
+    #[error("{of} names {n_duplicated} genes more than once, such as {}", quoted(examples))]
+    DuplicateGenes {
+        /// `the query` or `the panel`.
+        of: &'static str,
+        /// How many names repeat.
+        n_duplicated: usize,
+        /// A few of them.
+        examples: Vec<String>,
+    },
+    /// Query and panel share no gene.
+    #[error("no gene in common: the query has {}, the panel {}", quoted(query), quoted(panel))]
+    NoCommonGenes {
+        /// A few query names.
+        query: Vec<String>,
+        /// A few panel names.
+        panel: Vec<String>,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotHdf5 { .. } => "h5ad files are HDF5; convert loom, mtx or csv with scanpy first".into(),
+            Self::Truncated { .. } => "the copy or download stopped early; fetch the file again".into(),
+            Self::LeavesFile { .. } => "write a self-contained copy: `anndata.read_h5ad(path).write_h5ad(copy)`".into(),
+            Self::NoX { .. } => "choose a layer, for example `--layer counts`".into(),
+            Self::NotCounts { .. } => {
+                "raw counts are needed; if they are in a layer choose it, for example `--layer counts`".into()
+            }
+            Self::DuplicateGenes { .. } => {
+                "make names unique (`adata.var_names_make_unique()`) or choose to sum duplicates".into()
+            }
+            Self::NoCommonGenes { .. } => {
+                "both sides must use one naming, such as gene symbols or Ensembl identifiers without version".into()
+            }
+            Self::Unsupported { .. } => "rewrite the file with a current anndata and `compression=\"gzip\"`".into(),
+            _ => return None,
+        })
+    }
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { quoted(names) }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,238 @@
+//! Datasets (and attributes, which read alike) as arrays of one element type.
+
+use std::{ops::Range, str::FromStr};
+
+use hdf5::{
+    Container, Dataset, Extents, Group, H5Type, Location,
+    filters::Filter,
+    plist::dataset_create::Layout,
+    types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode},
+};
+
+use super::{failed, failed_at, malformed, unsupported};
+use crate::{Array, Compression, Error, Result, Values, values::each_number};
+
+/// gzip makes at most 1032 bytes of one; a dataset that claims more than this per stored byte is a lie.
+const MAX_EXPANSION: u64 = 1100;
+
+/// Claims up to this many bytes are believed without storage (unwritten datasets read as their fill value).
+const FREE_CLAIM: u64 = 1 << 20;
+
+/// Longest fixed-length text that is read.
+const MAX_FIXED: usize = 8192;
+
+/// Opens a dataset whose bytes are in this file and whose size is believable.
+pub(crate) fn open(parent: &Group, name: &str) -> Result<Dataset> {
+    let dataset = parent.dataset(name).map_err(|source| failed_at("open", parent, name, source))?;
+    let plist = dataset.dcpl().map_err(|source| failed("open", &dataset, source))?;
+    let external = plist.get_external().map_err(|source| failed("open", &dataset, source))?;
+    if !external.is_empty() || plist.layout() == Layout::Virtual {
+        let detail = "stores its values in another file";
+        return Err(Error::LeavesFile { path: dataset.filename().into(), object: dataset.name(), detail });
+    }
+    let unknown = plist.filters().into_iter().find(|filter| !filter.is_available());
+    if let Some(filter) = unknown {
+        return Err(unsupported(&dataset, format!("compressed with {}", filter_name(&filter))));
+    }
+    check_claim(&dataset)?;
+    Ok(dataset)
+}
+
+/// Lengths of the axes; a scalar has none.
+pub(crate) fn shape(container: &Container) -> Result<Vec<usize>> {
+    Ok(container.space().map_err(|source| failed("read", container, source))?.shape())
+}
+
+/// Whether it holds nothing at all, which is how `None` is written.
+pub(crate) fn is_null(container: &Container) -> Result<bool> {
+    Ok(container.space().map_err(|source| failed("read", container, source))?.is_null())
+}
+
+/// Reads a whole dataset or attribute.
+pub(crate) fn read_container(container: &Container) -> Result<Array> {
+    let n = check_claim(container)?;
+    let shape = shape(container)?;
+    if is_null(container)? {
+        return Ok(Array::vector(Vec::<f64>::new()));
+    }
+    Array::new(shape, read_values(container, n)?)
+}
+
+/// The element type, `None` for one that has no counterpart here (but may still convert to a float).
+pub(crate) fn descriptor(container: &Container) -> Result<Option<TypeDescriptor>> {
+    let dtype = container.dtype().map_err(|source| failed("read", container, source))?;
+    Ok(dtype.to_descriptor().ok())
+}
+
+/// numpy's name of the element type, without reading a value.
+pub(crate) fn dtype_name(container: &Container) -> Result<String> {
+    Ok(match descriptor(container)? {
+        Some(TypeDescriptor::Boolean) => "bool".into(),
+        Some(
+            TypeDescriptor::FixedAscii(_)
+            | TypeDescriptor::FixedUnicode(_)
+            | TypeDescriptor::VarLenAscii
+            | TypeDescriptor::VarLenUnicode,
+        ) => "str".into(),
+        Some(other) => other.to_string(),
+        None => "float16".into(),
+    })
+}
+
+/// Numbers at `range` of a one-dimensional dataset, converted to `T`.
+pub(crate) fn slice<T: H5Type>(dataset: &Dataset, range: Range<usize>) -> Result<Vec<T>> {
+    let read = dataset.read_slice_1d::<T, _>(range).map_err(|source| failed("read", dataset, source))?;
+    Ok(read.into_raw_vec_and_offset().0)
+}
+
+/// Rows at `range` of a two-dimensional dataset as row-major `f32`.
+pub(crate) fn rows(dataset: &Dataset, range: Range<usize>) -> Result<Vec<f32>> {
+    let selection = hdf5::Hyperslab::from(vec![range.into(), (..).into()]);
+    let read = dataset.read_slice_2d::<f32, _>(selection).map_err(|source| failed("read", dataset, source))?;
+    Ok(read.into_raw_vec_and_offset().0)
+}
+
+fn read_values(container: &Container, n: usize) -> Result<Values> {
+    use TypeDescriptor as T;
+    Ok(match descriptor(container)? {
+        Some(T::Integer(IntSize::U1)) => Values::I8(numbers(container, n)?),
+        Some(T::Integer(IntSize::U2)) => Values::I16(numbers(container, n)?),
+        Some(T::Integer(IntSize::U4)) => Values::I32(numbers(container, n)?),
+        Some(T::Integer(IntSize::U8)) => Values::I64(numbers(container, n)?),
+        Some(T::Unsigned(IntSize::U1)) => Values::U8(numbers(container, n)?),
+        Some(T::Unsigned(IntSize::U2)) => Values::U16(numbers(container, n)?),
+        Some(T::Unsigned(IntSize::U4)) => Values::U32(numbers(container, n)?),
+        Some(T::Unsigned(IntSize::U8)) => Values::U64(numbers(container, n)?),
+        Some(T::Float(FloatSize::U4)) => Values::F32(numbers(container, n)?),
+        Some(T::Float(FloatSize::U8)) => Values::F64(numbers(container, n)?),
+        // Read as a number: any byte may stand in the file, but Rust's `bool` is 0 or 1.
+        Some(T::Boolean) => Values::Bool(numbers::<u8>(container, n)?.into_iter().map(|b| b != 0).collect()),
+        Some(T::Enum(_)) => Values::I64(numbers(container, n)?),
+        Some(T::VarLenUnicode) => Values::Str(texts::<VarLenUnicode>(container)?),
+        Some(T::VarLenAscii) => Values::Str(texts::<VarLenAscii>(container)?),
+        Some(T::FixedAscii(size)) => Values::Str(fixed(container, size, Fixed::Ascii)?),
+        Some(T::FixedUnicode(size)) => Values::Str(fixed(container, size, Fixed::Unicode)?),
+        Some(other) => return Err(unsupported(container, format!("element type {other}"))),
+        // Half precision and extended floats have no descriptor but convert.
+        None => Values::F32(numbers(container, n)?),
+    })
+}
+
+/// Checks the claimed size against what is stored and returns the number of elements.
+fn check_claim(container: &Container) -> Result<usize> {
+    let shape = shape(container)?;
+    let n = shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
+    let size = container.dtype().map_err(|source| failed("read", container, source))?.size() as u64;
+    let claimed = n.and_then(|n| (n as u64).checked_mul(size.max(8)));
+    let stored = container.storage_size();
+    match (n, claimed) {
+        (Some(n), Some(claimed)) if claimed <= FREE_CLAIM.saturating_add(stored.saturating_mul(MAX_EXPANSION)) => Ok(n),
+        _ => Err(malformed(container, format!("claims shape {shape:?} but stores {stored} bytes"))),
+    }
+}
+
+fn numbers<T: H5Type + Copy + Default>(container: &Container, n: usize) -> Result<Vec<T>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(n).map_err(|_| malformed(container, format!("{n} elements do not fit into memory")))?;
+    buffer.resize(n, T::default());
+    container.read_into_raw(&mut buffer).map_err(|source| failed("read", container, source))?;
+    Ok(buffer)
+}
+
+fn texts<T: H5Type + AsRef<[u8]>>(container: &Container) -> Result<Vec<String>> {
+    let raw = container.read_raw::<T>().map_err(|source| failed("read", container, source))?;
+    raw.iter().map(|bytes| decode(container, bytes.as_ref())).collect()
+}
+
+/// UTF-8, or an error: the types of the HDF5 crate trust the file's word.
+pub(crate) fn decode(object: &Location, bytes: &[u8]) -> Result<String> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| malformed(object, "holds text that is not UTF-8"))
+}
+
+#[derive(Clone, Copy)]
+enum Fixed {
+    Ascii,
+    Unicode,
+}
+
+/// Fixed-length texts through the next longer type that exists at compile time.
+fn fixed(container: &Container, size: usize, kind: Fixed) -> Result<Vec<String>> {
+    macro_rules! up_to {
+        ($($n:literal)*) => {
+            match (size, kind) {
+                $((..=$n, Fixed::Ascii) => texts::<FixedAscii<$n>>(container),
+                (..=$n, Fixed::Unicode) => texts::<FixedUnicode<$n>>(container),)*
+                _ => Err(unsupported(container, format!("text of {size} bytes, more than {MAX_FIXED}"))),
+            }
+        };
+    }
+    up_to!(8 16 32 64 128 256 512 1024 2048 4096 8192)
+}
+
+fn filter_name(filter: &Filter) -> String {
+    match filter {
+        Filter::User(32000, _) => "lzf".into(),
+        Filter::User(32001, _) => "blosc".into(),
+        Filter::User(32015, _) => "zstd".into(),
+        Filter::User(id, _) => format!("filter {id}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Texts as HDF5 takes them.
+pub(crate) fn vlen(object: &Location, texts: &[String]) -> Result<Vec<VarLenUnicode>> {
+    texts
+        .iter()
+        .map(|text| VarLenUnicode::from_str(text).map_err(|_| malformed(object, "text holds a zero byte")))
+        .collect()
+}
+
+/// Creates a dataset and writes an array into it.
+pub(crate) fn write(parent: &Group, name: &str, array: &Array, compression: Compression) -> Result<Dataset> {
+    write_values(parent, name, array.shape(), array.values(), compression)
+}
+
+/// Creates a dataset of a shape and writes values into it.
+pub(crate) fn write_values(
+    parent: &Group,
+    name: &str,
+    shape: &[usize],
+    values: &Values,
+    compression: Compression,
+) -> Result<Dataset> {
+    let written = match values {
+        Values::Str(v) => {
+            let texts = vlen(parent, v)?;
+            put(parent, name, shape, &texts, compression)
+        }
+        Values::Bool(v) => put(parent, name, shape, v, compression),
+        other => each_number!(other, v => put(parent, name, shape, v, compression), _ => unreachable!("matched above")),
+    };
+    written.map_err(|source| failed_at("write", parent, name, source))
+}
+
+/// Creates a dataset that holds nothing: Python's `None`.
+pub(crate) fn write_null(parent: &Group, name: &str) -> Result<Dataset> {
+    let created = parent.new_dataset::<f32>().shape(Extents::Null).create(name);
+    created.map_err(|source| failed_at("write", parent, name, source))
+}
+
+fn put<T: H5Type>(
+    parent: &Group,
+    name: &str,
+    shape: &[usize],
+    values: &[T],
+    compression: Compression,
+) -> hdf5::Result<Dataset> {
+    let builder = parent.new_dataset_builder();
+    let builder = match compression {
+        // A scalar has no chunks to compress, and an empty array nothing in them.
+        Compression::Gzip(level) if !shape.is_empty() && !values.is_empty() => builder.deflate(level.clamp(1, 9)),
+        _ => builder,
+    };
+    let dataset = builder.empty::<T>().shape(shape.to_vec()).create(name)?;
+    if !values.is_empty() {
+        dataset.write_raw(values)?;
+    }
+    Ok(dataset)
+}

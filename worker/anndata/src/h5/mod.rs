@@ -1,0 +1,85 @@
+//! What this crate asks of HDF5: checked opening, reading and writing of single objects.
+//!
+//! Nothing above this module calls the library. HDF5 has one process-wide lock that each call takes in turn: reading on
+//! several threads gains nothing, so a caller keeps all h5ad work on one (blocking) thread. The library's own error
+//! printing is off; its reasons arrive as the source of [`Error::Hdf5`](crate::Error).
+
+pub(crate) mod attribute;
+pub(crate) mod dataset;
+pub(crate) mod links;
+pub(crate) mod record;
+
+use std::{
+    fs,
+    io::{ErrorKind, Read},
+    path::Path,
+};
+
+use hdf5::{File, Group, Location};
+
+use crate::{Error, Result};
+
+/// The first bytes of every HDF5 file without a user block.
+const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
+
+/// Opens a file for reading and makes sure that no link in it leads out of it.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    let io = |source: std::io::Error| match source.kind() {
+        ErrorKind::NotFound => Error::NotFound { path: path.to_owned() },
+        _ => Error::Io { action: "read", path: path.to_owned(), source },
+    };
+    let mut start = Vec::new();
+    fs::File::open(path).map_err(io)?.take(SIGNATURE.len() as u64).read_to_end(&mut start).map_err(io)?;
+    let size = fs::metadata(path).map_err(io)?.len();
+    if start != SIGNATURE {
+        return Err(Error::NotHdf5 { path: path.to_owned() });
+    }
+    let file = File::open(path).map_err(|source| {
+        let reason = source.to_string();
+        if reason.contains("truncated") || reason.contains("eof") {
+            return Error::Truncated { path: path.to_owned(), size };
+        }
+        Error::Hdf5 { action: "open", object: "/".into(), path: path.to_owned(), source }
+    })?;
+    links::check(&file)?;
+    Ok(file)
+}
+
+/// Names in a group, ascending.
+pub(crate) fn names(group: &Group) -> Result<Vec<String>> {
+    let mut names = group.member_names().map_err(|source| failed("list", group, source))?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Opens a group below `parent`.
+pub(crate) fn group(parent: &Group, name: &str) -> Result<Group> {
+    parent.group(name).map_err(|source| failed_at("open", parent, name, source))
+}
+
+/// Whether `name` is a group (and not a dataset) below `parent`.
+pub(crate) fn is_group(parent: &Group, name: &str) -> Result<bool> {
+    let kind = parent.loc_type_by_name(name).map_err(|source| failed_at("open", parent, name, source))?;
+    Ok(kind == hdf5::LocationType::Group)
+}
+
+/// The library failed on `object`.
+pub(crate) fn failed(action: &'static str, object: &Location, source: hdf5::Error) -> Error {
+    Error::Hdf5 { action, object: object.name(), path: object.filename().into(), source }
+}
+
+/// The library failed on what is called `name` in `parent`.
+pub(crate) fn failed_at(action: &'static str, parent: &Location, name: &str, source: hdf5::Error) -> Error {
+    let object = format!("{}/{name}", parent.name().trim_end_matches('/'));
+    Error::Hdf5 { action, object, path: parent.filename().into(), source }
+}
+
+/// `object` is not what its encoding promises.
+pub(crate) fn malformed(object: &Location, detail: impl Into<String>) -> Error {
+    Error::Malformed { object: object.name(), path: object.filename().into(), detail: detail.into() }
+}
+
+/// `object` is well formed, but of a kind this crate leaves alone.
+pub(crate) fn unsupported(object: &Location, detail: impl Into<String>) -> Error {
+    Error::Unsupported { object: object.name(), path: object.filename().into(), detail: detail.into() }
+}

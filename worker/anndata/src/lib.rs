@@ -1,0 +1,36 @@
+//! h5ad files and the values in them.
+//!
+//! Start at [`AnnData`] for a whole data set in memory ([`AnnData::read`], [`AnnData::write`]), at [`H5adFile`] for rows
+//! of a file that is too large for that, and at [`inspect`] for what a file holds. [`Csr`] is the form in which counts
+//! reach a model; [`align`] puts a query's genes into the order of a reference; [`counts`] says whether a matrix holds
+//! counts. No model, no statistics and no network here.
+//!
+//! HDF5 has one lock for the whole process: use this crate from one blocking thread at a time; more gain nothing.
+
+pub mod align;
+mod anndata;
+mod array;
+mod column;
+pub mod counts;
+mod csr;
+mod element;
+mod error;
+mod frame;
+mod h5;
+pub mod inspect;
+mod read;
+mod rows;
+mod sparse;
+mod values;
+mod write;
+
+pub use anndata::{AnnData, Compression, Raw};
+pub use array::Array;
+pub use column::{Categorical, Column};
+pub use csr::Csr;
+pub use element::{Dict, Element, Foreign, Matrix, Table};
+pub use error::{Error, Result};
+pub use frame::DataFrame;
+pub use rows::{H5adFile, RowReader};
+pub use sparse::{Layout, Sparse};
+pub use values::Values;

@@ -1,0 +1,53 @@
+//! Data frames: groups since anndata 0.7, one dataset of records before.
+
+use hdf5::Group;
+
+use super::element;
+use crate::{Column, DataFrame, Result, h5};
+
+/// Reads the frame called `name`.
+pub(crate) fn read(parent: &Group, name: &str) -> Result<DataFrame> {
+    if !h5::is_group(parent, name)? {
+        return read_records(parent, name);
+    }
+    let group = h5::group(parent, name)?;
+    let index_key = h5::attribute::text(&group, "_index")?
+        .ok_or_else(|| h5::malformed(&group, "data frame without attribute `_index`"))?;
+    let order = h5::attribute::texts(&group, "column-order")?
+        .ok_or_else(|| h5::malformed(&group, "data frame without attribute `column-order`"))?;
+    for key in std::iter::once(&index_key).chain(&order) {
+        if !group.link_exists(key) {
+            let detail = format!("has no `{key}`; there are: {}", h5::names(&group)?.join(", "));
+            return Err(h5::malformed(&group, detail));
+        }
+    }
+    let index = element::read_column(&group, &index_key)?.to_strings();
+    let mut frame = DataFrame::new(index.into_iter().map(Option::unwrap_or_default));
+    if index_key != "_index" {
+        frame = frame.with_index_name(index_key);
+    }
+    for key in order {
+        let column = element::read_column(&group, &key)?;
+        frame.insert(key, column).map_err(|error| h5::malformed(&group, error.to_string()))?;
+    }
+    Ok(frame)
+}
+
+/// One record per row; the field called `index` (or the first one) names the rows.
+fn read_records(parent: &Group, name: &str) -> Result<DataFrame> {
+    let dataset = h5::dataset::open(parent, name)?;
+    let compound = h5::record::compound(&dataset)?
+        .ok_or_else(|| h5::malformed(&dataset, "neither a group nor records, expected a data frame"))?;
+    let mut fields = h5::record::read(&dataset, &compound)?;
+    let at = fields.iter().position(|(field, _)| field == "index" || field == "_index").unwrap_or(0);
+    if fields.is_empty() {
+        return Err(h5::malformed(&dataset, "records without a field"));
+    }
+    let (_, index) = fields.remove(at);
+    let mut frame = DataFrame::new(index.values().to_strings());
+    for (field, array) in fields {
+        let column = Column::Plain(array.into_values());
+        frame.insert(field, column).map_err(|error| h5::malformed(&dataset, error.to_string()))?;
+    }
+    Ok(frame)
+}

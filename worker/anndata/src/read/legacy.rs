@@ -1,0 +1,49 @@
+//! What files before anndata 0.7 did differently.
+
+use hdf5::Group;
+
+use super::{element, frame, mapping, matrix};
+use crate::{Categorical, Column, DataFrame, Dict, Element, Raw, Result, Values, h5};
+
+/// Suffix of the `uns` entries that held the categories of a column.
+const CATEGORIES: &str = "_categories";
+
+/// The categories of a column from the frame's `__categories` group (anndata 0.7), and whether they are ordered.
+///
+/// The column carries a reference to its table; the table has the column's name, which is what is used here.
+pub(crate) fn categories_of(frame: &Group, column: &str) -> Result<Option<(Values, bool)>> {
+    if !frame.link_exists("__categories") {
+        return Ok(None);
+    }
+    let tables = h5::group(frame, "__categories")?;
+    if !tables.link_exists(column) {
+        return Ok(None);
+    }
+    let table = h5::dataset::open(&tables, column)?;
+    Ok(Some((element::vector(&table)?, h5::attribute::flag(&table, "ordered")?)))
+}
+
+/// Turns integer columns into categoricals where `uns` holds `<column>_categories`, and takes those entries out.
+pub(crate) fn categories_from_uns(obs: &mut DataFrame, var: &mut DataFrame, uns: &mut Dict) -> Result<()> {
+    let keys: Vec<String> = uns.keys().filter(|key| key.ends_with(CATEGORIES)).cloned().collect();
+    for key in keys {
+        let Some(name) = key.strip_suffix(CATEGORIES) else { continue };
+        let Some(Element::Array(categories)) = uns.get(&key) else { continue };
+        let frame = if obs.column(name).is_ok() { &mut *obs } else { &mut *var };
+        let Ok(Column::Plain(values)) = frame.column(name) else { continue };
+        let Some(codes) = element::codes(values) else { continue };
+        let column = Categorical::new(codes, categories.values().clone(), false)?;
+        frame.insert(name, Column::Categorical(column))?;
+        uns.remove(&key);
+    }
+    Ok(())
+}
+
+/// `raw` as members `raw.X`, `raw.var` and `raw.varm` of the root.
+pub(crate) fn raw(root: &Group) -> Result<Option<Raw>> {
+    if !root.link_exists("raw.X") {
+        return Ok(None);
+    }
+    let (x, var, varm) = (matrix::read(root, "raw.X")?, frame::read(root, "raw.var")?, mapping(root, "raw.varm")?);
+    Ok(Some(Raw { x, var, varm }))
+}

@@ -1,0 +1,265 @@
+//! Rows of a file, a few at a time.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use hdf5::{Dataset, File, Group};
+
+use crate::{
+    AnnData, Csr, DataFrame, Dict, Element, Error, Layout, Result,
+    anndata::check_axis,
+    h5,
+    read::{self, matrix},
+};
+
+/// An open h5ad file: names and annotations in memory, measurements on disk.
+pub struct H5adFile {
+    path: PathBuf,
+    file: File,
+    obs: DataFrame,
+    var: DataFrame,
+    uns: Dict,
+}
+
+/// Rows of one matrix (cells × genes) of a file, read on demand.
+///
+/// Memory is that of the rows asked for, plus 8 bytes per cell for a matrix by rows. A dense matrix is made sparse
+/// chunk by chunk. A matrix by columns (CSC) has no rows to seek to: it is read and transposed whole when the reader is
+/// made; rewrite such a file by rows if it does not fit into memory.
+pub struct RowReader {
+    n_rows: usize,
+    n_cols: usize,
+    source: Source,
+}
+
+enum Source {
+    Dense(Dataset),
+    ByRows { group: Group, data: Dataset, indices: Dataset, indptr: Vec<usize> },
+    InMemory(Csr),
+}
+
+impl H5adFile {
+    /// Opens a file and reads `obs`, `var` and `uns`.
+    ///
+    /// # Errors
+    /// When the file is absent, broken or leaves itself through a link, or `X` is not as large as `obs` × `var`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let file = h5::open(&path)?;
+        let (obs, var, uns) = read::annotations(&file)?;
+        let opened = Self { path, file, obs, var, uns };
+        if opened.has_x()? {
+            opened.reader(&opened.root()?, "X", Eager::No)?;
+        }
+        Ok(opened)
+    }
+
+    /// Path as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Number of cells.
+    pub fn n_obs(&self) -> usize {
+        self.obs.n_rows()
+    }
+
+    /// Number of genes.
+    pub fn n_vars(&self) -> usize {
+        self.var.n_rows()
+    }
+
+    /// Annotations of the cells.
+    pub fn obs(&self) -> &DataFrame {
+        &self.obs
+    }
+
+    /// Annotations of the genes.
+    pub fn var(&self) -> &DataFrame {
+        &self.var
+    }
+
+    /// Unstructured annotations.
+    pub fn uns(&self) -> &Dict {
+        &self.uns
+    }
+
+    /// Whether there is an `X`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has_x(&self) -> Result<bool> {
+        let root = self.root()?;
+        if !root.link_exists("X") {
+            return Ok(false);
+        }
+        if h5::is_group(&root, "X")? {
+            return Ok(true);
+        }
+        let dataset = h5::dataset::open(&root, "X")?;
+        Ok(!h5::dataset::is_null(&dataset)?)
+    }
+
+    /// Names of the layers.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn layers(&self) -> Result<Vec<String>> {
+        self.names("layers")
+    }
+
+    /// Names in a group of the file such as `obsm`; none where the file lacks it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn names(&self, group: &str) -> Result<Vec<String>> {
+        let root = self.root()?;
+        if !root.link_exists(group) || !h5::is_group(&root, group)? {
+            return Ok(Vec::new());
+        }
+        h5::names(&h5::group(&root, group)?)
+    }
+
+    /// Rows of `X`, or of the named layer.
+    ///
+    /// # Errors
+    /// [`Error::NoX`], [`Error::Missing`] with the layers there are, or a malformed matrix.
+    pub fn rows(&self, layer: Option<&str>) -> Result<RowReader> {
+        let root = self.root()?;
+        let Some(layer) = layer else {
+            if !self.has_x()? {
+                return Err(Error::NoX { path: self.path.clone() });
+            }
+            return self.reader(&root, "X", Eager::Yes);
+        };
+        let available = self.layers()?;
+        if !available.iter().any(|name| name == layer) {
+            return Err(Error::Missing { kind: "layer", name: layer.to_owned(), available });
+        }
+        self.reader(&h5::group(&root, "layers")?, layer, Eager::Yes)
+    }
+
+    /// One element of `obsm`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] with the names there are, or a malformed element.
+    pub fn obsm(&self, name: &str) -> Result<Element> {
+        let mut obsm = read::mapping(&self.root()?, "obsm")?;
+        let available = obsm.keys().cloned().collect();
+        obsm.remove(name).ok_or_else(|| Error::Missing { kind: "obsm", name: name.to_owned(), available })
+    }
+
+    /// Everything.
+    ///
+    /// # Errors
+    /// As [`AnnData::read`].
+    pub fn read_all(&self) -> Result<AnnData> {
+        AnnData::read(&self.path)
+    }
+
+    pub(crate) fn root(&self) -> Result<Group> {
+        h5::group(&self.file, "/")
+    }
+
+    fn reader(&self, parent: &Group, name: &str, eager: Eager) -> Result<RowReader> {
+        let reader = RowReader::open(parent, name, eager)?;
+        let part = format!("{}/{name} of {}", parent.name(), self.path.display());
+        let part = part.trim_start_matches('/');
+        check_axis(part, reader.n_rows, ("cells", self.n_obs(), "obs"))?;
+        check_axis(part, reader.n_cols, ("genes", self.n_vars(), "var"))?;
+        Ok(reader)
+    }
+}
+
+/// Whether a reader is to be used, or only its shape.
+#[derive(Clone, Copy, PartialEq)]
+enum Eager {
+    Yes,
+    No,
+}
+
+impl RowReader {
+    fn open(parent: &Group, name: &str, eager: Eager) -> Result<Self> {
+        if !h5::is_group(parent, name)? {
+            let dataset = h5::dataset::open(parent, name)?;
+            let [n_rows, n_cols] = h5::dataset::shape(&dataset)?[..] else {
+                return Err(h5::malformed(&dataset, "a matrix has two dimensions"));
+            };
+            return Ok(Self { n_rows, n_cols, source: Source::Dense(dataset) });
+        }
+        let group = h5::group(parent, name)?;
+        let (layout, shape) = matrix::sparse_header(&group)?
+            .ok_or_else(|| h5::malformed(&group, "neither a dense nor a sparse matrix"))?;
+        let parts = matrix::sparse_parts(&group, layout, &shape)?;
+        let (n_rows, n_cols) = (parts.n_rows, parts.n_cols);
+        let source = match (eager, layout) {
+            (Eager::No, _) => Source::InMemory(Csr::zeros(0, 0)),
+            (Eager::Yes, Layout::Csc) => Source::InMemory(parts.read(&group)?.to_csr()),
+            (Eager::Yes, Layout::Csr) => {
+                let indptr = parts.read_indptr()?;
+                let n_values = h5::dataset::shape(&parts.data)?[0];
+                if indptr[0] != 0 || indptr.last() != Some(&n_values) || !indptr.is_sorted() {
+                    return Err(h5::malformed(&parts.indptr, format!("does not ascend from 0 to {n_values}")));
+                }
+                Source::ByRows { group, data: parts.data, indices: parts.indices, indptr }
+            }
+        };
+        Ok(Self { n_rows, n_cols, source })
+    }
+
+    /// Number of cells.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Number of genes.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Rows at `range`.
+    ///
+    /// # Errors
+    /// When the range is beyond the matrix, or its part of the file is malformed.
+    pub fn read(&self, range: Range<usize>) -> Result<Csr> {
+        if range.start > range.end || range.end > self.n_rows {
+            return Err(Error::Invalid { kind: "row range", detail: format!("{range:?} of {} rows", self.n_rows) });
+        }
+        let n_rows = range.len();
+        if n_rows == 0 {
+            return Ok(Csr::zeros(0, self.n_cols));
+        }
+        match &self.source {
+            Source::Dense(dataset) => Csr::from_dense(n_rows, self.n_cols, &h5::dataset::rows(dataset, range)?),
+            Source::ByRows { group, data, indices, indptr } => {
+                let starts = &indptr[range.start..=range.end];
+                let stored = starts[0]..starts[n_rows];
+                let values: Vec<f32> = h5::dataset::slice(data, stored.clone())?;
+                let columns = matrix::read_indices(indices, stored)?;
+                let starts = starts.iter().map(|start| start - starts[0]).collect();
+                Csr::new(n_rows, self.n_cols, starts, columns, values)
+                    .map_err(|error| h5::malformed(group, error.to_string()))
+            }
+            Source::InMemory(csr) => Ok(csr.select_rows(&range.collect::<Vec<_>>())),
+        }
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// As [`RowReader::read`].
+    pub fn read_all(&self) -> Result<Csr> {
+        self.read(0..self.n_rows)
+    }
+
+    /// All rows in order, at most `n_rows` at a time.
+    ///
+    /// # Panics
+    /// If `n_rows` is zero.
+    pub fn chunks(&self, n_rows: usize) -> impl Iterator<Item = Result<Csr>> + '_ {
+        assert!(n_rows > 0, "a chunk has at least one row");
+        (0..self.n_rows).step_by(n_rows).map(move |start| self.read(start..(start + n_rows).min(self.n_rows)))
+    }
+}

@@ -1,0 +1,192 @@
+//! Sparse matrices as a file holds them: by rows or by columns, with their own element type.
+
+use crate::{Csr, Error, Result, Values, csr::check_compressed};
+
+/// Which axis a sparse matrix is compressed along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// By rows, `csr_matrix`.
+    Csr,
+    /// By columns, `csc_matrix`.
+    Csc,
+}
+
+/// A sparse matrix that keeps its layout and element type; models take [`Sparse::to_csr`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sparse {
+    layout: Layout,
+    n_rows: usize,
+    n_cols: usize,
+    indptr: Vec<usize>,
+    indices: Vec<u32>,
+    values: Values,
+}
+
+impl Sparse {
+    /// # Errors
+    /// When lengths disagree, `indptr` falls, an index is out of range, or the values are text.
+    pub fn new(
+        layout: Layout,
+        (n_rows, n_cols): (usize, usize),
+        indptr: Vec<usize>,
+        indices: Vec<u32>,
+        values: impl Into<Values>,
+    ) -> Result<Self> {
+        let values = values.into();
+        let (kind, n_major, n_minor) = match layout {
+            Layout::Csr => ("CSR matrix", n_rows, n_cols),
+            Layout::Csc => ("CSC matrix", n_cols, n_rows),
+        };
+        check_compressed(kind, n_major, n_minor, &indptr, &indices, values.len())?;
+        if matches!(values, Values::Str(_)) {
+            return Err(Error::Invalid { kind, detail: "values are text".into() });
+        }
+        Ok(Self { layout, n_rows, n_cols, indptr, indices, values })
+    }
+
+    /// Compression axis.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// `(n_rows, n_cols)`.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.n_rows, self.n_cols)
+    }
+
+    /// Where each row (CSR) or column (CSC) starts.
+    pub fn indptr(&self) -> &[usize] {
+        &self.indptr
+    }
+
+    /// Column (CSR) or row (CSC) of each stored value.
+    pub fn indices(&self) -> &[u32] {
+        &self.indices
+    }
+
+    /// The stored values.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// As rows of `f32`; a matrix by columns is transposed with a counting sort (twice its memory while it runs).
+    pub fn to_csr(&self) -> Csr {
+        let data = self.values.to_f32().expect("text was refused on construction");
+        let (indptr, indices, data) = match self.layout {
+            Layout::Csr => (self.indptr.clone(), self.indices.clone(), data),
+            Layout::Csc => {
+                let (indptr, indices, order) = self.transposed();
+                (indptr, indices, order.into_iter().map(|at| data[at]).collect())
+            }
+        };
+        Csr::new(self.n_rows, self.n_cols, indptr, indices, data).expect("bounds were checked on construction")
+    }
+
+    /// The rows at `rows`, in that order; the result is by rows whatever the layout was.
+    ///
+    /// # Panics
+    /// If a row is out of range.
+    #[must_use]
+    pub fn select_rows(&self, rows: &[usize]) -> Self {
+        let (starts, columns, order) = match self.layout {
+            Layout::Csr => (self.indptr.clone(), self.indices.clone(), (0..self.values.len()).collect()),
+            Layout::Csc => self.transposed(),
+        };
+        let mut indptr = vec![0];
+        let mut taken = Vec::new();
+        for &row in rows {
+            taken.extend(starts[row]..starts[row + 1]);
+            indptr.push(taken.len());
+        }
+        let indices = taken.iter().map(|&at| columns[at]).collect();
+        let positions: Vec<usize> = taken.iter().map(|&at| order[at]).collect();
+        Self {
+            layout: Layout::Csr,
+            n_rows: rows.len(),
+            n_cols: self.n_cols,
+            indptr,
+            indices,
+            values: self.values.gather(&positions),
+        }
+    }
+
+    /// The transpose, made by reading the other axis; no value moves.
+    #[must_use]
+    pub fn into_transposed(self) -> Self {
+        let layout = match self.layout {
+            Layout::Csr => Layout::Csc,
+            Layout::Csc => Layout::Csr,
+        };
+        Self { layout, n_rows: self.n_cols, n_cols: self.n_rows, ..self }
+    }
+
+    /// `indptr` and `indices` of the other layout, and where each of its values stands in this one.
+    fn transposed(&self) -> (Vec<usize>, Vec<u32>, Vec<usize>) {
+        let n_minor = match self.layout {
+            Layout::Csr => self.n_cols,
+            Layout::Csc => self.n_rows,
+        };
+        let mut indptr = vec![0; n_minor + 1];
+        for &index in &self.indices {
+            indptr[index as usize + 1] += 1;
+        }
+        for at in 0..n_minor {
+            indptr[at + 1] += indptr[at];
+        }
+        let mut next = indptr.clone();
+        let mut indices = vec![0; self.indices.len()];
+        let mut order = vec![0; self.indices.len()];
+        for (major, pair) in self.indptr.windows(2).enumerate() {
+            for at in pair[0]..pair[1] {
+                let slot = &mut next[self.indices[at] as usize];
+                indices[*slot] = major as u32;
+                order[*slot] = at;
+                *slot += 1;
+            }
+        }
+        (indptr, indices, order)
+    }
+}
+
+impl From<Csr> for Sparse {
+    fn from(csr: Csr) -> Self {
+        let (n_rows, n_cols) = (csr.n_rows(), csr.n_cols());
+        let (indptr, indices, data) = csr.into_parts();
+        Self { layout: Layout::Csr, n_rows, n_cols, indptr, indices, values: Values::F32(data) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_columns() -> Sparse {
+        // 1 0 2
+        // 0 3 0
+        Sparse::new(Layout::Csc, (2, 3), vec![0, 1, 2, 3], vec![0, 1, 0], vec![1_i32, 3, 2]).unwrap()
+    }
+
+    #[test]
+    fn columns_become_rows() {
+        assert_eq!(by_columns().to_csr().to_dense(), [1.0, 0.0, 2.0, 0.0, 3.0, 0.0]);
+    }
+
+    #[test]
+    fn selected_rows_keep_their_type() {
+        let rows = by_columns().select_rows(&[1, 0, 1]);
+        assert_eq!(rows.values(), &Values::I32(vec![3, 1, 2, 3]));
+        assert_eq!(rows.to_csr().to_dense(), [0.0, 3.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0, 0.0]);
+    }
+
+    #[test]
+    fn bounds_follow_the_layout() {
+        assert!(Sparse::new(Layout::Csc, (2, 3), vec![0, 1, 1, 1], vec![2], vec![1_i32]).is_err());
+        assert!(Sparse::new(Layout::Csr, (2, 3), vec![0, 1, 1], vec![2], vec![1_i32]).is_ok());
+    }
+
+    #[test]
+    fn the_transpose_of_the_transpose_is_the_same() {
+        assert_eq!(by_columns().into_transposed().into_transposed(), by_columns());
+        assert_eq!(by_columns().into_transposed().to_csr().to_dense(), [1.0, 0.0, 0.0, 3.0, 2.0, 0.0]);
+    }
+}

@@ -1,0 +1,24 @@
+//! Data frames.
+
+use hdf5::Group;
+
+use super::{create_group, element, write_encoded};
+use crate::{Array, Compression, DataFrame, Result, h5};
+
+/// Writes a frame as a group with one member per column.
+pub(crate) fn write(parent: &Group, name: &str, frame: &DataFrame, compression: Compression) -> Result<()> {
+    let group = create_group(parent, name, "dataframe", "0.2.0")?;
+    let index_key = frame.index_name().unwrap_or("_index");
+    h5::attribute::write_text(&group, "_index", index_key)?;
+    h5::attribute::write(&group, "column-order", &Array::vector(frame.column_names()))?;
+    let index = Array::vector(frame.index().to_vec());
+    write_encoded(&group, index_key, &index, ("string-array", "0.2.0"), compression)?;
+    for (name, column) in frame.columns() {
+        // Old files hold columns such as `CD45RA/RO`, which stand in a group inside the frame.
+        if name.is_empty() || name == index_key || name.split('/').any(|part| part.is_empty() || part == ".") {
+            return Err(h5::unsupported(&group, format!("column name `{}`", name.escape_default())));
+        }
+        element::write_column(&group, name, column, compression)?;
+    }
+    Ok(())
+}

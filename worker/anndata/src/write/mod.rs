@@ -1,0 +1,138 @@
+//! From values to an h5ad file in the encodings of anndata 0.8 and later.
+//!
+//! The file is written beside its destination and renamed onto it when it is complete and on disk, so that a reader
+//! finds the old file or the new one, never a half.
+
+mod element;
+mod frame;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use hdf5::{File, Group};
+
+use crate::{AnnData, Array, Compression, Dict, Element, Error, Matrix, Raw, Result, h5};
+
+/// Writes a whole file.
+pub(crate) fn write(adata: &AnnData, path: &Path, compression: Compression) -> Result<()> {
+    let io = |action, source| Error::Io { action, path: path.to_owned(), source };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let temporary = tempfile::Builder::new()
+        .prefix(".archipelago-")
+        .suffix(".h5ad.part")
+        .tempfile_in(folder)
+        .map_err(|source| io("write", source))?
+        .into_temp_path();
+    let file = File::create(&temporary).map_err(|source| Error::Hdf5 {
+        action: "write",
+        object: "/".into(),
+        path: path.to_owned(),
+        source,
+    })?;
+    write_root(adata, &h5::group(&file, "/")?, compression)?;
+    let closed = file.close();
+    closed.map_err(|source| Error::Hdf5 { action: "close", object: "/".into(), path: path.to_owned(), source })?;
+    set_ordinary_permissions(&temporary, path)?;
+    fs::File::open(&temporary).and_then(|file| file.sync_all()).map_err(|source| io("write", source))?;
+    temporary.persist(path).map_err(|error| io("rename", error.error))?;
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| io("write", source))
+}
+
+/// A temporary file is private; the finished one gets the permissions of the file it replaces, or the usual ones.
+fn set_ordinary_permissions(temporary: &Path, path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let permissions =
+            fs::metadata(path).map_or_else(|_| fs::Permissions::from_mode(0o644), |metadata| metadata.permissions());
+        fs::set_permissions(temporary, permissions).map_err(|source| Error::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn write_root(adata: &AnnData, root: &Group, compression: Compression) -> Result<()> {
+    h5::attribute::write_encoding(root, "anndata", "0.1.0")?;
+    if let Some(x) = &adata.x {
+        write_matrix(root, "X", x, compression)?;
+    }
+    frame::write(root, "obs", &adata.obs, compression)?;
+    frame::write(root, "var", &adata.var, compression)?;
+    write_matrices(root, "layers", &adata.layers, compression)?;
+    write_dict(root, "obsm", &adata.obsm, compression)?;
+    write_dict(root, "varm", &adata.varm, compression)?;
+    write_matrices(root, "obsp", &adata.obsp, compression)?;
+    write_matrices(root, "varp", &adata.varp, compression)?;
+    write_dict(root, "uns", &adata.uns, compression)?;
+    if let Some(Raw { x, var, varm }) = &adata.raw {
+        let group = create_group(root, "raw", "raw", "0.1.0")?;
+        write_matrix(&group, "X", x, compression)?;
+        frame::write(&group, "var", var, compression)?;
+        write_dict(&group, "varm", varm, compression)?;
+    }
+    Ok(())
+}
+
+fn write_matrix(parent: &Group, name: &str, matrix: &Matrix, compression: Compression) -> Result<()> {
+    match matrix {
+        Matrix::Dense(array) => element::write_array(parent, name, array, compression),
+        Matrix::Sparse(sparse) => element::write_sparse(parent, name, sparse, compression),
+    }
+}
+
+fn write_matrices(
+    parent: &Group,
+    name: &str,
+    matrices: &BTreeMap<String, Matrix>,
+    compression: Compression,
+) -> Result<()> {
+    let group = create_group(parent, name, "dict", "0.1.0")?;
+    for (name, matrix) in matrices {
+        check_key(&group, name)?;
+        write_matrix(&group, name, matrix, compression)?;
+    }
+    Ok(())
+}
+
+fn write_dict(parent: &Group, name: &str, dict: &Dict, compression: Compression) -> Result<()> {
+    let group = create_group(parent, name, "dict", "0.1.0")?;
+    write_members(&group, dict, compression)
+}
+
+fn write_members(group: &Group, members: &BTreeMap<String, Element>, compression: Compression) -> Result<()> {
+    for (name, member) in members {
+        check_key(group, name)?;
+        element::write(group, name, member, compression)?;
+    }
+    Ok(())
+}
+
+fn create_group(parent: &Group, name: &str, kind: &str, version: &str) -> Result<Group> {
+    let group = parent.create_group(name).map_err(|source| h5::failed_at("write", parent, name, source))?;
+    h5::attribute::write_encoding(&group, kind, version)?;
+    Ok(group)
+}
+
+fn write_encoded(
+    parent: &Group,
+    name: &str,
+    array: &Array,
+    (kind, version): (&str, &str),
+    compression: Compression,
+) -> Result<()> {
+    let dataset = h5::dataset::write(parent, name, array, compression)?;
+    h5::attribute::write_encoding(&dataset, kind, version)
+}
+
+/// HDF5 would take a slash as a path, and `.` as the group itself.
+fn check_key(group: &Group, name: &str) -> Result<()> {
+    if name.is_empty() || name == "." || name.contains(['/', '\0']) {
+        return Err(h5::unsupported(group, format!("key `{}`", name.escape_default())));
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! h5ad files, real, written by us, of old forms, and hostile.
+
+mod shared_data;
+
+use std::path::PathBuf;
+
+/// The folder of real data, `None` (with a line that says so) where a checkout has none.
+fn shared(part: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("ARCHIPELAGO_SHARED")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
+    let folder = root.join(part);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("skipped: no {} (set ARCHIPELAGO_SHARED to the folder that holds `{part}`)", folder.display());
+    None
+}
