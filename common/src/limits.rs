@@ -8,6 +8,8 @@ pub const BATCH_NAME_BYTES: usize = 128;
 pub const CHUNK_BYTES: u64 = 1 << 20;
 /// Bytes of one frame on a control stream. A task with a thousand conditions encodes to about 200 KiB.
 pub const FRAME_BYTES: usize = 4 << 20;
+/// Streams that a peer may have open at once on one connection: a session, its transfers, and room.
+pub const STREAMS: u32 = 64;
 /// Bytes of a blob: an atlas reference of 60 k genes and 1,024 hidden units is 0.5 GB; this leaves room for full ones.
 pub const BLOB_BYTES: u64 = 64 << 30;
 /// Bytes of the columns of one condition: 2 layers × 1,024 units × 4 bytes is 8 KiB; per-condition dispersion of 60 k genes 240 KiB.
@@ -34,3 +36,15 @@ pub const REMEMBERED_REQUESTS: usize = 8_192;
 pub const RENEWAL_INTERVAL_MS: u64 = 10_000;
 /// Norm of one condition's columns that a task allows unless it says otherwise; trained columns stay below 30.
 pub const COLUMN_NORM: f64 = 1_000.0;
+/// References that a consortium may keep.
+pub const REFERENCES: usize = 1_024;
+/// Entries in a reference's lineage beyond which nothing more is merged; withdrawals are never refused for it.
+pub const LINEAGE: usize = 16_384;
+/// Tasks that are remembered, open or not.
+pub const TASKS: usize = 65_536;
+/// Shortest lease of an assignment, in milliseconds: renewals come three times as often, and pass through the log.
+pub const SHORTEST_LEASE_MS: u64 = 1_000;
+/// Longest lease of an assignment, in milliseconds: a week.
+pub const LONGEST_LEASE_MS: u64 = 7 * 24 * 3_600_000;
+/// Bytes of the coordinators' replicated state: 1,000 versions of 1,000 conditions are about 100 MB.
+pub const SNAPSHOT_BYTES: usize = 1 << 30;
