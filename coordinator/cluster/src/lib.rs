@@ -1,1 +1,88 @@
-//! Under construction.
+//! The replicated state machine: sites, references, tasks, submissions, versions.
+//!
+//! [`Cluster::apply`] turns one [`Command`] into an answer and effects. It is synchronous and deterministic: the same
+//! log gives the same state, bit for bit, on every coordinator. It knows names and digests of blobs, never their
+//! bytes; what must be read from them (the summary of a base, the check of columns) the leader does before it proposes.
+//!
+//! Start with [`Command`], then `submission.rs` and `reference.rs`: what is accepted, and what becomes of it. The rules
+//! that hold at all times are in [`invariants`].
+
+use std::collections::BTreeMap;
+
+use archipelago_common::{
+    Name, SiteId, TaskId,
+    record::{ReferenceRecord, SiteRecord, TaskRecord},
+};
+use serde::{Deserialize, Serialize};
+
+mod command;
+mod effect;
+pub mod invariants;
+mod outcome;
+mod reference;
+mod requests;
+mod site;
+mod snapshot;
+mod submission;
+mod task;
+mod time;
+mod view;
+
+pub use command::{Body, Command, Selection};
+pub use effect::Effect;
+pub use outcome::{Applied, Outcome, Refusal};
+pub use view::Counts;
+
+use requests::Requests;
+
+/// Everything that the coordinators agree on.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The latest stamp of a leader; never goes back.
+    now_ms: u64,
+    sites: BTreeMap<SiteId, SiteRecord>,
+    references: BTreeMap<Name, ReferenceRecord>,
+    tasks: BTreeMap<TaskId, TaskRecord>,
+    /// Nothing falls due before; see [`Cluster::next_due_ms`].
+    due_ms: Option<u64>,
+    requests: Requests,
+}
+
+impl Cluster {
+    /// Carries out one command. Time passes first, so a lease or deadline that is over is over for this command too,
+    /// whether or not a tick has come in between. A refused command changes nothing else.
+    pub fn apply(&mut self, command: &Command) -> Applied {
+        let mut effects = Vec::new();
+        if self.advance(command.now_ms) {
+            effects.push(Effect::AnnounceTasks);
+        }
+        if let Some(outcome) = self.requests.recall(command) {
+            return Applied { outcome, effects };
+        }
+        let outcome = self.carry_out(command);
+        if let Ok(outcome) = &outcome {
+            effects.extend(Effect::of(&command.body));
+            self.requests.remember(command, outcome);
+        }
+        Applied { outcome, effects }
+    }
+
+    fn carry_out(&mut self, Command { principal, body, .. }: &Command) -> Result<Outcome, Refusal> {
+        match body {
+            Body::Tick => site::require_coordinator(principal).map(|()| Outcome::Ticked),
+            Body::AddSite { site } => self.add_site(principal, site),
+            Body::RevokeSite { site } => self.revoke_site(principal, site),
+            Body::PublishReference { name, version, summary } => {
+                self.publish_reference(principal, name, version, summary)
+            }
+            Body::PublishTask(task) => self.publish_task(principal, task),
+            Body::CloseTask { task } => self.close_task(principal, *task),
+            Body::CancelTask { task } => self.cancel_task(principal, *task),
+            Body::Claim { task } => self.claim(principal, *task),
+            Body::Renew { task, epoch, progress } => self.renew(principal, *task, *epoch, *progress),
+            Body::GiveUp { task, epoch, reason } => self.give_up(principal, *task, *epoch, reason),
+            Body::Submit(submission) => self.submit(principal, submission),
+            Body::Withdraw { reference, selection } => self.withdraw(principal, reference, selection),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What is put into the replicated log. New variants of [`Body`] go to the end: the position is the encoding.
+
+use archipelago_common::{
+    ConditionKey, Digest, Name, Principal, Result, SiteId, TaskId, Version, codec, limits,
+    record::{BaseSummary, Progress, Submission},
+    task::SurgeryTask,
+};
+use serde::{Deserialize, Serialize};
+
+/// One entry of the replicated log: who asks for what, and when the leader heard it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Command {
+    /// Names the request across sessions and leaders; a repeated one gets its first answer.
+    pub key: [u8; 16],
+    /// Who asks, from the verified certificate. The leader itself for [`Body::Tick`].
+    pub principal: Principal,
+    /// The leader's clock, Unix milliseconds: the only way in which time enters the state.
+    pub now_ms: u64,
+    /// What is asked.
+    pub body: Body,
+}
+
+/// What is asked.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Body {
+    /// Time passes: leases and deadlines fall due. Coordinator.
+    Tick,
+    /// Enrol a site. Operator.
+    AddSite {
+        /// Its name.
+        site: SiteId,
+    },
+    /// Shut a site out for good. Operator.
+    RevokeSite {
+        /// Its name.
+        site: SiteId,
+    },
+    /// Publish a reference whose blobs are durable. Operator.
+    PublishReference {
+        /// Its name, unused so far.
+        name: Name,
+        /// Its first version.
+        version: Version,
+        /// What the leader read from the base blob.
+        summary: Box<BaseSummary>,
+    },
+    /// Publish a task. Operator.
+    PublishTask(Box<SurgeryTask>),
+    /// Close a task and merge what was accepted. Operator.
+    CloseTask {
+        /// Its number.
+        task: TaskId,
+    },
+    /// Cancel a task; what waits for its close is not merged. Operator.
+    CancelTask {
+        /// Its number.
+        task: TaskId,
+    },
+    /// Take a task. Site.
+    Claim {
+        /// Its number.
+        task: TaskId,
+    },
+    /// Report progress and keep the lease. Site.
+    Renew {
+        /// The task.
+        task: TaskId,
+        /// The assignment's epoch.
+        epoch: u64,
+        /// How far the work has come.
+        progress: Progress,
+    },
+    /// Return a task undone. Site.
+    GiveUp {
+        /// The task.
+        task: TaskId,
+        /// The assignment's epoch.
+        epoch: u64,
+        /// In words.
+        reason: String,
+    },
+    /// Hand in finished work whose blobs are durable and whose columns the leader has checked. Site.
+    Submit(Submission),
+    /// Take conditions out of a reference. A site its own, an operator any.
+    Withdraw {
+        /// The reference.
+        reference: Name,
+        /// Which conditions.
+        selection: Selection,
+    },
+}
+
+/// Which conditions to withdraw.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Selection {
+    /// All conditions of one owner.
+    Site(SiteId),
+    /// These conditions.
+    Keys(Vec<ConditionKey>),
+}
+
+impl Command {
+    /// The bytes of a log entry.
+    ///
+    /// # Errors  [`archipelago_common::Error::TooLarge`]
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        codec::encode("command", self, COMMAND_BYTES)
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    ///
+    /// # Errors  [`archipelago_common::Error::Decode`], `UnknownVersion`, `TooLarge`
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        codec::decode("command", bytes, COMMAND_BYTES)
+    }
+}
+
+impl Body {
+    /// Whether the answer is kept for a repeated request. Renewals are not: they come every few seconds from every
+    /// site, would push out answers that matter, and carry an epoch that makes a repetition harmless.
+    pub(crate) fn is_remembered(&self) -> bool {
+        !matches!(self, Self::Tick | Self::Renew { .. })
+    }
+
+    /// Tells two requests under one key apart; none for a body too large for the log.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        codec::encode("command", self, COMMAND_BYTES).ok().map(|bytes| Digest::of(&bytes))
+    }
+}
+
+/// Bytes of a command: a frame from a peer, and what the leader adds to it.
+const COMMAND_BYTES: usize = limits::FRAME_BYTES + (1 << 20);

@@ -1,0 +1,55 @@
+//! What the world outside has to do after a command.
+//!
+//! Effects are idempotent and derivable from the state: nothing is lost when the node that should have carried one
+//! out dies, because its successor starts from [`Cluster::outstanding`].
+
+use archipelago_common::{SiteId, record::TaskState};
+
+use crate::{Cluster, command::Body};
+
+/// Something to do outside the state machine. Both kinds concern live sessions, so every node carries them out for
+/// the sessions that it holds; merging, in contrast, touches names of blobs only and happens inside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// End every session of a revoked site.
+    CutSessions {
+        /// The site.
+        site: SiteId,
+    },
+    /// Tell connected sites that the set of tasks open to them may have changed.
+    AnnounceTasks,
+}
+
+impl Effect {
+    /// What follows from a command that was carried out.
+    pub(crate) fn of(body: &Body) -> Option<Self> {
+        match body {
+            Body::RevokeSite { site } => Some(Self::CutSessions { site: site.clone() }),
+            // An enrolled site may find tasks that wait for it; a withdrawal may end work on a version.
+            Body::AddSite { .. }
+            | Body::PublishTask(_)
+            | Body::CloseTask { .. }
+            | Body::CancelTask { .. }
+            | Body::Withdraw { .. } => Some(Self::AnnounceTasks),
+            Body::Tick
+            | Body::PublishReference { .. }
+            | Body::Claim { .. }
+            | Body::Renew { .. }
+            | Body::GiveUp { .. }
+            | Body::Submit(_) => None,
+        }
+    }
+}
+
+impl Cluster {
+    /// Every effect that may still have to be carried out; what a new leader, or a node that just restored a
+    /// snapshot, starts with.
+    pub fn outstanding(&self) -> Vec<Effect> {
+        let revoked = self.sites.values().filter(|site| site.revoked_ms.is_some());
+        let mut effects: Vec<_> = revoked.map(|site| Effect::CutSessions { site: site.site.clone() }).collect();
+        if self.tasks.values().any(|task| task.state == TaskState::Open) {
+            effects.push(Effect::AnnounceTasks);
+        }
+        effects
+    }
+}

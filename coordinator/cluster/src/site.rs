@@ -1,0 +1,99 @@
+//! Sites, and who may ask for what.
+//!
+//! The coordinator checks roles before it proposes; they are checked here again, because only here is the answer the
+//! same on every node and ordered with revocations.
+
+use archipelago_common::{
+    Name, Principal, SiteId, limits,
+    record::{AssignmentState, SiteRecord},
+};
+
+use crate::{Cluster, Outcome, Refusal};
+
+impl Cluster {
+    /// Whether a peer may hold a session: anyone but a site that is not enrolled or was revoked.
+    ///
+    /// # Errors  [`Refusal::Forbidden`]
+    pub fn admit(&self, principal: &Principal) -> Result<(), Refusal> {
+        match principal {
+            Principal::Site(site) => self.require_enrolled(site),
+            Principal::Coordinator(_) | Principal::Operator(_) | Principal::Auditor(_) => Ok(()),
+        }
+    }
+
+    /// All sites that were ever enrolled, by name.
+    pub fn sites(&self) -> impl Iterator<Item = &SiteRecord> {
+        self.sites.values()
+    }
+
+    pub(crate) fn add_site(&mut self, principal: &Principal, site: &SiteId) -> Result<Outcome, Refusal> {
+        require_operator(principal)?;
+        if let Some(record) = self.sites.get(site) {
+            return match record.revoked_ms {
+                None => Ok(Outcome::Site(record.clone())),
+                // A certificate that was revoked must not come alive again under its old name.
+                Some(_) => Err(Refusal::conflict(format!("site `{site}` was revoked; enrol it under a new name"))),
+            };
+        }
+        if self.references.values().any(|reference| reference.publisher == *site.name()) {
+            let reason =
+                format!("`{site}` is the namespace of an operator who published a reference; choose another name");
+            return Err(Refusal::conflict(reason));
+        }
+        require_room("enrolled sites", self.sites.len(), limits::SITES)?;
+        let record = SiteRecord { site: site.clone(), enrolled_ms: self.now_ms, revoked_ms: None };
+        self.sites.insert(site.clone(), record.clone());
+        Ok(Outcome::Site(record))
+    }
+
+    pub(crate) fn revoke_site(&mut self, principal: &Principal, site: &SiteId) -> Result<Outcome, Refusal> {
+        require_operator(principal)?;
+        let record = self.sites.get_mut(site).ok_or_else(|| Refusal::not_found(format!("site `{site}`")))?;
+        record.revoked_ms.get_or_insert(self.now_ms);
+        let record = record.clone();
+        for assignment in self.tasks.values_mut().filter_map(|task| task.assignments.get_mut(site)) {
+            if assignment.state == AssignmentState::Assigned {
+                assignment.state = AssignmentState::Lapsed;
+            }
+        }
+        Ok(Outcome::Site(record))
+    }
+
+    /// The site that asks, if it is one, enrolled and not revoked.
+    pub(crate) fn require_site<'a>(&self, principal: &'a Principal) -> Result<&'a SiteId, Refusal> {
+        let Principal::Site(site) = principal else {
+            return Err(Refusal::forbidden(format!("only a site may do this, not `{principal}`")));
+        };
+        self.require_enrolled(site).map(|()| site)
+    }
+
+    pub(crate) fn require_enrolled(&self, site: &SiteId) -> Result<(), Refusal> {
+        match self.sites.get(site) {
+            None => Err(Refusal::forbidden(format!("site `{site}` is not enrolled"))),
+            Some(SiteRecord { revoked_ms: Some(_), .. }) => {
+                Err(Refusal::forbidden(format!("site `{site}` was revoked")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// The name of the operator who asks.
+pub(crate) fn require_operator(principal: &Principal) -> Result<&Name, Refusal> {
+    match principal {
+        Principal::Operator(name) => Ok(name),
+        _ => Err(Refusal::forbidden(format!("only an operator may do this, not `{principal}`"))),
+    }
+}
+
+pub(crate) fn require_coordinator(principal: &Principal) -> Result<(), Refusal> {
+    match principal {
+        Principal::Coordinator(_) => Ok(()),
+        _ => Err(Refusal::forbidden(format!("only a coordinator may do this, not `{principal}`"))),
+    }
+}
+
+/// Refuses one more of a thing of which there are `found` already.
+pub(crate) fn require_room(what: &str, found: usize, limit: usize) -> Result<(), Refusal> {
+    if found < limit { Ok(()) } else { Err(Refusal::conflict(format!("there are {found} {what}, which is the limit"))) }
+}
