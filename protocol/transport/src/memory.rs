@@ -1,0 +1,290 @@
+//! Connections inside one process, for tests and simulations: no sockets, no ports, no certificates.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use archipelago_common::{Identity, NodeId, Principal};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    sync::{Mutex as AsyncMutex, mpsc, watch},
+};
+
+use crate::{
+    BoxFuture, Connection, End, Link, Listener, Transport,
+    error::{Error, Result},
+    stream::Stream,
+};
+
+/// A network of named addresses inside this process. Clones are the same network.
+#[derive(Clone, Default)]
+pub struct MemoryNetwork {
+    listeners: Arc<Mutex<Listeners>>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    by_address: BTreeMap<String, Entry>,
+    n_picked: u32,
+}
+
+struct Entry {
+    identity: Identity,
+    sender: mpsc::Sender<Connection>,
+    /// Every connection accepted here, so that closing the listener can end them.
+    accepted: Vec<watch::Sender<Option<Ended>>>,
+}
+
+/// The transport of one identity on a [`MemoryNetwork`]. Identities are believed.
+pub struct MemoryTransport {
+    network: MemoryNetwork,
+    identity: Identity,
+}
+
+impl MemoryNetwork {
+    /// The transport of one identity on this network.
+    pub fn transport(&self, identity: Identity) -> MemoryTransport {
+        MemoryTransport { network: self.clone(), identity }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl MemoryTransport {
+    async fn dial_now(&self, address: &str, node: NodeId) -> Result<Connection> {
+        let unreachable =
+            || Error::Unreachable { address: address.to_owned(), detail: "nobody listens there".to_owned() };
+        let (ended, seen) = watch::channel(None);
+        let (sender, found) = {
+            let mut listeners = self.network.lock();
+            let entry = listeners.by_address.get_mut(address).ok_or_else(unreachable)?;
+            entry.accepted.retain(|connection| connection.borrow().is_none() && connection.receiver_count() > 0);
+            entry.accepted.push(ended.clone());
+            (entry.sender.clone(), entry.identity.clone())
+        };
+        if found.consortium != self.identity.consortium {
+            return Err(Error::UntrustedPeer { consortium: self.identity.consortium.to_string() });
+        }
+        let principal = Principal::Coordinator(node);
+        let expected = Identity { consortium: self.identity.consortium.clone(), principal };
+        if found != expected {
+            return Err(Error::WrongPeer { expected: expected.to_string(), found: found.to_string() });
+        }
+        let (to_theirs, from_ours) = mpsc::channel(STREAM_BACKLOG);
+        let (to_ours, from_theirs) = mpsc::channel(STREAM_BACKLOG);
+        let link = |peer: Identity, side, opened, incoming| MemoryLink {
+            peer,
+            address: address.to_owned(),
+            opened,
+            incoming: AsyncMutex::new(incoming),
+            life: Arc::new(Life { side, ended: ended.clone(), seen: seen.clone() }),
+        };
+        let ours = link(found, Side::Dialler, to_theirs, from_theirs);
+        let theirs = link(self.identity.clone(), Side::Listener, to_ours, from_ours);
+        sender.send(Connection::new(theirs)).await.map_err(|_| unreachable())?;
+        Ok(Connection::new(ours))
+    }
+
+    fn listen_now(&self, address: &str) -> Result<Listener> {
+        let (sender, accepted) = mpsc::channel(CONNECTION_BACKLOG);
+        let mut listeners = self.network.lock();
+        let address = match address.strip_suffix(":0") {
+            Some(host) => {
+                listeners.n_picked += 1;
+                format!("{host}:{}", listeners.n_picked)
+            }
+            None => address.to_owned(),
+        };
+        if listeners.by_address.get(&address).is_some_and(|entry| !entry.sender.is_closed()) {
+            return Err(Error::Listen { address, detail: "the address is taken".to_owned() });
+        }
+        let entry = Entry { identity: self.identity.clone(), sender, accepted: Vec::new() };
+        listeners.by_address.insert(address.clone(), entry);
+        let (network, key) = (self.network.clone(), address.clone());
+        let shutdown = move |reason: String| -> BoxFuture<'static, ()> {
+            let entry = network.lock().by_address.remove(&key);
+            for connection in entry.into_iter().flat_map(|entry| entry.accepted) {
+                end(&connection, Ended { by: Side::Listener, end: End::Closed { reason: reason.clone() } });
+            }
+            Box::pin(std::future::ready(()))
+        };
+        Ok(Listener::new(address, accepted, Box::new(shutdown)))
+    }
+}
+
+impl Transport for MemoryTransport {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn dial<'a>(&'a self, address: &'a str, node: NodeId) -> BoxFuture<'a, Result<Connection>> {
+        Box::pin(self.dial_now(address, node))
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Listener>> {
+        Box::pin(std::future::ready(self.listen_now(address)))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    Dialler,
+    Listener,
+}
+
+/// Who ended a connection, and how.
+#[derive(Clone, Debug)]
+struct Ended {
+    by: Side,
+    end: End,
+}
+
+struct MemoryLink {
+    peer: Identity,
+    address: String,
+    opened: mpsc::Sender<DuplexStream>,
+    incoming: AsyncMutex<mpsc::Receiver<DuplexStream>>,
+    life: Arc<Life>,
+}
+
+impl Link for MemoryLink {
+    fn peer(&self) -> &Identity {
+        &self.peer
+    }
+
+    fn remote(&self) -> String {
+        self.address.clone()
+    }
+
+    fn open(&self) -> BoxFuture<'_, Result<Stream>> {
+        Box::pin(async {
+            let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+            tokio::select! {
+                biased;
+                error = self.closed() => Err(error),
+                sent = self.opened.send(theirs) => sent.map(|()| self.life.stream(ours)).map_err(|_| dropped()),
+            }
+        })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Result<Stream>> {
+        Box::pin(async {
+            let mut incoming = self.incoming.lock().await;
+            tokio::select! {
+                biased;
+                error = self.closed() => Err(error),
+                pipe = incoming.recv() => pipe.map(|pipe| self.life.stream(pipe)).ok_or_else(dropped),
+            }
+        })
+    }
+
+    fn close(&self, how: End) {
+        end(&self.life.ended, Ended { by: self.life.side, end: how });
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Error> {
+        self.life.over()
+    }
+}
+
+/// One side's hold on a connection, shared with its streams: the last to be dropped ends the connection.
+struct Life {
+    side: Side,
+    ended: watch::Sender<Option<Ended>>,
+    seen: watch::Receiver<Option<Ended>>,
+}
+
+impl Life {
+    fn stream(self: &Arc<Self>, pipe: DuplexStream) -> Stream {
+        let (reader, writer) = tokio::io::split(pipe);
+        Stream::new(
+            Box::new(Cuttable { inner: writer, over: self.over(), _life: self.clone() }),
+            Box::new(Cuttable { inner: reader, over: self.over(), _life: self.clone() }),
+        )
+    }
+
+    fn over(&self) -> BoxFuture<'static, Error> {
+        let (mut seen, side) = (self.seen.clone(), self.side);
+        Box::pin(async move {
+            match seen.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
+                Ok(Some(ended)) if ended.by == side => Error::Closed { reason: "by this side".to_owned() },
+                Ok(Some(Ended { end: End::Closed { reason }, .. })) => Error::Closed { reason },
+                Ok(Some(Ended { end: End::Refused { reason }, .. })) => Error::Refused { reason },
+                Ok(None) | Err(_) => dropped(),
+            }
+        })
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        end(&self.ended, Ended { by: self.side, end: End::Closed { reason: DROPPED.to_owned() } });
+    }
+}
+
+/// The first end counts.
+fn end(connection: &watch::Sender<Option<Ended>>, how: Ended) {
+    connection.send_if_modified(|ended| {
+        let is_first = ended.is_none();
+        ended.get_or_insert(how);
+        is_first
+    });
+}
+
+fn dropped() -> Error {
+    Error::Closed { reason: DROPPED.to_owned() }
+}
+
+/// A pipe that ends with its connection.
+struct Cuttable<T> {
+    inner: T,
+    over: BoxFuture<'static, Error>,
+    _life: Arc<Life>,
+}
+
+impl<T> Cuttable<T> {
+    fn check(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        match self.over.as_mut().poll(cx) {
+            Poll::Ready(error) => {
+                self.over = Box::pin(std::future::ready(error.clone()));
+                Err(error.into())
+            }
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Cuttable<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.inner).poll_write(cx, bytes).map_err(|_| Error::StreamReset.into())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx).map_err(|_| Error::StreamReset.into())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx).map_err(|_| Error::StreamReset.into())
+    }
+}
+
+const DROPPED: &str = "dropped by the peer";
+/// Streams that may wait to be accepted.
+const STREAM_BACKLOG: usize = archipelago_common::limits::STREAMS as usize;
+/// Connections that may wait to be accepted.
+const CONNECTION_BACKLOG: usize = 64;
+/// Bytes on their way in one direction of a stream.
+const PIPE_BYTES: usize = 256 << 10;
