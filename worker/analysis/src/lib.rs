@@ -4,7 +4,8 @@
 //! are a [`CsrView`]. Nothing here knows a tensor library, a file format, a socket or a runtime. Everything is
 //! deterministic: what draws random numbers takes a seed, and threads never change a result.
 //!
-//! Start at [`metrics::mapping_quality`] for the figures of a mapping, at [`transfer`] for labels with uncertainty.
+//! Start at [`metrics::mapping_quality`] for the figures of a mapping, at [`transfer`] for labels with uncertainty, and at
+//! [`plot`] for pictures.
 
 mod csr;
 mod distance;
@@ -15,6 +16,7 @@ pub mod kmeans;
 pub mod metrics;
 pub mod neighbours;
 pub mod pca;
+pub mod plot;
 pub mod preprocess;
 pub mod transfer;
 pub mod umap;

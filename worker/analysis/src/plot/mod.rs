@@ -1,0 +1,24 @@
+//! Pictures: each chart draws a [`Panel`], a [`Figure`] sets panels side by side and gives SVG text or PNG bytes.
+//!
+//! SVG is the one drawing format; the PNG is the same drawing rendered with a bundled font, so it needs no display, no
+//! system library and no installed font. Colours come from a [`Palette`] made once per kind of category and passed to
+//! every chart, so a cell type looks the same in all of them.
+
+mod axis;
+mod bars;
+mod canvas;
+mod figure;
+mod legend;
+mod lines;
+mod palette;
+mod scatter;
+mod text;
+mod theme;
+
+pub use bars::{BarSeries, Bars};
+pub use canvas::Panel;
+pub use figure::Figure;
+pub use lines::{LineSeries, Lines};
+pub use palette::{Colour, Palette};
+pub use scatter::{Colouring, Scatter};
+pub use theme::Theme;

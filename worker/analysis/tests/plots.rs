@@ -1,0 +1,128 @@
+//! What a picture must hold whatever it looks like: every name and every cell, in the colour its category has elsewhere.
+
+use archipelago_analysis::plot::{
+    BarSeries, Bars, Colouring, Figure, LineSeries, Lines, Palette, Panel, Scatter, Theme,
+};
+use archipelago_analysis::{AnalysisError, Labels};
+use ndarray::{Array2, array};
+use resvg::tiny_skia::Pixmap;
+
+const THEME: &Theme = &Theme::LIGHT;
+
+fn figure(panel: Panel) -> Figure {
+    Figure::grid(None, &[panel], 1, THEME)
+}
+
+fn scatter<'a>(points: &'a Array2<f32>, colouring: Colouring<'a>) -> Scatter<'a> {
+    Scatter { title: "Cell type", points: points.view(), axes: ["UMAP 1", "UMAP 2"], colouring }
+}
+
+#[test]
+fn letters_are_rendered_with_the_bundled_font() {
+    let points = array![[0.0f32, 0.0], [1.0, 1.0]];
+    let panel = scatter(&points, Colouring::Values(&[0.0, 1.0])).panel(THEME).unwrap();
+    let pixels =
+        |title| Pixmap::decode_png(&Figure::grid(title, std::slice::from_ref(&panel), 1, THEME).png(1.0).unwrap());
+    let (blank, titled) = (pixels(Some(" ")).unwrap(), pixels(Some("Monocytes")).unwrap());
+    assert_eq!((blank.width(), blank.height()), (titled.width(), titled.height()));
+    let n_changed = blank.pixels().iter().zip(titled.pixels()).filter(|(a, b)| a != b).count();
+    assert!(n_changed > 300, "the title changed {n_changed} pixels only");
+}
+
+#[test]
+fn a_png_has_the_scaled_size_and_absurd_scales_are_refused() {
+    let figure = Figure::grid(Some("Nothing to see"), &[], 1, THEME);
+    let size = |scale| Pixmap::decode_png(&figure.png(scale).unwrap()).map(|p| (p.width(), p.height())).unwrap();
+    assert_eq!(size(2.0), (2 * size(1.0).0, 2 * size(1.0).1));
+    for scale in [0.0, -1.0, f64::NAN, 1e9] {
+        assert!(matches!(figure.png(scale), Err(AnalysisError::Option { option: "scale", .. })), "{scale}");
+    }
+}
+
+#[test]
+fn every_cell_and_every_category_is_drawn_in_its_colour() {
+    let names: Vec<String> = (0..300).map(|i| format!("type {:02}", i % 25)).collect();
+    let labels = Labels::from_names(&names);
+    let palette = Palette::new(labels.names());
+    let points = Array2::from_shape_fn((300, 2), |(i, j)| ((i * 31 + j * 17) % 97) as f32);
+    let panel = scatter(&points, Colouring::Categories { labels: &labels, palette: &palette }).panel(THEME).unwrap();
+    let svg = figure(panel).svg().to_owned();
+    assert_eq!(svg.matches("h0").count(), 300);
+    for name in labels.names() {
+        assert!(svg.contains(&format!(">{name}</text>")), "{name} has no legend entry");
+        assert!(svg.contains(&format!("stroke=\"{}\"", palette.colour(name, THEME))), "{name} has no cell");
+    }
+    // Each number stands in the picture and in the legend.
+    assert!((1..=25).all(|n| svg.matches(&format!(">{n}</text>")).count() == 2));
+}
+
+#[test]
+fn a_category_looks_the_same_in_every_picture() {
+    let all = Palette::new(["B", "NK", "T"]);
+    let points = array![[0.0f32, 0.0], [1.0, 1.0]];
+    for names in [["B", "T"], ["NK", "T"]] {
+        let labels = Labels::from_names(&names);
+        let panel = scatter(&points, Colouring::Categories { labels: &labels, palette: &all }).panel(THEME).unwrap();
+        assert!(figure(panel).svg().contains(&all.colour("T", THEME).to_string()));
+    }
+}
+
+#[test]
+fn names_with_markup_stay_text() {
+    let labels = Labels::from_names(&["CD4+ <naïve> & \"memory\"", "γδ T"]);
+    let palette = Palette::new(labels.names());
+    let points = array![[0.0f32, 0.0], [1.0, 1.0]];
+    let panel = scatter(&points, Colouring::Categories { labels: &labels, palette: &palette }).panel(THEME).unwrap();
+    let figure = figure(panel);
+    assert!(figure.svg().contains("CD4+ &lt;naïve&gt; &amp; &quot;memory&quot;"));
+    figure.png(1.0).unwrap();
+}
+
+#[test]
+fn one_input_gives_one_picture() {
+    let names: Vec<&str> = (0..500).map(|i| ["a", "b", "c"][i % 3]).collect();
+    let (labels, palette) = (Labels::from_names(&names), Palette::new(["a", "b", "c"]));
+    let points = Array2::from_shape_fn((500, 2), |(i, j)| ((i * 13 + j * 7) % 101) as f32);
+    let draw =
+        || figure(scatter(&points, Colouring::Categories { labels: &labels, palette: &palette }).panel(THEME).unwrap());
+    assert_eq!(draw(), draw());
+    assert_eq!(draw().png(1.0).unwrap(), draw().png(1.0).unwrap());
+}
+
+#[test]
+fn positions_and_columns_that_do_not_fit_are_refused() {
+    let check = |points: Array2<f32>, values: &[f32]| scatter(&points, Colouring::Values(values)).panel(THEME);
+    assert!(matches!(check(array![[0.0, f32::NAN]], &[1.0]), Err(AnalysisError::NotFinite { column: 1, .. })));
+    assert!(matches!(check(array![[0.0]], &[1.0]), Err(AnalysisError::Length { .. })));
+    assert!(matches!(check(array![[0.0, 0.0]], &[]), Err(AnalysisError::Length { .. })));
+    assert!(check(array![[0.0, 0.0], [0.0, 0.0]], &[f32::NAN, f32::NAN]).is_ok());
+}
+
+#[test]
+fn a_gap_in_a_curve_is_not_bridged() {
+    let palette = Palette::new(["train"]);
+    let curve = |points| {
+        let series = [LineSeries { name: "train".into(), points }];
+        let lines = Lines { title: "Loss", x_label: "epoch", y_label: "nats", series: &series, palette: &palette };
+        lines.panel(THEME).map(|panel| figure(panel).svg().matches("stroke-width=\"2.00\"").count())
+    };
+    assert_eq!(curve(vec![(1.0, 5.0), (2.0, 4.0), (3.0, f64::NAN), (4.0, 3.0), (5.0, 2.0)]), Ok(2));
+    assert_eq!(curve(vec![(1.0, 5.0), (2.0, 4.0), (3.0, 3.0)]), Ok(1));
+    assert!(matches!(curve(vec![(1.0, f64::INFINITY)]), Err(AnalysisError::TooFew { .. })));
+}
+
+#[test]
+fn a_bar_without_a_value_leaves_its_place_empty() {
+    let groups = ["purity".to_owned(), "ARI".to_owned()];
+    let palette = Palette::new(["surgery"]);
+    let bars = |values: Vec<Option<f64>>| {
+        let series = [BarSeries { name: "surgery".into(), values }];
+        let bars = Bars { title: "Quality", subtitle: "", groups: &groups, series: &series, palette: &palette };
+        bars.panel(THEME).map(|panel| figure(panel).svg().to_owned())
+    };
+    let svg = bars(vec![Some(0.9), None]).unwrap();
+    assert!(svg.contains(">0.900</text>") && svg.contains(">ARI</text>"));
+    assert_eq!(svg.matches("<path").count(), 1 + svg.matches("stroke-linejoin").count());
+    assert!(matches!(bars(vec![Some(-0.1), None]), Err(AnalysisError::Option { .. })));
+    assert!(matches!(bars(vec![Some(0.1)]), Err(AnalysisError::Length { .. })));
+}
