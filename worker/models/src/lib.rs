@@ -1,1 +1,26 @@
-//! Under construction.
+//! The zoo: networks that embed single cells, their training, and architecture surgery onto them.
+//!
+//! The only crate that knows libtorch. Start at [`reference`] (train, embed, evaluate) and [`surgery`]; a model is a
+//! folder of [`zoo`]. Roles are kept apart as in scvi-tools: *data* turns named columns into tensors, a *module* knows
+//! tensors only, *train* knows optimiser and schedules, *surgery* is one procedure for all models.
+
+pub mod data;
+pub mod device;
+pub mod distributions;
+pub mod error;
+pub mod formats;
+pub mod losses;
+pub mod model;
+pub mod nn;
+pub mod reference;
+pub mod surgery;
+pub mod train;
+pub mod zoo;
+
+pub use data::{Categorical, CellConditions, Cells};
+pub use device::Device;
+pub use error::{Error, Result};
+pub use model::{Config, ModelCard};
+pub use reference::{Latent, Reference, Trained, Training, train_reference};
+pub use surgery::{Query, Surgery, surgery, surgery_of_many};
+pub use train::{CheckpointStore, Evaluation, NoCheckpoints};

@@ -1,0 +1,94 @@
+//! How a reference encoded its covariates, so that query data are encoded the same way.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Categorical, Cells, Dataset, cells::check_length};
+use crate::error::{Error, Result};
+
+/// Whether a model takes the labels of cells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LabelUse {
+    /// It does not look at them.
+    Ignored,
+    /// It takes their codes.
+    Encoded,
+}
+
+/// Names and categories of everything that was registered when a model was trained.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// Label names by code; empty where the model does not use labels. A card keeps them in a field of its own.
+    #[serde(skip)]
+    pub labels: Vec<String>,
+    /// Categories of each categorical covariate, by name. Name order is the order of the blocks.
+    pub categorical: BTreeMap<String, Vec<String>>,
+    /// Names of the continuous covariates, in order.
+    pub continuous: Vec<String>,
+    /// Whether a size factor replaces the library size in the decoder.
+    pub size_factor: bool,
+}
+
+impl Registry {
+    /// The registry that these cells give to a model that takes labels (or to one that does not).
+    pub fn of(cells: &Cells<'_>, labels: LabelUse) -> Self {
+        let names = cells.labels.as_ref().filter(|_| labels == LabelUse::Encoded).map(|labels| labels.names().to_vec());
+        Self {
+            labels: names.unwrap_or_default(),
+            categorical: cells.categorical.iter().map(|(name, c)| (name.clone(), c.names().to_vec())).collect(),
+            continuous: cells.continuous.keys().cloned().collect(),
+            size_factor: cells.size_factor.is_some(),
+        }
+    }
+
+    /// Number of categories of each categorical covariate, in block order.
+    pub fn covariate_sizes(&self) -> Vec<usize> {
+        self.categorical.values().map(Vec::len).collect()
+    }
+
+    /// Encodes cells. `conditions` holds one code per cell into the conditions that the model is built with.
+    ///
+    /// # Errors  those of [`Cells::check`], [`Error::MissingCovariate`], [`Error::UnknownCategory`]
+    pub fn encode<'a>(&self, cells: &Cells<'a>, conditions: &[u32], n_genes: usize) -> Result<Dataset<'a>> {
+        cells.check(n_genes)?;
+        check_length("condition", "cells", conditions.len(), cells.n_cells())?;
+        let missing = |name: &str| Error::MissingCovariate { name: name.to_owned() };
+        let labels = match &cells.labels {
+            _ if self.labels.is_empty() => None,
+            Some(labels) => Some(recode("labels", labels, &self.labels)?),
+            None => return Err(missing("labels")),
+        };
+        let mut covariates = Vec::new();
+        for (name, known) in &self.categorical {
+            let column = cells.categorical.get(name).ok_or_else(|| missing(name))?;
+            covariates.push(recode(name, column, known)?);
+        }
+        let mut continuous = Vec::new();
+        for name in &self.continuous {
+            continuous.push(cells.continuous.get(name).ok_or_else(|| missing(name))?.clone());
+        }
+        let size_factor = match &cells.size_factor {
+            Some(values) if self.size_factor => Some(values.clone()),
+            None if self.size_factor => return Err(missing("size factor")),
+            _ => None,
+        };
+        let conditions = conditions.iter().map(|&code| i64::from(code)).collect();
+        Ok(Dataset { counts: cells.counts, conditions, labels, covariates, continuous, size_factor })
+    }
+}
+
+/// Codes of a column in the reference's list of categories.
+fn recode(covariate: &str, column: &Categorical, known: &[String]) -> Result<Vec<i64>> {
+    let position: BTreeMap<&str, i64> = known.iter().zip(0..).map(|(name, code)| (name.as_str(), code)).collect();
+    let codes: Vec<Option<i64>> = column.names().iter().map(|name| position.get(name.as_str()).copied()).collect();
+    let translate = |&code: &u32| {
+        codes[code as usize].ok_or_else(|| Error::UnknownCategory {
+            covariate: covariate.to_owned(),
+            category: column.names()[code as usize].clone(),
+            known: known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        })
+    };
+    column.codes().iter().map(translate).collect()
+}

@@ -1,0 +1,58 @@
+//! Which cells are trained on, which validate, which are left for a test.
+
+use super::RandomState;
+
+/// Share of cells that is trained on.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum TrainSize {
+    /// The field's 0.9; a remainder of one or two cells in the last minibatch leaves the training set.
+    Default,
+    /// A share that was chosen; all of it is used.
+    Share(f64),
+}
+
+/// Positions of the cells in each part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Split {
+    /// Cells to train on.
+    pub train: Vec<usize>,
+    /// Cells to validate on.
+    pub validation: Vec<usize>,
+    /// The rest.
+    pub test: Vec<usize>,
+}
+
+impl Split {
+    /// Splits `n_cells` cells in the order of `numpy.random.RandomState(seed).permutation`: validation, training, rest.
+    pub fn new(n_cells: usize, size: TrainSize, validation: Option<f64>, minibatch: usize, seed: u32) -> Self {
+        let (n_train, n_validation) = Self::sizes(n_cells, size, validation, minibatch);
+        let order = RandomState::new(seed).permutation(n_cells);
+        let (held_out, rest) = order.split_at(n_validation);
+        let (train, test) = rest.split_at(n_train);
+        Self { train: train.to_vec(), validation: held_out.to_vec(), test: test.to_vec() }
+    }
+
+    /// Numbers of training and validation cells.
+    pub fn sizes(n_cells: usize, size: TrainSize, validation: Option<f64>, minibatch: usize) -> (usize, usize) {
+        let share = match size {
+            TrainSize::Default => DEFAULT_SHARE,
+            TrainSize::Share(share) => share,
+        };
+        let n = n_cells as f64;
+        let n_train = ((share * n).ceil() as usize).min(n_cells);
+        let n_validation = match validation {
+            None => n_cells - n_train,
+            Some(share) => ((share * n).floor() as usize).min(n_cells - n_train),
+        };
+        let remainder = n_train % minibatch.max(1);
+        if size != TrainSize::Default || !(1..=2).contains(&remainder) || n_train == remainder {
+            return (n_train, n_validation);
+        }
+        // The removed cells join validation, or the test set where there is no validation.
+        let n_validation = if n_validation > 0 { n_validation + remainder } else { 0 };
+        (n_train - remainder, n_validation)
+    }
+}
+
+/// Share of training cells where none was chosen.
+const DEFAULT_SHARE: f64 = 0.9;

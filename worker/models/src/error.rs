@@ -1,0 +1,181 @@
+//! The one error type of this crate.
+
+use std::path::PathBuf;
+
+use archipelago_common::{ConditionKey, progress::EpochReport};
+
+use crate::formats::pickle::Fault;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong between counts and a trained model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value of the common crate broke a rule: a tensor is missing, a key collides, a spec makes no sense.
+    #[error(transparent)]
+    Common(#[from] archipelago_common::Error),
+    /// A matrix could not be built from its parts.
+    #[error(transparent)]
+    Anndata(#[from] archipelago_anndata::Error),
+    /// libtorch refused an operation that depends on the machine: memory, a device, a file.
+    #[error("libtorch failed to {action}")]
+    Torch {
+        /// What was tried.
+        action: &'static str,
+        /// libtorch's word on it.
+        #[source]
+        source: tch::TchError,
+    },
+    /// The zoo has no such model.
+    #[error("there is no model `{name}`; there are: {available}")]
+    UnknownModel {
+        /// The name asked for.
+        name: String,
+        /// Names there are.
+        available: String,
+    },
+    /// A model option is unknown, has a wrong type or a value that makes no sense.
+    #[error("model options of `{model}` are invalid: {detail}")]
+    Config {
+        /// The model.
+        model: &'static str,
+        /// The option, what was found and what is expected.
+        detail: String,
+    },
+    /// Two parts of the data disagree about the number of cells or genes.
+    #[error("`{part}` has {found} {axis}, expected {expected}")]
+    Shape {
+        /// `counts`, `labels`, a covariate's name…
+        part: String,
+        /// `cells` or `genes`.
+        axis: &'static str,
+        /// Length found.
+        found: usize,
+        /// Length expected.
+        expected: usize,
+    },
+    /// There are too few cells to do what was asked for.
+    #[error("{what} has {found} cells, at least {expected} are needed")]
+    TooFewCells {
+        /// A condition, a group, the data set.
+        what: String,
+        /// Cells found.
+        found: usize,
+        /// Cells needed.
+        expected: usize,
+    },
+    /// A value of the data that the model cannot take.
+    #[error("`{part}` holds {found}, expected {expected}")]
+    Value {
+        /// Which part of the data.
+        part: String,
+        /// The value found.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// The model was built with a covariate that the data lack.
+    #[error("the model takes `{name}`, which the data lack")]
+    MissingCovariate {
+        /// Name of the covariate, `labels` or `size factor`.
+        name: String,
+    },
+    /// A category that the reference does not know where its categories cannot grow.
+    #[error("`{covariate}` holds `{category}`, which the reference does not know; it knows {known}")]
+    UnknownCategory {
+        /// Name of the covariate or of the labels.
+        covariate: String,
+        /// The category found.
+        category: String,
+        /// The categories of the reference.
+        known: String,
+    },
+    /// The reference has no columns of a condition.
+    #[error("the reference has no condition `{key}`")]
+    UnknownCondition {
+        /// The condition asked for.
+        key: ConditionKey,
+    },
+    /// The condition is already part of the reference.
+    #[error("the reference already has the condition `{key}`")]
+    KnownCondition {
+        /// The condition asked for.
+        key: ConditionKey,
+    },
+    /// A stored tensor does not have the shape that the model's options ask for.
+    #[error("tensor `{name}` is {found}, expected {expected}")]
+    TensorShape {
+        /// Name of the tensor.
+        name: String,
+        /// Type and shape found.
+        found: String,
+        /// Type and shape expected.
+        expected: String,
+    },
+    /// Exact surgery cannot be done as asked for.
+    #[error("exact surgery is not possible: {detail}")]
+    NotExact {
+        /// Which rule would be broken.
+        detail: String,
+    },
+    /// Something that must stay frozen has moved. This is a defect of this program, caught before anything is used.
+    #[error("frozen tensors changed during surgery")]
+    FrozenMoved,
+    /// Training left the finite numbers.
+    #[error("the loss is {loss} in epoch {epoch}")]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: u32,
+        /// The loss, NaN or infinite.
+        loss: f64,
+    },
+    /// Whoever watches the training asked to stop it.
+    #[error("training was cancelled after epoch {}", last.epoch)]
+    Cancelled {
+        /// The last finished epoch.
+        last: EpochReport,
+    },
+    /// A checkpoint belongs to another training run or is damaged.
+    #[error("checkpoint does not fit: {detail}")]
+    Checkpoint {
+        /// What differs.
+        detail: String,
+    },
+    /// A saved model of another package is not what it should be.
+    #[error("failed to import `{}`: {detail}", file.display())]
+    Import {
+        /// The file, or the folder that should hold it.
+        file: PathBuf,
+        /// What was found and what was expected.
+        detail: String,
+    },
+    /// The pickle inside a saved model is damaged or asks for something that no saved model needs.
+    #[error("failed to read the pickle of `{}`", file.display())]
+    Pickle {
+        /// The file.
+        file: PathBuf,
+        /// Opcode or class, and where it stands.
+        #[source]
+        source: Fault,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Anndata(error) => return error.hint(),
+            Self::UnknownModel { .. } => "list the zoo with `archipelago-worker models`".into(),
+            Self::MissingCovariate { name } => format!("name the obs column that holds `{name}`"),
+            Self::UnknownCategory { .. } => "rename the category, or leave these cells out".into(),
+            Self::UnknownCondition { .. } => "map its cells first, or name a condition of the reference".into(),
+            Self::Diverged { .. } => {
+                "lower the learning rate, and look for cells with extreme counts".into()
+            }
+            Self::Checkpoint { .. } => "delete the checkpoint to start from the beginning".into(),
+            _ => return None,
+        })
+    }
+}

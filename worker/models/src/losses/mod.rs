@@ -1,0 +1,27 @@
+//! What a module's loss is made of, cell by cell.
+
+use tch::{Kind, Tensor};
+
+/// Terms of a variational loss. The ELBO of a cell is `-(reconstruction + kl_local)`, whatever the warm-up weight.
+#[derive(Debug)]
+pub struct LossTerms {
+    /// What the optimiser minimises: the mean over cells, a scalar.
+    pub loss: Tensor,
+    /// Negative log-likelihood per cell, `[n]`, in nats.
+    pub reconstruction: Tensor,
+    /// All Kullback–Leibler terms per cell, unweighted, `[n]`, in nats.
+    pub kl_local: Tensor,
+}
+
+impl LossTerms {
+    /// Mean over cells of `reconstruction + weight * warmed_kl + kl`, where only the first divergence is warmed up.
+    pub fn new(reconstruction: Tensor, warmed_kl: &Tensor, kl: Option<&Tensor>, weight: f64) -> Self {
+        let mut per_cell = &reconstruction + warmed_kl * weight;
+        let mut kl_local = warmed_kl.shallow_clone();
+        if let Some(kl) = kl {
+            per_cell = per_cell + kl;
+            kl_local = kl_local + kl;
+        }
+        Self { loss: per_cell.mean(Kind::Float), reconstruction, kl_local }
+    }
+}

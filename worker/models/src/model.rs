@@ -1,0 +1,138 @@
+//! The seam between the zoo and everything generic: training, surgery, evaluation.
+//!
+//! A [`Model`] is a kind of network that the zoo lists; it checks options and builds [`Module`]s. A module knows
+//! tensors only. Whoever trains, maps or evaluates works with these two traits and never with a concrete model.
+
+use std::{any::Any, collections::BTreeMap};
+
+use archipelago_common::BaseCard;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::{
+    data::{Dataset, LabelUse, Minibatch, Registry},
+    error::{Error, Result},
+    losses::LossTerms,
+    nn::{Builder, Pass, Posterior, Weights},
+};
+
+/// Options of a model, by name; sorted, so that equal options are equal bytes.
+pub type Config = BTreeMap<String, Value>;
+
+/// What a person should know about a model before choosing it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ModelCard {
+    /// Name in the zoo and on the command line.
+    pub name: &'static str,
+    /// The name the field uses.
+    pub title: &'static str,
+    /// Where it was published.
+    pub paper: &'static str,
+    /// What it is for, in one sentence.
+    pub purpose: &'static str,
+    /// How its surgery behaves in a federation.
+    pub federation: &'static str,
+}
+
+/// Everything beside tensors that determines a module.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// Options with every default written out.
+    pub config: Config,
+    /// How covariates are encoded.
+    pub registry: Registry,
+    /// Number of genes in the panel.
+    pub n_genes: usize,
+}
+
+impl Blueprint {
+    /// The blueprint that a reference's card describes.
+    ///
+    /// # Errors  [`Error::Config`] if the card's registry cannot be read
+    pub fn of_card(card: &BaseCard) -> Result<Self> {
+        let mut config = card.config.clone();
+        let registry = config.remove(REGISTRY).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let registry: Registry = serde_json::from_value(registry)
+            .map_err(|e| Error::Config { model: "reference", detail: format!("registry: {e}") })?;
+        let registry = Registry { labels: card.labels.clone(), ..registry };
+        Ok(Self { config, registry, n_genes: card.genes.len() })
+    }
+
+    /// What a reference's card keeps: options and registry.
+    pub fn to_card_config(&self) -> Config {
+        let mut config = self.config.clone();
+        let registry = serde_json::to_value(&self.registry).expect("names serialize to JSON");
+        config.insert(REGISTRY.to_owned(), registry);
+        config
+    }
+}
+
+/// A kind of network in the zoo.
+pub trait Model: Sync {
+    /// Its card.
+    fn card(&self) -> ModelCard;
+
+    /// Checks options and writes out every default.
+    ///
+    /// # Errors  [`Error::Config`] naming the option
+    fn resolve(&self, options: &Config) -> Result<Config>;
+
+    /// Whether it takes labels with these options.
+    ///
+    /// # Errors  [`Error::Config`]
+    fn label_use(&self, config: &Config) -> Result<LabelUse>;
+
+    /// Whether surgery can move a query's embedding with these options.
+    ///
+    /// # Errors  [`Error::Config`]
+    fn moves_embedding(&self, config: &Config) -> Result<bool>;
+
+    /// Builds a module from fresh or stored tensors.
+    ///
+    /// # Errors  options or tensors that do not fit
+    fn build(&self, blueprint: &Blueprint, builder: Builder<'_>) -> Result<Box<dyn Module>>;
+}
+
+/// A network: tensors in, tensors out.
+pub trait Module {
+    /// Its tensors by name.
+    fn weights(&self) -> &Weights;
+
+    /// Computes what follows from the cells and is not trained, such as priors per condition; before training.
+    fn prepare(&self, _dataset: &Dataset<'_>) {}
+
+    /// The posterior of each cell's latent state.
+    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior;
+
+    /// The latent representation: the posterior mean, unless the latent state is transformed.
+    fn latent_mean(&self, posterior: &Posterior, _pass: &mut Pass<'_>) -> Tensor {
+        posterior.mean.shallow_clone()
+    }
+
+    /// The loss, with the warm-up weight of the KL term.
+    fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms;
+
+    /// For those who know which model it is.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Reads a config from options by name.
+///
+/// # Errors  [`Error::Config`]
+pub(crate) fn parse_options<C: DeserializeOwned>(model: &'static str, options: &Config) -> Result<C> {
+    let object: serde_json::Map<String, Value> =
+        options.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    serde_json::from_value(Value::Object(object)).map_err(|e| Error::Config { model, detail: e.to_string() })
+}
+
+/// All fields of a config by name.
+pub(crate) fn to_options<C: Serialize>(config: &C) -> Config {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(object)) => object.into_iter().collect(),
+        _ => unreachable!("a config is a struct of plain values"),
+    }
+}
+
+/// Key of the registry among the options of a card.
+const REGISTRY: &str = "registry";

@@ -1,0 +1,82 @@
+//! Linear maps with their covariate columns in separate tensors.
+
+use tch::Tensor;
+
+use super::{Builder, Init, Role};
+use crate::{data::Covariates, error::Result};
+
+/// Which covariates a linear map takes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CovariateSizes {
+    /// Whether there is a column per condition.
+    pub conditions: bool,
+    /// Number of categories of each further covariate; one of a single category has no column.
+    pub categorical: Vec<usize>,
+}
+
+impl CovariateSizes {
+    /// No covariates.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Columns that the covariates take in upstream's layout.
+    pub fn n_columns(&self, n_conditions: usize) -> usize {
+        usize::from(self.conditions) * n_conditions + self.categorical.iter().filter(|&&n| n > 1).sum::<usize>()
+    }
+}
+
+/// `y = x Wᵀ + b + column(condition) + Σ column(category)`: the product with one-hot vectors is a row look-up.
+///
+/// Upstream keeps `[W | conditions | categories…]` in one matrix; `formats` joins and splits.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+    /// One row per condition, `[n_conditions, n_out]`.
+    condition: Option<Tensor>,
+    /// One row per category, with the covariate's position, `[n_categories, n_out]`.
+    categorical: Vec<(usize, Tensor)>,
+}
+
+impl Linear {
+    /// A map from `n_in` to `n_out` units plus covariates; tensors `{name}.weight`, `.bias`, `.condition`, `.covariate{k}`.
+    ///
+    /// # Errors  a stored tensor is missing or looks otherwise
+    pub fn new(
+        builder: &mut Builder<'_>,
+        name: &str,
+        n_in: usize,
+        n_out: usize,
+        sizes: &CovariateSizes,
+    ) -> Result<Self> {
+        let init = Init::FanIn(n_in + sizes.n_columns(builder.n_conditions()));
+        let weight = builder.tensor(&format!("{name}.weight"), &[n_out, n_in], Role::Parameter, init)?;
+        let bias = builder.tensor(&format!("{name}.bias"), &[n_out], Role::Parameter, init)?;
+        let condition = if sizes.conditions {
+            Some(builder.condition_rows(&format!("{name}.condition"), &[n_out], Role::Condition, init)?)
+        } else {
+            None
+        };
+        let mut categorical = Vec::new();
+        for (position, &n) in sizes.categorical.iter().enumerate().filter(|(_, n)| **n > 1) {
+            let name = format!("{name}.covariate{position}");
+            categorical.push((position, builder.tensor(&name, &[n, n_out], Role::Parameter, init)?));
+        }
+        Ok(Self { weight, bias, condition, categorical })
+    }
+
+    /// Applies the map; `x` is `[n, n_in]` or `[n_samples, n, n_in]`.
+    pub fn forward(&self, x: &Tensor, covariates: &Covariates) -> Tensor {
+        let mut y = match &self.condition {
+            // One condition: its column is part of the bias, and every cell has the same.
+            Some(rows) if rows.size()[0] == 1 => x.linear(&self.weight, Some(&(&self.bias + rows.squeeze_dim(0)))),
+            Some(rows) => x.linear(&self.weight, Some(&self.bias)) + rows.index_select(0, &covariates.condition),
+            None => x.linear(&self.weight, Some(&self.bias)),
+        };
+        for (position, rows) in &self.categorical {
+            y = y + rows.index_select(0, &covariates.categorical[*position]);
+        }
+        y
+    }
+}

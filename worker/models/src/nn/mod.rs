@@ -1,0 +1,40 @@
+//! Layers that the models are built of, and the named tensors they own.
+//!
+//! A layer that takes covariates holds its expression block and its condition block (one row per condition) as
+//! separate tensors: what surgery trains is a tensor of its own, never a masked slice. [`Builder`] hands out tensors, fresh or
+//! stored; [`Weights`] keeps them by name.
+
+mod builder;
+mod decoder;
+mod encoder;
+mod linear;
+mod noise;
+mod norm;
+mod stack;
+mod weights;
+
+pub use builder::{Builder, ConditionSource, Init, LayerRules, Source, Trainable, mean_name};
+pub use decoder::{Decoder, DecoderOutput, Heads};
+pub use encoder::{Encoder, Posterior};
+pub use linear::{CovariateSizes, Linear};
+pub use noise::{Noise, SeededNoise};
+pub use norm::BatchNorm;
+pub use stack::{Stack, StackOptions};
+pub use weights::{Role, Weight, Weights, from_tch, to_tch};
+
+/// How a pass treats dropout and batch statistics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// No dropout; batch norm uses the reference's running statistics. Exact surgery trains in this mode.
+    Evaluation,
+    /// Dropout; batch norm uses the minibatch and moves the running statistics.
+    Training,
+}
+
+/// One pass through a module: its mode and its source of random numbers.
+pub struct Pass<'a> {
+    /// Treatment of dropout and batch statistics.
+    pub mode: Mode,
+    /// Where noise and dropout masks come from.
+    pub noise: &'a mut dyn Noise,
+}

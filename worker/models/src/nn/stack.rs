@@ -1,0 +1,110 @@
+//! A stack of fully connected layers, the body of every encoder and decoder.
+
+use tch::Tensor;
+
+use super::{BatchNorm, Builder, CovariateSizes, Linear, Mode, Pass, norm::layer_norm};
+use crate::{data::Covariates, error::Result};
+
+/// What a stack is made of.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StackOptions {
+    /// Number of linear maps.
+    pub n_layers: usize,
+    /// Units of every layer but the last.
+    pub n_hidden: usize,
+    /// Units of the last layer.
+    pub n_out: usize,
+    /// Covariates of the first layer, and of all where they are injected.
+    pub covariates: CovariateSizes,
+    /// Whether layers after the first take the covariates too.
+    pub inject: bool,
+    /// Dropout rate after every layer.
+    pub dropout: f64,
+    /// Batch norm in every layer.
+    pub batch_norm: bool,
+    /// Layer norm in every layer, after batch norm.
+    pub layer_norm: bool,
+    /// ReLU in every layer.
+    pub activation: bool,
+}
+
+/// Layers of linear map, norms, ReLU and dropout, in this order.
+#[derive(Debug)]
+pub struct Stack {
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    linear: Linear,
+    batch_norm: Option<BatchNorm>,
+    layer_norm: bool,
+    activation: bool,
+    dropout: Dropout,
+}
+
+#[derive(Debug)]
+struct Dropout {
+    name: String,
+    rate: f64,
+}
+
+impl Stack {
+    /// A stack on `n_in` units; tensors `{name}.fc_layers.Layer {i}.{slot}.…` as upstream names them.
+    ///
+    /// # Errors  a stored tensor is missing or looks otherwise
+    pub fn new(builder: &mut Builder<'_>, name: &str, n_in: usize, options: &StackOptions) -> Result<Self> {
+        let mut layers = Vec::with_capacity(options.n_layers);
+        for i in 0..options.n_layers {
+            let n_in = if i == 0 { n_in } else { options.n_hidden };
+            let n_out = if i + 1 == options.n_layers { options.n_out } else { options.n_hidden };
+            let none = CovariateSizes::none();
+            let covariates = if i == 0 || options.inject { &options.covariates } else { &none };
+            let slot = |slot: usize| format!("{name}.fc_layers.Layer {i}.{slot}");
+            let linear = Linear::new(builder, &slot(0), n_in, n_out, covariates)?;
+            let batch_norm = if options.batch_norm { Some(BatchNorm::new(builder, &slot(1), n_out)?) } else { None };
+            let rate = builder.rules().dropout(&slot(4), options.dropout);
+            let dropout = Dropout { name: slot(4), rate };
+            let (layer_norm, activation) = (options.layer_norm, options.activation);
+            layers.push(Layer { linear, batch_norm, layer_norm, activation, dropout });
+        }
+        Ok(Self { layers })
+    }
+
+    /// Applies all layers; `x` is `[n, n_in]` or `[n_samples, n, n_in]`.
+    pub fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
+        let mut y = x.shallow_clone();
+        for layer in &self.layers {
+            y = layer.forward(&y, covariates, pass);
+        }
+        y
+    }
+}
+
+impl Layer {
+    fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
+        let mut y = self.linear.forward(x, covariates);
+        if let Some(norm) = &self.batch_norm {
+            y = norm.forward(&y, pass.mode);
+        }
+        if self.layer_norm {
+            y = layer_norm(&y);
+        }
+        if self.activation {
+            y = y.relu();
+        }
+        self.dropout.forward(y, pass)
+    }
+}
+
+impl Dropout {
+    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
+        if pass.mode == Mode::Evaluation || self.rate <= 0.0 {
+            return x;
+        }
+        match pass.noise.keep(&self.name, &x.size(), self.rate, x.device()) {
+            Some(keep) => x * keep / (1.0 - self.rate),
+            None => x,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! References: trained models as values that travel.
+
+use std::collections::BTreeMap;
+
+use archipelago_common::{
+    Base, BaseCard, Columns, ConditionKey,
+    progress::{EpochReport, Progress},
+    task::TrainSpec,
+};
+use ndarray::Array2;
+use tch::Tensor;
+
+use crate::{
+    data::{CellConditions, Cells, Dataset, LabelUse, Registry},
+    device::Device,
+    error::{Error, Result},
+    model::{Blueprint, Config, Module},
+    nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable, from_tch, mean_name},
+    train::{CheckpointStore, EVALUATION_MINIBATCH, Evaluation, Seeds, TrainPlan, Trainer, evaluate},
+    zoo,
+};
+
+/// A base and the columns of every condition mapped onto it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Reference {
+    /// The frozen part.
+    pub base: Base,
+    /// The part that conditions own.
+    pub columns: BTreeMap<ConditionKey, Columns>,
+}
+
+/// A reference that has just been trained.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Trained {
+    /// The result.
+    pub reference: Reference,
+    /// One report per epoch.
+    pub history: Vec<EpochReport>,
+}
+
+/// What a reference is trained on and called.
+#[derive(Clone, Copy, Debug)]
+pub struct Training<'a> {
+    /// Name of the model in the zoo.
+    pub model: &'a str,
+    /// The model's options; what is left out takes its default.
+    pub options: &'a Config,
+    /// The gene panel: names of the counts' columns.
+    pub genes: &'a [String],
+    /// The cells.
+    pub cells: &'a Cells<'a>,
+    /// The condition of each cell.
+    pub conditions: &'a CellConditions,
+    /// The obs column that held the batch.
+    pub batch_key: &'a str,
+    /// The obs column that held the labels, where they are used.
+    pub labels_key: Option<&'a str>,
+    /// How to train.
+    pub spec: &'a TrainSpec,
+    /// Where to compute.
+    pub device: Device,
+}
+
+/// Posterior means and variances of cells.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Latent {
+    /// Latent representation, `[n_cells, n_latent]`: the posterior mean (for a logistic normal, the mean of its softmax).
+    pub mean: Array2<f32>,
+    /// Posterior variance, `[n_cells, n_latent]`.
+    pub var: Array2<f32>,
+}
+
+/// Trains a reference. Each condition of the cells becomes one of the reference.
+///
+/// # Errors  bad options or data, [`Error::Cancelled`], [`Error::Diverged`]
+pub fn train_reference(
+    training: &Training<'_>,
+    progress: &mut dyn Progress,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<Trained> {
+    let model = zoo::model(training.model)?;
+    let config = model.resolve(training.options)?;
+    let label_use = model.label_use(&config)?;
+    let registry = Registry::of(training.cells, label_use);
+    let blueprint = Blueprint { config, registry, n_genes: training.genes.len() };
+    let dataset = blueprint.registry.encode(training.cells, training.conditions.codes(), training.genes.len())?;
+
+    let seeds = Seeds::new(training.spec.seed, "reference");
+    let n_conditions = training.conditions.keys().len();
+    let (device, fresh) = (training.device.to_tch(), ConditionSource::Fresh(n_conditions));
+    let builder = Builder::new(Source::Fresh, fresh, Trainable::Everything, seeds.of("weights", 0), device);
+    let module = model.build(&blueprint, builder)?;
+    module.prepare(&dataset);
+
+    let plan = TrainPlan::of_spec(training.spec, dataset.n_cells())?;
+    let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
+    let history = trainer.run(progress, checkpoints)?;
+    let moves_embedding = model.moves_embedding(&blueprint.config)?;
+    let card = card(training, &blueprint, module.as_ref(), label_use, moves_embedding, &history);
+    let reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
+    Ok(Trained { reference, history })
+}
+
+fn card(
+    training: &Training<'_>,
+    blueprint: &Blueprint,
+    module: &dyn Module,
+    label_use: LabelUse,
+    moves_embedding: bool,
+    history: &[EpochReport],
+) -> BaseCard {
+    let mut facts = BTreeMap::from([
+        ("n_cells".to_owned(), training.cells.n_cells().into()),
+        ("n_conditions".to_owned(), training.conditions.keys().len().into()),
+        ("seed".to_owned(), training.spec.seed.into()),
+        ("epochs".to_owned(), history.len().into()),
+    ]);
+    if let Some(last) = history.last() {
+        facts.insert("final_loss".to_owned(), last.loss.into());
+    }
+    let labels_key = training.labels_key.filter(|_| label_use == LabelUse::Encoded);
+    BaseCard {
+        format: BaseCard::FORMAT,
+        model: training.model.to_owned(),
+        config: blueprint.to_card_config(),
+        genes: training.genes.to_vec(),
+        batch_key: training.batch_key.to_owned(),
+        labels_key: labels_key.map(str::to_owned),
+        labels: blueprint.registry.labels.clone(),
+        columns: module.weights().column_layout(),
+        moves_embedding,
+        training: facts,
+    }
+}
+
+impl Reference {
+    /// Takes a module apart into what is frozen and what conditions own. The base also keeps the mean column of the
+    /// conditions it was trained on, as a start for new ones.
+    pub fn of_module(card: BaseCard, keys: &[ConditionKey], module: &dyn Module) -> Self {
+        let weights = module.weights();
+        let mut tensors = weights.base();
+        for (name, weight) in weights.iter().filter(|(_, weight)| weight.role.is_per_condition()) {
+            let mean = weight.tensor.detach().mean_dim([0_i64].as_slice(), false, weight.tensor.kind());
+            tensors.insert(mean_name(name), from_tch(&mean));
+        }
+        let columns = keys.iter().enumerate().map(|(code, key)| (key.clone(), weights.columns(code)));
+        Self { base: Base { card, tensors }, columns: columns.collect() }
+    }
+
+    /// Builds the module for evaluation with these conditions, in this order.
+    ///
+    /// # Errors  [`Error::UnknownCondition`], or tensors that do not fit the card
+    pub fn module(&self, keys: &[ConditionKey], device: Device) -> Result<Box<dyn Module>> {
+        let unknown = |key: &ConditionKey| Error::UnknownCondition { key: key.clone() };
+        let columns = keys.iter().map(|key| self.columns.get(key).ok_or_else(|| unknown(key)));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let source = (Source::Stored(&self.base.tensors), ConditionSource::Stored(&columns));
+        let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device.to_tch());
+        zoo::model(&self.base.card.model)?.build(&Blueprint::of_card(&self.base.card)?, builder)
+    }
+
+    /// Encodes cells as the reference's covariates are.
+    ///
+    /// # Errors  data that the reference does not know or cannot take
+    pub fn encode<'a>(&self, cells: &Cells<'a>, conditions: &CellConditions) -> Result<Dataset<'a>> {
+        let blueprint = Blueprint::of_card(&self.base.card)?;
+        blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)
+    }
+
+    /// The latent representation of cells.
+    ///
+    /// # Errors  conditions or data that the reference does not know
+    pub fn latent(&self, cells: &Cells<'_>, conditions: &CellConditions, device: Device) -> Result<Latent> {
+        let dataset = self.encode(cells, conditions)?;
+        let module = self.module(conditions.keys(), device)?;
+        Ok(latent(module.as_ref(), &dataset))
+    }
+
+    /// Negative ELBO and reconstruction error, means over cells in nats, with noise of this seed.
+    ///
+    /// # Errors  conditions or data that the reference does not know
+    pub fn evaluate(
+        &self,
+        cells: &Cells<'_>,
+        conditions: &CellConditions,
+        seed: u64,
+        device: Device,
+    ) -> Result<Evaluation> {
+        let dataset = self.encode(cells, conditions)?;
+        let module = self.module(conditions.keys(), device)?;
+        let noise = SeededNoise::new(Seeds::new(seed, "evaluation").of("noise", 0));
+        let cells: Vec<usize> = (0..dataset.n_cells()).collect();
+        Ok(evaluate(module.as_ref(), &dataset, &cells, 1.0, noise))
+    }
+}
+
+/// The latent representation of encoded cells.
+pub fn latent(module: &dyn Module, dataset: &Dataset<'_>) -> Latent {
+    let _guard = tch::no_grad_guard();
+    let cells: Vec<usize> = (0..dataset.n_cells()).collect();
+    let mut noise = SeededNoise::new(Seeds::new(0, "latent").of("noise", 0));
+    let (mut means, mut vars) = (Vec::new(), Vec::new());
+    for cells in cells.chunks(EVALUATION_MINIBATCH) {
+        let minibatch = dataset.minibatch(cells, module.weights().device());
+        let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
+        let posterior = module.posterior(&minibatch, &mut pass);
+        means.push(module.latent_mean(&posterior, &mut pass));
+        vars.push(posterior.var);
+    }
+    Latent { mean: to_array(&Tensor::cat(&means, 0)), var: to_array(&Tensor::cat(&vars, 0)) }
+}
+
+/// A matrix of 32-bit floats as an array.
+pub(crate) fn to_array(tensor: &Tensor) -> Array2<f32> {
+    let (rows, columns) = tensor.size2().expect("a matrix has two dimensions");
+    let values = from_tch(tensor).to_f32("matrix").expect("models compute in 32-bit floats");
+    Array2::from_shape_vec((rows as usize, columns as usize), values).expect("sizes are the tensor's own")
+}

@@ -1,0 +1,144 @@
+//! Exact surgery: the columns of one condition as a pure function of base, cells, key, spec and seed.
+//!
+//! What makes it exact: batch norm uses the reference's running statistics, there is no dropout and no weight decay, noise,
+//! minibatch order and initial columns come from a generator seeded with (seed, key), and libtorch computes on one thread. Several
+//! conditions run in parallel and do not know of each other.
+
+use archipelago_common::{
+    Base, Columns, ConditionKey, Digest,
+    progress::{Continue, EpochReport, Progress},
+    task::{ColumnInit, TrainSpec},
+};
+use rayon::prelude::*;
+
+use crate::{
+    data::{CellConditions, Cells},
+    device::{Device, OneThread},
+    error::{Error, Result},
+    model::Blueprint,
+    nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
+    reference::Reference,
+    train::{CheckpointStore, NoCheckpoints, Seeds, TrainPlan, Trainer, evaluate},
+    zoo,
+};
+
+/// What to map: one condition and its cells.
+#[derive(Clone, Debug)]
+pub struct Query<'a> {
+    /// The new condition.
+    pub key: ConditionKey,
+    /// Its cells, counts aligned to the reference's panel.
+    pub cells: Cells<'a>,
+}
+
+/// The result of mapping one condition.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Surgery {
+    /// The trained columns.
+    pub columns: Columns,
+    /// The columns before training.
+    pub initial: Columns,
+    /// One report per epoch.
+    pub history: Vec<EpochReport>,
+    /// Digest of the frozen tensors before training.
+    pub frozen_before: Digest,
+    /// Digest of the frozen tensors after training; equal, or surgery fails.
+    pub frozen_after: Digest,
+    /// Mean ELBO per cell in nats; higher is better.
+    pub elbo: f64,
+    /// Mean negative log-likelihood per cell in nats.
+    pub reconstruction: f64,
+    /// Cells of the condition.
+    pub n_cells: usize,
+    /// Whether a repetition gives the same bits.
+    pub deterministic: bool,
+}
+
+/// Maps one condition onto a reference.
+///
+/// # Errors  [`Error::NotExact`] for a spec with weight decay, [`Error::KnownCondition`], data that do not fit,
+/// [`Error::Cancelled`], [`Error::Diverged`]
+pub fn surgery(
+    base: &Base,
+    query: &Query<'_>,
+    spec: &TrainSpec,
+    device: Device,
+    progress: &mut dyn Progress,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<Surgery> {
+    if spec.weight_decay != 0.0 {
+        return Err(Error::NotExact { detail: format!("weight decay is {}, expected 0", spec.weight_decay) });
+    }
+    if base.card.columns.is_empty() {
+        return Err(Error::NotExact { detail: "the reference's conditions own no tensors".to_owned() });
+    }
+    let _one_thread = OneThread::new();
+    let blueprint = Blueprint::of_card(&base.card)?;
+    let conditions = CellConditions::single(query.key.clone(), query.cells.n_cells());
+    let dataset = blueprint.registry.encode(&query.cells, conditions.codes(), blueprint.n_genes)?;
+    let plan = TrainPlan::of_spec(spec, dataset.n_cells())?;
+
+    let seeds = Seeds::new(spec.seed, query.key.to_string());
+    let start = match spec.init {
+        ColumnInit::Random => ConditionSource::Fresh(1),
+        ColumnInit::Mean => ConditionSource::Mean,
+    };
+    let (stored, seed) = (Source::Stored(&base.tensors), seeds.of("columns", 0));
+    let builder = Builder::new(stored, start, Trainable::Conditions, seed, device.to_tch());
+    let module = zoo::model(&base.card.model)?.build(&blueprint, builder)?;
+    module.prepare(&dataset);
+    let (initial, frozen_before) = (module.weights().columns(0), module.weights().base().digest());
+
+    let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds.clone(), Mode::Evaluation)?;
+    let history = trainer.run(progress, checkpoints)?;
+
+    let frozen_after = module.weights().base().digest();
+    if frozen_after != frozen_before {
+        return Err(Error::FrozenMoved);
+    }
+    let noise = SeededNoise::new(seeds.of("evaluation", 0));
+    let cells: Vec<usize> = (0..dataset.n_cells()).collect();
+    let fit = evaluate(module.as_ref(), &dataset, &cells, 1.0, noise);
+    Ok(Surgery {
+        columns: module.weights().columns(0),
+        initial,
+        history,
+        frozen_before,
+        frozen_after,
+        elbo: -fit.negative_elbo,
+        reconstruction: fit.reconstruction,
+        n_cells: dataset.n_cells(),
+        deterministic: device.is_deterministic(),
+    })
+}
+
+/// Maps several conditions, as many at a time as rayon has threads. Each result is the one that [`surgery`] alone gives.
+///
+/// # Errors  the first error, in order of the queries
+pub fn surgery_of_many(
+    base: &Base,
+    queries: &[Query<'_>],
+    spec: &TrainSpec,
+    device: Device,
+    progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
+) -> Result<Vec<Surgery>> {
+    let map = |query: &Query<'_>| {
+        let mut report = |epoch: &EpochReport| progress(&query.key, epoch);
+        surgery(base, query, spec, device, &mut report, &mut NoCheckpoints)
+    };
+    queries.par_iter().map(map).collect::<Vec<_>>().into_iter().collect()
+}
+
+impl Reference {
+    /// This reference with a mapped condition.
+    ///
+    /// # Errors  [`Error::KnownCondition`]
+    pub fn with(&self, key: ConditionKey, columns: Columns) -> Result<Self> {
+        if self.columns.contains_key(&key) {
+            return Err(Error::KnownCondition { key });
+        }
+        let mut grown = self.clone();
+        grown.columns.insert(key, columns);
+        Ok(grown)
+    }
+}

@@ -1,0 +1,20 @@
+//! One trainer for all models: optimiser, schedules, early stopping, checkpoints.
+
+mod adam;
+mod checkpoint;
+mod early_stopping;
+mod plan;
+mod plateau;
+mod schedule;
+mod seeds;
+mod trainer;
+
+pub use adam::{Adam, AdamOptions, Decay};
+pub use checkpoint::{CheckpointStore, NoCheckpoints};
+pub use early_stopping::{EarlyStopping, Monitor, Verdict};
+pub use plan::TrainPlan;
+pub use plateau::Plateau;
+pub use schedule::{KlWarmup, default_epochs};
+pub use seeds::Seeds;
+pub(crate) use trainer::EVALUATION_MINIBATCH;
+pub use trainer::{Evaluation, Trainer, evaluate};

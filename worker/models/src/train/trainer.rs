@@ -1,0 +1,285 @@
+//! The training loop.
+
+use std::time::Instant;
+
+use archipelago_common::{
+    StateDict,
+    hash::FieldHasher,
+    progress::{Continue, EpochReport, Progress},
+};
+use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand_chacha::ChaCha8Rng;
+use tch::{Kind, Tensor, no_grad};
+
+use super::{
+    Adam, CheckpointStore, Monitor, Seeds, TrainPlan, Verdict,
+    adam::GradientUse,
+    checkpoint::{self, Observed, Progressed},
+};
+use crate::{
+    data::{Dataset, Split},
+    error::{Error, Result},
+    losses::LossTerms,
+    model::Module,
+    nn::{Mode, Pass, SeededNoise, from_tch, to_tch},
+};
+
+/// Trains one module on one data set.
+pub struct Trainer<'a> {
+    module: &'a dyn Module,
+    dataset: &'a Dataset<'a>,
+    plan: TrainPlan,
+    split: Split,
+    seeds: Seeds,
+    mode: Mode,
+    adam: Adam,
+    epoch: u32,
+    step: u64,
+    observed: Vec<Observed>,
+    history: Vec<EpochReport>,
+    stopped: bool,
+}
+
+/// Mean terms over cells, in nats.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Evaluation {
+    /// Loss with the warm-up weight.
+    pub loss: f64,
+    /// Negative ELBO, without the warm-up weight; lower is better.
+    pub negative_elbo: f64,
+    /// Negative log-likelihood.
+    pub reconstruction: f64,
+}
+
+impl<'a> Trainer<'a> {
+    /// A trainer that moves every tensor of the module that takes a gradient. In `Mode::Evaluation` batch statistics and dropout
+    /// stay out of it: exact surgery.
+    ///
+    /// # Errors  [`Error::TooFewCells`] if no cell is left to train on
+    pub fn new(
+        module: &'a dyn Module,
+        dataset: &'a Dataset<'a>,
+        plan: TrainPlan,
+        seeds: Seeds,
+        mode: Mode,
+    ) -> Result<Self> {
+        let split_seed = seeds.numpy();
+        let split = Split::new(dataset.n_cells(), plan.train_size, plan.validation_size, plan.minibatch, split_seed);
+        if split.train.is_empty() {
+            let (what, found) = ("the training set".to_owned(), dataset.n_cells());
+            return Err(Error::TooFewCells { what, found, expected: 3 });
+        }
+        let tensors = module.weights().iter().filter(|(_, weight)| weight.tensor.requires_grad());
+        let tensors = tensors.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));
+        let adam = Adam::new(plan.adam, tensors.collect::<Vec<_>>());
+        let (observed, history) = (Vec::new(), Vec::new());
+        Ok(Self {
+            module,
+            dataset,
+            plan,
+            split,
+            seeds,
+            mode,
+            adam,
+            epoch: 0,
+            step: 0,
+            observed,
+            history,
+            stopped: false,
+        })
+    }
+
+    /// Trains to the end of the plan or until early stopping, from the latest checkpoint if there is one.
+    ///
+    /// # Errors  [`Error::Cancelled`], [`Error::Diverged`], [`Error::Checkpoint`], or the store's own
+    pub fn run(
+        &mut self,
+        progress: &mut dyn Progress,
+        checkpoints: &mut dyn CheckpointStore,
+    ) -> Result<Vec<EpochReport>> {
+        if let Some(bytes) = checkpoints.load()? {
+            self.resume(&bytes)?;
+        }
+        let start = Instant::now();
+        let before_ms = self.history.last().map_or(0, |report| report.elapsed_ms);
+        while self.epoch < self.plan.n_epochs && !self.stopped {
+            let (train, validation) = self.run_epoch();
+            let elapsed_ms = before_ms + start.elapsed().as_millis() as u64;
+            let report = self.report(&train, validation.as_ref(), elapsed_ms);
+            self.history.push(report);
+            if !train.loss.is_finite() {
+                return Err(Error::Diverged { epoch: self.epoch, loss: train.loss });
+            }
+            self.observe(Observed { train: train.negative_elbo, validation: validation.map(|v| v.negative_elbo) });
+            let goes_on = progress.epoch(&report);
+            if goes_on == Continue::No || self.epoch.is_multiple_of(checkpoints.every()) {
+                checkpoints.save(&self.checkpoint())?;
+            }
+            if goes_on == Continue::No {
+                return Err(Error::Cancelled { last: report });
+            }
+        }
+        Ok(std::mem::take(&mut self.history))
+    }
+
+    fn run_epoch(&mut self) -> (Evaluation, Option<Evaluation>) {
+        let mut order = self.split.train.clone();
+        let round = u64::from(self.epoch);
+        order.shuffle(&mut ChaCha8Rng::from_seed(self.seeds.of("order", round)));
+        let mut noise = SeededNoise::new(self.seeds.of("noise", round));
+        let mut sums = Sums::default();
+        for cells in order.chunks(self.plan.minibatch) {
+            let minibatch = self.dataset.minibatch(cells, self.module.weights().device());
+            let weight = self.plan.kl.weight(self.epoch, self.step);
+            let mut pass = Pass { mode: self.mode, noise: &mut noise };
+            let terms = self.module.loss(&minibatch, weight, &mut pass);
+            self.adam.minimise(&terms.loss);
+            sums.add(&terms, cells.len());
+            self.step += 1;
+        }
+        let validation = (self.plan.validates_after(self.epoch) && !self.split.validation.is_empty()).then(|| {
+            let weight = self.plan.kl.weight(self.epoch, self.step);
+            let noise = SeededNoise::new(self.seeds.of("validation", round));
+            evaluate(self.module, self.dataset, &self.split.validation, weight, noise)
+        });
+        self.epoch += 1;
+        (sums.mean(), validation)
+    }
+
+    /// Shows the schedules what an epoch brought.
+    fn observe(&mut self, observed: Observed) {
+        self.observed.push(observed);
+        if let (Some(plateau), Some(value)) = (&mut self.plan.plateau, observed.validation) {
+            let rate = plateau.observe(value, self.adam.rate());
+            self.adam.set_rate(rate);
+        }
+        if let Some(stopping) = &mut self.plan.early_stopping {
+            let value = match stopping.monitor {
+                Monitor::Train => Some(observed.train),
+                Monitor::Validation => observed.validation,
+            };
+            self.stopped |= value.is_some_and(|value| stopping.observe(value) == Verdict::Stop);
+        }
+    }
+
+    fn report(&self, train: &Evaluation, validation: Option<&Evaluation>, elapsed_ms: u64) -> EpochReport {
+        let (epoch, n_epochs) = (self.epoch, self.plan.n_epochs);
+        EpochReport { epoch, n_epochs, loss: train.loss, validation_loss: validation.map(|v| v.loss), elapsed_ms }
+    }
+
+    /// Everything needed to go on from here.
+    fn checkpoint(&self) -> Vec<u8> {
+        let mut tensors = StateDict::new();
+        for (name, weight) in self.module.weights().iter() {
+            tensors.insert(format!("weight/{name}"), from_tch(&weight.tensor));
+        }
+        for slot in self.adam.slots() {
+            tensors.insert(format!("mean/{}", slot.name), from_tch(&slot.mean));
+            tensors.insert(format!("square/{}", slot.name), from_tch(&slot.square));
+        }
+        let progressed = Progressed {
+            run: self.identity(),
+            epoch: self.epoch,
+            step: self.step,
+            rate: self.adam.rate(),
+            slot_steps: self.adam.slots().iter().map(|slot| slot.n_steps).collect(),
+            observed: self.observed.clone(),
+            history: self.history.clone(),
+        };
+        checkpoint::write(&tensors, &progressed)
+    }
+
+    fn resume(&mut self, bytes: &[u8]) -> Result<()> {
+        let (tensors, progressed) = checkpoint::read(bytes, &self.identity())?;
+        let restore = |target: &Tensor, name: String| -> Result<()> {
+            let value = to_tch(&name, tensors.require("checkpoint", &name)?)?;
+            if value.size() != target.size() || value.kind() != target.kind() {
+                return Err(Error::Checkpoint { detail: format!("tensor `{name}` has another shape") });
+            }
+            no_grad(|| target.shallow_clone().copy_(&value));
+            Ok(())
+        };
+        for (name, weight) in self.module.weights().iter() {
+            restore(&weight.tensor, format!("weight/{name}"))?;
+        }
+        if progressed.slot_steps.len() != self.adam.slots().len() {
+            return Err(Error::Checkpoint { detail: "it has another number of optimiser slots".to_owned() });
+        }
+        for (slot, n_steps) in self.adam.slots_mut().iter_mut().zip(&progressed.slot_steps) {
+            restore(&slot.mean, format!("mean/{}", slot.name))?;
+            restore(&slot.square, format!("square/{}", slot.name))?;
+            slot.n_steps = *n_steps;
+        }
+        for observed in progressed.observed {
+            self.observe(observed);
+        }
+        self.adam.set_rate(progressed.rate);
+        (self.epoch, self.step, self.history) = (progressed.epoch, progressed.step, progressed.history);
+        Ok(())
+    }
+
+    /// Digest of what makes this run this run.
+    fn identity(&self) -> String {
+        let mut hasher = FieldHasher::new("archipelago/training-run/1");
+        let mut plan = self.plan.clone();
+        // The schedules' state is in the checkpoint; only their settings identify a run.
+        plan.early_stopping =
+            plan.early_stopping.map(|s| super::EarlyStopping::new(s.monitor, s.patience, s.min_delta, s.warmup));
+        plan.plateau = plan.plateau.map(|p| super::Plateau::new(p.factor, p.patience, p.threshold, p.min_rate));
+        hasher.field(format!("{plan:?} {:?} {:?}", self.seeds, self.mode).as_bytes());
+        for (name, weight) in self.module.weights().iter() {
+            hasher.field(format!("{name} {:?}", weight.tensor.size()).as_bytes());
+        }
+        let counts = self.dataset.counts;
+        hasher.field(format!("{} {} {}", counts.n_rows(), counts.n_cols(), counts.nnz()).as_bytes());
+        hasher.finish().to_string()
+    }
+}
+
+/// Mean terms over some cells in evaluation mode, without gradients.
+pub fn evaluate(
+    module: &dyn Module,
+    dataset: &Dataset<'_>,
+    cells: &[usize],
+    kl_weight: f64,
+    mut noise: SeededNoise,
+) -> Evaluation {
+    let _guard = tch::no_grad_guard();
+    let mut sums = Sums::default();
+    for cells in cells.chunks(EVALUATION_MINIBATCH) {
+        let minibatch = dataset.minibatch(cells, module.weights().device());
+        let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
+        sums.add(&module.loss(&minibatch, kl_weight, &mut pass), cells.len());
+    }
+    sums.mean()
+}
+
+/// Sums over cells, on the device until they are asked for: reading a number would wait for the device.
+#[derive(Default)]
+struct Sums {
+    total: Option<Tensor>,
+    n_cells: usize,
+}
+
+impl Sums {
+    fn add(&mut self, terms: &LossTerms, n_cells: usize) {
+        let reconstruction = terms.reconstruction.sum(Kind::Double);
+        let negative_elbo = &reconstruction + terms.kl_local.sum(Kind::Double);
+        let loss = terms.loss.to_kind(Kind::Double) * n_cells as f64;
+        let sums = Tensor::stack(&[loss, negative_elbo, reconstruction], 0).detach();
+        self.total = Some(match self.total.take() {
+            Some(total) => total + sums,
+            None => sums,
+        });
+        self.n_cells += n_cells;
+    }
+
+    fn mean(&self) -> Evaluation {
+        let n = self.n_cells as f64;
+        let mean = |i: i64| self.total.as_ref().map_or(f64::NAN, |total| total.double_value(&[i]) / n);
+        Evaluation { loss: mean(0), negative_elbo: mean(1), reconstruction: mean(2) }
+    }
+}
+
+/// Cells per minibatch where nothing is trained.
+pub(crate) const EVALUATION_MINIBATCH: usize = 512;

@@ -1,0 +1,21 @@
+//! The zoo: every model there is. To add one, write its folder and add one line to [`ZOO`].
+
+pub mod scvi;
+
+use crate::{
+    error::{Error, Result},
+    model::Model,
+};
+
+/// Every model, the one list.
+pub static ZOO: &[&dyn Model] = &[&scvi::Scvi];
+
+/// The model of this name.
+///
+/// # Errors  [`Error::UnknownModel`] with the names there are
+pub fn model(name: &str) -> Result<&'static dyn Model> {
+    ZOO.iter().copied().find(|model| model.card().name == name).ok_or_else(|| Error::UnknownModel {
+        name: name.to_owned(),
+        available: ZOO.iter().map(|model| format!("`{}`", model.card().name)).collect::<Vec<_>>().join(", "),
+    })
+}

@@ -1,0 +1,171 @@
+//! Options of scVI, with upstream's names and defaults.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    distributions::Likelihood,
+    error::{Error, Result},
+    model::{Config, parse_options, to_options},
+};
+
+/// Options of scVI.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScviConfig {
+    /// Units of hidden layers.
+    pub n_hidden: usize,
+    /// Dimensions of the latent space.
+    pub n_latent: usize,
+    /// Hidden layers of encoder and decoder.
+    pub n_layers: usize,
+    /// Dropout rate of the encoder.
+    pub dropout_rate: f64,
+    /// What the inverse dispersion depends on.
+    pub dispersion: Dispersion,
+    /// Distribution of the counts.
+    pub gene_likelihood: Likelihood,
+    /// Distribution of the latent state.
+    pub latent_distribution: LatentDistribution,
+    /// Whether the encoder sees `log1p` of the counts.
+    pub log_variational: bool,
+    /// Whether the encoder takes the covariates; without them surgery cannot move an embedding.
+    pub encode_covariates: bool,
+    /// Whether every layer takes the covariates, not only the first.
+    pub deeply_inject_covariates: bool,
+    /// Where batch norm is.
+    pub use_batch_norm: Norms,
+    /// Where layer norm is.
+    pub use_layer_norm: Norms,
+    /// Whether the library size is the observed total count; otherwise it is a latent variable.
+    pub use_observed_lib_size: bool,
+    /// How the batch enters layers.
+    pub batch_representation: BatchRepresentation,
+}
+
+impl Default for ScviConfig {
+    fn default() -> Self {
+        Self {
+            n_hidden: 128,
+            n_latent: 10,
+            n_layers: 1,
+            dropout_rate: 0.1,
+            dispersion: Dispersion::Gene,
+            gene_likelihood: Likelihood::Zinb,
+            latent_distribution: LatentDistribution::Normal,
+            log_variational: true,
+            encode_covariates: false,
+            deeply_inject_covariates: true,
+            use_batch_norm: Norms::Both,
+            use_layer_norm: Norms::None,
+            use_observed_lib_size: true,
+            batch_representation: BatchRepresentation::OneHot,
+        }
+    }
+}
+
+impl ScviConfig {
+    /// Options that map well: what the field's surgery tutorials use.
+    pub fn for_surgery() -> Self {
+        Self {
+            n_layers: 2,
+            encode_covariates: true,
+            deeply_inject_covariates: false,
+            use_batch_norm: Norms::None,
+            use_layer_norm: Norms::Both,
+            ..Self::default()
+        }
+    }
+
+    /// Reads options by name and checks them.
+    ///
+    /// # Errors  [`Error::Config`] naming the option
+    pub fn parse(options: &Config) -> Result<Self> {
+        parse_options::<Self>("scvi", options)?.checked("scvi")
+    }
+
+    /// All options by name, defaults included.
+    pub fn to_options(&self) -> Config {
+        to_options(self)
+    }
+
+    /// Checks values; `model` names the model in the error.
+    ///
+    /// # Errors  [`Error::Config`]
+    pub fn checked(self, model: &'static str) -> Result<Self> {
+        let sizes = [("n_hidden", self.n_hidden), ("n_latent", self.n_latent), ("n_layers", self.n_layers)];
+        for (name, value) in sizes {
+            if !(1..=MAX_UNITS).contains(&value) {
+                let detail = format!("`{name}` is {value}, expected 1 to {MAX_UNITS}");
+                return Err(Error::Config { model, detail });
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout_rate) {
+            let detail = format!("`dropout_rate` is {}, expected 0 or more and below 1", self.dropout_rate);
+            return Err(Error::Config { model, detail });
+        }
+        Ok(self)
+    }
+}
+
+/// What the inverse dispersion depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dispersion {
+    /// The gene.
+    Gene,
+    /// Gene and batch; a condition owns a column of it.
+    GeneBatch,
+    /// Gene and label.
+    GeneLabel,
+    /// Gene and cell: the decoder says.
+    GeneCell,
+}
+
+/// Distribution of the latent state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LatentDistribution {
+    /// Normal.
+    Normal,
+    /// Logistic normal: the softmax of a normal.
+    Ln,
+}
+
+/// Where a norm is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Norms {
+    /// In the encoder.
+    Encoder,
+    /// In the decoder.
+    Decoder,
+    /// Nowhere.
+    None,
+    /// In both.
+    Both,
+}
+
+impl Norms {
+    /// Whether the encoder has it.
+    pub fn in_encoder(self) -> bool {
+        matches!(self, Self::Encoder | Self::Both)
+    }
+
+    /// Whether the decoder has it.
+    pub fn in_decoder(self) -> bool {
+        matches!(self, Self::Decoder | Self::Both)
+    }
+}
+
+/// How the batch enters layers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchRepresentation {
+    /// A column of each layer that takes covariates.
+    OneHot,
+    /// A learnt vector of five numbers, appended to the layer's input.
+    Embedding,
+}
+
+/// More units than any published model has; keeps a hostile card from asking for all memory.
+const MAX_UNITS: usize = 1 << 16;

@@ -1,0 +1,351 @@
+//! The network of scVI: inference, generative, loss.
+
+use std::any::Any;
+
+use tch::{Kind, Tensor};
+
+use super::{BatchRepresentation, Dispersion, LatentDistribution, ScviConfig};
+use crate::{
+    data::{Covariates, Dataset, Minibatch, Registry},
+    distributions::{CountParameters, normal},
+    error::{Error, Result},
+    losses::LossTerms,
+    model::Module,
+    nn::{Builder, CovariateSizes, Decoder, Encoder, Heads, Init, Pass, Posterior, Role, StackOptions, Weights},
+};
+
+/// The network of scVI.
+#[derive(Debug)]
+pub struct ScviModule {
+    config: ScviConfig,
+    z_encoder: Encoder,
+    /// Only where the library size is latent.
+    library: Option<LatentLibrary>,
+    decoder: Decoder,
+    /// Log inverse dispersion; none where cells have their own or the likelihood has none.
+    log_r: Option<LogDispersion>,
+    /// A vector per condition, where the batch is not one-hot.
+    batch_embedding: Option<Tensor>,
+    weights: Weights,
+}
+
+/// Log inverse dispersion and what selects it.
+#[derive(Debug)]
+enum LogDispersion {
+    /// `[n_genes]`
+    Gene(Tensor),
+    /// `[n_conditions, n_genes]`
+    Condition(Tensor),
+    /// `[n_genes, n_labels]`, as upstream lays it out.
+    Label(Tensor),
+}
+
+/// Encoder and prior of a latent library size.
+#[derive(Debug)]
+struct LatentLibrary {
+    encoder: Encoder,
+    /// `[n_conditions, 1]`
+    prior_mean: Tensor,
+    /// `[n_conditions, 1]`
+    prior_var: Tensor,
+}
+
+/// What the encoders say about cells.
+#[derive(Debug)]
+pub struct Inference {
+    /// Posterior of the latent state, before the softmax of a logistic normal.
+    pub qz: Posterior,
+    /// A draw from it, after the softmax, `[…, n, n_latent]`.
+    pub z: Tensor,
+    /// Posterior of the log library size, where it is latent.
+    pub ql: Option<Posterior>,
+    /// Log library size, `[…, n, 1]`.
+    pub library: Tensor,
+}
+
+/// What the decoder says about cells.
+#[derive(Debug)]
+pub struct Generative {
+    /// Expected share of each gene, `[…, n, n_genes]`.
+    pub px_scale: Tensor,
+    /// Parameters of the counts.
+    pub px: CountParameters,
+}
+
+/// The terms of the loss, apart.
+#[derive(Debug)]
+pub struct ScviLoss {
+    /// Negative log-likelihood per cell, `[n]`.
+    pub reconstruction: Tensor,
+    /// Divergence of the latent state, `[n]`.
+    pub kl_z: Tensor,
+    /// Divergence of the latent library size, `[n]`; not warmed up.
+    pub kl_l: Option<Tensor>,
+}
+
+impl ScviModule {
+    /// Builds the network.
+    ///
+    /// # Errors  options that contradict the registry, or stored tensors that do not fit
+    pub fn new(config: ScviConfig, registry: &Registry, n_genes: usize, mut builder: Builder<'_>) -> Result<Self> {
+        let embeds = config.batch_representation == BatchRepresentation::Embedding;
+        let covariates = CovariateSizes { conditions: !embeds, categorical: registry.covariate_sizes() };
+        let n_embedding = if embeds { EMBEDDING_DIM } else { 0 };
+        let n_continuous = registry.continuous.len();
+        let encoded = if config.encode_covariates { n_continuous + n_embedding } else { 0 };
+        let stack = |n_layers, in_encoder: bool| StackOptions {
+            n_layers,
+            n_hidden: config.n_hidden,
+            n_out: config.n_hidden,
+            covariates: if !in_encoder || config.encode_covariates {
+                covariates.clone()
+            } else {
+                CovariateSizes::none()
+            },
+            inject: config.deeply_inject_covariates,
+            dropout: if in_encoder { config.dropout_rate } else { 0.0 },
+            batch_norm: if in_encoder {
+                config.use_batch_norm.in_encoder()
+            } else {
+                config.use_batch_norm.in_decoder()
+            },
+            layer_norm: if in_encoder {
+                config.use_layer_norm.in_encoder()
+            } else {
+                config.use_layer_norm.in_decoder()
+            },
+            activation: true,
+        };
+        let b = &mut builder;
+        let encoder = stack(config.n_layers, true);
+        let z_encoder = Encoder::new(b, "z_encoder", n_genes + encoded, config.n_latent, &encoder)?;
+        let library = if config.use_observed_lib_size {
+            None
+        } else {
+            Some(LatentLibrary::new(b, n_genes + encoded, &stack(1, true))?)
+        };
+        let heads = Heads {
+            dispersion: config.dispersion == Dispersion::GeneCell && config.gene_likelihood.has_dispersion(),
+            dropout: config.gene_likelihood.has_dropout(),
+            softplus: registry.size_factor,
+        };
+        let n_in = config.n_latent + n_continuous + n_embedding;
+        let decoder = Decoder::new(b, "decoder", n_in, n_genes, &stack(config.n_layers, false), heads)?;
+        let log_r = LogDispersion::new(b, &config, registry, n_genes)?;
+        let batch_embedding = if embeds {
+            Some(b.condition_rows("batch_embedding", &[EMBEDDING_DIM], Role::Condition, Init::Normal)?)
+        } else {
+            None
+        };
+        Ok(Self { config, z_encoder, library, decoder, log_r, batch_embedding, weights: builder.finish() })
+    }
+
+    /// The options it was built with.
+    pub fn config(&self) -> &ScviConfig {
+        &self.config
+    }
+
+    /// Posteriors of the cells, and one draw from them (`[n, …]`) or several (`[n_samples, n, …]`).
+    pub fn inference(&self, minibatch: &Minibatch, n_samples: Option<i64>, pass: &mut Pass<'_>) -> Inference {
+        let x = self.encoder_input(minibatch);
+        let qz = self.z_encoder.forward(&x, &minibatch.covariates, pass);
+        let z = self.transform(draw(&qz, "z", n_samples, pass));
+        match &self.library {
+            None => Inference { qz, z, ql: None, library: observed_library(&minibatch.x) },
+            Some(latent) => {
+                let ql = latent.encoder.forward(&x, &minibatch.covariates, pass);
+                let library = draw(&ql, "l", n_samples, pass);
+                Inference { qz, z, ql: Some(ql), library }
+            }
+        }
+    }
+
+    /// Parameters of the counts given latent states. `covariates` may name another condition than the cells' own.
+    pub fn generative(
+        &self,
+        z: &Tensor,
+        library: &Tensor,
+        minibatch: &Minibatch,
+        covariates: &Covariates,
+        pass: &mut Pass<'_>,
+    ) -> Generative {
+        let mut input = vec![z.shallow_clone()];
+        let per_cell = minibatch.continuous.iter().map(Tensor::shallow_clone).chain(self.embed(covariates));
+        input.extend(
+            per_cell.map(|t| if z.dim() == 3 { t.unsqueeze(0).expand([z.size()[0], -1, -1], false) } else { t }),
+        );
+        let input = if input.len() == 1 { z.shallow_clone() } else { Tensor::cat(&input, -1) };
+        let library = match &minibatch.size_factor {
+            Some(factor) => factor.log(),
+            None => library.shallow_clone(),
+        };
+        let out = self.decoder.forward(&input, &library, covariates, pass);
+        let log_r = out.log_r.or_else(|| self.log_r.as_ref().map(|log_r| log_r.select(minibatch, covariates)));
+        let r = log_r.map(|log_r| log_r.exp());
+        Generative { px_scale: out.scale, px: CountParameters { rate: out.rate, r, dropout: out.dropout } }
+    }
+
+    /// The terms of the loss of each cell.
+    pub fn loss_terms(&self, minibatch: &Minibatch, inference: &Inference, generative: &Generative) -> ScviLoss {
+        ScviLoss {
+            reconstruction: generative.px.reconstruction(self.config.gene_likelihood, &minibatch.x),
+            kl_z: inference.qz.kl_standard_normal(),
+            kl_l: self
+                .library_prior(&minibatch.covariates)
+                .zip(inference.ql.as_ref())
+                .map(|(prior, ql)| normal::kl(&ql.mean, &ql.var, &prior.mean, &prior.var)),
+        }
+    }
+
+    /// Prior of the log library size of each cell, `[n, 1]`, where it is latent.
+    pub fn library_prior(&self, covariates: &Covariates) -> Option<Posterior> {
+        self.library.as_ref().map(|latent| Posterior {
+            mean: latent.prior_mean.index_select(0, &covariates.condition),
+            var: latent.prior_var.index_select(0, &covariates.condition),
+        })
+    }
+
+    /// The softmax of a logistic normal; nothing for a normal.
+    pub fn transform(&self, z: Tensor) -> Tensor {
+        match self.config.latent_distribution {
+            LatentDistribution::Normal => z,
+            LatentDistribution::Ln => z.softmax(-1, Kind::Float),
+        }
+    }
+
+    fn encoder_input(&self, minibatch: &Minibatch) -> Tensor {
+        let x = if self.config.log_variational { minibatch.x.log1p() } else { minibatch.x.shallow_clone() };
+        if !self.config.encode_covariates {
+            return x;
+        }
+        let mut parts = vec![x];
+        parts.extend(minibatch.continuous.iter().map(Tensor::shallow_clone));
+        parts.extend(self.embed(&minibatch.covariates));
+        if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1) }
+    }
+
+    fn embed(&self, covariates: &Covariates) -> Option<Tensor> {
+        self.batch_embedding.as_ref().map(|rows| rows.index_select(0, &covariates.condition))
+    }
+}
+
+impl Module for ScviModule {
+    fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    fn prepare(&self, dataset: &Dataset<'_>) {
+        if let Some(latent) = &self.library {
+            latent.set_prior(dataset);
+        }
+    }
+
+    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
+        self.z_encoder.forward(&self.encoder_input(minibatch), &minibatch.covariates, pass)
+    }
+
+    /// For a logistic normal the mean of its softmax, over many draws as upstream.
+    fn latent_mean(&self, posterior: &Posterior, pass: &mut Pass<'_>) -> Tensor {
+        if self.config.latent_distribution == LatentDistribution::Normal {
+            return posterior.mean.shallow_clone();
+        }
+        let mut sum = posterior.mean.zeros_like();
+        for _ in 0..N_SOFTMAX_DRAWS {
+            sum += self.transform(draw(posterior, "z", None, pass));
+        }
+        sum / f64::from(N_SOFTMAX_DRAWS)
+    }
+
+    fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
+        let inference = self.inference(minibatch, None, pass);
+        let generative = self.generative(&inference.z, &inference.library, minibatch, &minibatch.covariates, pass);
+        let terms = self.loss_terms(minibatch, &inference, &generative);
+        LossTerms::new(terms.reconstruction, &terms.kl_z, terms.kl_l.as_ref(), kl_weight)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl LogDispersion {
+    fn new(b: &mut Builder<'_>, config: &ScviConfig, registry: &Registry, n_genes: usize) -> Result<Option<Self>> {
+        if !config.gene_likelihood.has_dispersion() {
+            return Ok(None);
+        }
+        let (role, init) = (Role::Parameter, Init::Normal);
+        Ok(match config.dispersion {
+            Dispersion::Gene => Some(Self::Gene(b.tensor("px_r", &[n_genes], role, init)?)),
+            Dispersion::GeneBatch => {
+                Some(Self::Condition(b.condition_rows("px_r.condition", &[n_genes], Role::Condition, init)?))
+            }
+            Dispersion::GeneLabel if registry.labels.is_empty() => {
+                return Err(Error::MissingCovariate { name: "labels".to_owned() });
+            }
+            Dispersion::GeneLabel => {
+                Some(Self::Label(b.tensor("px_r", &[n_genes, registry.labels.len()], role, init)?))
+            }
+            Dispersion::GeneCell => None,
+        })
+    }
+
+    fn select(&self, minibatch: &Minibatch, covariates: &Covariates) -> Tensor {
+        match self {
+            Self::Gene(log_r) => log_r.shallow_clone(),
+            Self::Condition(rows) if rows.size()[0] == 1 => rows.squeeze_dim(0),
+            Self::Condition(rows) => rows.index_select(0, &covariates.condition),
+            Self::Label(columns) => {
+                let labels = minibatch.labels.as_ref().expect("the registry encodes labels where they are registered");
+                columns.index_select(1, labels).tr()
+            }
+        }
+    }
+}
+
+impl LatentLibrary {
+    fn new(b: &mut Builder<'_>, n_in: usize, options: &StackOptions) -> Result<Self> {
+        let role = Role::ConditionBuffer;
+        Ok(Self {
+            encoder: Encoder::new(b, "l_encoder", n_in, 1, options)?,
+            prior_mean: b.condition_rows("library_log_means", &[1], role, Init::Constant(0.0))?,
+            prior_var: b.condition_rows("library_log_vars", &[1], role, Init::Constant(1.0))?,
+        })
+    }
+
+    /// Mean and population variance of the log total count in each condition; 0 and 1 for one without cells.
+    fn set_prior(&self, dataset: &Dataset<'_>) {
+        let n_conditions = self.prior_mean.size()[0] as usize;
+        let mut logs = vec![Vec::new(); n_conditions];
+        for (total, &code) in dataset.counts.row_sums().into_iter().zip(&dataset.conditions) {
+            logs[code as usize].push(if total > 0.0 { total.ln() } else { 0.0 });
+        }
+        let (mut means, mut vars) = (vec![0.0_f32; n_conditions], vec![1.0_f32; n_conditions]);
+        for (code, logs) in logs.iter().enumerate().filter(|(_, logs)| !logs.is_empty()) {
+            let n = logs.len() as f64;
+            let mean = logs.iter().sum::<f64>() / n;
+            means[code] = mean as f32;
+            vars[code] = (logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / n) as f32;
+        }
+        for (buffer, values) in [(&self.prior_mean, means), (&self.prior_var, vars)] {
+            buffer.shallow_clone().copy_(&Tensor::from_slice(&values).unsqueeze(1));
+        }
+    }
+}
+
+/// Log of the total count of each cell, `[n, 1]`; minus infinity for an empty cell.
+fn observed_library(x: &Tensor) -> Tensor {
+    x.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float).log()
+}
+
+fn draw(posterior: &Posterior, site: &'static str, n_samples: Option<i64>, pass: &mut Pass<'_>) -> Tensor {
+    let mut shape = posterior.mean.size();
+    if let Some(n) = n_samples {
+        shape.insert(0, n);
+    }
+    posterior.sample(&pass.noise.normal(site, &shape, posterior.mean.device()))
+}
+
+/// Dimensions of a batch embedding, as upstream.
+const EMBEDDING_DIM: usize = 5;
+/// Draws that the latent mean of a logistic normal is averaged over, as upstream.
+const N_SOFTMAX_DRAWS: u32 = 5_000;
