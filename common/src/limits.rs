@@ -48,3 +48,7 @@ pub const SHORTEST_LEASE_MS: u64 = 1_000;
 pub const LONGEST_LEASE_MS: u64 = 7 * 24 * 3_600_000;
 /// Bytes of the coordinators' replicated state: 1,000 versions of 1,000 conditions are about 100 MB.
 pub const SNAPSHOT_BYTES: usize = 1 << 30;
+/// Bytes of a pickle in a foreign saved model, without its tensors: indices of ten million cells take 160 MB as text.
+pub const PICKLE_BYTES: usize = 1 << 30;
+/// Objects in a pickle: gene names, options and a training history are some hundred thousand.
+pub const PICKLE_OBJECTS: usize = 1 << 24;
