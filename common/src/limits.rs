@@ -8,6 +8,8 @@ pub const BATCH_NAME_BYTES: usize = 128;
 pub const CHUNK_BYTES: u64 = 1 << 20;
 /// Bytes of one frame on a control stream. A task with a thousand conditions encodes to about 200 KiB.
 pub const FRAME_BYTES: usize = 4 << 20;
+/// Requests of one session that may wait for their answers at once; a worker has a handful, a load generator hundreds.
+pub const REQUESTS_IN_FLIGHT: usize = 64;
 /// Streams that a peer may have open at once on one connection: a session, its transfers, and room.
 pub const STREAMS: u32 = 64;
 /// Bytes of a blob: an atlas reference of 60 k genes and 1,024 hidden units is 0.5 GB; this leaves room for full ones.

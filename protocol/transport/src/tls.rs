@@ -186,7 +186,11 @@ impl ClientCertVerifier for MemberVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now).map_err(|error| match error {
+            // So that the peer hears the reason: see `judge`.
+            rustls::Error::InvalidCertificate(CertificateError::BadSignature) => CertificateError::UnknownIssuer.into(),
+            other => other,
+        })?;
         match credentials::identity(end_entity) {
             Ok(found) if found.consortium == self.us.consortium => Ok(verified),
             Ok(_) | Err(_) => Err(CertificateError::ApplicationVerificationFailure.into()),

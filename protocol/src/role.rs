@@ -1,0 +1,76 @@
+//! Who may ask for what: the one table of roles.
+
+use archipelago_common::Principal;
+
+use crate::message::{Refusal, Request, StreamOpen, Withdrawal};
+
+/// Whether a principal may make a request at all. That a site withdraws its own conditions only, submits its own keys
+/// only and so on is for the state machine, which knows them.
+///
+/// # Errors  [`Refusal::Forbidden`]
+pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
+    use Principal::{Auditor, Coordinator, Operator, Site};
+    match (request, who) {
+        (_, Coordinator(_)) => Err(forbidden("a coordinator asks nothing of another's sessions")),
+        (
+            Request::Status
+            | Request::ListReferences
+            | Request::ShowReference { .. }
+            | Request::ListTasks
+            | Request::ShowTask { .. },
+            Site(_) | Operator(_) | Auditor(_),
+        ) => Ok(()),
+        (Request::ListSites, Operator(_) | Auditor(_)) => Ok(()),
+        (Request::ListSites, Site(_)) => Err(forbidden("the list of sites is for operators and auditors")),
+        (Request::Claim { .. } | Request::Renew { .. } | Request::GiveUp { .. } | Request::Submit(_), Site(_)) => {
+            Ok(())
+        }
+        (
+            Request::Claim { .. } | Request::Renew { .. } | Request::GiveUp { .. } | Request::Submit(_),
+            Operator(_) | Auditor(_),
+        ) => Err(forbidden("tasks are taken and handed in by sites")),
+        (Request::Withdraw { what: Withdrawal::Site(named), .. }, Site(site)) if named != site => {
+            Err(forbidden("a site withdraws its own conditions only"))
+        }
+        (Request::Withdraw { .. }, Site(_) | Operator(_)) => Ok(()),
+        (Request::Withdraw { .. }, Auditor(_)) => Err(forbidden("an auditor changes nothing")),
+        (
+            Request::AddSite { .. }
+            | Request::RevokeSite { .. }
+            | Request::PublishReference { .. }
+            | Request::PublishTask(_)
+            | Request::CloseTask { .. }
+            | Request::CancelTask { .. },
+            Operator(_),
+        ) => Ok(()),
+        (
+            Request::AddSite { .. }
+            | Request::RevokeSite { .. }
+            | Request::PublishReference { .. }
+            | Request::PublishTask(_)
+            | Request::CloseTask { .. }
+            | Request::CancelTask { .. },
+            Site(_) | Auditor(_),
+        ) => Err(forbidden("this is for operators")),
+    }
+}
+
+/// Whether a principal may open a kind of stream.
+///
+/// # Errors  [`Refusal::Forbidden`]
+pub fn permit_stream(who: &Principal, open: &StreamOpen) -> Result<(), Refusal> {
+    use Principal::{Auditor, Coordinator, Operator, Site};
+    match (open, who) {
+        (StreamOpen::Control(_), Site(_) | Operator(_) | Auditor(_)) => Ok(()),
+        (StreamOpen::Control(_), Coordinator(_)) => Err(forbidden("a coordinator has no session")),
+        (StreamOpen::Put(_), Site(_) | Operator(_) | Coordinator(_)) => Ok(()),
+        (StreamOpen::Put(_), Auditor(_)) => Err(forbidden("an auditor changes nothing")),
+        (StreamOpen::Get { .. }, _) => Ok(()),
+        (StreamOpen::Raft, Coordinator(_)) => Ok(()),
+        (StreamOpen::Raft, Site(_) | Operator(_) | Auditor(_)) => Err(forbidden("Raft is between coordinators")),
+    }
+}
+
+fn forbidden(reason: &str) -> Refusal {
+    Refusal::Forbidden { reason: reason.to_owned() }
+}

@@ -1,0 +1,399 @@
+//! A site's, operator's or auditor's side: one session with whichever coordinator leads, for as long as it is wanted.
+//!
+//! The machine picks a coordinator, says hello, follows the leader, and sends every request again, under the key
+//! it had at first, until it has an answer: after a lost connection, a silent coordinator, `NotLeader`, `Busy`. The
+//! coordinators answer a repeated key with its first answer, so a request is carried out once however often it is sent.
+//!
+//! It owns no socket and no clock. Inputs are `handle_*`, with the time in milliseconds on any monotonic clock; after
+//! each, call [`SiteSession::poll_output`] until `None` and do what it says, then come back with
+//! [`SiteSession::handle_time`] at [`SiteSession::poll_timeout`] or earlier with another input. The driver reports on
+//! the connection that was asked for last and on no earlier one.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use archipelago_common::{NodeId, limits};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore as _, SeedableRng as _},
+};
+
+use crate::{
+    error::{Error, Result},
+    frame,
+    message::{FromCoordinator, Hello, Notice, Refusal, Reply, Request, RequestKey, ToCoordinator, Welcome},
+    version,
+};
+
+/// How a session behaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionConfig {
+    /// All coordinators.
+    pub nodes: BTreeSet<NodeId>,
+    /// Name and version of this software, for the coordinator's log.
+    pub software: String,
+    /// How long dialling and the welcome may take together.
+    pub connect_timeout_ms: u64,
+    /// How long an answer may take before the coordinator is given up and the request sent to the next.
+    pub request_timeout_ms: u64,
+    /// Longest pause before another coordinator is tried, at first.
+    pub backoff_min_ms: u64,
+    /// Longest pause after many failures.
+    pub backoff_max_ms: u64,
+}
+
+impl SessionConfig {
+    /// The usual timing. An answer takes a commit and an fsync on a majority, so five seconds mean that something is
+    /// wrong; pauses of up to five seconds keep a thousand sites from trampling a cluster that comes back.
+    pub fn new(nodes: BTreeSet<NodeId>, software: impl Into<String>) -> Self {
+        Self {
+            nodes,
+            software: software.into(),
+            connect_timeout_ms: 6_000,
+            request_timeout_ms: 5_000,
+            backoff_min_ms: 100,
+            backoff_max_ms: 5_000,
+        }
+    }
+}
+
+/// Names a request for [`SiteSession::handle_cancel`] and [`Output::Answer`].
+pub type RequestId = u64;
+
+/// What the driver is to do.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    /// Dial this coordinator, open a control stream with [`SiteSession::hello`], and pass on its frames; or report
+    /// [`SiteSession::handle_disconnected`].
+    Connect(NodeId),
+    /// Send this frame on the control stream.
+    Send(Vec<u8>),
+    /// Drop the connection, or the attempt at one.
+    Disconnect,
+    /// A request has its answer. Never `NotLeader` or `Busy`.
+    Answer {
+        /// Which request.
+        id: RequestId,
+        /// Its answer.
+        result: Result<Reply, Refusal>,
+    },
+    /// The coordinator says something.
+    Notice(Notice),
+}
+
+/// The machine; see the module.
+#[derive(Debug)]
+pub struct SiteSession {
+    config: SessionConfig,
+    rng: ChaCha8Rng,
+    /// The coordinator that the session is with, or will be.
+    node: NodeId,
+    state: State,
+    requests: BTreeMap<RequestId, Pending>,
+    next_id: RequestId,
+    /// Failures since the last sign of a leader, for the back-off.
+    n_failures: u32,
+    /// Moves to a named leader since the last sign of one: two confused nodes must not pass us to and fro for ever.
+    n_hops: u32,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Not connected until then.
+    Waiting { until_ms: u64 },
+    /// Dialling, or waiting for the welcome, at most until then.
+    Connecting { until_ms: u64 },
+    /// Welcome.
+    Ready,
+}
+
+#[derive(Debug)]
+struct Pending {
+    frame: Vec<u8>,
+    progress: Sending,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sending {
+    /// To be sent, not before then.
+    Due { at_ms: u64 },
+    /// Sent on this connection; an answer is due by then.
+    Sent { until_ms: u64 },
+}
+
+impl SiteSession {
+    /// A session that begins to connect at once. `seed` picks the first coordinator, the jitter of pauses and the
+    /// request keys: take it from the operating system's random numbers, except in tests.
+    ///
+    /// # Panics  if `config.nodes` is empty
+    pub fn new(config: SessionConfig, seed: [u8; 32], now_ms: u64) -> Self {
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        let first = rng.next_u64() as usize % config.nodes.len().max(1);
+        let node = *config.nodes.iter().nth(first).expect("a session needs at least one coordinator");
+        let mut session = Self {
+            config,
+            rng,
+            node,
+            state: State::Waiting { until_ms: now_ms },
+            requests: BTreeMap::new(),
+            next_id: 1,
+            n_failures: 0,
+            n_hops: 0,
+            outputs: VecDeque::new(),
+        };
+        session.handle_time(now_ms);
+        session
+    }
+
+    /// What to say when a control stream opens.
+    pub fn hello(&self) -> Hello {
+        Hello { protocol: version::NEWEST, software: self.config.software.clone() }
+    }
+
+    /// The coordinator that the session stands with.
+    pub fn node(&self) -> Option<NodeId> {
+        (self.state == State::Ready).then_some(self.node)
+    }
+
+    /// Asks something. The answer comes as [`Output::Answer`], however long it takes, unless cancelled.
+    ///
+    /// # Errors  [`Error::Malformed`] if the request is larger than a frame
+    pub fn handle_request(&mut self, now_ms: u64, body: Request) -> Result<RequestId> {
+        let mut key = [0; 16];
+        self.rng.fill_bytes(&mut key);
+        let id = self.next_id;
+        let frame = frame::encode(&ToCoordinator::Request { id, key: RequestKey(key), body })?;
+        self.next_id += 1;
+        self.requests.insert(id, Pending { frame, progress: Sending::Due { at_ms: now_ms } });
+        self.send_due(now_ms);
+        Ok(id)
+    }
+
+    /// Forgets a request. It may have been carried out.
+    pub fn handle_cancel(&mut self, id: RequestId) {
+        self.requests.remove(&id);
+    }
+
+    /// The connection, or the attempt at one, has failed.
+    pub fn handle_disconnected(&mut self, now_ms: u64) {
+        if !matches!(self.state, State::Waiting { .. }) {
+            self.try_next(now_ms);
+        }
+    }
+
+    /// A frame from the control stream. After an error the session has given up this coordinator by itself.
+    ///
+    /// # Errors  [`Error::Malformed`], [`Error::OutOfTurn`], [`Error::ProtocolTooOld`]
+    pub fn handle_frame(&mut self, now_ms: u64, frame: &[u8]) -> Result<()> {
+        let handled = frame::decode(frame).and_then(|message| self.handle_message(now_ms, message));
+        if handled.is_err() {
+            self.disconnect();
+            self.try_next(now_ms);
+        }
+        handled
+    }
+
+    /// Somebody outside the session (a transfer) was told who leads.
+    pub fn handle_leader_hint(&mut self, now_ms: u64, leader: Option<NodeId>) {
+        if self.state == State::Ready && leader != Some(self.node) {
+            self.follow(now_ms, leader);
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_time(&mut self, now_ms: u64) {
+        match self.state {
+            State::Waiting { until_ms } if until_ms <= now_ms => self.connect(now_ms),
+            State::Connecting { until_ms } if until_ms <= now_ms => {
+                self.disconnect();
+                self.try_next(now_ms);
+            }
+            State::Ready if self.first_overdue().is_some_and(|until_ms| until_ms <= now_ms) => {
+                self.disconnect();
+                self.try_next(now_ms);
+            }
+            State::Ready => self.send_due(now_ms),
+            State::Waiting { .. } | State::Connecting { .. } => {}
+        }
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_time`] is to be called at the latest.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        match self.state {
+            State::Waiting { until_ms } | State::Connecting { until_ms } => Some(until_ms),
+            State::Ready => {
+                let has_room = self.n_sent() < limits::REQUESTS_IN_FLIGHT;
+                let due = self.requests.values().filter_map(|request| match request.progress {
+                    Sending::Sent { until_ms } => Some(until_ms),
+                    Sending::Due { at_ms } => has_room.then_some(at_ms),
+                });
+                due.min()
+            }
+        }
+    }
+
+    fn handle_message(&mut self, now_ms: u64, message: FromCoordinator) -> Result<()> {
+        match (message, self.state) {
+            (FromCoordinator::Welcome(welcome), State::Connecting { .. }) => self.handle_welcome(now_ms, &welcome),
+            (FromCoordinator::Response { id, result }, State::Ready) => {
+                self.handle_response(now_ms, id, result);
+                Ok(())
+            }
+            // A coordinator that has to send us away may do so before it welcomes us.
+            (FromCoordinator::Notice(notice @ Notice::Closing { .. }), State::Connecting { .. } | State::Ready) => {
+                self.outputs.push_back(Output::Notice(notice));
+                self.disconnect();
+                self.try_next(now_ms);
+                Ok(())
+            }
+            (FromCoordinator::Notice(Notice::LeaderChanged { leader }), State::Ready) => {
+                // While nobody leads, it is as good here as anywhere.
+                if leader.is_some() {
+                    self.handle_leader_hint(now_ms, leader);
+                }
+                Ok(())
+            }
+            (FromCoordinator::Notice(notice @ Notice::TasksChanged), State::Ready) => {
+                self.outputs.push_back(Output::Notice(notice));
+                Ok(())
+            }
+            (FromCoordinator::Welcome(_), _) => {
+                Err(Error::OutOfTurn { what: "a welcome", expected: "a response or a notice" })
+            }
+            (FromCoordinator::Response { .. } | FromCoordinator::Notice(_), _) => {
+                Err(Error::OutOfTurn { what: "a response or a notice", expected: "a welcome" })
+            }
+        }
+    }
+
+    fn handle_welcome(&mut self, now_ms: u64, welcome: &Welcome) -> Result<()> {
+        version::negotiate(welcome.protocol)?;
+        self.state = State::Ready;
+        match welcome.leader {
+            Some(leader) if leader == self.node => self.leader_found(),
+            Some(leader) if self.may_move_to(leader) => return Ok(self.follow(now_ms, Some(leader))),
+            _ => {}
+        }
+        self.send_due(now_ms);
+        Ok(())
+    }
+
+    fn handle_response(&mut self, now_ms: u64, id: RequestId, result: Result<Reply, Refusal>) {
+        let Some(request) = self.requests.get_mut(&id) else { return }; // cancelled meanwhile
+        match result {
+            Err(Refusal::NotLeader { leader }) => self.follow(now_ms, leader.filter(|&leader| leader != self.node)),
+            Err(Refusal::Busy { retry_after_ms }) => {
+                // Whoever is told to come again with everybody else comes a little later than told.
+                let pause_ms = retry_after_ms.clamp(1, LONGEST_BUSY_MS);
+                let jitter_ms = self.rng.next_u64() % pause_ms;
+                request.progress = Sending::Due { at_ms: now_ms + pause_ms + jitter_ms };
+                self.leader_found();
+            }
+            result => {
+                self.requests.remove(&id);
+                self.outputs.push_back(Output::Answer { id, result });
+                self.leader_found();
+                self.send_due(now_ms);
+            }
+        }
+    }
+
+    /// Leaves this coordinator for the leader it names, or for the next one if it names none that helps.
+    fn follow(&mut self, now_ms: u64, leader: Option<NodeId>) {
+        self.disconnect();
+        match leader {
+            Some(leader) if self.may_move_to(leader) => {
+                self.n_hops += 1;
+                self.make_all_due(now_ms);
+                self.node = leader;
+                self.connect(now_ms);
+            }
+            _ => self.try_next(now_ms),
+        }
+    }
+
+    fn may_move_to(&self, leader: NodeId) -> bool {
+        leader != self.node && self.config.nodes.contains(&leader) && self.n_hops < MOST_HOPS
+    }
+
+    /// Turns to the next coordinator after a pause that grows with every round of failures.
+    fn try_next(&mut self, now_ms: u64) {
+        let rounds = self.n_failures / self.config.nodes.len().max(1) as u32;
+        self.n_failures = self.n_failures.saturating_add(1);
+        self.n_hops = 0;
+        self.make_all_due(now_ms);
+        let after = self.config.nodes.range(self.node..).nth(1).or_else(|| self.config.nodes.first());
+        self.node = after.copied().unwrap_or(self.node);
+        let longest_ms =
+            self.config.backoff_min_ms.saturating_mul(1 << rounds.min(20)).clamp(1, self.config.backoff_max_ms.max(1));
+        let pause_ms = longest_ms / 2 + self.rng.next_u64() % (longest_ms / 2 + 1);
+        self.state = State::Waiting { until_ms: now_ms + pause_ms };
+    }
+
+    fn leader_found(&mut self) {
+        self.n_failures = 0;
+        self.n_hops = 0;
+    }
+
+    fn connect(&mut self, now_ms: u64) {
+        self.state = State::Connecting { until_ms: now_ms + self.config.connect_timeout_ms };
+        self.outputs.push_back(Output::Connect(self.node));
+    }
+
+    fn disconnect(&mut self) {
+        // Frames for the old connection must not reach the next one.
+        self.outputs.retain(|output| !matches!(output, Output::Send(_) | Output::Connect(_)));
+        self.outputs.push_back(Output::Disconnect);
+    }
+
+    /// What was sent on a connection that is gone is sent again on the next; what waits because of `Busy` goes on waiting.
+    fn make_all_due(&mut self, now_ms: u64) {
+        for request in self.requests.values_mut() {
+            if matches!(request.progress, Sending::Sent { .. }) {
+                request.progress = Sending::Due { at_ms: now_ms };
+            }
+        }
+    }
+
+    fn send_due(&mut self, now_ms: u64) {
+        if self.state != State::Ready {
+            return;
+        }
+        let n_room = limits::REQUESTS_IN_FLIGHT.saturating_sub(self.n_sent());
+        let until_ms = now_ms + self.config.request_timeout_ms;
+        let due = self
+            .requests
+            .values_mut()
+            .filter(|request| matches!(request.progress, Sending::Due { at_ms } if at_ms <= now_ms));
+        for request in due.take(n_room) {
+            request.progress = Sending::Sent { until_ms };
+            self.outputs.push_back(Output::Send(request.frame.clone()));
+        }
+    }
+
+    fn n_sent(&self) -> usize {
+        self.requests.values().filter(|request| matches!(request.progress, Sending::Sent { .. })).count()
+    }
+
+    fn first_overdue(&self) -> Option<u64> {
+        let sent = self.requests.values().filter_map(|request| match request.progress {
+            Sending::Sent { until_ms } => Some(until_ms),
+            Sending::Due { .. } => None,
+        });
+        sent.min()
+    }
+}
+
+/// Moves to a named leader in a row: a change of leadership may be seen late once or twice, not more often.
+const MOST_HOPS: u32 = 3;
+/// The longest pause that a coordinator can impose.
+const LONGEST_BUSY_MS: u64 = 60_000;
+
+#[cfg(test)]
+#[path = "site_session_tests.rs"]
+mod tests;

@@ -1,0 +1,225 @@
+//! Who is let in and who is not, over real sockets and real certificates.
+
+use std::time::Duration;
+
+use archipelago_common::{NodeId, Principal};
+use archipelago_transport::{
+    Connection, Credentials, Error, Transport as _,
+    ca::{self, Authority, Issued, Validity},
+    quic::{QuicTransport, Timing},
+};
+use time::OffsetDateTime;
+
+fn authority(consortium: &str) -> Authority {
+    Authority::create(consortium.parse().unwrap(), Validity::days(1)).unwrap().0
+}
+
+fn principal(text: &str) -> Principal {
+    text.parse().unwrap()
+}
+
+/// Credentials that trust `trusted` and were issued by `by`.
+fn credentials(trusted: &Authority, by: &Authority, who: &str, validity: Validity) -> Credentials {
+    let Issued { certificate, key } = by.issue(&principal(who), validity).unwrap();
+    Credentials::from_pem(trusted.certificate(), &certificate, &key).unwrap()
+}
+
+fn good(authority: &Authority, who: &str) -> Credentials {
+    credentials(authority, authority, who, Validity::days(1))
+}
+
+fn past() -> Validity {
+    let now = OffsetDateTime::now_utc();
+    Validity { not_before: now - Duration::from_secs(7_200), not_after: now - Duration::from_secs(3_600) }
+}
+
+fn future() -> Validity {
+    let now = OffsetDateTime::now_utc();
+    Validity { not_before: now + Duration::from_secs(3_600), not_after: now + Duration::from_secs(7_200) }
+}
+
+/// Dials node 1 over loopback.
+async fn dial(server: Credentials, client: Credentials) -> Result<Connection, Error> {
+    let mut listener = QuicTransport::new(server).listen("127.0.0.1:0").await.unwrap();
+    let client = QuicTransport::new(client);
+    let address = listener.address().to_owned();
+    let dialling = client.dial(&address, NodeId::new(1).unwrap());
+    tokio::pin!(dialling);
+    tokio::select! {
+        dialled = &mut dialling => dialled,
+        _accepted = listener.accept() => dialling.await,
+    }
+}
+
+#[tokio::test]
+async fn members_of_one_consortium_connect() {
+    let lung = authority("lung");
+    let connection = dial(good(&lung, "coordinator/1"), good(&lung, "site/a")).await.unwrap();
+    assert_eq!(connection.peer().to_string(), "archipelago://lung/coordinator/1");
+}
+
+#[tokio::test]
+async fn a_coordinator_of_another_authority_is_untrusted_even_under_the_same_name() {
+    let (ours, forged) = (authority("lung"), authority("lung"));
+    let error = dial(good(&forged, "coordinator/1"), good(&ours, "site/a")).await.unwrap_err();
+    assert!(matches!(error, Error::UntrustedPeer { .. }), "{error}");
+    assert!(!error.is_transient());
+}
+
+#[tokio::test]
+async fn a_site_of_another_authority_is_refused_and_told_why() {
+    let (ours, other) = (authority("lung"), authority("lung"));
+    let site = credentials(&ours, &other, "site/a", Validity::days(1));
+    let error = dial(good(&ours, "coordinator/1"), site).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { reason } if reason.contains("authority")), "{error}");
+}
+
+#[tokio::test]
+async fn an_expired_coordinator_is_told_from_one_not_yet_valid() {
+    let lung = authority("lung");
+    let server = |validity| credentials(&lung, &lung, "coordinator/1", validity);
+    let error = dial(server(past()), good(&lung, "site/a")).await.unwrap_err();
+    assert!(matches!(error, Error::PeerExpired), "{error}");
+    let error = dial(server(future()), good(&lung, "site/a")).await.unwrap_err();
+    assert!(matches!(error, Error::PeerNotYetValid), "{error}");
+}
+
+#[tokio::test]
+async fn an_expired_site_is_refused_and_told_why() {
+    let lung = authority("lung");
+    let site = credentials(&lung, &lung, "site/a", past());
+    let error = dial(good(&lung, "coordinator/1"), site).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { reason } if reason.contains("expired")), "{error}");
+}
+
+#[tokio::test]
+async fn a_site_that_poses_as_a_coordinator_is_the_wrong_peer() {
+    let lung = authority("lung");
+    let error = dial(good(&lung, "site/b"), good(&lung, "site/a")).await.unwrap_err();
+    assert!(matches!(&error, Error::WrongPeer { found, .. } if found.ends_with("site/b")), "{error}");
+}
+
+#[tokio::test]
+async fn garbage_and_failed_handshakes_leave_the_listener_unharmed() {
+    let (lung, other) = (authority("lung"), authority("heart"));
+    let mut listener = QuicTransport::new(good(&lung, "coordinator/1")).listen("127.0.0.1:0").await.unwrap();
+    let address = listener.address().to_owned();
+    let node = NodeId::new(1).unwrap();
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for size in [1, 20, 1_200] {
+        // The first bytes look like a long QUIC header of a version that exists.
+        let mut garbage = vec![0xa5; size];
+        garbage.iter_mut().zip([0xc0, 0, 0, 0, 1]).for_each(|(byte, header)| *byte = header);
+        socket.send_to(&garbage, &address).await.unwrap();
+    }
+    assert!(QuicTransport::new(good(&other, "site/a")).dial(&address, node).await.is_err());
+    let site = QuicTransport::new(good(&lung, "site/a"));
+    let (dialled, accepted) = tokio::join!(site.dial(&address, node), listener.accept());
+    dialled.unwrap();
+    assert_eq!(accepted.unwrap().peer().principal, principal("site/a"));
+}
+
+/// Kills a coordinator's runtime, which sends nobody a farewell, and starts it again at the same address.
+#[test]
+fn peers_of_a_killed_coordinator_learn_of_its_restart_before_their_idle_timeout() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let lung = authority("lung");
+    let server = good(&lung, "coordinator/1");
+    let timing = Timing { keep_alive: Duration::from_millis(100), ..Timing::default() };
+    let node = NodeId::new(1).unwrap();
+
+    let (ours, first_life) = (runtime(), runtime());
+    let listener = first_life.block_on(QuicTransport::new(server.clone()).listen("127.0.0.1:0")).unwrap();
+    let address = listener.address().to_owned();
+    let site = QuicTransport::with_timing(good(&lung, "site/a"), timing);
+    let connection = ours.block_on(site.dial(&address, node)).unwrap();
+    std::mem::forget(listener);
+    first_life.shutdown_background();
+
+    let error = ours.block_on(async {
+        let again = QuicTransport::new(server);
+        let _listener = loop {
+            // The first life's socket closes on another thread.
+            match again.listen(&address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        tokio::time::timeout(timing.idle_timeout / 2, connection.closed()).await.expect("notices before the timeout")
+    });
+    assert!(matches!(&error, Error::Lost { detail } if detail.contains("restarted")), "{error}");
+}
+
+#[test]
+fn files_round_trip_and_keys_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (_, root) = Authority::create("lung".parse().unwrap(), Validity::days(1)).unwrap();
+    root.write(&path("ca.pem"), &path("ca.key")).unwrap();
+    let authority = Authority::load(&path("ca.pem"), &path("ca.key")).unwrap();
+    assert_eq!(authority.consortium().as_str(), "lung");
+    let issued = authority.issue(&principal("site/a"), Validity::days(2)).unwrap();
+    issued.write(&path("a.pem"), &path("a.key")).unwrap();
+    let credentials = Credentials::load(&path("ca.pem"), &path("a.pem"), &path("a.key")).unwrap();
+    assert_eq!(credentials.identity().to_string(), "archipelago://lung/site/a");
+    let in_two_days = OffsetDateTime::now_utc().unix_timestamp() + 2 * 86_400;
+    assert!((credentials.expires_unix_s() - in_two_days).abs() < 60);
+    for key in ["ca.key", "a.key"] {
+        assert_eq!(std::fs::metadata(path(key)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert!(issued.write(&path("a.pem"), &path("a.key")).is_err(), "existing keys are not overwritten");
+}
+
+#[tokio::test]
+async fn a_site_that_made_its_own_key_connects_with_the_certificate_it_was_sent() {
+    let lung = authority("lung");
+    let (key, request) = ca::signing_request(&principal("site/a")).unwrap();
+    let certificate = lung.sign_request(&request, &principal("site/a"), Validity::days(1)).unwrap();
+    let site = Credentials::from_pem(lung.certificate(), &certificate, &key).unwrap();
+    dial(good(&lung, "coordinator/1"), site).await.unwrap();
+}
+
+#[test]
+fn a_signing_request_cannot_choose_its_own_identity_and_must_be_intact() {
+    let lung = authority("lung");
+    let (key, request) = ca::signing_request(&principal("operator/eve")).unwrap();
+    let certificate = lung.sign_request(&request, &principal("site/a"), Validity::days(1)).unwrap();
+    let site = Credentials::from_pem(lung.certificate(), &certificate, &key).unwrap();
+    assert_eq!(site.identity().principal, principal("site/a"));
+    let middle = request.len() / 2;
+    let spoilt = if &request[middle..=middle] == "A" { "B" } else { "A" };
+    let broken = format!("{}{spoilt}{}", &request[..middle], &request[middle + 1..]);
+    assert!(lung.sign_request(&broken, &principal("site/a"), Validity::days(1)).is_err());
+}
+
+#[test]
+fn credentials_that_do_not_fit_are_refused_with_the_file_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (lung, other) = (authority("lung"), authority("lung"));
+    std::fs::write(path("ca.pem"), lung.certificate()).unwrap();
+    let write = |name: &str, by: &Authority, validity| {
+        let issued = by.issue(&principal("site/a"), validity).unwrap();
+        issued.write(&path(&format!("{name}.pem")), &path(&format!("{name}.key"))).unwrap();
+    };
+    write("good", &lung, Validity::days(1));
+    write("old", &lung, past());
+    write("early", &lung, future());
+    write("foreign", &other, Validity::days(1));
+    std::fs::write(path("text.pem"), "hello").unwrap();
+    let check = |certificate: &str, key: &str, expected: &[&str]| {
+        let error = Credentials::load(&path("ca.pem"), &path(certificate), &path(key)).unwrap_err().to_string();
+        for part in expected {
+            assert!(error.contains(part), "`{error}` should say `{part}`");
+        }
+    };
+    check("missing.pem", "good.key", &["missing.pem", "No such file"]);
+    check("text.pem", "good.key", &["text.pem", "PEM"]);
+    check("good.pem", "old.key", &["old.key", "not the key of", "good.pem"]);
+    check("good.pem", "good.pem", &["good.pem"]);
+    check("old.pem", "old.key", &["old.pem", "site/a", "expired on"]);
+    check("early.pem", "early.key", &["early.pem", "not valid yet"]);
+    check("foreign.pem", "foreign.key", &["foreign.pem", "not signed by the given authority"]);
+    check("ca.pem", "good.key", &["ca.pem", "no identity"]);
+}
