@@ -115,7 +115,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Summary> {
         first_cells: first(file.obs()),
         first_genes: first(file.var()),
         mappings,
-        uns: file.uns().keys().cloned().collect(),
+        uns: file.names("uns")?,
         raw,
     })
 }
@@ -245,7 +245,8 @@ impl fmt::Display for ColumnSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(n) = self.n_categories else { return f.write_str(&self.kind) };
         let more = if n > self.first_categories.len() { ", …" } else { "" };
-        write!(f, "{n} categories: {}{more}", self.first_categories.join(", "))
+        let noun = if n == 1 { "category" } else { "categories" };
+        write!(f, "{n} {noun}: {}{more}", self.first_categories.join(", "))
     }
 }
 

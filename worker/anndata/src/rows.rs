@@ -8,7 +8,7 @@ use std::{
 use hdf5::{Dataset, File, Group};
 
 use crate::{
-    AnnData, Csr, DataFrame, Dict, Element, Error, Layout, Result,
+    AnnData, Csr, DataFrame, Element, Error, Layout, Result,
     anndata::check_axis,
     h5,
     read::{self, matrix},
@@ -20,7 +20,6 @@ pub struct H5adFile {
     file: File,
     obs: DataFrame,
     var: DataFrame,
-    uns: Dict,
 }
 
 /// Rows of one matrix (cells × genes) of a file, read on demand.
@@ -41,15 +40,15 @@ enum Source {
 }
 
 impl H5adFile {
-    /// Opens a file and reads `obs`, `var` and `uns`.
+    /// Opens a file and reads `obs` and `var`.
     ///
     /// # Errors
     /// When the file is absent, broken or leaves itself through a link, or `X` is not as large as `obs` × `var`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let file = h5::open(&path)?;
-        let (obs, var, uns) = read::annotations(&file)?;
-        let opened = Self { path, file, obs, var, uns };
+        let (obs, var, _) = read::annotations(&h5::group(&file, "/")?)?;
+        let opened = Self { path, file, obs, var };
         if opened.has_x()? {
             opened.reader(&opened.root()?, "X", Eager::No)?;
         }
@@ -79,11 +78,6 @@ impl H5adFile {
     /// Annotations of the genes.
     pub fn var(&self) -> &DataFrame {
         &self.var
-    }
-
-    /// Unstructured annotations.
-    pub fn uns(&self) -> &Dict {
-        &self.uns
     }
 
     /// Whether there is an `X`.

@@ -3,7 +3,7 @@
 use hdf5::Group;
 
 use super::{element, frame, mapping, matrix};
-use crate::{Categorical, Column, DataFrame, Dict, Element, Raw, Result, Values, h5};
+use crate::{Categorical, Column, DataFrame, Element, Raw, Result, Values, h5};
 
 /// Suffix of the `uns` entries that held the categories of a column.
 const CATEGORIES: &str = "_categories";
@@ -23,20 +23,25 @@ pub(crate) fn categories_of(frame: &Group, column: &str) -> Result<Option<(Value
     Ok(Some((element::vector(&table)?, h5::attribute::flag(&table, "ordered")?)))
 }
 
-/// Turns integer columns into categoricals where `uns` holds `<column>_categories`, and takes those entries out.
-pub(crate) fn categories_from_uns(obs: &mut DataFrame, var: &mut DataFrame, uns: &mut Dict) -> Result<()> {
-    let keys: Vec<String> = uns.keys().filter(|key| key.ends_with(CATEGORIES)).cloned().collect();
-    for key in keys {
+/// Turns integer columns into categoricals where `uns` holds `<column>_categories`; returns the keys that are used up.
+pub(crate) fn categories_from_uns(root: &Group, obs: &mut DataFrame, var: &mut DataFrame) -> Result<Vec<String>> {
+    let mut used = Vec::new();
+    if !root.link_exists("uns") || !h5::is_group(root, "uns")? {
+        return Ok(used);
+    }
+    let uns = h5::group(root, "uns")?;
+    for key in h5::names(&uns)? {
         let Some(name) = key.strip_suffix(CATEGORIES) else { continue };
-        let Some(Element::Array(categories)) = uns.get(&key) else { continue };
         let frame = if obs.column(name).is_ok() { &mut *obs } else { &mut *var };
         let Ok(Column::Plain(values)) = frame.column(name) else { continue };
         let Some(codes) = element::codes(values) else { continue };
-        let column = Categorical::new(codes, categories.values().clone(), false)?;
+        let Element::Array(categories) = element::read(&uns, &key)? else { continue };
+        let column = Categorical::new(codes, categories.into_values(), false)
+            .map_err(|error| h5::malformed(&uns, format!("`{key}`: {error}")))?;
         frame.insert(name, Column::Categorical(column))?;
-        uns.remove(&key);
+        used.push(key);
     }
-    Ok(())
+    Ok(used)
 }
 
 /// `raw` as members `raw.X`, `raw.var` and `raw.varm` of the root.

@@ -10,7 +10,7 @@ pub(crate) mod matrix;
 
 use std::{collections::BTreeMap, path::Path};
 
-use hdf5::{File, Group};
+use hdf5::Group;
 
 use crate::{AnnData, Array, DataFrame, Dict, Element, Error, Matrix, Raw, Result, h5};
 
@@ -18,7 +18,9 @@ use crate::{AnnData, Array, DataFrame, Dict, Element, Error, Matrix, Raw, Result
 pub(crate) fn read(path: &Path) -> Result<AnnData> {
     let file = h5::open(path)?;
     let root = h5::group(&file, "/")?;
-    let (obs, var, uns) = annotations(&file)?;
+    let (obs, var, used) = annotations(&root)?;
+    let mut uns = mapping(&root, "uns")?;
+    uns.retain(|key, _| !used.contains(key));
     let adata = AnnData {
         x: if root.link_exists("X") { matrix::read_x(&root, "X")? } else { None },
         obs,
@@ -35,19 +37,17 @@ pub(crate) fn read(path: &Path) -> Result<AnnData> {
     Ok(adata)
 }
 
-/// `obs`, `var` and `uns`, which depend on each other in the oldest files.
-pub(crate) fn annotations(file: &File) -> Result<(DataFrame, DataFrame, Dict)> {
-    let root = h5::group(file, "/")?;
+/// `obs` and `var`, and the keys of `uns` that the oldest files kept their categories under.
+pub(crate) fn annotations(root: &Group) -> Result<(DataFrame, DataFrame, Vec<String>)> {
     for name in ["obs", "var"] {
         if !root.link_exists(name) {
-            let detail = format!("has no `{name}`; there are: {}", h5::names(&root)?.join(", "));
-            return Err(h5::malformed(&root, detail));
+            let detail = format!("has no `{name}`; there are: {}", h5::names(root)?.join(", "));
+            return Err(h5::malformed(root, detail));
         }
     }
-    let (mut obs, mut var) = (frame::read(&root, "obs")?, frame::read(&root, "var")?);
-    let mut uns = mapping(&root, "uns")?;
-    legacy::categories_from_uns(&mut obs, &mut var, &mut uns)?;
-    Ok((obs, var, uns))
+    let (mut obs, mut var) = (frame::read(root, "obs")?, frame::read(root, "var")?);
+    let used = legacy::categories_from_uns(root, &mut obs, &mut var)?;
+    Ok((obs, var, used))
 }
 
 /// A group of named elements, empty where it is absent.

@@ -1,5 +1,10 @@
 //! h5ad files, real, written by us, of old forms, and hostile.
 
+mod example;
+mod hostile;
+mod old_forms;
+mod python;
+mod round_trip;
 mod shared_data;
 
 use std::path::PathBuf;

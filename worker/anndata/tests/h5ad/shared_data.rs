@@ -1,10 +1,10 @@
 //! Real files against the facts that their description states.
 
-use archipelago_anndata::{AnnData, Column, Compression, Element, H5adFile, Values, counts, inspect::inspect};
+use archipelago_anndata::{AnnData, Column, Compression, Csr, H5adFile, counts, inspect::inspect};
 
 use crate::shared;
 
-/// File, cells, genes, a column of obs, and the number of its categories.
+/// File, cells, genes, a column of obs, and the number of its categories (0: it holds integers).
 const FACTS: [(&str, usize, usize, &str, usize); 18] = [
     ("pbmc_5batch", 3500, 1205, "cell_type", 9),
     ("pbmc_sorted_hierarchy", 3774, 2000, "label_fine", 10),
@@ -37,8 +37,63 @@ fn every_file_has_the_stated_shape_and_categories() {
             Column::Categorical(categorical) => assert_eq!(categorical.categories().len(), n_categories, "{name}"),
             other => assert_eq!((n_categories, other.kind()), (0, "int64".into()), "{name}"),
         }
-        let text = inspect(&path).unwrap().to_string();
-        assert!(text.starts_with(&format!("{n_obs} cells × {n_vars} genes")), "{text}");
-        eprintln!("{name}\n{text}");
+        let summary = inspect(&path).unwrap();
+        assert!(summary.x.as_ref().unwrap().looks_like_counts, "{name}");
+        assert!(summary.to_string().starts_with(&format!("{n_obs} cells × {n_vars} genes")), "{summary}");
     }
+}
+
+#[test]
+fn every_file_survives_being_rewritten() {
+    let Some(folder) = shared("data") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, ..) in FACTS {
+        let adata = AnnData::read(folder.join(name).with_extension("h5ad")).unwrap();
+        let copy = scratch.path().join("copy.h5ad");
+        adata.write(&copy, Compression::Gzip(1)).unwrap();
+        // As text, in which missing numbers (NaN) are equal.
+        assert!(format!("{:?}", AnnData::read(&copy).unwrap()) == format!("{adata:?}"), "{name}");
+    }
+}
+
+#[test]
+fn chunks_are_the_whole_matrix_and_counts() {
+    let Some(folder) = shared("data") else { return };
+    for (name, _, n_vars, ..) in FACTS {
+        let file = H5adFile::open(folder.join(name).with_extension("h5ad")).unwrap();
+        let whole = file.read_all().unwrap().matrix(None).unwrap().to_csr().unwrap();
+        let chunks: Vec<Csr> = file.rows(None).unwrap().chunks(300).collect::<Result<_, _>>().unwrap();
+        assert!(Csr::vstack(n_vars, chunks).unwrap() == whole, "{name}");
+        counts::check(&whole, file.var().index()).unwrap();
+    }
+}
+
+#[test]
+fn four_dissociated_cells_are_empty() {
+    let Some(folder) = shared("data") else { return };
+    let file = H5adFile::open(folder.join("spatial_merfish_dissociated.h5ad")).unwrap();
+    let report = counts::check(&file.rows(Some("counts")).unwrap().read_all().unwrap(), &[]).unwrap();
+    assert_eq!((report.n_empty_cells, report.first_empty_rows.len()), (4, 4));
+}
+
+#[test]
+fn proteins_are_a_table_in_new_and_old_files() {
+    let Some(folder) = shared("data") else { return };
+    let table = |name: &str| {
+        let file = H5adFile::open(folder.join(name)).unwrap();
+        file.obsm("protein_expression").unwrap().to_table("protein_expression").unwrap()
+    };
+    let (new, old) = (table("cite_pbmc5k.h5ad"), table("compat_pbmc5k_protein_original.h5ad"));
+    assert_eq!((new.n_rows, new.n_cols, new.columns.as_ref().unwrap().len()), (200, 29, 29));
+    assert_eq!((old.n_rows, old.n_cols, old.columns), (200, 29, None));
+    let sum = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>();
+    assert_eq!(sum(&new.values), sum(&old.values));
+}
+
+#[test]
+fn a_missing_layer_lists_those_there_are() {
+    let Some(folder) = shared("data") else { return };
+    let file = H5adFile::open(folder.join("pbmc_5batch.h5ad")).unwrap();
+    let message = file.rows(Some("raw_counts")).err().unwrap().to_string();
+    assert_eq!(message, "no layer `raw_counts`; there are: `counts`");
 }
