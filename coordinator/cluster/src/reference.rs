@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
     BlobRef, ConditionKey, Name, Principal, SiteId, TaskId, Version, VersionId, limits,
-    record::{AssignmentState, BaseSummary, Cause, Event, ReferenceRecord},
+    record::{AssignmentState, BaseSummary, Cause, Event, ReferenceRecord, TaskRecord, TaskState},
+    task::PublishMode,
 };
 
 use crate::{Cluster, Outcome, Refusal, Selection, site};
@@ -20,7 +21,7 @@ impl Cluster {
         let publisher = site::require_operator(principal)?;
         if self.references.contains_key(name) {
             let reason =
-                format!("a reference `{name}` is there already; a new base is a new reference, so choose a name");
+                format!("a reference `{name}` is there already; a new base is a new reference: choose another name");
             return Err(Refusal::conflict(reason));
         }
         site::require_room("references", self.references.len(), limits::REFERENCES)?;
@@ -164,8 +165,7 @@ pub(crate) fn current(record: &ReferenceRecord) -> &Version {
 }
 
 /// Whether accepted submissions of a task may still wait for its close.
-pub(crate) fn is_waiting_task(task: &archipelago_common::record::TaskRecord) -> bool {
-    use archipelago_common::{record::TaskState, task::PublishMode};
+fn is_waiting_task(task: &TaskRecord) -> bool {
     task.state == TaskState::Open && task.task.publish == PublishMode::AtClose
 }
 

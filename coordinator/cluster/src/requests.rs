@@ -53,10 +53,10 @@ impl Requests {
         if self.answers.insert(asked.clone(), answer).is_none() {
             self.order.push_back(asked);
         }
-        if self.order.len() > limits::REMEMBERED_REQUESTS {
-            if let Some(oldest) = self.order.pop_front() {
-                self.answers.remove(&oldest);
-            }
+        if self.order.len() > limits::REMEMBERED_REQUESTS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.answers.remove(&oldest);
         }
     }
 

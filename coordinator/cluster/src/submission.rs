@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Principal, SiteId, limits,
+    BlobRef, ConditionKey, Principal, SiteId, VersionId, limits,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, Submission, SubmittedCondition, TaskRecord},
     task::{ConditionMetrics, PublishMode, SurgeryTask},
@@ -87,10 +87,7 @@ impl Cluster {
 }
 
 /// The answer that the same submission got before, if it was accepted.
-fn accepted_before(
-    assignment: Option<&AssignmentRecord>,
-    again: &Submission,
-) -> Option<Option<archipelago_common::VersionId>> {
+fn accepted_before(assignment: Option<&AssignmentRecord>, again: &Submission) -> Option<Option<VersionId>> {
     match &assignment?.state {
         AssignmentState::Accepted { submission, version, .. } if has_same_content(submission, again) => Some(*version),
         _ => None,

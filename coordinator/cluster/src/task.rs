@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Principal, SiteId, TaskId, limits,
+    BlobRef, ConditionKey, Name, Principal, SiteId, TaskId, limits,
     record::{AssignmentRecord, AssignmentState, Progress, TaskRecord, TaskState},
     task::{PublishMode, SurgeryTask},
 };
@@ -23,7 +23,9 @@ impl Cluster {
         }
         require_sound(task, self.now_ms)?;
         for site in task.allow.iter().flatten() {
-            self.require_enrolled(site)?;
+            let refuse =
+                |_| Refusal::invalid(format!("site `{site}` on the allow-list is not enrolled or was revoked"));
+            self.require_enrolled(site).map_err(refuse)?;
         }
         let n_open = self.open_tasks().count();
         site::require_room("open tasks", n_open, limits::OPEN_TASKS)?;
@@ -167,10 +169,7 @@ impl Cluster {
     }
 
     /// Conditions accepted for a reference whose task is still to close; their keys are taken.
-    pub(crate) fn waiting(
-        &self,
-        reference: &archipelago_common::Name,
-    ) -> impl Iterator<Item = (&ConditionKey, BlobRef)> {
+    pub(crate) fn waiting(&self, reference: &Name) -> impl Iterator<Item = (&ConditionKey, BlobRef)> {
         let tasks = self.open_tasks().filter(move |task| task.task.reference == *reference);
         tasks.flat_map(waiting_in)
     }

@@ -1,0 +1,16 @@
+//! The state machine seen from outside: commands in, answers and effects out.
+//!
+//! Commands are written as lines of a small language; `script.rs` says how, `testdata/*.txt` shows it at work.
+
+mod claims;
+mod properties;
+mod references;
+mod requests;
+mod roles;
+mod script;
+mod snapshots;
+mod submissions;
+mod tasks;
+mod transcripts;
+mod views;
+mod withdrawals;

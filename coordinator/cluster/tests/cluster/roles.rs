@@ -1,0 +1,98 @@
+//! Who may do what.
+
+use archipelago_cluster::{Effect, Refusal};
+
+use crate::script::{OPEN_TASK, Script, principal};
+
+#[track_caller]
+fn check_forbidden(script: &mut Script, line: &str) {
+    let answer = script.ask(line);
+    assert!(matches!(answer, Err(Refusal::Forbidden { .. })), "`{line}` gave {answer:?}");
+}
+
+#[test]
+fn only_operators_enrol_revoke_and_publish() {
+    let mut script = Script::after(OPEN_TASK);
+    for asker in ["site/a", "auditor/eve", "coordinator/1"] {
+        for deed in [
+            "add-site c",
+            "revoke-site b",
+            "publish-reference other",
+            "publish-task atlas",
+            "close-task 1",
+            "cancel-task 1",
+        ] {
+            check_forbidden(&mut script, &format!("{asker} {deed}"));
+        }
+    }
+}
+
+#[test]
+fn only_sites_work_on_tasks() {
+    let mut script = Script::after(OPEN_TASK);
+    for asker in ["operator/anna", "auditor/eve", "coordinator/1"] {
+        for deed in ["claim 1", "renew 1 1 3", "give-up 1 1 tired", "submit 1 1 a/d/x=1"] {
+            check_forbidden(&mut script, &format!("{asker} {deed}"));
+        }
+    }
+}
+
+#[test]
+fn only_coordinators_tell_the_time() {
+    let mut script = Script::after(OPEN_TASK);
+    for asker in ["operator/anna", "auditor/eve", "site/a"] {
+        check_forbidden(&mut script, &format!("{asker} tick"));
+    }
+}
+
+#[test]
+fn auditors_and_coordinators_withdraw_nothing() {
+    let mut script = Script::after(OPEN_TASK);
+    check_forbidden(&mut script, "auditor/eve withdraw atlas anna/lung/ref");
+    check_forbidden(&mut script, "coordinator/1 withdraw atlas anna/lung/ref");
+}
+
+#[test]
+fn a_site_that_is_not_enrolled_is_refused() {
+    let mut script = Script::after(OPEN_TASK);
+    check_forbidden(&mut script, "site/stranger claim 1");
+    assert!(script.cluster.admit(&principal("site/stranger")).is_err());
+    assert!(script.cluster.admit(&principal("site/a")).is_ok());
+    assert!(script.cluster.admit(&principal("auditor/eve")).is_ok());
+}
+
+#[test]
+fn a_revoked_site_is_cut_off_and_refused_in_the_middle_of_its_work() {
+    let mut script = Script::after(OPEN_TASK);
+    script.run("site/a claim 1");
+    let applied = script.apply("operator/anna revoke-site a");
+    assert!(applied.effects.contains(&Effect::CutSessions { site: "a".parse().unwrap() }));
+    check_forbidden(&mut script, "site/a submit 1 1 a/d/x=1");
+    check_forbidden(&mut script, "site/a renew 1 1 3");
+    assert!(script.cluster.admit(&principal("site/a")).is_err());
+    assert!(script.cluster.outstanding().contains(&Effect::CutSessions { site: "a".parse().unwrap() }));
+}
+
+#[test]
+fn a_revoked_name_does_not_come_back() {
+    let mut script = Script::after(OPEN_TASK);
+    script.run("operator/anna revoke-site a");
+    assert!(matches!(script.ask("operator/anna add-site a"), Err(Refusal::Conflict { .. })));
+}
+
+#[test]
+fn enrolling_and_revoking_twice_is_the_same_as_once() {
+    let mut script = Script::after(OPEN_TASK);
+    let first = script.ask("@2000 operator/anna revoke-site a");
+    assert_eq!(script.ask("@3000 operator/anna revoke-site a"), first);
+    let first = script.ask("operator/anna add-site c");
+    assert_eq!(script.ask("@4000 operator/anna add-site c"), first);
+}
+
+#[test]
+fn a_site_and_a_publisher_cannot_share_a_namespace() {
+    let mut script = Script::after(OPEN_TASK);
+    assert!(matches!(script.ask("operator/anna add-site anna"), Err(Refusal::Conflict { .. })));
+    assert!(matches!(script.ask("operator/a publish-reference other"), Err(Refusal::Conflict { .. })));
+    check_forbidden(&mut script, "operator/ben publish-reference other anna/lung/ref=r");
+}

@@ -1,0 +1,233 @@
+//! Commands as lines of text: `[@<ms>] <principal> <verb> <words>… [key=<n>]`.
+//!
+//! `@<ms>` is the leader's stamp, kept for the lines after it. Every line is a new request unless `key=` says that it
+//! repeats one. A blob is written as any word and stands for the digest of that word; every reference has the same
+//! base. `v=<n>` is the n-th entry of the reference's lineage, counted from 0, and the current version where it is
+//! left out.
+
+use std::collections::BTreeMap;
+
+use archipelago_cluster::{Applied, Body, Cluster, Command, Outcome, Refusal, Selection, invariants};
+use archipelago_common::{
+    BlobRef, ConditionKey, DType, Name, Principal, TaskId, Version, VersionId,
+    policy::EmbeddingRelease,
+    record::{BaseSummary, Progress, Submission, SubmittedCondition},
+    state_dict::TensorSpec,
+    task::{ConditionMetrics, PublishMode, SurgeryTask, TrainSpec},
+};
+
+/// A state machine and the log that led to its state.
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    pub(crate) cluster: Cluster,
+    pub(crate) log: Vec<Command>,
+    now_ms: u64,
+    n_lines: u64,
+}
+
+impl Script {
+    /// Applies several lines, none of which may be refused.
+    pub(crate) fn after(lines: &str) -> Self {
+        let mut script = Self::default();
+        script.run(lines);
+        script
+    }
+
+    /// Applies several lines, none of which may be refused.
+    pub(crate) fn run(&mut self, lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            self.ask(line).unwrap_or_else(|refusal| panic!("`{line}` was refused: {refusal}"));
+        }
+    }
+
+    /// The answer to one line.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<Outcome, Refusal> {
+        self.apply(line).outcome
+    }
+
+    /// Applies one line. Whatever it is: the invariants hold afterwards, and if it was refused the state is the same
+    /// as if only time had passed.
+    pub(crate) fn apply(&mut self, line: &str) -> Applied {
+        let command = self.parse(line);
+        let mut only_time = self.cluster.clone();
+        let applied = self.cluster.apply(&command);
+        if applied.outcome.is_err() {
+            only_time.apply(&Command { principal: principal("coordinator/1"), body: Body::Tick, ..command.clone() });
+            assert_eq!(self.cluster, only_time, "`{line}` was refused but changed the state");
+        }
+        invariants::check(&self.cluster).unwrap_or_else(|broken| panic!("after `{line}`: {broken}"));
+        self.log.push(command);
+        applied
+    }
+
+    /// The current version of the reference `atlas`.
+    pub(crate) fn current(&self) -> VersionId {
+        self.cluster.reference(&name("atlas")).expect("`atlas` was published").current
+    }
+
+    /// The batches of the current version of `atlas`, in the order of their keys.
+    pub(crate) fn conditions(&self) -> Vec<String> {
+        let atlas = self.cluster.reference(&name("atlas")).expect("`atlas` was published");
+        atlas.versions[&atlas.current].columns.keys().map(ToString::to_string).collect()
+    }
+
+    fn parse(&mut self, line: &str) -> Command {
+        self.n_lines += 1;
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        if let Some(stamp) = words[0].strip_prefix('@') {
+            self.now_ms = number(stamp);
+            words.remove(0);
+        }
+        let (asker, verb) = (principal(words[0]), words[1]);
+        let is_option = |word: &&str| word.contains('=') && !word.contains('/');
+        let (options, plain): (Vec<&str>, Vec<&str>) = words[2..].iter().partition(|word| is_option(word));
+        let options = Options(options.iter().filter_map(|word| word.split_once('=')).collect());
+        let key = options.read("key").unwrap_or(self.n_lines | 1 << 32);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&key.to_le_bytes());
+        Command { key: bytes, principal: asker, now_ms: self.now_ms, body: self.body(verb, &plain, &options) }
+    }
+
+    fn body(&self, verb: &str, words: &[&str], options: &Options<'_>) -> Body {
+        let task = || words[0].parse::<TaskId>().unwrap();
+        match verb {
+            "tick" => Body::Tick,
+            "add-site" => Body::AddSite { site: words[0].parse().unwrap() },
+            "revoke-site" => Body::RevokeSite { site: words[0].parse().unwrap() },
+            "publish-reference" => publish_reference(words),
+            "publish-task" => Body::PublishTask(Box::new(self.task(words[0], options))),
+            "close-task" => Body::CloseTask { task: task() },
+            "cancel-task" => Body::CancelTask { task: task() },
+            "claim" => Body::Claim { task: task() },
+            "renew" => {
+                let progress =
+                    Progress { epochs_done: number(words[2]), epochs_planned: 100, loss: options.read("loss") };
+                Body::Renew { task: task(), epoch: number(words[1]), progress }
+            }
+            "give-up" => Body::GiveUp { task: task(), epoch: number(words[1]), reason: words[2..].join(" ") },
+            "submit" => Body::Submit(self.submission(task(), number(words[1]), &words[2..], options)),
+            "withdraw" => {
+                let selection = match words[1].contains('/') {
+                    false => Selection::Site(words[1].parse().unwrap()),
+                    true => Selection::Keys(words[1..].iter().map(|key| key.parse().unwrap()).collect()),
+                };
+                Body::Withdraw { reference: name(words[0]), selection }
+            }
+            other => panic!("`{other}` is not a verb of the script"),
+        }
+    }
+
+    /// The n-th version in the lineage of a reference; one that never was where there is no such entry.
+    fn version(&self, reference: &str, options: &Options<'_>) -> VersionId {
+        let Some(record) = self.cluster.reference(&name(reference)) else { return unknown_version() };
+        match options.read::<usize>("v") {
+            None => record.current,
+            Some(event_idx) => record.lineage.get(event_idx).map_or_else(unknown_version, |event| event.version),
+        }
+    }
+
+    fn task(&self, reference: &str, options: &Options<'_>) -> SurgeryTask {
+        let version = self.version(reference, options);
+        let train = TrainSpec { weight_decay: options.read("weight-decay").unwrap_or(0.0), ..TrainSpec::default() };
+        let mut task = SurgeryTask::new(name(reference), version, train);
+        task.publish = options.read("publish").unwrap_or(PublishMode::Each);
+        task.allow =
+            options.text("allow").map(|sites| sites.split_terminator(',').map(|site| site.parse().unwrap()).collect());
+        task.deadline_ms = options.read("deadline");
+        task.lease_ms = options.read("lease").unwrap_or(task.lease_ms);
+        task.min_cells = options.read("min-cells").unwrap_or(task.min_cells);
+        task.max_column_norm = options.read("norm").unwrap_or(task.max_column_norm);
+        if options.text("embeddings") == Some("full") {
+            task.embeddings = EmbeddingRelease::Full;
+        }
+        task
+    }
+
+    fn submission(&self, task: TaskId, epoch: u64, words: &[&str], options: &Options<'_>) -> Submission {
+        let asked = self.cluster.task(task);
+        let version = match options.text("v") {
+            Some(_) => self.version("atlas", options),
+            None => asked.map_or_else(unknown_version, |record| record.task.version),
+        };
+        let metrics = options.read("cells").map(|n_cells| ConditionMetrics {
+            n_cells,
+            epochs: 50,
+            gene_coverage: options.read("coverage").unwrap_or(1.0),
+            elbo: options.read("elbo").unwrap_or(-500.0),
+            reconstruction: 480.0,
+            training_ms: options.read("training").unwrap_or(1_000),
+            deterministic: true,
+        });
+        let embeddings = options.text("embeddings").map(|word| BlobRef::of(word.as_bytes()));
+        let condition = |(key, mut columns): (ConditionKey, BlobRef)| {
+            columns.size = options.read("size").unwrap_or(columns.size);
+            (key, SubmittedCondition { columns, embeddings, metrics: metrics.clone() })
+        };
+        Submission { task, epoch, version, conditions: columns(words).into_iter().map(condition).collect() }
+    }
+}
+
+/// The words `name=value` of a line.
+struct Options<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Options<'a> {
+    fn text(&self, option: &str) -> Option<&'a str> {
+        self.0.get(option).copied()
+    }
+
+    fn read<T: std::str::FromStr>(&self, option: &str) -> Option<T> {
+        self.text(option).map(|text| text.parse().unwrap_or_else(|_| panic!("`{option}={text}` does not parse")))
+    }
+}
+
+fn publish_reference(words: &[&str]) -> Body {
+    let spec = TensorSpec { dtype: DType::F32, shape: vec![8] };
+    let summary = BaseSummary {
+        model: "scvi".to_owned(),
+        n_genes: 2_000,
+        columns: BTreeMap::from([("encoder.0.covariates".to_owned(), spec)]),
+        moves_embedding: true,
+    };
+    let base = BlobRef::of(b"base");
+    let version = Version { base, columns: columns(&words[1..]) };
+    Body::PublishReference { name: name(words[0]), version, summary: Box::new(summary) }
+}
+
+/// Words `owner/dataset/batch=blob`.
+fn columns(words: &[&str]) -> BTreeMap<ConditionKey, BlobRef> {
+    let column = |word: &&str| {
+        let (key, blob) = word.split_once('=').unwrap_or_else(|| panic!("`{word}` names no blob"));
+        (key.parse().unwrap(), BlobRef::of(blob.as_bytes()))
+    };
+    words.iter().map(column).collect()
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(crate) fn principal(text: &str) -> Principal {
+    text.parse().unwrap()
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("`{text}` is not a number"))
+}
+
+fn unknown_version() -> VersionId {
+    VersionId(BlobRef::of(b"a version that never was").digest)
+}
+
+/// Two sites, a reference, and a task with leases of a minute.
+pub(crate) const OPEN_TASK: &str = "
+    @1000 operator/anna add-site a
+    operator/anna add-site b
+    operator/anna publish-reference atlas anna/lung/ref=r
+    operator/anna publish-task atlas";
+
+/// [`OPEN_TASK`], but merged when it closes.
+pub(crate) const OPEN_TASK_AT_CLOSE: &str = "
+    @1000 operator/anna add-site a
+    operator/anna add-site b
+    operator/anna publish-reference atlas anna/lung/ref=r
+    operator/anna publish-task atlas publish=at-close";
