@@ -1,0 +1,289 @@
+//! Drives a [`SiteSession`] over a transport: one task that owns session, connection and clock.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use archipelago_common::{NodeId, limits};
+use archipelago_protocol::{
+    Output, RequestId, SiteSession,
+    frame::{self, Message as _},
+    message::{FromCoordinator, Notice, Reply, Request, StreamOpen},
+};
+use archipelago_transport::{BoxFuture, Connection, Error as TransportError, RecvHalf, SendHalf, Transport};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::Instant,
+};
+use tracing::{info, warn};
+
+use crate::error::{Attempt, ClientError, Result, Tried};
+
+/// What handles ask of the task.
+pub(crate) enum Command {
+    /// Ask the coordinators. A dropped receiver cancels.
+    Request(Box<Request>, oneshot::Sender<Result<Reply>>),
+    /// A transfer on the session's connection was told who leads.
+    LeaderHint(Option<NodeId>),
+}
+
+/// What handles see of the task.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    /// The connection of the session that stands.
+    pub(crate) connection: Option<Connection>,
+    /// What coordinators said that could not be reached since the session last stood.
+    pub(crate) tried: Tried,
+    /// Whether each coordinator has been tried in vain since the session last stood.
+    pub(crate) all_tried: bool,
+    /// Whether each coordinator has said that it will not have us.
+    pub(crate) shut_out: bool,
+}
+
+/// The task's state; [`Driver::run`] is the task.
+pub(crate) struct Driver {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) addresses: BTreeMap<NodeId, String>,
+    pub(crate) session: SiteSession,
+    pub(crate) started: Instant,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) notices: broadcast::Sender<Notice>,
+    pub(crate) view: watch::Sender<View>,
+    pub(crate) link: Link,
+    pub(crate) waiting: BTreeMap<RequestId, oneshot::Sender<Result<Reply>>>,
+    pub(crate) said: BTreeMap<NodeId, TransportError>,
+}
+
+/// The connection to the coordinator that the session asked for.
+pub(crate) enum Link {
+    /// None.
+    Down,
+    /// On its way.
+    Dialling(NodeId, BoxFuture<'static, Result<Up, TransportError>>),
+    /// There.
+    Up(NodeId, Up),
+}
+
+/// A connection with its control stream.
+pub(crate) struct Up {
+    connection: Connection,
+    frames: mpsc::Sender<Vec<u8>>,
+    recv: RecvHalf,
+}
+
+enum Event {
+    Command(Option<Command>),
+    Dialled(Result<Up, TransportError>),
+    Received(Result<Option<Vec<u8>>, TransportError>),
+    Time,
+}
+
+impl Driver {
+    /// Runs until every handle is gone.
+    pub(crate) async fn run(mut self) {
+        loop {
+            while let Some(output) = self.session.poll_output() {
+                self.execute(output);
+            }
+            self.publish();
+            let wake_ms = self.session.poll_timeout();
+            let wake = wake_ms.map_or_else(|| Instant::now() + FAR, |ms| self.started + Duration::from_millis(ms));
+            let event = tokio::select! {
+                command = self.commands.recv() => Event::Command(command),
+                event = self.link.next() => event,
+                () = tokio::time::sleep_until(wake) => Event::Time,
+            };
+            if !self.handle(event) {
+                break;
+            }
+        }
+        if let Link::Up(_, up) = self.link {
+            up.connection.close("done");
+        }
+    }
+
+    /// Passes an event to the session; `false` ends the task.
+    fn handle(&mut self, event: Event) -> bool {
+        let now_ms = self.now_ms();
+        match event {
+            Event::Command(None) => return false,
+            Event::Command(Some(Command::Request(body, answer))) => self.request(now_ms, *body, answer),
+            Event::Command(Some(Command::LeaderHint(leader))) => self.session.handle_leader_hint(now_ms, leader),
+            Event::Dialled(Ok(up)) => {
+                if let Link::Dialling(node, _) = self.link {
+                    self.link = Link::Up(node, up);
+                }
+            }
+            Event::Dialled(Err(error)) => self.lost(now_ms, error),
+            Event::Received(Ok(Some(frame))) => self.received(now_ms, &frame),
+            Event::Received(Ok(None)) => {
+                self.lost(now_ms, TransportError::Closed { reason: "the coordinator ended the session".to_owned() });
+            }
+            Event::Received(Err(error)) => self.lost(now_ms, error),
+            Event::Time => {
+                self.waiting.retain(|&id, answer| {
+                    if answer.is_closed() {
+                        self.session.handle_cancel(id);
+                    }
+                    !answer.is_closed()
+                });
+                if let Link::Dialling(node, _) = self.link {
+                    // The session is about to give up on it; what it leaves behind is the reason.
+                    self.said.entry(node).or_insert_with(|| TransportError::Unreachable {
+                        address: self.addresses.get(&node).cloned().unwrap_or_default(),
+                        detail: "it did not answer in time".to_owned(),
+                    });
+                }
+                self.session.handle_time(now_ms);
+            }
+        }
+        true
+    }
+
+    fn request(&mut self, now_ms: u64, body: Request, answer: oneshot::Sender<Result<Reply>>) {
+        match self.session.handle_request(now_ms, body) {
+            Ok(id) => drop(self.waiting.insert(id, answer)),
+            // A receiver that is gone no longer wants to know.
+            Err(error) => drop(answer.send(Err(ClientError::Request(error.to_string())))),
+        }
+    }
+
+    fn received(&mut self, now_ms: u64, frame: &[u8]) {
+        let before = self.session.node();
+        if let Err(error) = self.session.handle_frame(now_ms, frame) {
+            return self.note(TransportError::BadPeer { detail: error.to_string() });
+        }
+        if before.is_none()
+            && let Some(node) = self.session.node()
+        {
+            info!(%node, "session stands");
+            self.said.clear();
+            // Whatever was said while there was no session was missed.
+            let _ = self.notices.send(Notice::TasksChanged);
+        }
+    }
+
+    fn lost(&mut self, now_ms: u64, error: TransportError) {
+        self.note(error);
+        self.link = Link::Down;
+        self.session.handle_disconnected(now_ms);
+    }
+
+    /// Remembers what the coordinator that we are at has said.
+    fn note(&mut self, error: TransportError) {
+        let (Link::Dialling(node, _) | Link::Up(node, _)) = self.link else { return };
+        let address = self.addresses.get(&node).map_or("", String::as_str);
+        if error.is_transient() {
+            info!(%node, address, %error, "no session");
+        } else {
+            warn!(%node, address, %error, "no session");
+        }
+        self.said.insert(node, error);
+    }
+
+    fn execute(&mut self, output: Output) {
+        match output {
+            Output::Connect(node) => {
+                let dialling = dial(self.transport.clone(), self.addresses.get(&node).cloned(), node, &self.session);
+                self.link = Link::Dialling(node, dialling);
+            }
+            Output::Send(frame) => {
+                // As many frames as the channel holds may be under way; if it is full or closed, the connection is
+                // broken and its reader will say so.
+                if let Link::Up(_, up) = &self.link {
+                    let _ = up.frames.try_send(frame);
+                }
+            }
+            Output::Disconnect => {
+                if let Link::Up(_, up) = std::mem::replace(&mut self.link, Link::Down) {
+                    up.connection.close("moving on");
+                }
+            }
+            Output::Answer { id, result } => {
+                if let Some(answer) = self.waiting.remove(&id) {
+                    // A receiver that is gone no longer wants to know.
+                    let _ = answer.send(result.map_err(ClientError::Refused));
+                }
+            }
+            Output::Notice(notice) => {
+                if let Notice::Closing { reason } = &notice {
+                    self.note(TransportError::Closed { reason: reason.clone() });
+                }
+                // Nobody needs to listen.
+                let _ = self.notices.send(notice);
+            }
+        }
+    }
+
+    /// Shows the handles where things stand; requests that can never be answered fail.
+    fn publish(&mut self) {
+        let connection = match &self.link {
+            Link::Up(_, up) if self.session.node().is_some() => Some(up.connection.clone()),
+            _ => None,
+        };
+        let attempt = |(&node, said): (&NodeId, &TransportError)| Attempt {
+            node,
+            address: self.addresses.get(&node).cloned().unwrap_or_default(),
+            said: said.clone(),
+        };
+        let tried = Tried(self.said.iter().map(attempt).collect());
+        let all_tried = self.said.len() == self.addresses.len();
+        let shut_out = all_tried && self.said.values().all(|error| !error.is_transient());
+        if shut_out {
+            for (id, answer) in std::mem::take(&mut self.waiting) {
+                self.session.handle_cancel(id);
+                let _ = answer.send(Err(ClientError::Unreachable { tried: tried.clone() }));
+            }
+        }
+        self.view.send_replace(View { connection, tried, all_tried, shut_out });
+    }
+
+    fn now_ms(&self) -> u64 {
+        // Half a billion years fit.
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+impl Link {
+    /// Waits for what the connection does next. Safe to cancel.
+    async fn next(&mut self) -> Event {
+        match self {
+            Self::Down => std::future::pending().await,
+            Self::Dialling(_, dialling) => Event::Dialled(dialling.await),
+            Self::Up(_, up) => Event::Received(up.recv.recv_frame(FromCoordinator::LIMIT).await),
+        }
+    }
+}
+
+fn dial(
+    transport: Arc<dyn Transport>,
+    address: Option<String>,
+    node: NodeId,
+    session: &SiteSession,
+) -> BoxFuture<'static, Result<Up, TransportError>> {
+    let hello = frame::encode(&StreamOpen::Control(session.hello()));
+    Box::pin(async move {
+        let unreachable = |detail: String| TransportError::Unreachable { address: node.to_string(), detail };
+        let address = address.ok_or_else(|| unreachable("no address is configured".to_owned()))?;
+        let hello = hello.map_err(|e| unreachable(e.to_string()))?;
+        let connection = transport.dial(&address, node).await?;
+        let mut stream = connection.open_stream().await?;
+        stream.send_frame(&hello).await?;
+        let (send, recv) = stream.split();
+        let (frames, queue) = mpsc::channel(limits::REQUESTS_IN_FLIGHT);
+        tokio::spawn(write(connection.clone(), send, queue));
+        Ok(Up { connection, frames, recv })
+    })
+}
+
+/// Sends frames until the driver lets go of the connection or it breaks.
+async fn write(connection: Connection, mut send: SendHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
+    while let Some(frame) = queue.recv().await {
+        if send.send_frame(&frame).await.is_err() {
+            // The reader sees the same end and reports it; a stream that broke alone ends the session too.
+            connection.close("the control stream broke");
+            return;
+        }
+    }
+}
+
+/// A wake-up for a session that waits for nothing.
+const FAR: Duration = Duration::from_secs(3_600);
