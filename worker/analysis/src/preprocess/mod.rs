@@ -1,5 +1,15 @@
-//! From raw counts to values that distances and components make sense of.
+//! From raw counts to values that distances and components make sense of: one file per step.
 
+mod clr;
+mod filter;
+mod highly_variable;
+mod loess;
+mod moments;
 mod normalize;
+mod quality;
 
-pub use normalize::{CP10K, log1p, normalize_total};
+pub use clr::{Centre, clr};
+pub use filter::{CellBounds, GeneBounds, filter_cells, filter_genes};
+pub use highly_variable::{Flavor, Keep, VariableGenes, highly_variable_genes};
+pub use normalize::{CP10K, log1p, median_total, normalize_total};
+pub use quality::{CellQuality, GeneQuality, cell_quality, gene_quality, genes_with_prefix};

@@ -1,6 +1,7 @@
 //! Library size and logarithm. Both act on the stored values of a sparse matrix and keep its structure: a zero count stays
 //! a zero.
 
+use super::quality::cell_totals;
 use crate::CsrView;
 
 /// The usual total that counts are scaled to.
@@ -18,6 +19,20 @@ pub fn normalize_total(counts: CsrView<'_>, target_sum: f64) -> Vec<f32> {
         values.iter().map(move |&value| (f64::from(value) * scale) as f32)
     });
     cells.collect()
+}
+
+/// Median of the cells' totals, cells without counts left out: the target that changes the counts least. 0 when no cell has
+/// counts.
+///
+/// # Source   `normalize_total` of scanpy without a target
+pub fn median_total(counts: CsrView<'_>) -> f64 {
+    let mut totals = cell_totals(counts).0;
+    totals.retain(|&total| total > 0.0);
+    totals.sort_by(f64::total_cmp);
+    match totals.len() {
+        0 => 0.0,
+        n => (totals[(n - 1) / 2] + totals[n / 2]) / 2.0,
+    }
 }
 
 /// ln(1 + value) of each value, in place.
