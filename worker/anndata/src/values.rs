@@ -90,6 +90,7 @@ impl Values {
     }
 
     /// Numbers and booleans as `f32` (integers beyond 2²⁴ round); `None` for text.
+    #[expect(clippy::unnecessary_cast, reason = "one body for all element types")]
     pub fn to_f32(&self) -> Option<Vec<f32>> {
         match self {
             Self::F32(v) => Some(v.clone()),
@@ -99,6 +100,7 @@ impl Values {
     }
 
     /// Numbers and booleans as `f64` (integers beyond 2⁵³ round); `None` for text.
+    #[expect(clippy::unnecessary_cast, reason = "one body for all element types")]
     pub fn to_f64(&self) -> Option<Vec<f64>> {
         match self {
             Self::Bool(v) => Some(v.iter().map(|&b| f64::from(u8::from(b))).collect()),
@@ -107,6 +109,7 @@ impl Values {
     }
 
     /// Integers and booleans as `i64`; `None` for floats, text and integers that do not fit.
+    #[expect(clippy::unnecessary_cast, reason = "one body for all element types")]
     pub fn to_i64(&self) -> Option<Vec<i64>> {
         match self {
             Self::Bool(v) => Some(v.iter().map(|&b| i64::from(b)).collect()),
@@ -139,7 +142,10 @@ impl Values {
     /// If a position is not below `len()`.
     #[must_use]
     pub fn gather(&self, positions: &[usize]) -> Self {
-        rewrap!(self, v => positions.iter().map(|&i| v[i].clone()).collect())
+        fn pick<T: Clone>(v: &[T], positions: &[usize]) -> Vec<T> {
+            positions.iter().map(|&at| v[at].clone()).collect()
+        }
+        rewrap!(self, v => pick(v, positions))
     }
 }
 

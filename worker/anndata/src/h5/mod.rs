@@ -6,6 +6,7 @@
 
 pub(crate) mod attribute;
 pub(crate) mod dataset;
+mod heap;
 pub(crate) mod links;
 pub(crate) mod record;
 
@@ -34,6 +35,7 @@ pub(crate) fn open(path: &Path) -> Result<File> {
     if start != SIGNATURE {
         return Err(Error::NotHdf5 { path: path.to_owned() });
     }
+    heap::check(path)?;
     let file = File::open(path).map_err(|source| {
         let reason = source.to_string();
         if reason.contains("truncated") || reason.contains("eof") {

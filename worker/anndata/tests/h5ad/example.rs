@@ -10,8 +10,7 @@ use archipelago_anndata::{
 pub(crate) fn everything() -> AnnData {
     let counts = Csr::from_dense(3, 4, &[1., 0., 2., 0., 0., 0., 0., 3., 4., 5., 0., 0.]).unwrap();
     let mut adata = AnnData::new(counts.clone(), obs(), var()).unwrap();
-    let by_columns =
-        Sparse::new(Layout::Csc, (3, 4), vec![0, 1, 2, 3, 3], vec![0, 2, 0], vec![7_i32, 8, 9]).unwrap();
+    let by_columns = Sparse::new(Layout::Csc, (3, 4), vec![0, 1, 2, 3, 3], vec![0, 2, 0], vec![7_i32, 8, 9]).unwrap();
     let dense = Array::matrix(3, 4, (0..12).collect::<Vec<u16>>()).unwrap();
     adata.layers.insert("by_columns".into(), by_columns.into());
     adata.layers.insert("dense".into(), Matrix::dense(dense).unwrap());
@@ -40,7 +39,8 @@ fn obs() -> DataFrame {
     obs.insert("n_counts", vec![3_i64, 3, 9]).unwrap();
     obs.insert("n_genes", vec![2_u32, 1, 2]).unwrap();
     obs.insert("percent_mito", vec![0.5_f32, f32::INFINITY, -0.0]).unwrap();
-    obs.insert("age", Column::Nullable { values: vec![30_i64, 0, 50].into(), missing: vec![false, true, false] }).unwrap();
+    obs.insert("age", Column::Nullable { values: vec![30_i64, 0, 50].into(), missing: vec![false, true, false] })
+        .unwrap();
     let smoker = Column::Nullable { values: vec![false, true, false].into(), missing: vec![true, false, false] };
     obs.insert("smoker", smoker).unwrap();
     let site = Column::Nullable { values: vec!["Ulm", "", "Köln"].into(), missing: vec![false, true, false] };

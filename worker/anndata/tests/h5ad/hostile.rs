@@ -134,11 +134,9 @@ fn a_claim_beyond_what_is_stored_is_refused_before_memory_is_taken() {
 
 #[test]
 fn sparse_parts_that_do_not_fit_are_refused() {
-    for (name, values) in [
-        ("X/indices", [0_i64, 2, 3, 0, 4]),
-        ("X/indices", [0, 2, 3, 0, -1]),
-        ("X/indices", [0, 2, 3, 0, 1 << 40]),
-    ] {
+    for (name, values) in
+        [("X/indices", [0_i64, 2, 3, 0, 4]), ("X/indices", [0, 2, 3, 0, -1]), ("X/indices", [0, 2, 3, 0, 1 << 40])]
+    {
         let error = check(|file| rewrite(file, name, &[5], &values));
         assert!(matches!(error, Error::Malformed { .. }), "{error:?}");
     }

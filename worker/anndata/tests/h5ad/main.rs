@@ -1,5 +1,6 @@
 //! h5ad files, real, written by us, of old forms, and hostile.
 
+mod alignment;
 mod example;
 mod hostile;
 mod old_forms;
@@ -17,6 +18,11 @@ fn shared(part: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("skipped: no {} (set ARCHIPELAGO_SHARED to the folder that holds `{part}`)", folder.display());
+    skipped(&format!("no {} (set ARCHIPELAGO_SHARED to the folder that holds `{part}`)", folder.display()));
     None
+}
+
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
 }

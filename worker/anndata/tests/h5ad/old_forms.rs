@@ -57,10 +57,8 @@ fn records_file(path: &Path) -> File {
     put(&file, "obs", &[2], &cells());
     let genes: Vec<Gene> = ["a", "ß", "c"].iter().map(|name| Gene { index: text(name), mean: 0.5 }).collect();
     put(&file, "var", &[3], &genes);
-    let embeddings = [
-        Embeddings { pca: [1.0, 2.0, 3.0], tsne: [0.5, 1.5] },
-        Embeddings { pca: [4.0, 5.0, 6.0], tsne: [2.5, 3.5] },
-    ];
+    let embeddings =
+        [Embeddings { pca: [1.0, 2.0, 3.0], tsne: [0.5, 1.5] }, Embeddings { pca: [4.0, 5.0, 6.0], tsne: [2.5, 3.5] }];
     put(&file, "obsm", &[2], &embeddings);
     let uns = file.create_group("uns").unwrap();
     put(&uns, "louvain_categories", &[2], &[text("T"), text("B")]);
@@ -172,7 +170,13 @@ fn tables_of_categories_stand_beside_the_columns() {
             let names: Vec<VarLenUnicode> = (0..n).map(|i| text(&format!("{name}{i}"))).collect();
             put(&frame, "index", &[n], &names);
             let columns = if n == 2 { vec![text("stage")] } else { vec![] };
-            frame.new_attr::<VarLenUnicode>().shape(columns.len()).create("column-order").unwrap().write_raw(&columns).unwrap();
+            frame
+                .new_attr::<VarLenUnicode>()
+                .shape(columns.len())
+                .create("column-order")
+                .unwrap()
+                .write_raw(&columns)
+                .unwrap();
         }
         let obs = file.group("obs").unwrap();
         put(&obs, "stage", &[2], &[-1_i8, 1]);
@@ -195,7 +199,10 @@ fn codes_beyond_the_old_table_are_refused() {
     put(&uns, "louvain_categories", &[1], &[text("T")]);
     file.close().unwrap();
     let error = AnnData::read(&path).unwrap_err();
-    assert!(matches!(error, Error::Malformed { .. }) && error.to_string().contains("code 1 with 1 categories"), "{error}");
+    assert!(
+        matches!(error, Error::Malformed { .. }) && error.to_string().contains("code 1 with 1 categories"),
+        "{error}"
+    );
 }
 
 #[test]

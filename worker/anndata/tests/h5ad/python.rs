@@ -4,12 +4,12 @@ use std::process::Command;
 
 use archipelago_anndata::{AnnData, Compression};
 
-use crate::example::everything;
+use crate::{example::everything, skipped};
 
 #[test]
 fn python_opens_our_files_and_we_open_its() {
     let Some(python) = std::env::var_os("ARCHIPELAGO_PYTHON") else {
-        eprintln!("skipped: set ARCHIPELAGO_PYTHON to a python that has anndata and scanpy");
+        skipped("set ARCHIPELAGO_PYTHON to a python that has anndata and scanpy");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -119,8 +119,7 @@ fn data_set() -> impl Strategy<Value = AnnData> {
                 frame
             })
         };
-        (frame(n_obs, 'c'), frame(n_vars, 'g'))
-            .prop_map(move |(obs, var)| AnnData::new(x.clone(), obs, var).unwrap())
+        (frame(n_obs, 'c'), frame(n_vars, 'g')).prop_map(move |(obs, var)| AnnData::new(x.clone(), obs, var).unwrap())
     })
 }
 
