@@ -1,1 +1,23 @@
-//! Under construction.
+//! Data and training at a site: what the program `archipelago-worker` does, as a library.
+//!
+//! Start at [`cli`] for the commands and at [`session`] for the worker's life with the coordinators. [`egress`] is the one
+//! door through which anything leaves, [`audit`] the log of what did. [`mapping`] is surgery with and without a consortium.
+
+pub mod audit;
+pub mod checkpoint;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod data;
+pub mod egress;
+pub mod error;
+pub mod generate;
+pub mod mapping;
+pub mod noise;
+pub mod ops;
+pub mod output;
+pub mod results;
+pub mod session;
+mod surgery_task;
+
+pub use error::{Error, Result};

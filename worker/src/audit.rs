@@ -1,0 +1,325 @@
+//! The site's log of everything that left it: append-only, chained by hash, on disk before the bytes go.
+//!
+//! One JSON object per line. Each entry holds the hash of the one before, so an entry that is changed, dropped from the
+//! middle or moved breaks the chain from there on. Entries cut from the end leave a shorter chain that is whole in
+//! itself: compare its head with one that was noted elsewhere ([`AuditTrail::contains`]).
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io::{Seek as _, Write as _},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use archipelago_common::{
+    condition::ConditionKey,
+    fs,
+    hash::Digest,
+    id::{SiteId, TaskId},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What a release is about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// What kind of value leaves.
+    pub kind: Kind,
+    /// The site it leaves.
+    pub site: SiteId,
+    /// The task it is for.
+    pub task: TaskId,
+    /// The condition it belongs to; none for progress over several.
+    pub condition: Option<ConditionKey>,
+    /// BLAKE3 of the bytes.
+    pub digest: Digest,
+    /// Number of bytes.
+    pub size: u64,
+    /// Digest of the policy that let them out.
+    pub policy: Digest,
+}
+
+/// The kinds of values that can leave a site.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Trained columns of a condition.
+    Columns,
+    /// One embedding per cell, without cell names.
+    Embeddings,
+    /// The mean embedding of each label.
+    LabelMeans,
+    /// Aggregate figures of a condition.
+    Metrics,
+    /// Epochs done and the last loss.
+    Progress,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are shown.
+    pub const ALL: [Self; 5] = [Self::Columns, Self::Embeddings, Self::LabelMeans, Self::Metrics, Self::Progress];
+
+    /// The name in logs, metrics and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Columns => "columns",
+            Self::Embeddings => "embeddings",
+            Self::LabelMeans => "label-means",
+            Self::Metrics => "metrics",
+            Self::Progress => "progress",
+        }
+    }
+}
+
+/// A release at its place in the chain.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its place, from 1.
+    pub seq: u64,
+    /// The site's clock, Unix milliseconds.
+    pub at_ms: u64,
+    /// What left.
+    pub release: Release,
+    /// The hash of the entry before; that of no bytes for the first.
+    pub previous: Digest,
+}
+
+impl Entry {
+    fn hash(&self) -> Digest {
+        Digest::of(&serde_json::to_vec(self).expect("an entry of numbers and text is JSON"))
+    }
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    entry: Entry,
+    hash: Digest,
+}
+
+/// The log, open for appending.
+#[derive(Debug)]
+pub struct AuditLog {
+    path: PathBuf,
+    file: File,
+    n_entries: u64,
+    head: Digest,
+}
+
+impl AuditLog {
+    /// Opens the log, or starts one, after verifying its chain. A last line without its end is what a crash leaves
+    /// before anything was sent: it is cut off.
+    ///
+    /// # Errors  [`Error::AuditBroken`], [`Error::File`]
+    pub fn open(path: &Path) -> Result<Self> {
+        let error = |source| Error::File { action: "open", path: path.into(), source };
+        let (trail, whole_len) =
+            if path.exists() { AuditTrail::read_prefix(path)? } else { (AuditTrail::default(), 0) };
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(error)?;
+        if file.metadata().map_err(error)?.len() > whole_len {
+            tracing::warn!("the audit log ends in a torn line; it is cut off, nothing was sent for it");
+            file.set_len(whole_len).map_err(error)?;
+        }
+        file.seek(std::io::SeekFrom::End(0)).map_err(error)?;
+        file.sync_all().map_err(error)?;
+        fs::sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(Self { path: path.into(), file, n_entries: trail.entries.len() as u64, head: trail.head() })
+    }
+
+    /// Appends an entry; when this returns it is on disk.
+    ///
+    /// # Errors  [`Error::File`]: then nothing may be sent
+    pub fn append(&mut self, release: Release) -> Result<()> {
+        let entry = Entry { seq: self.n_entries + 1, at_ms: now_ms(), release, previous: self.head };
+        let hash = entry.hash();
+        let mut line = serde_json::to_vec(&Line { entry, hash }).expect("an entry of numbers and text is JSON");
+        line.push(b'\n');
+        let write = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        write.map_err(|source| Error::File { action: "append to", path: self.path.clone(), source })?;
+        (self.n_entries, self.head) = (self.n_entries + 1, hash);
+        Ok(())
+    }
+}
+
+/// A log that was read and whose chain holds.
+#[derive(Clone, Default, Debug)]
+pub struct AuditTrail {
+    /// All entries, oldest first.
+    pub entries: Vec<Entry>,
+}
+
+impl AuditTrail {
+    /// Reads and verifies a log.
+    ///
+    /// # Errors  [`Error::AuditBroken`] with the first line that does not hold, [`Error::Common`] if it cannot be read
+    pub fn read(path: &Path) -> Result<Self> {
+        let (trail, whole_len) = Self::read_prefix(path)?;
+        let found =
+            std::fs::metadata(path).map_err(|source| Error::File { action: "read", path: path.into(), source })?;
+        if found.len() != whole_len {
+            return Err(broken(path, trail.entries.len() + 1, "the line has no end"));
+        }
+        Ok(trail)
+    }
+
+    /// Hash of the last entry; that of no bytes if there is none.
+    pub fn head(&self) -> Digest {
+        self.entries.last().map_or_else(|| Digest::of(b""), Entry::hash)
+    }
+
+    /// Whether a head that was noted earlier is part of this chain. If not, entries were cut from the end.
+    pub fn contains(&self, head: &Digest) -> bool {
+        *head == Digest::of(b"") || self.entries.iter().any(|entry| entry.hash() == *head)
+    }
+
+    /// Bytes that left, by kind; every kind is there.
+    pub fn bytes_by_kind(&self) -> BTreeMap<&'static str, u64> {
+        let mut bytes: BTreeMap<_, _> = Kind::ALL.iter().map(|kind| (kind.name(), 0)).collect();
+        for entry in &self.entries {
+            *bytes.entry(entry.release.kind.name()).or_default() += entry.release.size;
+        }
+        bytes
+    }
+
+    // The entries of all lines that end, and how many bytes those lines take.
+    fn read_prefix(path: &Path) -> Result<(Self, u64)> {
+        let bytes = fs::read_bounded(path, MAX_LOG_BYTES)?;
+        let mut trail = Self::default();
+        let mut head = trail.head();
+        let mut whole_len = 0;
+        for line in bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
+            let entry = trail.next_entry(path, line, head)?;
+            head = entry.hash();
+            trail.entries.push(entry);
+            whole_len += line.len() as u64;
+        }
+        Ok((trail, whole_len))
+    }
+
+    fn next_entry(&self, path: &Path, line: &[u8], head: Digest) -> Result<Entry> {
+        let number = self.entries.len() + 1;
+        let Line { entry, hash } =
+            serde_json::from_slice(line).map_err(|_| broken(path, number, "the line is not an entry"))?;
+        if entry.seq != number as u64 {
+            return Err(broken(path, number, "the entry is out of order"));
+        }
+        if entry.previous != head {
+            return Err(broken(path, number, "the entry does not follow the one before"));
+        }
+        if entry.hash() != hash {
+            return Err(broken(path, number, "the entry does not match its hash"));
+        }
+        Ok(entry)
+    }
+}
+
+/// A log larger than this has grown for decades or is not ours: an entry takes half a kilobyte.
+const MAX_LOG_BYTES: u64 = 4 << 30;
+
+fn broken(path: &Path, line: usize, detail: &'static str) -> Error {
+    Error::AuditBroken { path: path.into(), line, detail }
+}
+
+/// The clock of this machine, Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(size: u64) -> Release {
+        Release {
+            kind: Kind::Columns,
+            site: "north".parse().unwrap(),
+            task: TaskId(3),
+            condition: Some("north/pbmc/b1".parse().unwrap()),
+            digest: Digest::of(&size.to_le_bytes()),
+            size,
+            policy: Digest::of(b"policy"),
+        }
+    }
+
+    fn log_of(sizes: &[u64]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let mut log = AuditLog::open(&path).unwrap();
+        sizes.iter().for_each(|&size| log.append(release(size)).unwrap());
+        (dir, path)
+    }
+
+    fn check_broken(path: &Path, expected_line: usize) {
+        for result in [AuditTrail::read(path).map(drop), AuditLog::open(path).map(drop)] {
+            match result {
+                Err(Error::AuditBroken { line, .. }) => assert_eq!(line, expected_line),
+                other => panic!("expected a broken chain, got {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_reopens_and_goes_on() {
+        let (_dir, path) = log_of(&[10, 20]);
+        AuditLog::open(&path).unwrap().append(release(5)).unwrap();
+        let trail = AuditTrail::read(&path).unwrap();
+        assert_eq!(trail.entries.iter().map(|e| e.seq).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(trail.bytes_by_kind()["columns"], 35);
+        assert_eq!(trail.bytes_by_kind()["embeddings"], 0);
+    }
+
+    #[test]
+    fn a_changed_number_breaks_the_chain() {
+        let (_dir, path) = log_of(&[10, 20, 30]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"size\":20", "\"size\":21")).unwrap();
+        check_broken(&path, 2);
+    }
+
+    #[test]
+    fn a_line_taken_out_or_moved_breaks_the_chain() {
+        let (_dir, path) = log_of(&[10, 20, 30]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        std::fs::write(&path, [lines[0], lines[2]].concat()).unwrap();
+        check_broken(&path, 2);
+        std::fs::write(&path, [lines[1], lines[0], lines[2]].concat()).unwrap();
+        check_broken(&path, 1);
+    }
+
+    #[test]
+    fn an_entry_hashed_anew_breaks_the_next_one() {
+        let (_dir, path) = log_of(&[10, 20]);
+        let mut lines: Vec<Line> =
+            std::fs::read_to_string(&path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        lines[0].entry.release.size = 11;
+        lines[0].hash = lines[0].entry.hash();
+        let text: String = lines.iter().map(|l| serde_json::to_string(l).unwrap() + "\n").collect();
+        std::fs::write(&path, text).unwrap();
+        check_broken(&path, 2);
+    }
+
+    #[test]
+    fn lines_cut_from_the_end_are_seen_by_a_noted_head() {
+        let (_dir, path) = log_of(&[10, 20]);
+        let noted = AuditTrail::read(&path).unwrap().head();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.split_inclusive('\n').next().unwrap()).unwrap();
+        assert!(!AuditTrail::read(&path).unwrap().contains(&noted));
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_off_when_the_log_is_opened() {
+        let (_dir, path) = log_of(&[10, 20]);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 7]).unwrap();
+        assert!(matches!(AuditTrail::read(&path), Err(Error::AuditBroken { line: 2, .. })));
+        AuditLog::open(&path).unwrap().append(release(30)).unwrap();
+        assert_eq!(AuditTrail::read(&path).unwrap().bytes_by_kind()["columns"], 40);
+    }
+}

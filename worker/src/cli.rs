@@ -1,0 +1,188 @@
+//! The command line: what can be asked, and how the answer is written.
+
+use std::fmt::Write as _;
+
+use archipelago_common::telemetry;
+use clap::{
+    ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource,
+};
+
+use crate::{
+    commands::{audit, completions, generate, inspect, latent, map, models, serve, train},
+    error::Result,
+    output::{Format, Output, Verbosity},
+};
+
+/// Single-cell reference mapping at a site: the cells stay here.
+///
+/// Train a reference, map new batches onto one, look at what a file holds; or `serve` a consortium: take its surgery tasks,
+/// train this site's columns, send them and nothing else.
+#[derive(Parser, Debug)]
+#[command(
+    name = "archipelago-worker",
+    version,
+    after_help = "Example, from counts to a mapped query:\n  \
+        archipelago-worker generate --batches a,b,c --out cells.h5ad\n  \
+        archipelago-worker train cells.h5ad --batch-key batch --batches a,b --epochs 50 --out reference\n  \
+        archipelago-worker map reference cells.h5ad --batches c --out mapped"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Verb,
+}
+
+/// Flags of every command.
+#[derive(Args, Debug)]
+struct Global {
+    /// How results are written to stdout.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "ARCHIPELAGO_FORMAT")]
+    format: Format,
+    /// Say nothing but errors and results.
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say every step.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    /// Show every setting with where it came from, and do nothing.
+    #[arg(long, global = true)]
+    print_config: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Train(train::TrainArgs),
+    Map(map::MapArgs),
+    Latent(latent::LatentArgs),
+    Inspect(inspect::InspectArgs),
+    Models(models::ModelsArgs),
+    Generate(generate::GenerateArgs),
+    Serve(serve::ServeArgs),
+    Audit(audit::AuditArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command that the process was started with.
+///
+/// # Errors  what the command failed with
+pub fn run() -> Result<()> {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let verbosity = match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    let level = match verbosity {
+        Verbosity::Quiet => "error",
+        Verbosity::Normal => cli.command.usual_level(),
+        Verbosity::Verbose => "debug,quinn=info,rustls=info",
+    };
+    telemetry::init(level, telemetry::LogFormat::default());
+    let output = Output { format: cli.global.format, verbosity };
+    if cli.global.print_config {
+        output.show(&settings(&matches));
+        return match &cli.command {
+            Verb::Serve(args) => serve::print_config(args, &output),
+            _ => Ok(()),
+        };
+    }
+    match &cli.command {
+        Verb::Train(args) => train::run(args, &output),
+        Verb::Map(args) => map::run(args, &output),
+        Verb::Latent(args) => latent::run(args, &output),
+        Verb::Inspect(args) => inspect::run(args, &output),
+        Verb::Models(args) => models::run(args, &output),
+        Verb::Generate(args) => generate::run(args, &output),
+        Verb::Serve(args) => serve::run(args, &output),
+        Verb::Audit(args) => audit::run(args, &output),
+        Verb::Completions(args) => completions::run(args, &mut Cli::command()),
+    }
+}
+
+impl Verb {
+    /// A server tells what happens; a command shows progress and only warns.
+    fn usual_level(&self) -> &'static str {
+        if matches!(self, Self::Serve(_)) { "info" } else { "warn" }
+    }
+}
+
+/// One setting, resolved.
+#[derive(serde::Serialize, Debug)]
+pub struct Setting {
+    /// The flag, or the dotted name in a file.
+    pub name: String,
+    /// Its value as text.
+    pub value: String,
+    /// `command line`, `environment`, `file` or `default`.
+    pub source: &'static str,
+}
+
+/// Every setting of a command.
+#[derive(serde::Serialize, Debug)]
+#[serde(transparent)]
+pub struct Settings(pub Vec<Setting>);
+
+impl std::fmt::Display for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let width = self.0.iter().map(|s| s.name.len()).max().unwrap_or(0);
+        let mut text = String::new();
+        for Setting { name, value, source } in &self.0 {
+            writeln!(text, "{name:<width$}  {value}  ({source})")?;
+        }
+        f.write_str(text.trim_end())
+    }
+}
+
+fn settings(matches: &ArgMatches) -> Settings {
+    let command = Cli::command();
+    let Some((name, of_command)) = matches.subcommand() else { return Settings(vec![]) };
+    let Some(subcommand) = command.find_subcommand(name) else { return Settings(vec![]) };
+    Settings(of_each(subcommand, of_command).chain(of_each(&command, of_command)).collect())
+}
+
+fn of_each<'a>(command: &'a Command, matches: &'a ArgMatches) -> impl Iterator<Item = Setting> + 'a {
+    let shown =
+        command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version" | "print_config"));
+    shown.filter_map(|arg| {
+        let id = arg.get_id().as_str();
+        let values = matches.try_get_raw(id).ok()??;
+        let value = values.map(|v| v.to_string_lossy().into_owned()).collect::<Vec<_>>().join(",");
+        let source = match matches.value_source(id)? {
+            ValueSource::CommandLine => "command line",
+            ValueSource::EnvVariable => "environment",
+            _ => "default",
+        };
+        let name = arg.get_long().map_or_else(|| id.to_uppercase(), |long| format!("--{long}"));
+        Some(Setting { name, value, source })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_teaches_with_an_example() {
+        let command = Cli::command();
+        for verb in command.get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                help.contains(&format!("archipelago-worker {}", verb.get_name())),
+                "{} has no example",
+                verb.get_name()
+            );
+        }
+        command.debug_assert();
+    }
+
+    #[test]
+    fn settings_say_where_they_came_from() {
+        let matches =
+            Cli::command().get_matches_from(["archipelago-worker", "train", "x.h5ad", "--out", "r", "--epochs", "3"]);
+        let text = settings(&matches).to_string();
+        assert!(text.lines().any(|l| l.starts_with("--epochs") && l.ends_with("3  (command line)")), "{text}");
+        assert!(text.lines().any(|l| l.starts_with("--batch-size") && l.ends_with("128  (default)")), "{text}");
+    }
+}

@@ -1,0 +1,102 @@
+//! `generate`: synthetic counts for trying things out.
+
+use std::{fmt, path::PathBuf};
+
+use archipelago_anndata::{AnnData, Compression};
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    generate::{GenerateSpec, generate},
+    output::Output,
+};
+
+/// Make synthetic counts of several batches: cell types, batch effects, library sizes, dropout.
+///
+/// The h5ad file has counts in X, and `batch`, `cell_type` and `donor` in obs. The same seed gives the same file.
+#[derive(Args, Debug)]
+#[command(after_help = "Example, three sites and a reference batch:\n  \
+    archipelago-worker generate --batches atlas,north,south,west --n-cells 500 --n-genes 1000 --out cells.h5ad")]
+pub struct GenerateArgs {
+    /// The h5ad file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Names of the batches, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "reference-1,reference-2,north,south,west")]
+    batches: Vec<String>,
+    /// Cells in each batch.
+    #[arg(long, default_value_t = 500)]
+    n_cells: usize,
+    /// Genes.
+    #[arg(long, default_value_t = 1000)]
+    n_genes: usize,
+    /// Cell types.
+    #[arg(long, default_value_t = 6)]
+    n_types: usize,
+    /// Donors in each batch.
+    #[arg(long, default_value_t = 3)]
+    n_donors: usize,
+    /// Standard deviation of a batch's shift of each gene, in natural logarithms.
+    #[arg(long, default_value_t = 0.4)]
+    batch_effect: f64,
+    /// Median counts of a cell.
+    #[arg(long, default_value_t = 2500.0)]
+    library_size: f64,
+    /// Chance that a small count is lost.
+    #[arg(long, default_value_t = 0.2)]
+    dropout: f64,
+    /// Seed of everything.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// What was written.
+#[derive(Serialize)]
+struct Generated {
+    path: PathBuf,
+    n_cells: usize,
+    n_genes: usize,
+    batches: Vec<String>,
+    density: f64,
+}
+
+/// Runs the command.
+///
+/// # Errors  [`Error::Setting`], [`Error::Cells`] where the file cannot be written
+pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
+    let adata = generate(&GenerateSpec {
+        batches: args.batches.clone(),
+        n_cells: args.n_cells,
+        n_genes: args.n_genes,
+        n_types: args.n_types,
+        n_donors: args.n_donors,
+        batch_effect: args.batch_effect,
+        library_size: args.library_size,
+        dropout: args.dropout,
+        seed: args.seed,
+    })?;
+    adata.write(&args.out, Compression::Gzip(4)).map_err(|source| Error::Cells { path: args.out.clone(), source })?;
+    output.show(&Generated {
+        path: args.out.clone(),
+        n_cells: adata.n_obs(),
+        n_genes: adata.n_vars(),
+        batches: args.batches.clone(),
+        density: density(&adata)?,
+    });
+    Ok(())
+}
+
+fn density(adata: &AnnData) -> Result<f64> {
+    let nnz = adata.matrix(None)?.to_csr()?.nnz();
+    Ok(nnz as f64 / (adata.n_obs() * adata.n_vars()) as f64)
+}
+
+impl fmt::Display for Generated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.path.display())?;
+        let percent = 100.0 * self.density;
+        writeln!(f, "{} cells × {} genes, {percent:.1} % non-zero", self.n_cells, self.n_genes)?;
+        write!(f, "batches {}", self.batches.join(", "))
+    }
+}

@@ -1,0 +1,97 @@
+//! `inspect`: what a file of cells or a reference holds.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use archipelago_anndata::inspect;
+use archipelago_common::{condition::ConditionKey, hash::Digest, id::VersionId};
+use clap::Args;
+use serde::Serialize;
+
+use super::OpenReference;
+use crate::{
+    error::{Error, Result},
+    output::Output,
+};
+
+/// Show what an h5ad file or a reference directory holds.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  archipelago-worker inspect cells.h5ad\n  archipelago-worker inspect reference")]
+pub struct InspectArgs {
+    /// An h5ad file, or a directory that `train`, `map` or `reference fetch` wrote.
+    path: PathBuf,
+}
+
+/// What a reference is.
+#[derive(Serialize)]
+struct ReferenceSummary {
+    version: VersionId,
+    base: Digest,
+    base_bytes: u64,
+    model: String,
+    n_genes: usize,
+    first_genes: Vec<String>,
+    batch_key: String,
+    labels_key: Option<String>,
+    moves_embedding: bool,
+    options: BTreeMap<String, serde_json::Value>,
+    training: BTreeMap<String, serde_json::Value>,
+    conditions: Vec<ConditionKey>,
+}
+
+/// Runs the command.
+///
+/// # Errors  [`Error::Cells`], [`Error::Reference`]
+pub fn run(args: &InspectArgs, output: &Output) -> Result<()> {
+    if args.path.is_dir() {
+        output.show(&reference(&args.path)?);
+    } else {
+        let summary = inspect::inspect(&args.path);
+        output.show(&summary.map_err(|source| Error::Cells { path: args.path.clone(), source })?);
+    }
+    Ok(())
+}
+
+fn reference(path: &Path) -> Result<ReferenceSummary> {
+    let OpenReference { dir, reference } = OpenReference::open(path)?;
+    let card = reference.base.card;
+    Ok(ReferenceSummary {
+        version: dir.version().id(),
+        base: dir.version().base.digest,
+        base_bytes: dir.version().base.size,
+        model: card.model,
+        n_genes: card.genes.len(),
+        first_genes: card.genes.into_iter().take(3).collect(),
+        batch_key: card.batch_key,
+        labels_key: card.labels_key,
+        moves_embedding: card.moves_embedding,
+        options: card.config,
+        training: card.training,
+        conditions: reference.columns.into_keys().collect(),
+    })
+}
+
+impl fmt::Display for ReferenceSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "version     {}", self.version)?;
+        writeln!(f, "base        {} ({} bytes)", self.base, self.base_bytes)?;
+        writeln!(f, "model       {}, {} genes ({}, …)", self.model, self.n_genes, self.first_genes.join(", "))?;
+        writeln!(f, "batch key   {}", self.batch_key)?;
+        if let Some(key) = &self.labels_key {
+            writeln!(f, "labels key  {key}")?;
+        }
+        let moves = if self.moves_embedding { "moves a query's embedding" } else { "cannot move a query's embedding" };
+        writeln!(f, "surgery     {moves}")?;
+        writeln!(f, "options     {}", list(&self.options))?;
+        writeln!(f, "training    {}", list(&self.training))?;
+        writeln!(f, "conditions  {}", self.conditions.len())?;
+        self.conditions.iter().try_for_each(|key| writeln!(f, "  {key}"))
+    }
+}
+
+fn list(values: &BTreeMap<String, serde_json::Value>) -> String {
+    values.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+}

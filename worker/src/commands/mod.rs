@@ -1,0 +1,110 @@
+//! One file per command: its flags, its work, its result.
+
+use std::path::Path;
+
+use archipelago_anndata::align::Duplicates;
+use archipelago_common::reference_dir::ReferenceDir;
+use archipelago_models::{Device, Reference};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    data::DataSpec,
+    error::{Error, Result},
+};
+
+pub mod audit;
+pub mod completions;
+pub mod generate;
+pub mod inspect;
+pub mod latent;
+pub mod map;
+pub mod models;
+pub mod serve;
+pub mod train;
+
+/// Which cells of a file.
+#[derive(Args, Debug)]
+pub struct CellArgs {
+    /// The layer that holds raw counts [default: X]
+    #[arg(long)]
+    pub layer: Option<String>,
+    /// The obs column that names cell types.
+    #[arg(long)]
+    pub labels_key: Option<String>,
+    /// Use these batches only, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub batches: Vec<String>,
+    /// What to do with a gene that the file names more than once.
+    #[arg(long, value_enum, default_value_t = DuplicateGenes::Refuse)]
+    pub duplicate_genes: DuplicateGenes,
+}
+
+impl CellArgs {
+    /// These cells of a file whose batches are named by `batch_key`.
+    pub fn spec(&self, path: &Path, batch_key: &str) -> DataSpec {
+        DataSpec {
+            path: path.into(),
+            batch_key: batch_key.to_owned(),
+            layer: self.layer.clone(),
+            labels_key: self.labels_key.clone(),
+            donor_key: None,
+            batches: self.batches.clone(),
+            duplicate_genes: match self.duplicate_genes {
+                DuplicateGenes::Refuse => Duplicates::Refuse,
+                DuplicateGenes::Sum => Duplicates::Sum,
+            },
+        }
+    }
+}
+
+/// What to do with repeated genes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum DuplicateGenes {
+    /// It is an error.
+    Refuse,
+    /// Add their counts.
+    Sum,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum DeviceArg {
+    /// A CUDA device where there is one.
+    Auto,
+    /// The processor: repeated runs give the same bits.
+    Cpu,
+}
+
+impl From<DeviceArg> for Device {
+    fn from(device: DeviceArg) -> Self {
+        match device {
+            DeviceArg::Auto => Self::best(),
+            DeviceArg::Cpu => Self::Cpu,
+        }
+    }
+}
+
+/// A reference directory, opened and verified, with what it holds.
+pub struct OpenReference {
+    /// The directory.
+    pub dir: ReferenceDir,
+    /// The reference.
+    pub reference: Reference,
+}
+
+impl OpenReference {
+    /// Opens a directory that `train`, `map` or `reference fetch` wrote.
+    ///
+    /// # Errors  [`Error::Reference`]
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |source| Error::Reference { path: path.into(), source };
+        let dir = ReferenceDir::open(path).map_err(failed)?;
+        let reference = Reference { base: dir.base().map_err(failed)?, columns: dir.columns().map_err(failed)? };
+        Ok(Self { dir, reference })
+    }
+}
+
+/// Whether a path looks like a reference directory rather than a file of cells.
+pub fn is_reference(path: &Path) -> bool {
+    path.is_dir()
+}

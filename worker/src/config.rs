@@ -1,0 +1,291 @@
+//! A site's configuration file: who it is, whom it calls, which cells it offers, what may leave.
+//!
+//! Paths in the file are relative to the file. A [`SiteConfig`] that exists is complete and makes sense.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use archipelago_anndata::align::Duplicates;
+use archipelago_common::{
+    fs,
+    id::{Name, NodeId, SiteId},
+    policy::SitePolicy,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    data::DataSpec,
+    error::{Error, Result},
+};
+
+/// Everything that `serve` needs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteConfig {
+    /// The site's name, as in its certificate.
+    pub site: SiteId,
+    /// Where the worker keeps its audit log, cache and checkpoints.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// Where mapped cells and results go.
+    #[serde(default = "default_out_dir")]
+    pub out_dir: PathBuf,
+    /// The site's policy file; without one, columns and metrics may leave and nothing else.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
+    /// Address for `/metrics`, `/healthz` and `/readyz`; closed if none.
+    #[serde(default)]
+    pub ops: Option<SocketAddr>,
+    /// Whom to call, and as whom.
+    pub coordinators: CoordinatorsSection,
+    /// Which cells to offer.
+    pub data: DataSection,
+}
+
+/// The coordinators and the site's identity towards them.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoordinatorsSection {
+    /// All coordinators, each as `<node id>=<host>:<port>`.
+    pub addresses: Vec<String>,
+    /// The consortium's certificate authority, PEM.
+    pub ca: PathBuf,
+    /// The site's certificate, PEM.
+    pub certificate: PathBuf,
+    /// The site's private key, PEM.
+    pub key: PathBuf,
+}
+
+impl CoordinatorsSection {
+    /// The addresses by node; the error says which one cannot be read.
+    pub(crate) fn by_node(&self) -> Result<BTreeMap<NodeId, String>, String> {
+        if self.addresses.is_empty() {
+            return Err("`coordinators.addresses` is empty, expected at least one coordinator".to_owned());
+        }
+        let parse = |text: &String| {
+            let parsed =
+                text.split_once('=').and_then(|(node, address)| Some((node.parse().ok()?, address.to_owned())));
+            let wrong = || format!("`coordinators.addresses` holds `{text}`, expected `<node id>=<host>:<port>`");
+            parsed.filter(|(_, address)| address.contains(':')).ok_or_else(wrong)
+        };
+        self.addresses.iter().map(parse).collect()
+    }
+}
+
+/// The cells that the site offers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// The h5ad file.
+    pub path: PathBuf,
+    /// Name of the data set; the middle of each condition key `site/dataset/batch`.
+    pub dataset: Name,
+    /// The obs column that names the batch.
+    #[serde(default = "default_batch_key")]
+    pub batch_key: String,
+    /// The layer that holds counts; `X` if none.
+    #[serde(default)]
+    pub layer: Option<String>,
+    /// The obs column that names cell types; needed to release label means.
+    #[serde(default)]
+    pub labels_key: Option<String>,
+    /// The batches to offer; all if none is named.
+    #[serde(default)]
+    pub batches: Vec<String>,
+    /// What to do with a gene that the file names more than once.
+    #[serde(default)]
+    pub duplicate_genes: Duplicates,
+}
+
+impl SiteConfig {
+    /// Reads a configuration and makes its paths independent of the current directory.
+    ///
+    /// # Errors  [`Error::Config`] naming the field, [`Error::Common`] if the file cannot be read
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut config: Self = read_toml(path)?;
+        config.coordinators.by_node().map_err(|detail| Error::Config { path: path.into(), detail })?;
+        let beside = path.parent().unwrap_or(Path::new("."));
+        let coordinators = &mut config.coordinators;
+        let paths = [
+            &mut config.state_dir,
+            &mut config.out_dir,
+            &mut config.data.path,
+            &mut coordinators.ca,
+            &mut coordinators.certificate,
+            &mut coordinators.key,
+        ];
+        for relative in paths.into_iter().chain(config.policy.as_mut()) {
+            *relative = beside.join(&relative);
+        }
+        Ok(config)
+    }
+
+    /// Reads the policy file, or gives the default policy.
+    ///
+    /// # Errors  [`Error::Config`] naming the field, [`Error::Common`] if the file cannot be read
+    pub fn read_policy(&self) -> Result<SitePolicy> {
+        let Some(path) = &self.policy else { return Ok(SitePolicy::default()) };
+        let policy: SitePolicy = read_toml(path)?;
+        let refuse = |detail: String| Err(Error::Config { path: path.clone(), detail });
+        if policy.min_donors > 0 && policy.donor_key.is_none() {
+            return refuse(format!("`min_donors` is {} but `donor_key` is missing", policy.min_donors));
+        }
+        if !(policy.noise_std.is_finite() && policy.noise_std >= 0.0) {
+            return refuse(format!("`noise_std` is {}, expected 0 or a number above it", policy.noise_std));
+        }
+        match policy.clip_norm {
+            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
+                refuse(format!("`clip_norm` is {norm}, expected a number above 0"))
+            }
+            _ => Ok(policy),
+        }
+    }
+
+    /// What to read from the data file under a policy, which names the donors' column.
+    pub fn data_spec(&self, policy: &SitePolicy) -> DataSpec {
+        DataSpec {
+            path: self.data.path.clone(),
+            batch_key: self.data.batch_key.clone(),
+            layer: self.data.layer.clone(),
+            labels_key: self.data.labels_key.clone(),
+            donor_key: policy.donor_key.clone(),
+            batches: self.data.batches.clone(),
+            duplicate_genes: self.data.duplicate_genes,
+        }
+    }
+
+    /// The audit log of what left.
+    pub fn audit_path(&self) -> PathBuf {
+        self.state_dir.join("audit.jsonl")
+    }
+
+    /// Every value by its dotted name, and whether the file or a default gave it.
+    ///
+    /// # Errors  [`Error::Config`], [`Error::Common`]
+    pub fn explain(path: &Path) -> Result<Vec<(String, String, &'static str)>> {
+        let resolved = toml::Table::try_from(Self::read(path)?)
+            .map_err(|e| Error::Config { path: path.into(), detail: e.to_string() })?;
+        let given = flatten(&read_toml(path)?);
+        let source = |name: &str| if given.iter().any(|(known, _)| known == name) { "file" } else { "default" };
+        Ok(flatten(&resolved).into_iter().map(|(name, value)| (name.clone(), value, source(&name))).collect())
+    }
+}
+
+fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read_bounded(path, MAX_BYTES)?;
+    let invalid = |detail: String| Error::Config { path: path.into(), detail };
+    let text = String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8".to_owned()))?;
+    toml::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().to_owned()))
+}
+
+fn flatten(table: &toml::Table) -> Vec<(String, String)> {
+    let mut flat = Vec::new();
+    for (name, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                flat.extend(flatten(inner).into_iter().map(|(inner, value)| (format!("{name}.{inner}"), value)));
+            }
+            other => flat.push((name.clone(), other.to_string())),
+        }
+    }
+    flat
+}
+
+/// No configuration written by hand comes near this.
+const MAX_BYTES: u64 = 1 << 20;
+
+fn default_state_dir() -> PathBuf {
+    "state".into()
+}
+
+fn default_out_dir() -> PathBuf {
+    "results".into()
+}
+
+fn default_batch_key() -> String {
+    "batch".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        site = "north"
+        [coordinators]
+        addresses = ["1=127.0.0.1:7101"]
+        ca = "ca.pem"
+        certificate = "north.pem"
+        key = "north.key"
+        [data]
+        path = "cells.h5ad"
+        dataset = "pbmc"
+    "#;
+
+    fn read(config: &str, policy: &str) -> Result<(SiteConfig, SitePolicy)> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("policy.toml"), policy).unwrap();
+        let path = dir.path().join("site.toml");
+        std::fs::write(&path, config).unwrap();
+        let config = SiteConfig::read(&path)?;
+        assert_eq!(config.state_dir, dir.path().join("state"));
+        let policy = config.read_policy()?;
+        Ok((config, policy))
+    }
+
+    fn with_policy(policy: &str) -> Result<(SiteConfig, SitePolicy)> {
+        read(&format!("policy = \"policy.toml\"\n{MINIMAL}"), policy)
+    }
+
+    #[test]
+    fn a_minimal_file_gets_the_strict_defaults() {
+        let (config, policy) = read(MINIMAL, "").unwrap();
+        assert_eq!((config.data.batch_key.as_str(), config.ops), ("batch", None));
+        assert_eq!(policy, SitePolicy::default());
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let error = read(&MINIMAL.replace("dataset", "datset"), "").unwrap_err().to_string();
+        assert!(error.contains("datset"), "{error}");
+    }
+
+    #[test]
+    fn a_coordinator_needs_a_node_and_an_address() {
+        for wrong in ["127.0.0.1:7101", "0=127.0.0.1:7101", "1=127.0.0.1", ""] {
+            let error = read(&MINIMAL.replace("1=127.0.0.1:7101", wrong), "").unwrap_err().to_string();
+            assert!(error.contains(&format!("`{wrong}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn policies_that_make_no_sense_are_refused() {
+        let refused = |policy| with_policy(policy).unwrap_err().to_string();
+        assert!(refused("min_donors = 3").contains("`donor_key` is missing"));
+        assert!(refused("noise_std = -1.0").contains("`noise_std` is -1"));
+        assert!(refused("clip_norm = 0.0").contains("`clip_norm` is 0"));
+        assert!(refused("embedings = \"full\"").contains("embedings"));
+    }
+
+    #[test]
+    fn label_means_are_written_as_a_table() {
+        let text = "donor_key = \"donor\"\n[embeddings.label-means]\nmin_cells = 10\nmin_donors = 3";
+        let (config, policy) = with_policy(text).unwrap();
+        let expected = archipelago_common::policy::EmbeddingRelease::LabelMeans { min_cells: 10, min_donors: 3 };
+        assert_eq!(policy.embeddings, expected);
+        assert_eq!(config.data_spec(&policy).donor_key.as_deref(), Some("donor"));
+    }
+
+    #[test]
+    fn each_value_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("site.toml");
+        std::fs::write(&path, MINIMAL).unwrap();
+        let explained = SiteConfig::explain(&path).unwrap();
+        assert!(explained.contains(&("data.batch_key".to_owned(), "\"batch\"".to_owned(), "default")), "{explained:?}");
+        assert!(explained.contains(&("data.dataset".to_owned(), "\"pbmc\"".to_owned(), "file")), "{explained:?}");
+    }
+}

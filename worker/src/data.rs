@@ -1,0 +1,297 @@
+//! The cells of one h5ad file as training and surgery need them: counts by batch, labels, donors.
+//!
+//! Counts are read in chunks of rows, checked to be counts, brought into the order of a gene panel and kept sparse; cells of
+//! batches that were not asked for never enter memory.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use archipelago_anndata::{
+    AnnData, Csr, H5adFile,
+    align::{Alignment, Duplicates, align},
+    counts,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Which cells of a file, and under which names.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    /// The h5ad file.
+    pub path: PathBuf,
+    /// The obs column that names the batch.
+    pub batch_key: String,
+    /// The layer that holds counts; `X` if none.
+    #[serde(default)]
+    pub layer: Option<String>,
+    /// The obs column that names cell types.
+    #[serde(default)]
+    pub labels_key: Option<String>,
+    /// The obs column that names donors.
+    #[serde(default)]
+    pub donor_key: Option<String>,
+    /// The batches to use; all if none is named.
+    #[serde(default)]
+    pub batches: Vec<String>,
+    /// What to do with a gene that the file names more than once.
+    #[serde(default)]
+    pub duplicate_genes: Duplicates,
+}
+
+/// An open file and which of its cells are used.
+pub struct SiteData {
+    spec: DataSpec,
+    file: H5adFile,
+    /// Rows of the file that are used, ascending.
+    rows: Vec<usize>,
+    /// Batch of each row used.
+    batches: Vec<String>,
+    /// Label of each row used, where the file has labels.
+    labels: Option<Vec<Option<String>>>,
+    /// Donor of each row used, where the file names donors.
+    donors: Option<Vec<Option<String>>>,
+}
+
+/// Counts in the order of a gene panel.
+#[derive(Debug)]
+pub struct AlignedCounts {
+    /// Cells used × genes of the panel.
+    pub counts: Csr,
+    /// How the file's genes met the panel.
+    pub alignment: Alignment,
+    /// Cells without a single count among the panel's genes.
+    pub n_empty_cells: usize,
+}
+
+impl SiteData {
+    /// Opens the file and reads its annotations.
+    ///
+    /// # Errors  [`Error::Cells`] where the file cannot be used, [`Error::UnknownBatch`], [`Error::MissingValues`]
+    pub fn open(spec: DataSpec) -> Result<Self> {
+        let cells = |source| Error::Cells { path: spec.path.clone(), source };
+        let file = H5adFile::open(&spec.path).map_err(cells)?;
+        let column = |name: &str| file.obs().column(name).map(|column| column.to_strings()).map_err(cells);
+        let batch_of = column(&spec.batch_key)?;
+        let rows = chosen_rows(&spec, &batch_of)?;
+        if rows.is_empty() {
+            return Err(cells(archipelago_anndata::Error::NoCells));
+        }
+        let take = |values: Vec<Option<String>>| rows.iter().map(|&row| values[row].clone()).collect::<Vec<_>>();
+        let labels = spec.labels_key.as_deref().map(column).transpose()?.map(take);
+        let donors = spec.donor_key.as_deref().map(column).transpose()?.map(take);
+        let batches = take(batch_of).into_iter().flatten().collect();
+        Ok(Self { spec, file, rows, batches, labels, donors })
+    }
+
+    /// What was asked for.
+    pub fn spec(&self) -> &DataSpec {
+        &self.spec
+    }
+
+    /// Number of cells used.
+    pub fn n_cells(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The file's gene names, in its order.
+    pub fn genes(&self) -> &[String] {
+        self.file.var().index()
+    }
+
+    /// Batch of each cell.
+    pub fn batches(&self) -> &[String] {
+        &self.batches
+    }
+
+    /// Label of each cell, where the file has labels.
+    pub fn labels(&self) -> Option<&[Option<String>]> {
+        self.labels.as_deref()
+    }
+
+    /// Donor of each cell, where the file names donors.
+    pub fn donors(&self) -> Option<&[Option<String>]> {
+        self.donors.as_deref()
+    }
+
+    /// Names of the cells.
+    pub fn cell_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        let names = self.file.obs().index();
+        self.rows.iter().map(move |&row| names[row].as_str())
+    }
+
+    /// Positions (among the cells used) of each batch's cells, by batch name.
+    pub fn cells_by_batch(&self) -> BTreeMap<&str, Vec<usize>> {
+        let mut cells: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (cell, batch) in self.batches.iter().enumerate() {
+            cells.entry(batch).or_default().push(cell);
+        }
+        cells
+    }
+
+    /// Reads the counts of the cells used, in the order of `panel`.
+    ///
+    /// # Errors  [`Error::Cells`] where values are no counts or no gene matches
+    pub fn counts(&self, panel: &[String]) -> Result<AlignedCounts> {
+        let cells = |source| Error::Cells { path: self.spec.path.clone(), source };
+        let alignment = align(self.genes(), panel, self.spec.duplicate_genes).map_err(cells)?;
+        if alignment.coverage() < FULL_ENOUGH {
+            let (n_found, n_panel) = (alignment.n_found, alignment.n_panel);
+            tracing::warn!(
+                n_found,
+                n_panel,
+                "the query has under 80 % of the panel's genes; the rest are taken as zero"
+            );
+        }
+        let reader = self.file.rows(self.spec.layer.as_deref()).map_err(cells)?;
+        let mut parts = Vec::new();
+        let mut rows = self.rows.as_slice();
+        for start in (0..reader.n_rows()).step_by(CHUNK_ROWS) {
+            let end = (start + CHUNK_ROWS).min(reader.n_rows());
+            let (here, later) = rows.split_at(rows.partition_point(|&row| row < end));
+            rows = later;
+            if here.is_empty() {
+                continue;
+            }
+            let chunk = reader.read(start..end).map_err(cells)?;
+            let chosen = chunk.select_rows(&here.iter().map(|row| row - start).collect::<Vec<_>>());
+            counts::check(&chosen, self.genes()).map_err(|e| cells(at_row_of_file(e, here)))?;
+            parts.push(alignment.apply(&chosen).map_err(cells)?);
+        }
+        let counts = Csr::vstack(panel.len(), parts).map_err(cells)?;
+        let n_empty_cells = counts.row_sums().iter().filter(|&&sum| sum == 0.0).count();
+        if n_empty_cells > 0 {
+            tracing::warn!(n_empty_cells, "cells have no count in the panel's genes; the model knows nothing of them");
+        }
+        Ok(AlignedCounts { counts, alignment, n_empty_cells })
+    }
+
+    /// The whole file, cut down to the cells used.
+    ///
+    /// # Errors  [`Error::Cells`]
+    pub fn read_cells(&self) -> Result<AnnData> {
+        let cells = |source| Error::Cells { path: self.spec.path.clone(), source };
+        self.file.read_all().and_then(|adata| adata.select_obs(&self.rows)).map_err(cells)
+    }
+
+    /// Size of the file.
+    ///
+    /// # Errors  [`Error::File`]
+    pub fn file_bytes(&self) -> Result<u64> {
+        let read = |source| Error::File { action: "read", path: self.spec.path.clone(), source };
+        Ok(std::fs::metadata(&self.spec.path).map_err(read)?.len())
+    }
+}
+
+/// Below this share of the panel's genes a mapping is doubtful; upstream warns there as well.
+const FULL_ENOUGH: f64 = 0.8;
+/// Rows read at a time: some tens of megabytes of counts.
+const CHUNK_ROWS: usize = 8192;
+
+fn chosen_rows(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<usize>> {
+    if spec.batches.is_empty() {
+        let n_missing = batch_of.iter().filter(|batch| batch.is_none()).count();
+        if n_missing > 0 {
+            let (path, column, n_cells) = (spec.path.clone(), spec.batch_key.clone(), batch_of.len());
+            return Err(Error::MissingValues { path, column, n_missing, n_cells });
+        }
+        return Ok((0..batch_of.len()).collect());
+    }
+    let present: std::collections::BTreeSet<&str> = batch_of.iter().flatten().map(String::as_str).collect();
+    if let Some(found) = spec.batches.iter().find(|batch| !present.contains(batch.as_str())) {
+        return Err(Error::UnknownBatch {
+            path: spec.path.clone(),
+            batch_key: spec.batch_key.clone(),
+            found: found.clone(),
+            available: present.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        });
+    }
+    let is_chosen = |batch: &Option<String>| batch.as_ref().is_some_and(|batch| spec.batches.contains(batch));
+    Ok((0..batch_of.len()).filter(|&row| is_chosen(&batch_of[row])).collect())
+}
+
+/// The check counts rows within what it was handed; a person looks for them in the file.
+fn at_row_of_file(error: archipelago_anndata::Error, rows: &[usize]) -> archipelago_anndata::Error {
+    match error {
+        archipelago_anndata::Error::NotCounts { cell_row, gene, value } => {
+            archipelago_anndata::Error::NotCounts { cell_row: rows[cell_row], gene, value }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use archipelago_anndata::{Column, Compression, DataFrame};
+
+    use super::*;
+
+    // Cells c0…c3 in batches a, b, a, b; genes g0…g2; counts 1…12.
+    fn file_with(values: &[f32], batches: &[&str]) -> (tempfile::TempDir, DataSpec) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cells.h5ad");
+        let mut obs = DataFrame::new((0..batches.len()).map(|i| format!("c{i}")));
+        obs.insert("batch", Column::categorical(batches)).unwrap();
+        let var = DataFrame::new(["g0", "g1", "g2"]);
+        let x = Csr::from_dense(batches.len(), 3, values).unwrap();
+        AnnData::new(x, obs, var).unwrap().write(&path, Compression::None).unwrap();
+        let spec = DataSpec {
+            path,
+            batch_key: "batch".to_owned(),
+            layer: None,
+            labels_key: None,
+            donor_key: None,
+            batches: vec![],
+            duplicate_genes: Duplicates::Refuse,
+        };
+        (dir, spec)
+    }
+
+    fn numbers() -> Vec<f32> {
+        (1..=12).map(|n| n as f32).collect()
+    }
+
+    fn genes(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn only_the_batches_asked_for_are_read_in_panel_order() {
+        let (_dir, spec) = file_with(&numbers(), &["a", "b", "a", "b"]);
+        let data = SiteData::open(DataSpec { batches: vec!["b".to_owned()], ..spec }).unwrap();
+        let aligned = data.counts(&genes(&["g2", "other", "g0"])).unwrap();
+        assert_eq!(aligned.counts.to_dense(), [6.0, 0.0, 4.0, 12.0, 0.0, 10.0]);
+        assert_eq!(data.cell_names().collect::<Vec<_>>(), ["c1", "c3"]);
+        assert!((aligned.alignment.coverage() - 2.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_value_that_is_no_count_is_named_by_its_row_in_the_file() {
+        for bad in [-1.0, 0.5, f32::NAN, f32::INFINITY] {
+            let mut values = numbers();
+            values[10] = bad;
+            let (_dir, spec) = file_with(&values, &["a", "b", "a", "b"]);
+            let data = SiteData::open(DataSpec { batches: vec!["b".to_owned()], ..spec }).unwrap();
+            match data.counts(&genes(&["g0"])) {
+                Err(Error::Cells { source: archipelago_anndata::Error::NotCounts { cell_row, gene, .. }, .. }) => {
+                    assert_eq!((cell_row, gene.as_str()), (3, "g1"));
+                }
+                other => panic!("expected a refusal of {bad}, got {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_batch_lists_those_there_are() {
+        let (_dir, spec) = file_with(&numbers(), &["a", "b", "a", "b"]);
+        let error = SiteData::open(DataSpec { batches: vec!["z".to_owned()], ..spec }).err().unwrap();
+        assert!(error.to_string().ends_with("has no batch `z`; there are: `a`, `b`"), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_cells_is_refused() {
+        let (_dir, spec) = file_with(&[], &[]);
+        let error = SiteData::open(spec).err().unwrap();
+        assert!(matches!(error, Error::Cells { source: archipelago_anndata::Error::NoCells, .. }), "{error:?}");
+    }
+}

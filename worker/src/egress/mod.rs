@@ -1,0 +1,245 @@
+//! The one door out. Every byte that leaves a site was released here, under the site's own policy.
+//!
+//! [`Gate`] turns an [`Outbound`] value into a [`Released`] one: it checks the policy, clips and adds noise, and writes the
+//! audit record to disk. [`Uplink`] holds the connection and takes released values only, so nothing can reach the network
+//! around the gate: `Released` has no other constructor, and `Outbound` is sealed.
+
+pub mod outbound;
+pub mod uplink;
+
+use std::sync::Arc;
+
+use archipelago_common::{
+    blob::BlobRef,
+    check,
+    condition::{Columns, ConditionKey},
+    hash::Digest,
+    id::{SiteId, TaskId},
+    policy::{EmbeddingRelease, SitePolicy},
+    record::Progress,
+    state_dict::{DType, StateDict, Tensor},
+    task::ConditionMetrics,
+};
+
+pub use self::{
+    outbound::{Embeddings, LabelMean, Latent, Outbound},
+    uplink::{Lease, ReleasedCondition, Uplink},
+};
+
+use crate::{
+    audit::{AuditLog, Release},
+    error::{Error, Result},
+    noise::NoiseKey,
+    ops::Metrics,
+};
+
+/// A value that the gate let out. Its audit record is on disk.
+#[derive(Debug)]
+pub struct Released<T> {
+    value: T,
+    bytes: Vec<u8>,
+    blob: BlobRef,
+}
+
+impl<T> Released<T> {
+    /// The value as it leaves: after clipping and noise.
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// Digest and size of its bytes.
+    pub fn blob(&self) -> BlobRef {
+        self.blob
+    }
+}
+
+/// A condition that was trained, before it is known whether it may leave.
+#[derive(Debug)]
+pub struct TrainedCondition<'a> {
+    /// The task it was trained for.
+    pub task: TaskId,
+    /// Its key.
+    pub key: &'a ConditionKey,
+    /// Its columns.
+    pub columns: &'a Columns,
+    /// Cells it was trained on.
+    pub n_cells: u64,
+    /// Donors of these cells, where the data names them.
+    pub n_donors: Option<u64>,
+    /// Digest of the frozen part before training.
+    pub frozen_before: Digest,
+    /// Digest of the frozen part after training.
+    pub frozen_after: Digest,
+}
+
+/// The cells of a condition in the latent space, with what the policy asks about them.
+#[derive(Debug)]
+pub struct MappedCells<'a> {
+    /// The task they were mapped for.
+    pub task: TaskId,
+    /// Their condition.
+    pub key: &'a ConditionKey,
+    /// Their positions.
+    pub latent: &'a Latent,
+    /// Label of each cell, where the data has labels.
+    pub labels: Option<&'a [Option<String>]>,
+    /// Donor of each cell, where the data names donors.
+    pub donors: Option<&'a [Option<String>]>,
+}
+
+/// Applies a site's policy and writes its audit log.
+#[derive(Debug)]
+pub struct Gate {
+    site: SiteId,
+    policy: SitePolicy,
+    policy_digest: Digest,
+    noise: NoiseKey,
+    audit: AuditLog,
+    metrics: Arc<Metrics>,
+}
+
+impl Gate {
+    /// A gate for one site. `noise` keys the noise that the policy may ask for.
+    pub fn new(site: SiteId, policy: SitePolicy, noise: NoiseKey, audit: AuditLog, metrics: Arc<Metrics>) -> Self {
+        let policy_digest = Digest::of(&serde_json::to_vec(&policy).expect("a policy is JSON"));
+        Self { site, policy, policy_digest, noise, audit, metrics }
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &SitePolicy {
+        &self.policy
+    }
+
+    /// Lets the columns of a condition out, clipped and with noise as the policy says.
+    ///
+    /// # Errors  [`Error::Withheld`] where the policy keeps them, [`Error::FrozenMoved`] where training changed more than
+    /// columns, [`Error::File`] where the audit record cannot be written
+    pub fn release_columns(&mut self, trained: &TrainedCondition<'_>) -> Result<Released<Columns>> {
+        let (before, after) = (trained.frozen_before, trained.frozen_after);
+        if before != after {
+            return Err(Error::FrozenMoved { key: trained.key.clone(), before, after });
+        }
+        self.check_condition(trained)?;
+        let columns = self.protected(trained)?;
+        self.release(trained.task, Some(trained.key), columns)
+    }
+
+    /// Lets embeddings out, the lesser of what the task asks and the policy allows; `None` where that is nothing.
+    ///
+    /// # Errors  [`Error::File`] where the audit record cannot be written
+    pub fn release_embeddings(
+        &mut self,
+        asked: EmbeddingRelease,
+        cells: &MappedCells<'_>,
+    ) -> Result<Option<Released<Embeddings>>> {
+        let embeddings = match asked.at_most(self.policy.embeddings) {
+            EmbeddingRelease::None => return Ok(None),
+            EmbeddingRelease::Full => Embeddings::Cells(cells.latent.sorted()),
+            EmbeddingRelease::LabelMeans { min_cells, min_donors } => {
+                let Some(labels) = cells.labels else { return Ok(None) };
+                let means = LabelMean::of_labels(cells.latent, labels, cells.donors, min_cells, min_donors);
+                if means.is_empty() {
+                    return Ok(None);
+                }
+                Embeddings::LabelMeans(means)
+            }
+        };
+        self.release(cells.task, Some(cells.key), embeddings).map(Some)
+    }
+
+    /// Lets aggregate figures of a condition out; `None` where the policy keeps them.
+    ///
+    /// # Errors  [`Error::File`] where the audit record cannot be written
+    pub fn release_metrics(
+        &mut self,
+        task: TaskId,
+        key: &ConditionKey,
+        metrics: ConditionMetrics,
+    ) -> Result<Option<Released<ConditionMetrics>>> {
+        if !self.policy.metrics {
+            return Ok(None);
+        }
+        self.release(task, Some(key), metrics).map(Some)
+    }
+
+    /// Lets progress out, without the loss where the policy keeps metrics.
+    ///
+    /// # Errors  [`Error::File`] where the audit record cannot be written
+    pub fn release_progress(&mut self, task: TaskId, progress: Progress) -> Result<Released<Progress>> {
+        let loss = progress.loss.filter(|_| self.policy.metrics);
+        self.release(task, None, Progress { loss, ..progress })
+    }
+
+    /// Whether a condition of this size could leave at all. Asked before training, so that none is trained in vain.
+    ///
+    /// # Errors  [`Error::Withheld`]
+    pub fn check_size(&self, key: &ConditionKey, n_cells: u64, n_donors: Option<u64>) -> Result<()> {
+        let withhold = |reason| Err(Error::Withheld { key: key.clone(), reason });
+        if !self.policy.columns {
+            return withhold("the policy lets no columns out".to_owned());
+        }
+        if n_cells < self.policy.min_cells {
+            return withhold(format!("it has {n_cells} cells, the policy asks for {}", self.policy.min_cells));
+        }
+        let min_donors = self.policy.min_donors;
+        match n_donors {
+            _ if min_donors == 0 => Ok(()),
+            Some(found) if found >= min_donors => Ok(()),
+            Some(found) => withhold(format!("it has {found} donors, the policy asks for {min_donors}")),
+            None => withhold(format!("its donors are not known, the policy asks for {min_donors}")),
+        }
+    }
+
+    fn check_condition(&self, trained: &TrainedCondition<'_>) -> Result<()> {
+        self.check_size(trained.key, trained.n_cells, trained.n_donors)?;
+        if check::norm(trained.columns)?.is_finite() {
+            Ok(())
+        } else {
+            Err(Error::Diverged { key: trained.key.clone() })
+        }
+    }
+
+    // Clipping first: it bounds what one cell can change, and the noise is sized for that bound.
+    fn protected(&self, trained: &TrainedCondition<'_>) -> Result<Columns> {
+        let norm = check::norm(trained.columns)?;
+        let scale = match self.policy.clip_norm {
+            Some(bound) if norm > bound => bound / norm,
+            _ => 1.0,
+        };
+        if scale == 1.0 && self.policy.noise_std == 0.0 {
+            return Ok(trained.columns.clone());
+        }
+        let mut noise = self.noise.normal(trained.key, trained.columns, self.policy.noise_std);
+        let mut protected = StateDict::new();
+        for (name, tensor) in trained.columns.0.iter() {
+            if tensor.dtype() != DType::F32 {
+                protected.insert(name, tensor.clone());
+                continue;
+            }
+            let values: Vec<f32> =
+                tensor.to_f32(name)?.into_iter().map(|v| (f64::from(v) * scale + noise.next()) as f32).collect();
+            protected.insert(name, Tensor::from_f32(tensor.shape(), &values));
+        }
+        Ok(Columns(protected))
+    }
+
+    // The record is on disk before the released value exists.
+    fn release<T: Outbound>(&mut self, task: TaskId, key: Option<&ConditionKey>, value: T) -> Result<Released<T>> {
+        let bytes = value.to_wire();
+        let blob = BlobRef::of(&bytes);
+        self.audit.append(Release {
+            kind: value.kind(),
+            site: self.site.clone(),
+            task,
+            condition: key.cloned(),
+            digest: blob.digest,
+            size: blob.size,
+            policy: self.policy_digest,
+        })?;
+        self.metrics.count_released(value.kind(), blob.size);
+        Ok(Released { value, bytes, blob })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! What the policy lets through and what it keeps.
+
+use archipelago_common::state_dict::Tensor;
+
+use super::*;
+use crate::audit::{AuditTrail, Kind};
+
+struct Site {
+    gate: Gate,
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(policy: SitePolicy) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = AuditLog::open(&dir.path().join("audit.jsonl")).unwrap();
+        let noise = NoiseKey::open(&dir.path().join("noise.key")).unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        Self { gate: Gate::new("north".parse().unwrap(), policy, noise, audit, metrics), dir }
+    }
+
+    fn trail(&self) -> AuditTrail {
+        AuditTrail::read(&self.dir.path().join("audit.jsonl")).unwrap()
+    }
+
+    fn release(&mut self, columns: &Columns, n_cells: u64, n_donors: Option<u64>) -> Result<Released<Columns>> {
+        let frozen = Digest::of(b"frozen");
+        self.gate.release_columns(&TrainedCondition {
+            task: TaskId(1),
+            key: &key(),
+            columns,
+            n_cells,
+            n_donors,
+            frozen_before: frozen,
+            frozen_after: frozen,
+        })
+    }
+
+    fn embeddings(&mut self, asked: EmbeddingRelease, donors: Option<&[Option<String>]>) -> Option<Embeddings> {
+        let labels = ["a", "a", "a", "b"].map(|l| Some(l.to_owned()));
+        let latent = Latent { n_latent: 2, values: vec![4.0, 0.0, 2.0, 3.0, 0.0, 3.0, 9.0, 9.0] };
+        let cells = MappedCells { task: TaskId(1), key: &key(), latent: &latent, labels: Some(&labels), donors };
+        self.gate.release_embeddings(asked, &cells).unwrap().map(|released| released.value)
+    }
+}
+
+fn key() -> ConditionKey {
+    "north/pbmc/b1".parse().unwrap()
+}
+
+fn columns(values: &[f32]) -> Columns {
+    Columns(StateDict::from_iter([("w".to_owned(), Tensor::from_f32(&[values.len()], values))]))
+}
+
+fn values(columns: &Columns) -> Vec<f32> {
+    columns.0.get("w").unwrap().to_f32("w").unwrap()
+}
+
+fn means(min_cells: u64, min_donors: u64) -> EmbeddingRelease {
+    EmbeddingRelease::LabelMeans { min_cells, min_donors }
+}
+
+#[test]
+fn the_default_policy_lets_columns_out_as_they_are_and_records_them() {
+    let mut site = Site::new(SitePolicy::default());
+    let given = columns(&[3.0, 4.0]);
+    let released = site.release(&given, 100, None).unwrap();
+    assert_eq!(released.value(), &given);
+    let entry = &site.trail().entries[0];
+    assert_eq!(entry.release.digest, released.blob().digest);
+    assert_eq!(entry.release.digest, Digest::of(&given.to_bytes()));
+    assert_eq!((entry.release.kind, entry.release.condition.clone()), (Kind::Columns, Some(key())));
+    assert_eq!(site.gate.metrics.released_bytes(Kind::Columns), released.blob().size);
+}
+
+#[test]
+fn a_policy_without_columns_keeps_them_and_records_nothing() {
+    let mut site = Site::new(SitePolicy { columns: false, ..SitePolicy::default() });
+    assert!(matches!(site.release(&columns(&[1.0]), 100, None), Err(Error::Withheld { .. })));
+    assert!(site.trail().entries.is_empty());
+}
+
+#[test]
+fn small_conditions_stay_at_home() {
+    let mut site = Site::new(SitePolicy { min_cells: 50, min_donors: 3, ..SitePolicy::default() });
+    assert!(site.release(&columns(&[1.0]), 49, Some(3)).is_err());
+    assert!(site.release(&columns(&[1.0]), 50, Some(2)).is_err());
+    assert!(site.release(&columns(&[1.0]), 50, None).is_err());
+    assert!(site.release(&columns(&[1.0]), 50, Some(3)).is_ok());
+}
+
+#[test]
+fn columns_are_clipped_to_the_norm() {
+    let mut site = Site::new(SitePolicy { clip_norm: Some(1.0), ..SitePolicy::default() });
+    assert_eq!(values(site.release(&columns(&[3.0, 4.0]), 100, None).unwrap().value()), [0.6, 0.8]);
+    assert_eq!(values(site.release(&columns(&[0.3, 0.4]), 100, None).unwrap().value()), [0.3, 0.4]);
+}
+
+#[test]
+fn noise_changes_every_number_and_a_repetition_changes_nothing() {
+    let mut site = Site::new(SitePolicy { noise_std: 0.5, ..SitePolicy::default() });
+    let first = values(site.release(&columns(&[3.0, 4.0]), 100, None).unwrap().value());
+    assert!(first.iter().zip([3.0, 4.0]).all(|(noisy, given)| *noisy != given));
+    assert_eq!(first, values(site.release(&columns(&[3.0, 4.0]), 100, None).unwrap().value()));
+}
+
+#[test]
+fn a_moved_frozen_part_lets_nothing_out() {
+    let mut site = Site::new(SitePolicy::default());
+    let result = site.gate.release_columns(&TrainedCondition {
+        task: TaskId(1),
+        key: &key(),
+        columns: &columns(&[1.0]),
+        n_cells: 100,
+        n_donors: None,
+        frozen_before: Digest::of(b"before"),
+        frozen_after: Digest::of(b"after"),
+    });
+    assert!(matches!(result, Err(Error::FrozenMoved { .. })));
+    assert!(site.trail().entries.is_empty());
+}
+
+#[test]
+fn diverged_columns_stay_at_home() {
+    let mut site = Site::new(SitePolicy::default());
+    assert!(matches!(site.release(&columns(&[f32::NAN]), 100, None), Err(Error::Diverged { .. })));
+}
+
+#[test]
+fn no_task_gets_more_embeddings_than_the_policy_allows() {
+    let mut site = Site::new(SitePolicy::default());
+    assert_eq!(site.embeddings(EmbeddingRelease::Full, None), None);
+    let mut site = Site::new(SitePolicy { embeddings: means(3, 0), ..SitePolicy::default() });
+    let Some(Embeddings::LabelMeans(means)) = site.embeddings(EmbeddingRelease::Full, None) else { panic!("means") };
+    assert_eq!(
+        means.into_iter().collect::<Vec<_>>(),
+        [("a".to_owned(), LabelMean { n_cells: 3, mean: vec![2.0, 2.0] })]
+    );
+    assert_eq!(site.trail().entries[0].release.kind, Kind::LabelMeans);
+}
+
+#[test]
+fn label_means_need_enough_donors() {
+    let policy = SitePolicy { embeddings: means(1, 2), ..SitePolicy::default() };
+    let donors = ["x", "y", "y", "x"].map(|d| Some(d.to_owned()));
+    let Some(Embeddings::LabelMeans(found)) = Site::new(policy.clone()).embeddings(means(1, 1), Some(&donors)) else {
+        panic!("means")
+    };
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(Site::new(policy).embeddings(means(1, 1), None), None);
+}
+
+#[test]
+fn rows_of_embeddings_leave_in_an_order_that_says_nothing() {
+    let mut site = Site::new(SitePolicy { embeddings: EmbeddingRelease::Full, ..SitePolicy::default() });
+    let Some(Embeddings::Cells(latent)) = site.embeddings(EmbeddingRelease::Full, None) else { panic!("cells") };
+    assert_eq!(latent.values, [0.0, 3.0, 2.0, 3.0, 4.0, 0.0, 9.0, 9.0]);
+}
+
+#[test]
+fn without_metrics_neither_figures_nor_losses_leave() {
+    let mut site = Site::new(SitePolicy { metrics: false, ..SitePolicy::default() });
+    let progress = Progress { epochs_done: 1, epochs_planned: 2, loss: Some(5.0) };
+    assert_eq!(site.gate.release_progress(TaskId(1), progress).unwrap().value().loss, None);
+    let metrics = ConditionMetrics {
+        n_cells: 1,
+        epochs: 1,
+        gene_coverage: 1.0,
+        elbo: -1.0,
+        reconstruction: 1.0,
+        training_ms: 1,
+        deterministic: true,
+    };
+    assert!(site.gate.release_metrics(TaskId(1), &key(), metrics).unwrap().is_none());
+    assert_eq!(site.trail().entries.len(), 1);
+}

@@ -1,0 +1,163 @@
+//! The connection to the coordinators, behind the gate.
+//!
+//! The client is private to this file. What a site says goes through the methods below: questions that carry nothing
+//! of the data, reasons from a closed list, and [`Released`] values.
+
+use std::{collections::BTreeMap, path::Path};
+
+use archipelago_client::{Client, ClientConfig, Notices, Source};
+use archipelago_common::{
+    blob::BlobRef,
+    condition::{Columns, ConditionKey},
+    id::{Name, TaskId, VersionId},
+    record::{Progress, ReferenceRecord, Submission, SubmittedCondition, TaskRecord},
+    task::ConditionMetrics,
+};
+use archipelago_protocol::message::{Reply, Request};
+
+use super::{Embeddings, Released};
+use crate::{
+    error::{Error, Result},
+    session::Reason,
+};
+
+/// A site's line to the coordinators.
+#[derive(Clone)]
+pub struct Uplink {
+    client: Client,
+}
+
+/// A lease on a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// The task.
+    pub task: TaskId,
+    /// The assignment's epoch; goes into everything said about it.
+    pub epoch: u64,
+}
+
+/// A condition that may leave, part by part.
+#[derive(Debug)]
+pub struct ReleasedCondition {
+    /// Its columns.
+    pub columns: Released<Columns>,
+    /// Its embeddings, where policy and task agree on them.
+    pub embeddings: Option<Released<Embeddings>>,
+    /// Its figures, where the policy lets them out.
+    pub metrics: Option<Released<ConditionMetrics>>,
+}
+
+impl Uplink {
+    /// Starts a session that comes back for ever.
+    ///
+    /// # Errors  [`Error::Client`] without any coordinator
+    pub async fn connect(config: ClientConfig) -> Result<Self> {
+        Ok(Self { client: Client::connect(config).await? })
+    }
+
+    /// What the coordinators say unasked.
+    pub fn notices(&self) -> Notices {
+        self.client.notices()
+    }
+
+    /// The tasks that this site may take or has taken.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn tasks(&self) -> Result<Vec<TaskRecord>> {
+        match self.ask(Request::ListTasks).await? {
+            Reply::Tasks(tasks) => Ok(tasks),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// One reference with its versions.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn reference(&self, name: Name) -> Result<ReferenceRecord> {
+        match self.ask(Request::ShowReference { name }).await? {
+            Reply::Reference(record) => Ok(*record),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Downloads a blob to a file, verified.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn fetch(&self, blob: BlobRef, path: &Path) -> Result<()> {
+        Ok(self.client.get_blob(blob, path, |_| ()).await?)
+    }
+
+    /// Takes a task.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn claim(&self, task: TaskId) -> Result<Lease> {
+        match self.ask(Request::Claim { task }).await? {
+            Reply::Assigned { epoch, .. } => Ok(Lease { task, epoch }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Reports progress, which keeps the lease.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn renew(&self, lease: Lease, progress: Released<Progress>) -> Result<()> {
+        let Lease { task, epoch } = lease;
+        match self.ask(Request::Renew { task, epoch, progress: progress.value }).await? {
+            Reply::Assigned { .. } => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns a task undone.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn give_up(&self, lease: Lease, reason: Reason) -> Result<()> {
+        let Lease { task, epoch } = lease;
+        match self.ask(Request::GiveUp { task, epoch, reason: reason.to_string() }).await? {
+            Reply::Released => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Uploads what was released and hands it in. Returns when it is durable and accepted, with the version that holds
+    /// it if there is one already.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn submit(
+        &self,
+        lease: Lease,
+        version: VersionId,
+        conditions: &BTreeMap<ConditionKey, ReleasedCondition>,
+    ) -> Result<Option<VersionId>> {
+        let mut submitted = BTreeMap::new();
+        for (key, condition) in conditions {
+            self.put(&condition.columns).await?;
+            if let Some(embeddings) = &condition.embeddings {
+                self.put(embeddings).await?;
+            }
+            let columns = condition.columns.blob();
+            let embeddings = condition.embeddings.as_ref().map(Released::blob);
+            let metrics = condition.metrics.as_ref().map(|metrics| metrics.value.clone());
+            submitted.insert(key.clone(), SubmittedCondition { columns, embeddings, metrics });
+        }
+        let Lease { task, epoch } = lease;
+        match self.ask(Request::Submit(Submission { task, epoch, version, conditions: submitted })).await? {
+            Reply::Accepted { version } => Ok(version),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn put<T>(&self, released: &Released<T>) -> Result<()> {
+        Ok(self.client.put_blob(released.blob, Source::Bytes(&released.bytes), |_| ()).await?)
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply> {
+        Ok(self.client.request(request).await?)
+    }
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    // The variant's name only: an answer may be long.
+    let text = format!("{reply:?}");
+    Error::UnexpectedReply { found: text.split([' ', '(', '{']).next().unwrap_or_default().to_owned() }
+}

@@ -1,0 +1,298 @@
+//! What can go wrong at a site, in words a person there can act on.
+//!
+//! Messages may name local paths, cells and genes: they are printed at the site and never sent. What the coordinator is
+//! told is a [`crate::session::Reason`], which can hold none of that.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use archipelago_common::{
+    condition::ConditionKey,
+    hash::Digest,
+    id::{Name, SiteId, VersionId},
+};
+
+/// The result of an operation of the worker.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An operation of the worker that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A common value broke a rule.
+    #[error(transparent)]
+    Common(#[from] archipelago_common::Error),
+    /// An h5ad file or what it holds cannot be used.
+    #[error(transparent)]
+    Anndata(#[from] archipelago_anndata::Error),
+    /// A model or its training failed.
+    #[error(transparent)]
+    Models(#[from] archipelago_models::Error),
+    /// A coordinator could not be asked, or refused.
+    #[error(transparent)]
+    Client(#[from] archipelago_client::ClientError),
+    /// The site's certificate or key cannot be used.
+    #[error(transparent)]
+    Transport(#[from] archipelago_transport::Error),
+    /// A coordinator answered something else than what was asked.
+    #[error("a coordinator answered with `{found}`, which does not fit the request")]
+    UnexpectedReply {
+        /// The answer's kind.
+        found: String,
+    },
+    /// The certificate speaks of someone else than the configuration.
+    #[error("the certificate is that of `{found}`, but the configuration says site `{expected}`")]
+    WrongIdentity {
+        /// The configured site.
+        expected: SiteId,
+        /// Who the certificate is for.
+        found: String,
+    },
+    /// A task names a version that its reference does not have.
+    #[error("reference `{reference}` has no version {version}")]
+    UnknownVersion {
+        /// The version.
+        version: VersionId,
+        /// The reference.
+        reference: Name,
+    },
+    /// The operating system gave no threads or signals.
+    #[error("failed to start the runtime")]
+    Runtime {
+        /// Its word on it.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A metric could not be set up.
+    #[error("failed to set up metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// A file operation failed.
+    #[error("failed to {action} `{}`", path.display())]
+    File {
+        /// `read`, `append to`…
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's word on it.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration file is not what it must be.
+    #[error("configuration `{}` is invalid: {detail}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The field, what was found and what is expected.
+        detail: String,
+    },
+    /// A value on the command line makes no sense.
+    #[error("`{what}` is {found}, expected {expected}")]
+    Setting {
+        /// The flag.
+        what: &'static str,
+        /// What was given.
+        found: String,
+        /// What is possible.
+        expected: &'static str,
+    },
+    /// A batch that was asked for is not in the data.
+    #[error("`{batch_key}` of `{}` has no batch `{found}`; there are: {available}", path.display())]
+    UnknownBatch {
+        /// The file.
+        path: PathBuf,
+        /// The obs column.
+        batch_key: String,
+        /// The batch asked for.
+        found: String,
+        /// The batches there are.
+        available: String,
+    },
+    /// A label that was asked for is not in the data.
+    #[error("`{labels_key}` of `{}` has no label `{found}`; there are: {available}", path.display())]
+    UnknownLabel {
+        /// The file.
+        path: PathBuf,
+        /// The obs column.
+        labels_key: String,
+        /// The label asked for.
+        found: String,
+        /// The labels there are.
+        available: String,
+    },
+    /// Cells without a value where every cell needs one.
+    #[error("{n_missing} of {n_cells} cells in `{}` have no value in obs column `{column}`", path.display())]
+    MissingValues {
+        /// The file.
+        path: PathBuf,
+        /// The obs column.
+        column: String,
+        /// Cells without a value.
+        n_missing: usize,
+        /// All cells.
+        n_cells: usize,
+    },
+    /// A file of cells cannot be used, for the reason that follows.
+    #[error("failed to use `{}`", path.display())]
+    Cells {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: archipelago_anndata::Error,
+    },
+    /// A reference directory cannot be used, for the reason that follows.
+    #[error("failed to open the reference `{}`", path.display())]
+    Reference {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: archipelago_common::Error,
+    },
+    /// A checkpoint of a training run cannot be taken up.
+    #[error("failed to go on from the checkpoint `{}`", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: archipelago_models::Error,
+    },
+    /// Cells of a batch that the reference has no condition for.
+    #[error("the reference has no condition for batch `{batch}`; it has {available}")]
+    NoCondition {
+        /// The batch.
+        batch: String,
+        /// The conditions there are.
+        available: String,
+    },
+    /// A batch name that several conditions of the reference share.
+    #[error("batch `{batch}` may be any of the conditions {candidates}")]
+    AmbiguousBatch {
+        /// The batch.
+        batch: String,
+        /// The conditions that end in its name.
+        candidates: String,
+    },
+    /// Training changed more than the columns it was handed. A defect of this program, caught at the gate.
+    #[error("training of `{key}` changed the frozen part: its digest was {before} and is {after}")]
+    FrozenMoved {
+        /// The condition.
+        key: ConditionKey,
+        /// Digest before training.
+        before: Digest,
+        /// Digest after training.
+        after: Digest,
+    },
+    /// Trained columns hold a number that is none.
+    #[error("the columns of `{key}` hold NaN or infinite values")]
+    Diverged {
+        /// The condition.
+        key: ConditionKey,
+    },
+    /// The site's policy keeps a condition at home.
+    #[error("`{key}` stays at home: {reason}")]
+    Withheld {
+        /// The condition.
+        key: ConditionKey,
+        /// Which rule, with found and expected.
+        reason: String,
+    },
+    /// The audit log does not hold together.
+    #[error("the audit log `{}` is broken at line {line}: {detail}", path.display())]
+    AuditBroken {
+        /// The log.
+        path: PathBuf,
+        /// The first line that does not hold, from 1.
+        line: usize,
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// The audit log lacks an entry that was noted elsewhere.
+    #[error("the audit log `{}` does not contain the head {head}", path.display())]
+    AuditShortened {
+        /// The log.
+        path: PathBuf,
+        /// The head that was noted.
+        head: Digest,
+    },
+    /// The secret that keys noise is damaged.
+    #[error("the noise key `{}` cannot be used: {detail}", path.display())]
+    NoiseKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The ops port cannot be opened.
+    #[error("failed to listen on `{address}`")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's word on it.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Anndata(source) | Self::Cells { source, .. } => return anndata_hint(source),
+            Self::Models(source) => return source.hint(),
+            Self::Client(source) => return source.hint().map(str::to_owned),
+            Self::Transport(source) => return source.hint().map(str::to_owned),
+            Self::Config { .. } => "`archipelago-worker serve --help` shows a complete configuration".into(),
+            Self::WrongIdentity { .. } => {
+                "set `site` to the name in the certificate, or use the right certificate".into()
+            }
+            Self::UnknownBatch { .. } => "name batches as `archipelago-worker inspect FILE` lists them".into(),
+            Self::UnknownLabel { .. } => "name labels as `archipelago-worker inspect FILE` lists them".into(),
+            Self::MissingValues { .. } => "fill the column, or choose batches with `--batches`".into(),
+            Self::Reference { source: archipelago_common::Error::DigestMismatch { .. }, .. } => {
+                "the reference was changed or damaged: fetch it again, or train it anew".into()
+            }
+            Self::Reference { .. } => "name a directory that `archipelago-worker train` or `map` wrote".into(),
+            Self::Checkpoint { path, .. } => {
+                format!(
+                    "repeat the command with the settings of that run, or delete `{}` to start anew",
+                    path.display()
+                )
+            }
+            Self::NoCondition { .. } => "map the batch first: `archipelago-worker map`".into(),
+            Self::AmbiguousBatch { .. } => "choose with `--owner` and `--dataset`".into(),
+            Self::FrozenMoved { .. } => "nothing was sent; please report this with the version of the worker".into(),
+            Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),
+            Self::Withheld { .. } => "the site's policy file decides this".into(),
+            Self::AuditBroken { .. } | Self::AuditShortened { .. } => {
+                "keep the file as evidence, find out who changed it, and start a new log under another path".into()
+            }
+            Self::NoiseKey { .. } => {
+                "restore the file from a backup; a new key lets repeated releases be averaged".into()
+            }
+            Self::Bind { .. } => "choose another address, or port 0 for any free one".into(),
+            _ => return None,
+        })
+    }
+
+    /// What the process ends with: 2 for usage and configuration, 1 for work that failed.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config { .. }
+            | Self::Setting { .. }
+            | Self::Bind { .. }
+            | Self::Transport(_)
+            | Self::WrongIdentity { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+fn anndata_hint(source: &archipelago_anndata::Error) -> Option<String> {
+    use archipelago_anndata::Error;
+    match source {
+        Error::NotFound { .. } => Some("check the path; relative paths start in the current directory".into()),
+        Error::Missing { kind: "column", .. } => Some("choose a column with `--batch-key` or `--labels-key`".into()),
+        Error::Missing { kind: "layer", .. } => Some("choose a layer with `--layer`, or leave it out for X".into()),
+        other => other.hint(),
+    }
+}

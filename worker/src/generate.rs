@@ -1,0 +1,302 @@
+//! Synthetic counts of several sites: cell types, batch effects, library sizes, dropout.
+//!
+//! Every batch is drawn from its own stream of random numbers, so a batch is the same whichever others are made with it.
+//! A cell's expected counts are its library size times a softmax over log-expression: a profile shared by all, plus the
+//! markers of its type, plus the shifts of its batch. Counts are gamma–Poisson (negative binomial), and a technical
+//! dropout then sets a share of the small ones to zero.
+
+use archipelago_anndata::{AnnData, Array, Column, Csr, DataFrame, Dict, Element};
+use archipelago_common::hash::FieldHasher;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha20Rng;
+use rand_distr::{Distribution as _, Gamma, LogNormal, Normal, Poisson, StandardNormal};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// What to draw.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct GenerateSpec {
+    /// Names of the batches.
+    pub batches: Vec<String>,
+    /// Cells in each batch.
+    pub n_cells: usize,
+    /// Genes.
+    pub n_genes: usize,
+    /// Cell types.
+    pub n_types: usize,
+    /// Donors in each batch.
+    pub n_donors: usize,
+    /// Standard deviation of a batch's shift of each gene, in natural logarithms.
+    pub batch_effect: f64,
+    /// Median counts of a cell.
+    pub library_size: f64,
+    /// Chance that a count of expectation 0 is lost; falls with the expectation, half of it at 1.
+    pub dropout: f64,
+    /// Seed of everything.
+    pub seed: u64,
+}
+
+impl GenerateSpec {
+    fn check(&self) -> Result<()> {
+        let refuse = |what, found: String, expected| Err(Error::Setting { what, found, expected });
+        let repeated = self.batches.iter().enumerate().find(|(i, name)| self.batches[..*i].contains(name));
+        if let Some((_, name)) = repeated {
+            return refuse("--batches", format!("`{name}` twice"), "each batch once");
+        }
+        for (what, found) in [
+            ("--batches", self.batches.len()),
+            ("--n-cells", self.n_cells),
+            ("--n-genes", self.n_genes),
+            ("--n-types", self.n_types),
+            ("--n-donors", self.n_donors),
+        ] {
+            if found == 0 {
+                return refuse(what, "0".to_owned(), "at least 1");
+            }
+        }
+        if !(self.batch_effect.is_finite() && self.batch_effect >= 0.0) {
+            return refuse("--batch-effect", self.batch_effect.to_string(), "0 or a number above it");
+        }
+        if !(self.library_size.is_finite() && self.library_size >= 1.0) {
+            return refuse("--library-size", self.library_size.to_string(), "at least 1");
+        }
+        if !(0.0..=1.0).contains(&self.dropout) {
+            return refuse("--dropout", self.dropout.to_string(), "a share from 0 to 1");
+        }
+        Ok(())
+    }
+
+    fn stream(&self, of: &str) -> ChaCha20Rng {
+        let mut seed = FieldHasher::new("archipelago/generate/1");
+        seed.field(&self.seed.to_le_bytes()).field(of.as_bytes());
+        ChaCha20Rng::from_seed(*seed.finish().as_bytes())
+    }
+}
+
+/// What all batches share.
+struct Tissue {
+    /// Log-expression of each type, `n_types` × `n_genes`.
+    profiles: Vec<Vec<f64>>,
+    /// Inverse dispersion of each gene.
+    dispersions: Vec<f64>,
+}
+
+impl Tissue {
+    fn draw(spec: &GenerateSpec) -> Self {
+        let mut rng = spec.stream("tissue");
+        let mut normal = |std: f64| std * rng.sample::<f64, _>(StandardNormal);
+        let shared: Vec<f64> = (0..spec.n_genes).map(|_| normal(PROFILE_STD)).collect();
+        let dispersions = (0..spec.n_genes).map(|_| (1.0 + normal(0.5)).exp()).collect();
+        let mut rng = spec.stream("markers");
+        let profile = |_| {
+            let marked = |&base: &f64| {
+                let is_marker = rng.random_bool(MARKER_SHARE);
+                base + if is_marker { MARKER_STD * rng.sample::<f64, _>(StandardNormal) } else { 0.0 }
+            };
+            shared.iter().map(marked).collect()
+        };
+        Self { profiles: (0..spec.n_types).map(profile).collect(), dispersions }
+    }
+}
+
+/// One batch's cells.
+struct Batch {
+    counts: Csr,
+    types: Vec<usize>,
+    donors: Vec<usize>,
+}
+
+impl Batch {
+    fn draw(spec: &GenerateSpec, tissue: &Tissue, name: &str) -> Result<Self> {
+        let mut rng = spec.stream(&format!("batch {name}"));
+        let shift = Normal::new(0.0, spec.batch_effect).expect("the standard deviation was checked");
+        let shifts: Vec<f64> = (0..spec.n_genes).map(|_| shift.sample(&mut rng)).collect();
+        let fractions: Vec<Vec<f64>> = tissue.profiles.iter().map(|profile| softmax(profile, &shifts)).collect();
+        // Batches differ in depth and in the share of each type, as real ones do.
+        let depth = (DEPTH_STD * rng.sample::<f64, _>(StandardNormal)).exp();
+        let library = LogNormal::new((spec.library_size * depth).ln(), LIBRARY_STD).expect("the median was checked");
+        let shares: Vec<f64> = (0..spec.n_types).map(|_| rng.random_range(0.3..1.0)).collect();
+        let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
+        let (mut types, mut donors) = (Vec::new(), Vec::new());
+        for _ in 0..spec.n_cells {
+            let cell_type = pick(&shares, &mut rng);
+            let size = library.sample(&mut rng);
+            for (gene, (&fraction, &dispersion)) in fractions[cell_type].iter().zip(&tissue.dispersions).enumerate() {
+                let count = draw_count(size * fraction, dispersion, spec.dropout, &mut rng);
+                if count > 0.0 {
+                    indices.push(gene as u32);
+                    data.push(count);
+                }
+            }
+            indptr.push(data.len());
+            types.push(cell_type);
+            donors.push(rng.random_range(0..spec.n_donors));
+        }
+        Ok(Self { counts: Csr::new(spec.n_cells, spec.n_genes, indptr, indices, data)?, types, donors })
+    }
+}
+
+/// Draws all batches: `X` holds counts; `obs` holds `batch`, `cell_type` and `donor`.
+///
+/// # Errors  [`Error::Setting`] for values that make no sense together
+pub fn generate(spec: &GenerateSpec) -> Result<AnnData> {
+    spec.check()?;
+    let tissue = Tissue::draw(spec);
+    let (mut counts, mut cells, mut batches, mut types, mut donors) = (vec![], vec![], vec![], vec![], vec![]);
+    for name in &spec.batches {
+        let batch = Batch::draw(spec, &tissue, name)?;
+        cells.extend((1..=spec.n_cells).map(|cell| format!("{name}-{cell:06}")));
+        batches.extend(std::iter::repeat_n(name.clone(), spec.n_cells));
+        types.extend(batch.types.iter().map(|t| format!("type-{:02}", t + 1)));
+        donors.extend(batch.donors.iter().map(|d| format!("{name}-donor-{}", d + 1)));
+        counts.push(batch.counts);
+    }
+    let mut obs = DataFrame::new(cells);
+    obs.insert("batch", Column::categorical(&batches))?;
+    obs.insert("cell_type", Column::categorical(&types))?;
+    obs.insert("donor", Column::categorical(&donors))?;
+    let var = DataFrame::new((1..=spec.n_genes).map(|gene| format!("GENE{gene:05}")));
+    let mut adata = AnnData::new(Csr::vstack(spec.n_genes, counts)?, obs, var)?;
+    adata.uns.insert("generator".to_owned(), Element::Dict(provenance(spec)));
+    Ok(adata)
+}
+
+fn provenance(spec: &GenerateSpec) -> Dict {
+    let number = |value: f64| Element::Array(Array::float(value));
+    Dict::from([
+        ("name".to_owned(), Element::Array(Array::text("archipelago-worker generate"))),
+        ("seed".to_owned(), Element::Array(Array::text(spec.seed.to_string()))),
+        ("batch_effect".to_owned(), number(spec.batch_effect)),
+        ("library_size".to_owned(), number(spec.library_size)),
+        ("dropout".to_owned(), number(spec.dropout)),
+    ])
+}
+
+fn softmax(profile: &[f64], shifts: &[f64]) -> Vec<f64> {
+    let weights: Vec<f64> = profile.iter().zip(shifts).map(|(log, shift)| (log + shift).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
+}
+
+fn pick(shares: &[f64], rng: &mut ChaCha20Rng) -> usize {
+    let mut left = rng.random_range(0.0..shares.iter().sum());
+    shares
+        .iter()
+        .position(|share| {
+            left -= share;
+            left < 0.0
+        })
+        .unwrap_or(shares.len() - 1)
+}
+
+// Expectations too small or too large to draw from are 0: a gene that is as good as off, never an error.
+fn draw_count(expected: f64, dispersion: f64, dropout: f64, rng: &mut ChaCha20Rng) -> f32 {
+    let rate = Gamma::new(dispersion, expected / dispersion).map_or(0.0, |gamma| gamma.sample(rng));
+    let count = Poisson::new(rate).map_or(0.0, |poisson| poisson.sample(rng));
+    let is_lost = rng.random_bool(dropout / (1.0 + expected));
+    if is_lost { 0.0 } else { count as f32 }
+}
+
+/// Spread of genes around the mean expression; real sets span some four orders of magnitude.
+const PROFILE_STD: f64 = 1.4;
+/// Share of the genes that tell a type from the others.
+const MARKER_SHARE: f64 = 0.08;
+/// Spread of a marker around its usual expression.
+const MARKER_STD: f64 = 1.6;
+/// Spread of library sizes within a batch.
+const LIBRARY_STD: f64 = 0.35;
+/// Spread of sequencing depth between batches.
+const DEPTH_STD: f64 = 0.3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> GenerateSpec {
+        GenerateSpec {
+            batches: vec!["a".to_owned(), "b".to_owned()],
+            n_cells: 200,
+            n_genes: 300,
+            n_types: 3,
+            n_donors: 2,
+            batch_effect: 0.5,
+            library_size: 2000.0,
+            dropout: 0.2,
+            seed: 1,
+        }
+    }
+
+    fn counts(spec: &GenerateSpec) -> Csr {
+        generate(spec).unwrap().matrix(None).unwrap().to_csr().unwrap()
+    }
+
+    fn mean_by_gene(counts: &Csr, rows: std::ops::Range<usize>) -> Vec<f64> {
+        let mut sums = vec![0.0; counts.n_cols()];
+        for row in rows.clone() {
+            let (genes, values) = counts.row(row);
+            genes.iter().zip(values).for_each(|(&gene, &value)| sums[gene as usize] += f64::from(value));
+        }
+        sums.into_iter().map(|sum| sum / rows.len() as f64).collect()
+    }
+
+    // Root mean square of the log ratio of two batches' gene means, over genes that are seen often enough to tell.
+    fn batch_distance(batch_effect: f64) -> f64 {
+        let counts = counts(&GenerateSpec { batch_effect, n_types: 1, dropout: 0.0, ..spec() });
+        let (a, b) = (mean_by_gene(&counts, 0..200), mean_by_gene(&counts, 200..400));
+        let total = |means: &[f64]| means.iter().sum::<f64>();
+        let scale = total(&b) / total(&a);
+        let ratios: Vec<f64> =
+            a.iter().zip(&b).filter(|(a, b)| **a > 1.0 && **b > 1.0).map(|(a, b)| (b / a / scale).ln()).collect();
+        (ratios.iter().map(|r| r * r).sum::<f64>() / ratios.len() as f64).sqrt()
+    }
+
+    #[test]
+    fn what_is_made_are_counts_of_the_announced_size() {
+        let adata = generate(&spec()).unwrap();
+        assert_eq!((adata.n_obs(), adata.n_vars()), (400, 300));
+        let counts = counts(&spec());
+        archipelago_anndata::counts::check(&counts, adata.var_names()).unwrap();
+        let mut sizes = counts.row_sums();
+        sizes.sort_by(f64::total_cmp);
+        // Depth of the batches and dropout move the median; it stays of the announced order.
+        assert!((800.0..4000.0).contains(&sizes[200]), "median library size {}", sizes[200]);
+    }
+
+    #[test]
+    fn a_batch_does_not_depend_on_the_others() {
+        let both = counts(&spec());
+        let alone = counts(&GenerateSpec { batches: vec!["b".to_owned()], ..spec() });
+        assert_eq!(both.select_rows(&(200..400).collect::<Vec<_>>()), alone);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_counts_and_another_seed_others() {
+        assert_eq!(counts(&spec()), counts(&spec()));
+        assert_ne!(counts(&spec()), counts(&GenerateSpec { seed: 2, ..spec() }));
+    }
+
+    #[test]
+    fn the_batch_effect_is_as_large_as_asked_for() {
+        let (none, strong) = (batch_distance(0.0), batch_distance(0.8));
+        assert!(none < 0.15, "without an effect the batches differ by {none}");
+        // Two independent shifts of 0.8 differ by 0.8·√2 = 1.13.
+        assert!((0.8..1.4).contains(&strong), "with an effect of 0.8 they differ by {strong}");
+    }
+
+    #[test]
+    fn dropout_makes_zeros() {
+        let without = counts(&GenerateSpec { dropout: 0.0, ..spec() }).nnz();
+        let with = counts(&GenerateSpec { dropout: 0.8, ..spec() }).nnz();
+        assert!(with < without * 9 / 10, "{with} of {without} values are left");
+    }
+
+    #[test]
+    fn senseless_settings_are_refused_by_name() {
+        let refused = |spec: GenerateSpec| generate(&spec).unwrap_err().to_string();
+        assert!(refused(GenerateSpec { n_genes: 0, ..spec() }).contains("--n-genes"));
+        assert!(refused(GenerateSpec { dropout: 1.5, ..spec() }).contains("--dropout"));
+        assert!(refused(GenerateSpec { batch_effect: -1.0, ..spec() }).contains("--batch-effect"));
+        assert!(refused(GenerateSpec { batches: vec!["a".into(), "a".into()], ..spec() }).contains("`a` twice"));
+    }
+}

@@ -1,0 +1,16 @@
+//! The site's program: trains, maps and serves. All of it is in the library; this prints an error once.
+
+use std::process::ExitCode;
+
+use archipelago_worker::{cli, output};
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.exit_code();
+            output::show_error(&error);
+            ExitCode::from(code)
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The one place that writes for people and programs: data to stdout, everything else to stderr.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+    time::{Duration, Instant},
+};
+
+use archipelago_common::progress::EpochReport;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{error::Error, results::History};
+
+/// How results are written to stdout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON value, for programs.
+    Json,
+}
+
+/// How much is said on stderr while work goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// Progress and warnings.
+    Normal,
+    /// Every step.
+    Verbose,
+}
+
+/// Where a command's results and progress go.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// Form of results.
+    pub format: Format,
+    /// Amount of progress.
+    pub verbosity: Verbosity,
+}
+
+impl Output {
+    /// Writes a command's result. A reader that has gone away (`| head`) is no error.
+    pub fn show<T: Serialize + Display>(&self, result: &T) {
+        let mut stdout = io::stdout().lock();
+        let _ = match self.format {
+            Format::Text => writeln!(stdout, "{}", result.to_string().trim_end()),
+            Format::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(result).expect("results are JSON")),
+        };
+    }
+
+    /// Says something about the work, unless `--quiet`.
+    pub fn note(&self, text: impl Display) {
+        if self.verbosity != Verbosity::Quiet {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// A display of training that will take `n_epochs` epochs in all; it also keeps the history.
+    pub fn training(&self, n_epochs: u64) -> TrainingDisplay {
+        let shown = match self.verbosity {
+            Verbosity::Quiet => Shown::Nothing,
+            _ if io::stderr().is_terminal() => Shown::Bar(bar(n_epochs)),
+            _ => Shown::Lines { last: None },
+        };
+        TrainingDisplay { started: Instant::now(), n_epochs, shown, n_done: 0, history: History::new() }
+    }
+}
+
+/// Writes an error with its causes and, where there is one, a hint.
+pub fn show_error(error: &Error) {
+    let _ = io::stderr().lock().write_all(error_text(error).as_bytes());
+}
+
+/// An error and its causes on one line, for a site's own log.
+pub fn chain(error: &Error) -> String {
+    causes(error).join(": ")
+}
+
+fn causes(error: &Error) -> Vec<String> {
+    let mut texts = vec![error.to_string()];
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        // Some libraries repeat the text of their source in their own.
+        if texts.last() != Some(&error.to_string()) {
+            texts.push(error.to_string());
+        }
+        cause = error.source();
+    }
+    texts
+}
+
+fn error_text(error: &Error) -> String {
+    let mut text = format!("error: {}\n", causes(error).join("\n  caused by: "));
+    if let Some(hint) = error.hint() {
+        text += &format!("\nhint: {hint}\n");
+    }
+    text
+}
+
+/// Shows epochs as they finish, of one training or of several at once: a bar on a terminal, else a line now and then.
+#[derive(Debug)]
+pub struct TrainingDisplay {
+    started: Instant,
+    n_epochs: u64,
+    shown: Shown,
+    n_done: u64,
+    history: History,
+}
+
+#[derive(Debug)]
+enum Shown {
+    Nothing,
+    Bar(ProgressBar),
+    Lines { last: Option<Instant> },
+}
+
+impl TrainingDisplay {
+    /// An epoch of what is called `name` has finished.
+    pub fn epoch(&mut self, name: &str, report: &EpochReport) {
+        self.history.entry(name.to_owned()).or_default().push(*report);
+        self.n_done += 1;
+        // Early stopping leaves planned epochs undone; the others' count must not pass the plan.
+        let total = EpochReport {
+            epoch: u32::try_from(self.n_done).unwrap_or(u32::MAX),
+            n_epochs: u32::try_from(self.n_epochs.max(self.n_done)).unwrap_or(u32::MAX),
+            elapsed_ms: self.started.elapsed().as_millis() as u64,
+            ..*report
+        };
+        let is_last = total.epoch == total.n_epochs;
+        match &mut self.shown {
+            Shown::Nothing => {}
+            Shown::Bar(bar) => {
+                bar.set_position(self.n_done);
+                bar.set_message(format!("{name}: loss {:.2}, remaining {}", report.loss, clock(total.remaining_ms())));
+            }
+            Shown::Lines { last } => {
+                if is_last || last.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
+                    *last = Some(Instant::now());
+                    let _ = writeln!(io::stderr().lock(), "{}", line(name, &total));
+                }
+            }
+        }
+    }
+
+    /// Ends the display; the epochs of each thing trained, by name.
+    pub fn finish(self) -> History {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.finish();
+        }
+        self.history
+    }
+}
+
+/// Time between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+fn bar(n_epochs: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} epoch {pos}/{len}  elapsed {elapsed}  {msg}");
+    ProgressBar::new(n_epochs).with_style(style.expect("the template is well formed"))
+}
+
+fn line(name: &str, total: &EpochReport) -> String {
+    let EpochReport { epoch, n_epochs, loss, elapsed_ms, .. } = total;
+    let remaining = clock(total.remaining_ms());
+    format!("{name}: epoch {epoch}/{n_epochs}, loss {loss:.2}, elapsed {}, remaining {remaining}", clock(*elapsed_ms))
+}
+
+/// Minutes and seconds.
+fn clock(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_causes_and_hint() {
+        let source = archipelago_anndata::Error::NotHdf5 { path: "x.h5ad".into() };
+        let text = error_text(&Error::Cells { path: "x.h5ad".into(), source });
+        let expected = "error: failed to use `x.h5ad`\n  caused by: `x.h5ad` is not an HDF5 file\n\nhint: h5ad files";
+        assert!(text.starts_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_line_tells_loss_elapsed_and_remaining() {
+        let report = EpochReport { epoch: 25, n_epochs: 100, loss: 412.345, validation_loss: None, elapsed_ms: 30_000 };
+        assert_eq!(line("reference", &report), "reference: epoch 25/100, loss 412.35, elapsed 0:30, remaining 1:30");
+    }
+}

@@ -1,0 +1,58 @@
+//! Files that a command leaves in its results directory beside the main one.
+
+use std::{collections::BTreeMap, path::Path};
+
+use archipelago_common::{fs, progress::EpochReport};
+use serde::Serialize;
+
+use crate::error::Result;
+
+/// The epochs of each thing that was trained, by name.
+pub type History = BTreeMap<String, Vec<EpochReport>>;
+
+/// Writes `history.json` and `history.csv`.
+///
+/// # Errors  [`crate::Error::Common`]
+pub fn write_history(dir: &Path, history: &History) -> Result<()> {
+    write_json(&dir.join("history.json"), history)?;
+    Ok(fs::write_atomic(&dir.join("history.csv"), history_csv(history).as_bytes())?)
+}
+
+/// Writes a value as indented JSON.
+///
+/// # Errors  [`crate::Error::Common`]
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("results are JSON");
+    bytes.push(b'\n');
+    Ok(fs::write_atomic(path, &bytes)?)
+}
+
+/// A field of a CSV file, quoted where it must be.
+pub fn csv_field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}
+
+fn history_csv(history: &History) -> String {
+    let mut text = "name,epoch,loss,validation_loss,elapsed_ms\n".to_owned();
+    for (name, reports) in history {
+        let name = csv_field(name);
+        for EpochReport { epoch, loss, validation_loss, elapsed_ms, .. } in reports {
+            let validation = validation_loss.map_or_else(String::new, |loss| loss.to_string());
+            text += &format!("{name},{epoch},{loss},{validation},{elapsed_ms}\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_row_per_epoch() {
+        let report = EpochReport { epoch: 1, n_epochs: 2, loss: 1.5, validation_loss: Some(2.5), elapsed_ms: 3 };
+        let history = History::from([("north/d/a, b".to_owned(), vec![report])]);
+        let expected = "name,epoch,loss,validation_loss,elapsed_ms\n\"north/d/a, b\",1,1.5,2.5,3\n";
+        assert_eq!(history_csv(&history), expected);
+    }
+}

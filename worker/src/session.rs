@@ -1,0 +1,319 @@
+//! The worker's life with the coordinators: look for tasks, do them one at a time, come back after every break.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use archipelago_client::{ClientConfig, ClientError, Notices, Patience};
+use archipelago_common::{
+    id::TaskId,
+    principal::Principal,
+    record::{AssignmentState, ReferenceRecord, TaskRecord, TaskState},
+};
+use archipelago_models::{Device, zoo};
+use archipelago_protocol::message::{Notice, Refusal};
+use archipelago_transport::Credentials;
+use tokio::sync::watch;
+
+use crate::{
+    audit::AuditLog,
+    checkpoint::Checkpoints,
+    config::SiteConfig,
+    data::{DataSpec, SiteData},
+    egress::{Gate, Lease, Uplink},
+    error::{Error, Result},
+    noise::NoiseKey,
+    ops::{Metrics, TaskEnd},
+    output,
+    surgery_task::SurgeryTask,
+};
+
+/// What a coordinator is told when a site returns a task. A closed list: no path, name of a cell or value can be in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reason {
+    /// The data and the panel share no gene.
+    NoCommonGenes,
+    /// The site's data cannot be used at the moment.
+    DataUnusable,
+    /// No batch may leave under the site's policy or is large enough for the task.
+    NothingMayLeave,
+    /// The reference's files do not verify or cannot be read.
+    ReferenceUnusable,
+    /// The model or its options do not allow exact surgery here.
+    SurgeryImpossible,
+    /// Training did not converge to finite numbers.
+    Diverged,
+    /// The coordinator refused the submission.
+    SubmissionRefused,
+    /// Something at the site failed that has nothing to do with the task.
+    LocalFault,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCommonGenes => "the site's data and the reference's panel share no gene",
+            Self::DataUnusable => "the site's data cannot be used",
+            Self::NothingMayLeave => "no batch of the site is large enough and allowed to leave",
+            Self::ReferenceUnusable => "the reference cannot be read or does not verify",
+            Self::SurgeryImpossible => "this reference does not allow surgery at the site",
+            Self::Diverged => "training diverged",
+            Self::SubmissionRefused => "the submission was refused",
+            Self::LocalFault => "a fault at the site",
+        })
+    }
+}
+
+impl Reason {
+    /// The reason that tells a coordinator about an error as much as it may know.
+    pub fn of(error: &Error) -> Self {
+        use archipelago_anndata::Error as Anndata;
+        use archipelago_models::Error as Models;
+        match error {
+            Error::Cells { source: Anndata::NoCommonGenes { .. }, .. } => Self::NoCommonGenes,
+            Error::Cells { .. } | Error::Anndata(_) | Error::UnknownBatch { .. } | Error::MissingValues { .. } => {
+                Self::DataUnusable
+            }
+            Error::Withheld { .. } => Self::NothingMayLeave,
+            Error::Reference { .. } => Self::ReferenceUnusable,
+            Error::Diverged { .. } | Error::Models(Models::Diverged { .. }) => Self::Diverged,
+            Error::Models(_) => Self::SurgeryImpossible,
+            Error::Client(ClientError::Refused(_)) => Self::SubmissionRefused,
+            _ => Self::LocalFault,
+        }
+    }
+}
+
+/// When `serve` ends by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// Never.
+    Stopped,
+    /// When a task was submitted and accepted.
+    FirstAccepted,
+}
+
+/// A site at work.
+pub struct Site {
+    pub(crate) config: SiteConfig,
+    pub(crate) data: DataSpec,
+    pub(crate) gate: Gate,
+    pub(crate) uplink: Uplink,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) device: Device,
+    stop: watch::Receiver<bool>,
+    // Tasks returned or passed over since the worker started; a restart looks at them again.
+    declined: BTreeSet<TaskId>,
+}
+
+impl Site {
+    /// Checks everything that can be checked alone (credentials, policy, data, audit log), then begins to call.
+    ///
+    /// # Errors  what is wrong with the configuration, the data or the state directory
+    pub async fn open(
+        config: SiteConfig,
+        device: Device,
+        metrics: Arc<Metrics>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self> {
+        let policy = config.read_policy()?;
+        let at = &config.coordinators;
+        let credentials = Credentials::load(&at.ca, &at.certificate, &at.key)?;
+        let certified = &credentials.identity().principal;
+        if *certified != Principal::Site(config.site.clone()) {
+            return Err(Error::WrongIdentity { expected: config.site.clone(), found: certified.to_string() });
+        }
+        let data = config.data_spec(&policy);
+        SiteData::open(data.clone())?;
+        archipelago_common::fs::create_dir(&config.state_dir)?;
+        archipelago_common::fs::create_dir(&config.out_dir)?;
+        let noise = NoiseKey::open(&config.state_dir.join("noise.key"))?;
+        let audit = AuditLog::open(&config.audit_path())?;
+        let coordinators = at.by_node().map_err(|detail| Error::Config { path: config.state_dir.clone(), detail })?;
+        let software = concat!("archipelago-worker ", env!("CARGO_PKG_VERSION")).to_owned();
+        let client = ClientConfig { coordinators, credentials, software, patience: Patience::Forever };
+        Ok(Self {
+            gate: Gate::new(config.site.clone(), policy, noise, audit, metrics.clone()),
+            uplink: Uplink::connect(client).await?,
+            checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"))?,
+            config,
+            data,
+            metrics,
+            device,
+            stop,
+            declined: BTreeSet::new(),
+        })
+    }
+
+    /// Takes tasks until told to stop, or until one was accepted.
+    ///
+    /// # Errors  [`Error::Client`] if every coordinator shuts this site out; what goes wrong with a task is told to
+    /// the coordinator and logged, and the work goes on
+    pub async fn serve(&mut self, until: Until) -> Result<()> {
+        let mut notices = self.uplink.notices();
+        let mut stop = self.stop.clone();
+        loop {
+            let round = self.round(&mut notices);
+            let accepted = tokio::select! {
+                accepted = round => accepted?,
+                _ = stop.wait_for(|stop| *stop) => {
+                    tracing::info!("stopping; finished conditions are kept for the next start");
+                    return Ok(());
+                }
+            };
+            if accepted && until == Until::FirstAccepted {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does the first task there is, or waits until there may be one. Says whether a task was accepted.
+    async fn round(&mut self, notices: &mut Notices) -> Result<bool> {
+        let tasks = in_contact(&self.metrics, self.uplink.tasks()).await?;
+        for task in tasks {
+            if self.is_ours(&task) && self.can_serve(&task).await? {
+                return self.perform(&task).await;
+            }
+        }
+        wait_for_news(notices).await;
+        Ok(false)
+    }
+
+    fn is_ours(&self, record: &TaskRecord) -> bool {
+        let state = record.assignments.get(&self.config.site).map(|assignment| &assignment.state);
+        record.state == TaskState::Open
+            && record.task.allows(&self.config.site)
+            && !matches!(state, Some(AssignmentState::Accepted { .. }))
+            && !self.declined.contains(&record.id)
+    }
+
+    /// Looks at what a task asks before taking it. One that cannot be served is passed over until the next start.
+    async fn can_serve(&mut self, record: &TaskRecord) -> Result<bool> {
+        let reference = self.uplink.reference(record.task.reference.clone()).await?;
+        let Some(obstacle) = self.obstacle(&reference) else { return Ok(true) };
+        tracing::warn!(task = %record.id, reference = %record.task.reference, obstacle, "the task is passed over");
+        self.declined.insert(record.id);
+        Ok(false)
+    }
+
+    fn obstacle(&self, reference: &ReferenceRecord) -> Option<&'static str> {
+        let policy = self.gate.policy();
+        let is_trusted =
+            |name: &str| policy.trusted_operators.is_empty() || policy.trusted_operators.iter().any(|t| t == name);
+        if !policy.columns {
+            Some("the policy lets no columns out")
+        } else if !is_trusted(reference.publisher.as_str()) {
+            Some("the policy does not trust the operator who published the reference")
+        } else if zoo::model(&reference.summary.model).is_err() {
+            Some("this worker does not know the reference's model")
+        } else {
+            None
+        }
+    }
+
+    /// Does a task to its end, whatever that is. Says whether it was accepted.
+    async fn perform(&mut self, record: &TaskRecord) -> Result<bool> {
+        let task = record.id;
+        let lease = match self.uplink.claim(task).await {
+            Ok(lease) => lease,
+            Err(Error::Client(ClientError::Refused(refusal))) => {
+                tracing::info!(%task, %refusal, "the task could not be claimed");
+                self.declined.insert(task);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(%task, epoch = lease.epoch, reference = %record.task.reference, "claimed");
+        let (done, lease) = {
+            let mut work = SurgeryTask::new(self, record, lease);
+            let done = work.run().await;
+            (done, work.lease())
+        };
+        match done {
+            Ok(version) => {
+                let version = version.map(|version| version.0.short());
+                tracing::info!(%task, version, "accepted");
+                self.metrics.count_task(TaskEnd::Accepted);
+                Ok(true)
+            }
+            Err(error) => self.give_up(lease, error).await.map(|()| false),
+        }
+    }
+
+    /// Returns a task that failed, unless it is over anyway or the coordinators shut this site out.
+    async fn give_up(&mut self, lease: Lease, error: Error) -> Result<()> {
+        let task = lease.task;
+        self.declined.insert(task);
+        let end = match &error {
+            Error::Client(ClientError::Refused(_)) => TaskEnd::Refused,
+            Error::Client(_) => return Err(error),
+            _ => TaskEnd::GivenUp,
+        };
+        self.metrics.count_task(end);
+        if let Error::Client(ClientError::Refused(Refusal::Stale { reason })) = &error {
+            tracing::warn!(%task, reason, "the task ended before its result could be handed in");
+            return Ok(());
+        }
+        let reason = Reason::of(&error);
+        tracing::error!(%task, %reason, error = output::chain(&error), "the task is returned");
+        match self.uplink.give_up(lease, reason).await {
+            Err(Error::Client(ClientError::Refused(refusal))) => {
+                tracing::info!(%task, %refusal, "the coordinator had taken it back already");
+                Ok(())
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// Waits for an answer, and tells `/readyz` how the wait goes.
+pub(crate) async fn in_contact<T>(metrics: &Metrics, asked: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut asked = std::pin::pin!(asked);
+    loop {
+        tokio::select! {
+            answer = &mut asked => {
+                metrics.set_connected(answer.is_ok());
+                return answer;
+            }
+            () = tokio::time::sleep(SILENCE) => metrics.set_connected(false),
+        }
+    }
+}
+
+async fn wait_for_news(notices: &mut Notices) {
+    let news = async {
+        while let Some(notice) = notices.next().await {
+            if notice == Notice::TasksChanged {
+                return;
+            }
+        }
+    };
+    // A notice may be lost with a session; looking again now and then costs one small question.
+    let _ = tokio::time::timeout(LOOK_AGAIN, news).await;
+}
+
+/// The bytes that left, by kind, for a summary.
+pub(crate) type BytesByKind = BTreeMap<&'static str, u64>;
+
+/// No answer for this long counts as no contact.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How often an idle worker asks for tasks unasked.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_tells_nothing_of_paths_cells_or_values() {
+        let source = archipelago_anndata::Error::NotCounts { cell_row: 7, gene: "LYZ".to_owned(), value: -3.5 };
+        let error = Error::Cells { path: "/clinic/patients.h5ad".into(), source };
+        assert_eq!(Reason::of(&error).to_string(), "the site's data cannot be used");
+        let file = Error::File { action: "write", path: "/clinic/x".into(), source: std::io::Error::other("full") };
+        assert_eq!(Reason::of(&file), Reason::LocalFault);
+    }
+}

@@ -1,0 +1,402 @@
+//! One surgery task from claim to acceptance: fetch, load, train, gate, keep, hand in.
+//!
+//! Heavy work runs on a blocking thread; beside it the lease is renewed with every word of progress. A lease that lapsed
+//! meanwhile is claimed again: the columns do not depend on the epoch under which they were trained.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use archipelago_client::ClientError;
+use archipelago_common::{
+    Base,
+    blob::BlobRef,
+    condition::{Columns, ConditionKey},
+    fs,
+    hash::Digest,
+    id::{Name, TaskId, VersionId},
+    limits,
+    progress::{Continue, EpochReport},
+    record::{Progress, TaskRecord},
+    task::{ConditionMetrics, TrainSpec},
+};
+use archipelago_models::{Device, Surgery};
+use archipelago_protocol::message::Refusal;
+use serde::Serialize;
+use tokio::{
+    sync::watch,
+    time::{Instant, interval_at},
+};
+
+use crate::{
+    audit::Kind,
+    checkpoint::Checkpoints,
+    data::{AlignedCounts, DataSpec, SiteData},
+    egress::{Latent, Lease, MappedCells, Released, ReleasedCondition, TrainedCondition},
+    error::{Error, Result},
+    mapping::{self, OBSM_KEY, QueryBatch, Surgeon},
+    ops::Metrics,
+    results,
+    session::{BytesByKind, Site, in_contact},
+};
+
+/// A task that this site has claimed.
+pub(crate) struct SurgeryTask<'a> {
+    site: &'a mut Site,
+    record: &'a TaskRecord,
+    lease: Lease,
+    progress: watch::Sender<Progress>,
+    // Set when the work is dropped or done, so that a training thread does not go on for nobody.
+    cancelled: Arc<AtomicBool>,
+    started: Instant,
+    bytes_before: BytesByKind,
+}
+
+/// Everything that training needs, loaded and checked.
+struct Prepared {
+    base: Base,
+    base_digest: Digest,
+    data: SiteData,
+    n_genes_found: usize,
+    gene_coverage: f64,
+    batches: Vec<QueryBatch>,
+    withheld: BTreeMap<ConditionKey, String>,
+    train: TrainSpec,
+    device: Device,
+    checkpoints: Checkpoints,
+}
+
+/// What the site keeps about a finished task, in `summary.json`.
+#[derive(Serialize)]
+struct Summary {
+    task: TaskId,
+    reference: Name,
+    parent: VersionId,
+    version: Option<VersionId>,
+    conditions: BTreeMap<ConditionKey, ConditionMetrics>,
+    withheld: BTreeMap<ConditionKey, String>,
+    n_genes_found: usize,
+    n_genes_panel: usize,
+    bytes_out: BytesByKind,
+    bytes_kept: u64,
+    seconds: f64,
+}
+
+impl<'a> SurgeryTask<'a> {
+    pub(crate) fn new(site: &'a mut Site, record: &'a TaskRecord, lease: Lease) -> Self {
+        let (progress, _) = watch::channel(Progress { epochs_done: 0, epochs_planned: 0, loss: None });
+        let (cancelled, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let bytes_before = released(&site.metrics);
+        Self { site, record, lease, progress, cancelled, started, bytes_before }
+    }
+
+    /// The lease as it stands.
+    pub(crate) fn lease(&self) -> Lease {
+        self.lease
+    }
+
+    /// Does the task. Returns the version that holds the result, if there is one already.
+    pub(crate) async fn run(&mut self) -> Result<Option<VersionId>> {
+        let prepared = Arc::new(self.prepare().await?);
+        let surgeries = self.train(prepared.clone()).await?;
+        let columns = self.release_columns(&prepared, &surgeries)?;
+        let latents = self.embed(prepared.clone(), &columns).await?;
+        let conditions = self.release_conditions(&prepared, &surgeries, columns, &latents)?;
+        self.keep_cells(prepared.clone(), latents).await?;
+        let version = self.submit(&conditions).await?;
+        self.keep_summary(&prepared, &surgeries, version)?;
+        Ok(version)
+    }
+
+    /// Fetches what is missing of the reference and reads the data.
+    async fn prepare(&mut self) -> Result<Prepared> {
+        let task = &self.record.task;
+        let reference = self.site.uplink.reference(task.reference.clone()).await?;
+        let missing = || Error::UnknownVersion { version: task.version, reference: task.reference.clone() };
+        let blob = reference.versions.get(&task.version).ok_or_else(missing)?.base;
+        let path = self.cached(blob).await?;
+        let (data, owner, dataset) =
+            (self.site.data.clone(), self.site.config.site.clone(), self.site.config.data.dataset.clone());
+        let (train, device, checkpoints) = (task.train.clone(), self.site.device, self.site.checkpoints.clone());
+        let loaded = self.beside_renewals(blocking(move || {
+            let (base, data, aligned) = load(&path, blob, data)?;
+            let batches = QueryBatch::all(&data, &aligned, &owner, &dataset)?;
+            Ok(Prepared {
+                base,
+                base_digest: blob.digest,
+                data,
+                n_genes_found: aligned.alignment.n_found,
+                gene_coverage: aligned.alignment.coverage(),
+                batches,
+                withheld: BTreeMap::new(),
+                train,
+                device,
+                checkpoints,
+            })
+        }));
+        let mut prepared = loaded.await?;
+        self.withhold(&mut prepared)?;
+        Ok(prepared)
+    }
+
+    /// Takes out the batches that could not leave or are too small for the task, before any is trained in vain.
+    fn withhold(&self, prepared: &mut Prepared) -> Result<()> {
+        let least = self.record.task.min_cells;
+        let mut last = None;
+        for batch in std::mem::take(&mut prepared.batches) {
+            let checked = self.site.gate.check_size(&batch.key, batch.n_cells(), batch.n_donors());
+            let too_small = || Error::Withheld {
+                key: batch.key.clone(),
+                reason: format!("it has {} cells, the task asks for {least}", batch.n_cells()),
+            };
+            match checked.and_then(|()| if batch.n_cells() < least { Err(too_small()) } else { Ok(()) }) {
+                Ok(()) => prepared.batches.push(batch),
+                Err(error) => {
+                    tracing::warn!(%error, "a condition is left out");
+                    prepared.withheld.insert(batch.key.clone(), error.to_string());
+                    last = Some(error);
+                }
+            }
+        }
+        match last {
+            Some(error) if prepared.batches.is_empty() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Path of a blob in the site's cache, fetched if it is not there. What is there is verified when it is loaded.
+    async fn cached(&mut self, blob: BlobRef) -> Result<PathBuf> {
+        let dir = self.site.config.state_dir.join("blobs");
+        fs::create_dir(&dir)?;
+        let path = dir.join(blob.digest.to_string());
+        let kept = path.clone();
+        let is_whole = blocking(move || Ok(kept.exists() && fs::blob_ref(&kept)? == blob)).await?;
+        if !is_whole {
+            tracing::info!(%blob, "fetching the reference");
+            let (uplink, target) = (self.site.uplink.clone(), path.clone());
+            self.beside_renewals(async move { uplink.fetch(blob, &target).await }).await?;
+        }
+        Ok(path)
+    }
+
+    async fn train(&mut self, prepared: Arc<Prepared>) -> Result<Vec<Surgery>> {
+        let mut planned = 0;
+        for batch in &prepared.batches {
+            planned += u64::from(prepared.surgeon().n_epochs(batch.cells.len())?);
+        }
+        self.progress.send_modify(|progress| progress.epochs_planned = planned);
+        let (progress, cancelled) = (self.progress.clone(), self.cancelled.clone());
+        let metrics = self.site.metrics.clone();
+        let task = self.record.id;
+        let n_cells: BTreeMap<_, _> = prepared.batches.iter().map(|b| (b.key.clone(), b.n_cells())).collect();
+        self.beside_renewals(blocking(move || {
+            prepared.surgeon().map_all(&prepared.batches, &|key, report| {
+                count_epoch(&metrics, n_cells[key], report);
+                progress.send_modify(|progress| {
+                    progress.epochs_done += 1;
+                    progress.loss = Some(report.loss).filter(|loss| loss.is_finite());
+                });
+                tracing::debug!(%task, condition = %key, epoch = report.epoch, loss = report.loss, "epoch");
+                if cancelled.load(Ordering::Relaxed) { Continue::No } else { Continue::Yes }
+            })
+        }))
+        .await
+    }
+
+    /// Runs work while the lease is kept. Ends early, with the coordinator's word, if the task is lost.
+    async fn beside_renewals<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = work => done,
+            lost = renew(self.site, self.record, &mut self.lease, self.progress.subscribe()) => Err(lost),
+        }
+    }
+
+    fn release_columns(&mut self, prepared: &Prepared, surgeries: &[Surgery]) -> Result<Vec<Released<Columns>>> {
+        let each = prepared.batches.iter().zip(surgeries).map(|(batch, surgery)| {
+            self.site.gate.release_columns(&TrainedCondition {
+                task: self.record.id,
+                key: &batch.key,
+                columns: &surgery.columns,
+                n_cells: batch.n_cells(),
+                n_donors: batch.n_donors(),
+                frozen_before: surgery.frozen_before,
+                frozen_after: surgery.frozen_after,
+            })
+        });
+        each.collect()
+    }
+
+    /// Positions of each batch's cells, seen through the columns as they leave: what the site keeps is what the
+    /// consortium's version gives.
+    async fn embed(&mut self, prepared: Arc<Prepared>, columns: &[Released<Columns>]) -> Result<Vec<Latent>> {
+        let columns: Vec<Columns> = columns.iter().map(|released| released.value().clone()).collect();
+        self.beside_renewals(blocking(move || {
+            let each = prepared.batches.iter().zip(&columns);
+            each.map(|(batch, columns)| prepared.surgeon().latent(batch, columns)).collect()
+        }))
+        .await
+    }
+
+    fn release_conditions(
+        &mut self,
+        prepared: &Prepared,
+        surgeries: &[Surgery],
+        columns: Vec<Released<Columns>>,
+        latents: &[Latent],
+    ) -> Result<BTreeMap<ConditionKey, ReleasedCondition>> {
+        let (task, asked) = (self.record.id, self.record.task.embeddings);
+        let gate = &mut self.site.gate;
+        let mut conditions = BTreeMap::new();
+        for (((batch, surgery), columns), latent) in prepared.batches.iter().zip(surgeries).zip(columns).zip(latents) {
+            let (key, labels, donors) = (&batch.key, batch.labels.as_deref(), batch.donors.as_deref());
+            let embeddings = gate.release_embeddings(asked, &MappedCells { task, key, latent, labels, donors })?;
+            let metrics = gate.release_metrics(task, key, mapping::metrics(surgery, prepared.gene_coverage))?;
+            conditions.insert(key.clone(), ReleasedCondition { columns, embeddings, metrics });
+        }
+        Ok(conditions)
+    }
+
+    async fn keep_cells(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>) -> Result<()> {
+        let path = self.out_dir()?.join("mapped.h5ad");
+        let write = move || mapping::write_mapped(&path, &prepared.data, &prepared.batches, &[(OBSM_KEY, latents)]);
+        self.beside_renewals(blocking(write)).await
+    }
+
+    async fn submit(&mut self, conditions: &BTreeMap<ConditionKey, ReleasedCondition>) -> Result<Option<VersionId>> {
+        let version = self.record.task.version;
+        loop {
+            let submitted = self.site.uplink.submit(self.lease, version, conditions);
+            match in_contact(&self.site.metrics, submitted).await {
+                // The lease lapsed while the coordinators were away. A task that is over refuses the claim as well.
+                Err(Error::Client(ClientError::Refused(Refusal::Stale { .. }))) => {
+                    self.lease = self.site.uplink.claim(self.record.id).await?;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn keep_summary(&self, prepared: &Prepared, surgeries: &[Surgery], version: Option<VersionId>) -> Result<()> {
+        let mapped: Vec<_> = prepared.batches.iter().map(|batch| batch.key.clone()).zip(surgeries).collect();
+        let metrics = |surgery| mapping::metrics(surgery, prepared.gene_coverage);
+        let before = &self.bytes_before;
+        let left = released(&self.site.metrics).into_iter().map(|(kind, bytes)| (kind, bytes - before[kind]));
+        let dir = self.out_dir()?;
+        results::write_history(&dir, &mapped.iter().map(|(key, s)| (key.to_string(), s.history.clone())).collect())?;
+        results::write_json(
+            &dir.join("summary.json"),
+            &Summary {
+                task: self.record.id,
+                reference: self.record.task.reference.clone(),
+                parent: self.record.task.version,
+                version,
+                conditions: mapped.iter().map(|(key, surgery)| (key.clone(), metrics(surgery))).collect(),
+                withheld: prepared.withheld.clone(),
+                n_genes_found: prepared.n_genes_found,
+                n_genes_panel: prepared.base.card.genes.len(),
+                bytes_out: left.collect(),
+                bytes_kept: prepared.data.file_bytes()?,
+                seconds: self.started.elapsed().as_secs_f64(),
+            },
+        )
+    }
+
+    fn out_dir(&self) -> Result<PathBuf> {
+        let dir = self.site.config.out_dir.join(format!("task-{}", self.record.id));
+        fs::create_dir(&dir)?;
+        Ok(dir)
+    }
+}
+
+impl Drop for SurgeryTask<'_> {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Prepared {
+    fn surgeon(&self) -> Surgeon<'_> {
+        Surgeon {
+            base: &self.base,
+            base_digest: self.base_digest,
+            train: &self.train,
+            device: self.device,
+            checkpoints: Some(&self.checkpoints),
+        }
+    }
+}
+
+fn load(path: &Path, blob: BlobRef, data: DataSpec) -> Result<(Base, SiteData, AlignedCounts)> {
+    let failed = |source| Error::Reference { path: path.into(), source };
+    let bytes = fs::read_bounded(path, limits::BLOB_BYTES).map_err(failed)?;
+    blob.verify("the reference", &bytes).map_err(failed)?;
+    let base = Base::from_bytes(&bytes).map_err(failed)?;
+    drop(bytes);
+    let data = SiteData::open(data)?;
+    let aligned = data.counts(&base.card.genes)?;
+    Ok((base, data, aligned))
+}
+
+/// Keeps the lease until dropped: at the first word of progress, then at a steady pace. Returns only when the task is lost.
+async fn renew(
+    site: &mut Site,
+    record: &TaskRecord,
+    lease: &mut Lease,
+    mut progress: watch::Receiver<Progress>,
+) -> Error {
+    let pace = RENEWAL.min(Duration::from_millis(record.task.lease_ms / 3));
+    let mut ticks = interval_at(Instant::now() + pace, pace);
+    let mut is_first_epoch = progress.borrow().epochs_done == 0;
+    loop {
+        tokio::select! {
+            _ = progress.wait_for(|p| p.epochs_done > 0), if is_first_epoch => is_first_epoch = false,
+            _ = ticks.tick() => {}
+        }
+        let now = *progress.borrow();
+        let released = match site.gate.release_progress(record.id, now) {
+            Ok(released) => released,
+            Err(error) => return error,
+        };
+        match in_contact(&site.metrics, site.uplink.renew(*lease, released)).await {
+            Ok(()) => {}
+            Err(Error::Client(ClientError::Refused(Refusal::Stale { reason }))) => {
+                tracing::warn!(task = %record.id, reason, "the lease is gone; claiming again");
+                match site.uplink.claim(record.id).await {
+                    Ok(again) => *lease = again,
+                    Err(error) => return error,
+                }
+            }
+            Err(error) => return error,
+        }
+    }
+}
+
+fn count_epoch(metrics: &Metrics, n_cells: u64, report: &EpochReport) {
+    metrics.epochs.inc();
+    metrics.trained_cells.inc_by(n_cells);
+    if report.elapsed_ms > 0 {
+        let cells = n_cells as f64 * f64::from(report.epoch);
+        metrics.cells_per_second.set(cells * 1000.0 / report.elapsed_ms as f64);
+    }
+}
+
+fn released(metrics: &Metrics) -> BytesByKind {
+    Kind::ALL.iter().map(|&kind| (kind.name(), metrics.released_bytes(kind))).collect()
+}
+
+/// Runs work that computes or reads files on a thread where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// The coordinators replicate at most one renewal per ten seconds.
+const RENEWAL: Duration = Duration::from_millis(limits::RENEWAL_INTERVAL_MS);
