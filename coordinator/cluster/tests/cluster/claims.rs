@@ -46,6 +46,15 @@ fn a_lease_lives_through_its_last_millisecond_and_no_longer() {
 }
 
 #[test]
+fn what_ends_a_millisecond_earlier_takes_nothing_else_with_it() {
+    let mut script = Script::after(OPEN_TASK);
+    script.run("operator/anna publish-task atlas deadline=61001\n site/a claim 1\n @1001 site/b claim 1");
+    script.run("@61001 coordinator/1 tick");
+    check_stale(script.ask("site/a renew 1 1 3"));
+    script.run("site/b renew 1 1 3\n site/a claim 2");
+}
+
+#[test]
 fn a_claim_after_a_lapse_has_the_next_epoch() {
     let mut script = Script::after(OPEN_TASK);
     script.run("site/a claim 1\n @70000 coordinator/1 tick");

@@ -12,7 +12,7 @@ fn line() -> impl Strategy<Value = String> {
     let site = || select(&SITES[..]);
     let (task, epoch) = (|| 1..4_u64, || 1..4_u64);
     // Now and then the columns are not those that this condition gets elsewhere.
-    let columns = || select(&["x", "x", "x", "x", "other"][..]);
+    let columns = || select(&["", "", "other"][..]);
     let keys = move |owner: &'static str| {
         let key = (select(&["x", "y", "z"][..]), columns());
         vec(key, 1..3).prop_map(move |keys| {
@@ -67,6 +67,9 @@ fn lines() -> impl Strategy<Value = Vec<String>> {
 fn applied(lines: &[String]) -> Script {
     let mut script = Script::after(OPEN_TASK);
     script.run("operator/anna publish-task atlas publish=at-close");
+    for site in ["a", "b"] {
+        script.run(&format!("site/{site} claim 1\n site/{site} claim 2"));
+    }
     for line in lines {
         script.apply(line);
     }
