@@ -1,0 +1,61 @@
+//! The one list of classes and functions that a pickle may name.
+//!
+//! Nothing on it is ever run. What is not on it is refused all the same: a file that names `os.system` is not a saved
+//! model, whoever reads it next.
+
+/// Whether saved models need this class or function.
+pub(super) fn is_known(class: &str) -> bool {
+    KNOWN.contains(&class) || OPAQUE.iter().any(|prefix| class.starts_with(prefix))
+}
+
+/// Names with a meaning here, or plain containers.
+const KNOWN: &[&str] = &[
+    "_codecs.encode",
+    "__builtin__.bytearray",
+    "__builtin__.bytes",
+    "__builtin__.dict",
+    "__builtin__.frozenset",
+    "__builtin__.int",
+    "__builtin__.list",
+    "__builtin__.object",
+    "__builtin__.set",
+    "__builtin__.slice",
+    "__builtin__.str",
+    "builtins.bytearray",
+    "builtins.bytes",
+    "builtins.dict",
+    "builtins.frozenset",
+    "builtins.int",
+    "builtins.list",
+    "builtins.object",
+    "builtins.set",
+    "builtins.slice",
+    "builtins.str",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "copy_reg._reconstructor",
+    "copyreg._reconstructor",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "torch.BFloat16Storage",
+    "torch.BoolStorage",
+    "torch.ByteStorage",
+    "torch.CharStorage",
+    "torch.DoubleStorage",
+    "torch.FloatStorage",
+    "torch.HalfStorage",
+    "torch.IntStorage",
+    "torch.LongStorage",
+    "torch.ShortStorage",
+    "torch.Size",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor_v2",
+    "torch.device",
+];
+
+/// Families whose objects are carried along and never looked into: the training history and the like.
+const OPAQUE: &[&str] = &["pandas._libs.", "pandas.core.", "pandas.indexes."];

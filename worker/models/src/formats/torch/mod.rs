@@ -1,0 +1,12 @@
+//! Files written by `torch.save`: a zip archive of one pickle and the bytes of its tensors.
+//!
+//! Members lie in one folder of any name: `<top>/data.pkl`, `<top>/data/<n>` for the storages, `<top>/version`.
+//! Nothing is ever extracted to disk, so names of members cannot lead anywhere.
+
+mod archive;
+mod tensor;
+mod write;
+
+pub use archive::TorchArchive;
+pub use tensor::{is_tensor, read_tensor};
+pub use write::TorchWriter;
