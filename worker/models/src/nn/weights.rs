@@ -79,6 +79,12 @@ impl Weights {
         self.entries.get(name).map(|weight| &weight.tensor)
     }
 
+    /// The tensor of this name and its role. Panics without one: names come from [`Self::iter`].
+    pub fn require(&self, name: &str) -> (&Tensor, Role) {
+        let weight = self.entries.get(name).expect("names come from these weights");
+        (&weight.tensor, weight.role)
+    }
+
     /// Tensors that conditions do not own, as values.
     pub fn base(&self) -> StateDict {
         self.iter()

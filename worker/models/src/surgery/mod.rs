@@ -4,5 +4,6 @@
 //! of different conditions can be merged without loss. [`upstream`] follows scvi-tools to the letter, for comparison.
 
 pub mod exact;
+pub mod upstream;
 
 pub use exact::{Query, Surgery, surgery, surgery_of_many};

@@ -9,7 +9,7 @@ mod schedule;
 mod seeds;
 mod trainer;
 
-pub use adam::{Adam, AdamOptions, Decay};
+pub use adam::{Adam, AdamOptions, Decay, GradientUse};
 pub use checkpoint::{CheckpointStore, NoCheckpoints};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use plan::TrainPlan;

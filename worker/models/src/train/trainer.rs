@@ -13,7 +13,7 @@ use tch::{Kind, Tensor, no_grad};
 
 use super::{
     Adam, CheckpointStore, Monitor, Seeds, TrainPlan, Verdict,
-    adam::GradientUse,
+    GradientUse,
     checkpoint::{self, Observed, Progressed},
 };
 use crate::{

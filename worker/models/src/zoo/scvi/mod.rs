@@ -2,9 +2,11 @@
 
 mod config;
 mod module;
+mod results;
 
 pub use config::{BatchRepresentation, Dispersion, LatentDistribution, Norms, ScviConfig};
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
+pub use results::{ExpressionAsk, LibraryAsk};
 
 use crate::{
     data::LabelUse,

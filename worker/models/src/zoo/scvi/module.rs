@@ -133,7 +133,7 @@ impl ScviModule {
         let decoder = Decoder::new(b, "decoder", n_in, n_genes, &stack(config.n_layers, false), heads)?;
         let log_r = LogDispersion::new(b, &config, registry, n_genes)?;
         let batch_embedding = if embeds {
-            Some(b.condition_rows("batch_embedding", &[EMBEDDING_DIM], Role::Condition, Init::Normal)?)
+            Some(b.condition_rows("batch_embedding.condition", &[EMBEDDING_DIM], Role::Condition, Init::Normal)?)
         } else {
             None
         };
@@ -307,8 +307,8 @@ impl LatentLibrary {
         let role = Role::ConditionBuffer;
         Ok(Self {
             encoder: Encoder::new(b, "l_encoder", n_in, 1, options)?,
-            prior_mean: b.condition_rows("library_log_means", &[1], role, Init::Constant(0.0))?,
-            prior_var: b.condition_rows("library_log_vars", &[1], role, Init::Constant(1.0))?,
+            prior_mean: b.condition_rows("library_log_means.condition", &[1], role, Init::Constant(0.0))?,
+            prior_var: b.condition_rows("library_log_vars.condition", &[1], role, Init::Constant(1.0))?,
         })
     }
 

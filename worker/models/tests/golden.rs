@@ -1,0 +1,12 @@
+//! Numbers of the real upstream packages, reproduced: forward passes, losses, gradients, optimiser steps, surgery.
+//!
+//! Cases are read from `$ARCHIPELAGO_GOLDEN/<model>` (or that folder itself), else from the repository's copy. Every
+//! case found is run; what is skipped is named with the reason; a folder without a case fails. One model's tests:
+//! `cargo nextest run --release -p archipelago-models --test golden -- scvi`.
+
+#[path = "golden/case.rs"]
+mod case;
+#[path = "golden/noise.rs"]
+mod noise;
+#[path = "golden/scvi/mod.rs"]
+mod scvi;

@@ -1,0 +1,157 @@
+//! Finds cases, reads them, compares tensors at the tolerance that a case states.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use archipelago_common::StateDict;
+use archipelago_models::nn::to_tch;
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+/// One case: options and tensors.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) json: Value,
+    pub(crate) tensors: StateDict,
+}
+
+/// `|a - b| <= atol + rtol * |b|`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tolerance {
+    pub(crate) rtol: f64,
+    pub(crate) atol: f64,
+}
+
+/// Collects what differs, so that one run tells everything.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) failures: Vec<String>,
+    pub(crate) n_compared: usize,
+}
+
+/// Folder of one model's cases.
+pub(crate) fn folder(model: &str) -> PathBuf {
+    let root = match std::env::var_os("ARCHIPELAGO_GOLDEN") {
+        Some(root) => PathBuf::from(root),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"),
+    };
+    let inner = root.join(model);
+    if inner.is_dir() { inner } else { root }
+}
+
+/// All cases of a model, in name order. Panics where there is none: then nothing was tested.
+pub(crate) fn cases(model: &str) -> Vec<Case> {
+    let folder = folder(model);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("failed to read `{}`: {e}", folder.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let cases: Vec<Case> =
+        paths.iter().filter(|p| p.extension().is_some_and(|e| e == "json")).map(|p| read(p)).collect();
+    assert!(!cases.is_empty(), "`{}` holds no golden case", folder.display());
+    cases
+}
+
+/// Runs `check` on every case whose name `is_one` takes, and fails with everything that differs.
+pub(crate) fn run(model: &str, is_one: impl Fn(&str) -> bool, check: impl Fn(&Case, &mut Report)) {
+    let mut report = Report::default();
+    for case in cases(model).iter().filter(|case| is_one(&case.name)) {
+        let before = report.n_compared;
+        check(case, &mut report);
+        assert!(report.n_compared > before, "`{}` compared nothing", case.name);
+        eprintln!("{model}/{}: {} comparisons", case.name, report.n_compared - before);
+    }
+    assert!(report.failures.is_empty(), "{} differences:\n{}", report.failures.len(), report.failures.join("\n"));
+}
+
+fn read(path: &Path) -> Case {
+    let json = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let tensors = match fs::read(path.with_extension("safetensors")) {
+        Ok(bytes) => StateDict::from_safetensors("golden case", &bytes).unwrap().0,
+        Err(_) => StateDict::new(),
+    };
+    Case { name: path.file_stem().unwrap().to_string_lossy().into_owned(), json, tensors }
+}
+
+impl Case {
+    pub(crate) fn tensor(&self, name: &str) -> Tensor {
+        self.find(name).unwrap_or_else(|| panic!("`{}` has no tensor `{name}`", self.name))
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Tensor> {
+        self.tensors.get(name).map(|tensor| to_tch(name, tensor).unwrap())
+    }
+
+    /// Tensors under a prefix such as `param/`, by the rest of their names.
+    pub(crate) fn group(&self, prefix: &str) -> StateDict {
+        let inside =
+            self.tensors.iter().filter_map(|(name, t)| name.strip_prefix(prefix).map(|n| (n.to_owned(), t.clone())));
+        inside.collect()
+    }
+
+    pub(crate) fn tolerance(&self, kind: &str) -> Tolerance {
+        let values = &self.json["tolerances"][kind];
+        let value = |name: &str| values[name].as_f64().unwrap_or_else(|| panic!("`{}`: tolerance {kind}", self.name));
+        Tolerance { rtol: value("rtol"), atol: value("atol") }
+    }
+}
+
+impl Report {
+    /// Compares one tensor of a case.
+    pub(crate) fn close(&mut self, case: &Case, name: &str, ours: &Tensor, tolerance: Tolerance) {
+        let theirs = case.tensor(name);
+        self.tensors(&format!("{}: {name}", case.name), ours, &theirs, tolerance);
+    }
+
+    pub(crate) fn tensors(&mut self, what: &str, ours: &Tensor, theirs: &Tensor, tolerance: Tolerance) {
+        self.n_compared += 1;
+        let (ours, theirs) = (ours.detach().to_kind(Kind::Double), theirs.to_kind(Kind::Double));
+        if ours.numel() != theirs.numel() {
+            self.failures.push(format!("{what}: {:?}, expected {:?}", ours.size(), theirs.size()));
+            return;
+        }
+        let ours = ours.reshape_as(&theirs);
+        let excess = (&ours - &theirs).abs() - (theirs.abs() * tolerance.rtol + tolerance.atol);
+        let is_fine = excess.le(0.0).logical_or(&ours.eq_tensor(&theirs));
+        let n_bad = theirs.numel() as f64 - is_fine.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]);
+        if n_bad > 0.0 {
+            let worst = (&ours - &theirs).abs().max().double_value(&[]);
+            self.failures.push(format!("{what}: {n_bad} of {} values differ, worst by {worst:.3e}", theirs.numel()));
+        }
+    }
+
+    /// Checks a fact.
+    pub(crate) fn holds(&mut self, what: &str, fact: bool) {
+        self.n_compared += 1;
+        if !fact {
+            self.failures.push(what.to_owned());
+        }
+    }
+
+    /// Compares all tensors of a group by upstream's name; those that our module does not hold must be as in `unchanged`.
+    pub(crate) fn group(
+        &mut self,
+        case: &Case,
+        prefix: &str,
+        ours: &BTreeMap<String, Tensor>,
+        unchanged: &str,
+        tolerance: impl Fn(&str) -> Tolerance,
+    ) {
+        let theirs = case.group(prefix);
+        for (name, _) in theirs.iter() {
+            let full = format!("{prefix}{name}");
+            match ours.get(name) {
+                Some(tensor) => self.close(case, &full, tensor, tolerance(name)),
+                None => {
+                    let exact = Tolerance { rtol: 0.0, atol: 0.0 };
+                    self.close(case, &full, &case.tensor(&format!("{unchanged}{name}")), exact);
+                }
+            }
+        }
+        for name in ours.keys().filter(|name| theirs.get(name).is_none()) {
+            self.failures.push(format!("{}: {prefix} has no `{name}`", case.name));
+        }
+    }
+}

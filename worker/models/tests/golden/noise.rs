@@ -1,0 +1,53 @@
+//! The noise that a case was computed with.
+
+use std::collections::BTreeMap;
+
+use archipelago_models::nn::Noise;
+use tch::{Device, Kind, Tensor};
+
+use crate::case::Case;
+
+/// Feeds the stored noise of a case, whatever the pass, and its dropout masks where they are asked for.
+pub(crate) struct FixedNoise<'a> {
+    case: &'a Case,
+    prefix: String,
+    masks: Masks,
+    n_calls: BTreeMap<String, usize>,
+}
+
+/// What happens at dropout layers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Masks {
+    /// Nothing: the case has dropout 0.
+    Off,
+    /// The stored masks.
+    Stored,
+}
+
+impl<'a> FixedNoise<'a> {
+    pub(crate) fn new(case: &'a Case) -> Self {
+        Self::of_prefix(case, "noise/".to_owned(), Masks::Off)
+    }
+
+    pub(crate) fn of_prefix(case: &'a Case, prefix: String, masks: Masks) -> Self {
+        Self { case, prefix, masks, n_calls: BTreeMap::new() }
+    }
+}
+
+impl Noise for FixedNoise<'_> {
+    fn normal(&mut self, site: &'static str, shape: &[i64], _: Device) -> Tensor {
+        let noise = self.case.tensor(&format!("{}{site}", self.prefix));
+        assert_eq!(noise.size(), shape, "noise of site `{site}`");
+        noise
+    }
+
+    fn keep(&mut self, layer: &str, _: &[i64], _: f64, _: Device) -> Option<Tensor> {
+        if self.masks == Masks::Off {
+            return None;
+        }
+        let call = self.n_calls.entry(layer.to_owned()).or_default();
+        let name = format!("dropmask/{layer}#{call}");
+        *call += 1;
+        Some(self.case.tensor(&name).to_kind(Kind::Float))
+    }
+}

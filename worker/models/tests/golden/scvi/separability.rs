@@ -1,0 +1,103 @@
+//! `surgery_separability`: columns trained alone are the columns trained pooled.
+
+use archipelago_common::Columns;
+use archipelago_models::{
+    data::{Covariates, Minibatch, Registry},
+    formats::upstream::Layout,
+    model::Module as _,
+    nn::{Builder, ConditionSource, Mode, Pass, Source, Trainable},
+    train::{Adam, AdamOptions, Decay, GradientUse},
+    zoo::scvi::{ScviConfig, ScviModule},
+};
+use tch::{Device, Kind, Tensor};
+
+use crate::case::{self, Case, Tolerance};
+
+pub(crate) const NAME: &str = "surgery_separability";
+
+#[test]
+fn a_condition_trained_alone_gets_the_columns_of_pooled_training() {
+    case::run(
+        "scvi",
+        |name| name == NAME,
+        |case, report| {
+            let n_genes = case.tensor("input/x").size()[1] as usize;
+            let fresh =
+                Builder::new(Source::Fresh, ConditionSource::Fresh(N_POOLED), Trainable::Nothing, [0; 32], Device::Cpu);
+            let layout = Layout::of(build(n_genes, fresh).weights());
+            let (base, columns) = layout.split(&case.group("pooled_init/")).unwrap();
+            for (code, alone) in [(N_REFERENCE, "q0_alone30"), (N_REFERENCE + 1, "q1_alone30")] {
+                let start: [&Columns; 1] = [&columns[code]];
+                let conditions = ConditionSource::Stored(&start);
+                let builder =
+                    Builder::new(Source::Stored(&base), conditions, Trainable::Conditions, [0; 32], Device::Cpu);
+                let module = build(n_genes, builder);
+                train(case, &module, code as i64);
+                for stack in ["z_encoder.encoder", "decoder.px_decoder"] {
+                    let layer = format!("{stack}.fc_layers.Layer 0.0");
+                    let ours = module.weights().get(&format!("{layer}.condition")).unwrap().get(0);
+                    for (group, position) in [("pooled30", code), (alone, N_REFERENCE)] {
+                        let matrix = case.tensor(&format!("{group}/{layer}.weight"));
+                        let width = matrix.size()[1] - if group == alone { N_REFERENCE + 1 } else { N_POOLED } as i64;
+                        let theirs = matrix.select(1, width + position as i64);
+                        let tolerance = Tolerance { rtol: 1e-4, atol: 2e-6 };
+                        report.tensors(&format!("{group}: {layer}, code {code}"), &ours, &theirs, tolerance);
+                    }
+                }
+            }
+        },
+    );
+}
+
+fn build(n_genes: usize, builder: Builder<'_>) -> ScviModule {
+    ScviModule::new(config(), &Registry::default(), n_genes, builder).unwrap()
+}
+
+/// Thirty steps on the summed loss of one condition's cells, as exact surgery sees them.
+fn train(case: &Case, module: &ScviModule, code: i64) {
+    let rows = case.tensor("input/batch").squeeze_dim(1).eq(code).nonzero().squeeze_dim(1);
+    let x = case.tensor("input/x").index_select(0, &rows);
+    let condition = Tensor::zeros([rows.size()[0]], (Kind::Int64, Device::Cpu));
+    let minibatch = Minibatch {
+        x,
+        covariates: Covariates { condition, categorical: Vec::new() },
+        labels: None,
+        continuous: None,
+        size_factor: None,
+    };
+    let owned = module.weights().iter().filter(|(_, weight)| weight.tensor.requires_grad());
+    let owned = owned.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));
+    let options = AdamOptions { rate: 1e-3, eps: 0.01, weight_decay: 0.0, decay: Decay::L2 };
+    let mut adam = Adam::new(options, owned.collect::<Vec<_>>());
+    for _ in 0..30 {
+        let mut noise = RowNoise { noise: case.tensor("noise/z").index_select(0, &rows) };
+        let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
+        let loss = module.loss(&minibatch, 0.35, &mut pass).loss * minibatch.n_cells() as f64;
+        adam.minimise(&loss);
+    }
+}
+
+struct RowNoise {
+    noise: Tensor,
+}
+
+impl archipelago_models::nn::Noise for RowNoise {
+    fn normal(&mut self, _: &'static str, _: &[i64], _: Device) -> Tensor {
+        self.noise.shallow_clone()
+    }
+
+    fn keep(&mut self, _: &str, _: &[i64], _: f64, _: Device) -> Option<Tensor> {
+        None
+    }
+}
+
+/// The tutorial's options at the fixture's size.
+fn config() -> ScviConfig {
+    let likelihood = archipelago_models::distributions::Likelihood::Nb;
+    ScviConfig { n_hidden: 16, n_latent: 5, gene_likelihood: likelihood, ..ScviConfig::for_surgery() }
+}
+
+/// Batches of the reference in the fixture.
+const N_REFERENCE: usize = 3;
+/// Batches after surgery.
+const N_POOLED: usize = 5;

@@ -1,0 +1,111 @@
+//! Modules and minibatches as a case describes them.
+
+use std::collections::BTreeMap;
+
+use archipelago_common::{Columns, StateDict};
+use archipelago_models::{
+    data::{Covariates, Minibatch, Registry},
+    formats::upstream::Layout,
+    model::Module as _,
+    nn::{Builder, ConditionSource, LayerRules, Source, Trainable},
+    zoo::scvi::{ScviConfig, ScviModule},
+};
+use tch::{Device, Tensor};
+
+use crate::case::Case;
+
+/// Options of a case.
+pub(crate) fn config(case: &Case) -> ScviConfig {
+    let options = case.json["constructor"].as_object().unwrap();
+    ScviConfig::parse(&options.iter().map(|(name, value)| (name.clone(), value.clone())).collect()).unwrap()
+}
+
+/// Number of conditions that the tensors under a prefix are made for.
+pub(crate) fn n_conditions(case: &Case, prefix: &str) -> usize {
+    let all = case.json["batch_codes"].as_array().map(Vec::len).or(case.json["n_batch"].as_u64().map(|n| n as usize));
+    let reference = case.json["reference_batches"].as_array().map(Vec::len);
+    if prefix == "ref/" { reference.unwrap() } else { all.unwrap() }
+}
+
+fn names(n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("c{i}")).collect()
+}
+
+/// The registry of a case, with the sizes that its tensors show.
+pub(crate) fn registry(case: &Case) -> Registry {
+    let setup = &case.json["setup"];
+    let keys = |key: &str| -> Vec<String> {
+        let names = setup[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    let mut sizes: Vec<i64> = match case.find("input/cat_covs") {
+        Some(codes) => (0..codes.size()[1]).map(|i| codes.select(1, i).max().int64_value(&[]) + 1).collect(),
+        None => Vec::new(),
+    };
+    let continuous = keys("continuous_covariate_keys");
+    if let Some(last) = sizes.len().checked_sub(1) {
+        let width = case.tensor("param/decoder.px_decoder.fc_layers.Layer 0.0.weight").size()[1];
+        let data = config(case).n_latent as i64 + continuous.len() as i64 + n_conditions(case, "param/") as i64;
+        sizes[last] = width - data - sizes[..last].iter().sum::<i64>();
+    }
+    let categorical = keys("categorical_covariate_keys").into_iter().zip(&sizes).map(|(k, &n)| (k, names(n as usize)));
+    let px_r = case.find("param/px_r").filter(|px_r| px_r.dim() == 2).map_or(0, |px_r| px_r.size()[1] as usize);
+    Registry {
+        labels: names(px_r),
+        categorical: categorical.collect(),
+        continuous,
+        size_factor: setup["size_factor_key"].is_string(),
+    }
+}
+
+/// The stored minibatch.
+pub(crate) fn minibatch(case: &Case) -> Minibatch {
+    let codes = |name: &str| case.find(name).map(|codes| codes.squeeze_dim(1));
+    let categorical =
+        case.find("input/cat_covs").map_or(Vec::new(), |c| (0..c.size()[1]).map(|i| c.select(1, i)).collect());
+    Minibatch {
+        x: case.tensor("input/x"),
+        covariates: Covariates { condition: codes("input/batch").unwrap(), categorical },
+        labels: codes("input/labels"),
+        continuous: case.find("input/cont_covs"),
+        size_factor: case.find("input/size_factor"),
+    }
+}
+
+/// Base and columns that the tensors under a prefix are in our layout.
+pub(crate) fn split(case: &Case, prefix: &str) -> (StateDict, Vec<Columns>) {
+    let fresh = ConditionSource::Fresh(n_conditions(case, prefix));
+    let builder = Builder::new(Source::Fresh, fresh, Trainable::Nothing, [0; 32], Device::Cpu);
+    let module = build(case, builder);
+    Layout::of(module.weights()).split(&case.group(prefix)).unwrap()
+}
+
+/// The module of the tensors under a prefix.
+pub(crate) fn module(case: &Case, prefix: &str, trainable: Trainable, rules: Option<&dyn LayerRules>) -> ScviModule {
+    let (base, columns) = split(case, prefix);
+    let columns: Vec<&Columns> = columns.iter().collect();
+    let conditions = ConditionSource::Stored(&columns);
+    let builder = Builder::new(Source::Stored(&base), conditions, trainable, [0; 32], Device::Cpu);
+    build(
+        case,
+        match rules {
+            Some(rules) => builder.with_rules(rules),
+            None => builder,
+        },
+    )
+}
+
+pub(crate) fn build(case: &Case, builder: Builder<'_>) -> ScviModule {
+    let n_genes = case.tensor("input/x").size()[1] as usize;
+    ScviModule::new(config(case), &registry(case), n_genes, builder).unwrap()
+}
+
+/// A module's tensors under upstream's names.
+pub(crate) fn upstream(module: &ScviModule) -> BTreeMap<String, Tensor> {
+    Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.detach()))
+}
+
+/// The gradients of a module's tensors under upstream's names.
+pub(crate) fn gradients(module: &ScviModule) -> BTreeMap<String, Tensor> {
+    Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.grad()).filter(Tensor::defined))
+}
