@@ -77,6 +77,12 @@ pub enum AnalysisError {
     /// The eigenvalue solver gave up.
     #[error("the eigendecomposition did not converge")]
     Decomposition,
+    /// The community detection refused its graph.
+    #[error("failed to cluster the neighbour graph: {reason}")]
+    Clustering {
+        /// The library's reason.
+        reason: String,
+    },
     /// A drawing that could not be turned into pixels.
     #[error("failed to render the figure: {reason}")]
     Render {

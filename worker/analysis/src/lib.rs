@@ -12,7 +12,9 @@ mod distance;
 mod error;
 mod labels;
 
+pub mod graph;
 pub mod kmeans;
+pub mod leiden;
 pub mod metrics;
 pub mod neighbours;
 pub mod pca;

@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use archipelago_analysis::Labels;
+use archipelago_analysis::graph::connectivities;
 use archipelago_analysis::metrics::{
-    Confusion, NmiAverage, Pools, asw_batch, asw_batch_by_label, asw_label, batch_entropies, entropy_batch_mixing,
-    knn_purity_by_label, nmi, silhouette_samples,
+    Confusion, NmiAverage, Pools, asw_batch, asw_batch_by_label, asw_label, batch_entropies, best_resolution,
+    entropy_batch_mixing, knn_purity_by_label, nmi, silhouette_samples,
 };
 use archipelago_analysis::neighbours::{Neighbours, knn, self_knn};
 use archipelago_analysis::transfer::{
@@ -206,6 +207,19 @@ fn metrics_of_given_clusters() {
             let found = nmi(types.codes(), clusters.codes(), average).unwrap();
             case.check(name, found, case.facts["nmi_given_clusters"][name].as_f64().unwrap());
         }
+    }
+}
+
+/// Upstream clusters by Louvain at twenty resolutions; another community library may differ by what the case allows.
+#[test]
+fn metrics_of_the_best_clustering() {
+    for case in Case::discover("metrics", "metrics_") {
+        let types = case.labels(&case.facts["cell_type"]);
+        let edges = connectivities(&self_knn(case.matrix("in.x").view(), 14).unwrap());
+        let resolutions: Vec<f64> = (1..=20).map(|tenths| f64::from(tenths) / 10.0).collect();
+        let found = best_resolution(&edges, &types, &resolutions, 0).unwrap();
+        let expected = case.facts["nmi_opt_louvain"].as_f64().unwrap();
+        assert!((found.nmi - expected).abs() <= 0.05, "{}: {}, not {expected}", case.name, found.nmi);
     }
 }
 

@@ -6,15 +6,23 @@
 mod classification;
 mod clustering;
 mod connectivity;
+mod isolated;
+mod lisi;
 mod mixing;
+mod pcr;
 mod quality;
+mod resolution;
 mod silhouette;
 
 pub use classification::{ClassReport, Confusion};
 pub use clustering::{NmiAverage, ari, nmi};
 pub use connectivity::graph_connectivity;
+pub use isolated::{isolated_label_asw, isolated_label_f1, isolated_labels};
+pub use lisi::{clisi, ilisi, lisi};
 pub use mixing::{Pools, batch_entropies, entropy_batch_mixing, knn_purity, knn_purity_by_label, other_batch_share};
+pub use pcr::{batch_variance, pcr_comparison};
 pub use quality::{Embedded, INTEGRATION_NEIGHBOURS, MappingQuality, mapping_quality};
+pub use resolution::{BestResolution, best_resolution};
 pub use silhouette::{asw_batch, asw_batch_by_label, asw_label, silhouette_samples};
 
 fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {

@@ -3,11 +3,15 @@
 use ndarray::{ArrayView2, Axis, concatenate};
 use serde::Serialize;
 
+use crate::graph::connectivities;
 use crate::kmeans::{KMeans, kmeans};
 use crate::neighbours::{knn, self_knn};
 use crate::{AnalysisError, Labels, Result, transfer};
 
-use super::{Confusion, NmiAverage, ari, asw_batch, asw_label, graph_connectivity, knn_purity, nmi, other_batch_share};
+use super::{
+    Confusion, NmiAverage, ari, asw_batch, asw_label, best_resolution, graph_connectivity, knn_purity, nmi,
+    other_batch_share,
+};
 
 /// Cells placed in a latent space, with what is known about them.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +50,10 @@ pub struct MappingQuality {
     pub nmi_kmeans: f64,
     /// Adjusted Rand index of the same.
     pub ari_kmeans: f64,
+    /// Normalised mutual information of labels and Leiden clusters at the best of eight resolutions.
+    pub nmi_leiden: f64,
+    /// Adjusted Rand index of the same.
+    pub ari_leiden: f64,
 }
 
 /// Judges a mapping with 15 Euclidean neighbours and ten k-means starts.
@@ -64,6 +72,9 @@ pub fn mapping_quality(reference: Embedded<'_>, query: Embedded<'_>, seed: u64) 
     let batches = reference.batches.followed_by(query.batches);
     let neighbours = self_knn(latent, INTEGRATION_NEIGHBOURS)?;
     let clusters = kmeans(latent, KMeans::new(labels.names().len(), seed))?.assignment;
+    // Scanpy's 15 neighbours count the cell itself.
+    let graph = connectivities(&self_knn(latent, INTEGRATION_NEIGHBOURS - 1)?);
+    let leiden = best_resolution(&graph, &labels, &RESOLUTIONS, seed)?;
     Ok(MappingQuality {
         knn_accuracy: transfer.all.accuracy(),
         knn_accuracy_seen_types: transfer.seen_types.accuracy(),
@@ -76,6 +87,8 @@ pub fn mapping_quality(reference: Embedded<'_>, query: Embedded<'_>, seed: u64) 
         asw_batch: asw_batch(latent, &labels, &batches)?,
         nmi_kmeans: nmi(labels.codes(), &clusters, NmiAverage::Arithmetic)?,
         ari_kmeans: ari(labels.codes(), &clusters)?,
+        nmi_leiden: leiden.nmi,
+        ari_leiden: leiden.ari,
     })
 }
 
@@ -100,3 +113,4 @@ fn transfer_quality(reference: Embedded<'_>, query: Embedded<'_>) -> Result<Tran
 
 /// Neighbours per cell in transfer and integration figures.
 pub const INTEGRATION_NEIGHBOURS: usize = 15;
+const RESOLUTIONS: [f64; 8] = [0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0];

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::curve::Curve;
-use super::graph::Edge;
+use crate::graph::Edge;
 
 /// Moves the points of `start` for `n_epochs` passes; an edge is used the more often the more it weighs.
 ///

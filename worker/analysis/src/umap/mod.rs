@@ -2,11 +2,10 @@
 //!
 //! Our own, since the crates at hand draw from an unseeded generator and update points from racing threads: two runs give
 //! two pictures. Here one seed gives one picture. The steps and constants are those of McInnes et al. 2018 and umap-learn,
-//! the defaults scanpy's. `graph` turns distances into edge weights, `curve` fits the target similarity, `layout` moves
-//! the points.
+//! the defaults scanpy's. `curve` fits the target similarity, `layout` moves the
+//! points.
 
 mod curve;
-mod graph;
 mod layout;
 
 use ndarray::{Array2, ArrayView2, Axis};
@@ -14,6 +13,7 @@ use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
 
+use crate::graph::connectivities;
 use crate::neighbours::{Neighbours, self_knn};
 use crate::pca::Pca;
 use crate::{AnalysisError, Result};
@@ -71,7 +71,7 @@ pub fn umap(x: ArrayView2<'_, f32>, options: Umap) -> Result<Array2<f32>> {
 /// that the query joins.
 fn from_neighbours(neighbours: &Neighbours, start: Array2<f32>, options: Umap) -> Array2<f32> {
     let n_epochs = options.epochs(neighbours.n_cells());
-    let edges = graph::fuzzy_graph(neighbours);
+    let edges = connectivities(neighbours);
     let curve = curve::Curve::fit(options.min_dist, options.spread);
     layout::optimise(start, &edges, curve, n_epochs, options.seed)
 }

@@ -1,4 +1,7 @@
-//! Edge weights from neighbour distances: each cell's own scale, then the fuzzy union of both directions.
+//! The weighted neighbour graph that UMAP, Leiden and graph distances share.
+//!
+//! Edge weights come from neighbour distances: each cell's own scale, then the fuzzy union of both directions. They are
+//! what scanpy stores as `connectivities`.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +9,20 @@ use crate::neighbours::Neighbours;
 
 /// A weighted edge between two cells, stored once per direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Edge {
-    pub(super) head: u32,
-    pub(super) tail: u32,
-    pub(super) weight: f64,
+pub struct Edge {
+    /// Row of the cell it leaves.
+    pub head: u32,
+    /// Row of the cell it reaches.
+    pub tail: u32,
+    /// Strength, above 0 and at most 1.
+    pub weight: f64,
 }
 
-/// The fuzzy union of all neighbourhoods, edges in order of head and tail.
-pub(super) fn fuzzy_graph(neighbours: &Neighbours) -> Vec<Edge> {
+/// The fuzzy union of all neighbourhoods, edges in order of head and tail. The cell itself counts as one of its
+/// neighbourhood: scanpy's 15 neighbours are 14 others here.
+///
+/// # Source   McInnes, Healy & Melville 2018; `neighbors` of scanpy, method `umap`
+pub fn connectivities(neighbours: &Neighbours) -> Vec<Edge> {
     let overall_mean = neighbours.iter().flat_map(|(_, distances)| distances).sum::<f64>()
         / (neighbours.n_cells() * (neighbours.k() + 1)) as f64;
     let mut directed = BTreeMap::<(u32, u32), f64>::new();
@@ -93,7 +102,7 @@ mod tests {
     #[test]
     fn an_edge_weighs_the_same_both_ways() {
         let neighbours = Neighbours::from_parts(2, vec![1, 2, 0, 2, 1, 0], vec![1.0, 2.0, 1.0, 1.5, 1.5, 2.0]).unwrap();
-        let edges = fuzzy_graph(&neighbours);
+        let edges = connectivities(&neighbours);
         for edge in &edges {
             let back = edges.iter().find(|other| (other.head, other.tail) == (edge.tail, edge.head)).unwrap();
             assert_eq!(edge.weight, back.weight);
