@@ -1,0 +1,11 @@
+//! Memory: blobs, addressed by what is in them.
+//!
+//! [`store`] keeps them on this node's disk, [`replicate`] on a majority of coordinators, [`transfer`] moves them to and
+//! from peers.
+
+pub mod receiving;
+pub mod replicate;
+pub mod store;
+pub mod transfer;
+
+pub use store::BlobStore;

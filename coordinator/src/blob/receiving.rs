@@ -1,0 +1,167 @@
+//! A blob on its way in: a partial file, and beside it the record of the chunks it holds.
+//!
+//! A chunk is written first and recorded then, so a killed process loses at most the one under way. A machine that loses
+//! power may lose what was written since the last fsync; the recorded digests tell what is missing. Only a whole and
+//! verified blob is fsynced, moved to its place and made durable there.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use archipelago_common::{fs, limits};
+use archipelago_protocol::{ChunkReceiver, ChunkRecord, message::Chunk};
+
+use super::store::Claim;
+use crate::error::{Error, Result};
+
+/// A blob that is being received. Dropping it keeps what has come for the next attempt.
+pub struct Receiving {
+    receiver: ChunkReceiver,
+    data: PartialFile,
+    record: PartialFile,
+    n_unsynced: u32,
+    claim: Claim,
+}
+
+struct PartialFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl Receiving {
+    /// Opens the partial files and verifies what an earlier attempt left in them.
+    pub(super) fn open(claim: Claim) -> Result<Self> {
+        let blob = claim.blob;
+        let receiver = ChunkReceiver::new(blob)?;
+        let data = PartialFile::open(claim.store.partial_path(&blob.digest, "data"))?;
+        let record = PartialFile::open(claim.store.partial_path(&blob.digest, "record"))?;
+        let mut receiving = Self { receiver, data, record, n_unsynced: 0, claim };
+        receiving.resume()?;
+        Ok(receiving)
+    }
+
+    /// The first chunk that is missing.
+    pub fn next_chunk(&self) -> u64 {
+        self.receiver.next_chunk()
+    }
+
+    /// Whether every chunk is there.
+    pub fn is_complete(&self) -> bool {
+        self.receiver.is_complete()
+    }
+
+    /// Verifies a chunk, writes and records it.
+    ///
+    /// # Errors  [`Error::Protocol`] for a chunk that is not the next or is damaged; [`Error::Common`]
+    pub fn write(&mut self, chunk: &Chunk) -> Result<()> {
+        let piece = self.receiver.handle_chunk(chunk)?;
+        self.data.write_at(piece.offset, &chunk.bytes)?;
+        self.record.write_at(ChunkRecord::size(chunk.chunk_idx), &ChunkRecord::entry(chunk))?;
+        self.n_unsynced += 1;
+        if self.n_unsynced == SYNC_EVERY {
+            self.data.sync()?;
+            self.record.sync()?;
+            self.n_unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// Verifies the whole, and makes it durable in its place.
+    ///
+    /// # Errors  [`Error::Protocol`] if the chunks are another blob than announced, which are thrown away then;
+    /// [`Error::Common`]
+    pub fn finish(self) -> Result<()> {
+        let Self { receiver, data, record, claim, .. } = self;
+        if let Err(error) = receiver.finish() {
+            if matches!(error, archipelago_protocol::Error::BlobDigest { .. }) {
+                data.remove()?;
+                record.remove()?;
+            }
+            return Err(error.into());
+        }
+        data.sync()?;
+        let place = claim.store.path(&claim.blob.digest);
+        let shelf = place.parent().unwrap_or(Path::new("."));
+        fs::create_dir(shelf)?;
+        fs::sync_dir(shelf.parent().unwrap_or(Path::new(".")))?;
+        fs::persist(&data.path, &place)?;
+        record.remove()?;
+        claim.store.count(1, claim.blob.size);
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        let recorded = self.record.read_all(ChunkRecord::size(self.claim.blob.n_chunks()))?;
+        let digests = ChunkRecord::parse(self.claim.blob, &recorded).map(|record| record.digests).unwrap_or_default();
+        for digest in digests {
+            let Some(piece) = self.receiver.poll_piece() else { break };
+            let is_intact = self
+                .data
+                .read_at(piece.offset, piece.size)
+                .is_some_and(|bytes| self.receiver.handle_recorded(&bytes, digest));
+            if !is_intact {
+                break;
+            }
+        }
+        // What is not verified is cut off, so that the next entries stand where they belong.
+        self.data.truncate(self.receiver.n_bytes())?;
+        self.record.write_at(0, &ChunkRecord::header(self.claim.blob))?;
+        self.record.truncate(ChunkRecord::size(self.receiver.next_chunk()))
+    }
+}
+
+impl PartialFile {
+    fn open(path: PathBuf) -> Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        match file {
+            Ok(file) => Ok(Self { file, path }),
+            Err(source) => Err(file_error("create", &path, source)),
+        }
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.write_all(bytes));
+        written.map_err(|source| file_error("write", &self.path, source))
+    }
+
+    /// The bytes at a place; none if the file is too short.
+    fn read_at(&mut self, offset: u64, size: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; size];
+        self.file.seek(SeekFrom::Start(offset)).ok()?;
+        self.file.read_exact(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    fn read_all(&mut self, limit: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.file.rewind().and_then(|()| (&mut self.file).take(limit).read_to_end(&mut bytes));
+        read.map_err(|source| file_error("read", &self.path, source))?;
+        Ok(bytes)
+    }
+
+    fn truncate(&self, size: u64) -> Result<()> {
+        self.file.set_len(size).map_err(|source| file_error("cut", &self.path, source))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|source| file_error("fsync", &self.path, source))
+    }
+
+    fn remove(self) -> Result<()> {
+        std::fs::remove_file(&self.path).map_err(|source| file_error("remove", &self.path, source))
+    }
+}
+
+fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
+    archipelago_common::Error::File { action, path: path.to_owned(), source }.into()
+}
+
+/// Chunks between two fsyncs of a partial file: what a power failure may cost.
+const SYNC_EVERY: u32 = 16;
+const _: () = assert!(limits::CHUNK_BYTES * SYNC_EVERY as u64 <= 16 << 20, "a power failure costs 16 MiB at most");
+
+#[cfg(test)]
+#[path = "receiving_tests.rs"]
+mod tests;

@@ -1,0 +1,184 @@
+//! Blobs on more than one node: pushed to a majority before anybody is told that they are durable, and fetched by
+//! digest where one is missing.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use archipelago_common::BlobRef;
+use archipelago_protocol::{
+    ChunkSender, frame,
+    message::{Chunk, GetReply, PutReply, Refusal, StreamOpen},
+};
+use archipelago_transport::Stream;
+use tokio::sync::mpsc;
+
+use super::store::BlobStore;
+use crate::{
+    error::{Error, Result},
+    links::{Link, Links},
+    raft::task::Raft,
+};
+
+/// This node's blobs and the ways to the other nodes'.
+#[derive(Clone)]
+pub struct Replicas {
+    store: Arc<BlobStore>,
+    links: Links,
+}
+
+impl Replicas {
+    /// Replication from and to this store.
+    pub fn new(store: Arc<BlobStore>, links: Links) -> Self {
+        Self { store, links }
+    }
+
+    /// This node's own blobs.
+    pub fn store(&self) -> &Arc<BlobStore> {
+        &self.store
+    }
+
+    /// Waits until a blob that is here is durable on a majority, this node included. It goes on to the others.
+    ///
+    /// # Errors  [`Error::NoMajority`], [`Error::NoBlob`]
+    pub async fn ensure_majority(&self, blob: BlobRef) -> Result<()> {
+        if !self.store.contains(&blob) {
+            return Err(Error::NoBlob { blob });
+        }
+        let needed = self.links.majority();
+        let (done, mut results) = mpsc::channel(self.links.iter().count().max(1));
+        for link in self.links.iter() {
+            let (link, store, done) = (link.clone(), self.store.clone(), done.clone());
+            tokio::spawn(async move {
+                let result = push(&link, &store, blob).await;
+                if let Err(error) = &result {
+                    tracing::debug!(node = %link.node(), %blob, %error, "a blob was not replicated");
+                }
+                // Nobody listens any more once the majority is reached.
+                let _ = done.send(result.is_ok()).await;
+            });
+        }
+        drop(done);
+        let mut found = 1;
+        while found < needed {
+            match results.recv().await {
+                Some(true) => found += 1,
+                Some(false) => {}
+                None => return Err(Error::NoMajority { blob, found, needed }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches a blob that is missing here from whoever has it.
+    ///
+    /// # Errors  [`Error::NoBlob`] if nobody who can be reached has it
+    pub async fn fetch(&self, blob: BlobRef) -> Result<()> {
+        if self.store.contains(&blob) {
+            return Ok(());
+        }
+        for link in self.links.iter() {
+            match pull(link, &self.store, blob).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!(node = %link.node(), %blob, %error, "a blob was not fetched"),
+            }
+        }
+        Err(Error::NoBlob { blob })
+    }
+
+    /// Fetches, for as long as the node runs, every blob that the replicated state names and this node lacks.
+    pub async fn keep_complete(self, raft: Raft) {
+        let mut view = raft.watch();
+        let mut present = BTreeSet::new();
+        loop {
+            let named = raft.peek(|cluster| cluster.referenced_blobs()).await.unwrap_or_default();
+            let mut is_complete = true;
+            for blob in named {
+                if present.contains(&blob) {
+                    continue;
+                }
+                match self.fetch(blob).await {
+                    Ok(()) => drop(present.insert(blob)),
+                    Err(_) => is_complete = false,
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if is_complete && view.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn push(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> {
+    for _ in 0..BUSY_TRIES {
+        match push_once(link, store, blob).await {
+            Err(Error::Refused(Refusal::Busy { retry_after_ms })) => {
+                tokio::time::sleep(Duration::from_millis(retry_after_ms)).await;
+            }
+            result => return result,
+        }
+    }
+    Err(Error::BlobBusy { blob })
+}
+
+async fn push_once(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> {
+    let mut stream = link.open(&StreamOpen::Put(blob)).await?;
+    loop {
+        match receive::<PutReply>(&mut stream).await? {
+            PutReply::Send { from_chunk } => send_chunks(&mut stream, store, blob, from_chunk).await?,
+            PutReply::Durable => return Ok(()),
+            PutReply::Refused(refusal) => return Err(refusal.into()),
+        }
+    }
+}
+
+async fn pull(link: &Link, store: &Arc<BlobStore>, blob: BlobRef) -> Result<()> {
+    let mut receiving = tokio::task::block_in_place(|| store.receive(blob))?;
+    let mut stream = link.open(&StreamOpen::Get { blob, from_chunk: receiving.next_chunk() }).await?;
+    match receive::<GetReply>(&mut stream).await? {
+        GetReply::Sending => {}
+        GetReply::Refused(refusal) => return Err(refusal.into()),
+    }
+    while !receiving.is_complete() {
+        let chunk: Chunk = receive(&mut stream).await?;
+        tokio::task::block_in_place(|| receiving.write(&chunk))?;
+    }
+    tokio::task::block_in_place(|| receiving.finish())
+}
+
+/// Sends the chunks of a blob of this store from `from_chunk` on.
+///
+/// # Errors  [`Error::NoBlob`], [`Error::Protocol`], [`Error::Transport`]
+pub(super) async fn send_chunks(stream: &mut Stream, store: &BlobStore, blob: BlobRef, from_chunk: u64) -> Result<()> {
+    let mut sender = ChunkSender::new(blob, from_chunk)?;
+    let mut file = store.read(blob)?;
+    while let Some(piece) = sender.poll_piece() {
+        let bytes = tokio::task::block_in_place(|| file.piece(piece))?;
+        let frame = frame::encode(&sender.handle_read(bytes)?)?;
+        patiently(stream.send_frame(&frame)).await??;
+    }
+    Ok(())
+}
+
+/// Receives the message that is due.
+///
+/// # Errors  [`Error::Transport`], also if the stream ended or nothing came for too long; [`Error::Protocol`]
+pub(super) async fn receive<M: frame::Message>(stream: &mut Stream) -> Result<M> {
+    let frame = patiently(stream.recv_frame(M::LIMIT)).await??;
+    let frame = frame.ok_or(archipelago_transport::Error::StreamReset)?;
+    Ok(frame::decode(&frame)?)
+}
+
+/// It is progress that keeps a transfer alive, not its total time.
+async fn patiently<T>(step: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(STEP, step).await.map_err(|_| {
+        let detail = format!("a transfer stood still for {} s", STEP.as_secs());
+        archipelago_transport::Error::Lost { detail }.into()
+    })
+}
+
+/// One step of a transfer: a chunk on a slow line, or the fsync of a large blob.
+const STEP: Duration = Duration::from_secs(30);
+/// Pause between two looks for missing blobs.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Attempts at a peer that receives the blob from somebody else already.
+const BUSY_TRIES: usize = 50;

@@ -1,0 +1,176 @@
+//! This node's blobs, each a file whose name is its digest.
+//!
+//! ```text
+//! <dir>/whole/<first 2 digits>/<digest>     verified, fsynced, never changed
+//!       partial/<digest>.data, .record      on their way in; see [`super::receiving`]
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use archipelago_common::{BlobRef, Digest, fs};
+use archipelago_protocol::Piece;
+
+use super::receiving::Receiving;
+use crate::{
+    error::{Error, Result},
+    ops::metrics,
+};
+
+/// The blobs on this node's disk. Every method blocks on the disk.
+pub struct BlobStore {
+    dir: PathBuf,
+    /// What is being received: two senders of one blob would write over each other.
+    receiving: Mutex<BTreeSet<Digest>>,
+    n_blobs: AtomicU64,
+    n_bytes: AtomicU64,
+}
+
+impl BlobStore {
+    /// Opens a directory, or makes it.
+    ///
+    /// # Errors  [`Error::Common`] naming the file
+    pub fn open(dir: &Path) -> Result<Arc<Self>> {
+        let store = Self {
+            dir: dir.to_owned(),
+            receiving: Mutex::default(),
+            n_blobs: AtomicU64::new(0),
+            n_bytes: AtomicU64::new(0),
+        };
+        fs::create_dir(&store.whole_dir())?;
+        fs::create_dir(&store.partial_dir())?;
+        for shelf in entries(&store.whole_dir())? {
+            for file in entries(&shelf)? {
+                store.count(1, file_size(&file)?);
+            }
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// Whether a blob is here, whole.
+    pub fn contains(&self, blob: &BlobRef) -> bool {
+        std::fs::metadata(self.path(&blob.digest)).is_ok_and(|metadata| metadata.len() == blob.size)
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors  [`Error::NoBlob`]
+    pub fn read(&self, blob: BlobRef) -> Result<BlobFile> {
+        if !self.contains(&blob) {
+            return Err(Error::NoBlob { blob });
+        }
+        let file = File::open(self.path(&blob.digest)).map_err(|_| Error::NoBlob { blob })?;
+        Ok(BlobFile { file, path: self.path(&blob.digest) })
+    }
+
+    /// Reads a whole small blob and verifies it.
+    ///
+    /// # Errors  [`Error::NoBlob`]; [`Error::Common`] if it is larger than `limit` or damaged
+    pub fn read_whole(&self, blob: BlobRef, limit: u64) -> Result<Vec<u8>> {
+        if !self.contains(&blob) {
+            return Err(Error::NoBlob { blob });
+        }
+        let bytes = fs::read_bounded(&self.path(&blob.digest), limit)?;
+        blob.verify("blob", &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Begins or resumes receiving a blob; one at a time.
+    ///
+    /// # Errors  [`Error::BlobBusy`], [`Error::Protocol`] for one over the limit, [`Error::Common`]
+    pub fn receive(self: &Arc<Self>, blob: BlobRef) -> Result<Receiving> {
+        let claim = Claim::new(self.clone(), blob)?;
+        Receiving::open(claim)
+    }
+
+    /// Number of blobs, and of their bytes.
+    pub fn size(&self) -> (u64, u64) {
+        (self.n_blobs.load(Ordering::Relaxed), self.n_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Where a blob is, or will be. Built from a digest, never from a peer's text.
+    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.whole_dir().join(&name[..2]).join(name)
+    }
+
+    pub(super) fn partial_path(&self, digest: &Digest, extension: &str) -> PathBuf {
+        self.partial_dir().join(format!("{digest}.{extension}"))
+    }
+
+    pub(super) fn count(&self, blobs: u64, bytes: u64) {
+        metrics::BLOB_OBJECTS.set((self.n_blobs.fetch_add(blobs, Ordering::Relaxed) + blobs) as i64);
+        metrics::BLOB_BYTES.set((self.n_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes) as i64);
+    }
+
+    fn whole_dir(&self) -> PathBuf {
+        self.dir.join("whole")
+    }
+
+    fn partial_dir(&self) -> PathBuf {
+        self.dir.join("partial")
+    }
+}
+
+/// The right to write one blob's partial file; given back on drop.
+pub(super) struct Claim {
+    pub(super) store: Arc<BlobStore>,
+    pub(super) blob: BlobRef,
+}
+
+impl Claim {
+    fn new(store: Arc<BlobStore>, blob: BlobRef) -> Result<Self> {
+        let is_free = store.receiving.lock().unwrap_or_else(|e| e.into_inner()).insert(blob.digest);
+        if is_free { Ok(Self { store, blob }) } else { Err(Error::BlobBusy { blob }) }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.store.receiving.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.blob.digest);
+    }
+}
+
+/// A blob opened for reading.
+pub struct BlobFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl BlobFile {
+    /// Reads one piece.
+    ///
+    /// # Errors  [`Error::Common`]
+    pub fn piece(&mut self, piece: Piece) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; piece.size];
+        let read = self.file.seek(SeekFrom::Start(piece.offset)).and_then(|_| self.file.read_exact(&mut bytes));
+        let error = |source| archipelago_common::Error::File { action: "read", path: self.path.clone(), source };
+        read.map_err(error)?;
+        Ok(bytes)
+    }
+}
+
+impl std::io::Read for BlobFile {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let error = |source| archipelago_common::Error::File { action: "list", path: dir.into(), source };
+    let list = std::fs::read_dir(dir).map_err(error)?;
+    Ok(list.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(error)?)
+}
+
+fn file_size(path: &Path) -> Result<u64> {
+    let metadata = std::fs::metadata(path);
+    Ok(metadata.map_err(|source| archipelago_common::Error::File { action: "read", path: path.into(), source })?.len())
+}

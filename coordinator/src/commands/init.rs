@@ -1,0 +1,101 @@
+//! `init`: founds a node of a new cluster.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use archipelago_cluster::Cluster;
+use archipelago_common::{NodeId, fs};
+use clap::Args;
+use serde::Serialize;
+
+use super::ca::{CA, CERTIFICATE, KEY};
+use crate::{
+    config::{NodeConfig, Peers},
+    error::{Error, Result},
+    output::Output,
+    raft::log_store::LogStore,
+};
+
+/// Found a node of a new cluster: its configuration and its empty log.
+///
+/// Run it once for each node, with the same --peers. One, three and five nodes work; an even number tolerates no more
+/// failures than the odd number below it.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    archipelago-coordinator init --node 1 --peers 1=10.0.0.1:7101,2=10.0.0.2:7101,3=10.0.0.3:7101 \\\n    \
+        --listen 0.0.0.0:7101 --ops 127.0.0.1:9101 --credentials node1 --out node1")]
+pub struct InitArgs {
+    /// This node's id, from 1.
+    #[arg(long)]
+    node: NodeId,
+    /// Every coordinator of the cluster, this one too, as others reach it: `1=host:port,2=host:port`.
+    #[arg(long, value_name = "ADDRESSES")]
+    peers: Peers,
+    /// UDP address to listen on [default: this node's address in --peers]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// TCP address for /metrics, /healthz and /readyz [default: closed]
+    #[arg(long, value_name = "ADDRESS")]
+    ops: Option<SocketAddr>,
+    /// The folder that `ca issue` wrote.
+    #[arg(long, value_name = "DIR")]
+    credentials: PathBuf,
+    /// The folder to write node.toml and the data to.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// What was founded.
+#[derive(Serialize)]
+struct Founded {
+    config: PathBuf,
+    node: NodeId,
+}
+
+/// Runs the command.
+///
+/// # Errors  [`Error::Config`], [`Error::LogExists`], files that cannot be written
+pub fn run(args: &InitArgs, output: &Output) -> Result<()> {
+    let own_address = args.peers.0.get(&args.node).ok_or_else(|| Error::Config {
+        place: "--peers".to_owned(),
+        detail: format!("node {} is not among them", args.node),
+    })?;
+    let listen = match args.listen {
+        Some(listen) => listen,
+        None => own_address.parse().map_err(|_| Error::Config {
+            place: "--listen".to_owned(),
+            detail: format!("it is missing, and `{own_address}` in --peers is not an IP address to listen on"),
+        })?,
+    };
+    fs::create_dir(&args.out)?;
+    let credential = |name: &str| absolute(&args.credentials.join(name));
+    let config = NodeConfig {
+        node: args.node,
+        listen,
+        ops: args.ops,
+        data_dir: "data".into(),
+        ca: credential(CA)?,
+        certificate: credential(CERTIFICATE)?,
+        key: credential(KEY)?,
+        peers: args.peers.clone(),
+    };
+    let path = args.out.join("node.toml");
+    let resolved = NodeConfig { data_dir: args.out.join("data"), ..config.clone() };
+    fs::create_dir(&resolved.data_dir)?;
+    let voters: BTreeSet<NodeId> = args.peers.0.keys().copied().collect();
+    LogStore::create(&resolved.log_path(), args.node, &voters, Cluster::default().snapshot()?)?;
+    let text =
+        toml::to_string(&config).map_err(|e| Error::Config { place: "node.toml".to_owned(), detail: e.to_string() })?;
+    fs::write_atomic(&path, text.as_bytes())?;
+    let text = format!("wrote {0}\nstart it with `archipelago-coordinator serve --config {0}`", path.display());
+    output.show(&Founded { config: path, node: args.node }, text);
+    Ok(())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let failed = |source| archipelago_common::Error::File { action: "find", path: path.to_owned(), source };
+    Ok(path.canonicalize().map_err(failed)?)
+}

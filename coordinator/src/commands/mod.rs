@@ -1,0 +1,106 @@
+//! One file per command: its flags, its work, its result.
+
+use std::{path::PathBuf, time::Duration};
+
+use archipelago_client::{Client, ClientConfig, Patience};
+use archipelago_protocol::message::{Reply, Request};
+use archipelago_transport::Credentials;
+use clap::Args;
+
+use crate::{
+    config::{OperatorConfig, Peers},
+    error::{Error, Result},
+};
+
+pub mod ca;
+pub mod completions;
+pub mod init;
+pub mod reference;
+pub mod serve;
+pub mod site;
+pub mod status;
+pub mod task;
+pub mod withdraw;
+
+/// Whom to ask, and as whom: a file, or flags.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// A file with the fields ca, certificate, key and the table coordinators.
+    #[arg(long, value_name = "FILE", env = "ARCHIPELAGO_CONFIG", conflicts_with_all = ["coordinators", "ca", "cert", "key"])]
+    config: Option<PathBuf>,
+    /// The coordinators, as `1=host:port,2=host:port`.
+    #[arg(long, value_name = "ADDRESSES")]
+    coordinators: Option<Peers>,
+    /// The consortium's certificate authority.
+    #[arg(long, value_name = "PEM")]
+    ca: Option<PathBuf>,
+    /// The operator's certificate.
+    #[arg(long, value_name = "PEM")]
+    cert: Option<PathBuf>,
+    /// The operator's private key.
+    #[arg(long, value_name = "PEM")]
+    key: Option<PathBuf>,
+    /// How long to wait for an answer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    timeout: u64,
+}
+
+impl Connection {
+    fn resolve(&self) -> Result<OperatorConfig> {
+        if let Some(path) = &self.config {
+            return OperatorConfig::read(path);
+        }
+        let missing = |flag: &str| Error::Config {
+            place: format!("--{flag}"),
+            detail: "it is missing; give it, or --config with a file that has all of them".to_owned(),
+        };
+        Ok(OperatorConfig {
+            coordinators: self.coordinators.clone().ok_or_else(|| missing("coordinators"))?,
+            ca: self.ca.clone().ok_or_else(|| missing("ca"))?,
+            certificate: self.cert.clone().ok_or_else(|| missing("cert"))?,
+            key: self.key.clone().ok_or_else(|| missing("key"))?,
+        })
+    }
+
+    /// Runs a conversation with the cluster.
+    ///
+    /// # Errors  [`Error::Config`], [`Error::Transport`] for the certificates, [`Error::Client`]
+    pub fn talk<T>(&self, conversation: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+        let config = self.resolve()?;
+        let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| Error::Runtime { source })?;
+        runtime.block_on(async {
+            let client = Client::connect(ClientConfig {
+                coordinators: config.coordinators.0,
+                credentials,
+                software: concat!("archipelago-coordinator ", env!("CARGO_PKG_VERSION")).to_owned(),
+                patience: Patience::Within(Duration::from_secs(self.timeout)),
+            })
+            .await?;
+            conversation(&client).await
+        })
+    }
+
+    /// Asks one thing.
+    ///
+    /// # Errors  as [`Self::talk`]
+    pub fn ask(&self, request: Request) -> Result<Reply> {
+        self.talk(async |client| Ok(client.request(request).await?))
+    }
+}
+
+/// An answer of another kind than the question asks for: the coordinator runs another version.
+fn unexpected(reply: Reply) -> Error {
+    Error::UnexpectedReply { reply: format!("{reply:?}").chars().take(80).collect() }
+}
+
+/// Milliseconds of the leader's clock as text in UTC.
+fn utc(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms / 1000).ok().and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok());
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
+    at.and_then(|at| at.format(&format).ok()).unwrap_or_else(|| format!("{at_ms} ms"))
+}

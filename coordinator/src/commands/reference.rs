@@ -1,0 +1,201 @@
+//! `reference`: the models that the consortium grows.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use archipelago_client::{Client, Source};
+use archipelago_common::{
+    Name, Version, VersionId,
+    record::{Cause, Event, ReferenceRecord},
+    reference_dir::ReferenceDir,
+};
+use archipelago_protocol::message::{Reply, Request};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{Connection, unexpected, utc};
+use crate::{
+    error::{Error, Result},
+    output::Output,
+};
+
+/// Publish, list, show and fetch references.
+#[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "the documentation of the arguments is the help text")]
+pub enum ReferenceCommand {
+    Publish(PublishArgs),
+    List(ListArgs),
+    Show(ShowArgs),
+    Fetch(FetchArgs),
+}
+
+/// Upload a reference directory and publish it under a name.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    archipelago-worker train cells.h5ad --out reference\n  \
+    archipelago-coordinator reference publish lung reference --config operator.toml")]
+pub struct PublishArgs {
+    /// Its name in the consortium.
+    name: Name,
+    /// The directory that `archipelago-worker train` or `map` wrote.
+    dir: PathBuf,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// List all references.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator reference list --config operator.toml")]
+pub struct ListArgs {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Show a reference and how it came to be.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator reference show lung --config operator.toml")]
+pub struct ShowArgs {
+    /// The reference.
+    name: Name,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Download a version into a directory, verified; an interrupted download goes on where it stopped.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator reference fetch lung --out lung-v2 --config operator.toml")]
+pub struct FetchArgs {
+    /// The reference.
+    name: Name,
+    /// The version [default: the current one]
+    #[arg(long)]
+    version: Option<VersionId>,
+    /// The directory to write.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What was downloaded.
+#[derive(Serialize)]
+struct Fetched {
+    out: PathBuf,
+    version: VersionId,
+    n_conditions: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors  the cluster's refusal, or that it cannot be reached; a directory that is not a whole reference
+pub fn run(command: &ReferenceCommand, output: &Output) -> Result<()> {
+    match command {
+        ReferenceCommand::Publish(args) => publish(args, output),
+        ReferenceCommand::List(args) => match args.connection.ask(Request::ListReferences)? {
+            Reply::References(references) => {
+                output.show(&references, table(&references));
+                Ok(())
+            }
+            reply => Err(unexpected(reply)),
+        },
+        ReferenceCommand::Show(args) => {
+            let record = args.connection.talk(async |client| show(client, &args.name).await)?;
+            output.show(&record, text(&record));
+            Ok(())
+        }
+        ReferenceCommand::Fetch(args) => fetch(args, output),
+    }
+}
+
+fn publish(args: &PublishArgs, output: &Output) -> Result<()> {
+    let dir = ReferenceDir::open(&args.dir)?;
+    let request = Request::PublishReference { name: args.name.clone(), version: dir.version().clone() };
+    let reply = args.connection.talk(async |client| {
+        for (blob, path) in dir.files() {
+            let what = path.display().to_string();
+            client.put_blob(blob, Source::File(&path), |done| output.transfer(&what, done, blob.size)).await?;
+        }
+        Ok(client.request(request).await?)
+    })?;
+    match reply {
+        Reply::Reference(record) => output.show(&record, text(&record)),
+        reply => return Err(unexpected(reply)),
+    }
+    Ok(())
+}
+
+fn fetch(args: &FetchArgs, output: &Output) -> Result<()> {
+    let fetched = args.connection.talk(async |client| {
+        let record = show(client, &args.name).await?;
+        let id = args.version.unwrap_or(record.current);
+        let version = record.versions.get(&id).ok_or_else(|| Error::NoVersion { name: args.name.clone(), id })?;
+        download(client, version, args, output).await
+    })?;
+    let text = format!(
+        "version     {}\nconditions  {}\nwrote       {}",
+        fetched.version,
+        fetched.n_conditions,
+        fetched.out.display()
+    );
+    output.show(&fetched, text);
+    Ok(())
+}
+
+async fn download(client: &Client, version: &Version, args: &FetchArgs, output: &Output) -> Result<Fetched> {
+    for (blob, path) in ReferenceDir::layout(&args.out, version) {
+        let what = path.display().to_string();
+        if let Some(parent) = path.parent() {
+            archipelago_common::fs::create_dir(parent)?;
+        }
+        client.get_blob(blob, &path, |done| output.transfer(&what, done, blob.size)).await?;
+    }
+    let dir = ReferenceDir::seal(&args.out, version)?;
+    Ok(Fetched { out: args.out.clone(), version: dir.version().id(), n_conditions: dir.version().columns.len() })
+}
+
+async fn show(client: &Client, name: &Name) -> Result<ReferenceRecord> {
+    match client.request(Request::ShowReference { name: name.clone() }).await? {
+        Reply::Reference(record) => Ok(*record),
+        reply => Err(unexpected(reply)),
+    }
+}
+
+fn table(references: &[ReferenceRecord]) -> String {
+    let mut text = String::new();
+    for ReferenceRecord { name, summary, current, versions, .. } in references {
+        let n_conditions = versions.get(current).map_or(0, |version| version.columns.len());
+        let _ = writeln!(
+            text,
+            "{name}  {} on {} genes, {n_conditions} conditions, version {}",
+            summary.model,
+            summary.n_genes,
+            current.0.short()
+        );
+    }
+    if text.is_empty() { "no references".to_owned() } else { text }
+}
+
+/// A reference for people: what it is, its conditions, its lineage.
+pub(super) fn text(record: &ReferenceRecord) -> String {
+    let ReferenceRecord { name, publisher, summary, current, lineage, versions } = record;
+    let mut text = format!(
+        "reference   {name}, published by {publisher}\nmodel       {} on {} genes\ncurrent     {current}\nlineage\n",
+        summary.model, summary.n_genes
+    );
+    for Event { version, cause, at_ms, .. } in lineage {
+        let cause = match cause {
+            Cause::Published => "published".to_owned(),
+            Cause::Merged { task, keys } => format!("task {task}: merged {}", list(keys)),
+            Cause::Withdrawn { by, keys } => format!("{by} withdrew {}", list(keys)),
+        };
+        let _ = writeln!(text, "  {}  {}  {cause}", utc(*at_ms), version.0.short());
+    }
+    text.push_str("conditions\n");
+    for key in versions.get(current).into_iter().flat_map(|version| version.columns.keys()) {
+        let _ = writeln!(text, "  {key}");
+    }
+    text
+}
+
+fn list(keys: &[archipelago_common::ConditionKey]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

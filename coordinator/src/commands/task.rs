@@ -1,0 +1,258 @@
+//! `task`: requests to map query data onto a reference.
+
+use std::fmt::Write as _;
+
+use archipelago_client::Client;
+use archipelago_common::{
+    Name, SiteId, TaskId, VersionId,
+    policy::EmbeddingRelease,
+    record::{AssignmentRecord, AssignmentState, TaskRecord, TaskState},
+    task::{ColumnInit, PublishMode, SurgeryTask, TrainSpec},
+};
+use archipelago_protocol::message::{Reply, Request};
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Connection, unexpected, utc};
+use crate::{error::Result, output::Output};
+
+/// Publish, list, show, close and cancel surgery tasks.
+#[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "the documentation of the arguments is the help text")]
+pub enum TaskCommand {
+    Publish(Box<PublishArgs>),
+    List(ListArgs),
+    Show(ShowArgs),
+    Close(CloseArgs),
+    Cancel(CancelArgs),
+}
+
+/// Ask the sites to map their batches onto a reference.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator task publish lung --epochs 200 --config operator.toml")]
+pub struct PublishArgs {
+    /// The reference.
+    reference: Name,
+    /// The version to map onto [default: the current one]
+    #[arg(long)]
+    version: Option<VersionId>,
+    /// Passes over a condition's cells [default: by their number, 400 at 20,000 cells or fewer]
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Cells per minibatch.
+    #[arg(long, default_value_t = 128)]
+    batch_size: u32,
+    /// Adam's step size.
+    #[arg(long, default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Epochs over which the KL term fades in; 0 starts at full weight.
+    #[arg(long, default_value_t = 400)]
+    n_epochs_kl_warmup: u32,
+    /// Share of the cells that is trained on.
+    #[arg(long, default_value_t = 0.9)]
+    train_size: f64,
+    /// How new columns start: `mean` of the reference's, or `random`.
+    #[arg(long, default_value = "mean")]
+    init: ColumnInit,
+    /// Seed; the same seed gives the same columns.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Embeddings to ask for; each site's policy decides what it gives.
+    #[arg(long, value_enum, default_value_t = Embeddings::None)]
+    embeddings: Embeddings,
+    /// When submissions become versions: `each`, or all `at-close`.
+    #[arg(long, default_value = "each")]
+    publish: PublishMode,
+    /// Sites that may take the task, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    allow: Vec<SiteId>,
+    /// Accept nothing after this many seconds from now.
+    #[arg(long, value_name = "SECONDS")]
+    deadline: Option<u64>,
+    /// How long an assignment lives without a sign of progress, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    lease: u64,
+    /// Refuse conditions with fewer cells.
+    #[arg(long, default_value_t = 1)]
+    min_cells: u64,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Embeddings that a task asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Embeddings {
+    /// None.
+    None,
+    /// Means of labels with at least 10 cells.
+    LabelMeans,
+    /// One row per cell.
+    Full,
+}
+
+/// List all tasks.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator task list --config operator.toml")]
+pub struct ListArgs {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Show a task and what every site made of it.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator task show 1 --config operator.toml")]
+pub struct ShowArgs {
+    /// The task.
+    task: TaskId,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Close a task: nothing more is accepted, and what was is merged.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator task close 1 --config operator.toml")]
+pub struct CloseArgs {
+    /// The task.
+    task: TaskId,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Cancel a task: nothing more is accepted; versions made so far stay.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator task cancel 1 --config operator.toml")]
+pub struct CancelArgs {
+    /// The task.
+    task: TaskId,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Runs the command.
+///
+/// # Errors  the cluster's refusal, or that it cannot be reached
+pub fn run(command: &TaskCommand, output: &Output) -> Result<()> {
+    let reply = match command {
+        TaskCommand::Publish(args) => args.connection.talk(async |client| publish(args, client).await)?,
+        TaskCommand::List(args) => args.connection.ask(Request::ListTasks)?,
+        TaskCommand::Show(args) => args.connection.ask(Request::ShowTask { task: args.task })?,
+        TaskCommand::Close(args) => args.connection.ask(Request::CloseTask { task: args.task })?,
+        TaskCommand::Cancel(args) => args.connection.ask(Request::CancelTask { task: args.task })?,
+    };
+    match reply {
+        Reply::Task(task) => output.show(&task, text(&task)),
+        Reply::Tasks(tasks) => output.show(&tasks, table(&tasks)),
+        reply => return Err(unexpected(reply)),
+    }
+    Ok(())
+}
+
+async fn publish(args: &PublishArgs, client: &Client) -> Result<Reply> {
+    let version = match args.version {
+        Some(version) => version,
+        None => match client.request(Request::ShowReference { name: args.reference.clone() }).await? {
+            Reply::Reference(record) => record.current,
+            reply => return Err(unexpected(reply)),
+        },
+    };
+    Ok(client.request(Request::PublishTask(Box::new(args.task(version)?))).await?)
+}
+
+impl PublishArgs {
+    fn task(&self, version: VersionId) -> Result<SurgeryTask> {
+        let train = TrainSpec {
+            epochs: self.epochs,
+            minibatch: self.batch_size,
+            learning_rate: self.learning_rate,
+            n_epochs_kl_warmup: Some(self.n_epochs_kl_warmup).filter(|&epochs| epochs > 0),
+            train_size: self.train_size,
+            init: self.init,
+            seed: self.seed,
+            ..TrainSpec::default()
+        };
+        train.check()?;
+        Ok(SurgeryTask {
+            embeddings: match self.embeddings {
+                Embeddings::None => EmbeddingRelease::None,
+                Embeddings::LabelMeans => EmbeddingRelease::LabelMeans { min_cells: LABEL_MEAN_CELLS, min_donors: 0 },
+                Embeddings::Full => EmbeddingRelease::Full,
+            },
+            publish: self.publish,
+            allow: (!self.allow.is_empty()).then(|| self.allow.iter().cloned().collect()),
+            deadline_ms: self.deadline.map(|seconds| unix_ms().saturating_add(seconds.saturating_mul(1000))),
+            lease_ms: self.lease.saturating_mul(1000),
+            min_cells: self.min_cells,
+            ..SurgeryTask::new(self.reference.clone(), version, train)
+        })
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn table(tasks: &[TaskRecord]) -> String {
+    let mut text = String::new();
+    for task in tasks {
+        let accepted =
+            task.assignments.values().filter(|a| matches!(a.state, AssignmentState::Accepted { .. })).count();
+        let _ = writeln!(
+            text,
+            "{}  {} on `{}`, {} of {} sites accepted, published {}",
+            task.id,
+            state(&task.state),
+            task.task.reference,
+            accepted,
+            task.assignments.len(),
+            utc(task.published_ms)
+        );
+    }
+    if text.is_empty() { "no tasks".to_owned() } else { text }
+}
+
+fn text(record: &TaskRecord) -> String {
+    let TaskRecord { id, task, publisher, published_ms, state: at, assignments } = record;
+    let mut text = format!(
+        "task        {id}, published by {publisher} at {}\nstate       {}\nreference   {}, version {}\npublish     {}\nsites\n",
+        utc(*published_ms),
+        state(at),
+        task.reference,
+        task.version.0.short(),
+        task.publish
+    );
+    for (site, assignment) in assignments {
+        let _ = writeln!(text, "  {site}  {}", assignment_text(assignment));
+    }
+    text
+}
+
+fn state(state: &TaskState) -> &'static str {
+    match state {
+        TaskState::Open => "open",
+        TaskState::Closed => "closed",
+        TaskState::Cancelled => "cancelled",
+        TaskState::Expired => "expired",
+    }
+}
+
+fn assignment_text(AssignmentRecord { epoch, state, progress, .. }: &AssignmentRecord) -> String {
+    match state {
+        AssignmentState::Assigned => match progress {
+            None => format!("at work (epoch {epoch})"),
+            Some(p) => {
+                let loss = p.loss.map_or(String::new(), |loss| format!(", loss {loss:.2}"));
+                format!("at work: {} of {} epochs{loss} (epoch {epoch})", p.epochs_done, p.epochs_planned)
+            }
+        },
+        AssignmentState::Lapsed => format!("no sign of life (epoch {epoch})"),
+        AssignmentState::GivenUp { reason } => format!("gave up: {reason}"),
+        AssignmentState::Accepted { submission, version, .. } => {
+            let version =
+                version.map_or("not merged yet".to_owned(), |version| format!("version {}", version.0.short()));
+            format!("accepted: {} conditions, {version}", submission.conditions.len())
+        }
+    }
+}
+
+/// Labels with fewer cells are left out of the means that a task asks for.
+const LABEL_MEAN_CELLS: u64 = 10;

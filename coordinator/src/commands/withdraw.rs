@@ -1,0 +1,42 @@
+//! `withdraw`: takes conditions out of a reference again.
+
+use archipelago_common::{ConditionKey, Name, SiteId};
+use archipelago_protocol::message::{Reply, Request, Withdrawal};
+use clap::Args;
+
+use super::{Connection, reference, unexpected};
+use crate::{error::Result, output::Output};
+
+/// Take a site's conditions, or some keys, out of a reference: a new version without them, bit for bit as if they had
+/// never been merged. The lineage keeps the record.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    archipelago-coordinator withdraw lung --site north --config operator.toml\n  \
+    archipelago-coordinator withdraw lung --condition north/pbmc/batch1 --config operator.toml")]
+pub struct WithdrawArgs {
+    /// The reference.
+    reference: Name,
+    /// All conditions of this site.
+    #[arg(long, required_unless_present = "conditions", conflicts_with = "conditions")]
+    site: Option<SiteId>,
+    /// This condition; may be given several times.
+    #[arg(long = "condition", value_name = "KEY")]
+    conditions: Vec<ConditionKey>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Runs the command.
+///
+/// # Errors  the cluster's refusal, or that it cannot be reached
+pub fn run(args: &WithdrawArgs, output: &Output) -> Result<()> {
+    let what = match &args.site {
+        Some(site) => Withdrawal::Site(site.clone()),
+        None => Withdrawal::Keys(args.conditions.clone()),
+    };
+    match args.connection.ask(Request::Withdraw { reference: args.reference.clone(), what })? {
+        Reply::Reference(record) => output.show(&record, reference::text(&record)),
+        reply => return Err(unexpected(reply)),
+    }
+    Ok(())
+}

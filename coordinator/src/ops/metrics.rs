@@ -1,0 +1,145 @@
+//! Every Prometheus metric of a coordinator: one static each, and one line in [`register_all`].
+//!
+//! Metric labels are closed sets: kinds, outcomes, roles. Never a task, a digest or a name.
+
+use std::sync::LazyLock;
+
+use archipelago_cluster::Cluster;
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector, exponential_buckets,
+};
+
+use crate::raft::task::View;
+
+/// 1 on the leader, 0 elsewhere.
+pub static RAFT_IS_LEADER: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_raft_is_leader", "1 on the leader, 0 elsewhere"));
+/// Raft term.
+pub static RAFT_TERM: LazyLock<IntGauge> = LazyLock::new(|| gauge("archipelago_raft_term", "Raft term"));
+/// Last applied index.
+pub static RAFT_APPLIED_INDEX: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_raft_applied_index", "Last log entry applied"));
+/// Last committed index.
+pub static RAFT_COMMITTED_INDEX: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_raft_committed_index", "Last log entry known to be committed"));
+/// Length of the log.
+pub static RAFT_LOG_ENTRIES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_raft_log_entries", "Entries in the log since it was last cut"));
+/// From proposal to answer.
+pub static RAFT_COMMIT_SECONDS: LazyLock<Histogram> =
+    LazyLock::new(|| histogram("archipelago_raft_commit_seconds", "Time from a proposal to its answer"));
+/// Number of blobs.
+pub static BLOB_OBJECTS: LazyLock<IntGauge> = LazyLock::new(|| gauge("archipelago_blob_objects", "Blobs on this node"));
+/// Bytes of blobs.
+pub static BLOB_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_blob_bytes", "Bytes of the blobs on this node"));
+/// Bytes moved, by direction.
+pub static TRANSFER_BYTES_TOTAL: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("archipelago_transfer_bytes_total", "Bytes of blobs received (in) and sent (out)", &["direction"])
+});
+/// Open sessions, by role.
+pub static SESSIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("archipelago_sessions", "Open sessions");
+    IntGaugeVec::new(opts, &["role"]).expect("a well-formed metric")
+});
+/// Requests, by kind and outcome.
+pub static REQUESTS_TOTAL: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("archipelago_requests_total", "Requests answered", &["kind", "outcome"]));
+/// From request to answer.
+pub static REQUEST_SECONDS: LazyLock<Histogram> =
+    LazyLock::new(|| histogram("archipelago_request_seconds", "Time from a request to its answer"));
+/// Open tasks.
+pub static TASKS_OPEN: LazyLock<IntGauge> = LazyLock::new(|| gauge("archipelago_tasks_open", "Open surgery tasks"));
+/// Enrolled sites.
+pub static SITES_ENROLLED: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_sites_enrolled", "Enrolled sites that are not revoked"));
+/// References.
+pub static REFERENCES: LazyLock<IntGauge> = LazyLock::new(|| gauge("archipelago_references", "Published references"));
+/// Submissions accepted by this node as leader.
+pub static SUBMISSIONS_ACCEPTED_TOTAL: LazyLock<IntCounter> = LazyLock::new(|| {
+    let name = "archipelago_submissions_accepted_total";
+    IntCounter::new(name, "Submissions accepted through this node").expect("a well-formed metric")
+});
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
+
+/// Registers every metric, so that those which nothing has touched yet are shown too. Call it once.
+pub fn register_all() {
+    let collectors: [Box<dyn Collector>; 16] = [
+        Box::new(RAFT_IS_LEADER.clone()),
+        Box::new(RAFT_TERM.clone()),
+        Box::new(RAFT_APPLIED_INDEX.clone()),
+        Box::new(RAFT_COMMITTED_INDEX.clone()),
+        Box::new(RAFT_LOG_ENTRIES.clone()),
+        Box::new(RAFT_COMMIT_SECONDS.clone()),
+        Box::new(BLOB_OBJECTS.clone()),
+        Box::new(BLOB_BYTES.clone()),
+        Box::new(TRANSFER_BYTES_TOTAL.clone()),
+        Box::new(SESSIONS.clone()),
+        Box::new(REQUESTS_TOTAL.clone()),
+        Box::new(REQUEST_SECONDS.clone()),
+        Box::new(TASKS_OPEN.clone()),
+        Box::new(SITES_ENROLLED.clone()),
+        Box::new(REFERENCES.clone()),
+        Box::new(SUBMISSIONS_ACCEPTED_TOTAL.clone()),
+    ];
+    for collector in collectors {
+        // A second registration is refused and changes nothing.
+        let _ = REGISTRY.register(collector);
+    }
+}
+
+/// All metrics in the text format.
+pub fn render() -> Vec<u8> {
+    let mut text = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = TextEncoder::new().encode(&REGISTRY.gather(), &mut text);
+    text
+}
+
+/// Notes where Raft stands.
+pub fn raft(view: &View, n_log_entries: u64) {
+    RAFT_IS_LEADER.set(view.is_leader().into());
+    RAFT_TERM.set(view.term as i64);
+    RAFT_APPLIED_INDEX.set(view.applied as i64);
+    RAFT_COMMITTED_INDEX.set(view.committed as i64);
+    RAFT_LOG_ENTRIES.set(n_log_entries as i64);
+}
+
+/// Notes how much the state holds.
+pub fn cluster(cluster: &Cluster) {
+    let counts = cluster.counts();
+    TASKS_OPEN.set(counts.open_tasks as i64);
+    SITES_ENROLLED.set(counts.sites as i64);
+    REFERENCES.set(counts.references as i64);
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect("a well-formed metric")
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), labels).expect("a well-formed metric")
+}
+
+fn histogram(name: &str, help: &str) -> Histogram {
+    // From half a millisecond, an fsync on a fast disk, to 16 s, an election and more.
+    let buckets = exponential_buckets(0.0005, 2.0, 16).expect("well-formed buckets");
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)).expect("a well-formed metric")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_shown_from_the_start() {
+        register_all();
+        register_all();
+        RAFT_TERM.set(7);
+        let text = String::from_utf8(render()).unwrap();
+        assert!(text.contains("archipelago_raft_term 7"), "{text}");
+        assert!(text.contains("archipelago_raft_commit_seconds_bucket"), "{text}");
+    }
+}

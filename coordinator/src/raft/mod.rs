@@ -1,0 +1,17 @@
+//! Order: the replicated log and the state machine that it drives.
+//!
+//! [`node::Node`] is the whole of consensus as a value without sockets or clock; [`task`] is the loop that owns it on a
+//! live node; [`peers`] carries its messages.
+
+pub mod log_store;
+pub mod node;
+pub mod peers;
+mod proposals;
+mod reads;
+pub mod task;
+#[cfg(test)]
+pub(crate) mod test_disk;
+mod trace;
+
+pub use proposals::ProposalId;
+pub use reads::ReadId;

@@ -1,0 +1,384 @@
+//! One coordinator as a value: consensus, log and state machine, without sockets, threads or a clock.
+//!
+//! Inputs are [`Node::tick`], [`Node::step`], [`Node::propose`], [`Node::read`] and the two reports; after any of them,
+//! call [`Node::handle_ready`] until it has nothing left. It follows the order that raft-rs documents: the leader's
+//! messages leave first and overlap with the local fsync; everything that must be durable is written in one transaction;
+//! then the messages that promise durability leave, then committed entries are applied and answered.
+
+use archipelago_cluster::{Cluster, Command, Effect, Outcome, Refusal};
+use archipelago_common::NodeId;
+use raft::{
+    Config, RawNode, SnapshotStatus, StateRole,
+    eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, Snapshot},
+};
+
+use super::{
+    log_store::{Batch, LogStore},
+    proposals::{ProposalId, Proposals},
+    reads::{ReadId, Reads},
+    trace,
+};
+use crate::error::{Error, Result};
+
+/// A member of the Raft group.
+pub struct Node {
+    id: NodeId,
+    raw: RawNode<LogStore>,
+    cluster: Cluster,
+    applied: (u64, u64),
+    conf_state: ConfState,
+    proposals: Proposals,
+    reads: Reads,
+    now_ticks: u64,
+    announced_leader: Option<NodeId>,
+    options: Options,
+}
+
+/// What may differ between clusters; the same on every node of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Ticks without a word from the leader before an election, at least; at most twice as many.
+    pub election_ticks: usize,
+    /// Ticks between two heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Entries after which the state is snapshotted and the log cut.
+    pub snapshot_every: u64,
+    /// Entries that stay in the log behind a snapshot, for followers that are a little behind.
+    pub keep_entries: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { election_ticks: 12, heartbeat_ticks: 2, snapshot_every: 10_000, keep_entries: 1_000 }
+    }
+}
+
+/// Something that came of a `Ready`.
+#[derive(Debug)]
+pub enum Event {
+    /// A proposal of this node was applied, or given up.
+    Proposal {
+        /// Which.
+        id: ProposalId,
+        /// The state machine's answer, or why nobody knows it.
+        result: Result<Result<Outcome, Refusal>, Dropped>,
+    },
+    /// A read may look at the state now, or was given up.
+    Read {
+        /// Which.
+        id: ReadId,
+        /// Whether [`Node::cluster`] is fresh enough for it.
+        result: Result<(), Dropped>,
+    },
+    /// Something to do outside, on this node.
+    Effect(Effect),
+    /// The node knows of another leader, or of none any more.
+    Leader(Option<NodeId>),
+}
+
+/// Why a proposal or read was not carried out by this node. Asking again is safe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Dropped {
+    /// Another node leads, or none does.
+    #[error("this coordinator is not the leader")]
+    NotLeader {
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// Too much is under way, or a new leader is not settled yet.
+    #[error("the coordinator is busy")]
+    Busy,
+}
+
+impl Node {
+    /// Starts a node on its log: loads the last snapshot; the entries after it are applied by the first `Ready`s.
+    ///
+    /// # Errors  [`Error::Raft`], [`Error::Entry`] if the snapshot is of a later version
+    pub fn new(id: NodeId, store: LogStore, options: Options) -> Result<Self> {
+        let snapshot = store.last_snapshot().clone();
+        let metadata = snapshot.get_metadata();
+        let config = Config {
+            id: id.as_u64(),
+            election_tick: options.election_ticks,
+            heartbeat_tick: options.heartbeat_ticks,
+            applied: metadata.index,
+            // The default of 0 means one entry per message.
+            max_size_per_msg: MESSAGE_BYTES,
+            max_inflight_msgs: IN_FLIGHT,
+            max_uncommitted_size: UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: UNCOMMITTED_BYTES,
+            check_quorum: true,
+            pre_vote: true,
+            ..Config::default()
+        };
+        let starts = store.starts();
+        let raw = RawNode::new(&config, store, &trace::logger()).map_err(refused)?;
+        Ok(Self {
+            id,
+            raw,
+            cluster: load_state(&snapshot)?,
+            applied: (metadata.index, metadata.term),
+            conf_state: metadata.get_conf_state().clone(),
+            proposals: Proposals::new(id.as_u64(), starts),
+            reads: Reads::default(),
+            now_ticks: 0,
+            announced_leader: None,
+            options,
+        })
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self) {
+        self.now_ticks += 1;
+        self.raw.tick();
+    }
+
+    /// A message from another member. Malformed, late and misdirected ones are ignored, as messages may be lost anyway.
+    pub fn step(&mut self, message: Message) {
+        if message.to != self.id.as_u64() {
+            tracing::debug!(from = message.from, to = message.to, "a Raft message for somebody else");
+            return;
+        }
+        if let Err(error) = self.raw.step(message) {
+            tracing::debug!(%error, "a Raft message was not taken");
+        }
+    }
+
+    /// Puts a command, as [`Command::to_bytes`] gives it, before the cluster; an [`Event::Proposal`] follows.
+    ///
+    /// # Errors  [`Dropped`]; nothing was proposed then
+    pub fn propose(&mut self, command: Vec<u8>) -> Result<ProposalId, Dropped> {
+        // Checked first, because Raft would forward the proposal and nobody would wait for it there.
+        if !self.is_leader() {
+            return Err(self.not_leader());
+        }
+        let id = self.proposals.next_id();
+        self.raw.propose(id.to_bytes(), command).map_err(|_| Dropped::Busy)?;
+        self.proposals.made(self.raw.raft.term);
+        Ok(id)
+    }
+
+    /// Asks to read the state as it is now or later, cluster-wide; an [`Event::Read`] follows.
+    ///
+    /// # Errors  [`Dropped`]
+    pub fn read(&mut self) -> Result<ReadId, Dropped> {
+        if !self.is_leader() {
+            return Err(self.not_leader());
+        }
+        self.reads.add(self.now_ticks).ok_or(Dropped::Busy)
+    }
+
+    /// A message could not be delivered.
+    pub fn report_unreachable(&mut self, node: NodeId) {
+        self.raw.report_unreachable(node.as_u64());
+    }
+
+    /// A snapshot left for `node`, or did not. Without this report a follower would get nothing more for ever.
+    pub fn report_snapshot(&mut self, node: NodeId, status: SnapshotStatus) {
+        self.raw.report_snapshot(node.as_u64(), status);
+    }
+
+    /// Offers the leadership to the voter that is furthest, if this node has it.
+    pub fn hand_over(&mut self) {
+        let progress = self.raw.raft.prs();
+        let others = progress.iter().filter(|(id, p)| **id != self.id.as_u64() && p.recent_active);
+        let furthest = others.filter(|(id, _)| self.conf_state.voters.contains(id)).max_by_key(|(_, p)| p.matched);
+        if let Some((&successor, _)) = furthest.filter(|_| self.is_leader()) {
+            self.raw.transfer_leader(successor);
+        }
+    }
+
+    /// Handles one `Ready`, if there is one, and passes messages for other members to `send`. Returns what came of it,
+    /// or none when there is nothing left to do.
+    ///
+    /// # Errors  [`Error::Log`]: what should be durable is not, so this node must stop at once, before it says
+    /// anything else; [`Error::Entry`]
+    pub fn handle_ready(&mut self, send: &mut dyn FnMut(Message)) -> Result<Option<Vec<Event>>> {
+        if let Some(context) = self.reads.poll_request(self.now_ticks) {
+            self.raw.read_index(context);
+        }
+        let mut events = Vec::new();
+        if self.raw.has_ready() {
+            let mut ready = self.raw.ready();
+            ready.take_messages().into_iter().for_each(&mut *send);
+            self.persist(&ready)?;
+            if !ready.snapshot().is_empty() {
+                self.restore(&ready.snapshot().clone(), &mut events)?;
+            }
+            ready.take_persisted_messages().into_iter().for_each(&mut *send);
+            self.apply(ready.take_committed_entries(), &mut events)?;
+            for read in ready.take_read_states() {
+                self.reads.confirm(&read.request_ctx, read.index);
+            }
+            let mut light = self.raw.advance(ready);
+            light.take_messages().into_iter().for_each(&mut *send);
+            self.apply(light.take_committed_entries(), &mut events)?;
+            self.raw.advance_apply();
+            self.compact()?;
+        } else if !self.reads.has_expired(self.now_ticks) {
+            return Ok(None);
+        }
+        self.settle(&mut events);
+        Ok(Some(events))
+    }
+
+    /// The state machine as this node has applied it; fresh only where an [`Event::Read`] says so.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Whether this node leads.
+    pub fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// The leader that this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        NodeId::new(self.raw.raft.leader_id)
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    /// Index of the last entry known to be committed.
+    pub fn committed(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// Index of the last entry applied.
+    pub fn applied(&self) -> u64 {
+        self.applied.0
+    }
+
+    /// The voting members.
+    pub fn voters(&self) -> Vec<NodeId> {
+        self.conf_state.voters.iter().filter_map(|&id| NodeId::new(id)).collect()
+    }
+
+    /// Entries in the log, for the tests of compaction and for metrics.
+    pub fn n_log_entries(&self) -> u64 {
+        let log = &self.raw.raft.raft_log;
+        (log.last_index() + 1).saturating_sub(log.first_index())
+    }
+
+    /// A commit index alone is not worth an fsync: it is found again by the next election, and whatever is durable
+    /// next takes it along.
+    fn persist(&mut self, ready: &raft::Ready) -> Result<()> {
+        if !ready.must_sync() {
+            return Ok(());
+        }
+        let hard_state = self.raw.raft.hard_state();
+        let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
+        self.raw.mut_store().write(&Batch {
+            snapshot: snapshot.as_ref(),
+            entries: ready.entries(),
+            hard_state: Some(&hard_state),
+        })
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot, events: &mut Vec<Event>) -> Result<()> {
+        let metadata = snapshot.get_metadata();
+        tracing::info!(index = metadata.index, term = metadata.term, "caught up by a snapshot");
+        self.cluster = load_state(snapshot)?;
+        self.applied = (metadata.index, metadata.term);
+        self.conf_state = metadata.get_conf_state().clone();
+        events.extend(self.cluster.outstanding().into_iter().map(Event::Effect));
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>, events: &mut Vec<Event>) -> Result<()> {
+        for entry in entries {
+            match entry.get_entry_type() {
+                EntryType::EntryNormal => self.apply_command(&entry, events)?,
+                EntryType::EntryConfChange => {
+                    let change: ConfChange = parse_change(&entry)?;
+                    self.conf_state = self.raw.apply_conf_change(&change).map_err(refused)?;
+                }
+                EntryType::EntryConfChangeV2 => {
+                    let change: ConfChangeV2 = parse_change(&entry)?;
+                    self.conf_state = self.raw.apply_conf_change(&change).map_err(refused)?;
+                }
+            }
+            self.applied = (entry.index, entry.term);
+        }
+        Ok(())
+    }
+
+    fn apply_command(&mut self, entry: &Entry, events: &mut Vec<Event>) -> Result<()> {
+        // A new leader's first entry is empty.
+        if entry.data.is_empty() {
+            return Ok(());
+        }
+        let command = Command::from_bytes(&entry.data).map_err(|source| Error::Entry { index: entry.index, source })?;
+        let applied = self.cluster.apply(&command);
+        if let Some(id) = self.proposals.applied(&entry.context) {
+            events.push(Event::Proposal { id, result: Ok(applied.outcome) });
+        }
+        events.extend(applied.effects.into_iter().map(Event::Effect));
+        Ok(())
+    }
+
+    /// Answers what the new role, term and index decide.
+    fn settle(&mut self, events: &mut Vec<Event>) {
+        let leader = self.leader();
+        if leader != self.announced_leader {
+            self.announced_leader = leader;
+            events.push(Event::Leader(leader));
+        }
+        let leading_term = self.is_leader().then_some(self.raw.raft.term);
+        let not_leader = self.not_leader();
+        for id in self.proposals.give_up_all_but(leading_term) {
+            events.push(Event::Proposal { id, result: Err(not_leader) });
+        }
+        let given_up = if self.is_leader() { Vec::new() } else { self.reads.take_all() };
+        events.extend(given_up.into_iter().map(|id| Event::Read { id, result: Err(not_leader) }));
+        let ready = self.reads.take_ready(self.applied.0);
+        events.extend(ready.into_iter().map(|id| Event::Read { id, result: Ok(()) }));
+        let expired = self.reads.take_expired(self.now_ticks);
+        events.extend(expired.into_iter().map(|id| Event::Read { id, result: Err(Dropped::Busy) }));
+    }
+
+    fn compact(&mut self) -> Result<()> {
+        if self.applied.0 < self.raw.store().last_snapshot().get_metadata().index + self.options.snapshot_every {
+            return Ok(());
+        }
+        let mut snapshot = Snapshot { data: self.cluster.snapshot()?.into(), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = self.applied;
+        metadata.set_conf_state(self.conf_state.clone());
+        tracing::info!(index = self.applied.0, bytes = snapshot.data.len(), "snapshot taken");
+        self.raw.mut_store().compact(snapshot, self.options.keep_entries)
+    }
+
+    fn not_leader(&self) -> Dropped {
+        Dropped::NotLeader { leader: self.leader().filter(|leader| *leader != self.id) }
+    }
+}
+
+/// Bytes of entries in one append message; what one fsync of a follower covers.
+const MESSAGE_BYTES: u64 = 1 << 20;
+/// Append messages on their way to one follower; with [`MESSAGE_BYTES`], the memory that it may cost.
+const IN_FLIGHT: usize = 32;
+/// Bytes of proposals that may wait for a majority before new ones are refused as busy.
+const UNCOMMITTED_BYTES: u64 = 64 << 20;
+
+fn load_state(snapshot: &Snapshot) -> Result<Cluster> {
+    let index = snapshot.get_metadata().index;
+    Cluster::restore(&snapshot.data).map_err(|source| Error::Entry { index, source })
+}
+
+fn parse_change<C: protobuf::Message>(entry: &Entry) -> Result<C> {
+    let mut change = C::new();
+    change.merge_from_bytes(&entry.data).map_err(|e| Error::Raft { detail: e.to_string() })?;
+    Ok(change)
+}
+
+fn refused(error: raft::Error) -> Error {
+    Error::Raft { detail: error.to_string() }
+}
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;

@@ -1,0 +1,144 @@
+//! Raft's messages on their way: one stream to each other coordinator, one more for every snapshot.
+//!
+//! Messages may be lost, and Raft is told when they are: queues are short, and what does not fit is dropped. On a
+//! stream each frame is one message. A snapshot has a stream of its own, so that heartbeats do not wait behind it: the
+//! message without its data, then the data in pieces, then the end of the stream.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use archipelago_common::{NodeId, limits};
+use archipelago_protocol::{frame::RAFT_BYTES, message::StreamOpen};
+use archipelago_transport::Stream;
+use protobuf::Message as _;
+use raft::{
+    SnapshotStatus,
+    eraftpb::{Message, MessageType},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::task::Raft;
+use crate::{
+    error::{Error, Result},
+    links::{Link, Links},
+};
+
+/// Where the node's messages go.
+pub struct Peers {
+    queues: BTreeMap<NodeId, mpsc::Sender<Message>>,
+    // Ends the tasks when the owner does.
+    _carriers: JoinSet<()>,
+}
+
+impl Peers {
+    /// Starts carrying messages over these links.
+    pub fn new(links: &Links, raft: &Raft) -> Self {
+        let mut carriers = JoinSet::new();
+        let mut queues = BTreeMap::new();
+        for link in links.iter() {
+            let (queue, messages) = mpsc::channel(QUEUE);
+            queues.insert(link.node(), queue);
+            carriers.spawn(carry(link.clone(), messages, raft.clone()));
+        }
+        Self { queues, _carriers: carriers }
+    }
+
+    /// Sends a message soon.
+    ///
+    /// # Errors  the node that cannot be reached; the message is dropped
+    pub fn send(&self, message: Message) -> Result<(), NodeId> {
+        let Some(node) = NodeId::new(message.to) else { return Ok(()) };
+        let queue = self.queues.get(&node).ok_or(node)?;
+        queue.try_send(message).map_err(|_| node)
+    }
+}
+
+async fn carry(link: Arc<Link>, mut messages: mpsc::Receiver<Message>, raft: Raft) {
+    let mut stream: Option<Stream> = None;
+    while let Some(message) = messages.recv().await {
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            tokio::spawn(carry_snapshot(link.clone(), message, raft.clone()));
+            continue;
+        }
+        if let Err(error) = send(&link, &mut stream, &message).await {
+            tracing::debug!(node = %link.node(), %error, "a Raft message was lost");
+            stream = None;
+            raft.report_unreachable(link.node());
+            tokio::time::sleep(PAUSE).await;
+            // They are old by now; what matters will be sent again.
+            while messages.try_recv().is_ok() {}
+        }
+    }
+}
+
+async fn send(link: &Link, stream: &mut Option<Stream>, message: &Message) -> Result<()> {
+    let stream = match stream {
+        Some(stream) => stream,
+        None => stream.insert(link.open(&StreamOpen::Raft).await?),
+    };
+    Ok(stream.send_frame(&to_bytes(message)?).await?)
+}
+
+async fn carry_snapshot(link: Arc<Link>, message: Message, raft: Raft) {
+    let index = message.get_snapshot().get_metadata().index;
+    let status = match send_snapshot(&link, message).await {
+        Ok(()) => SnapshotStatus::Finish,
+        Err(error) => {
+            tracing::info!(node = %link.node(), index, %error, "a snapshot did not arrive");
+            SnapshotStatus::Failure
+        }
+    };
+    raft.report_snapshot(link.node(), status).await;
+}
+
+async fn send_snapshot(link: &Link, mut message: Message) -> Result<()> {
+    let data = message.mut_snapshot().take_data();
+    let mut stream = link.open(&StreamOpen::Raft).await?;
+    stream.send_frame(&to_bytes(&message)?).await?;
+    for piece in data.chunks(limits::FRAME_BYTES) {
+        stream.send_frame(piece).await?;
+    }
+    stream.finish().await?;
+    // The other side finishes when it has everything.
+    stream.recv_frame(0).await?;
+    Ok(())
+}
+
+/// Takes messages from another coordinator's stream, until it ends.
+///
+/// # Errors  [`Error::Transport`]; [`Error::Raft`] for bytes that are no message, or another node's
+pub async fn receive(mut stream: Stream, from: NodeId, raft: Raft) -> Result<()> {
+    while let Some(frame) = stream.recv_frame(RAFT_BYTES).await? {
+        let mut message = Message::new();
+        message.merge_from_bytes(&frame).map_err(|e| Error::Raft { detail: e.to_string() })?;
+        if message.from != from.as_u64() {
+            let detail = format!("node {from} sent a message of node {}", message.from);
+            return Err(Error::Raft { detail });
+        }
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            message.mut_snapshot().data = receive_data(&mut stream).await?.into();
+            stream.finish().await?;
+        }
+        raft.deliver(message);
+    }
+    Ok(())
+}
+
+async fn receive_data(stream: &mut Stream) -> Result<Vec<u8>> {
+    let mut data = Vec::new();
+    while let Some(piece) = stream.recv_frame(limits::FRAME_BYTES).await? {
+        if data.len() + piece.len() > limits::SNAPSHOT_BYTES {
+            return Err(Error::Raft { detail: format!("a snapshot has more than {} bytes", limits::SNAPSHOT_BYTES) });
+        }
+        data.extend_from_slice(&piece);
+    }
+    Ok(data)
+}
+
+fn to_bytes(message: &Message) -> Result<Vec<u8>> {
+    message.write_to_bytes().map_err(|e| Error::Raft { detail: e.to_string() })
+}
+
+/// Messages that may wait for one node: heartbeats and appends of some round trips.
+const QUEUE: usize = 128;
+/// Pause after a lost message; an election takes six times as long.
+const PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,124 @@
+//! Connections from peers: who may be here, and what each of their streams is for.
+
+use std::{sync::Arc, time::Duration};
+
+use archipelago_cluster::Effect;
+use archipelago_common::Principal;
+use archipelago_protocol::{
+    frame::{self, Message as _},
+    message::{GetReply, PutReply, Refusal, StreamOpen},
+    role,
+};
+use archipelago_transport::{Connection, Listener, Stream};
+use tokio::{sync::broadcast, task::JoinSet};
+
+use super::{Executor, session};
+use crate::{
+    blob::transfer,
+    error::{Error, Result},
+    raft::peers,
+};
+
+/// Serves every connection until the listener ends.
+pub async fn run(listener: &mut Listener, executor: Executor) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            connection = listener.accept() => match connection {
+                Some(connection) => drop(connections.spawn(serve(connection, executor.clone()))),
+                None => return,
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+}
+
+async fn serve(connection: Connection, executor: Executor) {
+    let who = Arc::new(connection.peer().principal.clone());
+    // Subscribed before the first look, so that a revocation in between is not missed.
+    let mut effects = executor.raft().effects();
+    let mut streams = JoinSet::new();
+    if !admit(&connection, &who, &executor).await {
+        return;
+    }
+    loop {
+        tokio::select! {
+            stream = connection.accept_stream() => match stream {
+                Ok(stream) => drop(streams.spawn(serve_stream(stream, who.clone(), executor.clone()))),
+                Err(error) => {
+                    tracing::debug!(%who, %error, "a connection ended");
+                    return;
+                }
+            },
+            Some(_) = streams.join_next(), if !streams.is_empty() => {}
+            effect = effects.recv() => {
+                let concerns = match effect {
+                    Ok(Effect::CutSessions { site }) => *who == Principal::Site(site),
+                    Ok(Effect::AnnounceTasks) => false,
+                    Err(broadcast::error::RecvError::Lagged(_)) => true,
+                    Err(broadcast::error::RecvError::Closed) => return,
+                };
+                if concerns && !admit(&connection, &who, &executor).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Ends the connection of a peer that may not be here.
+async fn admit(connection: &Connection, who: &Principal, executor: &Executor) -> bool {
+    let asker = who.clone();
+    // A node too busy to look lets the peer in: every command is checked again where it is applied.
+    let admitted = executor.raft().peek(move |cluster| cluster.admit(&asker)).await.unwrap_or(Ok(()));
+    if let Err(refusal) = &admitted {
+        tracing::info!(%who, remote = connection.remote(), %refusal, "a peer is not let in");
+        connection.refuse(&refusal.to_string());
+    }
+    admitted.is_ok()
+}
+
+async fn serve_stream(mut stream: Stream, who: Arc<Principal>, executor: Executor) {
+    let opened = tokio::time::timeout(FIRST_FRAME, stream.recv_frame(StreamOpen::LIMIT)).await;
+    let Ok(Ok(Some(first))) = opened else { return };
+    let served = match frame::decode(&first) {
+        Ok(open) => dispatch(stream, open, who.clone(), executor).await,
+        Err(error) => Err(error.into()),
+    };
+    match served {
+        Ok(()) => {}
+        Err(Error::Transport(error)) => tracing::debug!(%who, %error, "a stream ended"),
+        Err(error) => tracing::info!(%who, %error, "a stream was given up"),
+    }
+}
+
+async fn dispatch(stream: Stream, open: StreamOpen, who: Arc<Principal>, executor: Executor) -> Result<()> {
+    if let Err(refusal) = role::permit_stream(&who, &open) {
+        return refuse(stream, &open, refusal).await;
+    }
+    match open {
+        StreamOpen::Control(hello) => session::run(stream, hello, who, executor).await,
+        StreamOpen::Put(blob) => transfer::serve_put(stream, blob, &who, executor.replicas()).await,
+        StreamOpen::Get { blob, from_chunk } => {
+            transfer::serve_get(stream, (blob, from_chunk), &who, executor.raft(), executor.replicas()).await
+        }
+        StreamOpen::Raft => match *who {
+            Principal::Coordinator(node) => peers::receive(stream, node, executor.raft().clone()).await,
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Says no in the words of the stream's kind, where it has any.
+async fn refuse(mut stream: Stream, open: &StreamOpen, refusal: Refusal) -> Result<()> {
+    let frame = match open {
+        StreamOpen::Put(_) => frame::encode(&PutReply::Refused(refusal))?,
+        StreamOpen::Get { .. } => frame::encode(&GetReply::Refused(refusal))?,
+        StreamOpen::Control(_) | StreamOpen::Raft => return Err(refusal.into()),
+    };
+    stream.send_frame(&frame).await?;
+    Ok(stream.finish().await?)
+}
+
+/// A stream that is opened says at once what it is for.
+const FIRST_FRAME: Duration = Duration::from_secs(10);

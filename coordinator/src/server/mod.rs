@@ -1,0 +1,97 @@
+//! What peers reach: connections, sessions, requests; and [`serve`], which puts a whole node together.
+
+pub mod accept;
+mod checks;
+pub mod executor;
+pub mod refusal;
+mod session;
+pub mod ticker;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use archipelago_common::Principal;
+use archipelago_transport::{Credentials, Transport as _, quic::QuicTransport};
+use tokio::task::JoinSet;
+
+pub use executor::Executor;
+
+use crate::{
+    blob::{BlobStore, replicate::Replicas},
+    config::NodeConfig,
+    error::{Error, Result},
+    links::{self, Links},
+    ops::http,
+    raft::{
+        log_store::LogStore,
+        node::{Node, Options},
+        peers::Peers,
+        task::Raft,
+    },
+};
+
+/// Runs a node until `shutdown` completes. A leader hands over first, so that the others need no election.
+///
+/// # Errors  whatever keeps the node from starting, or ends a part of it that it cannot do without
+pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
+    require_own_certificate(&config, &credentials)?;
+    let store = BlobStore::open(&config.blob_dir())?;
+    let node = Node::new(config.node, LogStore::open(&config.log_path(), config.node)?, Options::default())?;
+    let mut listener = QuicTransport::new(credentials.clone()).listen(&config.listen.to_string()).await?;
+    let ops = match config.ops {
+        Some(address) => Some(http::listen(&address.to_string()).await?),
+        None => None,
+    };
+
+    let (raft, task) = Raft::new(config.node, node);
+    let others: BTreeMap<_, _> = config.peers.0.into_iter().filter(|(node, _)| *node != config.node).collect();
+    let links = Links::new(Arc::new(QuicTransport::with_timing(credentials, links::TIMING)), &others);
+    let replicas = Replicas::new(store, links.clone());
+    let executor = Executor::new(raft.clone(), replicas.clone());
+    let ops_address = ops.as_ref().and_then(|ops| ops.local_addr().ok()).map(|address| address.to_string());
+    tracing::info!(node = config.node.as_u64(), listen = listener.address(), ops = ops_address, "serving");
+
+    // Dropped, and so ended, with this function.
+    let mut parts = JoinSet::new();
+    let peers = Peers::new(&links, &raft);
+    parts.spawn(async move { ("consensus", task.run(peers).await) });
+    parts.spawn(ended("blob replication", replicas.keep_complete(raft.clone())));
+    parts.spawn(ended("the clock of leases", ticker::run(executor.clone())));
+    if let Some(ops) = ops {
+        let raft = raft.clone();
+        parts.spawn(async move { ("metrics and health", http::run(ops, raft).await) });
+    }
+
+    tokio::select! {
+        () = accept::run(&mut listener, executor) => Err(Error::Ended { part: "the listener" }),
+        Some(part) = parts.join_next() => Err(match part {
+            Ok((_, Err(error))) => error,
+            Ok((part, Ok(()))) => Error::Ended { part },
+            Err(_) => Error::Ended { part: "a part that failed unexpectedly" },
+        }),
+        () = shutdown => {
+            tracing::info!("stopping");
+            raft.hand_over(HAND_OVER).await;
+            listener.close("the coordinator stops").await;
+            Ok(())
+        }
+    }
+}
+
+async fn ended(part: &'static str, run: impl Future<Output = ()>) -> (&'static str, Result<()>) {
+    run.await;
+    (part, Ok(()))
+}
+
+/// A node with another's certificate would be refused by every peer, one by one and without a word here.
+fn require_own_certificate(config: &NodeConfig, credentials: &Credentials) -> Result<()> {
+    let (found, expected) = (&credentials.identity().principal, Principal::Coordinator(config.node));
+    if *found == expected {
+        return Ok(());
+    }
+    let place = format!("certificate `{}`", config.certificate.display());
+    Err(Error::Config { place, detail: format!("it is for `{found}`, expected `{expected}`") })
+}
+
+/// Longest wait for a successor; without one the others elect a leader when this one is silent.
+const HAND_OVER: Duration = Duration::from_secs(2);

@@ -1,0 +1,97 @@
+//! One control stream: [`CoordinatorSession`] between the stream and the executor.
+
+use std::sync::Arc;
+
+use archipelago_cluster::Effect;
+use archipelago_common::{Principal, limits};
+use archipelago_protocol::{
+    Asked, CoordinatorSession,
+    message::{Hello, Refusal, Reply},
+};
+use archipelago_transport::{SendHalf, Stream};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinSet,
+};
+
+use super::Executor;
+use crate::{error::Result, ops::metrics};
+
+/// Runs a session until the peer leaves.
+///
+/// # Errors  [`crate::Error::Protocol`] for a peer that breaks the rules, [`crate::Error::Transport`]
+pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, executor: Executor) -> Result<()> {
+    let _counted = Counted::new(&who);
+    let (mut send, mut recv) = stream.split();
+    let (raft, mut effects) = (executor.raft().clone(), executor.raft().effects());
+    let mut view = raft.watch();
+    let mut leader = raft.view().leader;
+    let mut session = CoordinatorSession::open((*who).clone(), &hello, raft.view().node, leader)?;
+    let (answer, mut answers) = mpsc::channel::<(u64, Result<Reply, Refusal>)>(limits::REQUESTS_IN_FLIGHT);
+    // Requests of a peer that has left are given up with the session.
+    let mut executing = JoinSet::new();
+    tracing::debug!(%who, software = hello.software, "a session begins");
+    loop {
+        flush(&mut session, &mut send).await?;
+        tokio::select! {
+            frame = recv.recv_frame(limits::FRAME_BYTES) => {
+                let Some(frame) = frame? else { return Ok(()) };
+                let Some(Asked { id, key, body }) = session.handle_frame(&frame)? else { continue };
+                let (executor, who, answer) = (executor.clone(), who.clone(), answer.clone());
+                executing.spawn(async move {
+                    let result = executor.execute(who, key, body).await;
+                    // The session may have ended.
+                    let _ = answer.send((id, result)).await;
+                });
+            }
+            Some((id, result)) = answers.recv() => session.handle_answer(id, result),
+            Some(_) = executing.join_next(), if !executing.is_empty() => {}
+            effect = effects.recv() => match effect {
+                // Who missed some must look anew.
+                Ok(Effect::AnnounceTasks) | Err(broadcast::error::RecvError::Lagged(_)) => session.handle_tasks_changed(),
+                // The connection, which owns this session, sees to that.
+                Ok(Effect::CutSessions { .. }) => {}
+                Err(broadcast::error::RecvError::Closed) => session.handle_close("the coordinator stops"),
+            },
+            changed = view.changed() => {
+                let now = view.borrow_and_update().leader;
+                if changed.is_err() {
+                    return Ok(());
+                }
+                if now != leader {
+                    leader = now;
+                    session.handle_leader_changed(leader);
+                }
+            }
+        }
+    }
+}
+
+async fn flush(session: &mut CoordinatorSession, send: &mut SendHalf) -> Result<()> {
+    while let Some(frame) = session.poll_frame() {
+        send.send_frame(&frame).await?;
+    }
+    Ok(())
+}
+
+/// A session in the metrics, from its begin to its end.
+struct Counted(&'static str);
+
+impl Counted {
+    fn new(who: &Principal) -> Self {
+        let role = match who {
+            Principal::Coordinator(_) => "coordinator",
+            Principal::Site(_) => "site",
+            Principal::Operator(_) => "operator",
+            Principal::Auditor(_) => "auditor",
+        };
+        metrics::SESSIONS.with_label_values(&[role]).inc();
+        Self(role)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::SESSIONS.with_label_values(&[self.0]).dec();
+    }
+}

@@ -1,0 +1,219 @@
+//! A consortium in a temporary folder: its authority, its nodes as processes, its operator and its sites.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream, UdpSocket},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use archipelago_client::{Client, ClientConfig, Patience};
+use archipelago_common::{
+    Base, BaseCard, Columns, ConditionKey, DType, NodeId, StateDict, Tensor, reference_dir::ReferenceDir,
+    state_dict::TensorSpec,
+};
+use archipelago_transport::Credentials;
+
+pub(crate) struct Consortium {
+    dir: tempfile::TempDir,
+    n_nodes: u64,
+    peers: String,
+    ops: BTreeMap<u64, u16>,
+    nodes: BTreeMap<u64, Child>,
+}
+
+impl Consortium {
+    /// A consortium with `n_nodes` running coordinators that have elected a leader.
+    pub(crate) fn new(n_nodes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let udp: Vec<_> = (0..n_nodes).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let tcp: Vec<_> = (0..n_nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let address = |(i, socket): (usize, &UdpSocket)| format!("{}={}", i + 1, socket.local_addr().unwrap());
+        let peers = udp.iter().enumerate().map(address).collect::<Vec<_>>().join(",");
+        let ops = (1..).zip(tcp.iter().map(|socket| socket.local_addr().unwrap().port())).collect();
+        drop((udp, tcp));
+        let mut consortium = Self { dir, n_nodes, peers, ops, nodes: BTreeMap::new() };
+        consortium.done(&["ca", "init", "lung", "--out", "ca"]);
+        consortium.issue("operator/anna", "anna");
+        for node in 1..=n_nodes {
+            let (id, home) = (node.to_string(), format!("node{node}"));
+            consortium.issue(&format!("coordinator/{node}"), &home);
+            let ops = format!("127.0.0.1:{}", consortium.ops[&node]);
+            let peers = consortium.peers.clone();
+            let args =
+                ["init", "--node", &id, "--peers", &peers, "--ops", &ops, "--credentials", &home, "--out", &home];
+            consortium.done(&args);
+            consortium.start(node);
+        }
+        consortium.leader();
+        consortium
+    }
+
+    pub(crate) fn start(&mut self, node: u64) {
+        let log = File::options().create(true).append(true).open(self.path(&format!("node{node}.log"))).unwrap();
+        let mut command = self.command(&["serve", "--config", &format!("node{node}/node.toml")]);
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.nodes.insert(node, child);
+    }
+
+    /// kill -9
+    pub(crate) fn kill(&mut self, node: u64) {
+        let mut child = self.nodes.remove(&node).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; returns whether the node ended as if done.
+    pub(crate) fn stop(&mut self, node: u64) -> bool {
+        let mut child = self.nodes.remove(&node).unwrap();
+        Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        wait_until("the node stops", 10, || child.try_wait().unwrap().is_some());
+        child.wait().unwrap().success()
+    }
+
+    /// The leader that every running node names.
+    pub(crate) fn leader(&self) -> u64 {
+        let mut leader = None;
+        wait_until("one leader is known to all", 20, || {
+            let named: Vec<_> = self.nodes.keys().map(|node| self.leader_of(*node)).collect();
+            leader = named.first().copied().flatten();
+            leader.is_some_and(|leader| self.nodes.contains_key(&leader)) && named.iter().all(|l| *l == leader)
+        });
+        leader.unwrap()
+    }
+
+    fn leader_of(&self, node: u64) -> Option<u64> {
+        let answer = self.http(node, "/readyz")?;
+        answer.split_once("node ")?.1.split(' ').next()?.parse().ok()
+    }
+
+    /// The answer to a GET on a node's second port; none if it does not answer.
+    pub(crate) fn http(&self, node: u64, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ops[&node])).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, node: u64, name: &str) -> Option<f64> {
+        let text = self.http(node, "/metrics")?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    pub(crate) fn issue(&self, principal: &str, out: &str) {
+        self.done(&["ca", "issue", principal, "--ca", "ca", "--out", out]);
+    }
+
+    /// Asks as the operator; the answer as JSON.
+    pub(crate) fn ask(&self, args: &[&str]) -> serde_json::Value {
+        let output = self.try_ask(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {error}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    pub(crate) fn try_ask(&self, args: &[&str]) -> Output {
+        let (ca, cert, key) = ("anna/ca.pem", "anna/cert.pem", "anna/key.pem");
+        let connection = ["--coordinators", &self.peers, "--ca", ca, "--cert", cert, "--key", key];
+        self.command(args).args(connection).args(["--format", "json"]).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; what it wrote to stdout.
+    pub(crate) fn done(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_archipelago-coordinator"));
+        command.current_dir(self.dir.path()).args(args);
+        command
+    }
+
+    /// A session as whoever has the credentials in a folder.
+    pub(crate) async fn client(&self, credentials: &str) -> Result<Client, archipelago_client::ClientError> {
+        let home = self.path(credentials);
+        let credentials =
+            Credentials::load(&home.join("ca.pem"), &home.join("cert.pem"), &home.join("key.pem")).unwrap();
+        let one = |part: &str| {
+            let (node, address) = part.split_once('=').unwrap();
+            (node.parse::<NodeId>().unwrap(), address.to_owned())
+        };
+        Client::connect(ClientConfig {
+            coordinators: self.peers.split(',').map(one).collect(),
+            credentials,
+            software: "test".to_owned(),
+            patience: Patience::Within(Duration::from_secs(20)),
+        })
+        .await
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = u64> + use<> {
+        1..=self.n_nodes
+    }
+
+    /// Writes a reference with one condition of its own to a folder.
+    pub(crate) fn write_reference(&self, name: &str) -> ReferenceDir {
+        let conditions = BTreeMap::from([(key("anna/ref/a"), columns(1.0))]);
+        ReferenceDir::write(&self.path(name), &base(), &conditions).unwrap()
+    }
+}
+
+impl Drop for Consortium {
+    fn drop(&mut self) {
+        for (node, child) in &mut self.nodes {
+            let _ = child.kill();
+            let _ = child.wait();
+            if std::thread::panicking() {
+                let log = std::fs::read_to_string(self.dir.path().join(format!("node{node}.log"))).unwrap_or_default();
+                let tail: Vec<_> = log.lines().rev().take(20).collect();
+                eprintln!("--- node {node}\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+        }
+    }
+}
+
+pub(crate) fn key(text: &str) -> ConditionKey {
+    text.parse().unwrap()
+}
+
+pub(crate) fn columns(value: f32) -> Columns {
+    Columns(StateDict::from_iter([("w".to_owned(), Tensor::from_f32(&[2], &[value, value]))]))
+}
+
+/// A base of some megabytes, so that it travels in several chunks.
+fn base() -> Base {
+    let card = BaseCard {
+        format: BaseCard::FORMAT,
+        model: "scvi".to_owned(),
+        config: BTreeMap::new(),
+        genes: vec!["CD3D".to_owned(), "LYZ".to_owned()],
+        batch_key: "batch".to_owned(),
+        labels_key: None,
+        labels: vec![],
+        columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![2] })]),
+        moves_embedding: true,
+        training: BTreeMap::new(),
+    };
+    let values: Vec<f32> = (0..600_000).map(|i| i as f32).collect();
+    let weight = Tensor::from_f32(&[values.len()], &values);
+    Base { card, tensors: StateDict::from_iter([("decoder.weight".to_owned(), weight)]) }
+}
+
+pub(crate) fn wait_until(what: &str, seconds: u64, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
