@@ -136,29 +136,39 @@ impl AnnData {
     /// # Panics
     /// If a row is out of range.
     pub fn select_obs(&self, rows: &[usize]) -> Result<Self> {
-        let mut obsm = Dict::new();
-        for (name, element) in &self.obsm {
-            let selected = element.select_rows(rows).ok_or_else(|| Error::Kind {
-                name: format!("obsm/{name}"),
-                found: element.kind().into(),
-                expected: "rows",
-            })?;
-            obsm.insert(name.clone(), selected);
-        }
-        let each = |matrices: &BTreeMap<String, Matrix>, select: &dyn Fn(&Matrix) -> Matrix| {
-            matrices.iter().map(|(name, matrix)| (name.clone(), select(matrix))).collect()
-        };
         Ok(Self {
             x: self.x.as_ref().map(|x| x.select_rows(rows)),
             obs: self.obs.select_rows(rows),
+            layers: each(&self.layers, |layer| layer.select_rows(rows)),
+            obsm: select_each("obsm", &self.obsm, rows)?,
+            obsp: each(&self.obsp, |pairs| pairs.select_rows(rows).select_cols(rows)),
+            raw: self.raw.as_ref().map(|raw| Raw { x: raw.x.select_rows(rows), ..raw.clone() }),
             var: self.var.clone(),
-            layers: each(&self.layers, &|layer| layer.select_rows(rows)),
-            obsm,
             varm: self.varm.clone(),
-            obsp: each(&self.obsp, &|pairs| pairs.select_rows(rows).select_cols(rows)),
             varp: self.varp.clone(),
             uns: self.uns.clone(),
-            raw: self.raw.as_ref().map(|raw| Raw { x: raw.x.select_rows(rows), ..raw.clone() }),
+        })
+    }
+
+    /// The genes at `cols`, in that order, with everything that belongs to them; `raw` keeps all of its genes.
+    ///
+    /// # Errors
+    /// [`Error::Kind`] when `varm` holds something that has no rows to choose from (a foreign group).
+    ///
+    /// # Panics
+    /// If a column is out of range.
+    pub fn select_vars(&self, cols: &[usize]) -> Result<Self> {
+        Ok(Self {
+            x: self.x.as_ref().map(|x| x.select_cols(cols)),
+            var: self.var.select_rows(cols),
+            layers: each(&self.layers, |layer| layer.select_cols(cols)),
+            varm: select_each("varm", &self.varm, cols)?,
+            varp: each(&self.varp, |pairs| pairs.select_rows(cols).select_cols(cols)),
+            obs: self.obs.clone(),
+            obsm: self.obsm.clone(),
+            obsp: self.obsp.clone(),
+            uns: self.uns.clone(),
+            raw: self.raw.clone(),
         })
     }
 
@@ -188,6 +198,18 @@ impl AnnData {
         }
         Ok(())
     }
+}
+
+fn each(matrices: &BTreeMap<String, Matrix>, select: impl Fn(&Matrix) -> Matrix) -> BTreeMap<String, Matrix> {
+    matrices.iter().map(|(name, matrix)| (name.clone(), select(matrix))).collect()
+}
+
+fn select_each(group: &str, elements: &Dict, rows: &[usize]) -> Result<Dict> {
+    let select = |(name, element): (&String, &Element)| match element.select_rows(rows) {
+        Some(selected) => Ok((name.clone(), selected)),
+        None => Err(Error::Kind { name: format!("{group}/{name}"), found: element.kind().into(), expected: "rows" }),
+    };
+    elements.iter().map(select).collect()
 }
 
 /// What an axis counts, how many there must be, and which part says so.

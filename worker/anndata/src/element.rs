@@ -94,7 +94,7 @@ impl Matrix {
         }
     }
 
-    /// The rows at `rows`, in that order; a sparse result is by rows.
+    /// The rows at `rows`, in that order, in the same layout.
     ///
     /// # Panics
     /// If a row is out of range.
@@ -106,7 +106,7 @@ impl Matrix {
         }
     }
 
-    /// The columns at `cols`, in that order; a sparse result is by columns.
+    /// The columns at `cols`, in that order, in the same layout.
     ///
     /// # Panics
     /// If a column is out of range.
@@ -121,7 +121,7 @@ impl Matrix {
                 let values = array.values().gather(&positions);
                 Self::Dense(Array::matrix(n_rows, cols.len(), values).expect("one value per row and column"))
             }
-            Self::Sparse(sparse) => Self::Sparse(sparse.clone().into_transposed().select_rows(cols).into_transposed()),
+            Self::Sparse(sparse) => Self::Sparse(sparse.select_cols(cols)),
         }
     }
 }

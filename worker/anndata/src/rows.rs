@@ -11,7 +11,7 @@ use crate::{
     AnnData, Csr, DataFrame, Element, Error, Layout, Result,
     anndata::check_axis,
     h5,
-    read::{self, matrix},
+    read::{self, element, matrix},
 };
 
 /// An open h5ad file: names and annotations in memory, measurements on disk.
@@ -140,9 +140,15 @@ impl H5adFile {
     /// # Errors
     /// [`Error::Missing`] with the names there are, or a malformed element.
     pub fn obsm(&self, name: &str) -> Result<Element> {
-        let mut obsm = read::mapping(&self.root()?, "obsm")?;
-        let available = obsm.keys().cloned().collect();
-        obsm.remove(name).ok_or_else(|| Error::Missing { kind: "obsm", name: name.to_owned(), available })
+        self.element("obsm", name)
+    }
+
+    /// One element of `uns`.
+    ///
+    /// # Errors
+    /// As [`H5adFile::obsm`].
+    pub fn uns(&self, name: &str) -> Result<Element> {
+        self.element("uns", name)
     }
 
     /// Everything.
@@ -155,6 +161,17 @@ impl H5adFile {
 
     pub(crate) fn root(&self) -> Result<Group> {
         h5::group(&self.file, "/")
+    }
+
+    fn element(&self, group: &'static str, name: &str) -> Result<Element> {
+        let root = self.root()?;
+        if self.names(group)?.iter().any(|known| known == name) {
+            return element::read(&h5::group(&root, group)?, name);
+        }
+        // In the oldest files the whole of obsm is one dataset.
+        let mut mapping = read::mapping(&root, group)?;
+        let available = mapping.keys().cloned().collect();
+        mapping.remove(name).ok_or_else(|| Error::Missing { kind: group, name: name.to_owned(), available })
     }
 
     fn reader(&self, parent: &Group, name: &str, eager: Eager) -> Result<RowReader> {

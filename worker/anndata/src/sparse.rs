@@ -38,6 +38,9 @@ impl Sparse {
             Layout::Csc => ("CSC matrix", n_cols, n_rows),
         };
         check_compressed(kind, n_major, n_minor, &indptr, &indices, values.len())?;
+        if u32::try_from(n_major).is_err() {
+            return Err(Error::Invalid { kind, detail: format!("{n_major} rows or columns, beyond 32 bits") });
+        }
         if matches!(values, Values::Str(_)) {
             return Err(Error::Invalid { kind, detail: "values are text".into() });
         }
@@ -71,43 +74,34 @@ impl Sparse {
 
     /// As rows of `f32`; a matrix by columns is transposed with a counting sort (twice its memory while it runs).
     pub fn to_csr(&self) -> Csr {
-        let data = self.values.to_f32().expect("text was refused on construction");
-        let (indptr, indices, data) = match self.layout {
-            Layout::Csr => (self.indptr.clone(), self.indices.clone(), data),
-            Layout::Csc => {
-                let (indptr, indices, order) = self.transposed();
-                (indptr, indices, order.into_iter().map(|at| data[at]).collect())
-            }
+        let by_rows = match self.layout {
+            Layout::Csr => self.clone(),
+            Layout::Csc => self.to_other_layout(),
         };
-        Csr::new(self.n_rows, self.n_cols, indptr, indices, data).expect("bounds were checked on construction")
+        let data = by_rows.values.to_f32().expect("text was refused on construction");
+        Csr::new(self.n_rows, self.n_cols, by_rows.indptr, by_rows.indices, data)
+            .expect("bounds were checked on construction")
     }
 
-    /// The rows at `rows`, in that order; the result is by rows whatever the layout was.
+    /// The rows at `rows`, in that order, in the same layout.
     ///
     /// # Panics
     /// If a row is out of range.
     #[must_use]
     pub fn select_rows(&self, rows: &[usize]) -> Self {
-        let (starts, columns, order) = match self.layout {
-            Layout::Csr => (self.indptr.clone(), self.indices.clone(), (0..self.values.len()).collect()),
-            Layout::Csc => self.transposed(),
-        };
-        let mut indptr = vec![0];
-        let mut taken = Vec::new();
-        for &row in rows {
-            taken.extend(starts[row]..starts[row + 1]);
-            indptr.push(taken.len());
+        match self.layout {
+            Layout::Csr => self.select_major(rows),
+            Layout::Csc => self.to_other_layout().select_major(rows).to_other_layout(),
         }
-        let indices = taken.iter().map(|&at| columns[at]).collect();
-        let positions: Vec<usize> = taken.iter().map(|&at| order[at]).collect();
-        Self {
-            layout: Layout::Csr,
-            n_rows: rows.len(),
-            n_cols: self.n_cols,
-            indptr,
-            indices,
-            values: self.values.gather(&positions),
-        }
+    }
+
+    /// The columns at `cols`, in that order, in the same layout.
+    ///
+    /// # Panics
+    /// If a column is out of range.
+    #[must_use]
+    pub fn select_cols(&self, cols: &[usize]) -> Self {
+        self.clone().into_transposed().select_rows(cols).into_transposed()
     }
 
     /// The transpose, made by reading the other axis; no value moves.
@@ -120,17 +114,29 @@ impl Sparse {
         Self { layout, n_rows: self.n_cols, n_cols: self.n_rows, ..self }
     }
 
-    /// `indptr` and `indices` of the other layout, and where each of its values stands in this one.
-    fn transposed(&self) -> (Vec<usize>, Vec<u32>, Vec<usize>) {
-        let n_minor = match self.layout {
-            Layout::Csr => self.n_cols,
-            Layout::Csc => self.n_rows,
+    /// Rows (CSR) at `rows`.
+    fn select_major(&self, rows: &[usize]) -> Self {
+        let mut indptr = vec![0];
+        let mut taken = Vec::new();
+        for &row in rows {
+            taken.extend(self.indptr[row]..self.indptr[row + 1]);
+            indptr.push(taken.len());
+        }
+        let indices = taken.iter().map(|&at| self.indices[at]).collect();
+        Self { n_rows: rows.len(), indptr, indices, values: self.values.gather(&taken), ..*self }
+    }
+
+    /// The same matrix compressed along the other axis (a counting sort).
+    fn to_other_layout(&self) -> Self {
+        let (layout, n_major) = match self.layout {
+            Layout::Csr => (Layout::Csc, self.n_cols),
+            Layout::Csc => (Layout::Csr, self.n_rows),
         };
-        let mut indptr = vec![0; n_minor + 1];
+        let mut indptr = vec![0; n_major + 1];
         for &index in &self.indices {
             indptr[index as usize + 1] += 1;
         }
-        for at in 0..n_minor {
+        for at in 0..n_major {
             indptr[at + 1] += indptr[at];
         }
         let mut next = indptr.clone();
@@ -144,7 +150,7 @@ impl Sparse {
                 *slot += 1;
             }
         }
-        (indptr, indices, order)
+        Self { layout, indptr, indices, values: self.values.gather(&order), ..*self }
     }
 }
 
@@ -174,7 +180,7 @@ mod tests {
     #[test]
     fn selected_rows_keep_their_type() {
         let rows = by_columns().select_rows(&[1, 0, 1]);
-        assert_eq!(rows.values(), &Values::I32(vec![3, 1, 2, 3]));
+        assert_eq!((rows.layout(), rows.values()), (Layout::Csc, &Values::I32(vec![1, 3, 3, 2])));
         assert_eq!(rows.to_csr().to_dense(), [0.0, 3.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0, 0.0]);
     }
 

@@ -10,46 +10,64 @@ use crate::{Array, Categorical, Column, Dict, Element, Foreign, Result, Values, 
 /// Groups inside groups beyond this depth are refused, so that links in a circle end.
 const MAX_DEPTH: usize = 32;
 
+/// Objects below one key beyond this number are refused, so that links which multiply objects end.
+const MAX_OBJECTS: usize = 1 << 16;
+
 /// Reads whatever is called `name`.
 pub(crate) fn read(parent: &Group, name: &str) -> Result<Element> {
-    read_at(parent, name, 0)
+    Walk { depth: 0, n_objects: 0 }.read(parent, name)
 }
 
-fn read_at(parent: &Group, name: &str, depth: usize) -> Result<Element> {
-    if depth > MAX_DEPTH {
-        return Err(h5::malformed(parent, format!("nested deeper than {MAX_DEPTH} groups")));
-    }
-    if h5::is_group(parent, name)? {
-        read_group(parent, &h5::group(parent, name)?, name, depth)
-    } else {
-        read_dataset(&h5::dataset::open(parent, name)?)
-    }
+/// Where a reading stands in nested groups.
+struct Walk {
+    depth: usize,
+    n_objects: usize,
 }
 
-fn read_group(parent: &Group, group: &Group, name: &str, depth: usize) -> Result<Element> {
-    if let Some((layout, shape)) = matrix::sparse_header(group)? {
-        return Ok(Element::Sparse(matrix::sparse_parts(group, layout, &shape)?.read(group)?));
-    }
-    let encoding = h5::attribute::text(group, "encoding-type")?;
-    Ok(match encoding.as_deref() {
-        None | Some("dict" | "") => Element::Dict(members(group, depth)?),
-        Some("dataframe") => Element::Frame(frame::read(parent, name)?),
-        Some("categorical") => Element::Column(read_categorical(group)?),
-        Some(kind) if kind.starts_with("nullable-") => Element::Column(read_nullable(group)?),
-        Some(_) => {
-            let mut attributes = BTreeMap::new();
-            for attribute in h5::attribute::names(group)? {
-                if let Some(value) = h5::attribute::read(group, &attribute)? {
-                    attributes.insert(attribute, value);
-                }
-            }
-            Element::Foreign(Foreign { attributes, members: members(group, depth)? })
+impl Walk {
+    fn read(&mut self, parent: &Group, name: &str) -> Result<Element> {
+        self.n_objects += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(h5::malformed(parent, format!("nested deeper than {MAX_DEPTH} groups")));
         }
-    })
-}
+        if self.n_objects > MAX_OBJECTS {
+            return Err(h5::malformed(parent, format!("more than {MAX_OBJECTS} objects below one key")));
+        }
+        if h5::is_group(parent, name)? {
+            self.read_group(parent, &h5::group(parent, name)?, name)
+        } else {
+            read_dataset(&h5::dataset::open(parent, name)?)
+        }
+    }
 
-fn members(group: &Group, depth: usize) -> Result<Dict> {
-    h5::names(group)?.into_iter().map(|name| Ok((name.clone(), read_at(group, &name, depth + 1)?))).collect()
+    fn read_group(&mut self, parent: &Group, group: &Group, name: &str) -> Result<Element> {
+        if let Some((layout, shape)) = matrix::sparse_header(group)? {
+            return Ok(Element::Sparse(matrix::sparse_parts(group, layout, &shape)?.read(group)?));
+        }
+        let encoding = h5::attribute::text(group, "encoding-type")?;
+        Ok(match encoding.as_deref() {
+            None | Some("dict" | "") => Element::Dict(self.read_members(group)?),
+            Some("dataframe") => Element::Frame(frame::read(parent, name)?),
+            Some("categorical") => Element::Column(read_categorical(group)?),
+            Some(kind) if kind.starts_with("nullable-") => Element::Column(read_nullable(group)?),
+            Some(_) => {
+                let mut attributes = BTreeMap::new();
+                for attribute in h5::attribute::names(group)? {
+                    if let Some(value) = h5::attribute::read(group, &attribute)? {
+                        attributes.insert(attribute, value);
+                    }
+                }
+                Element::Foreign(Foreign { attributes, members: self.read_members(group)? })
+            }
+        })
+    }
+
+    fn read_members(&mut self, group: &Group) -> Result<Dict> {
+        self.depth += 1;
+        let members = h5::names(group)?.into_iter().map(|name| Ok((name.clone(), self.read(group, &name)?))).collect();
+        self.depth -= 1;
+        members
+    }
 }
 
 fn read_dataset(dataset: &Dataset) -> Result<Element> {

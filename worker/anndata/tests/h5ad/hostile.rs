@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, str::FromStr};
 
-use archipelago_anndata::{AnnData, Compression, Csr, DataFrame, Error, H5adFile, inspect::inspect};
+use archipelago_anndata::{AnnData, Compression, Csr, DataFrame, Element, Error, H5adFile, inspect::inspect};
 use hdf5::{File, types::VarLenUnicode};
 
 use crate::example::everything;
@@ -107,6 +107,41 @@ fn links_in_a_circle_end() {
     assert!(error.to_string().contains("nested deeper than"), "{error}");
     let error = check(|file| file.link_soft("/uns", "uns/nested/again").unwrap());
     assert!(error.to_string().contains("nested deeper than"), "{error}");
+}
+
+#[test]
+fn links_that_multiply_objects_end() {
+    let error = check(|file| {
+        file.group("uns").unwrap().create_group("0").unwrap();
+        for level in 0..24 {
+            let group = file.create_group(&format!("uns/{}", level + 1)).unwrap();
+            for twin in ["a", "b"] {
+                group.link_soft(&format!("/uns/{level}"), twin).unwrap();
+            }
+        }
+    });
+    assert!(error.to_string().contains("more than 65536 objects"), "{error}");
+}
+
+#[test]
+fn a_foreign_encoding_is_kept_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("a.h5ad"), folder.path().join("b.h5ad"));
+    everything().write(&path, Compression::None).unwrap();
+    let file = File::open_rw(&path).unwrap();
+    let group = file.create_group("obsm/airr").unwrap();
+    for (name, value) in [("encoding-type", "awkward-array"), ("encoding-version", "0.1.0"), ("form", "{}")] {
+        let attribute = group.new_attr::<VarLenUnicode>().create(name).unwrap();
+        attribute.write_scalar(&VarLenUnicode::from_str(value).unwrap()).unwrap();
+    }
+    group.new_attr::<i64>().create("length").unwrap().write_scalar(&3_i64).unwrap();
+    group.new_dataset::<i64>().shape(4).create("node0-offsets").unwrap().write_raw(&[0_i64, 1, 1, 2]).unwrap();
+    file.close().unwrap();
+    let adata = AnnData::read(&path).unwrap();
+    let Element::Foreign(airr) = adata.obsm("airr").unwrap() else { panic!("not foreign") };
+    assert_eq!((airr.attributes.len(), airr.members.len()), (4, 1));
+    adata.write(&copy, Compression::None).unwrap();
+    assert_eq!(AnnData::read(&copy).unwrap(), adata);
 }
 
 #[test]

@@ -80,6 +80,15 @@ fn cells_are_selected_with_all_that_belongs_to_them() {
     assert_eq!(selected.obsp["distances"].shape(), (2, 2));
 }
 
+#[test]
+fn genes_are_selected_with_all_that_belongs_to_them() {
+    let selected = everything().select_vars(&[3, 0]).unwrap();
+    selected.check().unwrap();
+    assert_eq!(selected.var_names(), ["HLA-DRA", "CD3D"]);
+    assert_eq!(selected.matrix(None).unwrap().to_csr().unwrap().to_dense(), [0., 1., 3., 0., 0., 4.]);
+    assert_eq!((selected.varp["correlation"].shape(), selected.raw.unwrap().x.shape()), ((2, 2), (3, 5)));
+}
+
 /// A matrix of up to 8 × 6 with many zeros, dense or sparse.
 fn matrix() -> impl Strategy<Value = Matrix> {
     let value = prop_oneof![3 => Just(0.0_f32), 1 => (0_u16..1000).prop_map(f32::from), 1 => -1e6_f32..1e6];
