@@ -51,25 +51,14 @@ impl CoordinatorSession {
     ///
     /// # Errors  [`Error::Malformed`], [`Error::RequestRepeated`]: close the connection with these words
     pub fn handle_frame(&mut self, frame: &[u8]) -> Result<Option<Asked>> {
-        let ToCoordinator::Request { id, key, body } = frame::decode(frame)?;
+        let message = frame::decode(frame)?;
         if self.is_closed {
             return Ok(None);
         }
-        if self.in_flight.contains(&id) {
-            return Err(Error::RequestRepeated { id });
-        }
-        let refusal = if self.in_flight.len() >= limits::REQUESTS_IN_FLIGHT {
-            Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_MS })
-        } else {
-            role::permit(&self.who, &body)
-        };
-        match refusal {
-            Ok(()) => {
-                self.in_flight.insert(id);
-                Ok(Some(Asked { id, key, body }))
-            }
-            Err(refusal) => {
-                self.respond(id, Err(refusal));
+        match message {
+            ToCoordinator::Request { id, key, body } => self.handle_request(id, key, body),
+            ToCoordinator::Ping => {
+                self.say(&FromCoordinator::Pong);
                 Ok(None)
             }
         }
@@ -118,6 +107,27 @@ impl CoordinatorSession {
         self.in_flight.len()
     }
 
+    fn handle_request(&mut self, id: u64, key: RequestKey, body: Request) -> Result<Option<Asked>> {
+        if self.in_flight.contains(&id) {
+            return Err(Error::RequestRepeated { id });
+        }
+        let refusal = if self.in_flight.len() >= limits::REQUESTS_IN_FLIGHT {
+            Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_MS })
+        } else {
+            role::permit(&self.who, &body)
+        };
+        match refusal {
+            Ok(()) => {
+                self.in_flight.insert(id);
+                Ok(Some(Asked { id, key, body }))
+            }
+            Err(refusal) => {
+                self.respond(id, Err(refusal));
+                Ok(None)
+            }
+        }
+    }
+
     fn respond(&mut self, id: u64, result: Result<Reply, Refusal>) {
         self.say(&FromCoordinator::Response { id, result });
     }
@@ -136,8 +146,8 @@ impl CoordinatorSession {
                 let reason = format!("the answer is larger than {} bytes; ask for less", limits::FRAME_BYTES);
                 self.respond(*id, Err(Refusal::Invalid { reason }));
             }
-            (Err(_), FromCoordinator::Welcome(_) | FromCoordinator::Notice(_)) => {
-                unreachable!("welcomes and notices are bounded far below the limit of a frame")
+            (Err(_), FromCoordinator::Welcome(_) | FromCoordinator::Notice(_) | FromCoordinator::Pong) => {
+                unreachable!("all but answers are bounded far below the limit of a frame")
             }
         }
     }
@@ -223,6 +233,15 @@ mod tests {
         ask(&mut session, 1, Request::Status).unwrap();
         assert!(matches!(ask(&mut session, 1, Request::Status), Err(Error::RequestRepeated { id: 1 })));
         assert!(matches!(session.handle_frame(b"garbage"), Err(Error::Malformed(_))));
+    }
+
+    #[test]
+    fn a_ping_is_answered_even_while_every_answer_is_late() {
+        let mut session = open("site/a");
+        said(&mut session);
+        ask(&mut session, 1, Request::Status).unwrap();
+        assert_eq!(session.handle_frame(&frame::encode(&ToCoordinator::Ping).unwrap()).unwrap(), None);
+        assert_eq!(said(&mut session), [FromCoordinator::Pong]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub enum ToCoordinator {
         /// What is asked.
         body: Request,
     },
+    /// Are you there? Answered with [`FromCoordinator::Pong`] at once, so that a slow answer is told from a dead peer.
+    Ping,
 }
 
 /// A frame from a coordinator.
@@ -65,6 +67,8 @@ pub enum FromCoordinator {
     },
     /// Something the peer may want to know, unasked.
     Notice(Notice),
+    /// The answer to [`ToCoordinator::Ping`].
+    Pong,
 }
 
 /// Who the peer has reached.
@@ -309,5 +313,38 @@ pub struct Chunk {
     /// BLAKE3 of its bytes; checked on arrival, before anything is written.
     pub digest: archipelago_common::Digest,
     /// The bytes; [`archipelago_common::limits::CHUNK_BYTES`] but for the last.
+    #[serde(with = "bytes_at_once")]
     pub bytes: Vec<u8>,
+}
+
+/// A megabyte is copied in one piece instead of byte by byte; the encoding is the same.
+mod bytes_at_once {
+    use serde::{Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+
+        impl de::Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+
+            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(bytes)
+            }
+        }
+
+        // Borrowed, so that an announced length is compared with the bytes at hand before it is believed.
+        deserializer.deserialize_bytes(Bytes)
+    }
 }

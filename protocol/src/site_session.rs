@@ -33,8 +33,12 @@ pub struct SessionConfig {
     pub software: String,
     /// How long dialling and the welcome may take together.
     pub connect_timeout_ms: u64,
-    /// How long an answer may take before the coordinator is given up and the request sent to the next.
+    /// How long an answer may take before the request is sent to the next coordinator, even if this one is alive.
     pub request_timeout_ms: u64,
+    /// How long an answer may take before the coordinator is asked whether it is alive.
+    pub ping_after_ms: u64,
+    /// How long it may take to say so.
+    pub pong_timeout_ms: u64,
     /// Longest pause before another coordinator is tried, at first.
     pub backoff_min_ms: u64,
     /// Longest pause after many failures.
@@ -42,14 +46,17 @@ pub struct SessionConfig {
 }
 
 impl SessionConfig {
-    /// The usual timing. An answer takes a commit and an fsync on a majority, so five seconds mean that something is
-    /// wrong; pauses of up to five seconds keep a thousand sites from trampling a cluster that comes back.
+    /// The usual timing. An answer takes a commit and an fsync on a majority, so ten seconds mean that something is
+    /// wrong. A coordinator that died is noticed after 1.3 s, about when its successor has been elected, although QUIC
+    /// waits longer. Pauses of up to five seconds keep a thousand sites from trampling a cluster that comes back.
     pub fn new(nodes: BTreeSet<NodeId>, software: impl Into<String>) -> Self {
         Self {
             nodes,
             software: software.into(),
             connect_timeout_ms: 6_000,
-            request_timeout_ms: 5_000,
+            request_timeout_ms: 10_000,
+            ping_after_ms: 300,
+            pong_timeout_ms: 1_000,
             backoff_min_ms: 100,
             backoff_max_ms: 5_000,
         }
@@ -68,7 +75,7 @@ pub enum Output {
     /// Send this frame on the control stream.
     Send(Vec<u8>),
     /// Drop the connection, or the attempt at one.
-    Disconnect,
+    Disconnect(Parting),
     /// A request has its answer. Never `NotLeader` or `Busy`.
     Answer {
         /// Which request.
@@ -78,6 +85,19 @@ pub enum Output {
     },
     /// The coordinator says something.
     Notice(Notice),
+}
+
+/// Why a session leaves a coordinator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parting {
+    /// It does not lead.
+    NotLeader,
+    /// It does not answer.
+    Silence,
+    /// It says what it should not.
+    Fault,
+    /// It sends us away.
+    Farewell,
 }
 
 /// The machine; see the module.
@@ -104,7 +124,12 @@ enum State {
     /// Dialling, or waiting for the welcome, at most until then.
     Connecting { until_ms: u64 },
     /// Welcome.
-    Ready,
+    Ready {
+        /// When the coordinator was last heard.
+        heard_ms: u64,
+        /// When it must have answered a ping, if it was sent one since.
+        pong_until_ms: Option<u64>,
+    },
 }
 
 #[derive(Debug)]
@@ -117,8 +142,8 @@ struct Pending {
 enum Sending {
     /// To be sent, not before then.
     Due { at_ms: u64 },
-    /// Sent on this connection; an answer is due by then.
-    Sent { until_ms: u64 },
+    /// Sent on this connection, then.
+    Sent { at_ms: u64 },
 }
 
 impl SiteSession {
@@ -152,7 +177,7 @@ impl SiteSession {
 
     /// The coordinator that the session stands with.
     pub fn node(&self) -> Option<NodeId> {
-        (self.state == State::Ready).then_some(self.node)
+        matches!(self.state, State::Ready { .. }).then_some(self.node)
     }
 
     /// Asks something. The answer comes as [`Output::Answer`], however long it takes, unless cancelled.
@@ -185,17 +210,19 @@ impl SiteSession {
     ///
     /// # Errors  [`Error::Malformed`], [`Error::OutOfTurn`], [`Error::ProtocolTooOld`]
     pub fn handle_frame(&mut self, now_ms: u64, frame: &[u8]) -> Result<()> {
+        if let State::Ready { heard_ms, pong_until_ms } = &mut self.state {
+            (*heard_ms, *pong_until_ms) = (now_ms, None);
+        }
         let handled = frame::decode(frame).and_then(|message| self.handle_message(now_ms, message));
         if handled.is_err() {
-            self.disconnect();
-            self.try_next(now_ms);
+            self.part(now_ms, Parting::Fault);
         }
         handled
     }
 
-    /// Somebody outside the session (a transfer) was told who leads.
-    pub fn handle_leader_hint(&mut self, now_ms: u64, leader: Option<NodeId>) {
-        if self.state == State::Ready && leader != Some(self.node) {
+    /// Coordinator `from` said, on a stream outside the session (a transfer), that it does not lead but `leader` does.
+    pub fn handle_leader_hint(&mut self, now_ms: u64, from: NodeId, leader: Option<NodeId>) {
+        if self.node() == Some(from) {
             self.follow(now_ms, leader);
         }
     }
@@ -204,15 +231,20 @@ impl SiteSession {
     pub fn handle_time(&mut self, now_ms: u64) {
         match self.state {
             State::Waiting { until_ms } if until_ms <= now_ms => self.connect(now_ms),
-            State::Connecting { until_ms } if until_ms <= now_ms => {
-                self.disconnect();
-                self.try_next(now_ms);
+            State::Connecting { until_ms } if until_ms <= now_ms => self.part(now_ms, Parting::Silence),
+            State::Ready { heard_ms, pong_until_ms } => {
+                let until_ms = self.silence_ends(pong_until_ms);
+                if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+                    return self.part(now_ms, Parting::Silence);
+                }
+                if pong_until_ms.is_none() && self.ping_due(heard_ms).is_some_and(|at_ms| at_ms <= now_ms) {
+                    let pong_until_ms = Some(now_ms + self.config.pong_timeout_ms);
+                    self.state = State::Ready { heard_ms, pong_until_ms };
+                    let ping = frame::encode(&ToCoordinator::Ping).expect("a ping is smaller than a frame");
+                    self.outputs.push_back(Output::Send(ping));
+                }
+                self.send_due(now_ms);
             }
-            State::Ready if self.first_overdue().is_some_and(|until_ms| until_ms <= now_ms) => {
-                self.disconnect();
-                self.try_next(now_ms);
-            }
-            State::Ready => self.send_due(now_ms),
             State::Waiting { .. } | State::Connecting { .. } => {}
         }
     }
@@ -226,13 +258,14 @@ impl SiteSession {
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.state {
             State::Waiting { until_ms } | State::Connecting { until_ms } => Some(until_ms),
-            State::Ready => {
+            State::Ready { heard_ms, pong_until_ms } => {
                 let has_room = self.n_sent() < limits::REQUESTS_IN_FLIGHT;
                 let due = self.requests.values().filter_map(|request| match request.progress {
-                    Sending::Sent { until_ms } => Some(until_ms),
-                    Sending::Due { at_ms } => has_room.then_some(at_ms),
+                    Sending::Due { at_ms } if has_room => Some(at_ms),
+                    Sending::Due { .. } | Sending::Sent { .. } => None,
                 });
-                due.min()
+                let ping = if pong_until_ms.is_none() { self.ping_due(heard_ms) } else { None };
+                due.chain(ping).chain(self.silence_ends(pong_until_ms)).min()
             }
         }
     }
@@ -240,32 +273,35 @@ impl SiteSession {
     fn handle_message(&mut self, now_ms: u64, message: FromCoordinator) -> Result<()> {
         match (message, self.state) {
             (FromCoordinator::Welcome(welcome), State::Connecting { .. }) => self.handle_welcome(now_ms, &welcome),
-            (FromCoordinator::Response { id, result }, State::Ready) => {
+            (FromCoordinator::Response { id, result }, State::Ready { .. }) => {
                 self.handle_response(now_ms, id, result);
                 Ok(())
             }
             // A coordinator that has to send us away may do so before it welcomes us.
-            (FromCoordinator::Notice(notice @ Notice::Closing { .. }), State::Connecting { .. } | State::Ready) => {
+            (
+                FromCoordinator::Notice(notice @ Notice::Closing { .. }),
+                State::Connecting { .. } | State::Ready { .. },
+            ) => {
                 self.outputs.push_back(Output::Notice(notice));
-                self.disconnect();
-                self.try_next(now_ms);
+                self.part(now_ms, Parting::Farewell);
                 Ok(())
             }
-            (FromCoordinator::Notice(Notice::LeaderChanged { leader }), State::Ready) => {
+            (FromCoordinator::Notice(Notice::LeaderChanged { leader }), State::Ready { .. }) => {
                 // While nobody leads, it is as good here as anywhere.
-                if leader.is_some() {
-                    self.handle_leader_hint(now_ms, leader);
+                if leader.is_some_and(|leader| leader != self.node) {
+                    self.follow(now_ms, leader);
                 }
                 Ok(())
             }
-            (FromCoordinator::Notice(notice @ Notice::TasksChanged), State::Ready) => {
+            (FromCoordinator::Notice(notice @ Notice::TasksChanged), State::Ready { .. }) => {
                 self.outputs.push_back(Output::Notice(notice));
                 Ok(())
             }
+            (FromCoordinator::Pong, State::Ready { .. }) => Ok(()),
             (FromCoordinator::Welcome(_), _) => {
                 Err(Error::OutOfTurn { what: "a welcome", expected: "a response or a notice" })
             }
-            (FromCoordinator::Response { .. } | FromCoordinator::Notice(_), _) => {
+            (FromCoordinator::Response { .. } | FromCoordinator::Notice(_) | FromCoordinator::Pong, _) => {
                 Err(Error::OutOfTurn { what: "a response or a notice", expected: "a welcome" })
             }
         }
@@ -273,10 +309,14 @@ impl SiteSession {
 
     fn handle_welcome(&mut self, now_ms: u64, welcome: &Welcome) -> Result<()> {
         version::negotiate(welcome.protocol)?;
-        self.state = State::Ready;
+        self.state = State::Ready { heard_ms: now_ms, pong_until_ms: None };
         match welcome.leader {
             Some(leader) if leader == self.node => self.leader_found(),
-            Some(leader) if self.may_move_to(leader) => return Ok(self.follow(now_ms, Some(leader))),
+            Some(leader) if self.may_move_to(leader) => {
+                self.follow(now_ms, Some(leader));
+                return Ok(());
+            }
+            // It will say so when it is asked something; until then it is as good as any other.
             _ => {}
         }
         self.send_due(now_ms);
@@ -286,7 +326,7 @@ impl SiteSession {
     fn handle_response(&mut self, now_ms: u64, id: RequestId, result: Result<Reply, Refusal>) {
         let Some(request) = self.requests.get_mut(&id) else { return }; // cancelled meanwhile
         match result {
-            Err(Refusal::NotLeader { leader }) => self.follow(now_ms, leader.filter(|&leader| leader != self.node)),
+            Err(Refusal::NotLeader { leader }) => self.follow(now_ms, leader),
             Err(Refusal::Busy { retry_after_ms }) => {
                 // Whoever is told to come again with everybody else comes a little later than told.
                 let pause_ms = retry_after_ms.clamp(1, LONGEST_BUSY_MS);
@@ -305,16 +345,22 @@ impl SiteSession {
 
     /// Leaves this coordinator for the leader it names, or for the next one if it names none that helps.
     fn follow(&mut self, now_ms: u64, leader: Option<NodeId>) {
-        self.disconnect();
         match leader {
             Some(leader) if self.may_move_to(leader) => {
+                self.disconnect(Parting::NotLeader);
                 self.n_hops += 1;
                 self.make_all_due(now_ms);
                 self.node = leader;
                 self.connect(now_ms);
             }
-            _ => self.try_next(now_ms),
+            _ => self.part(now_ms, Parting::NotLeader),
         }
+    }
+
+    /// Gives up this coordinator.
+    fn part(&mut self, now_ms: u64, parting: Parting) {
+        self.disconnect(parting);
+        self.try_next(now_ms);
     }
 
     fn may_move_to(&self, leader: NodeId) -> bool {
@@ -345,10 +391,10 @@ impl SiteSession {
         self.outputs.push_back(Output::Connect(self.node));
     }
 
-    fn disconnect(&mut self) {
+    fn disconnect(&mut self, parting: Parting) {
         // Frames for the old connection must not reach the next one.
         self.outputs.retain(|output| !matches!(output, Output::Send(_) | Output::Connect(_)));
-        self.outputs.push_back(Output::Disconnect);
+        self.outputs.push_back(Output::Disconnect(parting));
     }
 
     /// What was sent on a connection that is gone is sent again on the next; what waits because of `Busy` goes on waiting.
@@ -361,31 +407,40 @@ impl SiteSession {
     }
 
     fn send_due(&mut self, now_ms: u64) {
-        if self.state != State::Ready {
+        if self.node().is_none() {
             return;
         }
         let n_room = limits::REQUESTS_IN_FLIGHT.saturating_sub(self.n_sent());
-        let until_ms = now_ms + self.config.request_timeout_ms;
         let due = self
             .requests
             .values_mut()
             .filter(|request| matches!(request.progress, Sending::Due { at_ms } if at_ms <= now_ms));
         for request in due.take(n_room) {
-            request.progress = Sending::Sent { until_ms };
+            request.progress = Sending::Sent { at_ms: now_ms };
             self.outputs.push_back(Output::Send(request.frame.clone()));
         }
     }
 
-    fn n_sent(&self) -> usize {
-        self.requests.values().filter(|request| matches!(request.progress, Sending::Sent { .. })).count()
+    fn sent_ms(&self) -> impl Iterator<Item = u64> {
+        self.requests.values().filter_map(|request| match request.progress {
+            Sending::Sent { at_ms } => Some(at_ms),
+            Sending::Due { .. } => None,
+        })
     }
 
-    fn first_overdue(&self) -> Option<u64> {
-        let sent = self.requests.values().filter_map(|request| match request.progress {
-            Sending::Sent { until_ms } => Some(until_ms),
-            Sending::Due { .. } => None,
-        });
-        sent.min()
+    fn n_sent(&self) -> usize {
+        self.sent_ms().count()
+    }
+
+    /// When a coordinator that owes an answer is to be asked whether it is alive.
+    fn ping_due(&self, heard_ms: u64) -> Option<u64> {
+        self.sent_ms().min().map(|at_ms| at_ms.max(heard_ms) + self.config.ping_after_ms)
+    }
+
+    /// When a coordinator that owes an answer or a pong is given up.
+    fn silence_ends(&self, pong_until_ms: Option<u64>) -> Option<u64> {
+        let answer = self.sent_ms().min().map(|at_ms| at_ms + self.config.request_timeout_ms);
+        answer.into_iter().chain(pong_until_ms).min()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use archipelago_common::Principal;
 use archipelago_protocol::message::Refusal;
-use archipelago_transport::Error as TransportError;
+use archipelago_transport::{Connection, Error as TransportError};
 use tokio::time::Instant;
 
 use crate::{
@@ -40,14 +41,16 @@ impl<'a> Attempts<'a> {
         self.n_failed = 0;
     }
 
-    /// Waits before the next attempt, or says why there is none.
-    pub(crate) async fn failed(&mut self, failed: Failed) -> Result<()> {
+    /// Waits before the next attempt, or says why there is none. `asked` is whom the last one asked.
+    pub(crate) async fn failed(&mut self, asked: &Connection, failed: Failed) -> Result<()> {
         let mut pause = PAUSE * (1 << self.n_failed.min(MOST_DOUBLINGS));
         self.n_failed += 1;
         match failed {
             Failed::Finally(error) => return Err(error),
             Failed::Refused(Refusal::NotLeader { leader }) => {
-                self.client.command(Command::LeaderHint(leader)).await?;
+                if let Principal::Coordinator(from) = asked.peer().principal {
+                    self.client.command(Command::LeaderHint(from, leader)).await?;
+                }
             }
             Failed::Refused(Refusal::Busy { retry_after_ms }) => {
                 pause = pause.max(Duration::from_millis(retry_after_ms).min(LONGEST_BUSY));

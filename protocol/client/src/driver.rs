@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use archipelago_common::{NodeId, limits};
 use archipelago_protocol::{
-    Output, RequestId, SiteSession,
+    Output, Parting, RequestId, SiteSession,
     frame::{self, Message as _},
     message::{FromCoordinator, Notice, Reply, Request, StreamOpen},
 };
@@ -21,8 +21,8 @@ use crate::error::{Attempt, ClientError, Result, Tried};
 pub(crate) enum Command {
     /// Ask the coordinators. A dropped receiver cancels.
     Request(Box<Request>, oneshot::Sender<Result<Reply>>),
-    /// A transfer on the session's connection was told who leads.
-    LeaderHint(Option<NodeId>),
+    /// A transfer was told by the first who leads: the second.
+    LeaderHint(NodeId, Option<NodeId>),
 }
 
 /// What handles see of the task.
@@ -106,7 +106,9 @@ impl Driver {
         match event {
             Event::Command(None) => return false,
             Event::Command(Some(Command::Request(body, answer))) => self.request(now_ms, *body, answer),
-            Event::Command(Some(Command::LeaderHint(leader))) => self.session.handle_leader_hint(now_ms, leader),
+            Event::Command(Some(Command::LeaderHint(from, leader))) => {
+                self.session.handle_leader_hint(now_ms, from, leader);
+            }
             Event::Dialled(Ok(up)) => {
                 if let Link::Dialling(node, _) = self.link {
                     self.link = Link::Up(node, up);
@@ -125,13 +127,6 @@ impl Driver {
                     }
                     !answer.is_closed()
                 });
-                if let Link::Dialling(node, _) = self.link {
-                    // The session is about to give up on it; what it leaves behind is the reason.
-                    self.said.entry(node).or_insert_with(|| TransportError::Unreachable {
-                        address: self.addresses.get(&node).cloned().unwrap_or_default(),
-                        detail: "it did not answer in time".to_owned(),
-                    });
-                }
                 self.session.handle_time(now_ms);
             }
         }
@@ -186,13 +181,16 @@ impl Driver {
                 self.link = Link::Dialling(node, dialling);
             }
             Output::Send(frame) => {
-                // As many frames as the channel holds may be under way; if it is full or closed, the connection is
-                // broken and its reader will say so.
+                // The channel holds as many requests as may be under way. If it is full or closed all the same, the
+                // connection is as good as broken, and the session will notice that no answer comes.
                 if let Link::Up(_, up) = &self.link {
                     let _ = up.frames.try_send(frame);
                 }
             }
-            Output::Disconnect => {
+            Output::Disconnect(parting) => {
+                if parting == Parting::Silence {
+                    self.note(TransportError::Lost { detail: "it did not answer in time".to_owned() });
+                }
                 if let Link::Up(_, up) = std::mem::replace(&mut self.link, Link::Down) {
                     up.connection.close("moving on");
                 }

@@ -33,7 +33,7 @@ pub(crate) async fn get(
         let connection = client.connection().await?;
         let attempt = get_once(&connection, &partial, &mut receiver, &mut attempts, &mut progress);
         if let Err(failed) = attempt.await {
-            attempts.failed(failed).await?;
+            attempts.failed(&connection, failed).await?;
         }
     }
     blocking(move || partial.finish(receiver)).await?;

@@ -93,7 +93,7 @@ pub(crate) async fn put(
         let connection = client.connection().await?;
         match put_once(&connection, blob, &reader, &mut attempts, &mut progress).await {
             Ok(()) => return Ok(()),
-            Err(failed) => attempts.failed(failed).await?,
+            Err(failed) => attempts.failed(&connection, failed).await?,
         }
     }
 }

@@ -265,3 +265,58 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 const CUT: &str = "cut by the faulty transport";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryNetwork;
+
+    /// Sends frames of 10 bytes through a transport with these faults; returns how many arrive and how it ends.
+    async fn check(faults: Faults, seed: u64) -> (u32, Error) {
+        let network = MemoryNetwork::default();
+        let transport = |text: &str| network.transport(text.parse().unwrap());
+        let mut listener = transport("archipelago://lung/coordinator/1").listen("a:1").await.unwrap();
+        let site = FaultyTransport::new(transport("archipelago://lung/site/a"), faults, seed);
+        let sender = site.dial("a:1", NodeId::new(1).unwrap()).await.unwrap();
+        let receiver = listener.accept().await.unwrap();
+        let mut stream = sender.open_stream().await.unwrap();
+        let sending = async move { while stream.send_frame(&[7; 10]).await.is_ok() {} };
+        let receiving = async move {
+            let mut stream = receiver.accept_stream().await.unwrap();
+            let mut n_arrived = 0;
+            loop {
+                match stream.recv_frame(10).await {
+                    Ok(Some(frame)) => assert_eq!(frame, [7; 10]),
+                    Ok(None) => panic!("the stream ended in good order"),
+                    Err(error) => return (n_arrived, error),
+                }
+                n_arrived += 1;
+            }
+        };
+        tokio::join!(sending, receiving).1
+    }
+
+    #[tokio::test]
+    async fn a_truncated_stream_ends_inside_a_frame() {
+        // 14 bytes a frame, so 33 bytes end inside the third.
+        let (n_arrived, error) = check(Faults { truncate_after_bytes: 33..34, ..Faults::default() }, 1).await;
+        assert!(matches!((n_arrived, &error), (2, Error::Truncated { .. })), "{n_arrived} {error}");
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_the_connection_and_a_seed_cuts_at_the_same_byte() {
+        let faults = Faults { cut_after_bytes: 20_000..40_000, ..Faults::default() };
+        let (_, error) = check(faults.clone(), 1).await;
+        assert!(matches!(error, Error::Closed { .. }), "{error}");
+        let draw = |seed| {
+            let transport = FaultyTransport::new(
+                MemoryNetwork::default().transport("archipelago://lung/site/a".parse().unwrap()),
+                faults.clone(),
+                seed,
+            );
+            transport.chaos.draw(faults.cut_after_bytes.clone())
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+}

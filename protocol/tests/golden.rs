@@ -1,0 +1,357 @@
+//! The bytes of every message, kept in `testdata/v1`: what was written yesterday is read tomorrow.
+//!
+//! `UPDATE=1 cargo test -p archipelago-protocol --test golden` writes the files of new messages. A changed file is a
+//! changed protocol: that needs a new version, not a new file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use archipelago_common::{
+    ConditionKey, Digest, NodeId, TaskId, Version, VersionId,
+    blob::BlobRef,
+    policy::EmbeddingRelease,
+    record::{
+        AssignmentRecord, AssignmentState, BaseSummary, Cause, Event, Progress, ReferenceRecord, SiteRecord,
+        StatusRecord, Submission, SubmittedCondition, TaskRecord, TaskState,
+    },
+    state_dict::{DType, TensorSpec},
+    task::{ConditionMetrics, EarlyStopping, PublishMode, SurgeryTask, TrainSpec},
+};
+use archipelago_protocol::{
+    frame::{self, Message},
+    message::{
+        Chunk, FromCoordinator, GetReply, Hello, Notice, PutReply, Refusal, Reply, Request, RequestKey, StreamOpen,
+        ToCoordinator, Welcome, Withdrawal,
+    },
+};
+use proptest::prelude::*;
+
+#[test]
+fn every_message_has_the_bytes_it_always_had() {
+    let mut golden = Golden::default();
+    stream_openings(&mut golden);
+    requests(&mut golden);
+    replies(&mut golden);
+    refusals(&mut golden);
+    others(&mut golden);
+    golden.finish();
+}
+
+/// Compares messages with their files.
+#[derive(Default)]
+struct Golden {
+    names: BTreeSet<String>,
+    wrong: Vec<String>,
+}
+
+impl Golden {
+    fn check<M: Message + PartialEq + std::fmt::Debug>(&mut self, name: &str, message: &M) {
+        assert!(self.names.insert(format!("{name}.bin")), "two messages are called {name}");
+        let path = dir().join(name).with_extension("bin");
+        let bytes = frame::encode(message).unwrap();
+        assert_eq!(&frame::decode::<M>(&bytes).unwrap(), message, "{name} does not round trip");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &bytes).unwrap();
+        } else if std::fs::read(&path).ok().as_ref() != Some(&bytes) {
+            self.wrong.push(name.to_owned());
+        }
+    }
+
+    fn finish(self) {
+        assert_eq!(self.wrong, [""; 0], "these messages have other bytes than their files in testdata/v1");
+        let files = std::fs::read_dir(dir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(files.collect::<BTreeSet<_>>(), self.names, "files and messages are not the same");
+    }
+}
+
+fn dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/v1")
+}
+
+fn stream_openings(golden: &mut Golden) {
+    let opens = [
+        StreamOpen::Control(Hello { protocol: 1, software: "archipelago-worker 0.1.0".to_owned() }),
+        StreamOpen::Put(blob("columns")),
+        StreamOpen::Get { blob: blob("base"), from_chunk: 300 },
+        StreamOpen::Raft,
+    ];
+    for open in opens {
+        // The compiler asks for a line here, and with it for an example above, when there is a new variant.
+        let name = match open {
+            StreamOpen::Control(_) => "control",
+            StreamOpen::Put(_) => "put",
+            StreamOpen::Get { .. } => "get",
+            StreamOpen::Raft => "raft",
+        };
+        golden.check(&format!("open-{name}"), &open);
+    }
+}
+
+fn requests(golden: &mut Golden) {
+    let (name, task) = ("lung-atlas".parse().unwrap(), TaskId(7));
+    let site = || "charite".parse().unwrap();
+    let withdraw = |what| Request::Withdraw { reference: "lung-atlas".parse().unwrap(), what };
+    let requests = [
+        Request::Status,
+        Request::ListReferences,
+        Request::ShowReference { name },
+        Request::ListTasks,
+        Request::ShowTask { task },
+        Request::ListSites,
+        Request::Claim { task },
+        Request::Renew { task, epoch: 2, progress: progress() },
+        Request::GiveUp { task, epoch: 2, reason: "out of disk".to_owned() },
+        Request::Submit(submission()),
+        withdraw(Withdrawal::Site(site())),
+        withdraw(Withdrawal::Keys(vec![key()])),
+        Request::AddSite { site: site() },
+        Request::RevokeSite { site: site() },
+        Request::PublishReference { name: "lung-atlas".parse().unwrap(), version: version() },
+        Request::PublishTask(Box::new(surgery_task())),
+        Request::CloseTask { task },
+        Request::CancelTask { task },
+    ];
+    for (id, body) in (1..).zip(requests) {
+        let name = match &body {
+            Request::Status => "status",
+            Request::ListReferences => "list-references",
+            Request::ShowReference { .. } => "show-reference",
+            Request::ListTasks => "list-tasks",
+            Request::ShowTask { .. } => "show-task",
+            Request::ListSites => "list-sites",
+            Request::Claim { .. } => "claim",
+            Request::Renew { .. } => "renew",
+            Request::GiveUp { .. } => "give-up",
+            Request::Submit(_) => "submit",
+            Request::Withdraw { what: Withdrawal::Site(_), .. } => "withdraw-site",
+            Request::Withdraw { what: Withdrawal::Keys(_), .. } => "withdraw-keys",
+            Request::AddSite { .. } => "add-site",
+            Request::RevokeSite { .. } => "revoke-site",
+            Request::PublishReference { .. } => "publish-reference",
+            Request::PublishTask(_) => "publish-task",
+            Request::CloseTask { .. } => "close-task",
+            Request::CancelTask { .. } => "cancel-task",
+        };
+        let key = RequestKey([id as u8; 16]);
+        golden.check(&format!("request-{name}"), &ToCoordinator::Request { id, key, body });
+    }
+    golden.check("ping", &ToCoordinator::Ping);
+}
+
+fn replies(golden: &mut Golden) {
+    let site = SiteRecord { site: "charite".parse().unwrap(), enrolled_ms: 1_000, revoked_ms: Some(2_000) };
+    let replies = [
+        Reply::Status(status()),
+        Reply::References(vec![reference()]),
+        Reply::Reference(Box::new(reference())),
+        Reply::Tasks(vec![task_record()]),
+        Reply::Task(Box::new(task_record())),
+        Reply::Sites(vec![site.clone()]),
+        Reply::Site(site),
+        Reply::Assigned { epoch: 3, lease_until_ms: 1_700_000_060_000 },
+        Reply::Released,
+        Reply::Accepted { version: Some(version().id()) },
+    ];
+    for (id, reply) in (1..).zip(replies) {
+        let name = match &reply {
+            Reply::Status(_) => "status",
+            Reply::References(_) => "references",
+            Reply::Reference(_) => "reference",
+            Reply::Tasks(_) => "tasks",
+            Reply::Task(_) => "task",
+            Reply::Sites(_) => "sites",
+            Reply::Site(_) => "site",
+            Reply::Assigned { .. } => "assigned",
+            Reply::Released => "released",
+            Reply::Accepted { .. } => "accepted",
+        };
+        golden.check(&format!("reply-{name}"), &FromCoordinator::Response { id, result: Ok(reply) });
+    }
+}
+
+fn refusals(golden: &mut Golden) {
+    let reason = || "the version was superseded".to_owned();
+    let refusals = [
+        Refusal::NotLeader { leader: Some(node(2)) },
+        Refusal::Busy { retry_after_ms: 50 },
+        Refusal::Forbidden { reason: reason() },
+        Refusal::NotFound { what: "task 7".to_owned() },
+        Refusal::Invalid { reason: reason() },
+        Refusal::Stale { reason: reason() },
+        Refusal::Conflict { reason: reason() },
+        Refusal::MissingBlobs { blobs: vec![blob("columns")] },
+    ];
+    for (id, refusal) in (1..).zip(refusals) {
+        let name = match &refusal {
+            Refusal::NotLeader { .. } => "not-leader",
+            Refusal::Busy { .. } => "busy",
+            Refusal::Forbidden { .. } => "forbidden",
+            Refusal::NotFound { .. } => "not-found",
+            Refusal::Invalid { .. } => "invalid",
+            Refusal::Stale { .. } => "stale",
+            Refusal::Conflict { .. } => "conflict",
+            Refusal::MissingBlobs { .. } => "missing-blobs",
+        };
+        golden.check(&format!("refusal-{name}"), &FromCoordinator::Response { id, result: Err(refusal) });
+    }
+}
+
+fn others(golden: &mut Golden) {
+    golden.check("welcome", &FromCoordinator::Welcome(Welcome { protocol: 1, node: node(1), leader: Some(node(3)) }));
+    golden.check("notice-tasks-changed", &FromCoordinator::Notice(Notice::TasksChanged));
+    golden.check("notice-leader-changed", &FromCoordinator::Notice(Notice::LeaderChanged { leader: Some(node(2)) }));
+    let reason = "shutting down".to_owned();
+    golden.check("notice-closing", &FromCoordinator::Notice(Notice::Closing { reason }));
+    golden.check("pong", &FromCoordinator::Pong);
+    golden.check("put-send", &PutReply::Send { from_chunk: 2 });
+    golden.check("put-durable", &PutReply::Durable);
+    golden.check("put-refused", &PutReply::Refused(Refusal::Busy { retry_after_ms: 50 }));
+    golden.check("get-sending", &GetReply::Sending);
+    golden.check("get-refused", &GetReply::Refused(Refusal::NotFound { what: "blob".to_owned() }));
+    let bytes = b"one chunk".to_vec();
+    golden.check("chunk", &Chunk { chunk_idx: 300, digest: Digest::of(&bytes), bytes });
+}
+
+fn node(id: u64) -> NodeId {
+    NodeId::new(id).unwrap()
+}
+
+fn blob(text: &str) -> BlobRef {
+    BlobRef::of(text.as_bytes())
+}
+
+fn key() -> ConditionKey {
+    "charite/lung/10x 5' v2".parse().unwrap()
+}
+
+fn version() -> Version {
+    Version { base: blob("base"), columns: BTreeMap::from([(key(), blob("columns"))]) }
+}
+
+fn progress() -> Progress {
+    Progress { epochs_done: 5, epochs_planned: 50, loss: Some(1_234.5) }
+}
+
+fn submission() -> Submission {
+    let metrics = ConditionMetrics {
+        n_cells: 3_000,
+        epochs: 50,
+        gene_coverage: 0.98,
+        elbo: -1_200.25,
+        reconstruction: 1_150.5,
+        training_ms: 12_000,
+        deterministic: true,
+    };
+    let condition =
+        SubmittedCondition { columns: blob("columns"), embeddings: Some(blob("means")), metrics: Some(metrics) };
+    let conditions = BTreeMap::from([(key(), condition)]);
+    Submission { task: TaskId(7), epoch: 2, version: VersionId(Digest::of(b"version")), conditions }
+}
+
+fn surgery_task() -> SurgeryTask {
+    let train = TrainSpec {
+        epochs: Some(50),
+        early_stopping: Some(EarlyStopping { patience: 10, min_delta: 0.5 }),
+        ..TrainSpec::default()
+    };
+    let task = SurgeryTask::new("lung-atlas".parse().unwrap(), VersionId(Digest::of(b"version")), train);
+    SurgeryTask {
+        embeddings: EmbeddingRelease::LabelMeans { min_cells: 20, min_donors: 2 },
+        publish: PublishMode::AtClose,
+        allow: Some(BTreeSet::from(["charite".parse().unwrap()])),
+        deadline_ms: Some(1_700_000_000_000),
+        ..task
+    }
+}
+
+fn task_record() -> TaskRecord {
+    let assignment = |state| AssignmentRecord { epoch: 2, state, lease_until_ms: 1_000, progress: Some(progress()) };
+    let accepted = AssignmentState::Accepted { submission: submission(), at_ms: 900, version: None };
+    let given_up = AssignmentState::GivenUp { reason: "out of disk".to_owned() };
+    let states = [("a", AssignmentState::Assigned), ("b", AssignmentState::Lapsed), ("c", given_up), ("d", accepted)];
+    TaskRecord {
+        id: TaskId(7),
+        task: surgery_task(),
+        publisher: "anna".parse().unwrap(),
+        published_ms: 500,
+        state: TaskState::Open,
+        assignments: states.map(|(site, state)| (site.parse().unwrap(), assignment(state))).into(),
+    }
+}
+
+fn reference() -> ReferenceRecord {
+    let version = version();
+    let event = |cause| Event { version: version.id(), parent: None, cause, at_ms: 400 };
+    ReferenceRecord {
+        name: "lung-atlas".parse().unwrap(),
+        publisher: "anna".parse().unwrap(),
+        summary: BaseSummary {
+            model: "scvi".to_owned(),
+            n_genes: 2_000,
+            columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![128] })]),
+            moves_embedding: true,
+        },
+        current: version.id(),
+        lineage: vec![
+            event(Cause::Published),
+            event(Cause::Merged { task: TaskId(7), keys: vec![key()] }),
+            event(Cause::Withdrawn { by: "charite".parse().unwrap(), keys: vec![key()] }),
+        ],
+        versions: BTreeMap::from([(version.id(), version.clone())]),
+    }
+}
+
+fn status() -> StatusRecord {
+    StatusRecord {
+        node: node(1),
+        leader: Some(node(3)),
+        term: 4,
+        applied: 1_000,
+        voters: vec![node(1), node(2), node(3)],
+        references: 2,
+        sites: 3,
+        open_tasks: 1,
+        blobs: 12,
+        blob_bytes: 1 << 30,
+    }
+}
+
+/// Decodes as every kind; any answer will do, but there must be one.
+fn decode_as_everything(bytes: &[u8]) -> usize {
+    [
+        frame::decode::<StreamOpen>(bytes).is_ok(),
+        frame::decode::<ToCoordinator>(bytes).is_ok(),
+        frame::decode::<FromCoordinator>(bytes).is_ok(),
+        frame::decode::<PutReply>(bytes).is_ok(),
+        frame::decode::<GetReply>(bytes).is_ok(),
+        frame::decode::<Chunk>(bytes).is_ok(),
+    ]
+    .into_iter()
+    .filter(|is_ok| *is_ok)
+    .count()
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        decode_as_everything(&bytes);
+        decode_as_everything(&[&[1], &bytes[..]].concat());
+    }
+
+    #[test]
+    fn damaged_messages_are_errors_or_messages_and_never_a_panic(
+        file in 0_usize..1_000, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+    ) {
+        let mut files: Vec<_> = std::fs::read_dir(dir()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let mut bytes = std::fs::read(&files[file % files.len()]).unwrap();
+        prop_assert!(decode_as_everything(&bytes) >= 1);
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        decode_as_everything(&bytes);
+        bytes.truncate(cut.index(bytes.len()));
+        decode_as_everything(&bytes);
+    }
+}
