@@ -82,11 +82,12 @@ pub fn run() -> Result<()> {
     telemetry::init(level, telemetry::LogFormat::default());
     let output = Output { format: cli.global.format, verbosity };
     if cli.global.print_config {
-        output.show(&settings(&matches));
-        return match &cli.command {
-            Verb::Serve(args) => serve::print_config(args, &output),
-            _ => Ok(()),
-        };
+        let mut settings = settings(&matches);
+        if let Verb::Serve(args) = &cli.command {
+            settings.0.extend(serve::file_settings(args)?);
+        }
+        output.show(&settings);
+        return Ok(());
     }
     match &cli.command {
         Verb::Train(args) => train::run(args, &output),

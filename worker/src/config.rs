@@ -39,40 +39,16 @@ pub struct SiteConfig {
     /// Address for `/metrics`, `/healthz` and `/readyz`; closed if none.
     #[serde(default)]
     pub ops: Option<SocketAddr>,
-    /// Whom to call, and as whom.
-    pub coordinators: CoordinatorsSection,
-    /// Which cells to offer.
-    pub data: DataSection,
-}
-
-/// The coordinators and the site's identity towards them.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CoordinatorsSection {
-    /// All coordinators, each as `<node id>=<host>:<port>`.
-    pub addresses: Vec<String>,
     /// The consortium's certificate authority, PEM.
     pub ca: PathBuf,
     /// The site's certificate, PEM.
     pub certificate: PathBuf,
     /// The site's private key, PEM.
     pub key: PathBuf,
-}
-
-impl CoordinatorsSection {
-    /// The addresses by node; the error says which one cannot be read.
-    pub(crate) fn by_node(&self) -> Result<BTreeMap<NodeId, String>, String> {
-        if self.addresses.is_empty() {
-            return Err("`coordinators.addresses` is empty, expected at least one coordinator".to_owned());
-        }
-        let parse = |text: &String| {
-            let parsed =
-                text.split_once('=').and_then(|(node, address)| Some((node.parse().ok()?, address.to_owned())));
-            let wrong = || format!("`coordinators.addresses` holds `{text}`, expected `<node id>=<host>:<port>`");
-            parsed.filter(|(_, address)| address.contains(':')).ok_or_else(wrong)
-        };
-        self.addresses.iter().map(parse).collect()
-    }
+    /// All coordinators, as `host:port` by node id.
+    pub coordinators: BTreeMap<String, String>,
+    /// Which cells to offer.
+    pub data: DataSection,
 }
 
 /// The cells that the site offers.
@@ -106,21 +82,34 @@ impl SiteConfig {
     /// # Errors  [`Error::Config`] naming the field, [`Error::Common`] if the file cannot be read
     pub fn read(path: &Path) -> Result<Self> {
         let mut config: Self = read_toml(path)?;
-        config.coordinators.by_node().map_err(|detail| Error::Config { path: path.into(), detail })?;
+        config.nodes().map_err(|detail| Error::Config { path: path.into(), detail })?;
         let beside = path.parent().unwrap_or(Path::new("."));
-        let coordinators = &mut config.coordinators;
         let paths = [
             &mut config.state_dir,
             &mut config.out_dir,
             &mut config.data.path,
-            &mut coordinators.ca,
-            &mut coordinators.certificate,
-            &mut coordinators.key,
+            &mut config.ca,
+            &mut config.certificate,
+            &mut config.key,
         ];
         for relative in paths.into_iter().chain(config.policy.as_mut()) {
             *relative = beside.join(&relative);
         }
         Ok(config)
+    }
+
+    /// The addresses of the coordinators by node; the error says which one cannot be read.
+    pub(crate) fn nodes(&self) -> Result<BTreeMap<NodeId, String>, String> {
+        if self.coordinators.is_empty() {
+            return Err("`coordinators` is empty, expected at least one".to_owned());
+        }
+        let parse = |(node, address): (&String, &String)| {
+            let wrong =
+                || format!("`coordinators` holds `{node} = \"{address}\"`, expected `<node id> = \"<host>:<port>\"`");
+            let parsed = node.parse().ok().filter(|_| address.contains(':'));
+            Ok((parsed.ok_or_else(wrong)?, address.clone()))
+        };
+        self.coordinators.iter().map(parse).collect()
     }
 
     /// Reads the policy file, or gives the default policy.
@@ -215,11 +204,11 @@ mod tests {
 
     const MINIMAL: &str = r#"
         site = "north"
-        [coordinators]
-        addresses = ["1=127.0.0.1:7101"]
         ca = "ca.pem"
         certificate = "north.pem"
         key = "north.key"
+        [coordinators]
+        1 = "127.0.0.1:7101"
         [data]
         path = "cells.h5ad"
         dataset = "pbmc"
@@ -255,10 +244,11 @@ mod tests {
 
     #[test]
     fn a_coordinator_needs_a_node_and_an_address() {
-        for wrong in ["127.0.0.1:7101", "0=127.0.0.1:7101", "1=127.0.0.1", ""] {
-            let error = read(&MINIMAL.replace("1=127.0.0.1:7101", wrong), "").unwrap_err().to_string();
+        for wrong in ["0 = \"127.0.0.1:7101\"", "a = \"127.0.0.1:7101\"", "1 = \"127.0.0.1\""] {
+            let error = read(&MINIMAL.replace("1 = \"127.0.0.1:7101\"", wrong), "").unwrap_err().to_string();
             assert!(error.contains(&format!("`{wrong}`")), "{error}");
         }
+        assert!(read(&MINIMAL.replace("1 = \"127.0.0.1:7101\"", ""), "").is_err());
     }
 
     #[test]

@@ -121,8 +121,7 @@ impl Site {
         stop: watch::Receiver<bool>,
     ) -> Result<Self> {
         let policy = config.read_policy()?;
-        let at = &config.coordinators;
-        let credentials = Credentials::load(&at.ca, &at.certificate, &at.key)?;
+        let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
         let certified = &credentials.identity().principal;
         if *certified != Principal::Site(config.site.clone()) {
             return Err(Error::WrongIdentity { expected: config.site.clone(), found: certified.to_string() });
@@ -133,8 +132,9 @@ impl Site {
         archipelago_common::fs::create_dir(&config.out_dir)?;
         let noise = NoiseKey::open(&config.state_dir.join("noise.key"))?;
         let audit = AuditLog::open(&config.audit_path())?;
-        let coordinators = at.by_node().map_err(|detail| Error::Config { path: config.state_dir.clone(), detail })?;
+        let coordinators = config.nodes().expect("a configuration that was read names its coordinators");
         let software = concat!("archipelago-worker ", env!("CARGO_PKG_VERSION")).to_owned();
+        tracing::info!(site = %config.site, n_coordinators = coordinators.len(), "calling the coordinators");
         let client = ClientConfig { coordinators, credentials, software, patience: Patience::Forever };
         Ok(Self {
             gate: Gate::new(config.site.clone(), policy, noise, audit, metrics.clone()),

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::DeviceArg;
 use crate::{
-    cli::{Setting, Settings},
+    cli::Setting,
     config::SiteConfig,
     error::{Error, Result},
     ops::{self, Metrics},
@@ -29,12 +29,14 @@ use crate::{
     state_dir = \"state\"                    # audit log, cache, checkpoints\n  \
     out_dir = \"results\"                    # mapped cells\n  \
     policy = \"policy.toml\"                 # what may leave; default: columns and metrics\n  \
-    ops = \"127.0.0.1:9464\"                 # /metrics, /healthz, /readyz; default: closed\n\n  \
-    [coordinators]\n  \
-    addresses = [\"1=host-a:7101\", \"2=host-b:7101\", \"3=host-c:7101\"]\n  \
+    ops = \"127.0.0.1:9464\"                 # /metrics, /healthz, /readyz; default: closed\n  \
     ca = \"ca.pem\"\n  \
     certificate = \"north.pem\"\n  \
     key = \"north.key\"\n\n  \
+    [coordinators]\n  \
+    1 = \"host-a:7101\"\n  \
+    2 = \"host-b:7101\"\n  \
+    3 = \"host-c:7101\"\n\n  \
     [data]\n  \
     path = \"cells.h5ad\"\n  \
     dataset = \"pbmc\"                       # the middle of each condition key\n  \
@@ -89,14 +91,12 @@ async fn serve(args: &ServeArgs, config: SiteConfig) -> Result<()> {
     site.serve(until).await
 }
 
-/// Shows the values of the configuration file and where each came from.
+/// The values of the configuration file and where each came from.
 ///
 /// # Errors  [`Error::Config`]
-pub fn print_config(args: &ServeArgs, output: &Output) -> Result<()> {
+pub fn file_settings(args: &ServeArgs) -> Result<Vec<Setting>> {
     let explained = SiteConfig::explain(&args.config)?;
-    let settings = explained.into_iter().map(|(name, value, source)| Setting { name, value, source });
-    output.show(&Settings(settings.collect()));
-    Ok(())
+    Ok(explained.into_iter().map(|(name, value, source)| Setting { name, value, source }).collect())
 }
 
 fn stop_on_signal() -> Result<watch::Receiver<bool>> {
