@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// An open h5ad file: names and annotations in memory, measurements on disk.
+#[derive(Debug)]
 pub struct H5adFile {
     path: PathBuf,
     file: File,
@@ -27,12 +28,14 @@ pub struct H5adFile {
 /// Memory is that of the rows asked for, plus 8 bytes per cell for a matrix by rows. A dense matrix is made sparse
 /// chunk by chunk. A matrix by columns (CSC) has no rows to seek to: it is read and transposed whole when the reader is
 /// made; rewrite such a file by rows if it does not fit into memory.
+#[derive(Debug)]
 pub struct RowReader {
     n_rows: usize,
     n_cols: usize,
     source: Source,
 }
 
+#[derive(Debug)]
 enum Source {
     Dense(Dataset),
     ByRows { group: Group, data: Dataset, indices: Dataset, indptr: Vec<usize> },

@@ -1,6 +1,6 @@
 //! A look at the global heaps of a file before HDF5 reads them.
 //!
-//! Text of variable length stands in global heaps, lists of objects that each give their own length. HDF5 (2.0 and
+//! Text of variable length stands in global heaps, lists of objects that each give their own length. HDF5 (2.2 and
 //! before) steps from object to object by that length and never ends where it is zero, so one flipped byte can hang the
 //! process in C, where nothing can stop it. Heaps are found by their signature; lengths that are merely wrong are left
 //! to HDF5, which refuses them.

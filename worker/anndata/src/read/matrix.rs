@@ -1,5 +1,7 @@
 //! `X`, layers and pairwise matrices.
 
+use std::ops::Range;
+
 use hdf5::{Dataset, Group};
 
 use super::element;
@@ -100,8 +102,14 @@ impl SparseParts {
 }
 
 /// Reads column (or row) numbers, refusing what HDF5 would clip into range.
-pub(crate) fn read_indices(dataset: &Dataset, range: std::ops::Range<usize>) -> Result<Vec<u32>> {
-    let raw: Vec<i64> = h5::dataset::slice(dataset, range)?;
-    let indices: Option<Vec<u32>> = raw.into_iter().map(|index| u32::try_from(index).ok()).collect();
+pub(crate) fn read_indices(dataset: &Dataset, range: Range<usize>) -> Result<Vec<u32>> {
+    fn narrow<T: TryInto<u32>>(raw: Vec<T>) -> Option<Vec<u32>> {
+        raw.into_iter().map(|index| index.try_into().ok()).collect()
+    }
+    let width = dataset.dtype().map_err(|source| h5::failed("read", dataset, source))?.size();
+    let indices = match width {
+        ..=4 => narrow(h5::dataset::slice::<i32>(dataset, range)?),
+        _ => narrow(h5::dataset::slice::<i64>(dataset, range)?),
+    };
     indices.ok_or_else(|| h5::malformed(dataset, "holds an index that is negative or beyond 32 bits"))
 }

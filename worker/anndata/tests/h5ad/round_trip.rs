@@ -89,6 +89,26 @@ fn genes_are_selected_with_all_that_belongs_to_them() {
     assert_eq!((selected.varp["correlation"].shape(), selected.raw.unwrap().x.shape()), ((2, 2), (3, 5)));
 }
 
+#[test]
+fn chunks_of_many_cells_hold_those_cells_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.h5ad");
+    let (n_cells, n_genes, per_cell) = (20_000_usize, 1_000_usize, 50_usize);
+    let indices = (0..n_cells).flat_map(|cell| (0..per_cell).map(move |k| (cell % 20 + k * 19) as u32)).collect();
+    let indptr = (0..=n_cells).map(|cell| cell * per_cell).collect();
+    let data = (0..n_cells * per_cell).map(|at| (at % 7 + 1) as f32).collect();
+    let counts = Csr::new(n_cells, n_genes, indptr, indices, data).unwrap();
+    let name = |letter: char, n: usize| DataFrame::new((0..n).map(move |i| format!("{letter}{i}")));
+    AnnData::new(counts.clone(), name('c', n_cells), name('g', n_genes))
+        .unwrap()
+        .write(&path, Compression::Gzip(1))
+        .unwrap();
+    let rows = H5adFile::open(&path).unwrap().rows(None).unwrap();
+    let chunks: Vec<Csr> = rows.chunks(1024).collect::<Result<_, _>>().unwrap();
+    assert_eq!(chunks.iter().map(Csr::nnz).max(), Some(1024 * per_cell));
+    assert!(Csr::vstack(n_genes, chunks).unwrap() == counts);
+}
+
 /// A matrix of up to 8 × 6 with many zeros, dense or sparse.
 fn matrix() -> impl Strategy<Value = Matrix> {
     let value = prop_oneof![3 => Just(0.0_f32), 1 => (0_u16..1000).prop_map(f32::from), 1 => -1e6_f32..1e6];

@@ -94,6 +94,6 @@ fn proteins_are_a_table_in_new_and_old_files() {
 fn a_missing_layer_lists_those_there_are() {
     let Some(folder) = shared("data") else { return };
     let file = H5adFile::open(folder.join("pbmc_5batch.h5ad")).unwrap();
-    let message = file.rows(Some("raw_counts")).err().unwrap().to_string();
+    let message = file.rows(Some("raw_counts")).unwrap_err().to_string();
     assert_eq!(message, "no layer `raw_counts`; there are: `counts`");
 }
