@@ -151,7 +151,7 @@ impl Error {
     }
 }
 
-/// So that an error keeps its type on the way through `AsyncRead` and `AsyncWrite`; see [`from_io`].
+/// So that an error keeps its type on the way through `AsyncRead` and `AsyncWrite`; `from_io` takes it out again.
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         Self::other(error)
