@@ -6,6 +6,10 @@
 
 #[path = "golden/case.rs"]
 mod case;
+#[path = "golden/import.rs"]
+mod import;
+#[path = "golden/import_scvi.rs"]
+mod import_scvi;
 #[path = "golden/noise.rs"]
 mod noise;
 #[path = "golden/scvi/mod.rs"]

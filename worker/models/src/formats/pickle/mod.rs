@@ -15,6 +15,8 @@ mod json;
 mod machine;
 mod numpy;
 mod opcode;
+#[cfg(test)]
+mod tests;
 mod value;
 mod write;
 

@@ -2,17 +2,20 @@
 //!
 //! [`read`] takes a folder or a file in any of the layouts there were and gives a [`SavedModel`]; [`write`] makes the
 //! folder that scvi-tools 1.4 loads, which also opens in PyTorch's restricted mode. Turning a saved model into a
-//! reference, and back, is the business of each model.
+//! reference, and back, is a file per model, such as [`scvi`].
 
 mod arguments;
+mod convert;
 mod legacy;
 mod read;
 mod registry;
 mod saved;
+pub mod scvi;
 mod state;
 mod version;
 mod write;
 
+pub use convert::Namespace;
 pub use read::{from_bytes, read};
 pub use registry::{CategoricalField, ProteinField, SavedRegistry};
 pub use saved::{Indices, SavedModel, VarNames};

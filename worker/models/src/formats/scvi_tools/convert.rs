@@ -1,0 +1,151 @@
+//! What the conversion of any saved model to a reference, and back, is made of.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use archipelago_common::{BaseCard, Columns, ConditionKey, Name, SiteId, StateDict};
+use tch::Tensor;
+
+use super::{CategoricalField, SavedModel, SavedRegistry, read::MODEL};
+use crate::{
+    data::Registry,
+    error::{Error, Result},
+    formats::{
+        pickle::Scalar,
+        upstream::{Layout, Named, PartKind},
+    },
+    model::{Blueprint, Model, Module},
+    nn::{Builder, ConditionSource, Source, Trainable, from_tch},
+    reference::Reference,
+};
+
+/// Whose conditions the batches of an imported model become: `owner/dataset/batch`.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    /// The operator or site that publishes the reference.
+    pub owner: SiteId,
+    /// The data set it was trained on.
+    pub dataset: Name,
+}
+
+impl Namespace {
+    /// The condition of each batch, in order of the codes.
+    ///
+    /// # Errors  [`Error::Import`] if two batches have one name as text, [`Error::Common`] if a name is too long or not text
+    pub(super) fn conditions(&self, batch: &CategoricalField) -> Result<Vec<ConditionKey>> {
+        let mut keys: Vec<ConditionKey> = Vec::new();
+        for category in &batch.categories {
+            let key = ConditionKey::new(self.owner.clone(), self.dataset.clone(), category.to_string())?;
+            if keys.contains(&key) {
+                return Err(refuse(format!("two batches are called `{category}`")));
+            }
+            keys.push(key);
+        }
+        if keys.is_empty() {
+            return Err(refuse("the registry has no batch"));
+        }
+        Ok(keys)
+    }
+}
+
+/// An error about a saved model that was read.
+pub(super) fn refuse(detail: impl Into<String>) -> Error {
+    Error::Import { file: PathBuf::from(MODEL), detail: detail.into() }
+}
+
+/// The registry as models use it. `labels` are those that the model encodes, if it does.
+///
+/// # Errors  [`Error::Import`] if categorical covariates are not in name order, the order of our blocks
+pub(super) fn data_registry(saved: &SavedRegistry, labels: Vec<String>) -> Result<Registry> {
+    if !saved.categorical_covariates.is_sorted_by(|a, b| a.key < b.key) {
+        let keys: Vec<&str> = saved.categorical_covariates.iter().map(|covariate| covariate.key.as_str()).collect();
+        return Err(refuse(format!("categorical covariates are {}, expected in name order", keys.join(", "))));
+    }
+    let categorical = saved.categorical_covariates.iter().map(|covariate| (covariate.key.clone(), texts(covariate)));
+    Ok(Registry {
+        labels,
+        categorical: categorical.collect(),
+        continuous: saved.continuous_covariates.clone(),
+        size_factor: saved.size_factor_key.is_some(),
+    })
+}
+
+/// Categories as text.
+pub(super) fn texts(field: &CategoricalField) -> Vec<String> {
+    field.categories.iter().map(Scalar::to_string).collect()
+}
+
+/// The reference with these upstream tensors.
+///
+/// # Errors  tensors that do not fit the card
+pub(super) fn reference(
+    model: &dyn Model,
+    card: BaseCard,
+    keys: &[ConditionKey],
+    tensors: &StateDict,
+) -> Result<Reference> {
+    let blueprint = Blueprint::of_card(&card)?;
+    let build = |source, conditions| -> Result<Box<dyn Module>> {
+        model.build(&blueprint, Builder::new(source, conditions, Trainable::Nothing, [0; 32], tch::Device::Cpu))
+    };
+    let layout = Layout::of(build(Source::Fresh, ConditionSource::Fresh(keys.len()))?.weights());
+    let (base, columns) = layout.split(tensors)?;
+    let columns: Vec<&Columns> = columns.iter().collect();
+    let module = build(Source::Stored(&base), ConditionSource::Stored(&columns))?;
+    let card = BaseCard { columns: module.weights().column_layout(), ..card };
+    Ok(Reference::of_module(card, keys, module.as_ref()))
+}
+
+/// A module's tensors under upstream's names.
+///
+/// A covariate of a single category has no column upstream: the column of a lone condition is added to the bias.
+pub(super) fn upstream_tensors(module: &dyn Module) -> StateDict {
+    let weights = module.weights();
+    let layout = Layout::of(weights);
+    let mut tensors = layout.join(weights, |_, tensor| Some(tensor.detach()));
+    if weights.n_conditions() == 1 {
+        for (name, parts) in layout.iter().filter(|(_, parts)| parts.len() > 1) {
+            let mut before = 0;
+            for part in parts {
+                if part.kind == PartKind::Conditions {
+                    let column = weights.get(&part.name).expect("the layout is of these weights").detach().squeeze_dim(0);
+                    fold_column(&mut tensors, name, before, &column);
+                }
+                before += part.n_columns;
+            }
+        }
+    }
+    tensors.iter().map(|(name, tensor)| (name.clone(), from_tch(tensor))).collect()
+}
+
+fn fold_column(tensors: &mut Named, name: &str, position: i64, column: &Tensor) {
+    let whole = &tensors[name];
+    let after = whole.size()[1] - position - 1;
+    let rest = Tensor::cat(&[whole.narrow(1, 0, position), whole.narrow(1, position + 1, after)], 1);
+    let bias = name.strip_suffix("weight").map(|stem| format!("{stem}bias")).expect("columns stand in a weight");
+    let sum = &tensors[&bias] + column;
+    tensors.insert(name.to_owned(), rest);
+    tensors.insert(bias, sum);
+}
+
+/// The batches of a reference: bare names where all conditions are of one data set, whole keys otherwise.
+pub(super) fn batches(reference: &Reference) -> CategoricalField {
+    let keys: Vec<&ConditionKey> = reference.columns.keys().collect();
+    let of_one_data_set = keys.windows(2).all(|pair| (pair[0].owner(), pair[0].dataset()) == (pair[1].owner(), pair[1].dataset()));
+    let name = |key: &&ConditionKey| if of_one_data_set { key.batch().to_owned() } else { key.to_string() };
+    let categories = keys.iter().map(name).map(Scalar::Text).collect();
+    CategoricalField { key: reference.base.card.batch_key.clone(), categories }
+}
+
+/// Facts that a card keeps of where an imported model came from; unknown constructor arguments among them.
+pub(super) fn provenance(saved: &SavedModel) -> BTreeMap<String, serde_json::Value> {
+    let mut facts = BTreeMap::from([("scvi_tools_version".to_owned(), saved.version.to_string().into())]);
+    if let Some(n_cells) = saved.registry.n_cells {
+        facts.insert("n_cells".to_owned(), n_cells.into());
+    }
+    let unknown = saved.unknown_arguments().into_iter().map(|name| (name.to_owned(), saved.init_params[name].clone()));
+    let unknown: serde_json::Map<_, _> = unknown.collect();
+    if !unknown.is_empty() {
+        facts.insert("unknown_arguments".to_owned(), unknown.into());
+    }
+    facts
+}

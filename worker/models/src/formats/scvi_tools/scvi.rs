@@ -1,0 +1,138 @@
+//! scVI: a saved model to a reference, and back.
+
+use archipelago_common::{BaseCard, StateDict, state_dict::Tensor};
+
+use super::{
+    CategoricalField, Indices, SavedModel, SavedRegistry, VarNames,
+    convert::{Namespace, batches, data_registry, provenance, reference, refuse, texts, upstream_tensors},
+    state::SETUP_ANNDATA,
+};
+use crate::{
+    data::LabelUse,
+    device::Device,
+    error::{Error, Result},
+    formats::pickle::Scalar,
+    model::{Blueprint, Config, Model as _},
+    reference::Reference,
+    zoo::scvi::{Dispersion, Scvi, ScviConfig},
+};
+
+/// The reference that a saved scVI model is. Its batches become conditions of the namespace.
+///
+/// # Errors  [`Error::Import`] for another model, [`Error::Config`] for options this program does not have, and tensors
+/// that do not fit the options
+pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Reference> {
+    if saved.model_name != "SCVI" {
+        return Err(refuse(format!("it holds a `{}`, expected an `SCVI`", saved.model_name)));
+    }
+    let options = ScviConfig::default().to_options();
+    let known = |(name, value): &(&String, &serde_json::Value)| options.contains_key(*name) && !value.is_null();
+    let given: Config = saved.init_params.iter().filter(known).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let config = Scvi.resolve(&given)?;
+    let encodes_labels = Scvi.label_use(&config)? == LabelUse::Encoded;
+    let labels = if encodes_labels { texts(&saved.registry.labels) } else { vec![] };
+    let blueprint = Blueprint {
+        registry: data_registry(&saved.registry, labels.clone())?,
+        n_genes: saved.genes().len(),
+        config,
+    };
+    let card = BaseCard {
+        format: BaseCard::FORMAT,
+        model: Scvi.card().name.to_owned(),
+        config: blueprint.to_card_config(),
+        genes: saved.genes().to_vec(),
+        batch_key: saved.registry.batch.key.clone(),
+        labels_key: encodes_labels.then(|| saved.registry.labels.key.clone()),
+        labels,
+        columns: Default::default(),
+        moves_embedding: Scvi.moves_embedding(&blueprint.config)?,
+        training: provenance(saved),
+    };
+    reference(&Scvi, card, &namespace.conditions(&saved.registry.batch)?, &saved.state_dict)
+}
+
+/// The saved model that an scVI reference is, for scvi-tools 1.4.
+///
+/// Tensors that upstream keeps and never uses with these options are filled in: their values change nothing.
+///
+/// # Errors  [`Error::UnknownModel`] for another model, a reference without conditions, tensors that do not fit the card
+pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
+    let card = &reference.base.card;
+    if card.model != Scvi.card().name {
+        return Err(Error::UnknownModel { name: card.model.clone(), available: format!("`{}`", Scvi.card().name) });
+    }
+    if reference.columns.is_empty() {
+        return Err(refuse("a reference without conditions cannot be saved: scvi-tools knows no model without batches"));
+    }
+    let blueprint = Blueprint::of_card(card)?;
+    let keys: Vec<_> = reference.columns.keys().cloned().collect();
+    let module = reference.module(&keys, Device::Cpu)?;
+    let mut state_dict = upstream_tensors(module.as_ref());
+    let n_labels = blueprint.registry.labels.len();
+    add_unused(&mut state_dict, &ScviConfig::parse(&blueprint.config)?, [card.genes.len(), keys.len(), n_labels]);
+
+    let column = |key: &str, names: &[String]| CategoricalField {
+        key: key.to_owned(),
+        categories: names.iter().cloned().map(Scalar::Text).collect(),
+    };
+    let registry = blueprint.registry;
+    Ok(SavedModel {
+        version: WRITTEN_VERSION.parse().map_err(refuse)?,
+        model_name: "SCVI".to_owned(),
+        state_dict,
+        var_names: VarNames::Flat(card.genes.clone()),
+        init_params: blueprint.config,
+        registry: SavedRegistry {
+            setup_method: SETUP_ANNDATA.to_owned(),
+            n_cells: card.training.get("n_cells").and_then(serde_json::Value::as_u64),
+            genes: card.genes.clone(),
+            batch: batches(reference),
+            labels: card.labels_key.as_ref().map(|key| column(key, &card.labels)).unwrap_or_default(),
+            size_factor_key: registry.size_factor.then(|| SIZE_FACTOR_KEY.to_owned()),
+            categorical_covariates: registry.categorical.iter().map(|(key, names)| column(key, names)).collect(),
+            continuous_covariates: registry.continuous,
+            ..SavedRegistry::default()
+        },
+        unlabeled_category: None,
+        is_trained: true,
+        indices: Indices::default(),
+    })
+}
+
+/// Adds the tensors that upstream has with every option. The library encoder starts as the first layer of the other one.
+fn add_unused(tensors: &mut StateDict, config: &ScviConfig, [n_genes, n_batches, n_labels]: [usize; 3]) {
+    let zeros = |shape: &[usize]| Tensor::from_f32(shape, &vec![0.0; shape.iter().product()]);
+    let mut unused: Vec<(String, Tensor)> = tensors
+        .iter()
+        .filter_map(|(name, tensor)| Some((format!("{L_ENCODER}{}", name.strip_prefix(Z_ENCODER)?), tensor.clone())))
+        .collect();
+    for (head, n_out) in [
+        ("l_encoder.mean_encoder", 1),
+        ("l_encoder.var_encoder", 1),
+        ("decoder.px_r_decoder", n_genes),
+        ("decoder.px_dropout_decoder", n_genes),
+    ] {
+        unused.push((format!("{head}.weight"), zeros(&[n_out, config.n_hidden])));
+        unused.push((format!("{head}.bias"), zeros(&[n_out])));
+    }
+    match config.dispersion {
+        Dispersion::Gene => unused.push(("px_r".to_owned(), zeros(&[n_genes]))),
+        Dispersion::GeneBatch => unused.push(("px_r".to_owned(), zeros(&[n_genes, n_batches]))),
+        Dispersion::GeneLabel => unused.push(("px_r".to_owned(), zeros(&[n_genes, n_labels]))),
+        Dispersion::GeneCell => {}
+    }
+    for (name, tensor) in unused {
+        if tensors.get(&name).is_none() {
+            tensors.insert(name, tensor);
+        }
+    }
+}
+
+/// First layer of the encoder of the latent state.
+const Z_ENCODER: &str = "z_encoder.encoder.fc_layers.Layer 0.";
+/// The only layer of the encoder of the library size.
+const L_ENCODER: &str = "l_encoder.encoder.fc_layers.Layer 0.";
+/// The version whose numbers ours are.
+const WRITTEN_VERSION: &str = "1.4.2";
+/// The obs column of size factors in exported models; a reference does not keep what it was called.
+const SIZE_FACTOR_KEY: &str = "size_factor";
