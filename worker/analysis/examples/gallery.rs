@@ -4,11 +4,13 @@
 
 use std::path::PathBuf;
 
-use archipelago_analysis::Labels;
+use archipelago_analysis::metrics::Confusion;
 use archipelago_analysis::plot::{
-    BarSeries, Bars, Colouring, Figure, LineSeries, Lines, Palette, Panel, Scatter, Theme,
+    BarSeries, Bars, Colouring, DotPlot, Figure, Heatmap, LineSeries, Lines, Palette, Panel, Sankey, Scatter, Theme,
+    Violin,
 };
 use archipelago_analysis::umap::{Umap, umap};
+use archipelago_analysis::{CsrView, Labels};
 use ndarray::{Array1, Array2};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -34,6 +36,9 @@ fn figures(theme: &Theme) -> Outcome<Vec<(&'static str, Figure)>> {
         ("many-types", one(many_types(theme)?)),
         ("lines", one(losses(theme)?)),
         ("bars", one(figures_of_methods(theme)?)),
+        ("transfer", Figure::grid(None, &transfer(theme)?, 2, theme)),
+        ("violin", one(uncertainty(theme)?)),
+        ("dots", one(markers(theme)?)),
     ])
 }
 
@@ -114,4 +119,61 @@ fn figures_of_methods(theme: &Theme) -> Outcome<Panel> {
     let palette = Palette::new(series.iter().map(|series| &series.name));
     let (title, subtitle) = ("Mapping quality", "0 to 1, higher is better");
     Ok(Bars { title, subtitle, groups: &groups.map(str::to_owned), series: &series, palette: &palette }.panel(theme)?)
+}
+
+const PBMC: [&str; 9] = ["B", "CD14 Mono", "CD16 Mono", "CD4 T", "CD8 T", "DC", "HSC", "NK", "Platelet"];
+
+/// Observed labels, and what an imperfect transfer made of them.
+fn transferred() -> (Labels, Labels) {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let pairs = (0..1200).map(|_| {
+        let observed = (rng.random::<f32>().powi(2) * 9.0) as usize;
+        let predicted = match rng.random_range(0..10) {
+            0 => (observed + 1) % 9,
+            1 if observed > 3 => 3,
+            _ => observed,
+        };
+        (PBMC[observed], PBMC[predicted])
+    });
+    let (observed, predicted): (Vec<&str>, Vec<&str>) = pairs.unzip();
+    (Labels::from_names(&observed), Labels::from_names(&predicted))
+}
+
+fn transfer(theme: &Theme) -> Outcome<Vec<Panel>> {
+    let (observed, predicted) = transferred();
+    let (confusion, palette) = (Confusion::new(&observed, &predicted)?, Palette::new(PBMC));
+    let (title, subtitle) = ("Label transfer", "observed → transferred");
+    Ok(vec![
+        Heatmap { title: "Confusion", confusion: &confusion }.panel(theme)?,
+        Sankey { title, subtitle, left: &observed, right: &predicted, palette: &palette }.panel(theme)?,
+    ])
+}
+
+fn uncertainty(theme: &Theme) -> Outcome<Panel> {
+    let (labels, palette) = (transferred().0, Palette::new(PBMC));
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let values: Vec<f32> =
+        labels.codes().iter().map(|&code| rng.random::<f32>().powi(4 - (code % 3) as i32) * 0.8).collect();
+    let (title, y_label) = ("Uncertainty of the transfer", "1 − weight of the label");
+    Ok(Violin { title, y_label, values: &values, labels: &labels, palette: &palette }.panel(theme)?)
+}
+
+fn markers(theme: &Theme) -> Outcome<Panel> {
+    let labels = transferred().0;
+    let names = ["MS4A1", "LYZ", "FCGR3A", "IL7R", "CD8A", "FCER1A", "CD34", "GNLY", "PPBP"];
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
+    for &code in labels.codes() {
+        for gene in 0..names.len() as u32 {
+            let is_marker = gene == code;
+            if rng.random::<f32>() < if is_marker { 0.85 } else { 0.12 } {
+                indices.push(gene);
+                data.push(rng.random_range(0.3..1.2) * if is_marker { 3.0 } else { 1.0 });
+            }
+        }
+        indptr.push(indices.len() as u64);
+    }
+    let expression = CsrView::new(names.len(), &indptr, &indices, &data)?;
+    let genes: Vec<(String, usize)> = names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i)).collect();
+    Ok(DotPlot { title: "Marker genes", expression, labels: &labels, genes: &genes }.panel(theme)?)
 }

@@ -12,6 +12,7 @@ use archipelago_analysis::metrics::{
     entropy_batch_mixing, knn_purity_by_label, nmi, silhouette_samples,
 };
 use archipelago_analysis::neighbours::{Neighbours, knn, self_knn};
+use archipelago_analysis::plot::SankeyGeometry;
 use archipelago_analysis::transfer::{
     UNKNOWN, Unknown, matching_columns, neighbour_weights, true_label_uncertainty, weighted,
 };
@@ -235,4 +236,34 @@ fn metrics_of_predictions() {
         case.check("weighted F1", found.weighted_f1().unwrap(), expected("f1_weighted"));
         case.check("accuracy", found.accuracy().unwrap(), expected("accuracy"));
     }
+}
+
+#[test]
+fn sankey_geometry() {
+    for case in Case::discover("metrics", "sankey_") {
+        let pairs: Vec<(String, String)> = serde_json::from_value(case.facts["pairs"].clone()).unwrap();
+        let (left, right): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
+        let resolution = case.facts["resolution"].as_u64().unwrap() as usize;
+        let found = SankeyGeometry::new(&Labels::from_names(&left), &Labels::from_names(&right), resolution).unwrap();
+        let names = |side: &[(String, u64)]| side.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&found.left), strings(&case.facts["left_order"]), "{}", case.name);
+        assert_eq!(names(&found.right), strings(&case.facts["right_order"]), "{}", case.name);
+        case.check("gap", found.v_gap, case.facts["v_gap"].as_f64().unwrap());
+        for side in [0, 1] {
+            case.check("height", found.heights[side], case.facts["group_widths"][side].as_f64().unwrap());
+        }
+        let expected = case.facts["veins"].as_array().unwrap();
+        assert_eq!(found.veins.len(), expected.len(), "{}", case.name);
+        for (i, (vein, expected)) in found.veins.iter().zip(expected).enumerate() {
+            let facts = (expected["from"].as_str(), expected["to"].as_str(), expected["count"].as_u64());
+            assert_eq!((Some(&*vein.from), Some(&*vein.to), Some(vein.count)), facts, "{}", case.name);
+            case.check_all("outline", &flat(&vein.outline), &format!("vein.{i}.polygon"));
+            case.check_all("left box", &flat(&vein.left_box), &format!("vein.{i}.left_box"));
+            case.check_all("right box", &flat(&vein.right_box), &format!("vein.{i}.right_box"));
+        }
+    }
+}
+
+fn flat(points: &[(f64, f64)]) -> Vec<f64> {
+    points.iter().flat_map(|&(x, y)| [x, y]).collect()
 }

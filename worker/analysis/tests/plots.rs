@@ -1,9 +1,11 @@
 //! What a picture must hold whatever it looks like: every name and every cell, in the colour its category has elsewhere.
 
+use archipelago_analysis::metrics::Confusion;
 use archipelago_analysis::plot::{
-    BarSeries, Bars, Colouring, Figure, LineSeries, Lines, Palette, Panel, Scatter, Theme,
+    BarSeries, Bars, Colouring, DotPlot, Figure, Heatmap, LineSeries, Lines, Palette, Panel, Sankey, SankeyGeometry,
+    Scatter, Theme, Violin,
 };
-use archipelago_analysis::{AnalysisError, Labels};
+use archipelago_analysis::{AnalysisError, CsrView, Labels};
 use ndarray::{Array2, array};
 use resvg::tiny_skia::Pixmap;
 
@@ -125,4 +127,60 @@ fn a_bar_without_a_value_leaves_its_place_empty() {
     assert_eq!(svg.matches("<path").count(), 1 + svg.matches("stroke-linejoin").count());
     assert!(matches!(bars(vec![Some(-0.1), None]), Err(AnalysisError::Option { .. })));
     assert!(matches!(bars(vec![Some(0.1)]), Err(AnalysisError::Length { .. })));
+}
+
+#[test]
+fn a_heatmap_writes_the_share_of_each_row() {
+    let truth = Labels::from_names(&["B", "B", "B", "B", "T"]);
+    let predicted = Labels::from_names(&["B", "B", "B", "T", "T"]);
+    let confusion = Confusion::new(&truth, &predicted).unwrap();
+    let svg = figure(Heatmap { title: "Transfer", confusion: &confusion }.panel(THEME).unwrap()).svg().to_owned();
+    for percent in ["75", "25", "100"] {
+        assert_eq!(svg.matches(&format!(">{percent}</text>")).count(), 1, "{percent}");
+    }
+    let empty = Confusion { labels: Vec::new(), counts: Vec::new() };
+    assert!(matches!(Heatmap { title: "", confusion: &empty }.panel(THEME), Err(AnalysisError::TooFew { .. })));
+}
+
+#[test]
+fn a_name_on_both_sides_of_a_flow_is_two_labels() {
+    let left = Labels::from_names(&["B", "B", "T"]);
+    let right = Labels::from_names(&["B", "T", "T"]);
+    let geometry = SankeyGeometry::new(&left, &right, 2).unwrap();
+    assert_eq!(geometry.left, [("T".to_owned(), 1), ("B".to_owned(), 2)]);
+    assert_eq!(geometry.right, [("B".to_owned(), 1), ("T".to_owned(), 2)]);
+    let palette = Palette::new(["B", "T"]);
+    let sankey = Sankey { title: "Transfer", subtitle: "", left: &left, right: &right, palette: &palette };
+    assert_eq!(figure(sankey.panel(THEME).unwrap()).svg().matches("B · ").count(), 2);
+    let none = Labels::from_names::<&str>(&[]);
+    assert!(matches!(SankeyGeometry::new(&none, &none, 2), Err(AnalysisError::TooFew { .. })));
+    assert!(matches!(SankeyGeometry::new(&left, &none, 2), Err(AnalysisError::Length { .. })));
+    assert!(matches!(SankeyGeometry::new(&left, &right, 1), Err(AnalysisError::Option { .. })));
+}
+
+#[test]
+fn a_gene_that_no_cell_of_a_label_expresses_has_no_dot() {
+    let expression = CsrView::new(2, &[0, 1, 2, 4], &[0, 0, 0, 1], &[1.0, 3.0, 2.0, 5.0]).unwrap();
+    let labels = Labels::from_names(&["B", "B", "T"]);
+    let genes = [("MS4A1".to_owned(), 0), ("CD3E".to_owned(), 1)];
+    let plot =
+        |genes: &[(String, usize)]| DotPlot { title: "Markers", expression, labels: &labels, genes }.panel(THEME);
+    // Three dots, and four that explain the sizes.
+    assert_eq!(figure(plot(&genes).unwrap()).svg().matches("<circle").count(), 3 + 4);
+    assert!(matches!(plot(&[("GONE".to_owned(), 2)]), Err(AnalysisError::Length { .. })));
+    assert!(matches!(plot(&[]), Err(AnalysisError::TooFew { .. })));
+}
+
+#[test]
+fn a_violin_leaves_out_what_is_not_finite() {
+    let labels = Labels::from_names(&["B", "B", "T", "NK"]);
+    let palette = Palette::new(labels.names());
+    let violin = |values| {
+        let violin = Violin { title: "Uncertainty", y_label: "", values, labels: &labels, palette: &palette };
+        violin.panel(THEME).map(|panel| figure(panel).svg().to_owned())
+    };
+    let svg = violin(&[0.1, 0.4, 0.2, f32::NAN]).unwrap();
+    assert!(svg.contains(">T</text>") && !svg.contains(">NK</text>"));
+    assert!(matches!(violin(&[f32::NAN; 4]), Err(AnalysisError::TooFew { .. })));
+    assert!(matches!(violin(&[0.0]), Err(AnalysisError::Length { .. })));
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::palette::Colour;
-use super::text::Weight;
+use super::text::{Weight, width};
 use super::theme::Theme;
 
 /// A finished chart of a known size, ready to be set into a figure.
@@ -74,11 +74,26 @@ impl Canvas {
         self.write(format_args!(r#"{head} text-anchor="{anchor}" fill="{colour}">{}</text>"#, Escaped(text)));
     }
 
-    /// A text turned to read upwards.
-    pub(super) fn text_upwards(&mut self, x: f64, y: f64, text: &str, style: Style) {
-        self.write(format_args!(r#"<g transform="translate({x:.1} {y:.1}) rotate(-90)">"#));
+    /// A text turned around its position, by degrees against the clock: 90 reads upwards.
+    pub(super) fn text_turned(&mut self, (x, y): (f64, f64), degrees: f64, text: &str, style: Style) {
+        self.write(format_args!(r#"<g transform="translate({x:.1} {y:.1}) rotate({:.0})">"#, -degrees));
         self.text(0.0, 0.0, text, style);
         self.shapes.push_str("</g>\n");
+    }
+
+    /// Names under columns at `centres`, turned so that long ones do not meet; returns the height they take.
+    pub(super) fn column_names(&mut self, names: &[String], centres: &[f64], y: f64, colour: Colour) -> f64 {
+        let widest = names.iter().map(|name| width(name, LABEL_SIZE, Weight::Regular)).fold(0.0, f64::max);
+        let step = centres.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
+        let style = Style::new(LABEL_SIZE, colour);
+        if widest + 8.0 <= step {
+            names.iter().zip(centres).for_each(|(name, &x)| self.text(x, y + 16.0, name, style.middle()));
+            return 22.0;
+        }
+        for (name, &x) in names.iter().zip(centres) {
+            self.text_turned((x + 4.0, y + 12.0), 45.0, name, style.end());
+        }
+        14.0 + widest * std::f64::consts::FRAC_1_SQRT_2
     }
 
     pub(super) fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: Colour) {

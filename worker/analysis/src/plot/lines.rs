@@ -2,6 +2,7 @@
 
 use super::axis::Axis;
 use super::canvas::{Canvas, HEADING_HEIGHT, LABEL_SIZE, Panel, Style, TICK_SIZE};
+use super::legend::spread;
 use super::palette::{Colour, Palette};
 use super::text::{Weight, fitted, width};
 use super::theme::Theme;
@@ -94,16 +95,8 @@ struct End {
 /// Names beside the ends of their curves, moved apart where they would overlap.
 fn draw_names(canvas: &mut Canvas, mut ends: Vec<End>, x: f64) -> f64 {
     ends.sort_by(|a, b| a.at.1.total_cmp(&b.at.1));
-    let mut heights: Vec<f64> = Vec::new();
-    for end in &ends {
-        let free = heights.last().map_or(TOP, |above| above + NAME_HEIGHT);
-        heights.push(end.at.1.max(free));
-    }
-    let mut lowest = TOP + PLOT_HEIGHT;
-    for height in heights.iter_mut().rev() {
-        *height = height.min(lowest);
-        lowest = *height - NAME_HEIGHT;
-    }
+    let wanted: Vec<f64> = ends.iter().map(|end| end.at.1).collect();
+    let heights = spread(&wanted, NAME_HEIGHT, TOP, TOP + PLOT_HEIGHT);
     for (end, y) in ends.iter().zip(heights) {
         canvas.circle(end.at, 3.0, end.colour);
         canvas.text(x, y + 4.0, &end.name, Style::new(LABEL_SIZE, end.colour).semi_bold());

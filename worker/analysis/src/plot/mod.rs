@@ -7,18 +7,26 @@
 mod axis;
 mod bars;
 mod canvas;
+mod dots;
 mod figure;
+mod heatmap;
 mod legend;
 mod lines;
 mod palette;
+mod sankey;
 mod scatter;
 mod text;
 mod theme;
+mod violin;
 
 pub use bars::{BarSeries, Bars};
 pub use canvas::Panel;
+pub use dots::DotPlot;
 pub use figure::Figure;
+pub use heatmap::Heatmap;
 pub use lines::{LineSeries, Lines};
 pub use palette::{Colour, Palette};
+pub use sankey::{Sankey, SankeyGeometry, Vein};
 pub use scatter::{Colouring, Scatter};
 pub use theme::Theme;
+pub use violin::Violin;

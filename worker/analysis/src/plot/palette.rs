@@ -22,6 +22,11 @@ impl Colour {
         let channel = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * share).round() as u8;
         Self(channel(self.0, other.0), channel(self.1, other.1), channel(self.2, other.2))
     }
+
+    /// Perceived lightness, 0 to 255 (luma of Rec. 601).
+    pub(super) fn lightness(self) -> f64 {
+        0.299 * f64::from(self.0) + 0.587 * f64::from(self.1) + 0.114 * f64::from(self.2)
+    }
 }
 
 impl fmt::Display for Colour {
@@ -61,9 +66,12 @@ impl Palette {
         self
     }
 
-    /// Colour of a category; names the palette does not know are muted.
+    /// Colour of a category; names the palette does not know are muted. Colours too dark for a dark background are
+    /// lightened on it.
     pub fn colour(&self, name: &str, theme: &Theme) -> Colour {
-        self.colours.get(name).copied().flatten().unwrap_or(theme.muted)
+        let Some(colour) = self.colours.get(name).copied().flatten() else { return theme.muted };
+        let is_lost = theme.background.lightness() < 80.0 && colour.lightness() < 80.0;
+        if is_lost { colour.mixed(theme.ink, 0.3) } else { colour }
     }
 
     /// Whether a category is a backdrop.
@@ -77,6 +85,11 @@ pub(super) fn sequential(share: f64) -> Colour {
     let at = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
     let below = (at as usize).min(VIRIDIS.len() - 2);
     VIRIDIS[below].mixed(VIRIDIS[below + 1], at - below as f64)
+}
+
+/// Colour of a share between 0 and 1 on a theme's background: nothing to the first base colour.
+pub(super) fn intensity(share: f64, theme: &Theme) -> Colour {
+    theme.background.mixed(BASE[0], share.clamp(0.0, 1.0))
 }
 
 /// The base colours first, then darker and lighter forms of each; beyond these the hues repeat between their neighbours.

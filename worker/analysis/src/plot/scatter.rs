@@ -6,8 +6,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::axis::{Axis, grouped};
-use super::canvas::{Canvas, HEADING_HEIGHT, Panel, Style, TICK_SIZE};
-use super::legend::{Entry, Legend, draw_number};
+use super::canvas::{Canvas, HEADING_HEIGHT, Panel, Style};
+use super::legend::{Entry, Legend, draw_colour_bar, draw_number};
 use super::palette::{Palette, sequential};
 use super::theme::Theme;
 use crate::distance::check_finite;
@@ -143,17 +143,7 @@ fn draw_values(canvas: &mut Canvas, places: &[(f64, f64)], values: &[f32], theme
     for (shade, centres) in shades.iter().enumerate() {
         canvas.dots(centres, radius, sequential(shade as f64 / (N_SHADES - 1) as f64));
     }
-    let (x, y) = (SIDE + LEGEND_GAP, HEADING_HEIGHT);
-    let step = COLOUR_BAR_HEIGHT / N_SHADES as f64;
-    for shade in 0..N_SHADES {
-        let colour = sequential(1.0 - shade as f64 / (N_SHADES - 1) as f64);
-        canvas.rect(x, y + step * shade as f64, COLOUR_BAR_WIDTH, step + 0.5, colour);
-    }
-    for &tick in &scale.ticks {
-        let at = y + COLOUR_BAR_HEIGHT * (1.0 - scale.share(tick));
-        canvas.text(x + COLOUR_BAR_WIDTH + 6.0, at + 4.0, &scale.label(tick), Style::new(TICK_SIZE, theme.soft_ink));
-    }
-    COLOUR_BAR_WIDTH + 60.0
+    draw_colour_bar(canvas, (SIDE + LEGEND_GAP, HEADING_HEIGHT), &scale, sequential, theme)
 }
 
 /// Two short arrows in the lower left corner: the positions of a UMAP have directions but no units.
@@ -173,7 +163,7 @@ fn draw_axis_names(canvas: &mut Canvas, [across, upwards]: [&str; 2], theme: &Th
         1.0,
     );
     canvas.text(x + 6.0, y - 5.0, across, style);
-    canvas.text_upwards(x + 13.0, y - 16.0, upwards, style);
+    canvas.text_turned((x + 13.0, y - 16.0), 90.0, upwards, style);
 }
 
 /// Where a category's number stands: the cell in its midst, so that it never floats between two parts.
@@ -200,5 +190,3 @@ const ARROW: f64 = 44.0;
 const N_LAYERS: usize = 24;
 const MOST_UNNUMBERED: usize = 10;
 const N_SHADES: usize = 64;
-const COLOUR_BAR_WIDTH: f64 = 12.0;
-const COLOUR_BAR_HEIGHT: f64 = 140.0;

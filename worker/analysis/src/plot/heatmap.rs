@@ -1,0 +1,73 @@
+//! Observed labels against predicted ones.
+
+use super::axis::Axis;
+use super::canvas::{Canvas, HEADING_HEIGHT, LABEL_SIZE, Panel, Style, TICK_SIZE};
+use super::legend::draw_colour_bar;
+use super::palette::intensity;
+use super::text::{Weight, fitted, width};
+use super::theme::Theme;
+use crate::metrics::Confusion;
+use crate::{AnalysisError, Result};
+
+/// A confusion matrix in which each row shows where the cells of one observed label went.
+#[derive(Debug, Clone, Copy)]
+pub struct Heatmap<'a> {
+    /// What the picture shows.
+    pub title: &'a str,
+    /// Counts of observed and predicted labels.
+    pub confusion: &'a Confusion,
+}
+
+impl Heatmap<'_> {
+    /// Draws shares of each row as shades, as percentages too while they fit.
+    ///
+    /// # Errors   [`AnalysisError::TooFew`] for a matrix without labels
+    pub fn panel(&self, theme: &Theme) -> Result<Panel> {
+        let n_labels = self.confusion.labels.len();
+        if n_labels == 0 {
+            return Err(AnalysisError::TooFew { step: "a heatmap", unit: "labels", needed: 1, found: 0 });
+        }
+        let side = (MOST_WIDTH / n_labels as f64).clamp(14.0, 44.0);
+        let names: Vec<String> =
+            self.confusion.labels.iter().map(|name| fitted(name, WIDEST_NAME, LABEL_SIZE, Weight::Regular)).collect();
+        let widest = names.iter().map(|name| width(name, LABEL_SIZE, Weight::Regular)).fold(0.0, f64::max);
+        let mut canvas = Canvas::default();
+        canvas.heading(self.title, "share of each observed label (row) by predicted label (column)", theme);
+        let (left, top, extent) = (widest + 10.0, HEADING_HEIGHT + 4.0, side * n_labels as f64);
+        for (row, counts) in self.confusion.counts.iter().enumerate() {
+            let y = top + row as f64 * side;
+            canvas.text(left - 8.0, y + side / 2.0 + 4.0, &names[row], Style::new(LABEL_SIZE, theme.ink).end());
+            let total: u64 = counts.iter().sum();
+            for (column, &count) in counts.iter().enumerate() {
+                let share = if total > 0 { count as f64 / total as f64 } else { 0.0 };
+                draw_share(&mut canvas, (left + column as f64 * side, y), side, share, theme);
+            }
+        }
+        let (right, bottom) = (left + extent, top + extent);
+        let border = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)];
+        canvas.polyline(&border.map(|(x, y)| (x - 0.5, y - 0.5)), theme.grid, 1.0);
+        let centres: Vec<f64> = (0..n_labels).map(|column| left + (column as f64 + 0.5) * side).collect();
+        let names_height = canvas.column_names(&names, &centres, top + extent, theme.ink);
+        let scale = Axis::tight(0.0, 1.0, 4);
+        let bar = draw_colour_bar(&mut canvas, (left + extent + 18.0, top), &scale, |s| intensity(s, theme), theme);
+        Ok(canvas.into_panel(left + extent + 18.0 + bar, top + extent.max(150.0) + names_height))
+    }
+}
+
+fn draw_share(canvas: &mut Canvas, (x, y): (f64, f64), side: f64, share: f64, theme: &Theme) {
+    let shade = intensity(share, theme);
+    canvas.rect(x, y, side - 1.0, side - 1.0, shade);
+    let percent = (100.0 * share).round();
+    if side < SMALLEST_WRITTEN || percent < 1.0 {
+        return;
+    }
+    let (dark, light) = (Theme::LIGHT.ink, Theme::DARK.ink);
+    let style = Style::new(TICK_SIZE, if shade.lightness() > LIGHT_ENOUGH { dark } else { light });
+    canvas.text(x + side / 2.0, y + side / 2.0 + 4.0, &format!("{percent:.0}"), style.middle());
+}
+
+const MOST_WIDTH: f64 = 440.0;
+const SMALLEST_WRITTEN: f64 = 24.0;
+/// Shades lighter than this carry dark letters.
+const LIGHT_ENOUGH: f64 = 140.0;
+const WIDEST_NAME: f64 = 170.0;
