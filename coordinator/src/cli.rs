@@ -93,7 +93,23 @@ pub fn run() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn no_command_has_two_flags_of_one_name() {
+        fn check(command: &clap::Command) {
+            let mut seen = BTreeSet::new();
+            for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(seen.insert(flag), "`{}` has --{flag} twice", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&command);
+    }
 
     #[test]
     fn every_command_teaches_with_an_example() {

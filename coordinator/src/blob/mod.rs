@@ -6,6 +6,8 @@
 pub mod receiving;
 pub mod replicate;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod test_blobs;
 pub mod transfer;
 
 pub use store::BlobStore;

@@ -44,7 +44,7 @@ pub struct InitArgs {
     archipelago-coordinator ca issue operator/anna --ca ca --out anna\n  \
     archipelago-coordinator ca issue site/north --ca ca --out north")]
 pub struct IssueArgs {
-    /// Role and name: coordinator/<number>, site/<name>, operator/<name> or auditor/<name>.
+    /// Role and name, such as coordinator/1, site/north, operator/anna or auditor/eva.
     principal: Principal,
     /// The folder that `ca init` wrote.
     #[arg(long, value_name = "DIR")]

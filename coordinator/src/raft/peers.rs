@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use archipelago_cluster::Cluster;
 use archipelago_common::{NodeId, limits};
 use archipelago_protocol::{frame::RAFT_BYTES, message::StreamOpen};
 use archipelago_transport::Stream;
@@ -105,7 +106,8 @@ async fn send_snapshot(link: &Link, mut message: Message) -> Result<()> {
 
 /// Takes messages from another coordinator's stream, until it ends.
 ///
-/// # Errors  [`Error::Transport`]; [`Error::Raft`] for bytes that are no message, or another node's
+/// # Errors  [`Error::Transport`]; [`Error::Raft`] for bytes that are no message, or another node's; [`Error::Common`] for
+/// a snapshot that is damaged
 pub async fn receive(mut stream: Stream, from: NodeId, raft: Raft) -> Result<()> {
     while let Some(frame) = stream.recv_frame(RAFT_BYTES).await? {
         let mut message = Message::new();
@@ -115,7 +117,10 @@ pub async fn receive(mut stream: Stream, from: NodeId, raft: Raft) -> Result<()>
             return Err(Error::Raft { detail });
         }
         if message.get_msg_type() == MessageType::MsgSnapshot {
-            message.mut_snapshot().data = receive_data(&mut stream).await?.into();
+            let data = receive_data(&mut stream).await?;
+            // Raft writes a snapshot down before it is looked at again; a damaged one must not get that far.
+            Cluster::restore(&data)?;
+            message.mut_snapshot().data = data.into();
             stream.finish().await?;
         }
         raft.deliver(message);

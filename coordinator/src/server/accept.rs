@@ -44,7 +44,9 @@ async fn serve(connection: Connection, executor: Executor) {
     loop {
         tokio::select! {
             stream = connection.accept_stream() => match stream {
-                Ok(stream) => drop(streams.spawn(serve_stream(stream, who.clone(), executor.clone()))),
+                Ok(stream) => {
+                    streams.spawn(serve_stream(stream, connection.clone(), who.clone(), executor.clone()));
+                }
                 Err(error) => {
                     tracing::debug!(%who, %error, "a connection ended");
                     return;
@@ -78,7 +80,7 @@ async fn admit(connection: &Connection, who: &Principal, executor: &Executor) ->
     admitted.is_ok()
 }
 
-async fn serve_stream(mut stream: Stream, who: Arc<Principal>, executor: Executor) {
+async fn serve_stream(mut stream: Stream, connection: Connection, who: Arc<Principal>, executor: Executor) {
     let opened = tokio::time::timeout(FIRST_FRAME, stream.recv_frame(StreamOpen::LIMIT)).await;
     let Ok(Ok(Some(first))) = opened else { return };
     let served = match frame::decode(&first) {
@@ -88,7 +90,10 @@ async fn serve_stream(mut stream: Stream, who: Arc<Principal>, executor: Executo
     match served {
         Ok(()) => {}
         Err(Error::Transport(error)) => tracing::debug!(%who, %error, "a stream ended"),
-        Err(error) => tracing::info!(%who, %error, "a stream was given up"),
+        Err(error) => {
+            tracing::info!(%who, %error, "a peer broke the rules");
+            connection.close(&error.to_string());
+        }
     }
 }
 

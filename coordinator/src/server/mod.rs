@@ -5,6 +5,8 @@ mod checks;
 pub mod executor;
 pub mod refusal;
 mod session;
+#[cfg(test)]
+pub(crate) mod test_cluster;
 pub mod ticker;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -9,10 +9,7 @@ use archipelago_protocol::{
     message::{Hello, Refusal, Reply},
 };
 use archipelago_transport::{SendHalf, Stream};
-use tokio::{
-    sync::{broadcast, mpsc},
-    task::JoinSet,
-};
+use tokio::sync::{broadcast, mpsc};
 
 use super::Executor;
 use crate::{error::Result, ops::metrics};
@@ -28,8 +25,6 @@ pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, execu
     let mut leader = raft.view().leader;
     let mut session = CoordinatorSession::open((*who).clone(), &hello, raft.view().node, leader)?;
     let (answer, mut answers) = mpsc::channel::<(u64, Result<Reply, Refusal>)>(limits::REQUESTS_IN_FLIGHT);
-    // Requests of a peer that has left are given up with the session.
-    let mut executing = JoinSet::new();
     tracing::debug!(%who, software = hello.software, "a session begins");
     loop {
         flush(&mut session, &mut send).await?;
@@ -38,14 +33,14 @@ pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, execu
                 let Some(frame) = frame? else { return Ok(()) };
                 let Some(Asked { id, key, body }) = session.handle_frame(&frame)? else { continue };
                 let (executor, who, answer) = (executor.clone(), who.clone(), answer.clone());
-                executing.spawn(async move {
+                // Goes on if the peer leaves meanwhile: it will come back for the answer under the same key.
+                tokio::spawn(async move {
                     let result = executor.execute(who, key, body).await;
                     // The session may have ended.
                     let _ = answer.send((id, result)).await;
                 });
             }
             Some((id, result)) = answers.recv() => session.handle_answer(id, result),
-            Some(_) = executing.join_next(), if !executing.is_empty() => {}
             effect = effects.recv() => match effect {
                 // Who missed some must look anew.
                 Ok(Effect::AnnounceTasks) | Err(broadcast::error::RecvError::Lagged(_)) => session.handle_tasks_changed(),

@@ -177,7 +177,8 @@ impl Drop for Consortium {
             if std::thread::panicking() {
                 let log = std::fs::read_to_string(self.dir.path().join(format!("node{node}.log"))).unwrap_or_default();
                 let tail: Vec<_> = log.lines().rev().take(20).collect();
-                eprintln!("--- node {node}\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+                let _ = writeln!(std::io::stderr(), "--- node {node}\n{tail}");
             }
         }
     }
