@@ -1,0 +1,17 @@
+//! The main job of a consortium on one machine, as real processes with real TLS: train a reference, publish it to three
+//! coordinators, let each site map its own batch, kill the leader half way, merge, and prove what was promised.
+//!
+//! Simulated is only that the sites are on one machine; the demonstration looks over every site's shoulder to judge the
+//! mapping, which nobody can do in a real consortium. Start at [`story`].
+
+pub mod args;
+pub mod cells;
+pub mod consortium;
+pub mod page;
+pub mod pictures;
+pub mod printer;
+pub mod process;
+pub mod proofs;
+pub mod quality;
+pub mod story;
+pub mod summary;

@@ -1,0 +1,423 @@
+//! The main job, step by step, and what it proves.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use archipelago_analysis::metrics::MappingQuality;
+use archipelago_common::{ConditionKey, record::ReferenceRecord};
+use serde_json::Value;
+
+use crate::{
+    args::Args,
+    cells::{self, Cells, Embedding},
+    consortium::{Consortium, DATASET, OPERATOR},
+    page::{self, Picture},
+    pictures,
+    printer::say,
+    process::{program, run, wait_until},
+    proofs::{self, Exact},
+    quality::{self, Quality, Surgery},
+    summary::{BytesOut, Phase, Site, Summary},
+};
+
+/// Where the worker puts the latent representation, and the one of untrained columns.
+const LATENT: &str = "X_archipelago";
+const UNTRAINED: &str = "X_archipelago_untrained";
+
+/// One run of the demonstration.
+pub struct Story {
+    args: Args,
+    worker: PathBuf,
+    started: Instant,
+    phases: Vec<Phase>,
+}
+
+/// The reference before and after the merge, on disk, and what the coordinators say about it.
+struct Merged {
+    published: PathBuf,
+    merged: PathBuf,
+    record: ReferenceRecord,
+    leader_kills: u32,
+}
+
+impl Story {
+    /// Prepares an empty output folder.
+    pub fn new(args: Args) -> Result<Self> {
+        if args.out.exists() {
+            let is_ours = args.out.join(MARK).is_file() || args.out.read_dir()?.next().is_none();
+            ensure!(
+                is_ours,
+                "`{}` exists and was not made by this demonstration; choose another folder with --out",
+                args.out.display()
+            );
+            std::fs::remove_dir_all(&args.out).with_context(|| format!("failed to empty `{}`", args.out.display()))?;
+        }
+        std::fs::create_dir_all(&args.out)?;
+        std::fs::write(args.out.join(MARK), "made by archipelago-demo; replaced by its next run\n")?;
+        let args = Args { out: args.out.canonicalize()?, ..args };
+        Ok(Self { args, worker: program("archipelago-worker")?, started: Instant::now(), phases: Vec::new() })
+    }
+
+    /// Runs everything and writes `summary.json`, the pictures and `index.html`.
+    pub fn tell(mut self) -> Result<Summary> {
+        let cells = self.phase("cells: one file for the reference, one per site", Self::prepare_cells)?;
+        let published = self.phase("reference training", |story| story.train_reference(&cells))?;
+        let merged =
+            self.phase("consortium: publish, map at each site, merge", |story| story.federate(&cells, published))?;
+        let local = self.phase("the same surgery once more, locally", |story| story.repeat_locally(&cells, &merged))?;
+        let (exact, after) = self.phase("proofs", |story| story.prove(&cells, &merged))?;
+        let summary = self.judge(&cells, &merged, exact, &after, &local)?;
+        Ok(summary)
+    }
+
+    fn prepare_cells(&mut self) -> Result<Cells> {
+        let dir = self.args.out.join("data");
+        std::fs::create_dir_all(&dir)?;
+        if let Some(file) = &self.args.data {
+            let (Some(batch_key), Some(labels_key)) = (&self.args.batch_key, &self.args.labels_key) else {
+                anyhow::bail!("--data needs --batch-key and --labels-key");
+            };
+            return cells::split(file, &dir, batch_key, labels_key, self.args.layer.as_deref(), &self.args.query);
+        }
+        let query: Vec<String> = (1..=self.args.sites).map(|i| format!("hospital-{i}")).collect();
+        let batches = [vec!["atlas-1".to_owned(), "atlas-2".to_owned()], query.clone()].concat().join(",");
+        let file = dir.join("synthetic.h5ad");
+        self.work(&[
+            "generate",
+            "--out",
+            text(&file)?,
+            "--batches",
+            &batches,
+            "--n-cells",
+            &self.args.cells.to_string(),
+            "--n-genes",
+            &self.args.genes.to_string(),
+            "--seed",
+            &self.args.seed.to_string(),
+        ])?;
+        cells::split(&file, &dir, "batch", "cell_type", None, &query)
+    }
+
+    fn train_reference(&mut self, cells: &Cells) -> Result<PathBuf> {
+        let out = self.args.out.join("reference");
+        let (epochs, seed) = (self.args.reference_epochs.to_string(), self.args.seed.to_string());
+        let mut arguments = vec![
+            "train",
+            text(&cells.reference)?,
+            "--out",
+            text(&out)?,
+            "--batch-key",
+            &cells.batch_key,
+            "--model",
+            "scvi",
+            "--n-layers",
+            "2",
+            "--n-hidden",
+            "128",
+            "--n-latent",
+            "10",
+            "--dropout-rate",
+            "0.1",
+            "--gene-likelihood",
+            "zinb",
+            "--use-layer-norm",
+            "both",
+            "--use-batch-norm",
+            "none",
+            "--encode-covariates",
+            "true",
+            "--option",
+            "deeply_inject_covariates=false",
+            "--epochs",
+            &epochs,
+            "--seed",
+            &seed,
+            "--owner",
+            OPERATOR,
+            "--dataset",
+            DATASET,
+        ];
+        arguments.extend(layer(cells));
+        self.work(&arguments)?;
+        Ok(out)
+    }
+
+    /// The whole life of a task, with the leader killed in the middle of it.
+    fn federate(&mut self, cells: &Cells, published: PathBuf) -> Result<Merged> {
+        let mut consortium = Consortium::start(&self.args.out.join("consortium"))?;
+        let names: Vec<&str> = cells.sites.iter().map(|site| site.site.as_str()).collect();
+        consortium.enrol(&names)?;
+        consortium.publish(&published)?;
+        let task = consortium.publish_task(self.args.surgery_epochs, self.args.seed)?;
+        for site in &cells.sites {
+            consortium.start_site(site, cells)?;
+        }
+        let half_way = || (cells.sites.len() as u64).div_ceil(2);
+        let mut leader_kills = 0;
+        wait_until("every site's submission is accepted", PATIENCE, || {
+            consortium.require_alive()?;
+            let accepted = consortium.accepted(task)?;
+            if leader_kills == 0 && (accepted >= half_way() || consortium.is_training(task)?) {
+                let leader = consortium.kill_leader()?;
+                say(&format!("killed coordinator {leader}, the leader, while the sites were at work"));
+                leader_kills += 1;
+            }
+            Ok((accepted == cells.sites.len() as u64 && consortium.sites_done()?).then_some(()))
+        })?;
+        ensure!(leader_kills > 0, "the sites were done before the leader could be killed");
+        consortium.restart_dead_coordinator()?;
+        let merged = self.args.out.join("merged");
+        consortium.fetch(&merged)?;
+        let before_withdrawal = consortium.reference()?;
+        let last = cells.sites.iter().find(|site| added_last(&before_withdrawal, &site.site));
+        let last = last.context("no site's columns were merged")?;
+        consortium.withdraw(&last.site)?;
+        let record = consortium.reference()?;
+        consortium.stop()?;
+        Ok(Merged { published, merged, record, leader_kills })
+    }
+
+    /// Repeats each site's surgery with the command that needs no coordinator; also gives the untrained positions.
+    fn repeat_locally(&mut self, cells: &Cells, merged: &Merged) -> Result<Vec<PathBuf>> {
+        let (epochs, seed) = (self.args.surgery_epochs.to_string(), self.args.seed.to_string());
+        let mut files = Vec::new();
+        for site in &cells.sites {
+            let out = self.args.out.join("local").join(&site.site);
+            let mut arguments = vec![
+                "map",
+                text(&merged.published)?,
+                text(&site.file)?,
+                "--out",
+                text(&out)?,
+                "--batch-key",
+                &cells.batch_key,
+                "--owner",
+                &site.site,
+                "--dataset",
+                DATASET,
+                "--epochs",
+                &epochs,
+                "--seed",
+                &seed,
+                "--untrained",
+            ];
+            arguments.extend(layer(cells));
+            self.work(&arguments)?;
+            files.push(out.join("mapped.h5ad"));
+        }
+        Ok(files)
+    }
+
+    fn prove(&mut self, cells: &Cells, merged: &Merged) -> Result<(Exact, (Embedding, Embedding))> {
+        let (first, contributions) = proofs::contributions(&merged.record)?;
+        let lineage = &merged.record.lineage;
+        let [.., before, last, withdrawn] = lineage.as_slice() else {
+            anyhow::bail!("the lineage has {} versions, too few for a withdrawal", lineage.len());
+        };
+        let (order_free, orders_tried) = proofs::order_free(&first, &contributions, last.version)?;
+        let reference_before = self.latent(&merged.published, &cells.reference, OPERATOR, cells, "reference-before")?;
+        let reference_after = self.latent(&merged.merged, &cells.reference, OPERATOR, cells, "reference-after")?;
+        let mut same = reference_before.same_bits(&reference_after);
+        let mut cells_compared = reference_before.labels.len();
+        let mut query: Option<Embedding> = None;
+        for site in &cells.sites {
+            let at_site = self.site_embedding(site, cells)?;
+            let after = self.latent(&merged.merged, &site.file, &site.site, cells, &site.site)?;
+            same &= at_site.same_bits(&after);
+            cells_compared += after.labels.len();
+            query = Some(match query {
+                None => after,
+                Some(query) => query.followed_by(after)?,
+            });
+        }
+        let exact = Exact {
+            order_free,
+            orders_tried,
+            earlier_bit_identical: same,
+            cells_compared,
+            withdraw_restores: withdrawn.version == before.version,
+        };
+        Ok((exact, (reference_after, query.context("there is no site")?)))
+    }
+
+    fn judge(
+        &mut self,
+        cells: &Cells,
+        merged: &Merged,
+        exact: Exact,
+        (reference, query): &(Embedding, Embedding),
+        local: &[PathBuf],
+    ) -> Result<Summary> {
+        let seed = self.args.seed;
+        let untrained = joined(local, UNTRAINED, cells)?;
+        let quality = self.phase("quality of the mapping", |story| {
+            let (pca_reference, pca_query) = quality::pca(cells, reference.latent.ncols())?;
+            Ok(Quality {
+                surgery: story.fit(merged, local, quality::judge(reference, query, seed)?)?,
+                untrained: quality::judge(reference, &untrained, seed)?,
+                pca: quality::judge(&pca_reference, &pca_query, seed)?,
+            })
+        })?;
+        let pictures = self.phase("pictures", |story| {
+            let draw = |caption: &'static str, query: &Embedding, file: &str| -> Result<Picture> {
+                let png = pictures::joint_umap(caption, reference, query, seed)?;
+                std::fs::write(story.args.out.join(file), &png)?;
+                Ok(Picture { caption, png })
+            };
+            Ok([
+                draw("Reference and query after surgery", query, "umap.png")?,
+                draw("The same with the query's columns untrained", &untrained, "umap-untrained.png")?,
+            ])
+        })?;
+        let summary = self.summary(cells, merged, exact, quality)?;
+        std::fs::write(self.args.out.join("summary.json"), serde_json::to_vec_pretty(&summary)?)?;
+        std::fs::write(self.args.out.join("index.html"), page::page(&summary, &pictures))?;
+        Ok(summary)
+    }
+
+    /// Adds what the model says of its own fit, from the summaries of `train` and `map`.
+    fn fit(&self, merged: &Merged, local: &[PathBuf], mapping: MappingQuality) -> Result<Surgery> {
+        let read = |path: &Path| -> Result<Value> { Ok(serde_json::from_slice(&std::fs::read(path)?)?) };
+        let number =
+            |value: &Value, name: &str| value[name].as_f64().with_context(|| format!("a summary has no `{name}`"));
+        let elbo_reference = number(&read(&merged.published.join("summary.json"))?, "elbo")?;
+        let (mut n_cells, mut elbo, mut reconstruction) = (0.0, 0.0, 0.0);
+        for file in local {
+            let summary = read(&file.with_file_name("summary.json"))?;
+            for metrics in summary["conditions"].as_object().context("a summary has no `conditions`")?.values() {
+                let n = number(metrics, "n_cells")?;
+                n_cells += n;
+                elbo += n * number(metrics, "elbo")?;
+                reconstruction += n * number(metrics, "reconstruction")?;
+            }
+        }
+        Ok(Surgery {
+            mapping,
+            elbo_reference,
+            elbo_query: elbo / n_cells,
+            reconstruction_query: reconstruction / n_cells,
+        })
+    }
+
+    fn summary(&mut self, cells: &Cells, merged: &Merged, exact: Exact, quality: Quality) -> Result<Summary> {
+        let mut sites = Vec::new();
+        for site in &cells.sites {
+            sites.push(Site {
+                site: site.site.clone(),
+                batch: site.batch.clone(),
+                n_cells: site.n_cells,
+                bytes_out: self.bytes_out(&site.site)?,
+                bytes_kept: site.bytes,
+            });
+        }
+        let (_, contributions) = proofs::contributions(&merged.record)?;
+        let held: usize = contributions.iter().map(std::collections::BTreeMap::len).sum();
+        let data = self.args.data.as_ref().and_then(|file| file.file_name());
+        Ok(Summary {
+            exact,
+            quality,
+            lost: cells.sites.len().saturating_sub(held),
+            sites,
+            lineage: merged.record.lineage.clone(),
+            leader_kills: merged.leader_kills,
+            data: data.map_or("synthetic cells".to_owned(), |name| name.to_string_lossy().into_owned()),
+            seed: self.args.seed,
+            reference_epochs: self.args.reference_epochs,
+            surgery_epochs: self.args.surgery_epochs,
+            seconds: self.started.elapsed().as_secs_f64(),
+            phases: self.phases.clone(),
+        })
+    }
+
+    /// What left a site, by its own audit log, whose chain is verified on the way.
+    fn bytes_out(&self, site: &str) -> Result<BytesOut> {
+        let log = self.args.out.join("consortium").join(site).join("state/audit.jsonl");
+        let report: Value = serde_json::from_str(&self.work(&["audit", text(&log)?, "--format", "json"])?)?;
+        let bytes = |kinds: &[&str]| kinds.iter().filter_map(|kind| report["bytes_by_kind"][kind].as_u64()).sum();
+        Ok(BytesOut {
+            columns: bytes(&["columns"]),
+            embeddings: bytes(&["embeddings", "label-means"]),
+            metrics: bytes(&["metrics", "progress"]),
+        })
+    }
+
+    fn latent(&self, reference: &Path, file: &Path, owner: &str, cells: &Cells, name: &str) -> Result<Embedding> {
+        let dir = self.args.out.join("latent");
+        std::fs::create_dir_all(&dir)?;
+        let out = dir.join(format!("{name}.h5ad"));
+        let mut arguments = vec![
+            "latent",
+            text(reference)?,
+            text(file)?,
+            "--out",
+            text(&out)?,
+            "--batch-key",
+            &cells.batch_key,
+            "--owner",
+            owner,
+        ];
+        arguments.extend(layer(cells));
+        self.work(&arguments)?;
+        Embedding::read(&out, LATENT, &cells.batch_key, &cells.labels_key)
+    }
+
+    fn site_embedding(&self, site: &cells::SiteCells, cells: &Cells) -> Result<Embedding> {
+        let results = self.args.out.join("consortium").join(&site.site).join("results");
+        let file = find_mapped(&results)?;
+        Embedding::read(&file, LATENT, &cells.batch_key, &cells.labels_key)
+    }
+
+    fn work(&self, arguments: &[&str]) -> Result<String> {
+        run(&self.worker, arguments)
+    }
+
+    fn phase<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        say(&format!("— {name}"));
+        let started = Instant::now();
+        let result = work(self).with_context(|| format!("in the part `{name}`"))?;
+        self.phases.push(Phase { name: name.to_owned(), seconds: started.elapsed().as_secs_f64() });
+        Ok(result)
+    }
+}
+
+/// Whether the last merge added conditions of this site.
+fn added_last(reference: &ReferenceRecord, site: &str) -> bool {
+    use archipelago_common::record::Cause;
+    let is_of = |keys: &[ConditionKey]| keys.iter().any(|key| key.owner().as_str() == site);
+    matches!(reference.lineage.last().map(|event| &event.cause), Some(Cause::Merged { keys, .. }) if is_of(keys))
+}
+
+/// The mapped file among a site's results, one folder per task.
+fn find_mapped(results: &Path) -> Result<PathBuf> {
+    let folders = results.read_dir().with_context(|| format!("failed to list `{}`", results.display()))?;
+    let files = folders.filter_map(|entry| Some(entry.ok()?.path().join("mapped.h5ad"))).filter(|file| file.is_file());
+    files.last().with_context(|| format!("`{}` holds no mapped cells", results.display()))
+}
+
+fn joined(files: &[PathBuf], key: &str, cells: &Cells) -> Result<Embedding> {
+    let mut all: Option<Embedding> = None;
+    for file in files {
+        let next = Embedding::read(file, key, &cells.batch_key, &cells.labels_key)?;
+        all = Some(match all {
+            None => next,
+            Some(all) => all.followed_by(next)?,
+        });
+    }
+    all.context("there is no site")
+}
+
+fn layer(cells: &Cells) -> impl Iterator<Item = &str> {
+    cells.layer.iter().flat_map(|layer| ["--layer", layer.as_str()])
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("`{}` is not UTF-8", path.display()))
+}
+
+/// The longest that the sites may take.
+const PATIENCE: Duration = Duration::from_secs(1_200);
+/// A file that says that a folder is ours to replace.
+const MARK: &str = ".archipelago-demo";
