@@ -6,7 +6,7 @@ use crate::{AnalysisError, Result};
 #[derive(Debug, Clone, Copy)]
 pub struct CsrView<'a> {
     n_cols: usize,
-    indptr: &'a [u64],
+    indptr: &'a [usize],
     indices: &'a [u32],
     data: &'a [f32],
 }
@@ -16,7 +16,7 @@ impl<'a> CsrView<'a> {
     ///
     /// # Shapes   `indptr`: `[n_cells + 1]`; `indices`, `data`: `[n_stored]`
     /// # Errors   [`AnalysisError::Length`] or [`AnalysisError::Csr`] when the parts do not fit each other
-    pub fn new(n_cols: usize, indptr: &'a [u64], indices: &'a [u32], data: &'a [f32]) -> Result<Self> {
+    pub fn new(n_cols: usize, indptr: &'a [usize], indices: &'a [u32], data: &'a [f32]) -> Result<Self> {
         if indices.len() != data.len() {
             return Err(AnalysisError::Length {
                 what: "the column indices of a sparse matrix",
@@ -24,14 +24,14 @@ impl<'a> CsrView<'a> {
                 expected: data.len(),
             });
         }
-        if indptr.first() != Some(&0) || indptr.last() != Some(&(data.len() as u64)) {
+        if indptr.first() != Some(&0) || indptr.last() != Some(&data.len()) {
             return Err(AnalysisError::Csr { row: 0, reason: "row offsets do not span the stored values" });
         }
         if let Some(row) = indptr.windows(2).position(|w| w[0] > w[1]) {
             return Err(AnalysisError::Csr { row, reason: "row offsets decrease" });
         }
         if let Some(at) = indices.iter().position(|&column| column as usize >= n_cols) {
-            let row = indptr.partition_point(|&offset| offset <= at as u64) - 1;
+            let row = indptr.partition_point(|&offset| offset <= at) - 1;
             return Err(AnalysisError::Csr { row, reason: "a column index lies beyond the last gene" });
         }
         Ok(Self { n_cols, indptr, indices, data })
@@ -49,7 +49,7 @@ impl<'a> CsrView<'a> {
 
     /// Gene indices and values stored for one cell.
     pub fn row(&self, cell: usize) -> (&'a [u32], &'a [f32]) {
-        let stored = self.indptr[cell] as usize..self.indptr[cell + 1] as usize;
+        let stored = self.indptr[cell]..self.indptr[cell + 1];
         (&self.indices[stored.clone()], &self.data[stored])
     }
 
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn malformed_offsets_and_indices_are_refused() {
-        let check = |indptr: &[u64], indices: &[u32], data: &[f32]| CsrView::new(3, indptr, indices, data).unwrap_err();
+        let check = |indptr: &[usize], indices: &[u32], data: &[f32]| CsrView::new(3, indptr, indices, data).unwrap_err();
         assert!(matches!(check(&[0, 2], &[0], &[1.0]), AnalysisError::Csr { row: 0, .. }));
         assert!(matches!(check(&[], &[0], &[1.0]), AnalysisError::Csr { .. }));
         assert!(matches!(check(&[0, 2, 1, 2], &[0, 1], &[1.0, 1.0]), AnalysisError::Csr { row: 1, .. }));

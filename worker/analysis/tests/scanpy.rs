@@ -14,7 +14,7 @@ use serde_json::Value;
 
 struct Fixture {
     facts: Value,
-    indptr: Vec<u64>,
+    indptr: Vec<usize>,
     indices: Vec<u32>,
     data: Vec<f32>,
 }
@@ -25,6 +25,7 @@ impl Fixture {
         let whole =
             |name: &str| facts[name].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect::<Vec<_>>();
         let (indptr, indices, data) = (whole("indptr"), whole("indices"), whole("data"));
+        let indptr = indptr.into_iter().map(|offset| offset as usize).collect();
         let indices = indices.into_iter().map(|gene| gene as u32).collect();
         Self { indptr, indices, data: data.into_iter().map(|count| count as f32).collect(), facts }
     }
