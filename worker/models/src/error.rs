@@ -82,6 +82,12 @@ pub enum Error {
         /// Name of the covariate, `labels` or `size factor`.
         name: String,
     },
+    /// The model does not decode counts, so there are no results of this kind.
+    #[error("`{model}` does not decode counts")]
+    NotCountModel {
+        /// Name of the model.
+        model: String,
+    },
     /// A category that the reference does not know where its categories cannot grow.
     #[error("`{covariate}` holds `{category}`, which the reference does not know; it knows {known}")]
     UnknownCategory {
@@ -173,6 +179,9 @@ impl Error {
             Self::UnknownCondition { .. } => "map its cells first, or name a condition of the reference".into(),
             Self::Diverged { .. } => {
                 "lower the learning rate, and look for cells with extreme counts".into()
+            }
+            Self::Pickle { .. } => {
+                "if you trust where the file comes from, load and save it again with scvi-tools".into()
             }
             Self::Checkpoint { .. } => "delete the checkpoint to start from the beginning".into(),
             _ => return None,

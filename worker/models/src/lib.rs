@@ -13,6 +13,7 @@ pub mod losses;
 pub mod model;
 pub mod nn;
 pub mod reference;
+pub mod results;
 pub mod surgery;
 pub mod train;
 pub mod zoo;

@@ -11,7 +11,8 @@ use serde_json::Value;
 use tch::Tensor;
 
 use crate::{
-    data::{Dataset, LabelUse, Minibatch, Registry},
+    data::{Covariates, Dataset, LabelUse, Minibatch, Registry},
+    distributions::{CountParameters, Likelihood},
     error::{Error, Result},
     losses::LossTerms,
     nn::{Builder, Pass, Posterior, Weights},
@@ -113,8 +114,53 @@ pub trait Module {
     /// The loss, with the warm-up weight of the KL term.
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms;
 
+    /// The count model inside, for a module that decodes counts.
+    fn as_count_model(&self) -> Option<&dyn CountModel> {
+        None
+    }
+
     /// For those who know which model it is.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// A draw from the posterior of some cells.
+#[derive(Debug)]
+pub struct LatentDraw {
+    /// Latent state, `[n, n_latent]`.
+    pub z: Tensor,
+    /// Log library size, `[n, 1]`.
+    pub library: Tensor,
+}
+
+/// What a decoder makes of a draw.
+#[derive(Debug)]
+pub struct Decoded {
+    /// Expected share of each gene, `[n, n_genes]`.
+    pub scale: Tensor,
+    /// Parameters of the counts.
+    pub counts: CountParameters,
+}
+
+/// A module that decodes latent states to counts.
+pub trait CountModel: Module {
+    /// Distribution of the counts.
+    fn likelihood(&self) -> Likelihood;
+
+    /// One draw per cell.
+    fn draw(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> LatentDraw;
+
+    /// The latent state that a draw from the posterior stands for, as [`Self::draw`] gives it.
+    fn latent_state(&self, z: Tensor) -> Tensor;
+
+    /// Decodes a draw. `covariates` may name other conditions than the cells' own.
+    fn decode(&self, draw: &LatentDraw, minibatch: &Minibatch, covariates: &Covariates, pass: &mut Pass<'_>)
+    -> Decoded;
+
+    /// Log of one importance weight `p(x, z) / q(z | x)` per cell, `[n]`; the marginal likelihood is the mean of many.
+    fn log_importance_weight(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Tensor;
+
+    /// Posterior of the log library size, where it is latent.
+    fn library(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Option<Posterior>;
 }
 
 /// Reads a config from options by name.

@@ -16,12 +16,11 @@ pub struct LossTerms {
 impl LossTerms {
     /// Mean over cells of `reconstruction + weight * warmed_kl + kl`, where only the first divergence is warmed up.
     pub fn new(reconstruction: Tensor, warmed_kl: &Tensor, kl: Option<&Tensor>, weight: f64) -> Self {
-        let mut per_cell = &reconstruction + warmed_kl * weight;
-        let mut kl_local = warmed_kl.shallow_clone();
-        if let Some(kl) = kl {
-            per_cell = per_cell + kl;
-            kl_local = kl_local + kl;
-        }
+        let warmed = &reconstruction + warmed_kl * weight;
+        let (per_cell, kl_local) = match kl {
+            Some(kl) => (warmed + kl, warmed_kl + kl),
+            None => (warmed, warmed_kl.shallow_clone()),
+        };
         Self { loss: per_cell.mean(Kind::Float), reconstruction, kl_local }
     }
 }

@@ -68,15 +68,15 @@ impl Linear {
 
     /// Applies the map; `x` is `[n, n_in]` or `[n_samples, n, n_in]`.
     pub fn forward(&self, x: &Tensor, covariates: &Covariates) -> Tensor {
-        let mut y = match &self.condition {
+        let y = match &self.condition {
             // One condition: its column is part of the bias, and every cell has the same.
             Some(rows) if rows.size()[0] == 1 => x.linear(&self.weight, Some(&(&self.bias + rows.squeeze_dim(0)))),
             Some(rows) => x.linear(&self.weight, Some(&self.bias)) + rows.index_select(0, &covariates.condition),
             None => x.linear(&self.weight, Some(&self.bias)),
         };
-        for (position, rows) in &self.categorical {
-            y = y + rows.index_select(0, &covariates.categorical[*position]);
-        }
-        y
+        let add = |y: Tensor, (position, rows): &(usize, Tensor)| {
+            y + rows.index_select(0, &covariates.categorical[*position])
+        };
+        self.categorical.iter().fold(y, add)
     }
 }

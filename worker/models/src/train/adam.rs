@@ -114,18 +114,18 @@ impl Adam {
 
 impl Slot {
     fn step(&mut self, gradient: Tensor, options: &AdamOptions) {
-        let mut gradient = match self.gradient {
+        let gradient = match self.gradient {
             GradientUse::Applied => gradient,
             GradientUse::Masked => gradient.zeros_like(),
         };
-        if options.weight_decay != 0.0 {
-            match options.decay {
-                Decay::L2 => gradient = gradient + &self.tensor * options.weight_decay,
-                Decay::Decoupled => {
-                    let _ = self.tensor.g_mul_scalar_(1.0 - options.rate * options.weight_decay);
-                }
+        let gradient = match options.decay {
+            _ if options.weight_decay == 0.0 => gradient,
+            Decay::L2 => gradient + &self.tensor * options.weight_decay,
+            Decay::Decoupled => {
+                let _ = self.tensor.g_mul_scalar_(1.0 - options.rate * options.weight_decay);
+                gradient
             }
-        }
+        };
         self.n_steps += 1;
         let _ = self.mean.lerp_(&gradient, 1.0 - BETA_1);
         let _ = self.square.g_mul_scalar_(BETA_2).g_add_(&(&gradient * &gradient * (1.0 - BETA_2)));

@@ -89,6 +89,12 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// The same trainer of these tensors only.
+    #[must_use]
+    pub fn with_tensors(self, tensors: Vec<(String, Tensor, GradientUse)>) -> Self {
+        Self { adam: Adam::new(self.plan.adam, tensors), ..self }
+    }
+
     /// Trains to the end of the plan or until early stopping, from the latest checkpoint if there is one.
     ///
     /// # Errors  [`Error::Cancelled`], [`Error::Diverged`], [`Error::Checkpoint`], or the store's own
@@ -228,7 +234,7 @@ impl<'a> Trainer<'a> {
         plan.plateau = plan.plateau.map(|p| super::Plateau::new(p.factor, p.patience, p.threshold, p.min_rate));
         hasher.field(format!("{plan:?} {:?} {:?}", self.seeds, self.mode).as_bytes());
         for (name, weight) in self.module.weights().iter() {
-            hasher.field(format!("{name} {:?}", weight.tensor.size()).as_bytes());
+            hasher.field(format!("{name} {:?} {}", weight.tensor.size(), weight.tensor.requires_grad()).as_bytes());
         }
         let counts = self.dataset.counts;
         hasher.field(format!("{} {} {}", counts.n_rows(), counts.n_cols(), counts.nnz()).as_bytes());

@@ -61,9 +61,15 @@ pub(crate) fn run(model: &str, is_one: impl Fn(&str) -> bool, check: impl Fn(&Ca
         let before = report.n_compared;
         check(case, &mut report);
         assert!(report.n_compared > before, "`{}` compared nothing", case.name);
-        eprintln!("{model}/{}: {} comparisons", case.name, report.n_compared - before);
+        say(&format!("{model}/{}: {} comparisons", case.name, report.n_compared - before));
     }
     assert!(report.failures.is_empty(), "{} differences:\n{}", report.failures.len(), report.failures.join("\n"));
+}
+
+/// Tells whoever runs the tests with `--nocapture` what was done or skipped.
+#[expect(clippy::print_stderr, reason = "the one place where these tests talk")]
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
 }
 
 fn read(path: &Path) -> Case {

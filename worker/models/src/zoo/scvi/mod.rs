@@ -6,7 +6,6 @@ mod results;
 
 pub use config::{BatchRepresentation, Dispersion, LatentDistribution, Norms, ScviConfig};
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
-pub use results::{ExpressionAsk, LibraryAsk};
 
 use crate::{
     data::LabelUse,

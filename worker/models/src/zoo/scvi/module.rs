@@ -10,7 +10,7 @@ use crate::{
     distributions::{CountParameters, normal},
     error::{Error, Result},
     losses::LossTerms,
-    model::Module,
+    model::{CountModel, Module},
     nn::{Builder, CovariateSizes, Decoder, Encoder, Heads, Init, Pass, Posterior, Role, StackOptions, Weights},
 };
 
@@ -261,6 +261,10 @@ impl Module for ScviModule {
         let generative = self.generative(&inference.z, &inference.library, minibatch, &minibatch.covariates, pass);
         let terms = self.loss_terms(minibatch, &inference, &generative);
         LossTerms::new(terms.reconstruction, &terms.kl_z, terms.kl_l.as_ref(), kl_weight)
+    }
+
+    fn as_count_model(&self) -> Option<&dyn CountModel> {
+        Some(self)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -2,10 +2,11 @@
 
 use archipelago_models::{
     losses::LossTerms,
-    model::Module as _,
+    model::{CountModel as _, Module as _},
     nn::{Mode, Pass, Trainable},
+    results::{ExpressionAsk, LibraryAsk, expression_of},
     train::{Adam, AdamOptions, Decay, GradientUse},
-    zoo::scvi::{ExpressionAsk, LibraryAsk, ScviModule},
+    zoo::scvi::ScviModule,
 };
 use serde_json::Value;
 use tch::Tensor;
@@ -161,8 +162,8 @@ fn public_results() {
         report.close(case, "api/elbo_per_cell", &-(&terms.reconstruction + &terms.kl_local), per_cell);
         report.close(case, "api/reconstruction_error_per_cell", &terms.reconstruction, per_cell);
         let mut expression = |name: &str, transform: &[i64], library| {
-            let ask = ExpressionAsk { transform: transform.to_vec(), library };
-            let ours = module.expression(&minibatch, &ask, &mut evaluation(&mut FixedNoise::new(case)));
+            let ask = ExpressionAsk { transform: transform.to_vec(), library, n_samples: 1 };
+            let ours = expression_of(&module, &minibatch, &ask, &mut evaluation(&mut FixedNoise::new(case)));
             report.close(case, name, &ours, forward);
         };
         expression("api/normalized_expression", &[], LibraryAsk::Scaled(1.0));

@@ -4,8 +4,12 @@ use archipelago_anndata::{Csr, align};
 use archipelago_models::{
     data::{RandomState, Split, TrainSize},
     distributions::{negative_binomial, poisson},
+    results::differential_expression::{
+        self, Change, Decision, DifferentialExpression, Draws, FoldChange, GeneDifference, Hypothesis,
+    },
     train::{EarlyStopping, KlWarmup, Monitor, Plateau, Verdict, default_epochs},
 };
+use ndarray::{Array2, Axis, s};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -162,4 +166,92 @@ fn gene_alignment() {
         report.close(case, "aligned", &ours, Tolerance { rtol: 0.0, atol: 0.0 });
         report.holds("coverage", (alignment.coverage() - case.json["found_fraction"].as_f64().unwrap()).abs() < 1e-12);
     });
+}
+
+#[test]
+fn differential_expression() {
+    check("differential_expression", |case, report| {
+        let draws = (matrix(case, "f64/scales1"), matrix(case, "f64/scales2"));
+        let x = matrix(case, "x");
+        let group_means =
+            |rows: std::ops::Range<usize>| -> Vec<f64> { x.slice(s![rows, ..]).mean_axis(Axis(0)).unwrap().to_vec() };
+        let means = (group_means(0..40), group_means(40..80));
+        let decide = |decision: &Decision| {
+            let draws = Draws { first: draws.0.view(), second: draws.1.view() };
+            differential_expression::decide(draws, (&means.0, &means.1), decision).unwrap()
+        };
+        let vanilla = decide(&Decision::Vanilla);
+        column(case, report, "vanilla/proba_m1", &vanilla, |gene| gene.probability);
+        column(case, report, "vanilla/proba_m2", &vanilla, |gene| 1.0 - gene.probability);
+        column(case, report, "vanilla/bayes_factor", &vanilla, |gene| gene.bayes_factor);
+        column(case, report, "vanilla/scale1", &vanilla, |gene| gene.scale_1);
+        column(case, report, "vanilla/scale2", &vanilla, |gene| gene.scale_2);
+        for (name, hypothesis, levels, estimates) in [
+            ("change", Hypothesis::Direction, vec![], false),
+            ("change_two", Hypothesis::Difference, vec![0.5, 0.9], false),
+            ("change_autopseudo", Hypothesis::Direction, vec![], true),
+        ] {
+            let scalar = |what: &str| case.json["scalars"][format!("{name}/{what}")].as_f64().unwrap();
+            let pseudocount = (!estimates).then(|| scalar("pseudocounts"));
+            let delta = Some(scalar("delta"));
+            let result =
+                decide(&Decision::Change(Change { delta, pseudocount, hypothesis, credible_levels: levels.clone() }));
+            let used = result.pseudocount.unwrap();
+            report.holds(&format!("{name}: pseudocount {used}"), (used / scalar("pseudocounts") - 1.0).abs() < 1e-9);
+            change_columns(case, report, name, &result, &levels);
+        }
+    });
+}
+
+fn change_columns(case: &Case, report: &mut Report, name: &str, result: &DifferentialExpression, levels: &[f64]) {
+    let mut column = |what: &str, value: &dyn Fn(&GeneDifference) -> f64| {
+        column(case, report, &format!("{name}/{what}"), result, value);
+    };
+    column("proba_de", &|gene| gene.probability);
+    column("proba_not_de", &|gene| 1.0 - gene.probability);
+    column("bayes_factor", &|gene| gene.bayes_factor);
+    column("scale1", &|gene| gene.scale_1);
+    column("scale2", &|gene| gene.scale_2);
+    column("lfc_mean", &|gene| change(gene).mean);
+    column("lfc_median", &|gene| change(gene).median);
+    column("lfc_std", &|gene| change(gene).std);
+    column("lfc_min", &|gene| change(gene).min);
+    column("lfc_max", &|gene| change(gene).max);
+    for (i, level) in levels.iter().enumerate() {
+        column(&format!("lfc_confidence_interval_{level}_min"), &|gene| change(gene).credible[i].0);
+        column(&format!("lfc_confidence_interval_{level}_max"), &|gene| change(gene).credible[i].1);
+    }
+    let probabilities: Vec<f64> = result.genes.iter().map(|gene| gene.probability).collect();
+    for rate in [0.05, 0.2] {
+        let called = differential_expression::called_at_fdr(&probabilities, rate);
+        let theirs: Vec<i64> =
+            Vec::try_from(case.tensor(&format!("{name}/is_de_fdr_{rate}")).to_kind(Kind::Int64)).unwrap();
+        report.holds(
+            &format!("{name}: called at {rate}"),
+            called.iter().map(|&c| i64::from(c)).collect::<Vec<_>>() == theirs,
+        );
+    }
+}
+
+fn change(gene: &GeneDifference) -> &FoldChange {
+    gene.fold_change.as_ref().unwrap()
+}
+
+fn column(
+    case: &Case,
+    report: &mut Report,
+    name: &str,
+    result: &DifferentialExpression,
+    value: impl Fn(&GeneDifference) -> f64,
+) {
+    let ours: Vec<f64> = result.genes.iter().map(value).collect();
+    let number = |name: &str| case.json["tolerances"][name].as_f64().unwrap();
+    let tolerance = Tolerance { rtol: number("rtol"), atol: number("atol") };
+    report.close(case, &format!("f64/{name}"), &Tensor::from_slice(&ours), tolerance);
+}
+
+fn matrix(case: &Case, name: &str) -> Array2<f64> {
+    let tensor = case.tensor(name).to_kind(Kind::Double);
+    let (rows, columns) = tensor.size2().unwrap();
+    Array2::from_shape_vec((rows as usize, columns as usize), Vec::try_from(tensor.reshape(-1)).unwrap()).unwrap()
 }

@@ -1,0 +1,322 @@
+//! What every model of the zoo must keep, whatever network it is.
+
+#[path = "zoo/results.rs"]
+mod results;
+#[path = "zoo/upstream.rs"]
+mod upstream;
+
+use std::collections::BTreeMap;
+
+use archipelago_anndata::Csr;
+use archipelago_common::{
+    Base, Columns, ConditionKey, check,
+    progress::{Continue, EpochReport, Silent},
+    task::{ColumnInit, TrainSpec},
+};
+use archipelago_models::{
+    Categorical, CellConditions, Cells, CheckpointStore, Config, Device, Error, NoCheckpoints, Query, Reference,
+    Result, Surgery, Trained, Training, model::Model, surgery, surgery_of_many, train_reference, zoo::ZOO,
+};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+/// Cells of three types with a batch effect on half of the genes.
+struct Batch {
+    counts: Csr,
+    labels: Vec<String>,
+}
+
+fn batch(seed: u64, n_cells: usize) -> Batch {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let effect: Vec<f32> =
+        (0..N_GENES).map(|gene| if gene % 2 == 0 { rng.random_range(0.5..2.0) } else { 1.0 }).collect();
+    let (mut dense, mut labels) = (Vec::new(), Vec::new());
+    for cell in 0..n_cells {
+        let kind = cell % 3;
+        labels.push(format!("type{kind}"));
+        for (gene, effect) in effect.iter().enumerate() {
+            let mean = if gene % 3 == kind { 4.0 } else { 0.7 } * effect;
+            dense.push((rng.random_range(0.0..2.0_f32) * mean).floor());
+        }
+    }
+    Batch { counts: Csr::from_dense(n_cells, N_GENES, &dense).unwrap(), labels }
+}
+
+fn key(batch: &str) -> ConditionKey {
+    format!("site/data/{batch}").parse().unwrap()
+}
+
+fn cells(batch: &Batch) -> Cells<'_> {
+    Cells { labels: Some(Categorical::from_values(&batch.labels)), ..Cells::new(&batch.counts) }
+}
+
+fn spec(epochs: u32) -> TrainSpec {
+    TrainSpec { epochs: Some(epochs), minibatch: 32, ..TrainSpec::default() }
+}
+
+/// Options small enough to train in a moment; an option that a model lacks is left out.
+fn options(model: &dyn Model) -> Config {
+    let small =
+        [("n_hidden", 8.into()), ("n_latent", 3.into()), ("n_layers", 2.into()), ("encode_covariates", true.into())];
+    let known = model.resolve(&Config::new()).unwrap();
+    small
+        .into_iter()
+        .filter(|(name, _)| known.contains_key(*name))
+        .map(|(n, v): (_, serde_json::Value)| (n.to_owned(), v))
+        .collect()
+}
+
+fn train(
+    model: &dyn Model,
+    batches: &[(&str, &Batch)],
+    spec: &TrainSpec,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<Trained> {
+    let counts = Csr::vstack(N_GENES, batches.iter().map(|(_, batch)| batch.counts.clone())).unwrap();
+    let labels: Vec<&String> = batches.iter().flat_map(|(_, batch)| &batch.labels).collect();
+    let names: Vec<&str> = batches.iter().flat_map(|(name, batch)| vec![*name; batch.labels.len()]).collect();
+    let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
+    let cells = Cells { labels: Some(Categorical::from_values(&labels)), ..Cells::new(&counts) };
+    let genes: Vec<String> = (0..N_GENES).map(|gene| format!("gene{gene}")).collect();
+    let training = Training {
+        model: model.card().name,
+        options: &options(model),
+        genes: &genes,
+        cells: &cells,
+        conditions: &conditions,
+        batch_key: "batch",
+        labels_key: Some("cell_type"),
+        spec,
+        device: Device::Cpu,
+    };
+    train_reference(&training, &mut Silent, checkpoints)
+}
+
+fn reference(model: &dyn Model) -> Reference {
+    let (a, b) = (batch(1, 60), batch(2, 60));
+    train(model, &[("a", &a), ("b", &b)], &spec(3), &mut NoCheckpoints).unwrap().reference
+}
+
+fn map(base: &Base, name: &str, batch: &Batch, spec: &TrainSpec) -> Result<Surgery> {
+    let query = Query { key: key(name), cells: cells(batch) };
+    surgery(base, &query, spec, Device::Cpu, &mut Silent, &mut NoCheckpoints)
+}
+
+fn every_model(check: impl Fn(&dyn Model)) {
+    assert!(!ZOO.is_empty());
+    ZOO.iter().for_each(|model| check(*model));
+}
+
+#[test]
+fn names_are_unique_and_cards_are_filled() {
+    let names: std::collections::BTreeSet<_> = ZOO.iter().map(|model| model.card().name).collect();
+    assert_eq!(names.len(), ZOO.len());
+    every_model(|model| assert!(!model.card().paper.is_empty() && !model.card().purpose.is_empty()));
+}
+
+#[test]
+fn unknown_options_are_refused() {
+    every_model(|model| {
+        let options = BTreeMap::from([("n_hiden".to_owned(), 8.into())]);
+        let error = model.resolve(&options).unwrap_err().to_string();
+        assert!(error.contains("n_hiden"), "{error}");
+    });
+}
+
+#[test]
+fn training_lowers_the_loss_and_repeats_bit_for_bit() {
+    every_model(|model| {
+        let (a, b) = (batch(1, 60), batch(2, 60));
+        let run = || train(model, &[("a", &a), ("b", &b)], &spec(20), &mut NoCheckpoints).unwrap();
+        let (first, second) = (run(), run());
+        assert!(first.history.last().unwrap().loss < first.history[0].loss);
+        assert_eq!(first.reference, second.reference);
+    });
+}
+
+#[test]
+fn a_base_and_its_columns_survive_the_way_through_bytes() {
+    every_model(|model| {
+        let reference = reference(model);
+        let a = batch(1, 60);
+        let conditions = CellConditions::single(key("a"), 60);
+        let read = Reference {
+            base: Base::from_bytes(&reference.base.to_bytes().unwrap()).unwrap(),
+            columns: reference
+                .columns
+                .iter()
+                .map(|(key, columns)| (key.clone(), Columns::from_bytes(&columns.to_bytes()).unwrap()))
+                .collect(),
+        };
+        let latent = |reference: &Reference| reference.latent(&cells(&a), &conditions, Device::Cpu).unwrap();
+        assert_eq!(latent(&reference), latent(&read));
+    });
+}
+
+#[test]
+fn surgery_trains_the_columns_of_the_task_and_nothing_else() {
+    every_model(|model| {
+        let reference = reference(model);
+        let query = batch(3, 50);
+        let result = map(&reference.base, "q", &query, &spec(5)).unwrap();
+        assert_eq!(result.frozen_before, result.frozen_after);
+        assert_ne!(result.columns, result.initial);
+        check::columns(&key("q"), &result.columns, &reference.base.card.columns, 1_000.0).unwrap();
+    });
+}
+
+#[test]
+fn columns_depend_on_their_own_condition_only_whatever_the_threads() {
+    every_model(|model| {
+        let reference = reference(model);
+        let batches = [batch(3, 40), batch(4, 50), batch(5, 30)];
+        let queries: Vec<Query<'_>> =
+            ["x", "y", "z"].iter().zip(&batches).map(|(name, b)| Query { key: key(name), cells: cells(b) }).collect();
+        let alone = map(&reference.base, "y", &batches[1], &spec(4)).unwrap();
+        for n_threads in [1, 2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            let together = pool.install(|| {
+                tch::set_num_threads(n_threads as i32);
+                surgery_of_many(&reference.base, &queries, &spec(4), Device::Cpu, &|_, _| Continue::Yes).unwrap()
+            });
+            assert_eq!(together[1].columns, alone.columns, "{n_threads} threads");
+            assert_eq!(together[1].elbo.to_bits(), alone.elbo.to_bits(), "{n_threads} threads");
+        }
+    });
+}
+
+#[test]
+fn seed_and_key_change_the_columns() {
+    every_model(|model| {
+        let reference = reference(model);
+        let query = batch(3, 40);
+        let start = |name: &str, seed| {
+            let spec = TrainSpec { seed, init: ColumnInit::Random, ..spec(2) };
+            map(&reference.base, name, &query, &spec).unwrap()
+        };
+        let first = start("q", 0);
+        assert_eq!(first.columns, start("q", 0).columns);
+        assert_ne!(first.initial, start("q", 1).initial);
+        assert_ne!(first.initial, start("p", 0).initial);
+    });
+}
+
+#[test]
+fn earlier_embeddings_keep_every_bit_when_a_condition_is_merged() {
+    every_model(|model| {
+        let reference = reference(model);
+        let (a, query) = (batch(1, 60), batch(3, 40));
+        let result = map(&reference.base, "q", &query, &spec(3)).unwrap();
+        let grown = reference.with(key("q"), result.columns).unwrap();
+        let conditions = CellConditions::single(key("a"), 60);
+        let latent = |reference: &Reference| reference.latent(&cells(&a), &conditions, Device::Cpu).unwrap();
+        assert_eq!(latent(&reference), latent(&grown));
+        let unknown = CellConditions::single(key("nobody"), 60);
+        let error = grown.latent(&cells(&a), &unknown, Device::Cpu).unwrap_err();
+        assert!(matches!(error, Error::UnknownCondition { .. }));
+        let twice = grown.with(key("q"), Columns::default()).unwrap_err();
+        assert!(matches!(twice, Error::KnownCondition { .. }));
+    });
+}
+
+#[test]
+fn a_reference_of_one_batch_can_be_extended_too() {
+    every_model(|model| {
+        let (a, query) = (batch(1, 60), batch(3, 40));
+        let reference = train(model, &[("a", &a)], &spec(3), &mut NoCheckpoints).unwrap().reference;
+        let result = map(&reference.base, "q", &query, &spec(3)).unwrap();
+        assert_ne!(result.columns, result.initial);
+        check::columns(&key("a"), &reference.columns[&key("a")], &reference.base.card.columns, 1_000.0).unwrap();
+    });
+}
+
+#[test]
+fn weight_decay_and_foreign_data_are_refused() {
+    every_model(|model| {
+        let reference = reference(model);
+        let query = batch(3, 40);
+        let decaying = TrainSpec { weight_decay: 1e-6, ..spec(1) };
+        assert!(matches!(map(&reference.base, "q", &query, &decaying), Err(Error::NotExact { .. })));
+        let narrow = Batch { counts: Csr::zeros(4, N_GENES - 1), labels: vec!["type0".to_owned(); 4] };
+        assert!(matches!(map(&reference.base, "q", &narrow, &spec(1)), Err(Error::Shape { .. })));
+        let empty = Batch { counts: Csr::zeros(0, N_GENES), labels: vec![] };
+        assert!(matches!(map(&reference.base, "q", &empty, &spec(1)), Err(Error::TooFewCells { .. })));
+        let negative = Csr::from_dense(1, N_GENES, &[&[-1.0][..], &[0.0; N_GENES - 1]].concat()).unwrap();
+        let negative = Batch { counts: negative, labels: vec!["type0".to_owned()] };
+        assert!(matches!(map(&reference.base, "q", &negative, &spec(1)), Err(Error::Value { .. })));
+    });
+}
+
+#[test]
+fn cells_without_any_count_do_no_harm() {
+    every_model(|model| {
+        let reference = reference(model);
+        let full = batch(3, 30);
+        let counts = Csr::vstack(N_GENES, [full.counts.clone(), Csr::zeros(2, N_GENES)]).unwrap();
+        let labels = [full.labels.clone(), vec!["type0".to_owned(); 2]].concat();
+        let result = map(&reference.base, "q", &Batch { counts, labels }, &spec(2)).unwrap();
+        assert!(result.elbo.is_finite());
+        let values = result.columns.0.iter().flat_map(|(name, tensor)| tensor.to_f32(name).unwrap());
+        assert!(values.into_iter().all(f32::is_finite));
+    });
+}
+
+/// Keeps all checkpoints in memory, one per epoch.
+#[derive(Default)]
+struct InMemory(Vec<Vec<u8>>);
+
+impl CheckpointStore for InMemory {
+    fn load(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.last().cloned())
+    }
+
+    fn save(&mut self, checkpoint: &[u8]) -> Result<()> {
+        self.0.push(checkpoint.to_vec());
+        Ok(())
+    }
+
+    fn every(&self) -> u32 {
+        1
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_ends_where_an_undisturbed_one_ends() {
+    every_model(|model| {
+        let reference = reference(model);
+        let query = batch(3, 40);
+        let undisturbed = map(&reference.base, "q", &query, &spec(6)).unwrap();
+        let query = Query { key: key("q"), cells: cells(&query) };
+        let mut store = InMemory::default();
+        let mut stop_after_two = |report: &EpochReport| if report.epoch == 2 { Continue::No } else { Continue::Yes };
+        let stopped = surgery(&reference.base, &query, &spec(6), Device::Cpu, &mut stop_after_two, &mut store);
+        assert!(matches!(stopped, Err(Error::Cancelled { last }) if last.epoch == 2));
+        let mut other = InMemory(store.0.clone());
+        let resumed = surgery(&reference.base, &query, &spec(6), Device::Cpu, &mut Silent, &mut store).unwrap();
+        assert_eq!(resumed.columns, undisturbed.columns);
+        assert_eq!(resumed.history.len(), 6);
+        let refused = surgery(&reference.base, &query, &spec(7), Device::Cpu, &mut Silent, &mut other);
+        assert!(matches!(refused, Err(Error::Checkpoint { .. })));
+        other.0.last_mut().unwrap().truncate(100);
+        let refused = surgery(&reference.base, &query, &spec(6), Device::Cpu, &mut Silent, &mut other);
+        assert!(matches!(refused, Err(Error::Checkpoint { .. })));
+    });
+}
+
+#[test]
+fn training_of_a_reference_resumes_too() {
+    every_model(|model| {
+        let (a, b) = (batch(1, 60), batch(2, 60));
+        let batches = [("a", &a), ("b", &b)];
+        let whole = train(model, &batches, &spec(4), &mut NoCheckpoints).unwrap();
+        let mut store = InMemory::default();
+        train(model, &batches, &spec(4), &mut store).unwrap();
+        assert_eq!(store.0.len(), 4);
+        store.0.truncate(2);
+        let resumed = train(model, &batches, &spec(4), &mut store).unwrap();
+        assert_eq!(store.0.len(), 4);
+        assert_eq!(resumed.reference.base.tensors, whole.reference.base.tensors);
+    });
+}
+
+const N_GENES: usize = 24;

@@ -1,0 +1,121 @@
+//! Numbers drawn from every model that decodes counts.
+
+use archipelago_models::{
+    CellConditions, Device, Error,
+    results::{
+        Correlation, CountResults, ExpressionAsk, GroupAsk, LibraryAsk,
+        differential_expression::{Change, Decision, called_at_fdr},
+    },
+    zoo::ZOO,
+};
+
+use crate::{Batch, N_GENES, batch, cells, key, reference, spec, train};
+
+/// Runs `check` on results for the cells of batch `a`, for every model that has some.
+fn check(seed: u64, check: impl Fn(&CountResults<'_>, &Batch)) {
+    let a = batch(1, 60);
+    let conditions = CellConditions::single(key("a"), 60);
+    let mut n_models = 0;
+    for model in ZOO {
+        match CountResults::new(&reference(*model), &cells(&a), &conditions, seed, Device::Cpu) {
+            Ok(results) => {
+                check(&results, &a);
+                n_models += 1;
+            }
+            Err(error) => assert!(matches!(error, Error::NotCountModel { .. }), "{error}"),
+        }
+    }
+    assert!(n_models > 0);
+}
+
+#[test]
+fn shares_add_up_to_one_and_counts_to_the_library() {
+    check(0, |results, a| {
+        let shares = results.expression(&ExpressionAsk::default());
+        assert_eq!(shares.dim(), (60, N_GENES));
+        assert!(shares.rows().into_iter().all(|row| (row.sum() - 1.0).abs() < 1e-4));
+        let ask = ExpressionAsk { library: LibraryAsk::Latent, n_samples: 3, ..ExpressionAsk::default() };
+        let counts = results.expression(&ask);
+        for (row, total) in counts.rows().into_iter().zip(a.counts.row_sums()) {
+            assert!((f64::from(row.sum()) / total - 1.0).abs() < 1e-3);
+        }
+        let sizes = results.library_size();
+        assert!(sizes.iter().zip(a.counts.row_sums()).all(|(&size, total)| (f64::from(size) - total).abs() < 1e-2));
+    });
+}
+
+#[test]
+fn decoding_as_another_condition_changes_expression() {
+    check(0, |results, _| {
+        let transform = vec![results.code(&key("b")).unwrap()];
+        let own = results.expression(&ExpressionAsk::default());
+        assert_ne!(own, results.expression(&ExpressionAsk { transform, ..ExpressionAsk::default() }));
+        assert!(matches!(results.code(&key("nobody")), Err(Error::UnknownCondition { .. })));
+    });
+}
+
+#[test]
+fn the_marginal_likelihood_is_at_least_the_elbo_on_average() {
+    let a = batch(1, 60);
+    let conditions = CellConditions::single(key("a"), 60);
+    check(0, |results, _| {
+        let marginal = results.marginal_log_likelihood(50);
+        let mean = marginal.iter().map(|&v| f64::from(v)).sum::<f64>() / 60.0;
+        let model = ZOO.iter().find(|model| model.card().name == "scvi").unwrap();
+        let fit = reference(*model).evaluate(&cells(&a), &conditions, 0, Device::Cpu).unwrap();
+        assert!(mean > -fit.negative_elbo, "{mean} against {}", -fit.negative_elbo);
+    });
+}
+
+#[test]
+fn drawn_counts_are_counts_and_repeat_with_the_seed() {
+    check(7, |results, a| {
+        let samples = results.posterior_predictive(2).unwrap();
+        assert_eq!(samples, results.posterior_predictive(2).unwrap());
+        assert_ne!(samples[0], samples[1]);
+        for sample in &samples {
+            assert_eq!((sample.n_rows(), sample.n_cols()), (60, N_GENES));
+            assert!(sample.data().iter().all(|&count| count >= 0.0 && count.fract() == 0.0));
+            let ratio = sample.row_sums().iter().sum::<f64>() / a.counts.row_sums().iter().sum::<f64>();
+            assert!((0.3..3.0).contains(&ratio), "{ratio}");
+        }
+    });
+}
+
+#[test]
+fn a_gene_correlates_with_itself() {
+    check(0, |results, _| {
+        for kind in [Correlation::Pearson, Correlation::Spearman] {
+            let matrix = results.feature_correlation(&[0, 1], 2, kind);
+            assert_eq!(matrix.dim(), (N_GENES, N_GENES));
+            assert!((0..N_GENES).all(|gene| (matrix[[gene, gene]] - 1.0).abs() < 1e-9));
+            assert!(matrix.iter().all(|value| value.abs() <= 1.0 + 1e-9));
+        }
+    });
+}
+
+#[test]
+fn marker_genes_are_found_and_empty_groups_refused() {
+    let (a, b) = (batch(1, 120), batch(2, 120));
+    let conditions = CellConditions::single(key("a"), 120);
+    for model in ZOO {
+        let batches = [("a", &a), ("b", &b)];
+        let trained = train(*model, &batches, &spec(150), &mut archipelago_models::NoCheckpoints).unwrap();
+        let Ok(results) = CountResults::new(&trained.reference, &cells(&a), &conditions, 0, Device::Cpu) else { continue };
+        let of_type = |kind: usize| (0..120).filter(|cell| cell % 3 == kind).collect::<Vec<_>>();
+        let decision = Decision::Change(Change { pseudocount: Some(1e-5), ..Change::default() });
+        let ask = GroupAsk { first: of_type(0), second: of_type(1), transform: vec![], n_draws: 2_000, decision };
+        let found = results.differential_expression(&ask).unwrap();
+        let change = |gene: usize| found.genes[gene].fold_change.as_ref().unwrap().median;
+        assert!((0..N_GENES).filter(|gene| gene % 3 == 0).all(|gene| change(gene) > 0.5));
+        assert!((0..N_GENES).filter(|gene| gene % 3 == 1).all(|gene| change(gene) < -0.5));
+        let called = called_at_fdr(&found.genes.iter().map(|gene| gene.probability).collect::<Vec<_>>(), 0.05);
+        assert!(called.iter().any(|&called| called));
+        let statistics = results.raw_statistics(&of_type(0));
+        assert!(statistics[0].mean > 1.0 && statistics[0].non_zero > 0.5 && statistics[0].normalised_mean > 100.0);
+        let empty = GroupAsk { second: vec![], ..ask.clone() };
+        assert!(matches!(results.differential_expression(&empty), Err(Error::TooFewCells { .. })));
+        let outside = GroupAsk { second: vec![120], ..ask };
+        assert!(matches!(results.differential_expression(&outside), Err(Error::Shape { .. })));
+    }
+}
