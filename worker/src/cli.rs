@@ -52,8 +52,8 @@ struct Global {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    Train(train::TrainArgs),
-    Map(map::MapArgs),
+    Train(Box<train::TrainArgs>),
+    Map(Box<map::MapArgs>),
     Latent(latent::LatentArgs),
     Inspect(inspect::InspectArgs),
     Models(models::ModelsArgs),

@@ -173,14 +173,12 @@ pub enum Error {
         candidates: String,
     },
     /// Training changed more than the columns it was handed. A defect of this program, caught at the gate.
-    #[error("training of `{key}` changed the frozen part: its digest was {before} and is {after}")]
+    #[error("training of `{key}` changed the frozen part: its digest {change}")]
     FrozenMoved {
         /// The condition.
         key: ConditionKey,
-        /// Digest before training.
-        before: Digest,
-        /// Digest after training.
-        after: Digest,
+        /// Both digests, in words.
+        change: String,
     },
     /// Trained columns hold a number that is none.
     #[error("the columns of `{key}` hold NaN or infinite values")]
@@ -238,6 +236,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Anndata(source) | Self::Cells { source, .. } => return anndata_hint(source),
+            Self::Models(archipelago_models::Error::KnownCondition { .. }) => {
+                "choose another `--owner` or `--dataset` for the new condition".into()
+            }
             Self::Models(source) => return source.hint(),
             Self::Client(source) => return source.hint().map(str::to_owned),
             Self::Transport(source) => return source.hint().map(str::to_owned),

@@ -38,7 +38,7 @@ pub enum Reason {
     NoCommonGenes,
     /// The site's data cannot be used at the moment.
     DataUnusable,
-    /// No batch may leave under the site's policy or is large enough for the task.
+    /// Every batch is part of the reference already, too small for the task, or kept by the site's policy.
     NothingMayLeave,
     /// The reference's files do not verify or cannot be read.
     ReferenceUnusable,
@@ -57,7 +57,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::NoCommonGenes => "the site's data and the reference's panel share no gene",
             Self::DataUnusable => "the site's data cannot be used",
-            Self::NothingMayLeave => "no batch of the site is large enough and allowed to leave",
+            Self::NothingMayLeave => "no batch of the site is new to the reference, large enough and allowed to leave",
             Self::ReferenceUnusable => "the reference cannot be read or does not verify",
             Self::SurgeryImpossible => "this reference does not allow surgery at the site",
             Self::Diverged => "training diverged",

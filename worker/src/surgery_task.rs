@@ -4,7 +4,7 @@
 //! meanwhile is claimed again: the columns do not depend on the epoch under which they were trained.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -120,6 +120,7 @@ impl<'a> SurgeryTask<'a> {
         let reference = self.site.uplink.reference(task.reference.clone()).await?;
         let missing = || Error::UnknownVersion { version: task.version, reference: task.reference.clone() };
         let blob = reference.versions.get(&task.version).ok_or_else(missing)?.base;
+        let merged = reference.versions.get(&reference.current).map(|v| v.columns.keys().cloned().collect());
         let path = self.cached(blob).await?;
         let (data, owner, dataset) =
             (self.site.data.clone(), self.site.config.site.clone(), self.site.config.data.dataset.clone());
@@ -141,25 +142,19 @@ impl<'a> SurgeryTask<'a> {
             })
         }));
         let mut prepared = loaded.await?;
-        self.withhold(&mut prepared)?;
+        self.withhold(&mut prepared, &merged.unwrap_or_default())?;
         Ok(prepared)
     }
 
-    /// Takes out the batches that could not leave or are too small for the task, before any is trained in vain.
-    fn withhold(&self, prepared: &mut Prepared) -> Result<()> {
-        let least = self.record.task.min_cells;
+    /// Takes out the batches that could not leave, before any is trained in vain.
+    fn withhold(&self, prepared: &mut Prepared, merged: &BTreeSet<ConditionKey>) -> Result<()> {
         let mut last = None;
         for batch in std::mem::take(&mut prepared.batches) {
-            let checked = self.site.gate.check_size(&batch.key, batch.n_cells(), batch.n_donors());
-            let too_small = || Error::Withheld {
-                key: batch.key.clone(),
-                reason: format!("it has {} cells, the task asks for {least}", batch.n_cells()),
-            };
-            match checked.and_then(|()| if batch.n_cells() < least { Err(too_small()) } else { Ok(()) }) {
+            match self.check_batch(&batch, merged) {
                 Ok(()) => prepared.batches.push(batch),
                 Err(error) => {
                     tracing::warn!(%error, "a condition is left out");
-                    prepared.withheld.insert(batch.key.clone(), error.to_string());
+                    prepared.withheld.insert(batch.key, error.to_string());
                     last = Some(error);
                 }
             }
@@ -168,6 +163,18 @@ impl<'a> SurgeryTask<'a> {
             Some(error) if prepared.batches.is_empty() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn check_batch(&self, batch: &QueryBatch, merged: &BTreeSet<ConditionKey>) -> Result<()> {
+        let withhold = |reason: String| Err(Error::Withheld { key: batch.key.clone(), reason });
+        let (n_cells, least) = (batch.n_cells(), self.record.task.min_cells);
+        if merged.contains(&batch.key) {
+            return withhold("it is part of the reference already".to_owned());
+        }
+        if n_cells < least {
+            return withhold(format!("it has {n_cells} cells, the task asks for {least}"));
+        }
+        self.site.gate.check_size(&batch.key, n_cells, batch.n_donors())
     }
 
     /// Path of a blob in the site's cache, fetched if it is not there. What is there is verified when it is loaded.

@@ -104,6 +104,9 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
     let data = SiteData::open(args.cells.spec(&args.query, batch_key))?;
     let aligned = data.counts(&card.genes)?;
     let batches = QueryBatch::all(&data, &aligned, &args.owner, &args.dataset)?;
+    if let Some(batch) = batches.iter().find(|batch| reference.columns.contains_key(&batch.key)) {
+        return Err(archipelago_models::Error::KnownCondition { key: batch.key.clone() }.into());
+    }
     let train = args.spec();
     let surgeon = Surgeon {
         base: &reference.base,
@@ -115,11 +118,7 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
     let (surgeries, history) = map(&surgeon, &batches, output)?;
     fs::create_dir(&args.out)?;
     let mut grown = reference.columns.clone();
-    for (batch, surgery) in batches.iter().zip(&surgeries) {
-        if grown.insert(batch.key.clone(), surgery.columns.clone()).is_some() {
-            return Err(archipelago_models::Error::KnownCondition { key: batch.key.clone() }.into());
-        }
-    }
+    grown.extend(batches.iter().zip(&surgeries).map(|(batch, surgery)| (batch.key.clone(), surgery.columns.clone())));
     let dir = ReferenceDir::write(&args.out, &reference.base, &grown)?;
     write_cells(args, &surgeon, &data, &batches, &surgeries)?;
     let summary = summary(args, &parent, &dir, &data, &aligned, batches.iter().zip(&surgeries), started);

@@ -15,8 +15,10 @@ use archipelago_common::{
     task::{EarlyStopping, TrainSpec},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, CheckpointStore, Config, Device, Reference, Training, train::TrainPlan,
-    train_reference, zoo::scvi::ScviConfig,
+    Categorical, CellConditions, Cells, CheckpointStore, Config, Device, Reference, Training,
+    train::TrainPlan,
+    train_reference,
+    zoo::{self, scvi::ScviConfig},
 };
 use clap::Args;
 use serde::Serialize;
@@ -48,7 +50,7 @@ pub struct TrainArgs {
     batch_key: String,
     #[command(flatten)]
     cells: CellArgs,
-    /// First part of the condition keys: who owns the reference.
+    /// First part of the condition keys: the operator who will publish the reference.
     #[arg(long, default_value = "reference")]
     owner: SiteId,
     /// Second part of the condition keys: the name of the data set.
@@ -155,6 +157,8 @@ struct Summary {
 /// # Errors  [`Error::Cells`], [`Error::UnknownBatch`], [`Error::Models`], [`Error::Checkpoint`]
 pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
+    // Before the data is read: a misspelt option should not cost a minute.
+    zoo::model(&args.model.model)?.resolve(&args.model.options())?;
     let data = SiteData::open(args.cells.spec(&args.file, &args.batch_key))?;
     let aligned = data.counts(&panel(&data, args)?)?;
     let spec = args.plan.spec();
@@ -193,7 +197,7 @@ fn train(
     output: &Output,
 ) -> Result<(Reference, results::History)> {
     let n_epochs = TrainPlan::of_spec(spec, data.n_cells())?.n_epochs;
-    let (options, cells, conditions) = (args.model.options()?, cells(data, aligned), conditions(args, data)?);
+    let (options, cells, conditions) = (args.model.options(), cells(data, aligned), conditions(args, data)?);
     let training = Training {
         model: &args.model.model,
         options: &options,
@@ -260,7 +264,7 @@ impl PlanArgs {
 }
 
 impl ModelArgs {
-    fn options(&self) -> Result<Config> {
+    fn options(&self) -> Config {
         let mut options = if self.model == "scvi" { ScviConfig::for_surgery().to_options() } else { Config::new() };
         let given: [(&str, Option<serde_json::Value>); 9] = [
             ("n_latent", self.n_latent.map(Into::into)),
@@ -275,7 +279,7 @@ impl ModelArgs {
         ];
         options.extend(given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         options.extend(self.options.iter().cloned());
-        Ok(options)
+        options
     }
 }
 

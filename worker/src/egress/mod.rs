@@ -117,7 +117,8 @@ impl Gate {
     pub fn release_columns(&mut self, trained: &TrainedCondition<'_>) -> Result<Released<Columns>> {
         let (before, after) = (trained.frozen_before, trained.frozen_after);
         if before != after {
-            return Err(Error::FrozenMoved { key: trained.key.clone(), before, after });
+            let change = format!("was {before} and is {after}");
+            return Err(Error::FrozenMoved { key: trained.key.clone(), change });
         }
         self.check_condition(trained)?;
         let columns = self.protected(trained)?;

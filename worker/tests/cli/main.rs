@@ -1,9 +1,11 @@
 //! The program as a user meets it: commands on small data, and what it says when the input is bad.
 
 mod bad_input;
+mod coordinator;
 mod journey;
 mod serve;
 mod site;
+mod task;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,214 @@
+//! A scripted coordinator over real QUIC: the protocol's own machines around a made-up state.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use archipelago_common::{
+    BlobRef, NodeId, Principal, TaskId,
+    record::{AssignmentRecord, AssignmentState, ReferenceRecord, Submission, TaskRecord, TaskState},
+    reference_dir::ReferenceDir,
+    task::SurgeryTask,
+};
+use archipelago_protocol::{
+    ChunkReceiver, ChunkSender, CoordinatorSession,
+    frame::{self, Message as _},
+    message::{Chunk, GetReply, PutReply, Refusal, Reply, Request, StreamOpen, ToCoordinator},
+};
+use archipelago_transport::{
+    Connection, Credentials, Error, Stream, Transport as _,
+    ca::{Authority, Validity},
+    quic::QuicTransport,
+};
+use tokio::runtime::Runtime;
+
+/// A coordinator with one reference and one task.
+pub(crate) struct Coordinator {
+    runtime: Runtime,
+    state: Arc<Mutex<State>>,
+    pub(crate) address: String,
+}
+
+/// What the coordinator knows and was told.
+pub(crate) struct State {
+    reference: ReferenceRecord,
+    pub(crate) task: TaskRecord,
+    blobs: BTreeMap<BlobRef, Vec<u8>>,
+    /// Blobs that a site uploaded.
+    pub(crate) uploaded: Vec<BlobRef>,
+    /// Submissions in the order in which they came, refused ones too.
+    pub(crate) submissions: Vec<Submission>,
+    /// How many further submissions find their lease lapsed.
+    pub(crate) lapses: u32,
+    pub(crate) n_renewals: u32,
+    pub(crate) given_up: Option<String>,
+}
+
+impl Coordinator {
+    /// Starts a coordinator that offers a task on the reference in a directory.
+    pub(crate) fn start(authority: &Authority, reference: &ReferenceDir, task: impl FnOnce(&mut SurgeryTask)) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let issued = authority.issue(&"coordinator/1".parse::<Principal>().unwrap(), Validity::days(1)).unwrap();
+        let credentials = Credentials::from_pem(authority.certificate(), &issued.certificate, &issued.key).unwrap();
+        let mut listener = runtime.block_on(QuicTransport::new(credentials).listen("127.0.0.1:0")).unwrap();
+        let address = listener.address().to_owned();
+        let state = Arc::new(Mutex::new(State::new(reference, task)));
+        let shared = state.clone();
+        runtime.spawn(async move {
+            while let Some(connection) = listener.accept().await {
+                tokio::spawn(serve(shared.clone(), connection));
+            }
+        });
+        Self { runtime, state, address }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Waits until the state is as wanted; the test's own time limit ends a wait that is in vain.
+    pub(crate) fn wait_until(&self, wanted: impl Fn(&State) -> bool) {
+        self.runtime.block_on(async {
+            let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
+            while !wanted(&self.state()) {
+                looks.tick().await;
+            }
+        });
+    }
+}
+
+impl State {
+    fn new(reference: &ReferenceDir, change: impl FnOnce(&mut SurgeryTask)) -> Self {
+        let version = reference.version().clone();
+        let name = "pbmc".parse().unwrap();
+        let mut task = SurgeryTask::new(name, version.id(), archipelago_common::task::TrainSpec::default());
+        task.train.epochs = Some(2);
+        change(&mut task);
+        let id = version.id();
+        let reference_record = ReferenceRecord {
+            name: task.reference.clone(),
+            publisher: "alice".parse().unwrap(),
+            summary: (&reference.base().unwrap().card).into(),
+            current: id,
+            lineage: vec![],
+            versions: BTreeMap::from([(id, version)]),
+        };
+        let task = TaskRecord {
+            id: TaskId(1),
+            task,
+            publisher: "alice".parse().unwrap(),
+            published_ms: 0,
+            state: TaskState::Open,
+            assignments: BTreeMap::new(),
+        };
+        Self {
+            reference: reference_record,
+            task,
+            blobs: reference.files().map(|(blob, path)| (blob, std::fs::read(path).unwrap())).collect(),
+            uploaded: vec![],
+            submissions: vec![],
+            lapses: 0,
+            n_renewals: 0,
+            given_up: None,
+        }
+    }
+
+    fn answer(&mut self, who: &Principal, request: Request) -> Result<Reply, Refusal> {
+        let Principal::Site(site) = who else { panic!("{who} asked") };
+        let epoch = self.task.assignments.get(site).map_or(0, |held| held.epoch);
+        match request {
+            Request::ListTasks => Ok(Reply::Tasks(vec![self.task.clone()])),
+            Request::ShowReference { .. } => Ok(Reply::Reference(Box::new(self.reference.clone()))),
+            Request::Claim { .. } => {
+                let held = self.task.assignments.get(site).is_some_and(|a| a.state == AssignmentState::Assigned);
+                let epoch = if held { epoch } else { epoch + 1 };
+                let state = AssignmentState::Assigned;
+                let held = AssignmentRecord { epoch, state, lease_until_ms: u64::MAX, progress: None };
+                self.task.assignments.insert(site.clone(), held);
+                Ok(Reply::Assigned { epoch, lease_until_ms: u64::MAX })
+            }
+            Request::Renew { .. } => {
+                self.n_renewals += 1;
+                Ok(Reply::Assigned { epoch, lease_until_ms: u64::MAX })
+            }
+            Request::GiveUp { reason, .. } => {
+                self.given_up = Some(reason.clone());
+                let held = self.task.assignments.get_mut(site).unwrap();
+                held.state = AssignmentState::GivenUp { reason };
+                Ok(Reply::Released)
+            }
+            Request::Submit(submission) => {
+                self.submissions.push(submission);
+                if self.lapses > 0 {
+                    self.lapses -= 1;
+                    self.task.assignments.get_mut(site).unwrap().state = AssignmentState::Lapsed;
+                    return Err(Refusal::Stale { reason: "the lease has lapsed".to_owned() });
+                }
+                Ok(Reply::Accepted { version: None })
+            }
+            other => panic!("a worker asked {other:?}"),
+        }
+    }
+}
+
+async fn serve(state: Arc<Mutex<State>>, connection: Connection) {
+    while let Ok(stream) = connection.accept_stream().await {
+        let (state, connection) = (state.clone(), connection.clone());
+        tokio::spawn(async move {
+            // A worker that was killed breaks its streams.
+            let _ = serve_stream(&state, stream, &connection).await;
+        });
+    }
+}
+
+async fn serve_stream(state: &Mutex<State>, mut stream: Stream, connection: &Connection) -> Result<(), Error> {
+    let Some(open) = stream.recv_frame(StreamOpen::LIMIT).await? else { return Ok(()) };
+    match frame::decode(&open).unwrap() {
+        StreamOpen::Control(hello) => {
+            let (who, node) = (connection.peer().principal.clone(), NodeId::new(1).unwrap());
+            let mut session = CoordinatorSession::open(who.clone(), &hello, node, Some(node)).unwrap();
+            loop {
+                while let Some(frame) = session.poll_frame() {
+                    stream.send_frame(&frame).await?;
+                }
+                let Some(frame) = stream.recv_frame(ToCoordinator::LIMIT).await? else { return Ok(()) };
+                if let Some(asked) = session.handle_frame(&frame).unwrap() {
+                    let answer = state.lock().unwrap().answer(&who, asked.body);
+                    session.handle_answer(asked.id, answer);
+                }
+            }
+        }
+        StreamOpen::Put(blob) => take(state, stream, blob).await,
+        StreamOpen::Get { blob, from_chunk } => give(state, stream, blob, from_chunk).await,
+        StreamOpen::Raft => panic!("a worker opened a Raft stream"),
+    }
+}
+
+async fn take(state: &Mutex<State>, mut stream: Stream, blob: BlobRef) -> Result<(), Error> {
+    let mut receiver = ChunkReceiver::new(blob).unwrap();
+    stream.send_frame(&frame::encode(&PutReply::Send { from_chunk: 0 }).unwrap()).await?;
+    let mut bytes = Vec::new();
+    while !receiver.is_complete() {
+        let Some(frame) = stream.recv_frame(Chunk::LIMIT).await? else { return Ok(()) };
+        let chunk: Chunk = frame::decode(&frame).unwrap();
+        receiver.handle_chunk(&chunk).unwrap();
+        bytes.extend_from_slice(&chunk.bytes);
+    }
+    receiver.finish().unwrap();
+    state.lock().unwrap().uploaded.push(blob);
+    state.lock().unwrap().blobs.insert(blob, bytes);
+    stream.send_frame(&frame::encode(&PutReply::Durable).unwrap()).await?;
+    stream.finish().await
+}
+
+async fn give(state: &Mutex<State>, mut stream: Stream, blob: BlobRef, from_chunk: u64) -> Result<(), Error> {
+    let bytes = state.lock().unwrap().blobs[&blob].clone();
+    stream.send_frame(&frame::encode(&GetReply::Sending).unwrap()).await?;
+    let mut sender = ChunkSender::new(blob, from_chunk).unwrap();
+    while let Some(piece) = sender.poll_piece() {
+        let chunk = sender.handle_read(bytes[piece.offset as usize..][..piece.size].to_vec()).unwrap();
+        stream.send_frame(&frame::encode(&chunk).unwrap()).await?;
+    }
+    stream.finish().await
+}

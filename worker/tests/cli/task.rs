@@ -1,0 +1,182 @@
+//! A worker and its tasks: what arrives, what is written at the site, what a restart or a lapsed lease changes.
+
+use std::process::{Command, Stdio};
+
+use archipelago_anndata::AnnData;
+use archipelago_common::{
+    policy::EmbeddingRelease, record::Submission, reference_dir::ReferenceDir, task::SurgeryTask,
+};
+
+use super::{
+    Bench,
+    coordinator::Coordinator,
+    read_json,
+    site::{authority, write_site},
+};
+
+const ONCE: [&str; 4] = ["serve", "--config", "site.toml", "--once"];
+
+fn set_up(task: impl FnOnce(&mut SurgeryTask)) -> (Bench, Coordinator) {
+    let bench = Bench::with_reference();
+    let (authority, reference) = (authority(), ReferenceDir::open(&bench.path("reference")).unwrap());
+    let coordinator = Coordinator::start(&authority, &reference, task);
+    write_site(&bench, &authority, "site/north", &coordinator.address);
+    (bench, coordinator)
+}
+
+fn with_policy(bench: &Bench, policy: &str) {
+    std::fs::write(bench.path("policy.toml"), policy).unwrap();
+    let config = std::fs::read_to_string(bench.path("site.toml")).unwrap();
+    let labels = config.replace("dataset =", "labels_key = \"cell_type\"\ndataset =");
+    std::fs::write(bench.path("site.toml"), format!("policy = \"policy.toml\"\n{labels}")).unwrap();
+}
+
+/// Digests of the columns that a submission hands in, by key.
+fn columns(submission: &Submission) -> Vec<(String, String)> {
+    let each = submission.conditions.iter();
+    each.map(|(key, condition)| (key.to_string(), condition.columns.digest.to_string())).collect()
+}
+
+#[test]
+fn a_task_is_done_and_everything_that_left_is_in_the_log() {
+    let (bench, coordinator) = set_up(|_| {});
+    bench.run(&ONCE);
+    let state = coordinator.state();
+    let [submission] = &state.submissions[..] else { panic!("{} submissions", state.submissions.len()) };
+    assert_eq!(submission.conditions.keys().map(ToString::to_string).collect::<Vec<_>>(), ["north/pbmc/c"]);
+    assert!(state.n_renewals > 0, "the first epoch is reported at once");
+    let audit = bench.run_json(&["audit", "state/audit.jsonl"]);
+    let logged: Vec<&str> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["release"]["kind"] == "columns")
+        .map(|entry| entry["release"]["digest"].as_str().unwrap())
+        .collect();
+    assert_eq!(logged, state.uploaded.iter().map(|blob| blob.digest.to_string()).collect::<Vec<_>>());
+    assert_eq!(audit["bytes_by_kind"]["columns"], state.uploaded[0].size);
+    let summary = read_json(&bench.path("results/task-1/summary.json"));
+    assert_eq!(summary["bytes_out"]["columns"], state.uploaded[0].size);
+    let mapped = AnnData::read(bench.path("results/task-1/mapped.h5ad")).unwrap();
+    assert_eq!(mapped.n_obs(), 40);
+    assert!(mapped.obsm("X_archipelago").is_ok());
+}
+
+#[test]
+fn a_worker_that_was_killed_hands_in_the_same_columns() {
+    let (bench, coordinator) = set_up(|task| task.train.epochs = Some(200));
+    let mut first = Command::new(env!("CARGO_BIN_EXE_archipelago-worker"))
+        .args(ONCE)
+        .current_dir(bench.path("."))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    coordinator.wait_until(|state| state.n_renewals > 0);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    bench.run(&ONCE);
+    // Another site directory that was never interrupted.
+    std::fs::remove_dir_all(bench.path("state")).unwrap();
+    bench.run(&ONCE);
+    let state = coordinator.state();
+    let handed_in: Vec<_> = state.submissions.iter().map(columns).collect();
+    assert!(handed_in.len() >= 2 && handed_in.iter().all(|c| *c == handed_in[0]), "{handed_in:?}");
+}
+
+#[test]
+fn a_finished_condition_is_not_trained_again() {
+    let (bench, coordinator) = set_up(|_| {});
+    bench.run(&ONCE);
+    let output = bench.command(&[&ONCE[..], &["--verbose"]].concat()).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && log.contains("taken from its checkpoint"), "{log}");
+    assert!(!log.contains("fetching the reference"), "{log}");
+    let state = coordinator.state();
+    assert_eq!(columns(&state.submissions[0]), columns(&state.submissions[1]));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_discarded_with_a_warning() {
+    let (bench, coordinator) = set_up(|_| {});
+    bench.run(&ONCE);
+    for entry in std::fs::read_dir(bench.path("state/checkpoints")).unwrap() {
+        std::fs::write(entry.unwrap().path(), "damaged").unwrap();
+    }
+    let output = bench.command(&ONCE).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && log.contains("a checkpoint is damaged and discarded"), "{log}");
+    let state = coordinator.state();
+    assert_eq!(columns(&state.submissions[0]), columns(&state.submissions[1]));
+}
+
+#[test]
+fn a_damaged_reference_in_the_cache_is_fetched_again() {
+    let (bench, _coordinator) = set_up(|_| {});
+    bench.run(&ONCE);
+    for entry in std::fs::read_dir(bench.path("state/blobs")).unwrap() {
+        std::fs::write(entry.unwrap().path(), "damaged").unwrap();
+    }
+    let output = bench.command(&ONCE).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && log.contains("fetching the reference"), "{log}");
+}
+
+#[test]
+fn a_lapsed_lease_is_claimed_again_and_the_same_columns_handed_in() {
+    let (bench, coordinator) = set_up(|_| {});
+    coordinator.state().lapses = 1;
+    bench.run(&ONCE);
+    let state = coordinator.state();
+    let [late, accepted] = &state.submissions[..] else { panic!("{} submissions", state.submissions.len()) };
+    assert_eq!((late.epoch, accepted.epoch), (1, 2));
+    assert_eq!(columns(late), columns(accepted));
+}
+
+#[test]
+fn label_means_leave_where_task_and_policy_agree() {
+    let (bench, coordinator) = set_up(|task| task.embeddings = EmbeddingRelease::Full);
+    with_policy(&bench, "embeddings = { label-means = { min_cells = 2, min_donors = 0 } }\nmetrics = false\n");
+    bench.run(&ONCE);
+    let state = coordinator.state();
+    let condition = state.submissions[0].conditions.values().next().unwrap();
+    assert!(condition.embeddings.is_some() && condition.metrics.is_none());
+    let bytes = &bench.run_json(&["audit", "state/audit.jsonl"])["bytes_by_kind"];
+    assert!(bytes["label-means"].as_u64() > Some(0));
+    assert_eq!((&bytes["embeddings"], &bytes["metrics"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn a_task_that_cannot_be_served_is_returned_with_a_reason_that_tells_nothing() {
+    let (bench, coordinator) = set_up(|_| {});
+    let mut adata = AnnData::read(bench.path("cells.h5ad")).unwrap();
+    adata.var = archipelago_anndata::DataFrame::new((0..60).map(|i| format!("ENSG{i}")));
+    adata.write(bench.path("cells.h5ad"), archipelago_anndata::Compression::None).unwrap();
+    check_given_up(&bench, &coordinator, "the site's data and the reference's panel share no gene");
+}
+
+#[test]
+fn conditions_that_are_too_small_stay_at_home() {
+    let (bench, coordinator) = set_up(|_| {});
+    with_policy(&bench, "min_cells = 41\n");
+    check_given_up(
+        &bench,
+        &coordinator,
+        "no batch of the site is new to the reference, large enough and allowed to leave",
+    );
+}
+
+#[track_caller]
+fn check_given_up(bench: &Bench, coordinator: &Coordinator, reason: &str) {
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_archipelago-worker"))
+        .args(["serve", "--config", "site.toml"])
+        .current_dir(bench.path("."))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    coordinator.wait_until(|state| state.given_up.is_some());
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let state = coordinator.state();
+    assert_eq!(state.given_up.as_deref(), Some(reason));
+    assert!(state.uploaded.is_empty() && state.submissions.is_empty());
+}
