@@ -115,10 +115,8 @@ fn check_tensors(name: &str, found: &StateDict, expected: &StateDict) -> usize {
 fn check_digests(name: &str, found: &StateDict, expected: &Json) -> usize {
     let Some(digests) = expected.get("state_digest").and_then(Json::as_object) else { return 0 };
     // The digest of an old totalVI model is of what a reader adds as well: zeros for a tensor that came later.
-    let digests: Vec<_> = digests
-        .iter()
-        .filter(|(key, _)| *key != "log_per_batch_efficiency" || found.get(key).is_some())
-        .collect();
+    let digests: Vec<_> =
+        digests.iter().filter(|(key, _)| *key != "log_per_batch_efficiency" || found.get(key).is_some()).collect();
     for (key, digest) in &digests {
         let tensor = found.require(name, key).unwrap();
         let values: Vec<f64> = match tensor.dtype() {

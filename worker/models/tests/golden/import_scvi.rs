@@ -110,7 +110,8 @@ fn export_of_an_imported_scvi_has_every_tensor_that_was_used_bit_for_bit() {
             assert_eq!(tensor.bytes(), case.saved.state_dict.get(name).unwrap().bytes(), "{}: {name}", case.name);
         }
         let again = scvi_tools::from_bytes(&scvi_tools::to_bytes(&exported).unwrap()).unwrap();
-        assert_eq!(again, exported, "{}", case.name);
+        assert_eq!(again.state_dict, exported.state_dict, "{}", case.name);
+        assert_eq!(again.init_params, exported.init_params, "{}", case.name);
         assert_eq!(exported.registry.batch, case.saved.registry.batch, "{}", case.name);
     }
 }

@@ -17,7 +17,8 @@ pub fn parse(bytes: &[u8]) -> Result<Pickle, Fault> {
     if bytes.len() > limits::PICKLE_BYTES {
         return Err(Fault::TooLarge { limit: limits::PICKLE_BYTES, unit: "bytes" });
     }
-    let mut machine = Machine { bytes, at: 0, opcode_at: 0, nodes: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
+    let mut machine =
+        Machine { bytes, at: 0, opcode_at: 0, nodes: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
     loop {
         if let Some(root) = machine.step()? {
             return Ok(Pickle { nodes: machine.nodes, root });

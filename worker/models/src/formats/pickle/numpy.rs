@@ -136,7 +136,9 @@ impl Dtype {
             ('b', 1) => Elements::Bool(elements.map(|b| b[0] != 0).collect()),
             ('i', 1 | 2 | 4 | 8) => Elements::Int(elements.map(|b| self.integer(b, true)).collect()),
             ('u', 1 | 2 | 4) => Elements::Int(elements.map(|b| self.integer(b, false)).collect()),
-            ('f', 4) => Elements::Float(elements.map(|b| f64::from(f32::from_bits(self.integer(b, false) as u32))).collect()),
+            ('f', 4) => {
+                Elements::Float(elements.map(|b| f64::from(f32::from_bits(self.integer(b, false) as u32))).collect())
+            }
             ('f', 8) => Elements::Float(elements.map(|b| f64::from_bits(self.integer(b, false) as u64)).collect()),
             ('U', _) => Elements::Text(elements.map(|b| self.text(b)).collect::<Option<_>>()?),
             _ => return None,

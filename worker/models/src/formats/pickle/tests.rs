@@ -154,7 +154,13 @@ fn arrays_of_every_type_are_read_under_both_module_names() {
         })
     };
     for (dtype, order, shape, data, expected) in [
-        ("i8", '<', "2", &[1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255][..], vec![Scalar::Int(1), Scalar::Int(-1)]),
+        (
+            "i8",
+            '<',
+            "2",
+            &[1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255][..],
+            vec![Scalar::Int(1), Scalar::Int(-1)],
+        ),
         ("i2", '>', "1", &[1, 2], vec![Scalar::Int(258)]),
         ("u1", '|', "1", &[200], vec![Scalar::Int(200)]),
         ("f4", '<', "1", &1.5_f32.to_le_bytes(), vec![Scalar::Float(1.5)]),

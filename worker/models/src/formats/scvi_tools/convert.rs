@@ -107,7 +107,8 @@ pub(super) fn upstream_tensors(module: &dyn Module) -> StateDict {
             let mut before = 0;
             for part in parts {
                 if part.kind == PartKind::Conditions {
-                    let column = weights.get(&part.name).expect("the layout is of these weights").detach().squeeze_dim(0);
+                    let column =
+                        weights.get(&part.name).expect("the layout is of these weights").detach().squeeze_dim(0);
                     fold_column(&mut tensors, name, before, &column);
                 }
                 before += part.n_columns;
@@ -130,7 +131,8 @@ fn fold_column(tensors: &mut Named, name: &str, position: i64, column: &Tensor) 
 /// The batches of a reference: bare names where all conditions are of one data set, whole keys otherwise.
 pub(super) fn batches(reference: &Reference) -> CategoricalField {
     let keys: Vec<&ConditionKey> = reference.columns.keys().collect();
-    let of_one_data_set = keys.windows(2).all(|pair| (pair[0].owner(), pair[0].dataset()) == (pair[1].owner(), pair[1].dataset()));
+    let of_one_data_set =
+        keys.windows(2).all(|pair| (pair[0].owner(), pair[0].dataset()) == (pair[1].owner(), pair[1].dataset()));
     let name = |key: &&ConditionKey| if of_one_data_set { key.batch().to_owned() } else { key.to_string() };
     let categories = keys.iter().map(name).map(Scalar::Text).collect();
     CategoricalField { key: reference.base.card.batch_key.clone(), categories }

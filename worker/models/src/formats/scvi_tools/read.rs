@@ -136,7 +136,8 @@ impl Attributes {
             (None, None) => return Err("the attributes have neither `registry_` nor `scvi_setup_dict_`".to_owned()),
         };
         let version = saved.get("scvi_version").and_then(Value::as_str).ok_or("no `scvi_version` was saved")?;
-        let unlabeled = || saved.get("field_registries")?.get("labels")?.get("state_registry")?.get("unlabeled_category");
+        let unlabeled =
+            || saved.get("field_registries")?.get("labels")?.get("state_registry")?.get("unlabeled_category");
         Ok(Self {
             version: version.parse()?,
             model_name: saved.get("model_name").and_then(Value::as_str).map(str::to_owned),

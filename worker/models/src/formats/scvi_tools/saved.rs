@@ -63,7 +63,11 @@ impl SavedModel {
 
     /// Constructor arguments that this program does not know. They are kept, and what they do is not.
     pub fn unknown_arguments(&self) -> Vec<&str> {
-        self.init_params.keys().map(String::as_str).filter(|name| !arguments::is_known(&self.model_name, name)).collect()
+        self.init_params
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !arguments::is_known(&self.model_name, name))
+            .collect()
     }
 
     /// Whether the classifier ends in a softmax and so yields probabilities, not logits: scANVI before 1.1.

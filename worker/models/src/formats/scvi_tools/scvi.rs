@@ -31,11 +31,8 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
     let config = Scvi.resolve(&given)?;
     let encodes_labels = Scvi.label_use(&config)? == LabelUse::Encoded;
     let labels = if encodes_labels { texts(&saved.registry.labels) } else { vec![] };
-    let blueprint = Blueprint {
-        registry: data_registry(&saved.registry, labels.clone())?,
-        n_genes: saved.genes().len(),
-        config,
-    };
+    let blueprint =
+        Blueprint { registry: data_registry(&saved.registry, labels.clone())?, n_genes: saved.genes().len(), config };
     let card = BaseCard {
         format: BaseCard::FORMAT,
         model: Scvi.card().name.to_owned(),
@@ -62,7 +59,9 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
         return Err(Error::UnknownModel { name: card.model.clone(), available: format!("`{}`", Scvi.card().name) });
     }
     if reference.columns.is_empty() {
-        return Err(refuse("a reference without conditions cannot be saved: scvi-tools knows no model without batches"));
+        return Err(refuse(
+            "a reference without conditions cannot be saved: scvi-tools knows no model without batches",
+        ));
     }
     let blueprint = Blueprint::of_card(card)?;
     let keys: Vec<_> = reference.columns.keys().cloned().collect();

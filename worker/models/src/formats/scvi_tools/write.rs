@@ -8,10 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{CategoricalField, SavedModel, VarNames, arguments, read::MODEL, state::SETUP_ANNDATA};
 use crate::{
     error::{Error, Result},
-    formats::{
-        pickle::Scalar,
-        torch::TorchWriter,
-    },
+    formats::{pickle::Scalar, torch::TorchWriter},
 };
 
 /// Writes `model.pt` into a folder, which is made where it is missing.

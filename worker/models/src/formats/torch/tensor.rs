@@ -23,7 +23,9 @@ pub fn read_tensor<R: Read + Seek>(archive: &mut TorchArchive<R>, name: &str, va
         return Err(archive.refuse(format!("`{name}` is {}, expected a tensor", value.kind())));
     };
     let Some(dtype) = dtype(view.storage_class) else {
-        return Err(archive.refuse(format!("tensor `{name}` has storage `{}`, which is not supported", view.storage_class)));
+        return Err(
+            archive.refuse(format!("tensor `{name}` has storage `{}`, which is not supported", view.storage_class))
+        );
     };
     if !view.fits() {
         return Err(archive.refuse(format!(
@@ -81,13 +83,17 @@ impl<'a> View<'a> {
         if self.shape.len() != self.strides.len() {
             return false;
         }
-        let Some(n_elements) = self.shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size)) else { return false };
+        let Some(n_elements) = self.shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size)) else {
+            return false;
+        };
         if n_elements == 0 {
             return true;
         }
-        let last = self.shape.iter().zip(&self.strides).try_fold(self.offset, |at, (size, stride)| {
-            at.checked_add((size - 1).checked_mul(*stride)?)
-        });
+        let last = self
+            .shape
+            .iter()
+            .zip(&self.strides)
+            .try_fold(self.offset, |at, (size, stride)| at.checked_add((size - 1).checked_mul(*stride)?));
         n_elements <= self.n_stored && last.is_some_and(|last| last < self.n_stored)
     }
 
@@ -149,3 +155,88 @@ pub(super) const STORAGES: [(&str, DType); 6] = [
     ("torch.ByteStorage", DType::U8),
     ("torch.BoolStorage", DType::Bool),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Cursor, Write as _},
+        path::Path,
+    };
+
+    use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+
+    use super::*;
+    use crate::{Error, formats::pickle::PickleWriter};
+
+    /// An archive of one tensor on a storage of six floats, 0 to 5.
+    fn archive(class: &str, n_stored: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
+        let mut pickle = PickleWriter::default();
+        pickle.call("torch._utils", "_rebuild_tensor_v2", |arguments| {
+            arguments.persistent(|storage| {
+                storage.text("storage");
+                storage.class("torch", class);
+                storage.text("0");
+                storage.text("cuda:0");
+                storage.int(n_stored);
+            });
+            arguments.int(offset);
+            arguments.tuple(|sizes| shape.iter().for_each(|&size| sizes.int(size)));
+            arguments.tuple(|out| strides.iter().for_each(|&stride| out.int(stride)));
+            arguments.bool(false);
+        });
+        let data: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let mut zip = ZipWriter::new(Cursor::new(vec![]));
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        for (name, bytes) in [("any name/data.pkl", &pickle.finish()), ("any name/data/0", &data)] {
+            zip.start_file(name, options).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
+    }
+
+    fn read(bytes: Vec<u8>) -> Result<Tensor> {
+        let mut archive = TorchArchive::new(Cursor::new(bytes), Path::new("model.pt"))?;
+        let pickle = archive.pickle()?;
+        read_tensor(&mut archive, "w", pickle.root())
+    }
+
+    #[test]
+    fn offsets_and_strides_are_honoured() {
+        for (offset, shape, strides, expected) in [
+            (0, &[2, 3][..], &[3, 1][..], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0][..]),
+            (0, &[3, 2], &[1, 3], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
+            (1, &[2], &[2], &[1.0, 3.0]),
+            (4, &[2, 1], &[1, 7], &[4.0, 5.0]),
+            (5, &[], &[], &[5.0]),
+            (9, &[0, 3], &[3, 1], &[]),
+        ] {
+            let tensor = read(archive("FloatStorage", 6, offset, shape, strides)).unwrap();
+            assert_eq!(tensor.to_f32("w").unwrap(), expected, "{offset} {shape:?} {strides:?}");
+        }
+    }
+
+    #[test]
+    fn tensors_beyond_their_storage_are_refused() {
+        for (n_stored, offset, shape, strides, words) in [
+            (6, 1, &[6][..], &[1][..], "does not fit its storage"),
+            (6, 0, &[2, 3], &[4, 1], "does not fit its storage"),
+            (6, 0, &[1 << 40, 1 << 40], &[0, 0], "does not fit its storage"),
+            (6, 0, &[1_000_000], &[0], "does not fit its storage"),
+            (6, 0, &[2, 3], &[3], "does not fit its storage"),
+            (6, -1, &[2], &[1], "expected a tensor"),
+            (7, 0, &[2], &[1], "has 24 bytes, expected 28"),
+            (i64::MAX, 0, &[i64::MAX], &[1], "has 24 bytes"),
+        ] {
+            match read(archive("FloatStorage", n_stored, offset, shape, strides)).unwrap_err() {
+                Error::Import { detail, .. } => assert!(detail.contains(words), "{shape:?}: {detail}"),
+                other => panic!("{shape:?}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn storages_of_other_types_are_refused_by_name() {
+        let error = read(archive("HalfStorage", 12, 0, &[2], &[1])).unwrap_err().to_string();
+        assert!(error.contains("`torch.HalfStorage`, which is not supported"), "{error}");
+    }
+}
