@@ -31,8 +31,10 @@ pub struct SessionConfig {
     pub nodes: BTreeSet<NodeId>,
     /// Name and version of this software, for the coordinator's log.
     pub software: String,
-    /// How long dialling and the welcome may take together.
-    pub connect_timeout_ms: u64,
+    /// How long dialling and the welcome may take together, at first: a dead coordinator does not say that it is.
+    pub connect_timeout_min_ms: u64,
+    /// The same after many failures, for lines that are slow and not dead.
+    pub connect_timeout_max_ms: u64,
     /// How long an answer may take before the request is sent to the next coordinator, even if this one is alive.
     pub request_timeout_ms: u64,
     /// How long an answer may take before the coordinator is asked whether it is alive.
@@ -48,12 +50,14 @@ pub struct SessionConfig {
 impl SessionConfig {
     /// The usual timing. An answer takes a commit and an fsync on a majority, so ten seconds mean that something is
     /// wrong. A coordinator that died is noticed after 1.3 s, about when its successor has been elected, although QUIC
-    /// waits longer. Pauses of up to five seconds keep a thousand sites from trampling a cluster that comes back.
+    /// waits longer; a new session passes by a dead one after a second, which is three round trips of a slow line.
+    /// Pauses of up to five seconds keep a thousand sites from trampling a cluster that comes back.
     pub fn new(nodes: BTreeSet<NodeId>, software: impl Into<String>) -> Self {
         Self {
             nodes,
             software: software.into(),
-            connect_timeout_ms: 6_000,
+            connect_timeout_min_ms: 1_000,
+            connect_timeout_max_ms: 6_000,
             request_timeout_ms: 10_000,
             ping_after_ms: 300,
             pong_timeout_ms: 1_000,
@@ -369,16 +373,19 @@ impl SiteSession {
 
     /// Turns to the next coordinator after a pause that grows with every round of failures.
     fn try_next(&mut self, now_ms: u64) {
-        let rounds = self.n_failures / self.config.nodes.len().max(1) as u32;
+        let longest_ms = doubled(self.config.backoff_min_ms, self.rounds(), self.config.backoff_max_ms).max(1);
         self.n_failures = self.n_failures.saturating_add(1);
         self.n_hops = 0;
         self.make_all_due(now_ms);
         let after = self.config.nodes.range(self.node..).nth(1).or_else(|| self.config.nodes.first());
         self.node = after.copied().unwrap_or(self.node);
-        let longest_ms =
-            self.config.backoff_min_ms.saturating_mul(1 << rounds.min(20)).clamp(1, self.config.backoff_max_ms.max(1));
         let pause_ms = longest_ms / 2 + self.rng.next_u64() % (longest_ms / 2 + 1);
         self.state = State::Waiting { until_ms: now_ms + pause_ms };
+    }
+
+    /// How often every coordinator has failed since the last sign of a leader.
+    fn rounds(&self) -> u32 {
+        self.n_failures / self.config.nodes.len().max(1) as u32
     }
 
     fn leader_found(&mut self) {
@@ -387,7 +394,8 @@ impl SiteSession {
     }
 
     fn connect(&mut self, now_ms: u64) {
-        self.state = State::Connecting { until_ms: now_ms + self.config.connect_timeout_ms };
+        let (min_ms, max_ms) = (self.config.connect_timeout_min_ms, self.config.connect_timeout_max_ms);
+        self.state = State::Connecting { until_ms: now_ms + doubled(min_ms, self.rounds(), max_ms) };
         self.outputs.push_back(Output::Connect(self.node));
     }
 
@@ -442,6 +450,11 @@ impl SiteSession {
         let answer = self.sent_ms().min().map(|at_ms| at_ms + self.config.request_timeout_ms);
         answer.into_iter().chain(pong_until_ms).min()
     }
+}
+
+/// `first_ms`, doubled `n_times` but no more than `longest_ms`.
+fn doubled(first_ms: u64, n_times: u32, longest_ms: u64) -> u64 {
+    first_ms.saturating_mul(1 << n_times.min(20)).min(longest_ms)
 }
 
 /// Moves to a named leader in a row: a change of leadership may be seen late once or twice, not more often.

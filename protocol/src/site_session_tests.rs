@@ -366,3 +366,18 @@ fn every_request_has_a_key_of_its_own() {
     }
     assert_eq!(script.sent().into_values().collect::<BTreeSet<_>>().len(), 50);
 }
+
+#[test]
+fn a_silent_coordinator_costs_a_second_at_first_and_more_in_later_rounds() {
+    let mut script = Script::new(1);
+    let mut waited_ms = Vec::new();
+    for _ in 0..5 {
+        script.dialled();
+        let dialled_ms = script.now_ms;
+        script.pass_until_due();
+        waited_ms.push(script.now_ms - dialled_ms);
+        assert_eq!(script.outputs(), [Output::Disconnect(Parting::Silence)]);
+        script.pass_until_due();
+    }
+    assert_eq!(waited_ms, [1_000, 2_000, 4_000, 6_000, 6_000]);
+}
