@@ -39,7 +39,7 @@ impl<'a> NdArray<'a> {
             shape.items()?.into_iter().map(|n| usize::try_from(n.as_int()?).ok()).collect::<Option<_>>()?;
         let n_elements = shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size))?;
         let elements = Dtype::of(dtype)?.elements(data, n_elements)?;
-        let elements = if is_fortran.as_bool()? { elements.to_row_major(&shape) } else { elements };
+        let elements = if is_fortran.as_bool()? { elements.into_row_major(&shape) } else { elements };
         Some(Self { shape, elements })
     }
 
@@ -63,13 +63,13 @@ pub(super) fn scalar(value: Value<'_>) -> Option<Scalar> {
         return None;
     }
     // The data are bytes, so an object scalar, which could nest without end, is none of ours.
-    let elements = Dtype::of(dtype)?.from_bytes(&data.bytes()?, 1)?;
+    let elements = Dtype::of(dtype)?.decode(&data.bytes()?, 1)?;
     NdArray { shape: vec![], elements }.scalars()?.pop()
 }
 
 impl Elements<'_> {
     /// Reorders from column-major.
-    fn to_row_major(self, shape: &[usize]) -> Self {
+    fn into_row_major(self, shape: &[usize]) -> Self {
         match self {
             Self::Bool(values) => Self::Bool(row_major(&values, shape)),
             Self::Int(values) => Self::Int(row_major(&values, shape)),
@@ -124,10 +124,10 @@ impl Dtype {
         if self.letter == 'O' {
             return data.items().filter(|items| items.len() == n_elements).map(Elements::Object);
         }
-        self.from_bytes(&data.bytes()?, n_elements)
+        self.decode(&data.bytes()?, n_elements)
     }
 
-    fn from_bytes<'a>(self, bytes: &[u8], n_elements: usize) -> Option<Elements<'a>> {
+    fn decode<'a>(self, bytes: &[u8], n_elements: usize) -> Option<Elements<'a>> {
         if bytes.len() != n_elements.checked_mul(self.width)? || (self.width == 0 && n_elements > 0) {
             return None;
         }
