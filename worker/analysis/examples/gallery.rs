@@ -171,7 +171,7 @@ fn markers(theme: &Theme) -> Outcome<Panel> {
                 data.push(rng.random_range(0.3..1.2) * if is_marker { 3.0 } else { 1.0 });
             }
         }
-        indptr.push(indices.len() as u64);
+        indptr.push(indices.len());
     }
     let expression = CsrView::new(names.len(), &indptr, &indices, &data)?;
     let genes: Vec<(String, usize)> = names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i)).collect();

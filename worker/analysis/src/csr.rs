@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn malformed_offsets_and_indices_are_refused() {
-        let check = |indptr: &[usize], indices: &[u32], data: &[f32]| CsrView::new(3, indptr, indices, data).unwrap_err();
+        let check =
+            |indptr: &[usize], indices: &[u32], data: &[f32]| CsrView::new(3, indptr, indices, data).unwrap_err();
         assert!(matches!(check(&[0, 2], &[0], &[1.0]), AnalysisError::Csr { row: 0, .. }));
         assert!(matches!(check(&[], &[0], &[1.0]), AnalysisError::Csr { .. }));
         assert!(matches!(check(&[0, 2, 1, 2], &[0, 1], &[1.0, 1.0]), AnalysisError::Csr { row: 1, .. }));

@@ -22,16 +22,15 @@ pub fn silhouette_samples(x: ArrayView2<'_, f32>, groups: &Labels) -> Result<Opt
     if n_groups < 2 || n_groups >= x.nrows() {
         return Ok(None);
     }
-    let tiles = Tile::cover(x);
+    let tiles = Tile::divide(x);
     let samples = (0..x.nrows()).into_par_iter().map_init(
         || (vec![0.0; TILE_ROWS], vec![0.0; sizes.len()]),
         |(squared, sums), cell| {
             sums.fill(0.0);
             for tile in &tiles {
                 tile.squared_distances(x.row(cell), squared);
-                let members = &groups.codes()[tile.first_row..tile.first_row + tile.n_rows];
-                for (&group, distance) in members.iter().zip(squared.iter()) {
-                    sums[group as usize] += distance.sqrt();
+                for (&row, distance) in tile.rows.iter().zip(squared.iter()) {
+                    sums[groups.codes()[row as usize] as usize] += distance.sqrt();
                 }
             }
             silhouette(groups.codes()[cell] as usize, sums, &sizes)
