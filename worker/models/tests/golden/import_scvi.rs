@@ -143,6 +143,24 @@ fn export_of_one_condition_puts_its_column_into_the_bias() {
 }
 
 #[test]
+fn batches_that_were_numbers_are_numbers_again() {
+    let mut saved = cases().remove(0).saved;
+    saved.registry.batch.categories = vec![Scalar::Int(3), Scalar::Int(4), Scalar::Int(5)];
+    let reference = scvi::to_reference(&saved, &namespace()).unwrap();
+    assert_eq!(scvi::from_reference(&reference).unwrap().registry.batch, saved.registry.batch);
+}
+
+#[test]
+fn conditions_of_two_owners_keep_their_whole_keys() {
+    let mut reference = scvi::to_reference(&cases().remove(0).saved, &namespace()).unwrap();
+    let columns = reference.columns.values().next().unwrap().clone();
+    reference.columns.insert("site-a/blood/b0".parse().unwrap(), columns);
+    let batch = scvi::from_reference(&reference).unwrap().registry.batch;
+    let names: Vec<String> = batch.categories.iter().map(Scalar::to_string).collect();
+    assert_eq!(names, ["atlas/lung/b0", "atlas/lung/b1", "atlas/lung/b2", "site-a/blood/b0"]);
+}
+
+#[test]
 fn import_scvi_refuses_what_is_not_one() {
     let case = cases().remove(0);
     let other = SavedModel { model_name: "PEAKVI".to_owned(), ..case.saved.clone() };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use archipelago_common::{BaseCard, Columns, ConditionKey, Name, SiteId, StateDict};
 use tch::Tensor;
 
-use super::{CategoricalField, SavedModel, SavedRegistry, read::MODEL};
+use super::{CategoricalField, SavedModel, SavedRegistry, read::MODEL, registry::INTERNAL};
 use crate::{
     data::Registry,
     error::{Error, Result},
@@ -128,14 +128,24 @@ fn fold_column(tensors: &mut Named, name: &str, position: i64, column: &Tensor) 
     tensors.insert(bias, sum);
 }
 
-/// The batches of a reference: bare names where all conditions are of one data set, whole keys otherwise.
+/// The batches of a reference: bare names where all conditions are of one data set, whole keys otherwise. Numbers are
+/// numbers again where they were in the saved model, as scvi-tools tells `1` from `"1"`.
 pub(super) fn batches(reference: &Reference) -> CategoricalField {
+    let card = &reference.base.card;
     let keys: Vec<&ConditionKey> = reference.columns.keys().collect();
-    let of_one_data_set =
-        keys.windows(2).all(|pair| (pair[0].owner(), pair[0].dataset()) == (pair[1].owner(), pair[1].dataset()));
-    let name = |key: &&ConditionKey| if of_one_data_set { key.batch().to_owned() } else { key.to_string() };
-    let categories = keys.iter().map(name).map(Scalar::Text).collect();
-    CategoricalField { key: reference.base.card.batch_key.clone(), categories }
+    if card.batch_key.starts_with(INTERNAL) && keys.len() == 1 {
+        return CategoricalField::default();
+    }
+    let data_set = |key: &ConditionKey| (key.owner().clone(), key.dataset().clone());
+    let is_one_data_set = keys.windows(2).all(|pair| data_set(pair[0]) == data_set(pair[1]));
+    let name = |key: &&ConditionKey| if is_one_data_set { key.batch().to_owned() } else { key.to_string() };
+    let names: Vec<String> = keys.iter().map(name).collect();
+    let numbers: Option<Vec<Scalar>> = names.iter().map(|name| name.parse().ok().map(Scalar::Int)).collect();
+    let categories = match numbers {
+        Some(numbers) if card.training.contains_key(NUMBERED_BATCHES) => numbers,
+        _ => names.into_iter().map(Scalar::Text).collect(),
+    };
+    CategoricalField { key: card.batch_key.clone(), categories }
 }
 
 /// Facts that a card keeps of where an imported model came from; unknown constructor arguments among them.
@@ -144,6 +154,9 @@ pub(super) fn provenance(saved: &SavedModel) -> BTreeMap<String, serde_json::Val
     if let Some(n_cells) = saved.registry.n_cells {
         facts.insert("n_cells".to_owned(), n_cells.into());
     }
+    if saved.registry.batch.categories.iter().all(|category| matches!(category, Scalar::Int(_))) {
+        facts.insert(NUMBERED_BATCHES.to_owned(), true.into());
+    }
     let unknown = saved.unknown_arguments().into_iter().map(|name| (name.to_owned(), saved.init_params[name].clone()));
     let unknown: serde_json::Map<_, _> = unknown.collect();
     if !unknown.is_empty() {
@@ -151,3 +164,6 @@ pub(super) fn provenance(saved: &SavedModel) -> BTreeMap<String, serde_json::Val
     }
     facts
 }
+
+/// The fact that the batches of the saved model were integers.
+const NUMBERED_BATCHES: &str = "numbered_batches";
