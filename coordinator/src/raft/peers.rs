@@ -71,12 +71,19 @@ async fn carry(link: Arc<Link>, mut messages: mpsc::Receiver<Message>, raft: Raf
     }
 }
 
+/// Sends a message over the stream there is, or a new one. That a stream is gone, because the peer was restarted say,
+/// is often found out with a message that decides an election: it gets a second chance.
 async fn send(link: &Link, stream: &mut Option<Stream>, message: &Message) -> Result<()> {
-    let stream = match stream {
-        Some(stream) => stream,
-        None => stream.insert(link.open(&StreamOpen::Raft).await?),
-    };
-    Ok(stream.send_frame(&to_bytes(message)?).await?)
+    let frame = to_bytes(message)?;
+    if let Some(present) = stream {
+        match present.send_frame(&frame).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::debug!(node = %link.node(), %error, "a Raft stream is gone"),
+        }
+    }
+    *stream = None;
+    let fresh = stream.insert(link.open(&StreamOpen::Raft).await?);
+    Ok(fresh.send_frame(&frame).await?)
 }
 
 async fn carry_snapshot(link: Arc<Link>, message: Message, raft: Raft) {

@@ -203,7 +203,7 @@ impl Task {
     pub async fn run(mut self, peers: Peers) -> Result<()> {
         let mut ticks = tokio::time::interval(TICK);
         // After a stall, one tick and not all that were missed: those would look like a silent leader.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.node.tick(),
@@ -286,7 +286,7 @@ fn stop_at_once(error: &Error) -> ! {
     std::process::abort()
 }
 
-/// With 12 to 24 ticks to an election, a dead leader is replaced within about a second.
+/// With 15 to 24 ticks to an election, a dead leader is replaced within about a second.
 const TICK: Duration = Duration::from_millis(50);
 /// Inputs that may wait; beyond them requests are refused as busy and messages dropped.
 const INBOX: usize = 4_096;
