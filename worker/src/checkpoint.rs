@@ -16,7 +16,7 @@ use archipelago_common::{
     state_dict::StateDict,
     task::TrainSpec,
 };
-use archipelago_models::Surgery;
+use archipelago_models::{Categorical, Surgery};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -32,6 +32,8 @@ pub struct Inputs<'a> {
     pub train: &'a TrainSpec,
     /// Its cells, in panel order.
     pub counts: &'a Csr,
+    /// Their labels, where the model takes them.
+    pub labels: Option<&'a Categorical>,
 }
 
 impl Inputs<'_> {
@@ -46,6 +48,10 @@ impl Inputs<'_> {
         hasher.field(&bytes(&mut self.counts.indptr().iter().map(|&at| (at as u64).to_le_bytes())));
         hasher.field(&bytes(&mut self.counts.indices().iter().map(|&gene| u64::from(gene).to_le_bytes())));
         hasher.field(&bytes(&mut self.counts.data().iter().map(|&count| f64::from(count).to_le_bytes())));
+        if let Some(labels) = self.labels {
+            hasher.field(&bytes(&mut labels.codes().iter().map(|&code| u64::from(code).to_le_bytes())));
+            labels.names().iter().for_each(|name| drop(hasher.field(name.as_bytes())));
+        }
         hasher.finish()
     }
 }
@@ -231,16 +237,18 @@ mod tests {
     fn every_input_changes_the_name() {
         let counts = Csr::from_dense(1, 2, &[1.0, 0.0]).unwrap();
         let moved = Csr::from_dense(1, 2, &[0.0, 1.0]).unwrap();
+        let labels = Categorical::from_values(&["B"]);
         let (a, b) = ("s/d/a".parse().unwrap(), "s/d/b".parse().unwrap());
         let (train, longer) = (TrainSpec::default(), TrainSpec { epochs: Some(9), ..TrainSpec::default() });
         let digests = [
-            Inputs { base: Digest::of(b"1"), key: &a, train: &train, counts: &counts },
-            Inputs { base: Digest::of(b"2"), key: &a, train: &train, counts: &counts },
-            Inputs { base: Digest::of(b"1"), key: &b, train: &train, counts: &counts },
-            Inputs { base: Digest::of(b"1"), key: &a, train: &longer, counts: &counts },
-            Inputs { base: Digest::of(b"1"), key: &a, train: &train, counts: &moved },
+            Inputs { base: Digest::of(b"1"), key: &a, train: &train, counts: &counts, labels: None },
+            Inputs { base: Digest::of(b"2"), key: &a, train: &train, counts: &counts, labels: None },
+            Inputs { base: Digest::of(b"1"), key: &b, train: &train, counts: &counts, labels: None },
+            Inputs { base: Digest::of(b"1"), key: &a, train: &longer, counts: &counts, labels: None },
+            Inputs { base: Digest::of(b"1"), key: &a, train: &train, counts: &moved, labels: None },
+            Inputs { base: Digest::of(b"1"), key: &a, train: &train, counts: &counts, labels: Some(&labels) },
         ]
         .map(|inputs| inputs.digest());
-        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
+        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 6);
     }
 }

@@ -35,6 +35,7 @@ struct Cli {
 
 /// Flags of every command.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Common options")]
 struct Global {
     /// How results are written to stdout.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "ARCHIPELAGO_FORMAT")]

@@ -79,7 +79,7 @@ pub struct DataSection {
 impl SiteConfig {
     /// Reads a configuration and makes its paths independent of the current directory.
     ///
-    /// # Errors  [`Error::Config`] naming the field, [`Error::Common`] if the file cannot be read
+    /// # Errors  [`Error::Config`] naming the field, [`Error::ConfigFile`]
     pub fn read(path: &Path) -> Result<Self> {
         let mut config: Self = read_toml(path)?;
         config.nodes().map_err(|detail| Error::Config { path: path.into(), detail })?;
@@ -114,7 +114,7 @@ impl SiteConfig {
 
     /// Reads the policy file, or gives the default policy.
     ///
-    /// # Errors  [`Error::Config`] naming the field, [`Error::Common`] if the file cannot be read
+    /// # Errors  [`Error::Config`] naming the field, [`Error::ConfigFile`]
     pub fn read_policy(&self) -> Result<SitePolicy> {
         let Some(path) = &self.policy else { return Ok(SitePolicy::default()) };
         let policy: SitePolicy = read_toml(path)?;
@@ -153,7 +153,7 @@ impl SiteConfig {
 
     /// Every value by its dotted name, and whether the file or a default gave it.
     ///
-    /// # Errors  [`Error::Config`], [`Error::Common`]
+    /// # Errors  [`Error::Config`], [`Error::ConfigFile`]
     pub fn explain(path: &Path) -> Result<Vec<(String, String, &'static str)>> {
         let resolved = toml::Table::try_from(Self::read(path)?)
             .map_err(|e| Error::Config { path: path.into(), detail: e.to_string() })?;
@@ -164,7 +164,7 @@ impl SiteConfig {
 }
 
 fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read_bounded(path, MAX_BYTES)?;
+    let bytes = fs::read_bounded(path, MAX_BYTES).map_err(|source| Error::ConfigFile { path: path.into(), source })?;
     let invalid = |detail: String| Error::Config { path: path.into(), detail };
     let text = String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8".to_owned()))?;
     toml::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().to_owned()))

@@ -83,6 +83,15 @@ pub enum Error {
         /// The field, what was found and what is expected.
         detail: String,
     },
+    /// The configuration file cannot be read.
+    #[error("failed to read the configuration `{}`", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: archipelago_common::Error,
+    },
     /// A value on the command line makes no sense.
     #[error("`{what}` is {found}, expected {expected}")]
     Setting {
@@ -103,18 +112,6 @@ pub enum Error {
         /// The batch asked for.
         found: String,
         /// The batches there are.
-        available: String,
-    },
-    /// A label that was asked for is not in the data.
-    #[error("`{labels_key}` of `{}` has no label `{found}`; there are: {available}", path.display())]
-    UnknownLabel {
-        /// The file.
-        path: PathBuf,
-        /// The obs column.
-        labels_key: String,
-        /// The label asked for.
-        found: String,
-        /// The labels there are.
         available: String,
     },
     /// Cells without a value where every cell needs one.
@@ -242,12 +239,13 @@ impl Error {
             Self::Models(source) => return source.hint(),
             Self::Client(source) => return source.hint().map(str::to_owned),
             Self::Transport(source) => return source.hint().map(str::to_owned),
-            Self::Config { .. } => "`archipelago-worker serve --help` shows a complete configuration".into(),
+            Self::Config { .. } | Self::ConfigFile { .. } => {
+                "`archipelago-worker serve --help` shows a complete configuration".into()
+            }
             Self::WrongIdentity { .. } => {
                 "set `site` to the name in the certificate, or use the right certificate".into()
             }
             Self::UnknownBatch { .. } => "name batches as `archipelago-worker inspect FILE` lists them".into(),
-            Self::UnknownLabel { .. } => "name labels as `archipelago-worker inspect FILE` lists them".into(),
             Self::MissingValues { .. } => "fill the column, or choose batches with `--batches`".into(),
             Self::Reference { source: archipelago_common::Error::DigestMismatch { .. }, .. } => {
                 "the reference was changed or damaged: fetch it again, or train it anew".into()
@@ -279,6 +277,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. }
+            | Self::ConfigFile { .. }
             | Self::Setting { .. }
             | Self::Bind { .. }
             | Self::Transport(_)

@@ -12,6 +12,7 @@ pub mod data;
 pub mod egress;
 pub mod error;
 pub mod generate;
+mod lease;
 pub mod mapping;
 pub mod noise;
 pub mod ops;

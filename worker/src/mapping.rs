@@ -125,7 +125,14 @@ impl Surgeon<'_> {
         batch: &QueryBatch,
         progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
     ) -> Result<Surgery> {
-        let inputs = Inputs { base: self.base_digest, key: &batch.key, train: self.train, counts: &batch.counts };
+        let query = Query { key: batch.key.clone(), cells: batch.cells(self.base) };
+        let inputs = Inputs {
+            base: self.base_digest,
+            key: &batch.key,
+            train: self.train,
+            counts: &batch.counts,
+            labels: query.cells.labels.as_ref(),
+        };
         let name = inputs.digest();
         if let Some(finished) = self.checkpoints.and_then(|checkpoints| checkpoints.load(&name)) {
             tracing::info!(condition = %batch.key, "taken from its checkpoint");
@@ -134,7 +141,6 @@ impl Surgeon<'_> {
             }
             return Ok(finished);
         }
-        let query = Query { key: batch.key.clone(), cells: batch.cells(self.base) };
         let mut report = |report: &EpochReport| progress(&batch.key, report);
         let surgery = surgery(self.base, &query, self.train, self.device, &mut report, &mut NoCheckpoints)?;
         if let Some(checkpoints) = self.checkpoints {

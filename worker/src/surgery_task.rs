@@ -10,7 +10,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use archipelago_client::ClientError;
@@ -29,10 +28,7 @@ use archipelago_common::{
 use archipelago_models::{Device, Surgery};
 use archipelago_protocol::message::Refusal;
 use serde::Serialize;
-use tokio::{
-    sync::watch,
-    time::{Instant, interval_at},
-};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     audit::Kind,
@@ -40,6 +36,7 @@ use crate::{
     data::{AlignedCounts, DataSpec, SiteData},
     egress::{Latent, Lease, MappedCells, Released, ReleasedCondition, TrainedCondition},
     error::{Error, Result},
+    lease,
     mapping::{self, OBSM_KEY, QueryBatch, Surgeon},
     ops::Metrics,
     results,
@@ -220,7 +217,7 @@ impl<'a> SurgeryTask<'a> {
     async fn beside_renewals<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = work => done,
-            lost = renew(self.site, self.record, &mut self.lease, self.progress.subscribe()) => Err(lost),
+            lost = lease::keep(self.site, self.record, &mut self.lease, self.progress.subscribe()) => Err(lost),
         }
     }
 
@@ -339,49 +336,16 @@ impl Prepared {
     }
 }
 
-fn load(path: &Path, blob: BlobRef, data: DataSpec) -> Result<(Base, SiteData, AlignedCounts)> {
+fn load(path: &Path, blob: BlobRef, mut data: DataSpec) -> Result<(Base, SiteData, AlignedCounts)> {
     let failed = |source| Error::Reference { path: path.into(), source };
     let bytes = fs::read_bounded(path, limits::BLOB_BYTES).map_err(failed)?;
     blob.verify("the reference", &bytes).map_err(failed)?;
     let base = Base::from_bytes(&bytes).map_err(failed)?;
     drop(bytes);
+    data.labels_key = data.labels_key.or_else(|| base.card.labels_key.clone());
     let data = SiteData::open(data)?;
     let aligned = data.counts(&base.card.genes)?;
     Ok((base, data, aligned))
-}
-
-/// Keeps the lease until dropped: at the first word of progress, then at a steady pace. Returns only when the task is lost.
-async fn renew(
-    site: &mut Site,
-    record: &TaskRecord,
-    lease: &mut Lease,
-    mut progress: watch::Receiver<Progress>,
-) -> Error {
-    let pace = RENEWAL.min(Duration::from_millis(record.task.lease_ms / 3));
-    let mut ticks = interval_at(Instant::now() + pace, pace);
-    let mut is_first_epoch = progress.borrow().epochs_done == 0;
-    loop {
-        tokio::select! {
-            _ = progress.wait_for(|p| p.epochs_done > 0), if is_first_epoch => is_first_epoch = false,
-            _ = ticks.tick() => {}
-        }
-        let now = *progress.borrow();
-        let released = match site.gate.release_progress(record.id, now) {
-            Ok(released) => released,
-            Err(error) => return error,
-        };
-        match in_contact(&site.metrics, site.uplink.renew(*lease, released)).await {
-            Ok(()) => {}
-            Err(Error::Client(ClientError::Refused(Refusal::Stale { reason }))) => {
-                tracing::warn!(task = %record.id, reason, "the lease is gone; claiming again");
-                match site.uplink.claim(record.id).await {
-                    Ok(again) => *lease = again,
-                    Err(error) => return error,
-                }
-            }
-            Err(error) => return error,
-        }
-    }
 }
 
 fn count_epoch(metrics: &Metrics, n_cells: u64, report: &EpochReport) {
@@ -404,6 +368,3 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
-
-/// The coordinators replicate at most one renewal per ten seconds.
-const RENEWAL: Duration = Duration::from_millis(limits::RENEWAL_INTERVAL_MS);

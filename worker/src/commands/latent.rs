@@ -73,7 +73,7 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
     let OpenReference { dir, reference } = OpenReference::open(&args.reference)?;
     let card = &reference.base.card;
     let batch_key = args.batch_key.as_deref().unwrap_or(&card.batch_key);
-    let data = SiteData::open(args.cells.spec(&args.file, batch_key))?;
+    let data = SiteData::open(args.cells.spec(&args.file, batch_key, Some(card)))?;
     let aligned = data.counts(&card.genes)?;
     let mut cells = Cells::new(&aligned.counts);
     let labels = data.labels().and_then(|labels| labels.iter().cloned().collect::<Option<Vec<_>>>());

@@ -101,7 +101,7 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         output.note("note: this reference's encoder does not take the batch, so positions will not move");
     }
     let batch_key = args.batch_key.as_deref().unwrap_or(&card.batch_key);
-    let data = SiteData::open(args.cells.spec(&args.query, batch_key))?;
+    let data = SiteData::open(args.cells.spec(&args.query, batch_key, Some(card)))?;
     let aligned = data.counts(&card.genes)?;
     let batches = QueryBatch::all(&data, &aligned, &args.owner, &args.dataset)?;
     if let Some(batch) = batches.iter().find(|batch| reference.columns.contains_key(&batch.key)) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use archipelago_anndata::align::Duplicates;
-use archipelago_common::reference_dir::ReferenceDir;
+use archipelago_common::{BaseCard, reference_dir::ReferenceDir};
 use archipelago_models::{Device, Reference};
 use clap::{Args, ValueEnum};
 
@@ -40,13 +40,14 @@ pub struct CellArgs {
 }
 
 impl CellArgs {
-    /// These cells of a file whose batches are named by `batch_key`.
-    pub fn spec(&self, path: &Path, batch_key: &str) -> DataSpec {
+    /// These cells of a file whose batches are named by `batch_key`, to be seen through a reference if there is one.
+    /// A reference that takes labels says under which name.
+    pub fn spec(&self, path: &Path, batch_key: &str, reference: Option<&BaseCard>) -> DataSpec {
         DataSpec {
             path: path.into(),
             batch_key: batch_key.to_owned(),
             layer: self.layer.clone(),
-            labels_key: self.labels_key.clone(),
+            labels_key: self.labels_key.clone().or_else(|| reference?.labels_key.clone()),
             donor_key: None,
             batches: self.batches.clone(),
             duplicate_genes: match self.duplicate_genes {
@@ -102,9 +103,4 @@ impl OpenReference {
         let reference = Reference { base: dir.base().map_err(failed)?, columns: dir.columns().map_err(failed)? };
         Ok(Self { dir, reference })
     }
-}
-
-/// Whether a path looks like a reference directory rather than a file of cells.
-pub fn is_reference(path: &Path) -> bool {
-    path.is_dir()
 }

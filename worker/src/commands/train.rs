@@ -159,7 +159,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
     // Before the data is read: a misspelt option should not cost a minute.
     zoo::model(&args.model.model)?.resolve(&args.model.options())?;
-    let data = SiteData::open(args.cells.spec(&args.file, &args.batch_key))?;
+    let data = SiteData::open(args.cells.spec(&args.file, &args.batch_key, None))?;
     let aligned = data.counts(&panel(&data, args)?)?;
     let spec = args.plan.spec();
     fs::create_dir(&args.out)?;

@@ -174,3 +174,20 @@ fn without_metrics_neither_figures_nor_losses_leave() {
     assert!(site.gate.release_metrics(TaskId(1), &key(), metrics).unwrap().is_none());
     assert_eq!(site.trail().entries.len(), 1);
 }
+
+#[test]
+fn only_the_uplink_can_speak_to_a_coordinator() {
+    fn sources(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+    }
+    let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let speaks = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        [concat!("put_", "blob("), concat!("Request", "::"), concat!("Client", "::connect")]
+            .iter()
+            .any(|w| text.contains(w))
+    };
+    let speakers: Vec<_> = sources(&src).into_iter().filter(speaks).collect();
+    assert_eq!(speakers, [src.join("egress/uplink.rs")]);
+}

@@ -1,6 +1,6 @@
 //! What the program says when its input is bad: what is wrong, where, and what to do.
 
-use archipelago_anndata::{AnnData, Compression, Csr, DataFrame, Matrix};
+use archipelago_anndata::{AnnData, Column, Compression, Csr, DataFrame, Matrix};
 
 use super::{Bench, TRAIN};
 
@@ -24,7 +24,7 @@ fn with_counts(bench: &Bench, change: impl Fn(&mut Vec<f32>)) {
     adata.write(bench.path("cells.h5ad"), Compression::None).unwrap();
 }
 
-fn train_on<'a>(file: &'a str) -> Vec<&'a str> {
+fn train_on(file: &str) -> Vec<&str> {
     let mut args = TRAIN.to_vec();
     args[1] = file;
     args
@@ -200,4 +200,20 @@ fn an_audit_log_that_was_changed_is_refused() {
     let bench = Bench::new();
     std::fs::write(bench.path("audit.jsonl"), "{}\n").unwrap();
     check(&bench, 1, &["audit", "audit.jsonl"], &["broken at line 1", "hint: keep the file as evidence"]);
+}
+
+#[test]
+fn a_label_that_the_reference_does_not_know_is_named() {
+    let bench = Bench::new();
+    bench.run(&[&TRAIN[..], &["--labels-key", "cell_type", "--dispersion", "gene-label"]].concat());
+    let mut adata = AnnData::read(bench.path("cells.h5ad")).unwrap();
+    adata.obs.insert("cell_type", Column::categorical(&["type-99"; 120])).unwrap();
+    adata.write(bench.path("cells.h5ad"), Compression::None).unwrap();
+    let args = ["map", "reference", "cells.h5ad", "--batches", "c", "--out", "mapped"];
+    check(&bench, 1, &args, &["`labels` holds `type-99`", "it knows `type-01`", "hint:"]);
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    check(&Bench::new(), 2, &["serve", "--config", "nowhere.toml"], &["`nowhere.toml`", "No such file", "hint:"]);
 }
