@@ -3,9 +3,11 @@
 //! Edge weights come from neighbour distances: each cell's own scale, then the fuzzy union of both directions. They are
 //! what scanpy stores as `connectivities`.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::neighbours::Neighbours;
+use crate::{AnalysisError, Result};
 
 /// A weighted edge between two cells, stored once per direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +43,92 @@ pub fn connectivities(neighbours: &Neighbours) -> Vec<Edge> {
     }
     union.into_iter().map(|((head, tail), weight)| Edge { head, tail, weight }).collect()
 }
+
+/// The graph laid out by cell, for walking along its edges.
+pub(crate) struct Paths {
+    first_edge: Vec<usize>,
+    tails: Vec<(u32, f64)>,
+}
+
+impl Paths {
+    /// # Errors   an edge beyond `n_cells`, or of a weight that is no length
+    pub(crate) fn new(edges: &[Edge], n_cells: usize) -> Result<Self> {
+        let mut first_edge = vec![0; n_cells + 1];
+        for edge in edges {
+            let last = edge.head.max(edge.tail) as usize;
+            if last >= n_cells {
+                return Err(AnalysisError::Length { what: "the graph's cells", found: n_cells, expected: last + 1 });
+            }
+            if !(0.0..f64::INFINITY).contains(&edge.weight) {
+                let found = edge.weight.to_string();
+                return Err(AnalysisError::Option { option: "an edge's weight", expected: "zero or more", found });
+            }
+            first_edge[edge.head as usize + 1] += 1;
+        }
+        for cell in 0..n_cells {
+            first_edge[cell + 1] += first_edge[cell];
+        }
+        let mut by_head: Vec<&Edge> = edges.iter().collect();
+        by_head.sort_by_key(|edge| (edge.head, edge.tail));
+        Ok(Self { first_edge, tails: by_head.into_iter().map(|edge| (edge.tail, edge.weight)).collect() })
+    }
+
+    /// The at most `k` nearest other cells and their distances along edges, nearest first (Dijkstra 1959).
+    pub(crate) fn nearest(&self, cell: usize, k: usize) -> (Vec<u32>, Vec<f64>) {
+        let mut best = BTreeMap::from([(cell as u32, 0.0f64)]);
+        let mut open = BTreeSet::from([Place { distance: 0.0, cell: cell as u32 }]);
+        let (mut rows, mut distances) = (Vec::with_capacity(k), Vec::with_capacity(k));
+        while let Some(Place { distance, cell: at }) = open.pop_first() {
+            if at as usize != cell {
+                rows.push(at);
+                distances.push(distance);
+            }
+            if rows.len() == k {
+                break;
+            }
+            for &(tail, weight) in &self.tails[self.first_edge[at as usize]..self.first_edge[at as usize + 1]] {
+                let through = Place { distance: distance + weight, cell: tail };
+                let known = best.get(&tail).copied();
+                if known.is_some_and(|known| known <= through.distance) {
+                    continue;
+                }
+                if let Some(known) = known {
+                    open.remove(&Place { distance: known, cell: tail });
+                }
+                best.insert(tail, through.distance);
+                open.insert(through);
+            }
+        }
+        (rows, distances)
+    }
+}
+
+/// A cell at the end of a path, ordered by length, then by row.
+#[derive(Clone, Copy)]
+struct Place {
+    distance: f64,
+    cell: u32,
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.distance.total_cmp(&other.distance).then(self.cell.cmp(&other.cell))
+    }
+}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Place {}
 
 /// A cell's own measure of distance: beyond the nearest neighbour, weights fall off so that they sum to log2 of the
 /// neighbourhood's size.
@@ -97,6 +185,17 @@ mod tests {
         let weights: Vec<f64> = distances.iter().map(|&d| scale.weight(d)).collect();
         assert_eq!(weights[0], 1.0);
         assert!((weights.iter().sum::<f64>() - 15f64.log2()).abs() < 1e-4);
+    }
+
+    #[test]
+    fn the_nearest_by_path_may_lie_around_a_corner() {
+        let edge = |head, tail, weight| Edge { head, tail, weight };
+        let edges = [edge(0, 1, 5.0), edge(0, 2, 1.0), edge(2, 1, 1.0), edge(1, 3, 1.0)];
+        let paths = Paths::new(&edges, 4).unwrap();
+        assert_eq!(paths.nearest(0, 2), (vec![2, 1], vec![1.0, 2.0]));
+        assert_eq!(paths.nearest(1, 5), (vec![3], vec![1.0]));
+        assert!(matches!(Paths::new(&edges, 3), Err(AnalysisError::Length { expected: 4, .. })));
+        assert!(matches!(Paths::new(&[edge(0, 1, f64::NAN)], 2), Err(AnalysisError::Option { .. })));
     }
 
     #[test]

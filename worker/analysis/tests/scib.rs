@@ -2,13 +2,14 @@
 //!
 //! `testdata/scib.json` belongs to the 160 embedded cells of `testdata/sklearn.json`: `obsp['connectivities']` of
 //! scanpy's `neighbors(n_neighbors=15)`, `compute_lisi` of harmonypy for labels and batches with perplexity 10 (30
-//! neighbours), `isolated_labels_asw` and `pcr` (all six components) of scib 1.1.7, and the modularity that
+//! neighbours), `isolated_labels_asw` and `pcr` (all six components) of scib 1.1.7, its `ilisi_graph` and
+//! `clisi_graph` with `k0` 30, and the modularity that
 //! `community_leiden` of igraph reaches in two iterations at five resolutions.
 
 use archipelago_analysis::Labels;
 use archipelago_analysis::graph::{Edge, connectivities};
 use archipelago_analysis::leiden::leiden;
-use archipelago_analysis::metrics::{batch_variance, isolated_label_asw, lisi};
+use archipelago_analysis::metrics::{batch_variance, clisi, graph_lisi, ilisi, isolated_label_asw, lisi};
 use archipelago_analysis::neighbours::self_knn;
 use ndarray::Array2;
 use serde_json::Value;
@@ -63,6 +64,18 @@ fn local_diversity_equals_harmonypy_s() {
         assert_eq!(found.len(), expected.len());
         found.iter().zip(&expected).for_each(|(&found, &expected)| check_close(column, found, expected, 1e-4));
     }
+}
+
+/// Upstream computes its graph in single precision and breaks ties between equal paths by the order of a heap.
+#[test]
+fn scaled_diversity_along_the_graph_equals_scib_s() {
+    let (cells, expected) = (Cells::read(), expected());
+    let edges = connectivities(&self_knn(cells.latent.view(), 14).unwrap());
+    let of = |groups| graph_lisi(&edges, groups, 30).unwrap();
+    let mixing = ilisi(&of(&cells.batches), &cells.batches).unwrap();
+    check_close("iLISI", mixing, expected["graph_ilisi"].as_f64().unwrap(), 2e-3);
+    let separation = clisi(&of(&cells.labels), &cells.labels).unwrap();
+    check_close("cLISI", separation, expected["graph_clisi"].as_f64().unwrap(), 2e-3);
 }
 
 #[test]

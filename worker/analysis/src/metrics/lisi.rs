@@ -1,5 +1,8 @@
 //! Local inverse Simpson's index: how many batches, or labels, a neighbourhood effectively holds.
 
+use rayon::prelude::*;
+
+use crate::graph::{Edge, Paths};
 use crate::neighbours::Neighbours;
 use crate::{Labels, Result};
 
@@ -10,42 +13,59 @@ use crate::{Labels, Result};
 /// # Source   Korsunsky et al. 2019; `compute_lisi` of harmonypy
 pub fn lisi(neighbours: &Neighbours, groups: &Labels, perplexity: f64) -> Result<Vec<f64>> {
     groups.check_len("the group column", neighbours.n_cells())?;
-    let mut shares = vec![0.0; groups.names().len()];
-    let cells = neighbours.iter().map(|(rows, distances)| {
-        shares.fill(0.0);
-        for (&row, weight) in rows.iter().zip(kernel(distances, perplexity)) {
-            shares[groups.codes()[row as usize] as usize] += weight;
-        }
-        1.0 / shares.iter().map(|share| share * share).sum::<f64>()
+    let cells = neighbours.iter().map(|(rows, distances)| index(rows, distances, groups, perplexity));
+    Ok(cells.collect())
+}
+
+/// The same over each cell's `k` nearest by paths in the neighbour graph, the length of an edge being its weight, as scib
+/// measures integration. A cell that reaches fewer than `k` others counts as pure, 1.
+///
+/// # Errors   an edge beyond the grouped cells
+/// # Source   `ilisi_graph` and `clisi_graph` of scib 1.1.7 (`k` 90), whose lengths are connectivities too
+pub fn graph_lisi(edges: &[Edge], groups: &Labels, k: usize) -> Result<Vec<f64>> {
+    let paths = Paths::new(edges, groups.len())?;
+    let perplexity = (k / 3).max(1) as f64;
+    let cells = (0..groups.len()).into_par_iter().map(|cell| {
+        let (rows, distances) = paths.nearest(cell, k);
+        if rows.len() < k { 1.0 } else { index(&rows, &distances, groups, perplexity) }
     });
     Ok(cells.collect())
 }
 
-/// Median [`lisi`] over batches, scaled so that 0 is no mixing and 1 is full mixing; `None` with fewer than two batches.
+/// Median index of batches, scaled so that 0 is no mixing and 1 is full mixing; `None` with fewer than two batches.
 ///
-/// # Errors   as [`lisi`]
 /// # Source   Luecken et al. 2022, iLISI
-pub fn ilisi(neighbours: &Neighbours, batches: &Labels) -> Result<Option<f64>> {
-    Ok(scaled(neighbours, batches)?.map(|(index, n_groups)| (index - 1.0) / (n_groups - 1.0)))
+pub fn ilisi(index_by_cell: &[f64], batches: &Labels) -> Option<f64> {
+    let n_batches = n_groups(batches)?;
+    median(index_by_cell).map(|index| (index - 1.0) / (n_batches - 1.0))
 }
 
-/// Median [`lisi`] over labels, scaled so that 1 is full separation; `None` with fewer than two labels.
+/// Median index of labels, scaled so that 1 is full separation; `None` with fewer than two labels.
 ///
-/// # Errors   as [`lisi`]
 /// # Source   Luecken et al. 2022, cLISI
-pub fn clisi(neighbours: &Neighbours, labels: &Labels) -> Result<Option<f64>> {
-    Ok(scaled(neighbours, labels)?.map(|(index, n_groups)| (n_groups - index) / (n_groups - 1.0)))
+pub fn clisi(index_by_cell: &[f64], labels: &Labels) -> Option<f64> {
+    let n_labels = n_groups(labels)?;
+    median(index_by_cell).map(|index| (n_labels - index) / (n_labels - 1.0))
 }
 
-fn scaled(neighbours: &Neighbours, groups: &Labels) -> Result<Option<(f64, f64)>> {
+fn n_groups(groups: &Labels) -> Option<f64> {
     let n_groups = groups.counts().into_iter().filter(|&count| count > 0).count();
-    let mut index = lisi(neighbours, groups, (neighbours.k() / 3).max(1) as f64)?;
-    index.sort_by(f64::total_cmp);
-    Ok(match index.len() {
-        0 => None,
-        _ if n_groups < 2 => None,
-        n => Some(((index[(n - 1) / 2] + index[n / 2]) / 2.0, n_groups as f64)),
-    })
+    (n_groups > 1).then_some(n_groups as f64)
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    (n > 0).then(|| (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0)
+}
+
+fn index(rows: &[u32], distances: &[f64], groups: &Labels, perplexity: f64) -> f64 {
+    let mut shares = vec![0.0; groups.names().len()];
+    for (&row, weight) in rows.iter().zip(kernel(distances, perplexity)) {
+        shares[groups.codes()[row as usize] as usize] += weight;
+    }
+    1.0 / shares.iter().map(|share| share * share).sum::<f64>()
 }
 
 /// Weights that sum to 1 and whose entropy is that of `perplexity` equal neighbours, by bisection of the kernel's rate.
@@ -92,8 +112,16 @@ mod tests {
     }
 
     #[test]
-    fn one_group_has_no_mixing_to_speak_of() {
-        let neighbours = Neighbours::from_parts(1, vec![1, 0], vec![1.0; 2]).unwrap();
-        assert_eq!(ilisi(&neighbours, &Labels::from_names(&["a", "a"])).unwrap(), None);
+    fn the_scaled_figures_run_from_none_to_full() {
+        let (two, one) = (Labels::from_names(&["a", "b"]), Labels::from_names(&["a", "a"]));
+        assert_eq!((ilisi(&[1.0, 2.0], &two), clisi(&[1.0, 1.0], &two)), (Some(0.5), Some(1.0)));
+        assert_eq!((ilisi(&[1.0, 1.0], &one), clisi(&[1.0, 1.0], &one)), (None, None));
+    }
+
+    #[test]
+    fn a_cell_that_reaches_too_few_counts_as_pure() {
+        let edges = [Edge { head: 0, tail: 1, weight: 0.5 }, Edge { head: 1, tail: 0, weight: 0.5 }];
+        let groups = Labels::from_names(&["a", "b", "a"]);
+        assert_eq!(graph_lisi(&edges, &groups, 2).unwrap(), [1.0, 1.0, 1.0]);
     }
 }

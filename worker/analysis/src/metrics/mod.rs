@@ -18,7 +18,7 @@ pub use classification::{ClassReport, Confusion};
 pub use clustering::{NmiAverage, ari, nmi};
 pub use connectivity::graph_connectivity;
 pub use isolated::{isolated_label_asw, isolated_label_f1, isolated_labels};
-pub use lisi::{clisi, ilisi, lisi};
+pub use lisi::{clisi, graph_lisi, ilisi, lisi};
 pub use mixing::{Pools, batch_entropies, entropy_batch_mixing, knn_purity, knn_purity_by_label, other_batch_share};
 pub use pcr::{batch_variance, pcr_comparison};
 pub use quality::{Embedded, INTEGRATION_NEIGHBOURS, MappingQuality, mapping_quality};
