@@ -1,6 +1,6 @@
 //! Models saved by scvi-tools, versions 0.8 to 1.4: read as values, written so that scvi-tools loads them.
 //!
-//! [`read`] takes a folder or a file in any of the layouts there were and gives a [`SavedModel`]; [`write`] makes the
+//! [`read`](fn@read) takes a folder or a file in any of the layouts there were and gives a [`SavedModel`]; [`write`](fn@write) makes the
 //! folder that scvi-tools 1.4 loads, which also opens in PyTorch's restricted mode. Turning a saved model into a
 //! reference, and back, is a file per model, such as [`scvi`].
 
