@@ -261,6 +261,23 @@ fn cells_without_any_count_do_no_harm() {
     });
 }
 
+#[test]
+fn a_minibatch_of_one_cell_leaves_batch_statistics_finite() {
+    every_model(|model| {
+        // 33 training cells in minibatches of 32 leave one over.
+        let spec = TrainSpec { train_size: 1.0, ..spec(2) };
+        let a = batch(1, 33);
+        let reference = train(model, &[("a", &a)], &spec, &mut NoCheckpoints).unwrap().reference;
+        let conditions = CellConditions::single(key("a"), 33);
+        let latent = reference.latent(&cells(&a), &conditions, Device::Cpu).unwrap();
+        assert!(latent.mean.iter().all(|value| value.is_finite()));
+        let single = batch(1, 1);
+        let refused = train(model, &[("a", &single)], &spec, &mut NoCheckpoints);
+        assert!(matches!(refused, Err(Error::TooFewCells { .. })));
+        assert!(map(&reference.base, "q", &single, &spec).is_ok());
+    });
+}
+
 /// Keeps all checkpoints in memory, one per epoch.
 #[derive(Default)]
 struct InMemory(Vec<Vec<u8>>);

@@ -92,3 +92,65 @@ fn recode(covariate: &str, column: &Categorical, known: &[String]) -> Result<Vec
     };
     column.codes().iter().map(translate).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use archipelago_anndata::Csr;
+
+    use super::*;
+
+    fn registry() -> Registry {
+        Registry {
+            labels: vec!["B".to_owned(), "T".to_owned()],
+            categorical: BTreeMap::from([("assay".to_owned(), vec!["10x".to_owned(), "drop".to_owned()])]),
+            continuous: vec!["percent_mito".to_owned()],
+            size_factor: false,
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Cells<'_>)) -> Result<(), String> {
+        let counts = Csr::from_dense(2, 1, &[1.0, 2.0]).unwrap();
+        let mut cells = Cells::new(&counts);
+        cells.labels = Some(Categorical::from_values(&["T", "T"]));
+        cells.categorical.insert("assay".to_owned(), Categorical::from_values(&["drop", "10x"]));
+        cells.continuous.insert("percent_mito".to_owned(), vec![0.1, 0.2]);
+        change(&mut cells);
+        let dataset = registry().encode(&cells, &[0, 0], 1).map_err(|e| e.to_string())?;
+        assert_eq!((dataset.labels.unwrap(), &dataset.covariates[0]), (vec![1, 1], &vec![1, 0]));
+        Ok(())
+    }
+
+    #[test]
+    fn query_names_get_the_codes_of_the_reference() {
+        check(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn what_the_reference_does_not_know_is_named() {
+        let label = check(|cells| cells.labels = Some(Categorical::from_values(&["T", "NK"]))).unwrap_err();
+        assert_eq!(label, "`labels` holds `NK`, which the reference does not know; it knows `B`, `T`");
+        let assay = Categorical::from_values(&["10x", "smart"]);
+        assert!(
+            check(|cells| drop(cells.categorical.insert("assay".to_owned(), assay))).unwrap_err().contains("`smart`")
+        );
+    }
+
+    #[test]
+    fn missing_covariates_and_lengths_that_differ_are_refused() {
+        assert!(check(|cells| cells.labels = None).unwrap_err().contains("`labels`"));
+        assert!(check(|cells| cells.categorical.clear()).unwrap_err().contains("`assay`"));
+        assert!(check(|cells| cells.continuous.clear()).unwrap_err().contains("`percent_mito`"));
+        let short = check(|cells| drop(cells.continuous.insert("percent_mito".to_owned(), vec![0.1]))).unwrap_err();
+        assert_eq!(short, "`percent_mito` has 1 cells, expected 2");
+    }
+
+    #[test]
+    fn values_that_are_not_numbers_of_their_kind_are_refused() {
+        assert!(check(|cells| drop(cells.continuous.insert("percent_mito".to_owned(), vec![0.1, f32::NAN]))).is_err());
+        assert!(check(|cells| cells.size_factor = Some(vec![1.0, 0.0])).is_err());
+        for bad in [-1.0, f32::NAN, f32::INFINITY] {
+            let counts = Csr::from_dense(1, 1, &[bad]).unwrap();
+            assert!(matches!(Cells::new(&counts).check(1), Err(Error::Value { .. })), "{bad}");
+        }
+    }
+}

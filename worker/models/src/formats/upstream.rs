@@ -177,3 +177,54 @@ fn to_upstream(kind: PartKind, ours: Tensor) -> Tensor {
 fn from_upstream(kind: PartKind, theirs: Tensor) -> Tensor {
     to_upstream(kind, theirs)
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::{
+        data::Registry,
+        model::Module as _,
+        nn::{Builder, ConditionSource, Source, Trainable},
+        zoo::scvi::{ScviConfig, ScviModule},
+    };
+
+    fn module(n_conditions: usize) -> ScviModule {
+        let config = ScviConfig { n_hidden: 4, n_latent: 2, ..ScviConfig::for_surgery() };
+        let fresh = ConditionSource::Fresh(n_conditions);
+        let builder = Builder::new(Source::Fresh, fresh, Trainable::Nothing, [1; 32], Device::Cpu);
+        ScviModule::new(config, &Registry::default(), 3, builder).unwrap()
+    }
+
+    fn joined(module: &ScviModule) -> StateDict {
+        let all = Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.copy()));
+        all.iter().map(|(name, tensor)| (name.clone(), from_tch(tensor))).collect()
+    }
+
+    #[test]
+    fn one_batch_has_no_column_upstream_and_zeros_here() {
+        let module = module(1);
+        let mut upstream = joined(&module);
+        let name = "decoder.px_decoder.fc_layers.Layer 0.0.weight";
+        let narrow = to_tch(name, upstream.get(name).unwrap()).unwrap().narrow(1, 0, 2);
+        let encoder = "z_encoder.encoder.fc_layers.Layer 0.0.weight";
+        let narrow_encoder = to_tch(encoder, upstream.get(encoder).unwrap()).unwrap().narrow(1, 0, 3);
+        upstream.insert(name, from_tch(&narrow));
+        upstream.insert(encoder, from_tch(&narrow_encoder));
+        let (base, columns) = Layout::of(module.weights()).split(&upstream).unwrap();
+        assert_eq!(base, module.weights().base());
+        for (name, column) in columns[0].0.iter() {
+            assert!(column.to_f32(name).unwrap().iter().all(|&value| value == 0.0), "{name}");
+        }
+    }
+
+    #[test]
+    fn tensors_of_another_width_are_refused() {
+        let (two, three) = (module(2), module(3));
+        let refused = Layout::of(three.weights()).split(&joined(&two)).unwrap_err();
+        assert!(matches!(refused, Error::TensorShape { .. }), "{refused}");
+        let refused = Layout::of(two.weights()).split(&StateDict::new()).unwrap_err();
+        assert!(refused.to_string().contains("the model file has no tensor"), "{refused}");
+    }
+}

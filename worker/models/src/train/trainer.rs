@@ -12,8 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor, no_grad};
 
 use super::{
-    Adam, CheckpointStore, Monitor, Seeds, TrainPlan, Verdict,
-    GradientUse,
+    Adam, CheckpointStore, GradientUse, Monitor, Seeds, TrainPlan, Verdict,
     checkpoint::{self, Observed, Progressed},
 };
 use crate::{
@@ -65,9 +64,11 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         let split_seed = seeds.numpy();
         let split = Split::new(dataset.n_cells(), plan.train_size, plan.validation_size, plan.minibatch, split_seed);
-        if split.train.is_empty() {
-            let (what, found) = ("the training set".to_owned(), dataset.n_cells());
-            return Err(Error::TooFewCells { what, found, expected: 3 });
+        // Batch statistics of a single cell have no variance.
+        let expected = if mode == Mode::Training { 2 } else { 1 };
+        if split.train.len() < expected {
+            let (what, found) = ("the training set".to_owned(), split.train.len());
+            return Err(Error::TooFewCells { what, found, expected });
         }
         let tensors = module.weights().iter().filter(|(_, weight)| weight.tensor.requires_grad());
         let tensors = tensors.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));
@@ -134,7 +135,8 @@ impl<'a> Trainer<'a> {
         order.shuffle(&mut ChaCha8Rng::from_seed(self.seeds.of("order", round)));
         let mut noise = SeededNoise::new(self.seeds.of("noise", round));
         let mut sums = Sums::default();
-        for cells in order.chunks(self.plan.minibatch) {
+        let is_usable = |cells: &&[usize]| cells.len() > 1 || self.mode == Mode::Evaluation;
+        for cells in order.chunks(self.plan.minibatch).filter(is_usable) {
             let minibatch = self.dataset.minibatch(cells, self.module.weights().device());
             let weight = self.plan.kl.weight(self.epoch, self.step);
             let mut pass = Pass { mode: self.mode, noise: &mut noise };

@@ -1,4 +1,7 @@
 //! The zoo: every model there is. To add one, write its folder and add one line to [`ZOO`].
+//!
+//! What of a model grows with a new condition, what surgery trains and what stays is the [`crate::nn::Role`] under which
+//! its module asks for each tensor; surgery itself knows no model.
 
 pub mod scvi;
 

@@ -101,7 +101,9 @@ fn marker_genes_are_found_and_empty_groups_refused() {
     for model in ZOO {
         let batches = [("a", &a), ("b", &b)];
         let trained = train(*model, &batches, &spec(150), &mut archipelago_models::NoCheckpoints).unwrap();
-        let Ok(results) = CountResults::new(&trained.reference, &cells(&a), &conditions, 0, Device::Cpu) else { continue };
+        let Ok(results) = CountResults::new(&trained.reference, &cells(&a), &conditions, 0, Device::Cpu) else {
+            continue;
+        };
         let of_type = |kind: usize| (0..120).filter(|cell| cell % 3 == kind).collect::<Vec<_>>();
         let decision = Decision::Change(Change { pseudocount: Some(1e-5), ..Change::default() });
         let ask = GroupAsk { first: of_type(0), second: of_type(1), transform: vec![], n_draws: 2_000, decision };

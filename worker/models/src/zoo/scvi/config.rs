@@ -169,3 +169,34 @@ pub enum BatchRepresentation {
 
 /// More units than any published model has; keeps a hostile card from asking for all memory.
 const MAX_UNITS: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, value: serde_json::Value) -> Result<ScviConfig> {
+        ScviConfig::parse(&Config::from([(name.to_owned(), value)]))
+    }
+
+    #[test]
+    fn defaults_are_upstreams_and_written_out() {
+        let options = ScviConfig::parse(&Config::new()).unwrap().to_options();
+        assert_eq!(options["n_hidden"], 128);
+        assert_eq!(options["gene_likelihood"], "zinb");
+        assert_eq!(options["dispersion"], "gene");
+        assert_eq!(ScviConfig::parse(&options).unwrap(), ScviConfig::default());
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_by_name() {
+        for (name, value) in [
+            ("n_latent", serde_json::json!(0)),
+            ("n_hidden", serde_json::json!(10_000_000)),
+            ("dropout_rate", serde_json::json!(1.0)),
+        ] {
+            assert!(check(name, value).unwrap_err().to_string().contains(name));
+        }
+        assert!(check("gene_likelihood", "binomial".into()).unwrap_err().to_string().contains("binomial"));
+        assert!(check("use_layer_norm", true.into()).is_err());
+    }
+}
