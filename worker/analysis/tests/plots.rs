@@ -32,6 +32,13 @@ fn letters_are_rendered_with_the_bundled_font() {
 }
 
 #[test]
+fn a_long_title_widens_the_picture() {
+    let width =
+        |title| Pixmap::decode_png(&Figure::grid(Some(title), &[], 1, THEME).png(1.0).unwrap()).unwrap().width();
+    assert!(width("Query cells of four hospitals on the reference of two") > 2 * width("Query"));
+}
+
+#[test]
 fn a_png_has_the_scaled_size_and_absurd_scales_are_refused() {
     let figure = Figure::grid(Some("Nothing to see"), &[], 1, THEME);
     let size = |scale| Pixmap::decode_png(&figure.png(scale).unwrap()).map(|p| (p.width(), p.height())).unwrap();

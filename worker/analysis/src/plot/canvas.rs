@@ -53,11 +53,14 @@ impl Style {
 #[derive(Debug, Default)]
 pub(super) struct Canvas {
     shapes: String,
+    heading_width: f64,
 }
 
 impl Canvas {
     /// Title and subtitle of a panel, at its upper left corner.
     pub(super) fn heading(&mut self, title: &str, subtitle: &str, theme: &Theme) {
+        let title_width = width(title, TITLE_SIZE, Weight::SemiBold);
+        self.heading_width = title_width.max(width(subtitle, LABEL_SIZE, Weight::Regular));
         self.text(0.0, 16.0, title, Style::new(TITLE_SIZE, theme.ink).semi_bold());
         self.text(0.0, 35.0, subtitle, Style::new(LABEL_SIZE, theme.soft_ink));
     }
@@ -148,8 +151,9 @@ impl Canvas {
         self.write(format_args!(r#"{head} stroke-linecap="round" d="{}"/>"#, Dots(centres)));
     }
 
+    /// A panel at least as wide as its heading.
     pub(super) fn into_panel(self, width: f64, height: f64) -> Panel {
-        Panel { width, height, shapes: self.shapes }
+        Panel { width: width.max(self.heading_width), height, shapes: self.shapes }
     }
 
     fn write(&mut self, shape: fmt::Arguments<'_>) {

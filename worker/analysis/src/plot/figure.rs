@@ -6,7 +6,7 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
 
 use super::canvas::{Canvas, Escaped, Panel, Style};
-use super::text::{FAMILY, fonts};
+use super::text::{FAMILY, Weight, fonts, width as text_width};
 use super::theme::Theme;
 use crate::{AnalysisError, Result};
 
@@ -43,7 +43,9 @@ impl Figure {
             }
             y += row.iter().map(|panel| panel.height).fold(0.0, f64::max) + GAP;
         }
-        let width = (column_widths.iter().sum::<f64>() + GAP * (n_columns - 1) as f64 + 2.0 * MARGIN).ceil();
+        let title_width = title.map_or(0.0, |title| text_width(title, FIGURE_TITLE_SIZE, Weight::SemiBold));
+        let panels_width = column_widths.iter().sum::<f64>() + GAP * (n_columns - 1) as f64;
+        let width = (panels_width.max(title_width) + 2.0 * MARGIN).ceil();
         let height = (y - GAP + MARGIN).max(2.0 * MARGIN).ceil();
         Self { width, height, svg: document(width, height, title, &shapes, theme) }
     }
