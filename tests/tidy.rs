@@ -68,7 +68,10 @@ fn crates_know_only_whom_they_may_know() -> Result<()> {
         }
         let reachable = workspace.reachable_names(package);
         for forbidden in fence.never {
-            ensure!(!reachable.contains(*forbidden), "`{forbidden}` is reachable from `{name}`, which must not know it");
+            ensure!(
+                !reachable.contains(*forbidden),
+                "`{forbidden}` is reachable from `{name}`, which must not know it"
+            );
         }
     }
     for fence in CRATES {
@@ -90,7 +93,11 @@ fn bincode_is_named_in_one_file_only() -> Result<()> {
 fn no_source_file_is_longer_than_the_limit() -> Result<()> {
     for (path, text) in sources()? {
         let n_lines = text.lines().count();
-        ensure!(n_lines <= LONGEST_FILE, "`{}` has {n_lines} lines, more than {LONGEST_FILE}; split it", path.display());
+        ensure!(
+            n_lines <= LONGEST_FILE,
+            "`{}` has {n_lines} lines, more than {LONGEST_FILE}; split it",
+            path.display()
+        );
     }
     Ok(())
 }
@@ -110,9 +117,9 @@ fn versions_stand_in_the_root_manifest_only() -> Result<()> {
             continue;
         }
         let text = std::fs::read_to_string(&manifest)?;
-        let dependencies = text.split("\n[").filter(|section| {
-            section.split(']').next().is_some_and(|head| head.ends_with("dependencies"))
-        });
+        let dependencies = text
+            .split("\n[")
+            .filter(|section| section.split(']').next().is_some_and(|head| head.ends_with("dependencies")));
         for line in dependencies.flat_map(|section| section.lines().skip(1)).filter(|line| line.contains('=')) {
             ensure!(
                 line.starts_with('#') || line.contains("workspace"),

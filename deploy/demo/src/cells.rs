@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use archipelago_analysis::Labels;
 use archipelago_anndata::{AnnData, Compression};
+use archipelago_common::ConditionKey;
 use ndarray::Array2;
+
+use crate::consortium::DATASET;
 
 /// Where the cells lie and which batches they are from.
 #[derive(Clone, Debug)]
@@ -117,6 +120,13 @@ pub struct Embedding {
     pub labels: Vec<String>,
     /// Batches.
     pub batches: Vec<String>,
+}
+
+impl SiteCells {
+    /// The key of the one condition that the site contributes.
+    pub fn condition(&self) -> Result<ConditionKey> {
+        Ok(ConditionKey::new(self.site.parse()?, DATASET.parse()?, self.batch.clone())?)
+    }
 }
 
 impl Embedding {

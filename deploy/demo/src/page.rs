@@ -71,6 +71,11 @@ fn proofs(summary: &Summary) -> String {
             "withdrawing the last site gives the earlier version's digest again".to_owned(),
         ),
         (
+            exact.repeatable,
+            "The same work gives the same bits",
+            "each site's surgery, repeated in another process, gives the columns that the site sent".to_owned(),
+        ),
+        (
             summary.lost == 0,
             "Nothing acknowledged is lost",
             format!("{} acknowledged submissions are missing after the leader was killed", summary.lost),

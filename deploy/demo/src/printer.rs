@@ -31,6 +31,7 @@ pub fn report(summary: &Summary, out: &std::path::Path) {
         exact.cells_compared
     );
     println!("withdrawing a site restores the digest     {}", mark(exact.withdraw_restores));
+    println!("repeated surgery gives the same columns     {}", mark(exact.repeatable));
     println!("leader killed, acknowledged work lost      {} times, {}", summary.leader_kills, summary.lost);
     for site in &summary.sites {
         let sent = &site.bytes_out;

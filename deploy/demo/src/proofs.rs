@@ -1,4 +1,4 @@
-//! The three claims of exact federation, checked on what the run produced.
+//! The claims of exact federation, checked on what the run produced.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +22,8 @@ pub struct Exact {
     pub cells_compared: usize,
     /// After withdrawing the last site, the coordinators are back at the earlier version id.
     pub withdraw_restores: bool,
+    /// Repeating each site's surgery in another process, without a coordinator, gives the columns that the site sent.
+    pub repeatable: bool,
 }
 
 /// Columns that one site added.

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use archipelago_analysis::metrics::MappingQuality;
-use archipelago_common::{ConditionKey, record::ReferenceRecord};
+use archipelago_common::{ConditionKey, record::ReferenceRecord, reference_dir::ReferenceDir};
 use serde_json::Value;
 
 use crate::{
@@ -239,8 +239,21 @@ impl Story {
             earlier_bit_identical: same,
             cells_compared,
             withdraw_restores: withdrawn.version == before.version,
+            repeatable: self.repeats(cells, merged)?,
         };
         Ok((exact, (reference_after, query.context("there is no site")?)))
+    }
+
+    /// Whether the local repetition of each site's surgery gave the columns that the site sent.
+    fn repeats(&self, cells: &Cells, merged: &Merged) -> Result<bool> {
+        let held = ReferenceDir::open(&merged.merged)?;
+        let mut same = true;
+        for site in &cells.sites {
+            let key = site.condition()?;
+            let local = ReferenceDir::open(&self.args.out.join("local").join(&site.site))?;
+            same &= local.version().columns.get(&key) == held.version().columns.get(&key);
+        }
+        Ok(same)
     }
 
     fn judge(
@@ -313,13 +326,13 @@ impl Story {
                 bytes_kept: site.bytes,
             });
         }
-        let (_, contributions) = proofs::contributions(&merged.record)?;
-        let held: usize = contributions.iter().map(std::collections::BTreeMap::len).sum();
+        let held = ReferenceDir::open(&merged.merged)?;
         let data = self.args.data.as_ref().and_then(|file| file.file_name());
         Ok(Summary {
             exact,
             quality,
-            lost: cells.sites.len().saturating_sub(held),
+            // Every site's worker ended well, so each was told that its submission is accepted.
+            lost: cells.sites.iter().filter(|site| !holds(&held, site)).count(),
             sites,
             lineage: merged.record.lineage.clone(),
             leader_kills: merged.leader_kills,
@@ -381,6 +394,10 @@ impl Story {
         self.phases.push(Phase { name: name.to_owned(), seconds: started.elapsed().as_secs_f64() });
         Ok(result)
     }
+}
+
+fn holds(reference: &ReferenceDir, site: &cells::SiteCells) -> bool {
+    site.condition().is_ok_and(|key| reference.version().columns.contains_key(&key))
 }
 
 /// Whether the last merge added conditions of this site.

@@ -37,8 +37,8 @@ pub struct Summary {
 impl Summary {
     /// Whether every claim held.
     pub fn holds(&self) -> bool {
-        let Exact { order_free, earlier_bit_identical, withdraw_restores, .. } = self.exact;
-        order_free && earlier_bit_identical && withdraw_restores && self.lost == 0
+        let Exact { order_free, earlier_bit_identical, withdraw_restores, repeatable, .. } = self.exact;
+        order_free && earlier_bit_identical && withdraw_restores && repeatable && self.lost == 0
     }
 }
 
