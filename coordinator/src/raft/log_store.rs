@@ -10,7 +10,6 @@
 
 use std::{
     collections::BTreeSet,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -19,8 +18,12 @@ use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry, HardState, Snapshot},
 };
-use redb::{Database, ReadableDatabase as _, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase as _, StorageBackend};
 
+use super::log_file::{
+    ENTRIES, EntriesError, FORMAT, HARD_STATE, NUMBERS, SNAPSHOT, STARTS, builder, check_entries, not_protobuf, parse,
+    put_record, put_truncated, read_start, remove_entries, to_bytes, write_founding,
+};
 use crate::error::{Error, Result};
 
 /// The log of one node. Owned by [`super::node::Node`]; nothing else writes to it.
@@ -286,143 +289,6 @@ impl Storage for LogStore {
         }
         Ok(self.snapshot.clone())
     }
-}
-
-/// Format of the file; a later build that changes it reads this one and writes its own.
-const FORMAT: u64 = 1;
-/// Index and term of the snapshot that every founding node starts from.
-const FOUNDING: (u64, u64) = (1, 1);
-/// The log is read in order and rarely: a small page cache does.
-const CACHE_BYTES: usize = 16 << 20;
-
-const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
-const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
-const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
-const HARD_STATE: &str = "hard_state";
-const SNAPSHOT: &str = "snapshot";
-const FORMAT_NUMBER: &str = "format";
-const NODE: &str = "node";
-const STARTS: &str = "starts";
-const TRUNCATED_INDEX: &str = "truncated_index";
-const TRUNCATED_TERM: &str = "truncated_term";
-
-/// What a file says before its entries are looked at.
-struct Start {
-    format: u64,
-    node: u64,
-    starts: u64,
-    truncated: (u64, u64),
-    hard_state: Vec<u8>,
-    snapshot: Vec<u8>,
-}
-
-enum EntriesError {
-    Redb(redb::Error),
-    Corrupted(String),
-}
-
-impl<E: Into<redb::Error>> From<E> for EntriesError {
-    fn from(error: E) -> Self {
-        Self::Redb(error.into())
-    }
-}
-
-fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    builder
-}
-
-fn write_founding(db: &Database, node: NodeId, voters: &BTreeSet<NodeId>, state: Vec<u8>) -> Result<(), redb::Error> {
-    let mut snapshot = Snapshot { data: state.into(), ..Snapshot::default() };
-    let metadata = snapshot.mut_metadata();
-    (metadata.index, metadata.term) = FOUNDING;
-    metadata.mut_conf_state().voters = voters.iter().map(|voter| voter.as_u64()).collect();
-    let mut hard_state = HardState::default();
-    (hard_state.commit, hard_state.term) = FOUNDING;
-    let transaction = db.begin_write()?;
-    {
-        let mut numbers = transaction.open_table(NUMBERS)?;
-        numbers.insert(FORMAT_NUMBER, FORMAT)?;
-        numbers.insert(NODE, node.as_u64())?;
-        numbers.insert(STARTS, 0)?;
-        transaction.open_table(ENTRIES)?;
-    }
-    put_record(&transaction, SNAPSHOT, &snapshot)?;
-    put_record(&transaction, HARD_STATE, &hard_state)?;
-    put_truncated(&transaction, FOUNDING)?;
-    Ok(transaction.commit()?)
-}
-
-fn read_start(db: &Database) -> Result<Start, redb::Error> {
-    let transaction = db.begin_read()?;
-    let numbers = transaction.open_table(NUMBERS)?;
-    let number = |name| -> Result<u64, redb::Error> { Ok(numbers.get(name)?.map_or(0, |n| n.value())) };
-    let records = transaction.open_table(RECORDS)?;
-    let record = |name| -> Result<Vec<u8>, redb::Error> {
-        Ok(records.get(name)?.map(|bytes| bytes.value().to_vec()).unwrap_or_default())
-    };
-    Ok(Start {
-        format: number(FORMAT_NUMBER)?,
-        node: number(NODE)?,
-        starts: number(STARTS)?,
-        truncated: (number(TRUNCATED_INDEX)?, number(TRUNCATED_TERM)?),
-        hard_state: record(HARD_STATE)?,
-        snapshot: record(SNAPSHOT)?,
-    })
-}
-
-/// Checks that the entries follow one another without a gap; returns the last index.
-fn check_entries(db: &Database, truncated_index: u64) -> Result<u64, EntriesError> {
-    let entries = db.begin_read()?.open_table(ENTRIES)?;
-    let mut last_index = truncated_index;
-    for item in entries.range::<u64>(..)? {
-        let (index, bytes) = item?;
-        let entry: Entry =
-            parse(bytes.value()).map_err(|e| EntriesError::Corrupted(format!("entry {}: {e}", index.value())))?;
-        if entry.index != index.value() || entry.index != last_index + 1 {
-            let detail = format!("entry {} stands where entry {} is expected", entry.index, last_index + 1);
-            return Err(EntriesError::Corrupted(detail));
-        }
-        last_index = entry.index;
-    }
-    Ok(last_index)
-}
-
-fn put_record(
-    transaction: &redb::WriteTransaction,
-    name: &str,
-    record: &impl protobuf::Message,
-) -> Result<(), redb::Error> {
-    transaction.open_table(RECORDS)?.insert(name, to_bytes(record)?.as_slice())?;
-    Ok(())
-}
-
-fn put_truncated(transaction: &redb::WriteTransaction, (index, term): (u64, u64)) -> Result<(), redb::Error> {
-    let mut numbers = transaction.open_table(NUMBERS)?;
-    numbers.insert(TRUNCATED_INDEX, index)?;
-    numbers.insert(TRUNCATED_TERM, term)?;
-    Ok(())
-}
-
-fn remove_entries(transaction: &redb::WriteTransaction, range: RangeInclusive<u64>) -> Result<(), redb::Error> {
-    if !range.is_empty() {
-        transaction.open_table(ENTRIES)?.retain_in(range, |_, _| false)?;
-    }
-    Ok(())
-}
-
-fn to_bytes(message: &impl protobuf::Message) -> Result<Vec<u8>, redb::Error> {
-    message.write_to_bytes().map_err(not_protobuf)
-}
-
-fn parse<M: protobuf::Message>(bytes: &[u8]) -> protobuf::ProtobufResult<M> {
-    let mut message = M::new();
-    message.merge_from_bytes(bytes).map(|()| message)
-}
-
-fn not_protobuf(error: protobuf::ProtobufError) -> redb::Error {
-    redb::Error::Corrupted(error.to_string())
 }
 
 fn storage_error(error: redb::Error) -> StorageError {

@@ -3,6 +3,7 @@
 //! [`node::Node`] is the whole of consensus as a value without sockets or clock; [`task`] is the loop that owns it on a
 //! live node; [`peers`] carries its messages.
 
+mod log_file;
 pub mod log_store;
 pub mod node;
 pub mod peers;

@@ -37,7 +37,7 @@ pub struct Node {
 /// What may differ between clusters; the same on every node of one.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Ticks without a word from the leader after which a node supports another, and [`VOTE_SKEW`] more before it stands
+    /// Ticks without a word from the leader after which a node supports another, and three more before it stands
     /// for election itself; at most twice as many.
     pub election_ticks: usize,
     /// Ticks between two heartbeats.
