@@ -179,11 +179,12 @@ impl AuditTrail {
 
     /// Bytes that left, by kind; every kind is there.
     pub fn bytes_by_kind(&self) -> BTreeMap<&'static str, u64> {
-        let mut bytes: BTreeMap<_, _> = Kind::ALL.iter().map(|kind| (kind.name(), 0)).collect();
-        for entry in &self.entries {
-            *bytes.entry(entry.release.kind.name()).or_default() += entry.release.size;
-        }
-        bytes
+        bytes_by_kind(self.entries.iter())
+    }
+
+    /// Bytes that left for one task, by kind; every kind is there.
+    pub fn bytes_of_task(&self, task: TaskId) -> BTreeMap<&'static str, u64> {
+        bytes_by_kind(self.entries.iter().filter(|entry| entry.release.task == task))
     }
 
     // The entries of all lines that end, and how many bytes those lines take.
@@ -216,6 +217,14 @@ impl AuditTrail {
         }
         Ok(entry)
     }
+}
+
+fn bytes_by_kind<'a>(entries: impl Iterator<Item = &'a Entry>) -> BTreeMap<&'static str, u64> {
+    let mut bytes: BTreeMap<_, _> = Kind::ALL.iter().map(|kind| (kind.name(), 0)).collect();
+    for entry in entries {
+        *bytes.entry(entry.release.kind.name()).or_default() += entry.release.size;
+    }
+    bytes
 }
 
 /// A log larger than this has grown for decades or is not ours: an entry takes half a kilobyte.

@@ -10,7 +10,7 @@ use archipelago_anndata::Csr;
 use archipelago_common::{
     condition::{Columns, ConditionKey},
     fs,
-    hash::{Digest, FieldHasher},
+    hash::{Digest, FieldHasher, StreamHasher},
     limits,
     progress::EpochReport,
     state_dict::StateDict,
@@ -44,16 +44,25 @@ impl Inputs<'_> {
             .field(self.base.as_bytes())
             .field(self.key.to_string().as_bytes())
             .field(&serde_json::to_vec(self.train).expect("numbers and names are JSON"));
-        let bytes = |words: &mut dyn Iterator<Item = [u8; 8]>| words.flatten().collect::<Vec<u8>>();
-        hasher.field(&bytes(&mut self.counts.indptr().iter().map(|&at| (at as u64).to_le_bytes())));
-        hasher.field(&bytes(&mut self.counts.indices().iter().map(|&gene| u64::from(gene).to_le_bytes())));
-        hasher.field(&bytes(&mut self.counts.data().iter().map(|&count| f64::from(count).to_le_bytes())));
+        hasher
+            .field(stream(self.counts.indptr().iter().map(|&at| (at as u64).to_le_bytes())).as_bytes())
+            .field(stream(self.counts.indices().iter().map(|gene| gene.to_le_bytes())).as_bytes())
+            .field(stream(self.counts.data().iter().map(|count| count.to_le_bytes())).as_bytes());
         if let Some(labels) = self.labels {
-            hasher.field(&bytes(&mut labels.codes().iter().map(|&code| u64::from(code).to_le_bytes())));
-            labels.names().iter().for_each(|name| drop(hasher.field(name.as_bytes())));
+            hasher.field(stream(labels.codes().iter().map(|code| code.to_le_bytes())).as_bytes());
+            for name in labels.names() {
+                hasher.field(name.as_bytes());
+            }
         }
         hasher.finish()
     }
+}
+
+/// Digest of a long sequence of numbers, without a copy of it.
+fn stream<const N: usize>(numbers: impl Iterator<Item = [u8; N]>) -> Digest {
+    let mut hasher = StreamHasher::default();
+    numbers.for_each(|bytes| hasher.update(&bytes));
+    hasher.finish()
 }
 
 /// A folder of finished conditions.

@@ -20,5 +20,6 @@ pub mod output;
 pub mod results;
 pub mod session;
 mod surgery_task;
+pub mod task_summary;
 
 pub use error::{Error, Result};

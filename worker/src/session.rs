@@ -1,11 +1,6 @@
 //! The worker's life with the coordinators: look for tasks, do them one at a time, come back after every break.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use archipelago_client::{ClientConfig, ClientError, Notices, Patience};
 use archipelago_common::{
@@ -29,6 +24,7 @@ use crate::{
     ops::{Metrics, TaskEnd},
     output,
     surgery_task::SurgeryTask,
+    task_summary::TaskSummary,
 };
 
 /// What a coordinator is told when a site returns a task. A closed list: no path, name of a cell or value can be in it.
@@ -174,6 +170,11 @@ impl Site {
     /// Does the first task there is, or waits until there may be one. Says whether a task was accepted.
     async fn round(&mut self, notices: &mut Notices) -> Result<bool> {
         let tasks = in_contact(&self.metrics, self.uplink.tasks()).await?;
+        for task in &tasks {
+            if self.note_accepted(task)? {
+                return Ok(true);
+            }
+        }
         for task in tasks {
             if self.is_ours(&task) && self.can_serve(&task).await? {
                 return self.perform(&task).await;
@@ -181,6 +182,21 @@ impl Site {
         }
         wait_for_news(notices).await;
         Ok(false)
+    }
+
+    /// Whether the record says that a result was accepted of which this worker, killed meanwhile, never heard.
+    fn note_accepted(&self, record: &TaskRecord) -> Result<bool> {
+        let Some(AssignmentState::Accepted { version, .. }) =
+            record.assignments.get(&self.config.site).map(|a| &a.state)
+        else {
+            return Ok(false);
+        };
+        let is_news = TaskSummary::mark_accepted(&TaskSummary::dir(&self.config.out_dir, record.id), *version)?;
+        if is_news {
+            tracing::info!(task = %record.id, "accepted before this start");
+            self.metrics.count_task(TaskEnd::Accepted);
+        }
+        Ok(is_news)
     }
 
     fn is_ours(&self, record: &TaskRecord) -> bool {
@@ -295,9 +311,6 @@ async fn wait_for_news(notices: &mut Notices) {
     // A notice may be lost with a session; looking again now and then costs one small question.
     let _ = tokio::time::timeout(LOOK_AGAIN, news).await;
 }
-
-/// The bytes that left, by kind, for a summary.
-pub(crate) type BytesByKind = BTreeMap<&'static str, u64>;
 
 /// No answer for this long counts as no contact.
 const SILENCE: Duration = Duration::from_secs(5);

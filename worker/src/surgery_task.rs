@@ -19,19 +19,18 @@ use archipelago_common::{
     condition::{Columns, ConditionKey},
     fs,
     hash::Digest,
-    id::{Name, TaskId, VersionId},
+    id::VersionId,
     limits,
     progress::{Continue, EpochReport},
     record::{Progress, TaskRecord},
-    task::{ConditionMetrics, TrainSpec},
+    task::TrainSpec,
 };
 use archipelago_models::{Device, Surgery};
 use archipelago_protocol::message::Refusal;
-use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    audit::Kind,
+    audit::AuditTrail,
     checkpoint::Checkpoints,
     data::{AlignedCounts, DataSpec, SiteData},
     egress::{Latent, Lease, MappedCells, Released, ReleasedCondition, TrainedCondition},
@@ -40,7 +39,8 @@ use crate::{
     mapping::{self, OBSM_KEY, QueryBatch, Surgeon},
     ops::Metrics,
     results,
-    session::{BytesByKind, Site, in_contact},
+    session::{Site, in_contact},
+    task_summary::TaskSummary,
 };
 
 /// A task that this site has claimed.
@@ -52,7 +52,6 @@ pub(crate) struct SurgeryTask<'a> {
     // Set when the work is dropped or done, so that a training thread does not go on for nobody.
     cancelled: Arc<AtomicBool>,
     started: Instant,
-    bytes_before: BytesByKind,
 }
 
 /// Everything that training needs, loaded and checked.
@@ -69,28 +68,11 @@ struct Prepared {
     checkpoints: Checkpoints,
 }
 
-/// What the site keeps about a finished task, in `summary.json`.
-#[derive(Serialize)]
-struct Summary {
-    task: TaskId,
-    reference: Name,
-    parent: VersionId,
-    version: Option<VersionId>,
-    conditions: BTreeMap<ConditionKey, ConditionMetrics>,
-    withheld: BTreeMap<ConditionKey, String>,
-    n_genes_found: usize,
-    n_genes_panel: usize,
-    bytes_out: BytesByKind,
-    bytes_kept: u64,
-    seconds: f64,
-}
-
 impl<'a> SurgeryTask<'a> {
     pub(crate) fn new(site: &'a mut Site, record: &'a TaskRecord, lease: Lease) -> Self {
         let (progress, _) = watch::channel(Progress { epochs_done: 0, epochs_planned: 0, loss: None });
         let (cancelled, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
-        let bytes_before = released(&site.metrics);
-        Self { site, record, lease, progress, cancelled, started, bytes_before }
+        Self { site, record, lease, progress, cancelled, started }
     }
 
     /// The lease as it stands.
@@ -106,8 +88,9 @@ impl<'a> SurgeryTask<'a> {
         let latents = self.embed(prepared.clone(), &columns).await?;
         let conditions = self.release_conditions(&prepared, &surgeries, columns, &latents)?;
         self.keep_cells(prepared.clone(), latents).await?;
+        self.keep_summary(&prepared, &surgeries)?;
         let version = self.submit(&conditions).await?;
-        self.keep_summary(&prepared, &surgeries, version)?;
+        TaskSummary::mark_accepted(&self.out_dir()?, version)?;
         Ok(version)
     }
 
@@ -286,33 +269,31 @@ impl<'a> SurgeryTask<'a> {
         }
     }
 
-    fn keep_summary(&self, prepared: &Prepared, surgeries: &[Surgery], version: Option<VersionId>) -> Result<()> {
+    fn keep_summary(&self, prepared: &Prepared, surgeries: &[Surgery]) -> Result<()> {
         let mapped: Vec<_> = prepared.batches.iter().map(|batch| batch.key.clone()).zip(surgeries).collect();
         let metrics = |surgery| mapping::metrics(surgery, prepared.gene_coverage);
-        let before = &self.bytes_before;
-        let left = released(&self.site.metrics).into_iter().map(|(kind, bytes)| (kind, bytes - before[kind]));
+        let left = AuditTrail::read(&self.site.config.audit_path())?.bytes_of_task(self.record.id);
         let dir = self.out_dir()?;
         results::write_history(&dir, &mapped.iter().map(|(key, s)| (key.to_string(), s.history.clone())).collect())?;
-        results::write_json(
-            &dir.join("summary.json"),
-            &Summary {
-                task: self.record.id,
-                reference: self.record.task.reference.clone(),
-                parent: self.record.task.version,
-                version,
-                conditions: mapped.iter().map(|(key, surgery)| (key.clone(), metrics(surgery))).collect(),
-                withheld: prepared.withheld.clone(),
-                n_genes_found: prepared.n_genes_found,
-                n_genes_panel: prepared.base.card.genes.len(),
-                bytes_out: left.collect(),
-                bytes_kept: prepared.data.file_bytes()?,
-                seconds: self.started.elapsed().as_secs_f64(),
-            },
-        )
+        let summary = TaskSummary {
+            task: self.record.id,
+            reference: self.record.task.reference.clone(),
+            parent: self.record.task.version,
+            accepted: false,
+            version: None,
+            conditions: mapped.iter().map(|(key, surgery)| (key.clone(), metrics(surgery))).collect(),
+            withheld: prepared.withheld.clone(),
+            n_genes_found: prepared.n_genes_found,
+            n_genes_panel: prepared.base.card.genes.len(),
+            bytes_out: left.into_iter().map(|(kind, bytes)| (kind.to_owned(), bytes)).collect(),
+            bytes_kept: prepared.data.file_bytes()?,
+            seconds: self.started.elapsed().as_secs_f64(),
+        };
+        summary.write(&dir)
     }
 
     fn out_dir(&self) -> Result<PathBuf> {
-        let dir = self.site.config.out_dir.join(format!("task-{}", self.record.id));
+        let dir = TaskSummary::dir(&self.site.config.out_dir, self.record.id);
         fs::create_dir(&dir)?;
         Ok(dir)
     }
@@ -355,10 +336,6 @@ fn count_epoch(metrics: &Metrics, n_cells: u64, report: &EpochReport) {
         let cells = n_cells as f64 * f64::from(report.epoch);
         metrics.cells_per_second.set(cells * 1000.0 / report.elapsed_ms as f64);
     }
-}
-
-fn released(metrics: &Metrics) -> BytesByKind {
-    Kind::ALL.iter().map(|&kind| (kind.name(), metrics.released_bytes(kind))).collect()
 }
 
 /// Runs work that computes or reads files on a thread where it holds up nobody.

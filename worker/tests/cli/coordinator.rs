@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) submissions: Vec<Submission>,
     /// How many further submissions find their lease lapsed.
     pub(crate) lapses: u32,
+    /// Whether an accepted submission ends the task for the site, as it should; without, a test may repeat it.
+    pub(crate) remembers: bool,
     pub(crate) n_renewals: u32,
     pub(crate) given_up: Option<String>,
 }
@@ -109,6 +111,7 @@ impl State {
             uploaded: vec![],
             submissions: vec![],
             lapses: 0,
+            remembers: false,
             n_renewals: 0,
             given_up: None,
         }
@@ -144,6 +147,11 @@ impl State {
                     self.lapses -= 1;
                     self.task.assignments.get_mut(site).unwrap().state = AssignmentState::Lapsed;
                     return Err(Refusal::Stale { reason: "the lease has lapsed".to_owned() });
+                }
+                if self.remembers {
+                    let (submission, version) = (self.submissions[0].clone(), Some(self.task.task.version));
+                    let state = AssignmentState::Accepted { submission, at_ms: 0, version };
+                    self.task.assignments.get_mut(site).unwrap().state = state;
                 }
                 Ok(Reply::Accepted { version: None })
             }

@@ -64,7 +64,7 @@ fn a_task_is_done_and_everything_that_left_is_in_the_log() {
 
 #[test]
 fn a_worker_that_was_killed_hands_in_the_same_columns() {
-    let (bench, coordinator) = set_up(|task| task.train.epochs = Some(200));
+    let (bench, coordinator) = set_up(|task| task.train.epochs = Some(40));
     let mut first = Command::new(env!("CARGO_BIN_EXE_archipelago-worker"))
         .args(ONCE)
         .current_dir(bench.path("."))
@@ -119,6 +119,22 @@ fn a_damaged_reference_in_the_cache_is_fetched_again() {
     let output = bench.command(&ONCE).output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && log.contains("fetching the reference"), "{log}");
+}
+
+#[test]
+fn a_worker_that_died_before_the_answer_learns_that_it_was_accepted() {
+    let (bench, coordinator) = set_up(|_| {});
+    coordinator.state().remembers = true;
+    bench.run(&ONCE);
+    let path = bench.path("results/task-1/summary.json");
+    let mut summary = read_json(&path);
+    assert_eq!(summary["accepted"], true);
+    // As it stands when the worker dies between handing in and hearing back.
+    summary["accepted"] = false.into();
+    std::fs::write(&path, summary.to_string()).unwrap();
+    bench.run(&ONCE);
+    assert_eq!(read_json(&path)["accepted"], true);
+    assert_eq!(coordinator.state().submissions.len(), 1);
 }
 
 #[test]
