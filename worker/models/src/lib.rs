@@ -14,6 +14,7 @@ pub mod model;
 pub mod nn;
 pub mod reference;
 pub mod results;
+pub mod start;
 pub mod surgery;
 pub mod train;
 pub mod zoo;

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     losses::LossTerms,
     nn::{Builder, Pass, Posterior, Weights},
+    start::Drawn,
 };
 
 /// Options of a model, by name; sorted, so that equal options are equal bytes.
@@ -88,6 +89,14 @@ pub trait Model: Sync {
     ///
     /// # Errors  [`Error::Config`]
     fn moves_embedding(&self, config: &Config) -> Result<bool>;
+
+    /// The tensors that upstream draws for a new model with so many conditions, in its order; `None` where it is not known,
+    /// and the model starts from numbers of our own.
+    ///
+    /// # Errors  [`Error::Config`]
+    fn upstream_start(&self, _blueprint: &Blueprint, _n_conditions: usize) -> Result<Option<Vec<Drawn>>> {
+        Ok(None)
+    }
 
     /// Builds a module from fresh or stored tensors.
     ///

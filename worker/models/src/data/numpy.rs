@@ -42,7 +42,8 @@ impl RandomState {
         }
     }
 
-    fn next_u32(&mut self) -> u32 {
+    /// The next 32 random bits.
+    pub fn next_u32(&mut self) -> u32 {
         if self.next == N {
             self.twist();
         }

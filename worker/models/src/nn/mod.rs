@@ -11,6 +11,7 @@ mod linear;
 mod noise;
 mod norm;
 mod stack;
+mod torch_random;
 mod weights;
 
 pub use builder::{Builder, ConditionSource, Init, LayerRules, Source, Trainable, mean_name};
@@ -20,6 +21,7 @@ pub use linear::{CovariateSizes, Linear};
 pub use noise::{Noise, SeededNoise};
 pub use norm::BatchNorm;
 pub use stack::{Stack, StackOptions};
+pub use torch_random::TorchGenerator;
 pub use weights::{Role, Weight, Weights, from_tch, to_tch};
 
 /// How a pass treats dropout and batch statistics.

@@ -8,12 +8,23 @@ use archipelago_common::hash::FieldHasher;
 pub struct Seeds {
     seed: u64,
     name: String,
+    numpy: u32,
 }
 
 impl Seeds {
     /// Seeds for something of this name.
     pub fn new(seed: u64, name: impl Into<String>) -> Self {
-        Self { seed, name: name.into() }
+        let mut seeds = Self { seed, name: name.into(), numpy: 0 };
+        let split = seeds.of("split", 0);
+        seeds.numpy = u32::from_le_bytes([split[0], split[1], split[2], split[3]]);
+        seeds
+    }
+
+    /// The same seeds, but numpy's and PyTorch's generators get the seed itself, as when a user seeds scvi-tools: the same
+    /// cells are held out and training starts from the same weights.
+    #[must_use]
+    pub fn as_upstream(self) -> Self {
+        Self { numpy: self.seed as u32, ..self }
     }
 
     /// The seed for a purpose, such as `order` or `noise`, in one round of it.
@@ -24,9 +35,8 @@ impl Seeds {
         *hasher.finish().as_bytes()
     }
 
-    /// A 32-bit seed for numpy's legacy generator.
+    /// A 32-bit seed for numpy's legacy generator and for PyTorch's.
     pub fn numpy(&self) -> u32 {
-        let seed = self.of("split", 0);
-        u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]])
+        self.numpy
     }
 }

@@ -3,6 +3,7 @@
 mod config;
 mod module;
 mod results;
+mod start;
 
 pub use config::{BatchRepresentation, Dispersion, LatentDistribution, Norms, ScviConfig};
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
@@ -12,6 +13,7 @@ use crate::{
     error::Result,
     model::{Blueprint, Config, Model, ModelCard, Module},
     nn::Builder,
+    start::Drawn,
 };
 
 /// The zoo's entry.
@@ -39,6 +41,11 @@ impl Model for Scvi {
 
     fn moves_embedding(&self, config: &Config) -> Result<bool> {
         ScviConfig::parse(config).map(|config| config.encode_covariates)
+    }
+
+    fn upstream_start(&self, blueprint: &Blueprint, n_conditions: usize) -> Result<Option<Vec<Drawn>>> {
+        let config = ScviConfig::parse(&blueprint.config)?;
+        Ok(start::order(&config, &blueprint.registry, blueprint.n_genes, n_conditions))
     }
 
     fn build(&self, blueprint: &Blueprint, builder: Builder<'_>) -> Result<Box<dyn Module>> {

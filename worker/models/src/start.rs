@@ -1,0 +1,89 @@
+//! Where training starts: the numbers that scvi-tools draws for the same seed.
+//!
+//! How well a run ends depends on its start more than on anything else that is random, so figures can be compared seed by
+//! seed only if both sides start from the same weights. A model lists upstream's tensors in the order in which upstream
+//! draws them, those that we do not keep included.
+
+use archipelago_common::{Columns, StateDict};
+use tch::{Tensor, no_grad};
+
+use crate::{
+    error::Result,
+    formats::upstream::Layout,
+    nn::{TorchGenerator, Weights, from_tch, to_tch},
+};
+
+/// A tensor as upstream draws it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Drawn {
+    /// Upstream's name.
+    pub name: String,
+    /// Upstream's shape.
+    pub shape: Vec<usize>,
+    /// From which numbers.
+    pub from: Distribution,
+}
+
+/// The distribution of a fresh tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Distribution {
+    /// Standard normal.
+    Normal,
+    /// Uniform on `[-1/sqrt(fan_in), 1/sqrt(fan_in)]`.
+    FanIn(usize),
+}
+
+impl Drawn {
+    /// Weight and bias of a linear map, as `torch.nn.Linear` draws them.
+    pub fn linear(name: &str, n_out: usize, n_in: usize) -> [Self; 2] {
+        let from = Distribution::FanIn(n_in);
+        [
+            Self { name: format!("{name}.weight"), shape: vec![n_out, n_in], from },
+            Self { name: format!("{name}.bias"), shape: vec![n_out], from },
+        ]
+    }
+}
+
+/// The tensors of the list with the numbers that upstream draws for `seed`.
+pub fn draw(order: &[Drawn], seed: u32) -> StateDict {
+    let mut generator = TorchGenerator::new(seed);
+    let tensor = |Drawn { name, shape, from }: &Drawn| {
+        let n = shape.iter().product();
+        let values = match from {
+            Distribution::Normal => generator.normal(n),
+            Distribution::FanIn(fan_in) => generator.symmetric(n, 1.0 / (*fan_in as f32).sqrt()),
+        };
+        (name.clone(), archipelago_common::Tensor::from_f32(shape, &values))
+    };
+    order.iter().map(tensor).collect()
+}
+
+/// Gives every tensor that the module keeps the numbers upstream would draw for `seed`.
+///
+/// # Errors  a list that does not fit the module's tensors
+pub fn apply(order: &[Drawn], weights: &Weights, seed: u32) -> Result<()> {
+    let mut upstream = draw(order, seed);
+    let layout = Layout::of(weights);
+    // What upstream does not draw, such as batch norm, starts as it is.
+    for (name, tensor) in layout.join(weights, |_, tensor| Some(tensor.detach())) {
+        if upstream.get(&name).is_none() {
+            upstream.insert(name, from_tch(&tensor));
+        }
+    }
+    let (base, columns) = layout.split(&upstream)?;
+    no_grad(|| {
+        for (name, tensor) in base.iter() {
+            set(weights, name, &to_tch(name, tensor)?);
+        }
+        for (name, _) in columns.first().into_iter().flat_map(|columns| columns.0.iter()) {
+            let row = |columns: &Columns| to_tch(name, columns.0.require("the columns", name)?);
+            set(weights, name, &Tensor::stack(&columns.iter().map(row).collect::<Result<Vec<_>>>()?, 0));
+        }
+        Ok(())
+    })
+}
+
+fn set(weights: &Weights, name: &str, values: &Tensor) {
+    let (tensor, _) = weights.require(name);
+    tensor.shallow_clone().copy_(values);
+}
