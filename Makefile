@@ -23,9 +23,18 @@ setup: ## Get libtorch and CMake into the user's cache and point cargo at them
 build: setup ## Build all programs
 	$(CARGO) build --release --locked --workspace --bins
 
+ifneq ($(DATA),)
+ifneq ($(and $(BATCH),$(LABELS),$(QUERY)),)
+DEMO_CELLS = --data "$(DATA)" --batch-key "$(BATCH)" --labels-key "$(LABELS)" --query "$(QUERY)"
+else
+DEMO_CELLS = $(error DATA needs BATCH (obs column), LABELS (obs column) and QUERY (batches that become sites, a,b,c))
+endif
+else
+DEMO_CELLS = --sites $(SITES)
+endif
+
 demo: build ## Run the main job as real processes: three coordinators, one site per query batch (DATA= BATCH= LABELS= QUERY= SEED=)
-	$(BIN)/archipelago-demo --out $(OUT) --seed $(SEED) $(if $(DATA),\
-		--data $(DATA) --batch-key $(BATCH) --labels-key $(LABELS) --query $(QUERY),--sites $(SITES))
+	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(DEMO_CELLS)
 
 test: build ## Run all tests (with cargo-nextest where it is installed)
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

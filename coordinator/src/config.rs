@@ -120,8 +120,11 @@ impl std::str::FromStr for Peers {
 }
 
 fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read_bounded(path, MAX_BYTES)?;
     let invalid = |detail: String| Error::Config { place: format!("`{}`", path.display()), detail };
+    let bytes = fs::read_bounded(path, MAX_BYTES).map_err(|error| match error {
+        archipelago_common::Error::File { source, .. } => invalid(format!("the file cannot be read: {source}")),
+        other => invalid(other.to_string()),
+    })?;
     let text = String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8".to_owned()))?;
     toml::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().to_owned()))
 }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use archipelago_client::ClientError;
 use archipelago_common::{BlobRef, NodeId};
+use archipelago_protocol::message::Refusal;
 
 /// The result of a coordinator's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -191,7 +193,13 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Transport(error) => return error.hint(),
+            Self::Client(ClientError::Refused(Refusal::NotFound { .. })) => {
+                "see what there is with `reference list`, `task list` or `site list`"
+            }
             Self::Client(error) => return error.hint(),
+            Self::Common(archipelago_common::Error::File { path, .. }) if path.ends_with("version.json") => {
+                "give the directory that `archipelago-worker train` or `map` wrote"
+            }
             Self::UnexpectedReply { .. } => "use the version of archipelago-coordinator that the cluster runs",
             Self::NoVersion { .. } => "see its versions with `archipelago-coordinator reference show`",
             Self::LogExists { .. } => {

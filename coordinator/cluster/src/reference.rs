@@ -153,7 +153,7 @@ impl Cluster {
         match version.columns.keys().find(|key| key.owner().name() != publisher) {
             None => Ok(()),
             Some(key) => Err(Refusal::forbidden(format!(
-                "condition `{key}` is not in the namespace of its publisher `{publisher}`"
+                "condition `{key}` is not in the namespace of its publisher `{publisher}`; train with `--owner {publisher}`"
             ))),
         }
     }

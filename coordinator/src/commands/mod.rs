@@ -22,12 +22,12 @@ pub mod status;
 pub mod task;
 pub mod withdraw;
 
-/// Whom to ask, and as whom: a file, or flags.
+/// Whom to ask, and as whom: a file, flags, or flags that override some of a file.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
     /// A file with the fields ca, certificate, key and the table coordinators.
-    #[arg(long, value_name = "FILE", env = "ARCHIPELAGO_CONFIG", conflicts_with_all = ["coordinators", "ca", "cert", "key"])]
+    #[arg(long, value_name = "FILE", env = "ARCHIPELAGO_CONFIG")]
     config: Option<PathBuf>,
     /// The coordinators, as `1=host:port,2=host:port`.
     #[arg(long, value_name = "ADDRESSES")]
@@ -47,19 +47,22 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The file's values, if there is one, under those of the flags.
     fn resolve(&self) -> Result<OperatorConfig> {
-        if let Some(path) = &self.config {
-            return OperatorConfig::read(path);
-        }
+        let file = self.config.as_deref().map(OperatorConfig::read).transpose()?;
         let missing = |flag: &str| Error::Config {
             place: format!("--{flag}"),
             detail: "it is missing; give it, or --config with a file that has all of them".to_owned(),
         };
+        let path = |flag: &Option<PathBuf>, of_file: fn(&OperatorConfig) -> &PathBuf, name| {
+            flag.clone().or_else(|| file.as_ref().map(of_file).cloned()).ok_or_else(|| missing(name))
+        };
+        let coordinators = self.coordinators.clone().or_else(|| file.as_ref().map(|file| file.coordinators.clone()));
         Ok(OperatorConfig {
-            coordinators: self.coordinators.clone().ok_or_else(|| missing("coordinators"))?,
-            ca: self.ca.clone().ok_or_else(|| missing("ca"))?,
-            certificate: self.cert.clone().ok_or_else(|| missing("cert"))?,
-            key: self.key.clone().ok_or_else(|| missing("key"))?,
+            coordinators: coordinators.ok_or_else(|| missing("coordinators"))?,
+            ca: path(&self.ca, |file| &file.ca, "ca")?,
+            certificate: path(&self.cert, |file| &file.certificate, "cert")?,
+            key: path(&self.key, |file| &file.key, "key")?,
         })
     }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Connection, unexpected};
 use crate::{error::Result, output::Output};
 
-/// Show the cluster's state as the leader sees it.
+/// Show the cluster's state as the node that answers sees it.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  archipelago-coordinator status --config operator.toml")]
 pub struct StatusArgs {

@@ -213,17 +213,51 @@ fn table(tasks: &[TaskRecord]) -> String {
 fn text(record: &TaskRecord) -> String {
     let TaskRecord { id, task, publisher, published_ms, state: at, assignments } = record;
     let mut text = format!(
-        "task        {id}, published by {publisher} at {}\nstate       {}\nreference   {}, version {}\npublish     {}\nsites\n",
+        "task        {id}, published by {publisher} at {}\nstate       {}\nreference   {}, version {}\npublish     {}\n\
+         training    {}\nasks for    {}\nopen to     {}\n",
         utc(*published_ms),
         state(at),
         task.reference,
         task.version.0.short(),
-        task.publish
+        task.publish,
+        training(&task.train),
+        embeddings(task.embeddings),
+        audience(task)
     );
+    if !assignments.is_empty() {
+        text.push_str("sites\n");
+    }
     for (site, assignment) in assignments {
         let _ = writeln!(text, "  {site}  {}", assignment_text(assignment));
     }
     text
+}
+
+fn training(train: &TrainSpec) -> String {
+    let epochs = train.epochs.map_or("epochs by number of cells".to_owned(), |epochs| format!("{epochs} epochs"));
+    let init = match train.init {
+        ColumnInit::Mean => "the mean column",
+        ColumnInit::Random => "random columns",
+    };
+    format!("{epochs}, minibatches of {}, from {init}, seed {}", train.minibatch, train.seed)
+}
+
+fn embeddings(asked: EmbeddingRelease) -> String {
+    match asked {
+        EmbeddingRelease::None => "columns only".to_owned(),
+        EmbeddingRelease::LabelMeans { min_cells, .. } => {
+            format!("columns and mean embeddings of labels with at least {min_cells} cells")
+        }
+        EmbeddingRelease::Full => "columns and embeddings".to_owned(),
+    }
+}
+
+fn audience(task: &SurgeryTask) -> String {
+    let sites = match &task.allow {
+        None => "every site".to_owned(),
+        Some(sites) => sites.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    task.deadline_ms.map_or(sites.clone(), |deadline_ms| format!("{sites} until {}", utc(deadline_ms)))
 }
 
 fn state(state: &TaskState) -> &'static str {

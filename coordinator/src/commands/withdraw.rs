@@ -2,7 +2,7 @@
 
 use archipelago_common::{ConditionKey, Name, SiteId};
 use archipelago_protocol::message::{Reply, Request, Withdrawal};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{Connection, reference, unexpected};
 use crate::{error::Result, output::Output};
@@ -10,6 +10,7 @@ use crate::{error::Result, output::Output};
 /// Take a site's conditions, or some keys, out of a reference: a new version without them, bit for bit as if they had
 /// never been merged. The lineage keeps the record.
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("what").required(true).args(["site", "conditions"])))]
 #[command(after_help = "Examples:\n  \
     archipelago-coordinator withdraw lung --site north --config operator.toml\n  \
     archipelago-coordinator withdraw lung --condition north/pbmc/batch1 --config operator.toml")]
@@ -17,7 +18,7 @@ pub struct WithdrawArgs {
     /// The reference.
     reference: Name,
     /// All conditions of this site.
-    #[arg(long, required_unless_present = "conditions", conflicts_with = "conditions")]
+    #[arg(long)]
     site: Option<SiteId>,
     /// This condition; may be given several times.
     #[arg(long = "condition", value_name = "KEY")]
