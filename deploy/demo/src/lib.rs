@@ -15,3 +15,4 @@ pub mod proofs;
 pub mod quality;
 pub mod story;
 pub mod summary;
+mod verdict;

@@ -2,23 +2,29 @@
 
 use anyhow::Result;
 use archipelago_analysis::{
+    Labels,
     plot::{Colouring, Figure, Palette, Scatter, Theme},
     umap::{Umap, umap},
 };
 
-use crate::cells::Embedding;
+use crate::cells::{Embedding, SiteCells};
 
 /// Pixels per unit of the drawing: sharp on screens and in print.
 const SCALE: f64 = 2.0;
 
 /// A PNG with two panels, coloured by site (all reference batches are one colour) and by cell type.
-pub fn joint_umap(title: &str, reference: &Embedding, query: &Embedding, seed: u64) -> Result<Vec<u8>> {
-    let n_reference = reference.labels.len();
+pub fn joint_umap(
+    title: &str,
+    reference: &Embedding,
+    query: &Embedding,
+    sites: &[SiteCells],
+    seed: u64,
+) -> Result<Vec<u8>> {
     let joint = reference.clone().followed_by(query.clone())?;
     let points = umap(joint.latent.view(), Umap { seed, ..Umap::default() })?;
-    let mut origin = joint.clone();
-    origin.batches[..n_reference].fill(REFERENCE.to_owned());
-    let (sites, labels) = (origin.batch_codes(), joint.label_codes());
+    let site = |batch: &String| sites.iter().find(|site| site.batch == *batch).map_or(REFERENCE, |site| &site.site);
+    let origin: Vec<&str> = joint.batches.iter().map(site).collect();
+    let (sites, labels) = (Labels::from_names(&origin), joint.label_codes());
     let site_colours = Palette::new(sites.names()).with_muted(REFERENCE);
     let label_colours = Palette::new(labels.names());
     let panel = |title, labels, palette| {

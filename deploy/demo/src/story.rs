@@ -6,41 +6,35 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use archipelago_analysis::metrics::MappingQuality;
 use archipelago_common::{ConditionKey, record::ReferenceRecord, reference_dir::ReferenceDir};
-use serde_json::Value;
 
 use crate::{
     args::Args,
     cells::{self, Cells, Embedding},
     consortium::{Consortium, DATASET, OPERATOR},
-    page::{self, Picture},
-    pictures,
     printer::say,
     process::{program, run, wait_until},
     proofs::{self, Exact},
-    quality::{self, Quality, Surgery},
-    summary::{BytesOut, Phase, Site, Summary},
+    summary::{Phase, Summary},
 };
 
-/// Where the worker puts the latent representation, and the one of untrained columns.
+/// Where the worker puts the latent representation.
 const LATENT: &str = "X_archipelago";
-const UNTRAINED: &str = "X_archipelago_untrained";
 
 /// One run of the demonstration.
 pub struct Story {
-    args: Args,
+    pub(crate) args: Args,
     worker: PathBuf,
-    started: Instant,
-    phases: Vec<Phase>,
+    pub(crate) started: Instant,
+    pub(crate) phases: Vec<Phase>,
 }
 
 /// The reference before and after the merge, on disk, and what the coordinators say about it.
-struct Merged {
-    published: PathBuf,
-    merged: PathBuf,
-    record: ReferenceRecord,
-    leader_kills: u32,
+pub(crate) struct Merged {
+    pub(crate) published: PathBuf,
+    pub(crate) merged: PathBuf,
+    pub(crate) record: ReferenceRecord,
+    pub(crate) leader_kills: u32,
 }
 
 impl Story {
@@ -256,107 +250,6 @@ impl Story {
         Ok(same)
     }
 
-    fn judge(
-        &mut self,
-        cells: &Cells,
-        merged: &Merged,
-        exact: Exact,
-        (reference, query): &(Embedding, Embedding),
-        local: &[PathBuf],
-    ) -> Result<Summary> {
-        let seed = self.args.seed;
-        let untrained = joined(local, UNTRAINED, cells)?;
-        let quality = self.phase("quality of the mapping", |story| {
-            let (pca_reference, pca_query) = quality::pca(cells, reference.latent.ncols())?;
-            Ok(Quality {
-                surgery: story.fit(merged, local, quality::judge(reference, query, seed)?)?,
-                untrained: quality::judge(reference, &untrained, seed)?,
-                pca: quality::judge(&pca_reference, &pca_query, seed)?,
-            })
-        })?;
-        let pictures = self.phase("pictures", |story| {
-            let draw = |caption: &'static str, query: &Embedding, file: &str| -> Result<Picture> {
-                let png = pictures::joint_umap(caption, reference, query, seed)?;
-                std::fs::write(story.args.out.join(file), &png)?;
-                Ok(Picture { caption, png })
-            };
-            Ok([
-                draw("Reference and query after surgery", query, "umap.png")?,
-                draw("The same with the query's columns untrained", &untrained, "umap-untrained.png")?,
-            ])
-        })?;
-        let summary = self.summary(cells, merged, exact, quality)?;
-        std::fs::write(self.args.out.join("summary.json"), serde_json::to_vec_pretty(&summary)?)?;
-        std::fs::write(self.args.out.join("index.html"), page::page(&summary, &pictures))?;
-        Ok(summary)
-    }
-
-    /// Adds what the model says of its own fit, from the summaries of `train` and `map`.
-    fn fit(&self, merged: &Merged, local: &[PathBuf], mapping: MappingQuality) -> Result<Surgery> {
-        let read = |path: &Path| -> Result<Value> { Ok(serde_json::from_slice(&std::fs::read(path)?)?) };
-        let number =
-            |value: &Value, name: &str| value[name].as_f64().with_context(|| format!("a summary has no `{name}`"));
-        let elbo_reference = number(&read(&merged.published.join("summary.json"))?, "elbo")?;
-        let (mut n_cells, mut elbo, mut reconstruction) = (0.0, 0.0, 0.0);
-        for file in local {
-            let summary = read(&file.with_file_name("summary.json"))?;
-            for metrics in summary["conditions"].as_object().context("a summary has no `conditions`")?.values() {
-                let n = number(metrics, "n_cells")?;
-                n_cells += n;
-                elbo += n * number(metrics, "elbo")?;
-                reconstruction += n * number(metrics, "reconstruction")?;
-            }
-        }
-        Ok(Surgery {
-            mapping,
-            elbo_reference,
-            elbo_query: elbo / n_cells,
-            reconstruction_query: reconstruction / n_cells,
-        })
-    }
-
-    fn summary(&mut self, cells: &Cells, merged: &Merged, exact: Exact, quality: Quality) -> Result<Summary> {
-        let mut sites = Vec::new();
-        for site in &cells.sites {
-            sites.push(Site {
-                site: site.site.clone(),
-                batch: site.batch.clone(),
-                n_cells: site.n_cells,
-                bytes_out: self.bytes_out(&site.site)?,
-                bytes_kept: site.bytes,
-            });
-        }
-        let held = ReferenceDir::open(&merged.merged)?;
-        let data = self.args.data.as_ref().and_then(|file| file.file_name());
-        Ok(Summary {
-            exact,
-            quality,
-            // Every site's worker ended well, so each was told that its submission is accepted.
-            lost: cells.sites.iter().filter(|site| !holds(&held, site)).count(),
-            sites,
-            lineage: merged.record.lineage.clone(),
-            leader_kills: merged.leader_kills,
-            data: data.map_or("synthetic cells".to_owned(), |name| name.to_string_lossy().into_owned()),
-            seed: self.args.seed,
-            reference_epochs: self.args.reference_epochs,
-            surgery_epochs: self.args.surgery_epochs,
-            seconds: self.started.elapsed().as_secs_f64(),
-            phases: self.phases.clone(),
-        })
-    }
-
-    /// What left a site, by its own audit log, whose chain is verified on the way.
-    fn bytes_out(&self, site: &str) -> Result<BytesOut> {
-        let log = self.args.out.join("consortium").join(site).join("state/audit.jsonl");
-        let report: Value = serde_json::from_str(&self.work(&["audit", text(&log)?, "--format", "json"])?)?;
-        let bytes = |kinds: &[&str]| kinds.iter().filter_map(|kind| report["bytes_by_kind"][kind].as_u64()).sum();
-        Ok(BytesOut {
-            columns: bytes(&["columns"]),
-            embeddings: bytes(&["embeddings", "label-means"]),
-            metrics: bytes(&["metrics", "progress"]),
-        })
-    }
-
     fn latent(&self, reference: &Path, file: &Path, owner: &str, cells: &Cells, name: &str) -> Result<Embedding> {
         let dir = self.args.out.join("latent");
         std::fs::create_dir_all(&dir)?;
@@ -383,21 +276,17 @@ impl Story {
         Embedding::read(&file, LATENT, &cells.batch_key, &cells.labels_key)
     }
 
-    fn work(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn work(&self, arguments: &[&str]) -> Result<String> {
         run(&self.worker, arguments)
     }
 
-    fn phase<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn phase<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         say(&format!("— {name}"));
         let started = Instant::now();
         let result = work(self).with_context(|| format!("in the part `{name}`"))?;
         self.phases.push(Phase { name: name.to_owned(), seconds: started.elapsed().as_secs_f64() });
         Ok(result)
     }
-}
-
-fn holds(reference: &ReferenceDir, site: &cells::SiteCells) -> bool {
-    site.condition().is_ok_and(|key| reference.version().columns.contains_key(&key))
 }
 
 /// Whether the last merge added conditions of this site.
@@ -414,23 +303,11 @@ fn find_mapped(results: &Path) -> Result<PathBuf> {
     files.last().with_context(|| format!("`{}` holds no mapped cells", results.display()))
 }
 
-fn joined(files: &[PathBuf], key: &str, cells: &Cells) -> Result<Embedding> {
-    let mut all: Option<Embedding> = None;
-    for file in files {
-        let next = Embedding::read(file, key, &cells.batch_key, &cells.labels_key)?;
-        all = Some(match all {
-            None => next,
-            Some(all) => all.followed_by(next)?,
-        });
-    }
-    all.context("there is no site")
-}
-
 fn layer(cells: &Cells) -> impl Iterator<Item = &str> {
     cells.layer.iter().flat_map(|layer| ["--layer", layer.as_str()])
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("`{}` is not UTF-8", path.display()))
 }
 
