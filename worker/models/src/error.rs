@@ -110,6 +110,18 @@ pub enum Error {
         /// The condition asked for.
         key: ConditionKey,
     },
+    /// The model does not predict labels.
+    #[error("model `{model}` does not predict labels")]
+    NotLabelModel {
+        /// Its name in the zoo.
+        model: String,
+    },
+    /// A pretrained reference cannot start the training asked for.
+    #[error("the pretrained reference does not fit: {detail}")]
+    Pretrained {
+        /// What differs.
+        detail: String,
+    },
     /// A stored tensor does not have the shape that the model's options ask for.
     #[error("tensor `{name}` is {found}, expected {expected}")]
     TensorShape {
@@ -177,9 +189,7 @@ impl Error {
             Self::MissingCovariate { name } => format!("name the obs column that holds `{name}`"),
             Self::UnknownCategory { .. } => "rename the category, or leave these cells out".into(),
             Self::UnknownCondition { .. } => "map its cells first, or name a condition of the reference".into(),
-            Self::Diverged { .. } => {
-                "lower the learning rate, and look for cells with extreme counts".into()
-            }
+            Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),
             Self::Pickle { .. } => {
                 "if you trust where the file comes from, load and save it again with scvi-tools".into()
             }

@@ -98,6 +98,11 @@ pub trait Model: Sync {
         Ok(None)
     }
 
+    /// The model whose trained references it can start from.
+    fn starts_from(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Builds a module from fresh or stored tensors.
     ///
     /// # Errors  options or tensors that do not fit
@@ -125,6 +130,11 @@ pub trait Module {
 
     /// The count model inside, for a module that decodes counts.
     fn as_count_model(&self) -> Option<&dyn CountModel> {
+        None
+    }
+
+    /// The classifier inside, for a module that learns and predicts labels.
+    fn as_label_model(&self) -> Option<&dyn LabelModel> {
         None
     }
 
@@ -170,6 +180,28 @@ pub trait CountModel: Module {
 
     /// Posterior of the log library size, where it is latent.
     fn library(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Option<Posterior>;
+}
+
+/// A module that learns from the labels of some cells and predicts those of others.
+pub trait LabelModel: Module {
+    /// How many labelled cells of each label an epoch trains on at most; all of them without a number.
+    fn n_samples_per_label(&self) -> Option<usize>;
+
+    /// What training adds to the loss of a step for a minibatch of labelled cells, drawn apart; a scalar.
+    fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor;
+
+    /// The probability of each label, `[n, n_labels]`.
+    fn label_probabilities(&self, minibatch: &Minibatch, from: PredictFrom, pass: &mut Pass<'_>) -> Tensor;
+}
+
+/// What of a cell's posterior is classified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PredictFrom {
+    /// Its mean.
+    #[default]
+    Mean,
+    /// One draw from it.
+    Draw,
 }
 
 /// Reads a config from options by name.

@@ -17,7 +17,9 @@ use crate::{
     model::{Blueprint, Config, Module},
     nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable, from_tch, mean_name},
     start,
-    train::{CheckpointStore, EVALUATION_MINIBATCH, Evaluation, Seeds, TrainPlan, Trainer, evaluate},
+    train::{
+        CheckpointStore, EVALUATION_MINIBATCH, Evaluation, Seeds, TrainPlan, Trainer, evaluate, pretrained_epochs,
+    },
     zoo,
 };
 
@@ -79,30 +81,50 @@ pub fn train_reference(
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Trained> {
+    train(training, None, progress, checkpoints)
+}
+
+/// Trains a reference, from fresh tensors or from those of a pretrained one.
+pub(crate) fn train(
+    training: &Training<'_>,
+    pretrained: Option<&Reference>,
+    progress: &mut dyn Progress,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<Trained> {
     // One order of every sum, whatever the machine: one seed, one result. A second thread gains a tenth of the time.
     let _one_thread = OneThread::new();
     let model = zoo::model(training.model)?;
     let config = model.resolve(training.options)?;
     let label_use = model.label_use(&config)?;
-    let registry = Registry::of(training.cells, label_use);
+    let registry = Registry::of(training.cells, &label_use);
     let blueprint = Blueprint { config, registry, n_genes: training.genes.len() };
     let dataset = blueprint.registry.encode(training.cells, training.conditions.codes(), training.genes.len())?;
 
     let seeds = Seeds::new(training.spec.seed, "reference").as_upstream();
     let n_conditions = training.conditions.keys().len();
-    let (device, fresh) = (training.device.to_tch(), ConditionSource::Fresh(n_conditions));
-    let builder = Builder::new(Source::Fresh, fresh, Trainable::Everything, seeds.of("weights", 0), device);
+    let columns = pretrained.map(|reference| reference.columns_of(training.conditions.keys())).transpose()?;
+    let (source, conditions) = match (pretrained, &columns) {
+        (Some(reference), Some(columns)) => {
+            (Source::Pretrained(&reference.base.tensors), ConditionSource::Stored(columns))
+        }
+        _ => (Source::Fresh, ConditionSource::Fresh(n_conditions)),
+    };
+    let seed = seeds.of("weights", 0);
+    let builder = Builder::new(source, conditions, Trainable::Everything, seed, training.device.to_tch());
     let module = model.build(&blueprint, builder)?;
-    if let Some(order) = model.upstream_start(&blueprint, n_conditions)? {
+    if let Some(order) = model.upstream_start(&blueprint, n_conditions)?.filter(|_| pretrained.is_none()) {
         start::apply(&order, module.weights(), seeds.numpy())?;
     }
     module.prepare(&dataset);
 
-    let plan = TrainPlan::of_spec(training.spec, dataset.n_cells())?;
+    let mut plan = TrainPlan::of_spec(training.spec, dataset.n_cells())?;
+    if pretrained.is_some() && training.spec.epochs.is_none() {
+        plan.n_epochs = pretrained_epochs(dataset.n_cells());
+    }
     let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
     let history = trainer.run(progress, checkpoints)?;
     let moves_embedding = model.moves_embedding(&blueprint.config)?;
-    let card = card(training, &blueprint, module.as_ref(), label_use, moves_embedding, &history);
+    let card = card(training, &blueprint, module.as_ref(), &label_use, moves_embedding, &history);
     let reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
     Ok(Trained { reference, history })
 }
@@ -111,7 +133,7 @@ fn card(
     training: &Training<'_>,
     blueprint: &Blueprint,
     module: &dyn Module,
-    label_use: LabelUse,
+    label_use: &LabelUse,
     moves_embedding: bool,
     history: &[EpochReport],
 ) -> BaseCard {
@@ -124,7 +146,7 @@ fn card(
     if let Some(last) = history.last() {
         facts.insert("final_loss".to_owned(), last.loss.into());
     }
-    let labels_key = training.labels_key.filter(|_| label_use == LabelUse::Encoded);
+    let labels_key = training.labels_key.filter(|_| *label_use != LabelUse::Ignored);
     BaseCard {
         format: BaseCard::FORMAT,
         model: training.model.to_owned(),
@@ -157,12 +179,16 @@ impl Reference {
     ///
     /// # Errors  [`Error::UnknownCondition`], or tensors that do not fit the card
     pub fn module(&self, keys: &[ConditionKey], device: Device) -> Result<Box<dyn Module>> {
-        let unknown = |key: &ConditionKey| Error::UnknownCondition { key: key.clone() };
-        let columns = keys.iter().map(|key| self.columns.get(key).ok_or_else(|| unknown(key)));
-        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let columns = self.columns_of(keys)?;
         let source = (Source::Stored(&self.base.tensors), ConditionSource::Stored(&columns));
         let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device.to_tch());
         zoo::model(&self.base.card.model)?.build(&Blueprint::of_card(&self.base.card)?, builder)
+    }
+
+    /// The columns of these conditions, in this order.
+    fn columns_of(&self, keys: &[ConditionKey]) -> Result<Vec<&Columns>> {
+        let unknown = |key: &ConditionKey| Error::UnknownCondition { key: key.clone() };
+        keys.iter().map(|key| self.columns.get(key).ok_or_else(|| unknown(key))).collect()
     }
 
     /// Encodes cells as the reference's covariates are.

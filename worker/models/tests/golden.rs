@@ -12,5 +12,7 @@ mod import;
 mod import_scvi;
 #[path = "golden/noise.rs"]
 mod noise;
+#[path = "golden/scanvi/mod.rs"]
+mod scanvi;
 #[path = "golden/scvi/mod.rs"]
 mod scvi;

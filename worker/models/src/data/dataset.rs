@@ -10,8 +10,10 @@ pub struct Dataset<'a> {
     pub counts: &'a Csr,
     /// Condition code of each cell.
     pub conditions: Vec<i64>,
-    /// Label code of each cell, where labels are registered and present.
+    /// Label code of each cell, where labels are registered.
     pub labels: Option<Vec<i64>>,
+    /// The code of cells without a label, where there may be some.
+    pub unlabelled: Option<i64>,
     /// Codes of each further categorical covariate, in block order.
     pub covariates: Vec<Vec<i64>>,
     /// Values of each continuous covariate.
@@ -66,6 +68,11 @@ impl Dataset<'_> {
     /// Number of cells.
     pub fn n_cells(&self) -> usize {
         self.counts.n_rows()
+    }
+
+    /// Whether a cell carries a label.
+    pub fn is_labelled(&self, cell: usize) -> bool {
+        self.labels.as_ref().is_some_and(|labels| Some(labels[cell]) != self.unlabelled)
     }
 
     /// The cells at `cells`, in that order, as tensors.

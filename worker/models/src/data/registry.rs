@@ -8,12 +8,17 @@ use super::{Categorical, Cells, Dataset, cells::check_length};
 use crate::error::{Error, Result};
 
 /// Whether a model takes the labels of cells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LabelUse {
     /// It does not look at them.
     Ignored,
     /// It takes their codes.
     Encoded,
+    /// It takes the codes of those cells that have one.
+    Partial {
+        /// The category that stands for cells without a label.
+        unlabelled: String,
+    },
 }
 
 /// Names and categories of everything that was registered when a model was trained.
@@ -23,6 +28,10 @@ pub struct Registry {
     /// Label names by code; empty where the model does not use labels. A card keeps them in a field of its own.
     #[serde(skip)]
     pub labels: Vec<String>,
+    /// The category that stands for cells without a label, for a model that takes such cells. It is not one of the labels; its
+    /// code is their number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<String>,
     /// Categories of each categorical covariate, by name. Name order is the order of the blocks.
     pub categorical: BTreeMap<String, Vec<String>>,
     /// Names of the continuous covariates, in order.
@@ -33,10 +42,16 @@ pub struct Registry {
 
 impl Registry {
     /// The registry that these cells give to a model that takes labels (or to one that does not).
-    pub fn of(cells: &Cells<'_>, labels: LabelUse) -> Self {
-        let names = cells.labels.as_ref().filter(|_| labels == LabelUse::Encoded).map(|labels| labels.names().to_vec());
+    pub fn of(cells: &Cells<'_>, labels: &LabelUse) -> Self {
+        let names = cells.labels.as_ref().map(|labels| labels.names().to_vec()).unwrap_or_default();
+        let (labels, unlabelled) = match labels {
+            LabelUse::Ignored => (vec![], None),
+            LabelUse::Encoded => (names, None),
+            LabelUse::Partial { unlabelled } => (without_unlabelled(names, unlabelled), Some(unlabelled.clone())),
+        };
         Self {
-            labels: names.unwrap_or_default(),
+            labels,
+            unlabelled,
             categorical: cells.categorical.iter().map(|(name, c)| (name.clone(), c.names().to_vec())).collect(),
             continuous: cells.continuous.keys().cloned().collect(),
             size_factor: cells.size_factor.is_some(),
@@ -57,9 +72,14 @@ impl Registry {
         let missing = |name: &str| Error::MissingCovariate { name: name.to_owned() };
         let labels = match &cells.labels {
             _ if self.labels.is_empty() => None,
-            Some(labels) => Some(recode("labels", labels, &self.labels)?),
+            Some(labels) => {
+                let known: Vec<String> = self.labels.iter().chain(&self.unlabelled).cloned().collect();
+                Some(recode("labels", labels, &known)?)
+            }
+            None if self.unlabelled.is_some() => Some(vec![self.labels.len() as i64; cells.n_cells()]),
             None => return Err(missing("labels")),
         };
+        let unlabelled = self.unlabelled.as_ref().map(|_| self.labels.len() as i64);
         let mut covariates = Vec::new();
         for (name, known) in &self.categorical {
             let column = cells.categorical.get(name).ok_or_else(|| missing(name))?;
@@ -75,8 +95,16 @@ impl Registry {
             _ => None,
         };
         let conditions = conditions.iter().map(|&code| i64::from(code)).collect();
-        Ok(Dataset { counts: cells.counts, conditions, labels, covariates, continuous, size_factor })
+        Ok(Dataset { counts: cells.counts, conditions, labels, unlabelled, covariates, continuous, size_factor })
     }
+}
+
+/// The labels in upstream's order: the last category takes the place of the one that stands for cells without a label.
+fn without_unlabelled(mut names: Vec<String>, unlabelled: &str) -> Vec<String> {
+    if let Some(position) = names.iter().position(|name| name == unlabelled) {
+        names.swap_remove(position);
+    }
+    names
 }
 
 /// Codes of a column in the reference's list of categories.
@@ -104,7 +132,7 @@ mod tests {
             labels: vec!["B".to_owned(), "T".to_owned()],
             categorical: BTreeMap::from([("assay".to_owned(), vec!["10x".to_owned(), "drop".to_owned()])]),
             continuous: vec!["percent_mito".to_owned()],
-            size_factor: false,
+            ..Registry::default()
         }
     }
 
@@ -133,6 +161,24 @@ mod tests {
         assert!(
             check(|cells| drop(cells.categorical.insert("assay".to_owned(), assay))).unwrap_err().contains("`smart`")
         );
+    }
+
+    #[test]
+    fn cells_without_a_label_get_the_code_behind_the_labels() {
+        let counts = Csr::from_dense(3, 1, &[1.0, 2.0, 3.0]).unwrap();
+        let labels = |values: &[&str]| Some(Categorical::from_values(values));
+        let reference = Cells { labels: labels(&["?", "B", "T"]), ..Cells::new(&counts) };
+        let registry = Registry::of(&reference, &LabelUse::Partial { unlabelled: "?".to_owned() });
+        assert_eq!(registry.labels, ["T", "B"], "the last category takes the place of `?`");
+        let codes = |labels| {
+            let cells = Cells { labels, ..Cells::new(&counts) };
+            registry
+                .encode(&cells, &[0; 3], 1)
+                .map(|dataset| (0..3).map(|i| dataset.is_labelled(i)).collect::<Vec<_>>())
+        };
+        assert_eq!(codes(labels(&["B", "?", "B"])).unwrap(), [true, false, true]);
+        assert_eq!(codes(None).unwrap(), [false; 3]);
+        assert!(codes(labels(&["B", "NK", "B"])).is_err());
     }
 
     #[test]

@@ -32,6 +32,23 @@ impl Split {
         Self { train: train.to_vec(), validation: held_out.to_vec(), test: test.to_vec() }
     }
 
+    /// Splits groups of cells one by one, with the same shares and seed, and joins the parts in order of the groups. The
+    /// shares count as chosen: no cell leaves the training set for the size of its last minibatch.
+    pub fn of_groups(groups: &[Vec<usize>], size: TrainSize, validation: Option<f64>, seed: u32) -> Self {
+        let share = match size {
+            TrainSize::Default => DEFAULT_SHARE,
+            TrainSize::Share(share) => share,
+        };
+        let mut joined = Self { train: vec![], validation: vec![], test: vec![] };
+        for group in groups {
+            let part = Self::new(group.len(), TrainSize::Share(share), validation, 1, seed);
+            joined.train.extend(part.train.iter().map(|&i| group[i]));
+            joined.validation.extend(part.validation.iter().map(|&i| group[i]));
+            joined.test.extend(part.test.iter().map(|&i| group[i]));
+        }
+        joined
+    }
+
     /// Numbers of training and validation cells.
     pub fn sizes(n_cells: usize, size: TrainSize, validation: Option<f64>, minibatch: usize) -> (usize, usize) {
         let share = match size {

@@ -31,6 +31,8 @@ pub enum Source<'a> {
     Fresh,
     /// A stored base.
     Stored(&'a StateDict),
+    /// A stored base of a smaller model; fresh where it lacks a tensor.
+    Pretrained(&'a StateDict),
 }
 
 /// Where the rows of the conditions come from.
@@ -117,6 +119,11 @@ impl<'a> Builder<'a> {
         self.rules
     }
 
+    /// The tensors collected so far, for a network that is part of a larger one.
+    pub fn collected(&self) -> Weights {
+        self.weights.share()
+    }
+
     /// The collected tensors.
     pub fn finish(self) -> Weights {
         self.weights
@@ -127,8 +134,9 @@ impl<'a> Builder<'a> {
     /// # Errors  [`Error::Common`] if the stored base lacks it, [`Error::TensorShape`] if it looks otherwise
     pub fn tensor(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> Result<Tensor> {
         let tensor = match self.source {
+            Source::Pretrained(base) if base.get(name).is_none() => self.fresh(shape, init),
             Source::Fresh => self.fresh(shape, init),
-            Source::Stored(base) => stored("the base", base, name, shape, init)?,
+            Source::Stored(base) | Source::Pretrained(base) => stored("the base", base, name, shape, init)?,
         };
         Ok(self.keep(name, tensor, role))
     }

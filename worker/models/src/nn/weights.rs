@@ -59,6 +59,15 @@ impl Weights {
         assert!(replaced.is_none(), "two layers ask for the tensor `{name}`");
     }
 
+    /// Handles to the same tensors.
+    pub(super) fn share(&self) -> Self {
+        let entry = |(name, weight): (&String, &Weight)| {
+            (name.clone(), Weight { tensor: weight.tensor.shallow_clone(), role: weight.role })
+        };
+        let entries = self.entries.iter().map(entry).collect();
+        Self { entries, device: self.device, n_conditions: self.n_conditions }
+    }
+
     /// Where the tensors live.
     pub fn device(&self) -> Device {
         self.device

@@ -3,6 +3,7 @@
 mod adam;
 mod checkpoint;
 mod early_stopping;
+mod labelled;
 mod plan;
 mod plateau;
 mod schedule;
@@ -14,7 +15,7 @@ pub use checkpoint::{CheckpointStore, NoCheckpoints};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use plan::TrainPlan;
 pub use plateau::Plateau;
-pub use schedule::{KlWarmup, default_epochs};
+pub use schedule::{KlWarmup, default_epochs, pretrained_epochs};
 pub use seeds::Seeds;
 pub(crate) use trainer::EVALUATION_MINIBATCH;
 pub use trainer::{Evaluation, Trainer, evaluate};

@@ -6,6 +6,12 @@ pub fn default_epochs(n_cells: usize) -> u32 {
     epochs.clamp(1.0, 400.0) as u32
 }
 
+/// The number of epochs after a start from a pretrained model: a third of the field's, from 2 to 10.
+pub fn pretrained_epochs(n_cells: usize) -> u32 {
+    let epochs = (f64::from(default_epochs(n_cells)) / 3.0).round();
+    epochs.clamp(2.0, 10.0) as u32
+}
+
 /// Linear warm-up of the weight of the KL term. By epochs where set, else by steps, else constant; 0 counts as unset.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct KlWarmup {

@@ -14,6 +14,7 @@ use tch::{Kind, Tensor, no_grad};
 use super::{
     Adam, CheckpointStore, GradientUse, Monitor, Seeds, TrainPlan, Verdict,
     checkpoint::{self, Observed, Progressed},
+    labelled::LabelledCells,
 };
 use crate::{
     data::{Dataset, Split},
@@ -63,9 +64,15 @@ impl<'a> Trainer<'a> {
         mode: Mode,
     ) -> Result<Self> {
         let split_seed = seeds.numpy();
-        let split = Split::new(dataset.n_cells(), plan.train_size, plan.validation_size, plan.minibatch, split_seed);
-        // Batch statistics of a single cell have no variance.
-        let expected = if mode == Mode::Training { 2 } else { 1 };
+        let (n_cells, size, validation) = (dataset.n_cells(), plan.train_size, plan.validation_size);
+        let split = match module.as_label_model() {
+            None => Split::new(n_cells, size, validation, plan.minibatch, split_seed),
+            Some(_) => {
+                let (labelled, rest) = (0..n_cells).partition(|&cell| dataset.is_labelled(cell));
+                Split::of_groups(&[labelled, rest], size, validation, split_seed)
+            }
+        };
+        let expected = smallest_minibatch(mode);
         if split.train.len() < expected {
             let (what, found) = ("the training set".to_owned(), split.train.len());
             return Err(Error::TooFewCells { what, found, expected });
@@ -135,12 +142,20 @@ impl<'a> Trainer<'a> {
         order.shuffle(&mut ChaCha8Rng::from_seed(self.seeds.of("order", round)));
         let mut noise = SeededNoise::new(self.seeds.of("noise", round));
         let mut sums = Sums::default();
-        let is_usable = |cells: &&[usize]| cells.len() > 1 || self.mode == Mode::Evaluation;
+        let smallest = smallest_minibatch(self.mode);
+        let is_usable = |cells: &&[usize]| cells.len() >= smallest;
+        let mut labelled = self.module.as_label_model().and_then(|model| {
+            let seed = self.seeds.of("labelled", round);
+            LabelledCells::new(model, self.dataset, &self.split.train, smallest..=self.plan.minibatch, seed)
+        });
         for cells in order.chunks(self.plan.minibatch).filter(is_usable) {
             let minibatch = self.dataset.minibatch(cells, self.module.weights().device());
             let weight = self.plan.kl.weight(self.epoch, self.step);
             let mut pass = Pass { mode: self.mode, noise: &mut noise };
-            let terms = self.module.loss(&minibatch, weight, &mut pass);
+            let mut terms = self.module.loss(&minibatch, weight, &mut pass);
+            if let Some(labelled) = &mut labelled {
+                terms.loss += labelled.next_loss(&mut pass);
+            }
             self.adam.minimise(&terms.loss);
             sums.add(&terms, cells.len());
             self.step += 1;
@@ -241,6 +256,14 @@ impl<'a> Trainer<'a> {
         let counts = self.dataset.counts;
         hasher.field(format!("{} {} {}", counts.n_rows(), counts.n_cols(), counts.nnz()).as_bytes());
         hasher.finish().to_string()
+    }
+}
+
+/// Batch statistics of a single cell have no variance.
+fn smallest_minibatch(mode: Mode) -> usize {
+    match mode {
+        Mode::Training => 2,
+        Mode::Evaluation => 1,
     }
 }
 

@@ -3,6 +3,7 @@
 //! What of a model grows with a new condition, what surgery trains and what stays is the [`crate::nn::Role`] under which
 //! its module asks for each tensor; surgery itself knows no model.
 
+pub mod scanvi;
 pub mod scvi;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// Every model, the one list.
-pub static ZOO: &[&dyn Model] = &[&scvi::Scvi];
+pub static ZOO: &[&dyn Model] = &[&scvi::Scvi, &scanvi::Scanvi];
 
 /// The model of this name.
 ///

@@ -88,6 +88,13 @@ impl ScviModule {
     ///
     /// # Errors  options that contradict the registry, or stored tensors that do not fit
     pub fn new(config: ScviConfig, registry: &Registry, n_genes: usize, mut builder: Builder<'_>) -> Result<Self> {
+        Self::within(config, registry, n_genes, &mut builder)
+    }
+
+    /// Builds the network as the first part of a larger one.
+    ///
+    /// # Errors  as [`Self::new`]
+    pub fn within(config: ScviConfig, registry: &Registry, n_genes: usize, b: &mut Builder<'_>) -> Result<Self> {
         let embeds = config.batch_representation == BatchRepresentation::Embedding;
         let covariates = CovariateSizes { conditions: !embeds, categorical: registry.covariate_sizes() };
         let n_embedding = if embeds { EMBEDDING_DIM } else { 0 };
@@ -116,7 +123,6 @@ impl ScviModule {
             },
             activation: true,
         };
-        let b = &mut builder;
         let encoder = stack(config.n_layers, true);
         let z_encoder = Encoder::new(b, "z_encoder", n_genes + encoded, config.n_latent, &encoder)?;
         let library = if config.use_observed_lib_size {
@@ -137,7 +143,7 @@ impl ScviModule {
         } else {
             None
         };
-        Ok(Self { config, z_encoder, library, decoder, log_r, batch_embedding, weights: builder.finish() })
+        Ok(Self { config, z_encoder, library, decoder, log_r, batch_embedding, weights: b.collected() })
     }
 
     /// The options it was built with.

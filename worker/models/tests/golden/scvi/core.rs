@@ -2,11 +2,11 @@
 
 use archipelago_models::{
     losses::LossTerms,
-    model::{CountModel as _, Module as _},
+    model::{CountModel as _, Module},
     nn::{Mode, Pass, Trainable},
     results::{ExpressionAsk, LibraryAsk, expression_of},
     train::{Adam, AdamOptions, Decay, GradientUse},
-    zoo::scvi::ScviModule,
+    zoo::scvi::{Generative, Inference, ScviModule},
 };
 use serde_json::Value;
 use tch::Tensor;
@@ -41,36 +41,50 @@ pub(crate) fn forward(
     let covariates = &minibatch.covariates;
     let out = module.generative(&inference.z, &inference.library, &minibatch, covariates, &mut pass);
     let terms = module.loss_terms(&minibatch, &inference, &out);
-    let (forward, per_cell) = (case.tolerance("forward"), case.tolerance("loss_per_cell"));
-    let mut compare = |name: &str, ours: Option<&Tensor>, tolerance| {
-        let name = format!("{group}/{name}");
-        match (case.find(&name), ours) {
-            (Some(theirs), Some(ours)) => {
-                let ours = ours.expand_as(&theirs.reshape(ours_shape(&theirs, ours)));
-                report.close(case, &name, &ours, tolerance);
-            }
-            (Some(_), None) => report.holds(&format!("{}: nothing to compare with {name}", case.name), false),
-            (None, _) => {}
-        }
-    };
+    compare_network(case, group, &inference, &out, report);
+    let per_cell = case.tolerance("loss_per_cell");
+    let mut compare =
+        |name: &str, ours: &Tensor| compare(case, &format!("{group}/{name}"), Some(ours), per_cell, report);
     let zeros = terms.kl_z.zeros_like();
-    compare("qz_mean", Some(&inference.qz.mean), forward);
-    compare("qz_var", Some(&inference.qz.var), forward);
-    compare("z", Some(&inference.z), forward);
-    compare("library", Some(&inference.library), forward);
-    compare("ql_mean", inference.ql.as_ref().map(|ql| &ql.mean), forward);
-    compare("ql_var", inference.ql.as_ref().map(|ql| &ql.var), forward);
-    compare("px_scale", Some(&out.px_scale), forward);
-    compare("px_rate", Some(&out.px.rate), forward);
-    compare("px_r", out.px.r.as_ref(), forward);
-    compare("px_dropout", out.px.dropout.as_ref(), forward);
-    compare("reconstruction_loss", Some(&terms.reconstruction), per_cell);
-    compare("kl_divergence_z", Some(&terms.kl_z), per_cell);
-    compare("kl_divergence_l", Some(terms.kl_l.as_ref().unwrap_or(&zeros)), per_cell);
+    compare("reconstruction_loss", &terms.reconstruction);
+    compare("kl_divergence_z", &terms.kl_z);
+    compare("kl_divergence_l", terms.kl_l.as_ref().unwrap_or(&zeros));
     let weight = case.json["kl_weight"].as_f64().unwrap();
     let loss = LossTerms::new(terms.reconstruction, &terms.kl_z, terms.kl_l.as_ref(), weight).loss;
-    compare("loss", Some(&loss), per_cell);
+    compare("loss", &loss);
     loss
+}
+
+/// Compares what encoders and decoder say with the tensors under `{group}/`.
+pub(crate) fn compare_network(case: &Case, group: &str, inference: &Inference, out: &Generative, report: &mut Report) {
+    let forward = case.tolerance("forward");
+    let ql = inference.ql.as_ref();
+    for (name, ours) in [
+        ("qz_mean", Some(&inference.qz.mean)),
+        ("qz_var", Some(&inference.qz.var)),
+        ("z", Some(&inference.z)),
+        ("library", Some(&inference.library)),
+        ("ql_mean", ql.map(|ql| &ql.mean)),
+        ("ql_var", ql.map(|ql| &ql.var)),
+        ("px_scale", Some(&out.px_scale)),
+        ("px_rate", Some(&out.px.rate)),
+        ("px_r", out.px.r.as_ref()),
+        ("px_dropout", out.px.dropout.as_ref()),
+    ] {
+        compare(case, &format!("{group}/{name}"), ours, forward, report);
+    }
+}
+
+/// Compares a tensor that the case may or may not have.
+pub(crate) fn compare(case: &Case, name: &str, ours: Option<&Tensor>, tolerance: Tolerance, report: &mut Report) {
+    match (case.find(name), ours) {
+        (Some(theirs), Some(ours)) => {
+            let ours = ours.expand_as(&theirs.reshape(ours_shape(&theirs, ours)));
+            report.close(case, name, &ours, tolerance);
+        }
+        (Some(_), None) => report.holds(&format!("{}: nothing to compare with {name}", case.name), false),
+        (None, _) => {}
+    }
 }
 
 /// A dispersion per gene is one row here and one row per cell there.
@@ -103,7 +117,7 @@ pub(crate) fn step(case: &Case, module: &ScviModule, adam: &mut Adam, n_steps: u
     }
 }
 
-fn all_tensors(module: &ScviModule) -> Vec<(String, Tensor, GradientUse)> {
+pub(crate) fn all_tensors(module: &dyn Module) -> Vec<(String, Tensor, GradientUse)> {
     let trainable = module.weights().iter().filter(|(_, weight)| weight.role.is_trainable());
     trainable.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied)).collect()
 }
@@ -183,6 +197,6 @@ fn public_results() {
     });
 }
 
-fn evaluation<'a>(noise: &'a mut FixedNoise<'_>) -> Pass<'a> {
+pub(crate) fn evaluation<'a>(noise: &'a mut FixedNoise<'_>) -> Pass<'a> {
     Pass { mode: Mode::Evaluation, noise }
 }

@@ -1,9 +1,9 @@
 //! scVI against scvi-tools 1.4.2.
 
-mod core;
+pub(crate) mod core;
 mod separability;
-mod setup;
-mod surgery;
+pub(crate) mod setup;
+pub(crate) mod surgery;
 mod tables;
 
 use crate::case;

@@ -6,7 +6,7 @@ use archipelago_common::{Columns, StateDict};
 use archipelago_models::{
     data::{Covariates, Minibatch, Registry},
     formats::upstream::Layout,
-    model::Module as _,
+    model::Module,
     nn::{Builder, ConditionSource, LayerRules, Source, Trainable},
     zoo::scvi::{ScviConfig, ScviModule},
 };
@@ -55,20 +55,26 @@ pub(crate) fn registry(case: &Case) -> Registry {
         categorical: categorical.collect(),
         continuous,
         size_factor: setup["size_factor_key"].is_string(),
+        unlabelled: None,
     }
 }
 
 /// The stored minibatch.
 pub(crate) fn minibatch(case: &Case) -> Minibatch {
-    let codes = |name: &str| case.find(name).map(|codes| codes.squeeze_dim(1));
-    let categorical =
-        case.find("input/cat_covs").map_or(Vec::new(), |c| (0..c.size()[1]).map(|i| c.select(1, i)).collect());
+    minibatch_of(case, "input")
+}
+
+/// The minibatch stored under a prefix.
+pub(crate) fn minibatch_of(case: &Case, prefix: &str) -> Minibatch {
+    let find = |name: &str| case.find(&format!("{prefix}/{name}"));
+    let codes = |name: &str| find(name).map(|codes| codes.squeeze_dim(1));
+    let categorical = find("cat_covs").map_or(Vec::new(), |c| (0..c.size()[1]).map(|i| c.select(1, i)).collect());
     Minibatch {
-        x: case.tensor("input/x"),
-        covariates: Covariates { condition: codes("input/batch").unwrap(), categorical },
-        labels: codes("input/labels"),
-        continuous: case.find("input/cont_covs"),
-        size_factor: case.find("input/size_factor"),
+        x: case.tensor(&format!("{prefix}/x")),
+        covariates: Covariates { condition: codes("batch").unwrap(), categorical },
+        labels: codes("labels"),
+        continuous: find("cont_covs"),
+        size_factor: find("size_factor"),
     }
 }
 
@@ -101,11 +107,11 @@ pub(crate) fn build(case: &Case, builder: Builder<'_>) -> ScviModule {
 }
 
 /// A module's tensors under upstream's names.
-pub(crate) fn upstream(module: &ScviModule) -> BTreeMap<String, Tensor> {
+pub(crate) fn upstream(module: &dyn Module) -> BTreeMap<String, Tensor> {
     Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.detach()))
 }
 
 /// The gradients of a module's tensors under upstream's names.
-pub(crate) fn gradients(module: &ScviModule) -> BTreeMap<String, Tensor> {
+pub(crate) fn gradients(module: &dyn Module) -> BTreeMap<String, Tensor> {
     Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.grad()).filter(Tensor::defined))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use archipelago_models::{
     formats::upstream::Layout,
-    model::Module as _,
+    model::Module,
     nn::{Mode, Trainable, from_tch},
     surgery::upstream::{Flags, Outcome, Takes, extend, takes},
     train::GradientUse,
@@ -47,12 +47,16 @@ fn tensors_grow_as_upstream_grows_them() {
 #[test]
 fn split_and_join_lose_nothing() {
     check(|case, report| {
-        let module = setup::module(case, "param/", Trainable::Nothing, None);
-        let expected = case.group("param/");
-        for (name, ours) in setup::upstream(&module) {
-            report.holds(&format!("{}: {name}", case.name), Some(&from_tch(&ours)) == expected.get(&name));
-        }
+        check_split(case, &setup::module(case, "param/", Trainable::Nothing, None), report);
     });
+}
+
+/// The module of a case joins to the very tensors that it was split from.
+pub(crate) fn check_split(case: &Case, module: &dyn Module, report: &mut Report) {
+    let expected = case.group("param/");
+    for (name, ours) in setup::upstream(module) {
+        report.holds(&format!("{}: {name}", case.name), Some(&from_tch(&ours)) == expected.get(&name));
+    }
 }
 
 #[test]
@@ -69,36 +73,54 @@ fn gradients_after_masking() {
     check(|case, report| {
         let (module, owned) = query_model(case);
         core::forward(case, "train", &module, Mode::Training, Masks::Off, report).backward();
-        for (_, tensor, _) in owned.iter().filter(|(_, _, gradient)| *gradient == GradientUse::Masked) {
-            let _zeros = tensor.grad().zero_();
-        }
+        mask_gradients(&owned);
         let ours = setup::gradients(&module);
         report.group(case, "grad/", &ours, "param/", |name| core::with_noise_floor(case, "grad", name));
     });
+}
+
+/// Zeros the gradients that the optimiser does not use.
+pub(crate) fn mask_gradients(owned: &[(String, Tensor, GradientUse)]) {
+    for (_, tensor, _) in owned.iter().filter(|(_, _, gradient)| *gradient == GradientUse::Masked) {
+        let gradient = tensor.grad();
+        if gradient.defined() {
+            let _zeros = gradient.shallow_clone().zero_();
+        }
+    }
 }
 
 #[test]
 fn masks() {
     check(|case, report| {
         let (module, owned) = query_model(case);
-        let passes: BTreeMap<&str, f64> = owned
-            .iter()
-            .map(|(name, _, gradient)| (name.as_str(), if *gradient == GradientUse::Applied { 1.0 } else { 0.0 }))
-            .collect();
-        let mask = |name: &str, tensor: &Tensor| Some(tensor.full_like(passes.get(name).copied().unwrap_or(0.0)));
-        let ours = Layout::of(module.weights()).join(module.weights(), mask);
-        let exact = case::Tolerance { rtol: 0.0, atol: 0.0 };
-        for (name, stored) in case.group("mask/").iter() {
-            let full = format!("mask/{name}");
-            match ours.get(name) {
-                Some(mask) => report.close(case, &full, mask, exact),
-                None => {
-                    let passes = Flags::default().outcome(name, Takes::DataOnly) == Outcome::Trained;
-                    report.holds(&full, stored.bytes().iter().all(|&byte| byte == u8::from(passes)));
-                }
+        check_masks(case, &module, &owned, report);
+    });
+}
+
+/// Compares what the optimiser may move with `mask/`.
+pub(crate) fn check_masks(
+    case: &Case,
+    module: &dyn Module,
+    owned: &[(String, Tensor, GradientUse)],
+    report: &mut Report,
+) {
+    let passes: BTreeMap<&str, f64> = owned
+        .iter()
+        .map(|(name, _, gradient)| (name.as_str(), if *gradient == GradientUse::Applied { 1.0 } else { 0.0 }))
+        .collect();
+    let mask = |name: &str, tensor: &Tensor| Some(tensor.full_like(passes.get(name).copied().unwrap_or(0.0)));
+    let ours = Layout::of(module.weights()).join(module.weights(), mask);
+    let exact = case::Tolerance { rtol: 0.0, atol: 0.0 };
+    for (name, stored) in case.group("mask/").iter() {
+        let full = format!("mask/{name}");
+        match ours.get(name) {
+            Some(mask) => report.close(case, &full, mask, exact),
+            None => {
+                let passes = Flags::default().outcome(name, Takes::DataOnly) == Outcome::Trained;
+                report.holds(&full, stored.bytes().iter().all(|&byte| byte == u8::from(passes)));
             }
         }
-    });
+    }
 }
 
 #[test]
@@ -117,38 +139,40 @@ fn three_steps_with_and_without_weight_decay() {
 fn every_freeze_flag() {
     check(|case, report| {
         let module = setup::module(case, "param/", Trainable::Nothing, None);
-        let layout = Layout::of(module.weights());
-        let takes: BTreeMap<String, Takes> =
-            layout.iter().map(|(name, parts)| (name.to_owned(), takes(parts))).collect();
-        for (row, entry) in case.json["freeze_flag_table"].as_object().unwrap() {
-            let flags = flags(&entry["flags"]);
-            for (name, expected) in entry["parameters"].as_object().unwrap() {
-                let outcome = flags.outcome(name, takes.get(name).copied().unwrap_or(Takes::DataOnly));
-                let width = case.tensor(&format!("param/{name}")).size().last().copied().unwrap();
-                let what = format!("{}: {row}: {name}: {outcome:?}, expected {expected}", case.name);
-                report.holds(&what, describes(expected, outcome, width, n_covariate_columns(&module, name)));
-            }
-            for (layer, expected) in entry["batchnorm"].as_object().unwrap() {
-                let momentum = archipelago_models::nn::LayerRules::momentum(&flags, layer);
-                report
-                    .holds(&format!("{}: {row}: {layer}", case.name), Some(momentum) == expected["momentum"].as_f64());
-            }
-            for (layer, expected) in entry["dropout_p"].as_object().unwrap() {
-                let rate = archipelago_models::nn::LayerRules::dropout(&flags, layer, setup::config(case).dropout_rate);
-                report.holds(&format!("{}: {row}: {layer}", case.name), Some(rate) == expected.as_f64());
-            }
-        }
-        let listed: Vec<&str> =
-            case.json["trainable"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
-        for (name, _) in case.group("param/").iter().filter(|(name, _)| case.find(&format!("mask/{name}")).is_some()) {
-            let enabled =
-                Flags::default().outcome(name, takes.get(name).copied().unwrap_or(Takes::DataOnly)) != Outcome::Frozen;
-            report.holds(&format!("{}: {name} in the optimiser", case.name), enabled == listed.contains(&name));
-        }
+        check_flags(case, &module, setup::config(case).dropout_rate, report);
     });
 }
 
-fn n_covariate_columns(module: &ScviModule, name: &str) -> i64 {
+/// Compares the rules with the case's table of every flag.
+pub(crate) fn check_flags(case: &Case, module: &dyn Module, dropout_rate: f64, report: &mut Report) {
+    let layout = Layout::of(module.weights());
+    let takes: BTreeMap<String, Takes> = layout.iter().map(|(name, parts)| (name.to_owned(), takes(parts))).collect();
+    for (row, entry) in case.json["freeze_flag_table"].as_object().unwrap() {
+        let flags = flags(&entry["flags"]);
+        for (name, expected) in entry["parameters"].as_object().unwrap() {
+            let outcome = flags.outcome(name, takes.get(name).copied().unwrap_or(Takes::DataOnly));
+            let width = case.tensor(&format!("param/{name}")).size().last().copied().unwrap();
+            let what = format!("{}: {row}: {name}: {outcome:?}, expected {expected}", case.name);
+            report.holds(&what, describes(expected, outcome, width, n_covariate_columns(module, name)));
+        }
+        for (layer, expected) in entry["batchnorm"].as_object().unwrap() {
+            let momentum = archipelago_models::nn::LayerRules::momentum(&flags, layer);
+            report.holds(&format!("{}: {row}: {layer}", case.name), Some(momentum) == expected["momentum"].as_f64());
+        }
+        for (layer, expected) in entry["dropout_p"].as_object().unwrap() {
+            let rate = archipelago_models::nn::LayerRules::dropout(&flags, layer, dropout_rate);
+            report.holds(&format!("{}: {row}: {layer}", case.name), Some(rate) == expected.as_f64());
+        }
+    }
+    let listed: Vec<&str> = case.json["trainable"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+    for (name, _) in case.group("param/").iter().filter(|(name, _)| case.find(&format!("mask/{name}")).is_some()) {
+        let enabled =
+            Flags::default().outcome(name, takes.get(name).copied().unwrap_or(Takes::DataOnly)) != Outcome::Frozen;
+        report.holds(&format!("{}: {name} in the optimiser", case.name), enabled == listed.contains(&name));
+    }
+}
+
+fn n_covariate_columns(module: &dyn Module, name: &str) -> i64 {
     let layout = Layout::of(module.weights());
     let parts =
         layout.iter().find(|(upstream, _)| *upstream == name).map(|(_, parts)| parts.to_vec()).unwrap_or_default();
