@@ -37,7 +37,8 @@ impl Bench {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::cargo_bin("archipelago-worker").unwrap();
-        command.current_dir(self.dir.path()).env_remove("ARCHIPELAGO_LOG").args(args);
+        // Many small trainings at once: threads of one that wait for each other would only take time from the rest.
+        command.current_dir(self.dir.path()).env_remove("ARCHIPELAGO_LOG").env("OMP_NUM_THREADS", "1").args(args);
         command
     }
 
