@@ -237,6 +237,18 @@ mod tests {
     }
 
     #[test]
+    fn the_readmes_files_are_accepted() {
+        let readme = include_str!("../../README.md");
+        let block = |name: &str| {
+            let start = readme.find(&format!("# north/{name}")).unwrap();
+            readme[start..].split("```").next().unwrap()
+        };
+        let (config, policy) = read(block("site.toml"), block("policy.toml")).unwrap();
+        assert_eq!(config.coordinators.len(), 3);
+        assert_eq!(policy.trusted_operators, ["anna"]);
+    }
+
+    #[test]
     fn an_unknown_field_is_named() {
         let error = read(&MINIMAL.replace("dataset", "datset"), "").unwrap_err().to_string();
         assert!(error.contains("datset"), "{error}");

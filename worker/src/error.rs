@@ -281,7 +281,9 @@ impl Error {
             | Self::Setting { .. }
             | Self::Bind { .. }
             | Self::Transport(_)
-            | Self::WrongIdentity { .. } => 2,
+            | Self::WrongIdentity { .. }
+            | Self::Common(archipelago_common::Error::InvalidName { .. })
+            | Self::Models(archipelago_models::Error::Config { .. }) => 2,
             _ => 1,
         }
     }
