@@ -1,11 +1,11 @@
 //! Reads a model saved by scvi-tools and writes it again: `reexport <saved model> <new folder>`.
 //!
-//! An scVI model passes through a reference on the way, as it does when it is published; models that have no such
+//! An scVI or scANVI model passes through a reference on the way, as it does when it is published; models that have no such
 //! conversion are only read and written. `benches/peers/roundtrip.py` compares what scvi-tools makes of both.
 
 use std::{env, error::Error, path::Path};
 
-use archipelago_models::formats::scvi_tools::{self, Namespace, scvi};
+use archipelago_models::formats::scvi_tools::{self, Namespace, scanvi, scvi};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -13,9 +13,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: reexport <saved model> <new folder>".into());
     };
     let mut model = scvi_tools::read(Path::new(saved), "")?;
-    if model.model_name == "SCVI" {
-        let namespace = Namespace { owner: "atlas".parse()?, dataset: "roundtrip".parse()? };
-        model = scvi::from_reference(&scvi::to_reference(&model, &namespace)?)?;
+    let namespace = Namespace { owner: "atlas".parse()?, dataset: "roundtrip".parse()? };
+    match model.model_name.as_str() {
+        "SCVI" => model = scvi::from_reference(&scvi::to_reference(&model, &namespace)?)?,
+        "SCANVI" => model = scanvi::from_reference(&scanvi::to_reference(&model, &namespace)?)?,
+        _ => {}
     }
     Ok(scvi_tools::write(&model, Path::new(folder))?)
 }

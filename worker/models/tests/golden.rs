@@ -8,6 +8,8 @@
 mod case;
 #[path = "golden/import.rs"]
 mod import;
+#[path = "golden/import_scanvi.rs"]
+mod import_scanvi;
 #[path = "golden/import_scvi.rs"]
 mod import_scvi;
 #[path = "golden/noise.rs"]

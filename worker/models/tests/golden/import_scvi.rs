@@ -62,7 +62,7 @@ fn difference(case: &Case, reference: &Reference, batches: &[Scalar]) -> f32 {
     latent.mean.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-fn csr(shape: &[usize], dense: &[f32]) -> Csr {
+pub(crate) fn csr(shape: &[usize], dense: &[f32]) -> Csr {
     let (mut indptr, mut indices, mut data) = (vec![0], vec![], vec![]);
     for row in dense.chunks_exact(shape[1]) {
         for (gene, &count) in row.iter().enumerate().filter(|(_, count)| **count != 0.0) {

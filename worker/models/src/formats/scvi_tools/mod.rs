@@ -10,6 +10,7 @@ mod legacy;
 mod read;
 mod registry;
 mod saved;
+pub mod scanvi;
 pub mod scvi;
 mod state;
 mod version;

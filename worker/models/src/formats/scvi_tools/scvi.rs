@@ -1,6 +1,6 @@
-//! scVI: a saved model to a reference, and back.
+//! scVI: a saved model to a reference, and back. What other models have of it is converted here too.
 
-use archipelago_common::{BaseCard, StateDict, state_dict::Tensor};
+use archipelago_common::{BaseCard, state_dict::Tensor};
 
 use super::{
     CategoricalField, Indices, SavedModel, SavedRegistry, VarNames,
@@ -12,7 +12,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     formats::pickle::Scalar,
-    model::{Blueprint, Config, Model as _},
+    model::{Blueprint, Config, Model},
     reference::Reference,
     zoo::scvi::{Dispersion, Scvi, ScviConfig},
 };
@@ -25,27 +25,40 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
     if saved.model_name != "SCVI" {
         return Err(refuse(format!("it holds a `{}`, expected an `SCVI`", saved.model_name)));
     }
-    let options = ScviConfig::default().to_options();
-    let known = |(name, value): &(&String, &serde_json::Value)| options.contains_key(*name) && !value.is_null();
-    let given: Config = saved.init_params.iter().filter(known).map(|(n, v)| (n.clone(), v.clone())).collect();
-    let config = Scvi.resolve(&given)?;
+    let config = Scvi.resolve(&given_options(saved, &ScviConfig::default().to_options()))?;
     let encodes_labels = Scvi.label_use(&config)? == LabelUse::Encoded;
     let labels = if encodes_labels { texts(&saved.registry.labels) } else { vec![] };
-    let blueprint =
-        Blueprint { registry: data_registry(&saved.registry, labels.clone())?, n_genes: saved.genes().len(), config };
+    let registry = data_registry(&saved.registry, labels)?;
+    import(&Scvi, saved, Blueprint { config, registry, n_genes: saved.genes().len() }, namespace)
+}
+
+/// The constructor arguments that are options of ours.
+pub(super) fn given_options(saved: &SavedModel, options: &Config) -> Config {
+    let known = |(name, value): &(&String, &serde_json::Value)| options.contains_key(*name) && !value.is_null();
+    saved.init_params.iter().filter(known).map(|(n, v)| (n.clone(), v.clone())).collect()
+}
+
+/// The reference of any model whose data are those of scVI.
+pub(super) fn import(
+    model: &dyn Model,
+    saved: &SavedModel,
+    blueprint: Blueprint,
+    namespace: &Namespace,
+) -> Result<Reference> {
+    let labels = blueprint.registry.labels.clone();
     let card = BaseCard {
         format: BaseCard::FORMAT,
-        model: Scvi.card().name.to_owned(),
+        model: model.card().name.to_owned(),
         config: blueprint.to_card_config(),
         genes: saved.genes().to_vec(),
         batch_key: saved.registry.batch.key.clone(),
-        labels_key: encodes_labels.then(|| saved.registry.labels.key.clone()),
+        labels_key: (!labels.is_empty()).then(|| saved.registry.labels.key.clone()),
         labels,
         columns: Default::default(),
-        moves_embedding: Scvi.moves_embedding(&blueprint.config)?,
+        moves_embedding: model.moves_embedding(&blueprint.config)?,
         training: provenance(saved),
     };
-    reference(&Scvi, card, &namespace.conditions(&saved.registry.batch)?, &saved.state_dict)
+    reference(model, card, &namespace.conditions(&saved.registry.batch)?, &saved.state_dict)
 }
 
 /// The saved model that an scVI reference is, for scvi-tools 1.4.
@@ -54,9 +67,16 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
 ///
 /// # Errors  [`Error::UnknownModel`] for another model, a reference without conditions, tensors that do not fit the card
 pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
+    let (model, config) = export(&Scvi, reference)?;
+    let config = ScviConfig::parse(&config)?;
+    Ok(with_unused(model, &config))
+}
+
+/// The saved model of any model whose data are those of scVI, and its options.
+pub(super) fn export(model: &dyn Model, reference: &Reference) -> Result<(SavedModel, Config)> {
     let card = &reference.base.card;
-    if card.model != Scvi.card().name {
-        return Err(Error::UnknownModel { name: card.model.clone(), available: format!("`{}`", Scvi.card().name) });
+    if card.model != model.card().name {
+        return Err(Error::UnknownModel { name: card.model.clone(), available: format!("`{}`", model.card().name) });
     }
     if reference.columns.is_empty() {
         return Err(refuse(
@@ -66,21 +86,18 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
     let blueprint = Blueprint::of_card(card)?;
     let keys: Vec<_> = reference.columns.keys().cloned().collect();
     let module = reference.module(&keys, Device::Cpu)?;
-    let mut state_dict = upstream_tensors(module.as_ref());
-    let n_labels = blueprint.registry.labels.len();
-    add_unused(&mut state_dict, &ScviConfig::parse(&blueprint.config)?, [card.genes.len(), keys.len(), n_labels]);
-
+    let state_dict = upstream_tensors(module.as_ref());
     let column = |key: &str, names: &[String]| CategoricalField {
         key: key.to_owned(),
         categories: names.iter().cloned().map(Scalar::Text).collect(),
     };
-    let registry = blueprint.registry;
-    Ok(SavedModel {
+    let (registry, config) = (blueprint.registry, blueprint.config);
+    let saved = SavedModel {
         version: WRITTEN_VERSION.parse().map_err(refuse)?,
-        model_name: "SCVI".to_owned(),
+        model_name: model.card().name.to_uppercase(),
         state_dict,
         var_names: VarNames::Flat(card.genes.clone()),
-        init_params: blueprint.config,
+        init_params: config.clone(),
         registry: SavedRegistry {
             setup_method: SETUP_ANNDATA.to_owned(),
             n_cells: card.training.get("n_cells").and_then(serde_json::Value::as_u64),
@@ -95,11 +112,15 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
         unlabeled_category: None,
         is_trained: true,
         indices: Indices::default(),
-    })
+    };
+    Ok((saved, config))
 }
 
 /// Adds the tensors that upstream has with every option. The library encoder starts as the first layer of the other one.
-fn add_unused(tensors: &mut StateDict, config: &ScviConfig, [n_genes, n_batches, n_labels]: [usize; 3]) {
+pub(super) fn with_unused(mut saved: SavedModel, config: &ScviConfig) -> SavedModel {
+    let n_genes = saved.genes().len();
+    let (n_batches, n_labels) = (saved.registry.batch.categories.len(), saved.registry.labels.categories.len());
+    let tensors = &mut saved.state_dict;
     let zeros = |shape: &[usize]| Tensor::from_f32(shape, &vec![0.0; shape.iter().product()]);
     let mut unused: Vec<(String, Tensor)> = tensors
         .iter()
@@ -125,6 +146,7 @@ fn add_unused(tensors: &mut StateDict, config: &ScviConfig, [n_genes, n_batches,
             tensors.insert(name, tensor);
         }
     }
+    saved
 }
 
 /// First layer of the encoder of the latent state.
