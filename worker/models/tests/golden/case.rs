@@ -56,6 +56,8 @@ pub(crate) fn cases(model: &str) -> Vec<Case> {
 
 /// Runs `check` on every case whose name `is_one` takes, and fails with everything that differs.
 pub(crate) fn run(model: &str, is_one: impl Fn(&str) -> bool, check: impl Fn(&Case, &mut Report)) {
+    // Matrices this small gain nothing from threads, which then wait for each other on a busy machine.
+    tch::set_num_threads(1);
     let mut report = Report::default();
     for case in cases(model).iter().filter(|case| is_one(&case.name)) {
         let before = report.n_compared;
