@@ -1,8 +1,8 @@
 //! The zoo: networks that embed single cells, their training, and architecture surgery onto them.
 //!
-//! The only crate that knows libtorch. Start at [`reference`] (train, embed, evaluate) and [`surgery`]; a model is a
-//! folder of [`zoo`]. Roles are kept apart as in scvi-tools: *data* turns named columns into tensors, a *module* knows
-//! tensors only, *train* knows optimiser and schedules, *surgery* is one procedure for all models.
+//! The only crate that knows libtorch. Start at [`mod@reference`] (train, embed, evaluate) and [`mod@surgery`]; a
+//! model is a folder of [`zoo`]. Roles are kept apart as in scvi-tools: *data* turns named columns into tensors, a
+//! *module* knows tensors only, *train* knows optimiser and schedules, *surgery* is one procedure for all models.
 
 pub mod data;
 pub mod device;
