@@ -265,7 +265,9 @@ impl PlanArgs {
 
 impl ModelArgs {
     fn options(&self) -> Config {
-        let mut options = if self.model == "scvi" { ScviConfig::for_surgery().to_options() } else { Config::new() };
+        // The scVI family shares its network's options; the others start from their own defaults.
+        let is_of_scvi_family = ["scvi", "scanvi"].contains(&self.model.as_str());
+        let mut options = if is_of_scvi_family { ScviConfig::for_surgery().to_options() } else { Config::new() };
         let given: [(&str, Option<serde_json::Value>); 9] = [
             ("n_latent", self.n_latent.map(Into::into)),
             ("n_layers", self.n_layers.map(Into::into)),
