@@ -282,11 +282,22 @@ impl Error {
             | Self::Bind { .. }
             | Self::Transport(_)
             | Self::WrongIdentity { .. }
-            | Self::Common(archipelago_common::Error::InvalidName { .. })
-            | Self::Models(archipelago_models::Error::Config { .. }) => 2,
+            | Self::Common(archipelago_common::Error::InvalidName { .. }) => 2,
+            Self::Models(source) if is_setting(source) => 2,
             _ => 1,
         }
     }
+}
+
+/// Whether a model refuses what it was told to do, before any work.
+fn is_setting(error: &archipelago_models::Error) -> bool {
+    use archipelago_models::Error;
+    matches!(
+        error,
+        Error::Config { .. }
+            | Error::UnknownModel { .. }
+            | Error::Common(archipelago_common::Error::InvalidName { .. })
+    )
 }
 
 fn anndata_hint(source: &archipelago_anndata::Error) -> Option<String> {

@@ -179,12 +179,13 @@ fn unknown_models_and_options_are_named() {
     let bench = Bench::new();
     check(
         &bench,
-        1,
+        2,
         &[&TRAIN[..], &["--model", "scvii"]].concat(),
         &["no model `scvii`", "`scvi`", "hint: list the zoo"],
     );
-    check(&bench, 1, &[&TRAIN[..], &["--gene-likelihood", "gauss"]].concat(), &["gauss"]);
-    check(&bench, 1, &[&TRAIN[..], &["--option", "n_layer=3"]].concat(), &["n_layer"]);
+    check(&bench, 2, &[&TRAIN[..], &["--gene-likelihood", "gauss"]].concat(), &["gauss"]);
+    check(&bench, 2, &[&TRAIN[..], &["--option", "n_layer=3"]].concat(), &["n_layer"]);
+    check(&bench, 2, &[&TRAIN[..], &["--train-size", "7"]].concat(), &["train size", "`7`", "up to 1"]);
 }
 
 #[test]
