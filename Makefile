@@ -37,12 +37,12 @@ demo: build ## Run the main job as real processes: three coordinators, one site 
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(DEMO_CELLS)
 
 test: build ## Run all tests (with cargo-nextest where it is installed)
+	$(CARGO) test --release --locked --workspace --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --release --locked --workspace; \
 	else \
 		$(CARGO) test --release --locked --workspace --bins --lib --tests; \
 	fi
-	$(CARGO) test --release --locked --workspace --doc
 
 lint: setup ## Check formatting, lints and documentation, warnings denied
 	$(CARGO) fmt --all --check
