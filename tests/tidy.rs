@@ -37,7 +37,7 @@ const CRATES: &[Fence] = &[
     },
     Fence { name: "anndata", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
     Fence { name: "analysis", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
-    Fence { name: "models", may_use: &["common", "anndata", "analysis"], never: &[ASYNC, QUIC, RAFT] },
+    Fence { name: "models", may_use: &["common", "anndata"], never: &[ASYNC, QUIC, RAFT] },
     Fence {
         name: "worker",
         may_use: &["common", "protocol", "transport", "client", "anndata", "analysis", "models"],
