@@ -12,6 +12,7 @@ mod reads;
 pub mod task;
 #[cfg(test)]
 pub(crate) mod test_disk;
+mod timeouts;
 mod trace;
 
 pub use proposals::ProposalId;

@@ -8,7 +8,7 @@
 use archipelago_cluster::{Cluster, Command, Effect, Outcome, Refusal};
 use archipelago_common::NodeId;
 use raft::{
-    Config, RawNode, SnapshotStatus, StateRole,
+    Config, GetEntriesContext, RawNode, SnapshotStatus, StateRole,
     eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, Snapshot},
 };
 
@@ -16,6 +16,7 @@ use super::{
     log_store::{Batch, LogStore},
     proposals::{ProposalId, Proposals},
     reads::{ReadId, Reads},
+    timeouts::Timeouts,
     trace,
 };
 use crate::error::{Error, Result};
@@ -30,6 +31,7 @@ pub struct Node {
     proposals: Proposals,
     reads: Reads,
     now_ticks: u64,
+    timeouts: Timeouts,
     announced_leader: Option<NodeId>,
     options: Options,
 }
@@ -46,11 +48,13 @@ pub struct Options {
     pub snapshot_every: u64,
     /// Entries that stay in the log behind a snapshot, for followers that are a little behind.
     pub keep_entries: u64,
+    /// Varies the election timeouts, see [`super::timeouts`].
+    pub timeout_seed: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { election_ticks: 12, heartbeat_ticks: 2, snapshot_every: 10_000, keep_entries: 1_000 }
+        Self { election_ticks: 12, heartbeat_ticks: 2, snapshot_every: 10_000, keep_entries: 1_000, timeout_seed: 0 }
     }
 }
 
@@ -115,7 +119,8 @@ impl Node {
         };
         let starts = store.starts();
         let raw = RawNode::new(&config, store, &trace::logger()).map_err(refused)?;
-        Ok(Self {
+        let span = options.election_ticks + VOTE_SKEW..2 * options.election_ticks;
+        let mut node = Self {
             id,
             raw,
             cluster: load_state(&snapshot)?,
@@ -124,15 +129,21 @@ impl Node {
             proposals: Proposals::new(id.as_u64(), starts),
             reads: Reads::default(),
             now_ticks: 0,
+            timeouts: Timeouts::new([options.timeout_seed, id.as_u64(), starts], span),
             announced_leader: None,
             options,
-        })
+        };
+        node.set_timeout();
+        Ok(node)
     }
 
     /// Time passes.
     pub fn tick(&mut self) {
         self.now_ticks += 1;
-        self.raw.tick();
+        if self.raw.tick() {
+            self.timeouts.pass();
+        }
+        self.set_timeout();
     }
 
     /// A message from another member. Malformed, late and misdirected ones are ignored, as messages may be lost anyway.
@@ -144,6 +155,7 @@ impl Node {
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(%error, "a Raft message was not taken");
         }
+        self.set_timeout();
     }
 
     /// Puts a command, as [`Command::to_bytes`] gives it, before the cluster; an [`Event::Proposal`] follows.
@@ -263,6 +275,18 @@ impl Node {
     pub fn n_log_entries(&self) -> u64 {
         let log = &self.raw.raft.raft_log;
         (log.last_index() + 1).saturating_sub(log.first_index())
+    }
+
+    /// The entries that this node has from an index on, as far as its log reaches: for whoever compares logs.
+    pub fn log_from(&self, index: u64) -> Vec<Entry> {
+        let log = &self.raw.raft.raft_log;
+        let context = GetEntriesContext::empty(false);
+        log.entries(index.max(log.first_index()), None, context).unwrap_or_default()
+    }
+
+    fn set_timeout(&mut self) {
+        let ticks = self.timeouts.ticks(self.raw.raft.term);
+        self.raw.raft.set_randomized_election_timeout(ticks);
     }
 
     /// A commit index alone is not worth an fsync: it is found again by the next election, and whatever is durable
