@@ -38,9 +38,13 @@ impl Links {
 
     /// Number of coordinators that must hold a blob, this one included.
     pub fn majority(&self) -> usize {
-        let n_nodes = self.0.len() + 1;
-        n_nodes / 2 + 1
+        majority_of(self.0.len() + 1)
     }
+}
+
+/// The smallest number of coordinators that has one in common with every other majority.
+pub fn majority_of(n_nodes: usize) -> usize {
+    n_nodes / 2 + 1
 }
 
 impl Link {

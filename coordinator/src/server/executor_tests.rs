@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Base, BaseCard, BlobRef, Columns, DType, StateDict, TaskId, Tensor, Version, VersionId, record::SubmittedCondition,
-    state_dict::TensorSpec, task::SurgeryTask,
+    Base, BaseCard, BlobRef, Columns, DType, StateDict, TaskId, Tensor, Version, VersionId,
+    record::{Submission, SubmittedCondition},
+    state_dict::TensorSpec,
+    task::SurgeryTask,
 };
 
 use super::*;

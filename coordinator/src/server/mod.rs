@@ -1,7 +1,8 @@
 //! What peers reach: connections, sessions, requests; and [`serve`], which puts a whole node together.
 
 pub mod accept;
-mod checks;
+pub mod checks;
+pub mod course;
 pub mod executor;
 pub mod refusal;
 mod session;

@@ -1,0 +1,207 @@
+//! The course of a request to its answer, as a value: what to look at, have durable, read and propose, in which order.
+//!
+//! [`begin`] gives the first [`Step`]; whoever carries it out hands the result to the step and gets the next, until
+//! [`Step::Done`]. The executor does so on a live node, the simulation in virtual time. Two orders matter here: a
+//! command that names blobs is proposed only when they are durable on a majority, and a question about the state is
+//! answered from a read that the whole cluster orders.
+
+use std::collections::BTreeMap;
+
+use archipelago_cluster::{Body, Cluster, Command, Outcome, Selection};
+use archipelago_common::{
+    BlobRef, Name, NodeId, Principal, TaskId, Version, record::Submission, state_dict::TensorSpec,
+};
+use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
+
+use super::checks::{self, Shelf};
+
+/// What is to be done next for a request. A step that cannot be carried out ends it, with the refusal that says why.
+pub enum Step {
+    /// Look at the state as it is now or later, cluster-wide.
+    Read(Look),
+    /// Look at the state as this node has it.
+    Peek(Look),
+    /// Go on only if this node leads: before any work is done for a request that another must carry out.
+    Lead(Then),
+    /// Go on when all of these blobs are durable on a majority of coordinators, this one included.
+    Durable(Vec<BlobRef>, Then),
+    /// Read in blobs of this node.
+    Inspect(Inspection),
+    /// Stamp a command with this node's clock, have it committed and applied.
+    Propose(Proposal, Box<dyn FnOnce(Outcome) -> Step + Send>),
+    /// The answer.
+    Done(Result<Reply, Refusal>),
+}
+
+/// A look at the state, with this node's clock at that moment (Unix milliseconds).
+pub type Look = Box<dyn FnOnce(&Cluster, u64) -> Step + Send>;
+/// What comes after a step without a result.
+pub type Then = Box<dyn FnOnce() -> Step + Send>;
+/// A look into blobs.
+pub type Inspection = Box<dyn FnOnce(&dyn Shelf) -> Step + Send>;
+
+/// A [`Command`] that still lacks the leader's stamp.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Proposal {
+    /// Names the request across sessions and leaders.
+    pub key: RequestKey,
+    /// Who asks.
+    pub principal: Principal,
+    /// What is asked.
+    pub body: Body,
+}
+
+impl Proposal {
+    /// The command, at this time on the leader's clock.
+    pub fn stamped(self, now_ms: u64) -> Command {
+        Command { key: self.key.0, principal: self.principal, now_ms, body: self.body }
+    }
+}
+
+/// The course of a peer's request. [`Request::Status`] is no question to the cluster but to one node, whoever leads,
+/// and is refused here.
+pub fn begin(who: Principal, key: RequestKey, request: Request) -> Step {
+    match request {
+        Request::ListReferences => ask(|cluster| Ok(Reply::References(cluster.references().cloned().collect()))),
+        Request::ShowReference { name } => ask(move |cluster| reference(cluster, &name)),
+        Request::ListTasks => ask(move |cluster| Ok(Reply::Tasks(cluster.tasks_for(&who)))),
+        Request::ShowTask { task } => ask(move |cluster| show_task(cluster, &who, task)),
+        Request::ListSites => ask(|cluster| Ok(Reply::Sites(cluster.sites().cloned().collect()))),
+        request => Step::Lead(Box::new(move || match request {
+            Request::PublishReference { name, version } => publish(who, key, name, version),
+            Request::Submit(submission) => submit(who, key, submission),
+            request => match body(request) {
+                Ok(body) => command(who, key, body),
+                Err(refusal) => Step::Done(Err(refusal)),
+            },
+        })),
+    }
+}
+
+/// The course of a command that nobody asked for, in a node's own name.
+pub fn begin_own(node: NodeId, key: RequestKey, body: Body) -> Step {
+    command(Principal::Coordinator(node), key, body)
+}
+
+/// The base is read before the reference is proposed, because the state machine knows names of blobs only.
+fn publish(who: Principal, key: RequestKey, name: Name, version: Version) -> Step {
+    let blobs = version.blobs().collect();
+    let inspect = move |shelf: &dyn Shelf| match checks::reference(shelf, &version) {
+        Ok(summary) => command(who, key, Body::PublishReference { name, version, summary: Box::new(summary) }),
+        Err(refusal) => Step::Done(Err(refusal)),
+    };
+    Step::Durable(blobs, Box::new(move || Step::Inspect(Box::new(inspect))))
+}
+
+fn submit(who: Principal, key: RequestKey, submission: Submission) -> Step {
+    Step::Read(Box::new(move |cluster, _| match asked(cluster, submission.task) {
+        Some((layout, max_norm)) => submit_checked(who, key, submission, layout, max_norm),
+        // Of an unknown task the state machine speaks better.
+        None => command(who, key, Body::Submit(submission)),
+    }))
+}
+
+fn submit_checked(
+    who: Principal,
+    key: RequestKey,
+    submission: Submission,
+    layout: BTreeMap<String, TensorSpec>,
+    max_norm: f64,
+) -> Step {
+    let blobs = submission.blobs().collect();
+    let inspect = move |shelf: &dyn Shelf| {
+        let columns = submission.conditions.iter().map(|(key, condition)| (key, condition.columns));
+        match checks::columns(shelf, columns, &layout, max_norm) {
+            Ok(()) => command(who, key, Body::Submit(submission)),
+            Err(refusal) => Step::Done(Err(refusal)),
+        }
+    };
+    Step::Durable(blobs, Box::new(move || Step::Inspect(Box::new(inspect))))
+}
+
+/// What a task asks of columns: their layout, and the bound on their norm.
+fn asked(cluster: &Cluster, id: TaskId) -> Option<(BTreeMap<String, TensorSpec>, f64)> {
+    let task = &cluster.task(id)?.task;
+    let layout = cluster.reference(&task.reference)?.summary.columns.clone();
+    Some((layout, task.max_column_norm))
+}
+
+/// A renewal that comes too soon after the last is answered without a log entry; everything else is proposed.
+fn command(principal: Principal, key: RequestKey, body: Body) -> Step {
+    if let (Principal::Site(site), Body::Renew { task, epoch, .. }) = (&principal, &body) {
+        let (site, task, epoch) = (site.clone(), *task, *epoch);
+        return Step::Read(Box::new(move |cluster, now_ms| {
+            match cluster.renewal_without_log(&site, task, epoch, now_ms) {
+                Some(outcome) => reply(principal, outcome),
+                None => propose(principal, key, body),
+            }
+        }));
+    }
+    propose(principal, key, body)
+}
+
+fn propose(principal: Principal, key: RequestKey, body: Body) -> Step {
+    let who = principal.clone();
+    Step::Propose(Proposal { key, principal, body }, Box::new(move |outcome| reply(who, outcome)))
+}
+
+/// The whole record where the outcome only names one. This node has applied the command, so its own state will do.
+fn reply(who: Principal, outcome: Outcome) -> Step {
+    match outcome {
+        Outcome::Ticked | Outcome::Released => Step::Done(Ok(Reply::Released)),
+        Outcome::Site(record) => Step::Done(Ok(Reply::Site(record))),
+        Outcome::Assigned { epoch, lease_until_ms } => Step::Done(Ok(Reply::Assigned { epoch, lease_until_ms })),
+        Outcome::Accepted { version } => Step::Done(Ok(Reply::Accepted { version })),
+        Outcome::Reference { name, .. } => {
+            Step::Peek(Box::new(move |cluster, _| Step::Done(reference(cluster, &name))))
+        }
+        Outcome::Task(task) => Step::Peek(Box::new(move |cluster, _| Step::Done(show_task(cluster, &who, task)))),
+    }
+}
+
+fn ask(question: impl FnOnce(&Cluster) -> Result<Reply, Refusal> + Send + 'static) -> Step {
+    Step::Read(Box::new(move |cluster, _| Step::Done(question(cluster))))
+}
+
+/// The command that a request stands for, where it needs no look into blobs.
+fn body(request: Request) -> Result<Body, Refusal> {
+    Ok(match request {
+        Request::Claim { task } => Body::Claim { task },
+        Request::Renew { task, epoch, progress } => Body::Renew { task, epoch, progress },
+        Request::GiveUp { task, epoch, reason } => Body::GiveUp { task, epoch, reason },
+        Request::Withdraw { reference, what } => Body::Withdraw {
+            reference,
+            selection: match what {
+                Withdrawal::Site(site) => Selection::Site(site),
+                Withdrawal::Keys(keys) => Selection::Keys(keys),
+            },
+        },
+        Request::AddSite { site } => Body::AddSite { site },
+        Request::RevokeSite { site } => Body::RevokeSite { site },
+        Request::PublishTask(task) => Body::PublishTask(task),
+        Request::CloseTask { task } => Body::CloseTask { task },
+        Request::CancelTask { task } => Body::CancelTask { task },
+        Request::Status
+        | Request::ListReferences
+        | Request::ShowReference { .. }
+        | Request::ListTasks
+        | Request::ShowTask { .. }
+        | Request::ListSites
+        | Request::PublishReference { .. }
+        | Request::Submit(_) => {
+            return Err(Refusal::Invalid { reason: "this request is no command as it stands".to_owned() });
+        }
+    })
+}
+
+fn reference(cluster: &Cluster, name: &Name) -> Result<Reply, Refusal> {
+    let record = cluster.reference(name).cloned();
+    record
+        .map(|r| Reply::Reference(Box::new(r)))
+        .ok_or_else(|| Refusal::NotFound { what: format!("reference `{name}`") })
+}
+
+fn show_task(cluster: &Cluster, who: &Principal, task: TaskId) -> Result<Reply, Refusal> {
+    let record = cluster.task_for(who, task);
+    record.map(|r| Reply::Task(Box::new(r))).ok_or_else(|| Refusal::NotFound { what: format!("task {task}") })
+}
