@@ -82,6 +82,20 @@ pub enum Error {
         /// Name of the covariate, `labels` or `size factor`.
         name: String,
     },
+    /// Cells and reference share no protein.
+    #[error("the cells have none of the reference's proteins: found {found}…, expected {expected}…")]
+    NoCommonProteins {
+        /// Some proteins of the cells.
+        found: String,
+        /// Some proteins of the reference.
+        expected: String,
+    },
+    /// The model does not decode proteins, so there are no results of this kind.
+    #[error("`{model}` does not decode proteins")]
+    NotProteinModel {
+        /// Name of the model.
+        model: String,
+    },
     /// The model does not decode counts, so there are no results of this kind.
     #[error("`{model}` does not decode counts")]
     NotCountModel {
@@ -187,6 +201,9 @@ impl Error {
             Self::Anndata(error) => return error.hint(),
             Self::UnknownModel { .. } => "list the zoo with `archipelago-worker models`".into(),
             Self::MissingCovariate { name } => format!("name the obs column that holds `{name}`"),
+            Self::NoCommonProteins { .. } => {
+                "rename the proteins as in the reference, or map the cells without proteins".into()
+            }
             Self::UnknownCategory { .. } => "rename the category, or leave these cells out".into(),
             Self::UnknownCondition { .. } => "map its cells first, or name a condition of the reference".into(),
             Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),

@@ -5,18 +5,19 @@
 
 use std::{any::Any, collections::BTreeMap};
 
-use archipelago_common::BaseCard;
+use archipelago_common::{BaseCard, task::TrainSpec};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tch::Tensor;
 
 use crate::{
     data::{Covariates, Dataset, LabelUse, Minibatch, Registry},
-    distributions::{CountParameters, Likelihood},
+    distributions::{CountParameters, Likelihood, ProteinParameters},
     error::{Error, Result},
     losses::LossTerms,
     nn::{Builder, Pass, Posterior, Weights},
     start::Drawn,
+    train::TrainPlan,
 };
 
 /// Options of a model, by name; sorted, so that equal options are equal bytes.
@@ -90,6 +91,23 @@ pub trait Model: Sync {
     /// # Errors  [`Error::Config`]
     fn moves_embedding(&self, config: &Config) -> Result<bool>;
 
+    /// Whether it takes the proteins of cells.
+    fn takes_proteins(&self) -> bool {
+        false
+    }
+
+    /// How upstream trains it where nothing else is said; what a spec cannot say is in [`Self::plan`].
+    fn default_spec(&self) -> TrainSpec {
+        TrainSpec { weight_decay: WEIGHT_DECAY, ..TrainSpec::default() }
+    }
+
+    /// The plan that a spec asks for on so many cells.
+    ///
+    /// # Errors  those of [`TrainSpec::check`]
+    fn plan(&self, spec: &TrainSpec, n_cells: usize) -> Result<TrainPlan> {
+        TrainPlan::of_spec(spec, n_cells)
+    }
+
     /// The tensors that upstream draws for a new model with so many conditions, in its order; `None` where it is not known,
     /// and the model starts from numbers of our own.
     ///
@@ -128,8 +146,19 @@ pub trait Module {
     /// The loss, with the warm-up weight of the KL term.
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms;
 
+    /// Dimensions of the latent state, where training on these cells plays against a classifier that guesses their conditions
+    /// from it.
+    fn guessed_from(&self, _dataset: &Dataset<'_>) -> Option<usize> {
+        None
+    }
+
     /// The count model inside, for a module that decodes counts.
     fn as_count_model(&self) -> Option<&dyn CountModel> {
+        None
+    }
+
+    /// The protein model inside, for a module that decodes proteins too.
+    fn as_protein_model(&self) -> Option<&dyn ProteinModel> {
         None
     }
 
@@ -147,7 +176,7 @@ pub trait Module {
 pub struct LatentDraw {
     /// Latent state, `[n, n_latent]`.
     pub z: Tensor,
-    /// Log library size, `[n, 1]`.
+    /// Library size, `[n, 1]`; its logarithm where the model's decoder takes that.
     pub library: Tensor,
 }
 
@@ -180,6 +209,24 @@ pub trait CountModel: Module {
 
     /// Posterior of the log library size, where it is latent.
     fn library(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Option<Posterior>;
+}
+
+/// A module that decodes latent states to RNA and protein counts.
+pub trait ProteinModel: CountModel {
+    /// Decodes a draw to both. `covariates` may name other conditions than the cells' own.
+    fn decode_both(
+        &self,
+        draw: &LatentDraw,
+        minibatch: &Minibatch,
+        covariates: &Covariates,
+        pass: &mut Pass<'_>,
+    ) -> (Decoded, ProteinParameters);
+
+    /// Posterior of the log library size, there with an observed library size too, where nothing trains it.
+    fn library_posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior;
+
+    /// Which proteins each condition was stained for, `[n_conditions, n_proteins]` of 0 and 1.
+    fn measured(&self) -> &Tensor;
 }
 
 /// A module that learns from the labels of some cells and predicts those of others.
@@ -221,5 +268,7 @@ pub(crate) fn to_options<C: Serialize>(config: &C) -> Config {
     }
 }
 
+/// Weight decay of references, upstream's for every model.
+const WEIGHT_DECAY: f64 = 1e-6;
 /// Key of the registry among the options of a card.
 const REGISTRY: &str = "registry";

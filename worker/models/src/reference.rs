@@ -17,9 +17,7 @@ use crate::{
     model::{Blueprint, Config, Module},
     nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable, from_tch, mean_name},
     start,
-    train::{
-        CheckpointStore, EVALUATION_MINIBATCH, Evaluation, Seeds, TrainPlan, Trainer, evaluate, pretrained_epochs,
-    },
+    train::{CheckpointStore, EVALUATION_MINIBATCH, Evaluation, Seeds, Trainer, evaluate, pretrained_epochs},
     zoo,
 };
 
@@ -97,6 +95,7 @@ pub(crate) fn train(
     let config = model.resolve(training.options)?;
     let label_use = model.label_use(&config)?;
     let registry = Registry::of(training.cells, &label_use);
+    let registry = if model.takes_proteins() { registry.with_proteins(training.cells) } else { registry };
     let blueprint = Blueprint { config, registry, n_genes: training.genes.len() };
     let dataset = blueprint.registry.encode(training.cells, training.conditions.codes(), training.genes.len())?;
 
@@ -112,12 +111,13 @@ pub(crate) fn train(
     let seed = seeds.of("weights", 0);
     let builder = Builder::new(source, conditions, Trainable::Everything, seed, training.device.to_tch());
     let module = model.build(&blueprint, builder)?;
-    if let Some(order) = model.upstream_start(&blueprint, n_conditions)?.filter(|_| pretrained.is_none()) {
+    let order = model.upstream_start(&blueprint, n_conditions)?.filter(|order| start::is_known(order));
+    if let Some(order) = order.filter(|_| pretrained.is_none()) {
         start::apply(&order, module.weights(), seeds.numpy())?;
     }
     module.prepare(&dataset);
 
-    let mut plan = TrainPlan::of_spec(training.spec, dataset.n_cells())?;
+    let mut plan = model.plan(training.spec, dataset.n_cells())?;
     if pretrained.is_some() && training.spec.epochs.is_none() {
         plan.n_epochs = pretrained_epochs(dataset.n_cells());
     }

@@ -31,6 +31,8 @@ pub enum Distribution {
     Normal,
     /// Uniform on `[-1/sqrt(fan_in), 1/sqrt(fan_in)]`.
     FanIn(usize),
+    /// Uniform from 0 to 2.
+    UpToTwo,
 }
 
 impl Drawn {
@@ -44,6 +46,41 @@ impl Drawn {
     }
 }
 
+/// A stack of fully connected layers as upstream draws it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DrawnStack {
+    /// Upstream's name.
+    pub name: String,
+    /// Number of linear maps.
+    pub n_layers: usize,
+    /// Units that enter the first.
+    pub n_in: usize,
+    /// Units of every layer.
+    pub n_hidden: usize,
+    /// Columns of covariates.
+    pub n_covariates: usize,
+    /// Whether layers after the first take them too.
+    pub inject: bool,
+}
+
+impl DrawnStack {
+    /// Its linear maps, in order.
+    pub fn layers(&self) -> impl Iterator<Item = Drawn> + '_ {
+        (0..self.n_layers).flat_map(|layer| {
+            let n_in = if layer == 0 { self.n_in } else { self.n_hidden };
+            let n_covariates = if layer == 0 || self.inject { self.n_covariates } else { 0 };
+            Drawn::linear(&format!("{}.fc_layers.Layer {layer}.0", self.name), self.n_hidden, n_in + n_covariates)
+        })
+    }
+}
+
+/// Whether we know how upstream draws each of these tensors. Fewer normal numbers than PyTorch makes at a time are drawn in
+/// another way.
+pub(crate) fn is_known(order: &[Drawn]) -> bool {
+    let n = |drawn: &Drawn| drawn.shape.iter().product::<usize>();
+    order.iter().all(|drawn| drawn.from != Distribution::Normal || n(drawn) >= TorchGenerator::FEWEST_NORMAL)
+}
+
 /// The tensors of the list with the numbers that upstream draws for `seed`.
 pub fn draw(order: &[Drawn], seed: u32) -> StateDict {
     let mut generator = TorchGenerator::new(seed);
@@ -52,6 +89,7 @@ pub fn draw(order: &[Drawn], seed: u32) -> StateDict {
         let values = match from {
             Distribution::Normal => generator.normal(n),
             Distribution::FanIn(fan_in) => generator.symmetric(n, 1.0 / (*fan_in as f32).sqrt()),
+            Distribution::UpToTwo => generator.symmetric(n, 1.0).iter().map(|value| value + 1.0).collect(),
         };
         (name.clone(), archipelago_common::Tensor::from_f32(shape, &values))
     };

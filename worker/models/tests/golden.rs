@@ -18,3 +18,5 @@ mod noise;
 mod scanvi;
 #[path = "golden/scvi/mod.rs"]
 mod scvi;
+#[path = "golden/totalvi/mod.rs"]
+mod totalvi;

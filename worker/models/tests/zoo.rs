@@ -2,6 +2,8 @@
 
 #[path = "zoo/labels.rs"]
 mod labels;
+#[path = "zoo/proteins.rs"]
+mod proteins;
 #[path = "zoo/results.rs"]
 mod results;
 #[path = "zoo/upstream.rs"]
@@ -17,8 +19,10 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, CheckpointStore, Config, Device, Error, NoCheckpoints, Query, Reference,
-    Result, Surgery, Trained, Training, model::Model, surgery, surgery_of_many, train_reference, zoo::ZOO,
+    Result, Surgery, Trained, Training, data::Proteins, model::Model, surgery, surgery_of_many, train_reference,
+    zoo::ZOO,
 };
+use ndarray::Array2;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -26,6 +30,33 @@ use rand_chacha::ChaCha8Rng;
 struct Batch {
     counts: Csr,
     labels: Vec<String>,
+    proteins: Proteins,
+}
+
+impl Batch {
+    /// Cells whose proteins follow their types; a cell without counts has none of them either.
+    fn of(counts: Csr, labels: Vec<String>) -> Self {
+        let totals = counts.row_sums();
+        let protein = |(cell, protein): (usize, usize)| {
+            let is_marker = labels[cell].ends_with(&(protein % 3).to_string());
+            let level = if is_marker { 20 } else { 2 } + (cell * 7 + protein * 5) % 4;
+            if totals[cell] > 0.0 { level as f32 } else { 0.0 }
+        };
+        let values = Array2::from_shape_fn((labels.len(), N_PROTEINS), protein);
+        let proteins = Proteins::new(protein_names(), values).unwrap();
+        Self { counts, labels, proteins }
+    }
+
+    /// The same cells, not stained for one of the proteins.
+    fn without_protein(self, protein: usize) -> Self {
+        let mut values = self.proteins.counts().clone();
+        values.column_mut(protein).fill(0.0);
+        Self { proteins: Proteins::new(protein_names(), values).unwrap(), ..self }
+    }
+}
+
+fn protein_names() -> Vec<String> {
+    (0..N_PROTEINS).map(|protein| format!("protein{protein}")).collect()
 }
 
 fn batch(seed: u64, n_cells: usize) -> Batch {
@@ -41,7 +72,9 @@ fn batch(seed: u64, n_cells: usize) -> Batch {
             dense.push((rng.random_range(0.0..2.0_f32) * mean).floor());
         }
     }
-    Batch { counts: Csr::from_dense(n_cells, N_GENES, &dense).unwrap(), labels }
+    let batch = Batch::of(Csr::from_dense(n_cells, N_GENES, &dense).unwrap(), labels);
+    // Every other batch lacks a protein, so that what happens then happens in every test.
+    if seed.is_multiple_of(2) { batch.without_protein(N_PROTEINS - 1) } else { batch }
 }
 
 fn key(batch: &str) -> ConditionKey {
@@ -49,7 +82,19 @@ fn key(batch: &str) -> ConditionKey {
 }
 
 fn cells(batch: &Batch) -> Cells<'_> {
-    Cells { labels: Some(Categorical::from_values(&batch.labels)), ..Cells::new(&batch.counts) }
+    let labels = Some(Categorical::from_values(&batch.labels));
+    Cells { labels, proteins: Some(batch.proteins.clone()), ..Cells::new(&batch.counts) }
+}
+
+/// The cells of several batches, one after the other.
+fn joined(batches: &[&Batch]) -> Batch {
+    let values: Vec<_> = batches.iter().map(|batch| batch.proteins.counts().view()).collect();
+    let values = ndarray::concatenate(ndarray::Axis(0), &values).unwrap();
+    Batch {
+        counts: Csr::vstack(N_GENES, batches.iter().map(|batch| batch.counts.clone())).unwrap(),
+        labels: batches.iter().flat_map(|batch| batch.labels.clone()).collect(),
+        proteins: Proteins::new(protein_names(), values).unwrap(),
+    }
 }
 
 fn spec(epochs: u32) -> TrainSpec {
@@ -74,17 +119,15 @@ fn train(
     spec: &TrainSpec,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Trained> {
-    let counts = Csr::vstack(N_GENES, batches.iter().map(|(_, batch)| batch.counts.clone())).unwrap();
-    let labels: Vec<&String> = batches.iter().flat_map(|(_, batch)| &batch.labels).collect();
+    let all = joined(&batches.iter().map(|(_, batch)| *batch).collect::<Vec<_>>());
     let names: Vec<&str> = batches.iter().flat_map(|(name, batch)| vec![*name; batch.labels.len()]).collect();
     let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
-    let cells = Cells { labels: Some(Categorical::from_values(&labels)), ..Cells::new(&counts) };
     let genes: Vec<String> = (0..N_GENES).map(|gene| format!("gene{gene}")).collect();
     let training = Training {
         model: model.card().name,
         options: &options(model),
         genes: &genes,
-        cells: &cells,
+        cells: &cells(&all),
         conditions: &conditions,
         batch_key: "batch",
         labels_key: Some("cell_type"),
@@ -239,12 +282,12 @@ fn weight_decay_and_foreign_data_are_refused() {
         let query = batch(3, 40);
         let decaying = TrainSpec { weight_decay: 1e-6, ..spec(1) };
         assert!(matches!(map(&reference.base, "q", &query, &decaying), Err(Error::NotExact { .. })));
-        let narrow = Batch { counts: Csr::zeros(4, N_GENES - 1), labels: vec!["type0".to_owned(); 4] };
+        let narrow = Batch::of(Csr::zeros(4, N_GENES - 1), vec!["type0".to_owned(); 4]);
         assert!(matches!(map(&reference.base, "q", &narrow, &spec(1)), Err(Error::Shape { .. })));
-        let empty = Batch { counts: Csr::zeros(0, N_GENES), labels: vec![] };
+        let empty = Batch::of(Csr::zeros(0, N_GENES), vec![]);
         assert!(matches!(map(&reference.base, "q", &empty, &spec(1)), Err(Error::TooFewCells { .. })));
         let negative = Csr::from_dense(1, N_GENES, &[&[-1.0][..], &[0.0; N_GENES - 1]].concat()).unwrap();
-        let negative = Batch { counts: negative, labels: vec!["type0".to_owned()] };
+        let negative = Batch::of(negative, vec!["type0".to_owned()]);
         assert!(matches!(map(&reference.base, "q", &negative, &spec(1)), Err(Error::Value { .. })));
     });
 }
@@ -256,7 +299,7 @@ fn cells_without_any_count_do_no_harm() {
         let full = batch(3, 30);
         let counts = Csr::vstack(N_GENES, [full.counts.clone(), Csr::zeros(2, N_GENES)]).unwrap();
         let labels = [full.labels.clone(), vec!["type0".to_owned(); 2]].concat();
-        let result = map(&reference.base, "q", &Batch { counts, labels }, &spec(2)).unwrap();
+        let result = map(&reference.base, "q", &Batch::of(counts, labels), &spec(2)).unwrap();
         assert!(result.elbo.is_finite());
         let values = result.columns.0.iter().flat_map(|(name, tensor)| tensor.to_f32(name).unwrap());
         assert!(values.into_iter().all(f32::is_finite));
@@ -339,3 +382,4 @@ fn training_of_a_reference_resumes_too() {
 }
 
 const N_GENES: usize = 24;
+const N_PROTEINS: usize = 6;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_anndata::Csr;
 use archipelago_common::ConditionKey;
 
+use super::Proteins;
 use crate::error::{Error, Result};
 
 /// A column of categories: codes into a list of names.
@@ -66,13 +67,15 @@ pub struct Cells<'a> {
     pub continuous: BTreeMap<String, Vec<f32>>,
     /// Size factor of each cell, above 0; replaces the library size in the decoder.
     pub size_factor: Option<Vec<f32>>,
+    /// Protein counts, for models that use them. Without any, every protein is missing.
+    pub proteins: Option<Proteins>,
 }
 
 impl<'a> Cells<'a> {
     /// Cells of which only the counts are known.
     pub fn new(counts: &'a Csr) -> Self {
         let (categorical, continuous) = (BTreeMap::new(), BTreeMap::new());
-        Self { counts, labels: None, categorical, continuous, size_factor: None }
+        Self { counts, labels: None, categorical, continuous, size_factor: None, proteins: None }
     }
 
     /// Number of cells.
@@ -93,7 +96,8 @@ impl<'a> Cells<'a> {
         let categorical = self.categorical.iter().map(|(name, column)| (name.as_str(), column.n_cells()));
         let continuous = self.continuous.iter().map(|(name, values)| (name.as_str(), values.len()));
         let size_factor = self.size_factor.iter().map(|values| ("size factor", values.len()));
-        for (name, found) in labels.chain(categorical).chain(continuous).chain(size_factor) {
+        let proteins = self.proteins.iter().map(|proteins| ("proteins", proteins.n_cells()));
+        for (name, found) in labels.chain(categorical).chain(continuous).chain(size_factor).chain(proteins) {
             check_length(name, "cells", found, n_cells)?;
         }
         check_values("counts", self.counts.data(), "finite numbers of at least 0", |v| v.is_finite() && v >= 0.0)?;

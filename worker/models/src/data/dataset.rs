@@ -1,6 +1,7 @@
 //! Encoded cells, and the minibatches drawn from them.
 
 use archipelago_anndata::Csr;
+use ndarray::Array2;
 use tch::{Device, Kind, Tensor};
 
 /// Cells whose covariates are codes. Counts stay sparse; only a minibatch is ever dense.
@@ -20,6 +21,8 @@ pub struct Dataset<'a> {
     pub continuous: Vec<Vec<f32>>,
     /// Size factor of each cell.
     pub size_factor: Option<Vec<f32>>,
+    /// Protein counts, cells × proteins of the panel, where proteins are registered.
+    pub proteins: Option<Array2<f32>>,
 }
 
 /// What layers that take covariates are handed: codes, never one-hot vectors.
@@ -32,6 +35,11 @@ pub struct Covariates {
 }
 
 impl Covariates {
+    /// For layers that no covariate enters; on the device of `like`.
+    pub fn none(like: &Tensor) -> Self {
+        Self { condition: Tensor::zeros([0], (Kind::Int64, like.device())), categorical: vec![] }
+    }
+
     /// The same cells as if they all came from one condition.
     #[must_use]
     pub fn with_condition(&self, code: i64) -> Self {
@@ -55,6 +63,8 @@ pub struct Minibatch {
     pub continuous: Option<Tensor>,
     /// Size factors, `[n, 1]`.
     pub size_factor: Option<Tensor>,
+    /// Protein counts, `[n, n_proteins]`.
+    pub proteins: Option<Tensor>,
 }
 
 impl Minibatch {
@@ -68,6 +78,24 @@ impl Dataset<'_> {
     /// Number of cells.
     pub fn n_cells(&self) -> usize {
         self.counts.n_rows()
+    }
+
+    /// Mean and population variance of the log total count in each of `n_conditions` conditions: the prior of a latent library
+    /// size. Empty cells count as 0; a condition without cells has 0 and 1.
+    pub fn log_library_moments(&self, n_conditions: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut logs = vec![Vec::new(); n_conditions];
+        for (total, &code) in self.counts.row_sums().into_iter().zip(&self.conditions) {
+            logs[code as usize].push(if total > 0.0 { total.ln() } else { 0.0 });
+        }
+        let moments = |logs: &Vec<f64>| {
+            if logs.is_empty() {
+                return (0.0, 1.0);
+            }
+            let n = logs.len() as f64;
+            let mean = logs.iter().sum::<f64>() / n;
+            (mean as f32, (logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / n) as f32)
+        };
+        logs.iter().map(moments).unzip()
     }
 
     /// Whether a cell carries a label.
@@ -95,6 +123,7 @@ impl Dataset<'_> {
                 .size_factor
                 .as_deref()
                 .map(|column| Tensor::from_slice(&gather(column, cells)).view([n, 1]).to_device(device)),
+            proteins: self.proteins.as_ref().map(|proteins| rows(proteins, cells).to_device(device)),
         }
     }
 
@@ -109,6 +138,11 @@ impl Dataset<'_> {
         }
         Tensor::from_slice(&dense).view([cells.len() as i64, n_genes as i64]).to_kind(Kind::Float)
     }
+}
+
+fn rows(values: &Array2<f32>, cells: &[usize]) -> Tensor {
+    let rows: Vec<f32> = cells.iter().flat_map(|&cell| values.row(cell).to_vec()).collect();
+    Tensor::from_slice(&rows).view([cells.len() as i64, values.ncols() as i64])
 }
 
 fn gather<T: Copy>(values: &[T], cells: &[usize]) -> Vec<T> {

@@ -7,11 +7,13 @@
 mod cells;
 mod dataset;
 mod numpy;
+mod proteins;
 mod registry;
 mod split;
 
 pub use cells::{Categorical, CellConditions, Cells};
 pub use dataset::{Covariates, Dataset, Minibatch};
 pub use numpy::RandomState;
+pub use proteins::{ProteinAlignment, Proteins};
 pub use registry::{LabelUse, Registry};
 pub use split::{Split, TrainSize};

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use ndarray::Array2;
+
 use super::{Categorical, Cells, Dataset, cells::check_length};
 use crate::error::{Error, Result};
 
@@ -38,6 +40,12 @@ pub struct Registry {
     pub continuous: Vec<String>,
     /// Whether a size factor replaces the library size in the decoder.
     pub size_factor: bool,
+    /// The protein panel, in order; empty where the model does not use proteins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proteins: Vec<String>,
+    /// The key under which the proteins were found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protein_key: Option<String>,
 }
 
 impl Registry {
@@ -55,7 +63,17 @@ impl Registry {
             categorical: cells.categorical.iter().map(|(name, c)| (name.clone(), c.names().to_vec())).collect(),
             continuous: cells.continuous.keys().cloned().collect(),
             size_factor: cells.size_factor.is_some(),
+            proteins: vec![],
+            protein_key: None,
         }
+    }
+
+    /// The same registry with the proteins of these cells, for a model that uses them.
+    #[must_use]
+    pub fn with_proteins(self, cells: &Cells<'_>) -> Self {
+        let names = cells.proteins.as_ref().map(|proteins| proteins.names().to_vec());
+        let key = cells.proteins.as_ref().and_then(|proteins| proteins.key()).map(str::to_owned);
+        Self { proteins: names.unwrap_or_default(), protein_key: key, ..self }
     }
 
     /// Number of categories of each categorical covariate, in block order.
@@ -65,7 +83,7 @@ impl Registry {
 
     /// Encodes cells. `conditions` holds one code per cell into the conditions that the model is built with.
     ///
-    /// # Errors  those of [`Cells::check`], [`Error::MissingCovariate`], [`Error::UnknownCategory`]
+    /// # Errors  those of [`Cells::check`], [`Error::MissingCovariate`], [`Error::UnknownCategory`], [`Error::NoCommonProteins`]
     pub fn encode<'a>(&self, cells: &Cells<'a>, conditions: &[u32], n_genes: usize) -> Result<Dataset<'a>> {
         cells.check(n_genes)?;
         check_length("condition", "cells", conditions.len(), cells.n_cells())?;
@@ -94,8 +112,14 @@ impl Registry {
             None if self.size_factor => return Err(missing("size factor")),
             _ => None,
         };
+        let proteins = match &cells.proteins {
+            _ if self.proteins.is_empty() => None,
+            Some(proteins) => Some(proteins.aligned(&self.proteins)?),
+            None => Some(Array2::zeros((cells.n_cells(), self.proteins.len()))),
+        };
         let conditions = conditions.iter().map(|&code| i64::from(code)).collect();
-        Ok(Dataset { counts: cells.counts, conditions, labels, unlabelled, covariates, continuous, size_factor })
+        let counts = cells.counts;
+        Ok(Dataset { counts, conditions, labels, unlabelled, covariates, continuous, size_factor, proteins })
     }
 }
 

@@ -1,8 +1,11 @@
 //! Probability distributions of counts and latent variables: log-likelihoods and divergences, in nats.
 
 pub mod counts;
+pub(crate) mod gaussian_mixture;
 pub mod negative_binomial;
 pub mod normal;
 pub mod poisson;
+pub mod protein;
 
 pub use counts::{CountParameters, Likelihood};
+pub use protein::ProteinParameters;

@@ -22,6 +22,15 @@ pub fn kl(mean: &Tensor, var: &Tensor, prior_mean: &Tensor, prior_var: &Tensor) 
     terms.sum_dim_intlist([-1_i64].as_slice(), false, mean.kind())
 }
 
+/// `KL(N(mean, sd) || N(prior_mean, prior_sd))` elementwise, by standard deviations, in nats.
+///
+/// # Shapes   all alike or broadcast; returns like `mean`
+pub fn kl_terms(mean: &Tensor, sd: &Tensor, prior_mean: &Tensor, prior_sd: &Tensor) -> Tensor {
+    let distance = ((mean - prior_mean) / prior_sd).square();
+    let ratio = (sd / prior_sd).square();
+    (&ratio + distance - 1.0 - ratio.log()) * 0.5
+}
+
 /// Log-density of `x` elementwise, in nats.
 ///
 /// # Shapes   all alike or broadcast; returns like `x`

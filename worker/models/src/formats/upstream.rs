@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use crate::{
     error::{Error, Result},
-    nn::{Weights, from_tch, to_tch},
+    nn::{Role, Weights, from_tch, to_tch},
 };
 
 /// Tensors by upstream's name.
@@ -48,10 +48,10 @@ pub enum PartKind {
 }
 
 impl Layout {
-    /// The layout of a module's tensors.
+    /// The layout of a module's tensors, but for facts about conditions, which upstream keeps elsewhere.
     pub fn of(weights: &Weights) -> Self {
         let mut tensors: BTreeMap<String, Vec<Part>> = BTreeMap::new();
-        for (name, weight) in weights.iter() {
+        for (name, weight) in weights.iter().filter(|(_, weight)| weight.role != Role::ConditionFact) {
             let (upstream, kind) = place(name, weights);
             let size = weight.tensor.size();
             let n_columns = match kind {

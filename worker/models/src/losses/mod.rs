@@ -11,6 +11,8 @@ pub struct LossTerms {
     pub reconstruction: Tensor,
     /// All Kullback–Leibler terms per cell, unweighted, `[n]`, in nats.
     pub kl_local: Tensor,
+    /// The drawn latent states, `[n, n_latent]`, of a module that may play against a classifier of conditions.
+    pub latent: Option<Tensor>,
 }
 
 impl LossTerms {
@@ -21,6 +23,6 @@ impl LossTerms {
             Some(kl) => (warmed + kl, warmed_kl + kl),
             None => (warmed, warmed_kl.shallow_clone()),
         };
-        Self { loss: per_cell.mean(Kind::Float), reconstruction, kl_local }
+        Self { loss: per_cell.mean(Kind::Float), reconstruction, kl_local, latent: None }
     }
 }

@@ -1,6 +1,6 @@
 //! Encoders: cells to a normal distribution over a latent space.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Builder, CovariateSizes, Linear, Pass, Stack, StackOptions};
 use crate::{data::Covariates, error::Result};
@@ -18,6 +18,16 @@ impl Posterior {
     /// One draw per cell by reparameterisation with given standard-normal noise, `[…, n, n_out]`.
     pub fn sample(&self, noise: &Tensor) -> Tensor {
         &self.mean + self.var.sqrt() * noise
+    }
+
+    /// Mean of the softmax, `[n, n_out]`, over many draws as upstream: the latent representation of a logistic normal.
+    pub fn mean_of_softmax(&self, pass: &mut Pass<'_>) -> Tensor {
+        let mut sum = self.mean.zeros_like();
+        for _ in 0..N_SOFTMAX_DRAWS {
+            let noise = pass.noise.normal("z", &self.mean.size(), self.mean.device());
+            sum += self.sample(&noise).softmax(-1, Kind::Float);
+        }
+        sum / f64::from(N_SOFTMAX_DRAWS)
     }
 
     /// `KL(q || N(0, 1))` summed over dimensions, `[n]`, in nats.
@@ -60,5 +70,7 @@ impl Encoder {
     }
 }
 
+/// Draws that the latent mean of a logistic normal is averaged over, as upstream.
+const N_SOFTMAX_DRAWS: u32 = 5_000;
 /// Added to every variance, as upstream does.
-const VARIANCE_FLOOR: f64 = 1e-4;
+pub(crate) const VARIANCE_FLOOR: f64 = 1e-4;

@@ -80,3 +80,8 @@ impl Linear {
         self.categorical.iter().fold(y, add)
     }
 }
+
+/// The row of each cell's condition, `[n, …]`, from one row per condition; the row itself, `[…]`, where there is but one condition.
+pub fn rows_of(rows: &Tensor, covariates: &Covariates) -> Tensor {
+    if rows.size()[0] == 1 { rows.squeeze_dim(0) } else { rows.index_select(0, &covariates.condition) }
+}

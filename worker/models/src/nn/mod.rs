@@ -6,7 +6,9 @@
 
 mod builder;
 mod decoder;
+mod dispersion;
 mod encoder;
+mod library;
 mod linear;
 mod noise;
 mod norm;
@@ -16,8 +18,11 @@ mod weights;
 
 pub use builder::{Builder, ConditionSource, Init, LayerRules, Source, Trainable, mean_name};
 pub use decoder::{Decoder, DecoderOutput, Heads};
+pub use dispersion::{DispersionBy, LogDispersion};
+pub(crate) use encoder::VARIANCE_FLOOR;
 pub use encoder::{Encoder, Posterior};
-pub use linear::{CovariateSizes, Linear};
+pub use library::LibraryPrior;
+pub use linear::{CovariateSizes, Linear, rows_of};
 pub use noise::{Noise, SeededNoise};
 pub use norm::BatchNorm;
 pub use stack::{Stack, StackOptions};

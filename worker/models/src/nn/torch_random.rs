@@ -6,6 +6,9 @@ use crate::data::RandomState;
 pub struct TorchGenerator(RandomState);
 
 impl TorchGenerator {
+    /// Fewer normal numbers cannot be drawn as PyTorch draws them.
+    pub const FEWEST_NORMAL: usize = BLOCK;
+
     /// The generator after `torch.manual_seed(seed)`, of which PyTorch uses the lower 32 bits.
     pub fn new(seed: u32) -> Self {
         Self(RandomState::new(seed))

@@ -18,12 +18,14 @@ pub enum Role {
     Condition,
     /// One row per condition, computed from its cells and never trained.
     ConditionBuffer,
+    /// One row per condition, a fact about its cells that upstream keeps elsewhere than among its tensors.
+    ConditionFact,
 }
 
 impl Role {
     /// Whether the tensor has one row per condition.
     pub fn is_per_condition(self) -> bool {
-        matches!(self, Self::Condition | Self::ConditionBuffer)
+        matches!(self, Self::Condition | Self::ConditionBuffer | Self::ConditionFact)
     }
 
     /// Whether an optimiser may ever own the tensor.

@@ -27,11 +27,7 @@ impl CountResults<'_> {
         let mut sum = Array2::zeros((n_genes, n_genes));
         for (round, transform) in codes.iter().enumerate() {
             let ask = ExpressionAsk { transform: transform.clone(), ..ExpressionAsk::default() };
-            let mut columns = self.denoised_draws(&ask, n_samples.max(1), round as u64);
-            if kind == Correlation::Spearman {
-                columns.iter_mut().for_each(|column| *column = ranks(column));
-            }
-            sum += &pearson(columns);
+            sum += &correlate(self.denoised_draws(&ask, n_samples.max(1), round as u64), kind);
         }
         sum / codes.len() as f64
     }
@@ -63,6 +59,14 @@ impl CountResults<'_> {
     }
 }
 
+/// Correlation of each column with each.
+pub(super) fn correlate(mut columns: Vec<Vec<f64>>, kind: Correlation) -> Array2<f64> {
+    if kind == Correlation::Spearman {
+        columns.iter_mut().for_each(|column| *column = ranks(column));
+    }
+    pearson(columns)
+}
+
 /// Pearson correlation of columns; 0 with a column that does not vary.
 fn pearson(mut columns: Vec<Vec<f64>>) -> Array2<f64> {
     for column in &mut columns {
@@ -92,7 +96,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 }
 
 /// Library size that denoised draws are made for, as upstream.
-const DENOISED_LIBRARY: f64 = 1_000.0;
+pub(super) const DENOISED_LIBRARY: f64 = 1_000.0;
 
 #[cfg(test)]
 mod tests {

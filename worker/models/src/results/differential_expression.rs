@@ -5,8 +5,10 @@
 
 use ndarray::{ArrayView1, ArrayView2};
 
-use super::mixture;
-use crate::error::{Error, Result};
+use crate::{
+    distributions::gaussian_mixture,
+    error::{Error, Result},
+};
 
 /// How a difference is decided.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,6 +36,13 @@ impl Default for Change {
     fn default() -> Self {
         let hypothesis = Hypothesis::Direction;
         Self { delta: Some(DEFAULT_DELTA), pseudocount: None, hypothesis, credible_levels: Vec::new() }
+    }
+}
+
+impl Change {
+    /// As upstream compares genes and proteins together: with a small fixed pseudocount.
+    pub fn of_proteins() -> Self {
+        Self { pseudocount: Some(PROTEIN_PSEUDOCOUNT), ..Self::default() }
     }
 }
 
@@ -210,7 +219,7 @@ fn estimate_pseudocount(draws: Draws<'_>, mean_counts: (&[f64], &[f64])) -> f64 
 
 /// From the outer components of a mixture fitted to the genes' mean fold changes.
 fn fit_delta(means: &[f64]) -> f64 {
-    let components = mixture::means(means, 3);
+    let components = gaussian_mixture::means(means, 3);
     let outer = |component: Option<&f64>| component.map_or(0.0, |mean| mean.abs());
     (0.6 * (outer(components.first()) + outer(components.last())) / 2.0).max(SMALLEST_DELTA)
 }
@@ -249,6 +258,8 @@ fn mean(values: ArrayView1<'_, f64>) -> f64 {
 
 /// Smallest log2 fold change that counts, unless said otherwise.
 const DEFAULT_DELTA: f64 = 0.25;
+/// Pseudocount where proteins are compared too.
+const PROTEIN_PSEUDOCOUNT: f64 = 1e-5;
 /// A fitted delta is never below this.
 const SMALLEST_DELTA: f64 = 0.1;
 /// Keeps log odds finite.

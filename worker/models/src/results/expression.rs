@@ -28,6 +28,16 @@ impl Default for ExpressionAsk {
     }
 }
 
+impl ExpressionAsk {
+    /// The condition of each draw, or none for the cells' own.
+    pub(super) fn codes(&self) -> impl Iterator<Item = Option<i64>> {
+        let codes: Vec<Option<i64>> =
+            if self.transform.is_empty() { vec![None] } else { self.transform.iter().copied().map(Some).collect() };
+        let n_draws = codes.len() * self.n_samples.max(1);
+        codes.into_iter().cycle().take(n_draws)
+    }
+}
+
 /// What a cell's expression adds up to.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum LibraryAsk {
@@ -44,11 +54,9 @@ pub fn expression_of(
     ask: &ExpressionAsk,
     pass: &mut Pass<'_>,
 ) -> Tensor {
-    let codes: Vec<Option<i64>> =
-        if ask.transform.is_empty() { vec![None] } else { ask.transform.iter().copied().map(Some).collect() };
-    let n_draws = codes.len() * ask.n_samples.max(1);
+    let n_draws = ask.codes().count();
     let mut sum: Option<Tensor> = None;
-    for code in codes.iter().cycle().take(n_draws) {
+    for code in ask.codes() {
         let draw = model.draw(minibatch, pass);
         let transformed = code.map(|code| minibatch.covariates.with_condition(code));
         let decoded = model.decode(&draw, minibatch, transformed.as_ref().unwrap_or(&minibatch.covariates), pass);

@@ -27,6 +27,9 @@ pub struct GroupAsk {
     pub decision: Decision,
 }
 
+/// Draws expression of cells, a row for each time one is named; the text is what the draw is for.
+pub(super) type Expression<'a> = dyn Fn(&[usize], &ExpressionAsk, &str) -> Array2<f32> + 'a;
+
 /// Raw statistics of one gene in one group.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RawStatistics {
@@ -43,6 +46,17 @@ impl CountResults<'_> {
     ///
     /// # Errors  [`Error::TooFewCells`] for an empty group, [`Error::Shape`] for a cell that is not there
     pub fn differential_expression(&self, ask: &GroupAsk) -> Result<DifferentialExpression> {
+        self.check_groups(ask)?;
+        let expression =
+            |cells: &[usize], ask: &ExpressionAsk, purpose: &str| self.expression_of_cells(cells, ask, purpose);
+        let first = self.draws(&ask.first, ask, "first group", &expression);
+        let second = self.draws(&ask.second, ask, "second group", &expression);
+        let means = |cells: &[usize]| -> Vec<f64> { self.raw_statistics(cells).iter().map(|gene| gene.mean).collect() };
+        let draws = Draws { first: first.view(), second: second.view() };
+        decide(draws, (&means(&ask.first), &means(&ask.second)), &ask.decision)
+    }
+
+    pub(super) fn check_groups(&self, ask: &GroupAsk) -> Result<()> {
         for (what, cells) in [("the first group", &ask.first), ("the second group", &ask.second)] {
             if cells.is_empty() {
                 return Err(Error::TooFewCells { what: what.to_owned(), found: 0, expected: 1 });
@@ -52,28 +66,30 @@ impl CountResults<'_> {
                 return Err(Error::Shape { part: what.to_owned(), axis: "cells", found, expected });
             }
         }
-        let first = self.draws(&ask.first, ask, "first group");
-        let second = self.draws(&ask.second, ask, "second group");
-        let means = |cells: &[usize]| -> Vec<f64> { self.raw_statistics(cells).iter().map(|gene| gene.mean).collect() };
-        let draws = Draws { first: first.view(), second: second.view() };
-        decide(draws, (&means(&ask.first), &means(&ask.second)), &ask.decision)
+        Ok(())
     }
 
     /// Draws of expression from cells taken at random, condition by condition where cells are transformed, so that rows of both
     /// groups are paired within one condition.
-    fn draws(&self, cells: &[usize], ask: &GroupAsk, purpose: &str) -> Array2<f64> {
+    pub(super) fn draws(
+        &self,
+        cells: &[usize],
+        ask: &GroupAsk,
+        purpose: &str,
+        expression: &Expression<'_>,
+    ) -> Array2<f64> {
         let mut rng = ChaCha8Rng::from_seed(self.seeds.of(purpose, 0));
         let mut taken = |n: usize| -> Vec<usize> { (0..n).map(|_| cells[rng.random_range(0..cells.len())]).collect() };
         if ask.transform.is_empty() {
             let own = ExpressionAsk::default();
-            return self.expression_of_cells(&taken(ask.n_draws.max(1)), &own, purpose).mapv(f64::from);
+            return expression(&taken(ask.n_draws.max(1)), &own, purpose).mapv(f64::from);
         }
         let per_condition = (ask.n_draws / ask.transform.len()).max(2);
         let mut parts = Vec::new();
         for &code in &ask.transform {
             let one = ExpressionAsk { transform: vec![code], ..ExpressionAsk::default() };
             let purpose = format!("{purpose}, condition {code}");
-            parts.push(self.expression_of_cells(&taken(per_condition), &one, &purpose).mapv(f64::from));
+            parts.push(expression(&taken(per_condition), &one, &purpose).mapv(f64::from));
         }
         let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
         ndarray::concatenate(ndarray::Axis(0), &views).expect("all parts have a column per gene")

@@ -6,9 +6,10 @@ mod correlation;
 pub mod differential_expression;
 mod expression;
 mod groups;
+mod joint;
 mod likelihood;
-mod mixture;
 mod predictive;
+mod proteins;
 
 use archipelago_common::ConditionKey;
 use tch::Tensor;
@@ -16,7 +17,9 @@ use tch::Tensor;
 pub use correlation::Correlation;
 pub use expression::{ExpressionAsk, LibraryAsk, expression_of};
 pub use groups::{GroupAsk, RawStatistics};
+pub use joint::{CorrelationAsk, JointSample};
 pub use predictive::CountSamples;
+pub use proteins::{JointExpression, ProteinAsk, foreground_probability_of, protein_expression_of};
 
 use crate::{
     data::{CellConditions, Cells, Dataset, Minibatch},
@@ -34,6 +37,8 @@ pub struct CountResults<'a> {
     dataset: Dataset<'a>,
     keys: Vec<ConditionKey>,
     seeds: Seeds,
+    /// Name of the model in the zoo.
+    name: String,
 }
 
 impl<'a> CountResults<'a> {
@@ -54,7 +59,8 @@ impl<'a> CountResults<'a> {
         if module.as_count_model().is_none() {
             return Err(Error::NotCountModel { model: reference.base.card.model.clone() });
         }
-        Ok(Self { module, dataset, keys, seeds: Seeds::new(seed, "results") })
+        let name = reference.base.card.model.clone();
+        Ok(Self { module, dataset, keys, seeds: Seeds::new(seed, "results"), name })
     }
 
     /// The code of a condition.

@@ -43,7 +43,7 @@ impl CountResults<'_> {
 }
 
 /// One draw for every cell and gene, row by row.
-fn draw_counts(decoded: &Decoded, likelihood: Likelihood, rng: &mut ChaCha8Rng) -> Vec<f32> {
+pub(super) fn draw_counts(decoded: &Decoded, likelihood: Likelihood, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let rate = &decoded.counts.rate;
     let rates = to_vec(rate);
     let r = decoded.counts.r.as_ref().map(|r| to_vec(&r.expand_as(rate).contiguous()));
@@ -69,7 +69,7 @@ pub(super) fn gamma(shape: f64, mean: f64, rng: &mut ChaCha8Rng) -> f64 {
     Gamma::new(shape, mean / shape).map_or(mean, |gamma| gamma.sample(rng))
 }
 
-fn poisson(rate: f64, rng: &mut ChaCha8Rng) -> f32 {
+pub(super) fn poisson(rate: f64, rng: &mut ChaCha8Rng) -> f32 {
     Poisson::new(rate.min(LARGEST_RATE)).map_or(0.0, |poisson| poisson.sample(rng)) as f32
 }
 

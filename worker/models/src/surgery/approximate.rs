@@ -1,6 +1,6 @@
 //! Training under upstream's rules of surgery. The result is a new base: it cannot be merged with another site's.
 
-use archipelago_common::{ConditionKey, StateDict, Tensor as Stored, progress::Progress, task::TrainSpec};
+use archipelago_common::{Columns, ConditionKey, StateDict, Tensor as Stored, progress::Progress, task::TrainSpec};
 
 use super::upstream::{Flags, extend};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     model::{Blueprint, Module},
     nn::{Builder, ConditionSource, Mode, Source, Trainable, from_tch},
     reference::{Reference, Trained},
-    train::{CheckpointStore, Seeds, TrainPlan, Trainer},
+    train::{CheckpointStore, Seeds, Trainer},
     zoo,
 };
 
@@ -77,7 +77,7 @@ pub fn upstream_surgery(
     let module = model.build(&blueprint, builder)?;
     let owned = ask.flags.trainable(module.weights());
 
-    let plan = TrainPlan::of_spec(ask.spec, dataset.n_cells())?;
+    let plan = model.plan(ask.spec, dataset.n_cells())?;
     let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?.with_tensors(owned);
     let history = trainer.run(progress, checkpoints)?;
     let mut card = reference.base.card.clone();
@@ -91,7 +91,7 @@ fn grow(
     fresh: &dyn Module,
     placement: Placement,
     device: Device,
-) -> Result<(StateDict, Vec<archipelago_common::Columns>)> {
+) -> Result<(StateDict, Vec<Columns>)> {
     let known: Vec<ConditionKey> = reference.columns.keys().cloned().collect();
     match placement {
         Placement::OwnBlock => {
@@ -102,9 +102,24 @@ fn grow(
         Placement::End => {
             let old = reference.module(&known, device)?;
             let grown = extend(&upstream_tensors(old.as_ref()), &upstream_tensors(fresh))?;
-            Layout::of(fresh.weights()).split(&grown)
+            let (base, columns) = Layout::of(fresh.weights()).split(&grown)?;
+            let facts = (0..).map(|code| match known.get(code) {
+                Some(key) => reference.columns[key].clone(),
+                None => fresh.weights().columns(code),
+            });
+            Ok((base, columns.into_iter().zip(facts).map(|(columns, facts)| with_facts(columns, facts)).collect()))
         }
     }
+}
+
+/// Columns and what upstream does not keep among its tensors.
+fn with_facts(mut columns: Columns, facts: Columns) -> Columns {
+    for (name, fact) in facts.0.iter() {
+        if columns.0.get(name).is_none() {
+            columns.0.insert(name, fact.clone());
+        }
+    }
+    columns
 }
 
 fn upstream_tensors(module: &dyn Module) -> StateDict {

@@ -18,7 +18,7 @@ use crate::{
     model::Blueprint,
     nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
     reference::Reference,
-    train::{CheckpointStore, NoCheckpoints, Seeds, TrainPlan, Trainer, evaluate},
+    train::{CheckpointStore, NoCheckpoints, Seeds, Trainer, evaluate},
     zoo,
 };
 
@@ -76,7 +76,8 @@ pub fn surgery(
     let blueprint = Blueprint::of_card(&base.card)?;
     let conditions = CellConditions::single(query.key.clone(), query.cells.n_cells());
     let dataset = blueprint.registry.encode(&query.cells, conditions.codes(), blueprint.n_genes)?;
-    let plan = TrainPlan::of_spec(spec, dataset.n_cells())?;
+    let model = zoo::model(&base.card.model)?;
+    let plan = model.plan(spec, dataset.n_cells())?;
 
     let seeds = Seeds::new(spec.seed, query.key.to_string());
     let start = match spec.init {
@@ -85,7 +86,7 @@ pub fn surgery(
     };
     let (stored, seed) = (Source::Stored(&base.tensors), seeds.of("columns", 0));
     let builder = Builder::new(stored, start, Trainable::Conditions, seed, device.to_tch());
-    let module = zoo::model(&base.card.model)?.build(&blueprint, builder)?;
+    let module = model.build(&blueprint, builder)?;
     module.prepare(&dataset);
     let (initial, frozen_before) = (module.weights().columns(0), module.weights().base().digest());
 

@@ -54,6 +54,9 @@ pub(super) struct Progressed {
     pub rate: f64,
     /// Steps of each optimiser slot.
     pub slot_steps: Vec<i64>,
+    /// The same of the classifier that the model plays against, if there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adversary_steps: Vec<i64>,
     /// Values that early stopping and the plateau rule have seen, to be shown to them again.
     pub observed: Vec<Observed>,
     /// Reports of the finished epochs.

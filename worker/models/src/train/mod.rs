@@ -1,6 +1,7 @@
 //! One trainer for all models: optimiser, schedules, early stopping, checkpoints.
 
 mod adam;
+mod adversary;
 mod checkpoint;
 mod early_stopping;
 mod labelled;
@@ -11,6 +12,7 @@ mod seeds;
 mod trainer;
 
 pub use adam::{Adam, AdamOptions, Decay, GradientUse};
+pub use adversary::Adversary;
 pub use checkpoint::{CheckpointStore, NoCheckpoints};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
 pub use plan::TrainPlan;

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor, no_grad};
 
 use super::{
-    Adam, CheckpointStore, GradientUse, Monitor, Seeds, TrainPlan, Verdict,
+    Adam, Adversary, CheckpointStore, GradientUse, Monitor, Seeds, TrainPlan, Verdict,
     checkpoint::{self, Observed, Progressed},
     labelled::LabelledCells,
 };
@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     losses::LossTerms,
     model::Module,
-    nn::{Mode, Pass, SeededNoise, from_tch, to_tch},
+    nn::{Mode, Pass, SeededNoise, Weights, from_tch, to_tch},
 };
 
 /// Trains one module on one data set.
@@ -33,6 +33,8 @@ pub struct Trainer<'a> {
     seeds: Seeds,
     mode: Mode,
     adam: Adam,
+    /// The classifier that the module plays against, if it does.
+    adversary: Option<Adversary>,
     epoch: u32,
     step: u64,
     observed: Vec<Observed>,
@@ -80,6 +82,13 @@ impl<'a> Trainer<'a> {
         let tensors = module.weights().iter().filter(|(_, weight)| weight.tensor.requires_grad());
         let tensors = tensors.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));
         let adam = Adam::new(plan.adam, tensors.collect::<Vec<_>>());
+        let n_conditions = module.weights().n_conditions();
+        let guessed_from = module.guessed_from(dataset).filter(|_| mode == Mode::Training && n_conditions > 1);
+        let adversary = guessed_from.map(|n_latent| {
+            let (seed, device) = (seeds.of("adversary", 0), module.weights().device());
+            Adversary::new(n_latent, n_conditions, plan.adam, seed, device)
+        });
+        let adversary = adversary.transpose()?;
         let (observed, history) = (Vec::new(), Vec::new());
         Ok(Self {
             module,
@@ -89,6 +98,7 @@ impl<'a> Trainer<'a> {
             seeds,
             mode,
             adam,
+            adversary,
             epoch: 0,
             step: 0,
             observed,
@@ -156,7 +166,17 @@ impl<'a> Trainer<'a> {
             if let Some(labelled) = &mut labelled {
                 terms.loss += labelled.next_loss(&mut pass);
             }
+            let guessed = self.adversary.as_mut().zip(terms.latent.take());
+            if let Some((adversary, latent)) = &guessed
+                && weight < 1.0
+            {
+                let fooled = adversary.fool_loss(latent, &minibatch.covariates.condition, &mut pass);
+                terms.loss += fooled * (1.0 - weight);
+            }
             self.adam.minimise(&terms.loss);
+            if let Some((adversary, latent)) = guessed {
+                adversary.learn(&latent, &minibatch.covariates.condition, 1.0 - weight, &mut pass);
+            }
             sums.add(&terms, cells.len());
             self.step += 1;
         }
@@ -193,19 +213,18 @@ impl<'a> Trainer<'a> {
     /// Everything needed to go on from here.
     fn checkpoint(&self) -> Vec<u8> {
         let mut tensors = StateDict::new();
-        for (name, weight) in self.module.weights().iter() {
-            tensors.insert(format!("weight/{name}"), from_tch(&weight.tensor));
+        keep(&mut tensors, "", self.module.weights(), &self.adam);
+        if let Some(adversary) = &self.adversary {
+            keep(&mut tensors, ADVERSARY, adversary.weights(), adversary.adam());
         }
-        for slot in self.adam.slots() {
-            tensors.insert(format!("mean/{}", slot.name), from_tch(&slot.mean));
-            tensors.insert(format!("square/{}", slot.name), from_tch(&slot.square));
-        }
+        let steps = |adam: &Adam| adam.slots().iter().map(|slot| slot.n_steps).collect();
         let progressed = Progressed {
             run: self.identity(),
             epoch: self.epoch,
             step: self.step,
             rate: self.adam.rate(),
-            slot_steps: self.adam.slots().iter().map(|slot| slot.n_steps).collect(),
+            slot_steps: steps(&self.adam),
+            adversary_steps: self.adversary.as_ref().map(|adversary| steps(adversary.adam())).unwrap_or_default(),
             observed: self.observed.clone(),
             history: self.history.clone(),
         };
@@ -214,24 +233,11 @@ impl<'a> Trainer<'a> {
 
     fn resume(&mut self, bytes: &[u8]) -> Result<()> {
         let (tensors, progressed) = checkpoint::read(bytes, &self.identity())?;
-        let restore = |target: &Tensor, name: String| -> Result<()> {
-            let value = to_tch(&name, tensors.require("checkpoint", &name)?)?;
-            if value.size() != target.size() || value.kind() != target.kind() {
-                return Err(Error::Checkpoint { detail: format!("tensor `{name}` has another shape") });
-            }
-            no_grad(|| target.shallow_clone().copy_(&value));
-            Ok(())
-        };
-        for (name, weight) in self.module.weights().iter() {
-            restore(&weight.tensor, format!("weight/{name}"))?;
-        }
-        if progressed.slot_steps.len() != self.adam.slots().len() {
-            return Err(Error::Checkpoint { detail: "it has another number of optimiser slots".to_owned() });
-        }
-        for (slot, n_steps) in self.adam.slots_mut().iter_mut().zip(&progressed.slot_steps) {
-            restore(&slot.mean, format!("mean/{}", slot.name))?;
-            restore(&slot.square, format!("square/{}", slot.name))?;
-            slot.n_steps = *n_steps;
+        restore_weights(&tensors, "", self.module.weights())?;
+        restore_adam(&tensors, "", &mut self.adam, &progressed.slot_steps)?;
+        if let Some(adversary) = &mut self.adversary {
+            restore_weights(&tensors, ADVERSARY, adversary.weights())?;
+            restore_adam(&tensors, ADVERSARY, adversary.adam_mut(), &progressed.adversary_steps)?;
         }
         for observed in progressed.observed {
             self.observe(observed);
@@ -257,6 +263,42 @@ impl<'a> Trainer<'a> {
         hasher.field(format!("{} {} {}", counts.n_rows(), counts.n_cols(), counts.nnz()).as_bytes());
         hasher.finish().to_string()
     }
+}
+
+/// Adds tensors and the optimiser's state to a checkpoint, names after `prefix`.
+fn keep(tensors: &mut StateDict, prefix: &str, weights: &Weights, adam: &Adam) {
+    for (name, weight) in weights.iter() {
+        tensors.insert(format!("{prefix}weight/{name}"), from_tch(&weight.tensor));
+    }
+    for slot in adam.slots() {
+        tensors.insert(format!("{prefix}mean/{}", slot.name), from_tch(&slot.mean));
+        tensors.insert(format!("{prefix}square/{}", slot.name), from_tch(&slot.square));
+    }
+}
+
+fn restore_weights(tensors: &StateDict, prefix: &str, weights: &Weights) -> Result<()> {
+    weights.iter().try_for_each(|(name, weight)| restore(tensors, format!("{prefix}weight/{name}"), &weight.tensor))
+}
+
+fn restore_adam(tensors: &StateDict, prefix: &str, adam: &mut Adam, steps: &[i64]) -> Result<()> {
+    if steps.len() != adam.slots().len() {
+        return Err(Error::Checkpoint { detail: "it has another number of optimiser slots".to_owned() });
+    }
+    for (slot, n_steps) in adam.slots_mut().iter_mut().zip(steps) {
+        restore(tensors, format!("{prefix}mean/{}", slot.name), &slot.mean)?;
+        restore(tensors, format!("{prefix}square/{}", slot.name), &slot.square)?;
+        slot.n_steps = *n_steps;
+    }
+    Ok(())
+}
+
+fn restore(tensors: &StateDict, name: String, target: &Tensor) -> Result<()> {
+    let value = to_tch(&name, tensors.require("checkpoint", &name)?)?;
+    if value.size() != target.size() || value.kind() != target.kind() {
+        return Err(Error::Checkpoint { detail: format!("tensor `{name}` has another shape") });
+    }
+    no_grad(|| target.shallow_clone().copy_(&value));
+    Ok(())
 }
 
 /// Batch statistics of a single cell have no variance.
@@ -312,5 +354,7 @@ impl Sums {
     }
 }
 
+/// What the names of the classifier's tensors begin with.
+const ADVERSARY: &str = "adversary/";
 /// Cells per minibatch where nothing is trained.
 pub(crate) const EVALUATION_MINIBATCH: usize = 512;

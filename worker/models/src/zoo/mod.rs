@@ -5,6 +5,7 @@
 
 pub mod scanvi;
 pub mod scvi;
+pub mod totalvi;
 
 use crate::{
     error::{Error, Result},
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// Every model, the one list.
-pub static ZOO: &[&dyn Model] = &[&scvi::Scvi, &scanvi::Scanvi];
+pub static ZOO: &[&dyn Model] = &[&scvi::Scvi, &scanvi::Scanvi, &totalvi::Totalvi];
 
 /// The model of this name.
 ///

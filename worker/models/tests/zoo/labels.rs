@@ -12,7 +12,8 @@ use crate::{Batch, N_GENES, batch, cells, key, map, reference, spec};
 /// The batch with every label hidden that `is_hidden` names.
 fn hide(batch: &Batch, is_hidden: impl Fn(usize) -> bool) -> Batch {
     let label = |(cell, label): (usize, &String)| if is_hidden(cell) { "Unknown".to_owned() } else { label.clone() };
-    Batch { counts: batch.counts.clone(), labels: batch.labels.iter().enumerate().map(label).collect() }
+    let labels = batch.labels.iter().enumerate().map(label).collect();
+    Batch { counts: batch.counts.clone(), labels, proteins: batch.proteins.clone() }
 }
 
 /// Trains on two batches, `a` and `b`, with these options on top of small ones.

@@ -1,6 +1,5 @@
 //! Upstream's surgery as a whole: approximate, but usable.
 
-use archipelago_anndata::Csr;
 use archipelago_common::progress::Silent;
 use archipelago_models::{
     Categorical, CellConditions, Device, NoCheckpoints,
@@ -8,14 +7,13 @@ use archipelago_models::{
     zoo,
 };
 
-use crate::{N_GENES, batch, cells, key, reference, spec};
+use crate::{batch, cells, joined, key, reference, spec};
 
 #[test]
 fn it_moves_earlier_conditions_only_where_batch_norm_or_their_cells_take_part() {
     let (x, y) = (batch(3, 40), batch(4, 40));
     let reference = reference(zoo::model("scvi").unwrap());
-    let counts = Csr::vstack(N_GENES, [x.counts.clone(), y.counts.clone()]).unwrap();
-    let query = crate::Batch { counts, labels: [x.labels, y.labels].concat() };
+    let query = joined(&[&x, &y]);
     let names: Vec<&str> = [["x"; 40], ["y"; 40]].concat();
     let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
     let map = |flags| {

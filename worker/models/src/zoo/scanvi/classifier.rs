@@ -44,7 +44,7 @@ impl Classifier {
 
     /// Logits, or probabilities where the head ends in them, `[n, n_labels]`.
     pub fn forward(&self, z: &Tensor, pass: &mut Pass<'_>) -> Tensor {
-        let none = without_condition(vec![], z);
+        let none = Covariates::none(z);
         let hidden = self.stack.as_ref().map(|stack| stack.forward(z, &none, pass));
         let logits = self.head.forward(hidden.as_ref().unwrap_or(z), &none);
         if self.logits { logits } else { logits.softmax(-1, Kind::Float) }
@@ -83,20 +83,20 @@ impl LabelNetworks {
 
     /// `q(z2 | z1, y)`; `labels`: a code per row of `z1`.
     pub(super) fn encode(&self, z1: &Tensor, labels: &Tensor, pass: &mut Pass<'_>) -> Posterior {
-        self.encoder.forward(z1, &without_condition(vec![labels.shallow_clone()], z1), pass)
+        self.encoder.forward(z1, &of_labels(labels, z1), pass)
     }
 
     /// `p(z1 | z2, y)`. Unlike an encoder's, its variance has no floor.
     pub(super) fn decode(&self, z2: &Tensor, labels: &Tensor, pass: &mut Pass<'_>) -> Posterior {
-        let covariates = without_condition(vec![labels.shallow_clone()], z2);
+        let covariates = of_labels(labels, z2);
         let hidden = self.decoder.forward(z2, &covariates, pass);
         Posterior { mean: self.mean.forward(&hidden, &covariates), var: self.var.forward(&hidden, &covariates).exp() }
     }
 }
 
-/// Covariates of layers that no condition enters.
-fn without_condition(categorical: Vec<Tensor>, like: &Tensor) -> Covariates {
-    Covariates { condition: Tensor::zeros([0], (Kind::Int64, like.device())), categorical }
+/// Covariates of layers that labels enter and no condition.
+fn of_labels(labels: &Tensor, like: &Tensor) -> Covariates {
+    Covariates { categorical: vec![labels.shallow_clone()], ..Covariates::none(like) }
 }
 
 fn stack(config: &ScviConfig, covariates: CovariateSizes, side: Side) -> StackOptions {

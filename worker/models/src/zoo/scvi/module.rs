@@ -8,10 +8,13 @@ use super::{BatchRepresentation, Dispersion, LatentDistribution, ScviConfig};
 use crate::{
     data::{Covariates, Dataset, Minibatch, Registry},
     distributions::{CountParameters, normal},
-    error::{Error, Result},
+    error::Result,
     losses::LossTerms,
     model::{CountModel, Module},
-    nn::{Builder, CovariateSizes, Decoder, Encoder, Heads, Init, Pass, Posterior, Role, StackOptions, Weights},
+    nn::{
+        Builder, CovariateSizes, Decoder, DispersionBy, Encoder, Heads, Init, LibraryPrior, LogDispersion, Pass,
+        Posterior, Role, StackOptions, Weights,
+    },
 };
 
 /// The network of scVI.
@@ -29,25 +32,11 @@ pub struct ScviModule {
     weights: Weights,
 }
 
-/// Log inverse dispersion and what selects it.
-#[derive(Debug)]
-enum LogDispersion {
-    /// `[n_genes]`
-    Gene(Tensor),
-    /// `[n_conditions, n_genes]`
-    Condition(Tensor),
-    /// `[n_genes, n_labels]`, as upstream lays it out.
-    Label(Tensor),
-}
-
 /// Encoder and prior of a latent library size.
 #[derive(Debug)]
 struct LatentLibrary {
     encoder: Encoder,
-    /// `[n_conditions, 1]`
-    prior_mean: Tensor,
-    /// `[n_conditions, 1]`
-    prior_var: Tensor,
+    prior: LibraryPrior,
 }
 
 /// What the encoders say about cells.
@@ -137,7 +126,10 @@ impl ScviModule {
         };
         let n_in = config.n_latent + n_continuous + n_embedding;
         let decoder = Decoder::new(b, "decoder", n_in, n_genes, &stack(config.n_layers, false), heads)?;
-        let log_r = LogDispersion::new(b, &config, registry, n_genes)?;
+        let log_r = match dispersion_by(&config) {
+            Some(by) => Some(LogDispersion::new(b, "px_r", n_genes, by, registry, Init::Normal)?),
+            None => None,
+        };
         let batch_embedding = if embeds {
             Some(b.condition_rows("batch_embedding.condition", &[EMBEDDING_DIM], Role::Condition, Init::Normal)?)
         } else {
@@ -205,10 +197,7 @@ impl ScviModule {
 
     /// Prior of the log library size of each cell, `[n, 1]`, where it is latent.
     pub fn library_prior(&self, covariates: &Covariates) -> Option<Posterior> {
-        self.library.as_ref().map(|latent| Posterior {
-            mean: latent.prior_mean.index_select(0, &covariates.condition),
-            var: latent.prior_var.index_select(0, &covariates.condition),
-        })
+        self.library.as_ref().map(|latent| latent.prior.of(covariates))
     }
 
     /// The softmax of a logistic normal; nothing for a normal.
@@ -242,7 +231,7 @@ impl Module for ScviModule {
 
     fn prepare(&self, dataset: &Dataset<'_>) {
         if let Some(latent) = &self.library {
-            latent.set_prior(dataset);
+            latent.prior.set(dataset);
         }
     }
 
@@ -252,14 +241,10 @@ impl Module for ScviModule {
 
     /// For a logistic normal the mean of its softmax, over many draws as upstream.
     fn latent_mean(&self, posterior: &Posterior, pass: &mut Pass<'_>) -> Tensor {
-        if self.config.latent_distribution == LatentDistribution::Normal {
-            return posterior.mean.shallow_clone();
+        match self.config.latent_distribution {
+            LatentDistribution::Normal => posterior.mean.shallow_clone(),
+            LatentDistribution::Ln => posterior.mean_of_softmax(pass),
         }
-        let mut sum = posterior.mean.zeros_like();
-        for _ in 0..N_SOFTMAX_DRAWS {
-            sum += self.transform(draw(posterior, "z", None, pass));
-        }
-        sum / f64::from(N_SOFTMAX_DRAWS)
     }
 
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
@@ -278,67 +263,21 @@ impl Module for ScviModule {
     }
 }
 
-impl LogDispersion {
-    fn new(b: &mut Builder<'_>, config: &ScviConfig, registry: &Registry, n_genes: usize) -> Result<Option<Self>> {
-        if !config.gene_likelihood.has_dispersion() {
-            return Ok(None);
-        }
-        let (role, init) = (Role::Parameter, Init::Normal);
-        Ok(match config.dispersion {
-            Dispersion::Gene => Some(Self::Gene(b.tensor("px_r", &[n_genes], role, init)?)),
-            Dispersion::GeneBatch => {
-                Some(Self::Condition(b.condition_rows("px_r.condition", &[n_genes], Role::Condition, init)?))
-            }
-            Dispersion::GeneLabel if registry.labels.is_empty() => {
-                return Err(Error::MissingCovariate { name: "labels".to_owned() });
-            }
-            Dispersion::GeneLabel => {
-                Some(Self::Label(b.tensor("px_r", &[n_genes, registry.labels.len()], role, init)?))
-            }
-            Dispersion::GeneCell => None,
-        })
-    }
-
-    fn select(&self, minibatch: &Minibatch, covariates: &Covariates) -> Tensor {
-        match self {
-            Self::Gene(log_r) => log_r.shallow_clone(),
-            Self::Condition(rows) if rows.size()[0] == 1 => rows.squeeze_dim(0),
-            Self::Condition(rows) => rows.index_select(0, &covariates.condition),
-            Self::Label(columns) => {
-                let labels = minibatch.labels.as_ref().expect("the registry encodes labels where they are registered");
-                columns.index_select(1, labels).tr()
-            }
-        }
+/// What the dispersion depends on; nothing where cells have their own or the likelihood has none.
+fn dispersion_by(config: &ScviConfig) -> Option<DispersionBy> {
+    match config.dispersion {
+        _ if !config.gene_likelihood.has_dispersion() => None,
+        Dispersion::Gene => Some(DispersionBy::Feature),
+        Dispersion::GeneBatch => Some(DispersionBy::Condition),
+        Dispersion::GeneLabel => Some(DispersionBy::Label),
+        Dispersion::GeneCell => None,
     }
 }
 
 impl LatentLibrary {
     fn new(b: &mut Builder<'_>, n_in: usize, options: &StackOptions) -> Result<Self> {
-        let role = Role::ConditionBuffer;
-        Ok(Self {
-            encoder: Encoder::new(b, "l_encoder", n_in, 1, options)?,
-            prior_mean: b.condition_rows("library_log_means.condition", &[1], role, Init::Constant(0.0))?,
-            prior_var: b.condition_rows("library_log_vars.condition", &[1], role, Init::Constant(1.0))?,
-        })
-    }
-
-    /// Mean and population variance of the log total count in each condition; 0 and 1 for one without cells.
-    fn set_prior(&self, dataset: &Dataset<'_>) {
-        let n_conditions = self.prior_mean.size()[0] as usize;
-        let mut logs = vec![Vec::new(); n_conditions];
-        for (total, &code) in dataset.counts.row_sums().into_iter().zip(&dataset.conditions) {
-            logs[code as usize].push(if total > 0.0 { total.ln() } else { 0.0 });
-        }
-        let (mut means, mut vars) = (vec![0.0_f32; n_conditions], vec![1.0_f32; n_conditions]);
-        for (code, logs) in logs.iter().enumerate().filter(|(_, logs)| !logs.is_empty()) {
-            let n = logs.len() as f64;
-            let mean = logs.iter().sum::<f64>() / n;
-            means[code] = mean as f32;
-            vars[code] = (logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / n) as f32;
-        }
-        for (buffer, values) in [(&self.prior_mean, means), (&self.prior_var, vars)] {
-            buffer.shallow_clone().copy_(&Tensor::from_slice(&values).unsqueeze(1));
-        }
+        let encoder = Encoder::new(b, "l_encoder", n_in, 1, options)?;
+        Ok(Self { encoder, prior: LibraryPrior::new(b)? })
     }
 }
 
@@ -357,5 +296,3 @@ fn draw(posterior: &Posterior, site: &'static str, n_samples: Option<i64>, pass:
 
 /// Dimensions of a batch embedding, as upstream.
 const EMBEDDING_DIM: usize = 5;
-/// Draws that the latent mean of a logistic normal is averaged over, as upstream.
-const N_SOFTMAX_DRAWS: u32 = 5_000;

@@ -3,7 +3,7 @@
 use super::{BatchRepresentation, Dispersion, ScviConfig};
 use crate::{
     data::Registry,
-    start::{Distribution, Drawn},
+    start::{Distribution, Drawn, DrawnStack},
 };
 
 /// Upstream's tensors in drawing order; `None` for batch embeddings, which upstream draws elsewhere.
@@ -24,7 +24,7 @@ pub(super) fn order(
         if config.encode_covariates { (n_genes + n_continuous, n_covariates) } else { (n_genes, 0) };
     let stack = |name: &str, n_layers, n_in, n_covariates| {
         let inject = config.deeply_inject_covariates;
-        Stack { name: name.to_owned(), n_layers, n_in, n_hidden: config.n_hidden, n_covariates, inject }
+        DrawnStack { name: name.to_owned(), n_layers, n_in, n_hidden: config.n_hidden, n_covariates, inject }
     };
     let mut drawn = dispersion(config, registry, n_genes, n_conditions);
     for (name, n_layers, n_out) in [("z_encoder", config.n_layers, config.n_latent), ("l_encoder", 1, 1)] {
@@ -48,25 +48,6 @@ fn dispersion(config: &ScviConfig, registry: &Registry, n_genes: usize, n_condit
         Dispersion::GeneCell => return vec![],
     };
     vec![Drawn { name: "px_r".to_owned(), shape, from: Distribution::Normal }]
-}
-
-struct Stack {
-    name: String,
-    n_layers: usize,
-    n_in: usize,
-    n_hidden: usize,
-    n_covariates: usize,
-    inject: bool,
-}
-
-impl Stack {
-    fn layers(&self) -> impl Iterator<Item = Drawn> + '_ {
-        (0..self.n_layers).flat_map(|layer| {
-            let n_in = if layer == 0 { self.n_in } else { self.n_hidden };
-            let n_covariates = if layer == 0 || self.inject { self.n_covariates } else { 0 };
-            Drawn::linear(&format!("{}.fc_layers.Layer {layer}.0", self.name), self.n_hidden, n_in + n_covariates)
-        })
-    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub(crate) fn registry(case: &Case) -> Registry {
         categorical: categorical.collect(),
         continuous,
         size_factor: setup["size_factor_key"].is_string(),
-        unlabelled: None,
+        ..Registry::default()
     }
 }
 
@@ -75,6 +75,7 @@ pub(crate) fn minibatch_of(case: &Case, prefix: &str) -> Minibatch {
         labels: codes("labels"),
         continuous: find("cont_covs"),
         size_factor: find("size_factor"),
+        proteins: find("proteins"),
     }
 }
 

@@ -111,16 +111,45 @@ pub(crate) fn check_masks(
     let mask = |name: &str, tensor: &Tensor| Some(tensor.full_like(passes.get(name).copied().unwrap_or(0.0)));
     let ours = Layout::of(module.weights()).join(module.weights(), mask);
     let exact = case::Tolerance { rtol: 0.0, atol: 0.0 };
-    for (name, stored) in case.group("mask/").iter() {
+    let takes = takes_of(module);
+    for (name, _) in case.group("mask/").iter() {
         let full = format!("mask/{name}");
         match ours.get(name) {
             Some(mask) => report.close(case, &full, mask, exact),
             None => {
-                let passes = Flags::default().outcome(name, Takes::DataOnly) == Outcome::Trained;
-                report.holds(&full, stored.bytes().iter().all(|&byte| byte == u8::from(passes)));
+                let outcome = Flags::default().outcome(name, takes(name));
+                let mask = mask_of(outcome, &case.tensor(&full), n_covariate_columns(module, name));
+                report.close(case, &full, &mask, exact);
             }
         }
     }
+}
+
+/// The mask of an upstream tensor that our module does not hold.
+fn mask_of(outcome: Outcome, like: &Tensor, n_columns: i64) -> Tensor {
+    let mask = Tensor::zeros_like(like);
+    match outcome {
+        Outcome::Frozen | Outcome::Masked => mask,
+        Outcome::Trained => mask.ones_like(),
+        Outcome::CovariateColumns => {
+            let width = mask.size().last().copied().unwrap();
+            let _ = mask.narrow(-1, width - n_columns, n_columns).fill_(1);
+            mask
+        }
+    }
+}
+
+/// Which layers take covariates. The head for zero inflation, which a module without it does not hold, takes what the other
+/// head of genes takes.
+fn takes_of(module: &dyn Module) -> impl Fn(&str) -> Takes + use<> {
+    let layout = Layout::of(module.weights());
+    let known: BTreeMap<String, Takes> = layout.iter().map(|(name, parts)| (name.to_owned(), takes(parts))).collect();
+    move |name| known.get(name).or_else(|| known.get(&like(name))).copied().unwrap_or(Takes::DataOnly)
+}
+
+/// The tensor that has the covariates of another, which our module does not hold.
+fn like(name: &str) -> String {
+    name.replace("px_dropout_decoder_gene", "px_scale_decoder")
 }
 
 #[test]
@@ -145,12 +174,11 @@ fn every_freeze_flag() {
 
 /// Compares the rules with the case's table of every flag.
 pub(crate) fn check_flags(case: &Case, module: &dyn Module, dropout_rate: f64, report: &mut Report) {
-    let layout = Layout::of(module.weights());
-    let takes: BTreeMap<String, Takes> = layout.iter().map(|(name, parts)| (name.to_owned(), takes(parts))).collect();
+    let takes = takes_of(module);
     for (row, entry) in case.json["freeze_flag_table"].as_object().unwrap() {
         let flags = flags(&entry["flags"]);
         for (name, expected) in entry["parameters"].as_object().unwrap() {
-            let outcome = flags.outcome(name, takes.get(name).copied().unwrap_or(Takes::DataOnly));
+            let outcome = flags.outcome(name, takes(name));
             let width = case.tensor(&format!("param/{name}")).size().last().copied().unwrap();
             let what = format!("{}: {row}: {name}: {outcome:?}, expected {expected}", case.name);
             report.holds(&what, describes(expected, outcome, width, n_covariate_columns(module, name)));
@@ -166,16 +194,15 @@ pub(crate) fn check_flags(case: &Case, module: &dyn Module, dropout_rate: f64, r
     }
     let listed: Vec<&str> = case.json["trainable"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
     for (name, _) in case.group("param/").iter().filter(|(name, _)| case.find(&format!("mask/{name}")).is_some()) {
-        let enabled =
-            Flags::default().outcome(name, takes.get(name).copied().unwrap_or(Takes::DataOnly)) != Outcome::Frozen;
+        let enabled = Flags::default().outcome(name, takes(name)) != Outcome::Frozen;
         report.holds(&format!("{}: {name} in the optimiser", case.name), enabled == listed.contains(&name));
     }
 }
 
 fn n_covariate_columns(module: &dyn Module, name: &str) -> i64 {
     let layout = Layout::of(module.weights());
-    let parts =
-        layout.iter().find(|(upstream, _)| *upstream == name).map(|(_, parts)| parts.to_vec()).unwrap_or_default();
+    let parts_of = |name: &str| layout.iter().find(|(upstream, _)| *upstream == name).map(|(_, parts)| parts.to_vec());
+    let parts = parts_of(name).or_else(|| parts_of(&like(name))).unwrap_or_default();
     parts.iter().skip(1).map(|part| part.n_columns).sum()
 }
 

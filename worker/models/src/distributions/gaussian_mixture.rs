@@ -1,7 +1,7 @@
 //! A mixture of normal distributions on a line, fitted by expectation maximisation.
 
 /// Means of a mixture of `k` normals fitted to `values`, ascending; fewer where there are fewer distinct values.
-pub(super) fn means(values: &[f64], k: usize) -> Vec<f64> {
+pub(crate) fn means(values: &[f64], k: usize) -> Vec<f64> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     sorted.dedup();
@@ -10,16 +10,23 @@ pub(super) fn means(values: &[f64], k: usize) -> Vec<f64> {
         return sorted.into_iter().take(k).collect();
     }
     let mut mixture = Mixture::start(&sorted, k);
-    let mut before = f64::NEG_INFINITY;
-    for _ in 0..MAX_ROUNDS {
-        let fit = mixture.improve(values);
-        if (fit - before).abs() < CHANGE {
-            break;
-        }
-        before = fit;
-    }
+    mixture.fit(values);
     mixture.mean.sort_by(f64::total_cmp);
     mixture.mean
+}
+
+/// Mean and standard deviation of the lower of two normals fitted to `values`; `None` where they are all alike, or the fit
+/// does not settle.
+pub(crate) fn lower_of_two(values: &[f64]) -> Option<(f64, f64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    if sorted.first() == sorted.last() {
+        return None;
+    }
+    let mut mixture = Mixture::start(&sorted, 2);
+    let is_settled = mixture.fit(values);
+    let lower = usize::from(mixture.mean[1] < mixture.mean[0]);
+    is_settled.then(|| (mixture.mean[lower], mixture.var[lower].sqrt()))
 }
 
 struct Mixture {
@@ -53,6 +60,19 @@ impl Mixture {
         let var = groups.iter().zip(&centre).map(spread).collect();
         let weight = groups.iter().map(|group| group.len().max(1) as f64 / n).collect();
         Self { weight, mean: centre, var }
+    }
+
+    /// Rounds until the fit no longer improves; whether that happened in time.
+    fn fit(&mut self, values: &[f64]) -> bool {
+        let mut before = f64::NEG_INFINITY;
+        for _ in 0..MAX_ROUNDS {
+            let fit = self.improve(values);
+            if (fit - before).abs() < CHANGE {
+                return true;
+            }
+            before = fit;
+        }
+        false
     }
 
     /// One round; gives the mean log-likelihood before it.
@@ -111,9 +131,22 @@ mod tests {
         }
     }
 
+    // from sklearn.mixture import GaussianMixture  # scikit-learn 1.9, random_state 0
+    // x = np.log1p([0, 1, 2, 0, 3, 1, 40, 60, 55, 90, 2, 1])
+    // g = GaussianMixture(2).fit(x.reshape(-1, 1)); print(g.means_, np.sqrt(g.covariances_))
+    #[test]
+    fn the_lower_of_two_is_the_one_that_scikit_learn_finds() {
+        let counts: [f64; 12] = [0.0, 1.0, 2.0, 0.0, 3.0, 1.0, 40.0, 60.0, 55.0, 90.0, 2.0, 1.0];
+        let (mean, sd) = lower_of_two(&counts.map(f64::ln_1p)).unwrap();
+        assert!((mean - LOWER.0).abs() < 1e-3 && (sd - LOWER.1).abs() < 1e-3, "{mean} {sd}");
+        assert_eq!(lower_of_two(&[0.0; 8]), None, "an empty cell has no two components");
+    }
+
     #[test]
     fn too_few_values_give_fewer_means() {
         assert_eq!(means(&[1.0, 1.0], 3), [1.0]);
         assert!(means(&[], 3).is_empty());
     }
+
+    const LOWER: (f64, f64) = (0.7078700, 0.4701645);
 }
