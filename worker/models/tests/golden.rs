@@ -12,6 +12,8 @@ mod import;
 mod import_scanvi;
 #[path = "golden/import_scvi.rs"]
 mod import_scvi;
+#[path = "golden/import_totalvi.rs"]
+mod import_totalvi;
 #[path = "golden/noise.rs"]
 mod noise;
 #[path = "golden/scanvi/mod.rs"]

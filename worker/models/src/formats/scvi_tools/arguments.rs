@@ -86,6 +86,7 @@ const MODULE: &[&str] = &[
     "dropout_rate_decoder",
     "dropout_rate_encoder",
     "encode_covariates",
+    "extra_decoder_kwargs",
     "latent_distribution",
     "log_variational",
     "n_hidden",

@@ -75,7 +75,7 @@ pub(super) fn texts(field: &CategoricalField) -> Vec<String> {
     field.categories.iter().map(Scalar::to_string).collect()
 }
 
-/// The reference with these upstream tensors.
+/// The reference with these upstream tensors. `facts` are what upstream keeps of conditions elsewhere, in order of the codes.
 ///
 /// # Errors  tensors that do not fit the card
 pub(super) fn reference(
@@ -83,13 +83,17 @@ pub(super) fn reference(
     card: BaseCard,
     keys: &[ConditionKey],
     tensors: &StateDict,
+    facts: &[Columns],
 ) -> Result<Reference> {
     let blueprint = Blueprint::of_card(&card)?;
     let build = |source, conditions| -> Result<Box<dyn Module>> {
         model.build(&blueprint, Builder::new(source, conditions, Trainable::Nothing, [0; 32], tch::Device::Cpu))
     };
     let layout = Layout::of(build(Source::Fresh, ConditionSource::Fresh(keys.len()))?.weights());
-    let (base, columns) = layout.split(tensors)?;
+    let (base, mut columns) = layout.split(tensors)?;
+    for (columns, facts) in columns.iter_mut().zip(facts) {
+        facts.0.iter().for_each(|(name, fact)| drop(columns.0.insert(name, fact.clone())));
+    }
     let columns: Vec<&Columns> = columns.iter().collect();
     let module = build(Source::Stored(&base), ConditionSource::Stored(&columns))?;
     let card = BaseCard { columns: module.weights().column_layout(), ..card };

@@ -13,6 +13,7 @@ mod saved;
 pub mod scanvi;
 pub mod scvi;
 mod state;
+pub mod totalvi;
 mod version;
 mod write;
 

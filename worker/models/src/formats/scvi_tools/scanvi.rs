@@ -38,7 +38,7 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
     config.own.classifier_parameters.logits &= !saved.classifier_yields_probabilities();
     let registry = Registry { unlabelled: Some(unlabelled), ..data_registry(&saved.registry, labels)? };
     let blueprint = Blueprint { config: config.to_options(), registry, n_genes: saved.genes().len() };
-    import(&Scanvi, saved, blueprint, namespace)
+    import(&Scanvi, saved, blueprint, namespace, &[])
 }
 
 /// The saved model that a scANVI reference is, for scvi-tools 1.4.

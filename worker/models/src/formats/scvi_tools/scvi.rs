@@ -1,6 +1,6 @@
 //! scVI: a saved model to a reference, and back. What other models have of it is converted here too.
 
-use archipelago_common::{BaseCard, state_dict::Tensor};
+use archipelago_common::{BaseCard, Columns, state_dict::Tensor};
 
 use super::{
     CategoricalField, Indices, SavedModel, SavedRegistry, VarNames,
@@ -29,7 +29,7 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
     let encodes_labels = Scvi.label_use(&config)? == LabelUse::Encoded;
     let labels = if encodes_labels { texts(&saved.registry.labels) } else { vec![] };
     let registry = data_registry(&saved.registry, labels)?;
-    import(&Scvi, saved, Blueprint { config, registry, n_genes: saved.genes().len() }, namespace)
+    import(&Scvi, saved, Blueprint { config, registry, n_genes: saved.genes().len() }, namespace, &[])
 }
 
 /// The constructor arguments that are options of ours.
@@ -44,6 +44,7 @@ pub(super) fn import(
     saved: &SavedModel,
     blueprint: Blueprint,
     namespace: &Namespace,
+    facts: &[Columns],
 ) -> Result<Reference> {
     let labels = blueprint.registry.labels.clone();
     let card = BaseCard {
@@ -58,7 +59,7 @@ pub(super) fn import(
         moves_embedding: model.moves_embedding(&blueprint.config)?,
         training: provenance(saved),
     };
-    reference(model, card, &namespace.conditions(&saved.registry.batch)?, &saved.state_dict)
+    reference(model, card, &namespace.conditions(&saved.registry.batch)?, &saved.state_dict, facts)
 }
 
 /// The saved model that an scVI reference is, for scvi-tools 1.4.
