@@ -48,6 +48,15 @@ impl BaseCard {
     /// The card format that this build writes and reads.
     pub const FORMAT: u32 = 1;
 
+    /// What `training` says of a base that approximate surgery made: it stands alone and is never published.
+    pub const APPROXIMATE: (&str, &str) = ("surgery", "approximate: upstream's rules");
+
+    /// Whether approximate surgery made this base.
+    pub fn is_approximate(&self) -> bool {
+        let (fact, value) = Self::APPROXIMATE;
+        self.training.get(fact).is_some_and(|found| found == value)
+    }
+
     /// Reads the card from the start of a base file, without its tensors.
     ///
     /// # Errors  [`Error::Decode`], [`Error::UnknownVersion`], [`Error::TooLarge`]
@@ -193,6 +202,15 @@ mod tests {
         assert_eq!(bytes, base().to_bytes().unwrap());
         assert_eq!(Base::from_bytes(&bytes).unwrap(), base());
         assert_eq!(BaseCard::read(&mut &bytes[..bytes.len() - 4]).unwrap(), base().card);
+    }
+
+    #[test]
+    fn a_base_of_approximate_surgery_says_so() {
+        let mut made = base();
+        assert!(!made.card.is_approximate());
+        let (fact, value) = BaseCard::APPROXIMATE;
+        made.card.training.insert(fact.to_owned(), value.into());
+        assert!(Base::from_bytes(&made.to_bytes().unwrap()).unwrap().card.is_approximate());
     }
 
     #[test]

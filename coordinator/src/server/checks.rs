@@ -58,7 +58,12 @@ impl Shelf for BlobStore {
 /// Reads the card of a version's base and checks every condition's columns against it.
 pub(super) fn reference(shelf: &dyn Shelf, version: &Version) -> Result<BaseSummary, Refusal> {
     let read = || -> CoordinatorResult<BaseCard> { Ok(BaseCard::read(&mut shelf.open(version.base)?)?) };
-    let summary = BaseSummary::from(&read().map_err(|error| refusal::of(&error))?);
+    let card = read().map_err(|error| refusal::of(&error))?;
+    if card.is_approximate() {
+        let reason = format!("its base came from surgery that is {}; it stands alone", BaseCard::APPROXIMATE.1);
+        return Err(Refusal::Invalid { reason });
+    }
+    let summary = BaseSummary::from(&card);
     let conditions = version.columns.iter().map(|(key, blob)| (key, *blob));
     columns(shelf, conditions, &summary.columns, limits::COLUMN_NORM)?;
     Ok(summary)

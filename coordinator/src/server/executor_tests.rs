@@ -131,6 +131,19 @@ async fn good_columns_are_accepted_and_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_base_of_approximate_surgery_is_not_published() {
+    let scene = Scene::new().await;
+    let mut made = base();
+    let (fact, value) = BaseCard::APPROXIMATE;
+    made.card.training.insert(fact.to_owned(), value.into());
+    let blob = put(scene.node.executor.replicas().store(), &made.to_bytes().unwrap());
+    let version = Version { base: blob, columns: BTreeMap::new() };
+    let publish = Request::PublishReference { name: "alone".parse().unwrap(), version };
+    let reason = reason(scene.ask(ANNA, publish).await);
+    assert!(reason.contains("approximate: upstream's rules"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn columns_that_break_a_rule_are_refused_with_the_rule() {
     let scene = Scene::new().await;
     for (tensors, expected) in [
