@@ -102,6 +102,12 @@ pub enum Error {
         /// Name of the model.
         model: String,
     },
+    /// Something needs the counts of cells that have none left.
+    #[error("{what} needs counts, and these cells are minified")]
+    Minified {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// A category that the reference does not know where its categories cannot grow.
     #[error("`{covariate}` holds `{category}`, which the reference does not know; it knows {known}")]
     UnknownCategory {
@@ -182,6 +188,12 @@ pub enum Error {
         file: PathBuf,
         /// What was found and what was expected.
         detail: String,
+    },
+    /// scvi-tools has no model of this kind.
+    #[error("a `{model}` reference cannot be exported: scvi-tools has no such model")]
+    Export {
+        /// Its name in the zoo.
+        model: String,
     },
     /// The pickle inside a saved model is damaged or asks for something that no saved model needs.
     #[error("failed to read the pickle of `{}`", file.display())]

@@ -24,7 +24,7 @@ pub mod zoo;
 pub use data::{Categorical, CellConditions, Cells};
 pub use device::Device;
 pub use error::{Error, Result};
-pub use model::{Config, ModelCard, PredictFrom};
+pub use model::{Config, ModelCard, OptionCard, PredictFrom};
 pub use prediction::LabelPrediction;
 pub use pretrained::train_reference_from;
 pub use reference::{Latent, Reference, Trained, Training, train_reference};

@@ -38,6 +38,15 @@ pub struct ModelCard {
     pub federation: &'static str,
 }
 
+/// An option of a model, as a person reads about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OptionCard {
+    /// Its name.
+    pub name: &'static str,
+    /// What it decides, and the values it takes.
+    pub help: &'static str,
+}
+
 /// Everything beside tensors that determines a module.
 #[derive(Clone, Debug)]
 pub struct Blueprint {
@@ -75,6 +84,9 @@ impl Blueprint {
 pub trait Model: Sync {
     /// Its card.
     fn card(&self) -> ModelCard;
+
+    /// Every option with what it decides. [`Self::resolve`] of nothing gives the defaults.
+    fn options(&self) -> Vec<OptionCard>;
 
     /// Checks options and writes out every default.
     ///

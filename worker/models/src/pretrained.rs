@@ -34,7 +34,7 @@ pub fn train_reference_from(
     }
     let given = Blueprint::of_card(card)?;
     let found = Registry::of(training.cells, &crate::data::LabelUse::Ignored);
-    let known = Registry { labels: vec![], unlabelled: None, ..given.registry };
+    let known = Registry { labels: vec![], unlabelled: None, size_factor_key: None, ..given.registry };
     if found != known {
         return refuse("it was trained with other covariates, or other categories of them".to_owned());
     }

@@ -15,9 +15,11 @@ use crate::{
     device::{Device, OneThread},
     error::{Error, Result},
     model::{Blueprint, Config, Module},
-    nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable, from_tch, mean_name},
+    nn::{Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name},
     start,
-    train::{CheckpointStore, EVALUATION_MINIBATCH, Evaluation, Seeds, Trainer, evaluate, pretrained_epochs},
+    train::{
+        CheckpointStore, EVALUATION_MINIBATCH, Evaluation, FurtherOptions, Seeds, Trainer, evaluate, pretrained_epochs,
+    },
     zoo,
 };
 
@@ -56,8 +58,12 @@ pub struct Training<'a> {
     pub batch_key: &'a str,
     /// The obs column that held the labels, where they are used.
     pub labels_key: Option<&'a str>,
+    /// The obs column that held the size factors, where they are used.
+    pub size_factor_key: Option<&'a str>,
     /// How to train.
     pub spec: &'a TrainSpec,
+    /// What a training that no task asks for can be told beyond that.
+    pub further: &'a FurtherOptions,
     /// Where to compute.
     pub device: Device,
 }
@@ -94,7 +100,8 @@ pub(crate) fn train(
     let model = zoo::model(training.model)?;
     let config = model.resolve(training.options)?;
     let label_use = model.label_use(&config)?;
-    let registry = Registry::of(training.cells, &label_use);
+    let size_factor_key = training.size_factor_key.map(str::to_owned);
+    let registry = Registry { size_factor_key, ..Registry::of(training.cells, &label_use) };
     let registry = if model.takes_proteins() { registry.with_proteins(training.cells) } else { registry };
     let blueprint = Blueprint { config, registry, n_genes: training.genes.len() };
     let dataset = blueprint.registry.encode(training.cells, training.conditions.codes(), training.genes.len())?;
@@ -111,13 +118,13 @@ pub(crate) fn train(
     let seed = seeds.of("weights", 0);
     let builder = Builder::new(source, conditions, Trainable::Everything, seed, training.device.to_tch());
     let module = model.build(&blueprint, builder)?;
-    let order = model.upstream_start(&blueprint, n_conditions)?.filter(|order| start::is_known(order));
-    if let Some(order) = order.filter(|_| pretrained.is_none()) {
-        start::apply(&order, module.weights(), seeds.numpy())?;
+    if let Some(order) = model.upstream_start(&blueprint, n_conditions)?.filter(|order| start::is_known(order)) {
+        let taken_over = pretrained.map(|reference| &reference.base.tensors);
+        start::apply(&order, module.weights(), seeds.numpy(), taken_over)?;
     }
     module.prepare(&dataset);
 
-    let mut plan = model.plan(training.spec, dataset.n_cells())?;
+    let mut plan = model.plan(training.spec, dataset.n_cells())?.with(training.further)?;
     if pretrained.is_some() && training.spec.epochs.is_none() {
         plan.n_epochs = pretrained_epochs(dataset.n_cells());
     }
@@ -196,6 +203,14 @@ impl Reference {
     /// # Errors  data that the reference does not know or cannot take
     pub fn encode<'a>(&self, cells: &Cells<'a>, conditions: &CellConditions) -> Result<Dataset<'a>> {
         let blueprint = Blueprint::of_card(&self.base.card)?;
+        if cells.minified.is_some() {
+            if zoo::model(&self.base.card.model)?.takes_proteins() {
+                return Err(Error::Minified { what: "a model of proteins" });
+            }
+            if blueprint.config.get("use_observed_lib_size") == Some(&false.into()) {
+                return Err(Error::Minified { what: "a model that learns the library size" });
+            }
+        }
         blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)
     }
 
@@ -209,6 +224,16 @@ impl Reference {
         Ok(latent(module.as_ref(), &dataset))
     }
 
+    /// The posterior of cells, with means as the encoder gives them: for a logistic normal before the softmax.
+    ///
+    /// # Errors  conditions or data that the reference does not know
+    pub fn posterior(&self, cells: &Cells<'_>, conditions: &CellConditions, device: Device) -> Result<Latent> {
+        let _one_thread = OneThread::new();
+        let dataset = self.encode(cells, conditions)?;
+        let module = self.module(conditions.keys(), device)?;
+        Ok(of_cells(module.as_ref(), &dataset, |posterior, _| posterior.mean.shallow_clone()))
+    }
+
     /// Negative ELBO and reconstruction error, means over cells in nats, with noise of this seed.
     ///
     /// # Errors  conditions or data that the reference does not know
@@ -219,6 +244,9 @@ impl Reference {
         seed: u64,
         device: Device,
     ) -> Result<Evaluation> {
+        if cells.minified.is_some() {
+            return Err(Error::Minified { what: "the ELBO" });
+        }
         let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
         let module = self.module(conditions.keys(), device)?;
@@ -230,6 +258,14 @@ impl Reference {
 
 /// The latent representation of encoded cells.
 pub fn latent(module: &dyn Module, dataset: &Dataset<'_>) -> Latent {
+    of_cells(module, dataset, |posterior, pass| module.latent_mean(posterior, pass))
+}
+
+fn of_cells(
+    module: &dyn Module,
+    dataset: &Dataset<'_>,
+    mean_of: impl Fn(&Posterior, &mut Pass<'_>) -> Tensor,
+) -> Latent {
     let _guard = tch::no_grad_guard();
     let cells: Vec<usize> = (0..dataset.n_cells()).collect();
     let mut noise = SeededNoise::new(Seeds::new(0, "latent").of("noise", 0));
@@ -238,7 +274,7 @@ pub fn latent(module: &dyn Module, dataset: &Dataset<'_>) -> Latent {
         let minibatch = dataset.minibatch(cells, module.weights().device());
         let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
         let posterior = module.posterior(&minibatch, &mut pass);
-        means.push(module.latent_mean(&posterior, &mut pass));
+        means.push(mean_of(&posterior, &mut pass));
         vars.push(posterior.var);
     }
     Latent { mean: to_array(&Tensor::cat(&means, 0)), var: to_array(&Tensor::cat(&vars, 0)) }

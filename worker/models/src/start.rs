@@ -96,10 +96,11 @@ pub fn draw(order: &[Drawn], seed: u32) -> StateDict {
     order.iter().map(tensor).collect()
 }
 
-/// Gives every tensor that the module keeps the numbers upstream would draw for `seed`.
+/// Gives every tensor that the module keeps, and that is not `taken_over` from a pretrained model, the numbers upstream
+/// would draw for `seed`.
 ///
 /// # Errors  a list that does not fit the module's tensors
-pub fn apply(order: &[Drawn], weights: &Weights, seed: u32) -> Result<()> {
+pub fn apply(order: &[Drawn], weights: &Weights, seed: u32, taken_over: Option<&StateDict>) -> Result<()> {
     let mut upstream = draw(order, seed);
     let layout = Layout::of(weights);
     // What upstream does not draw, such as batch norm, starts as it is.
@@ -110,9 +111,12 @@ pub fn apply(order: &[Drawn], weights: &Weights, seed: u32) -> Result<()> {
     }
     let (base, columns) = layout.split(&upstream)?;
     no_grad(|| {
-        for (name, tensor) in base.iter() {
+        let is_taken = |name: &str| taken_over.is_some_and(|tensors| tensors.get(name).is_some());
+        for (name, tensor) in base.iter().filter(|(name, _)| !is_taken(name)) {
             set(weights, name, &to_tch(name, tensor)?);
         }
+        // What a pretrained model has of conditions is all there is of them.
+        let columns = if taken_over.is_some() { &[] } else { columns.as_slice() };
         for (name, _) in columns.first().into_iter().flat_map(|columns| columns.0.iter()) {
             let row = |columns: &Columns| to_tch(name, columns.0.require("the columns", name)?);
             set(weights, name, &Tensor::stack(&columns.iter().map(row).collect::<Result<Vec<_>>>()?, 0));

@@ -19,8 +19,8 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, CheckpointStore, Config, Device, Error, NoCheckpoints, Query, Reference,
-    Result, Surgery, Trained, Training, data::Proteins, model::Model, surgery, surgery_of_many, train_reference,
-    zoo::ZOO,
+    Result, Surgery, Trained, Training, data::Proteins, model::Model, surgery, surgery_of_many, train::FurtherOptions,
+    train_reference, zoo::ZOO,
 };
 use ndarray::Array2;
 use rand::{Rng as _, SeedableRng as _};
@@ -131,7 +131,9 @@ fn train(
         conditions: &conditions,
         batch_key: "batch",
         labels_key: Some("cell_type"),
+        size_factor_key: None,
         spec,
+        further: &FurtherOptions::default(),
         device: Device::Cpu,
     };
     train_reference(&training, &mut Silent, checkpoints)
@@ -157,6 +159,16 @@ fn names_are_unique_and_cards_are_filled() {
     let names: std::collections::BTreeSet<_> = ZOO.iter().map(|model| model.card().name).collect();
     assert_eq!(names.len(), ZOO.len());
     every_model(|model| assert!(!model.card().paper.is_empty() && !model.card().purpose.is_empty()));
+}
+
+#[test]
+fn every_option_is_described() {
+    every_model(|model| {
+        let mut described: Vec<&str> = model.options().iter().map(|option| option.name).collect();
+        described.sort_unstable();
+        let known = model.resolve(&Config::new()).unwrap();
+        assert_eq!(described, known.keys().map(String::as_str).collect::<Vec<_>>(), "{}", model.card().name);
+    });
 }
 
 #[test]
@@ -359,6 +371,10 @@ fn a_run_that_was_stopped_ends_where_an_undisturbed_one_ends() {
         assert_eq!(resumed.history.len(), 6);
         let refused = surgery(&reference.base, &query, &spec(7), Device::Cpu, &mut Silent, &mut other);
         assert!(matches!(refused, Err(Error::Checkpoint { .. })));
+        let counts = Csr::from_dense(40, N_GENES, &[3.0; 40 * N_GENES]).unwrap();
+        let changed = Query { cells: Cells { counts: &counts, ..query.cells.clone() }, ..query.clone() };
+        let refused = surgery(&reference.base, &changed, &spec(6), Device::Cpu, &mut Silent, &mut other);
+        assert!(matches!(refused, Err(Error::Checkpoint { .. })), "a checkpoint of other cells");
         other.0.last_mut().unwrap().truncate(100);
         let refused = surgery(&reference.base, &query, &spec(6), Device::Cpu, &mut Silent, &mut other);
         assert!(matches!(refused, Err(Error::Checkpoint { .. })));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use archipelago_anndata::Csr;
 use archipelago_common::ConditionKey;
+use ndarray::Array2;
 
 use super::Proteins;
 use crate::error::{Error, Result};
@@ -69,13 +70,26 @@ pub struct Cells<'a> {
     pub size_factor: Option<Vec<f32>>,
     /// Protein counts, for models that use them. Without any, every protein is missing.
     pub proteins: Option<Proteins>,
+    /// What is known instead of counts, which are all 0 then.
+    pub minified: Option<Minified>,
+}
+
+/// What is kept of cells whose counts are gone: what an encoder said of them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Minified {
+    /// Posterior mean of the latent state, `[n_cells, n_latent]`.
+    pub mean: Array2<f32>,
+    /// Posterior variance of the latent state, `[n_cells, n_latent]`.
+    pub var: Array2<f32>,
+    /// Total count of each cell.
+    pub library: Vec<f32>,
 }
 
 impl<'a> Cells<'a> {
     /// Cells of which only the counts are known.
     pub fn new(counts: &'a Csr) -> Self {
         let (categorical, continuous) = (BTreeMap::new(), BTreeMap::new());
-        Self { counts, labels: None, categorical, continuous, size_factor: None, proteins: None }
+        Self { counts, labels: None, categorical, continuous, size_factor: None, proteins: None, minified: None }
     }
 
     /// Number of cells.
@@ -97,12 +111,27 @@ impl<'a> Cells<'a> {
         let continuous = self.continuous.iter().map(|(name, values)| (name.as_str(), values.len()));
         let size_factor = self.size_factor.iter().map(|values| ("size factor", values.len()));
         let proteins = self.proteins.iter().map(|proteins| ("proteins", proteins.n_cells()));
-        for (name, found) in labels.chain(categorical).chain(continuous).chain(size_factor).chain(proteins) {
+        let minified = self.minified.iter().flat_map(|kept| {
+            [
+                ("posterior mean", kept.mean.nrows()),
+                ("posterior variance", kept.var.nrows()),
+                ("library", kept.library.len()),
+            ]
+        });
+        let columns = labels.chain(categorical).chain(continuous).chain(size_factor).chain(proteins).chain(minified);
+        for (name, found) in columns {
             check_length(name, "cells", found, n_cells)?;
         }
         check_values("counts", self.counts.data(), "finite numbers of at least 0", |v| v.is_finite() && v >= 0.0)?;
         for (name, values) in &self.continuous {
             check_values(name, values, "finite numbers", f32::is_finite)?;
+        }
+        if let Some(Minified { mean, var, library }) = &self.minified {
+            check_length("posterior variance", "dimensions", var.ncols(), mean.ncols())?;
+            for (name, values) in [("posterior mean", mean), ("posterior variance", var)] {
+                check_values(name, values.as_slice().unwrap_or_default(), "finite numbers", f32::is_finite)?;
+            }
+            check_values("library", library, "finite numbers of at least 0", |v| v.is_finite() && v >= 0.0)?;
         }
         let factors = self.size_factor.as_deref().unwrap_or_default();
         check_values("size factor", factors, "finite numbers above 0", |v| v.is_finite() && v > 0.0)

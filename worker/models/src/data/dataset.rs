@@ -1,8 +1,11 @@
 //! Encoded cells, and the minibatches drawn from them.
 
 use archipelago_anndata::Csr;
+use archipelago_common::hash::{Digest, FieldHasher, StreamHasher};
 use ndarray::Array2;
 use tch::{Device, Kind, Tensor};
+
+use super::Minified;
 
 /// Cells whose covariates are codes. Counts stay sparse; only a minibatch is ever dense.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct Dataset<'a> {
     pub size_factor: Option<Vec<f32>>,
     /// Protein counts, cells × proteins of the panel, where proteins are registered.
     pub proteins: Option<Array2<f32>>,
+    /// What is known instead of counts.
+    pub minified: Option<Minified>,
 }
 
 /// What layers that take covariates are handed: codes, never one-hot vectors.
@@ -65,6 +70,19 @@ pub struct Minibatch {
     pub size_factor: Option<Tensor>,
     /// Protein counts, `[n, n_proteins]`.
     pub proteins: Option<Tensor>,
+    /// What is known instead of counts.
+    pub minified: Option<MinifiedBatch>,
+}
+
+/// What an encoder said of cells whose counts are gone.
+#[derive(Debug)]
+pub struct MinifiedBatch {
+    /// Posterior mean of the latent state, `[n, n_latent]`.
+    pub qz_mean: Tensor,
+    /// Posterior variance of the latent state, `[n, n_latent]`.
+    pub qz_var: Tensor,
+    /// Total count, `[n, 1]`.
+    pub library: Tensor,
 }
 
 impl Minibatch {
@@ -103,6 +121,26 @@ impl Dataset<'_> {
         self.labels.as_ref().is_some_and(|labels| Some(labels[cell]) != self.unlabelled)
     }
 
+    /// Digest of every number in here.
+    pub fn digest(&self) -> Digest {
+        let counts = self.counts;
+        let mut hasher = FieldHasher::new("archipelago/dataset/1");
+        let mut field = |digest: Digest| {
+            hasher.field(digest.as_bytes());
+        };
+        field(stream(counts.indptr().iter().map(|&at| (at as u64).to_le_bytes())));
+        field(stream(counts.indices().iter().map(|gene| gene.to_le_bytes())));
+        field(stream(counts.data().iter().map(|count| count.to_le_bytes())));
+        let columns = std::iter::once(&self.conditions).chain(&self.labels).chain(&self.covariates);
+        columns.for_each(|codes| field(stream(codes.iter().map(|code| code.to_le_bytes()))));
+        let numbers = self.continuous.iter().chain(&self.size_factor);
+        numbers.for_each(|values| field(stream(values.iter().map(|value| value.to_le_bytes()))));
+        let kept = self.minified.iter().flat_map(|kept| [&kept.mean, &kept.var]);
+        let matrices = self.proteins.iter().chain(kept);
+        matrices.for_each(|values| field(stream(values.iter().map(|value| value.to_le_bytes()))));
+        hasher.finish()
+    }
+
     /// The cells at `cells`, in that order, as tensors.
     pub fn minibatch(&self, cells: &[usize], device: Device) -> Minibatch {
         let n = cells.len() as i64;
@@ -124,6 +162,11 @@ impl Dataset<'_> {
                 .as_deref()
                 .map(|column| Tensor::from_slice(&gather(column, cells)).view([n, 1]).to_device(device)),
             proteins: self.proteins.as_ref().map(|proteins| rows(proteins, cells).to_device(device)),
+            minified: self.minified.as_ref().map(|kept| MinifiedBatch {
+                qz_mean: rows(&kept.mean, cells).to_device(device),
+                qz_var: rows(&kept.var, cells).to_device(device),
+                library: Tensor::from_slice(&gather(&kept.library, cells)).view([n, 1]).to_device(device),
+            }),
         }
     }
 
@@ -143,6 +186,13 @@ impl Dataset<'_> {
 fn rows(values: &Array2<f32>, cells: &[usize]) -> Tensor {
     let rows: Vec<f32> = cells.iter().flat_map(|&cell| values.row(cell).to_vec()).collect();
     Tensor::from_slice(&rows).view([cells.len() as i64, values.ncols() as i64])
+}
+
+/// Digest of a long sequence of numbers, without a copy of it.
+fn stream<const N: usize>(numbers: impl Iterator<Item = [u8; N]>) -> Digest {
+    let mut hasher = StreamHasher::default();
+    numbers.for_each(|bytes| hasher.update(&bytes));
+    hasher.finish()
 }
 
 fn gather<T: Copy>(values: &[T], cells: &[usize]) -> Vec<T> {

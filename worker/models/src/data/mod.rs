@@ -11,8 +11,8 @@ mod proteins;
 mod registry;
 mod split;
 
-pub use cells::{Categorical, CellConditions, Cells};
-pub use dataset::{Covariates, Dataset, Minibatch};
+pub use cells::{Categorical, CellConditions, Cells, Minified};
+pub use dataset::{Covariates, Dataset, Minibatch, MinifiedBatch};
 pub use numpy::RandomState;
 pub use proteins::{ProteinAlignment, Proteins};
 pub use registry::{LabelUse, Registry};

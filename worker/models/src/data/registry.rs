@@ -40,6 +40,9 @@ pub struct Registry {
     pub continuous: Vec<String>,
     /// Whether a size factor replaces the library size in the decoder.
     pub size_factor: bool,
+    /// The obs column that held it, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_factor_key: Option<String>,
     /// The protein panel, in order; empty where the model does not use proteins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub proteins: Vec<String>,
@@ -63,8 +66,18 @@ impl Registry {
             categorical: cells.categorical.iter().map(|(name, c)| (name.clone(), c.names().to_vec())).collect(),
             continuous: cells.continuous.keys().cloned().collect(),
             size_factor: cells.size_factor.is_some(),
+            size_factor_key: None,
             proteins: vec![],
             protein_key: None,
+        }
+    }
+
+    /// How the model that this registry belongs to takes labels.
+    pub fn label_use(&self) -> LabelUse {
+        match &self.unlabelled {
+            Some(unlabelled) => LabelUse::Partial { unlabelled: unlabelled.clone() },
+            None if self.labels.is_empty() => LabelUse::Ignored,
+            None => LabelUse::Encoded,
         }
     }
 
@@ -118,8 +131,17 @@ impl Registry {
             None => Some(Array2::zeros((cells.n_cells(), self.proteins.len()))),
         };
         let conditions = conditions.iter().map(|&code| i64::from(code)).collect();
-        let counts = cells.counts;
-        Ok(Dataset { counts, conditions, labels, unlabelled, covariates, continuous, size_factor, proteins })
+        Ok(Dataset {
+            counts: cells.counts,
+            conditions,
+            labels,
+            unlabelled,
+            covariates,
+            continuous,
+            size_factor,
+            proteins,
+            minified: cells.minified.clone(),
+        })
     }
 }
 

@@ -3,11 +3,19 @@
 use tch::Tensor;
 
 use super::{CountResults, to_vec};
-use crate::nn::{Mode, Pass};
+use crate::{
+    error::{Error, Result},
+    nn::{Mode, Pass},
+};
 
 impl CountResults<'_> {
     /// `log p(x)` of every cell in nats, estimated with `n_samples` draws (upstream takes 1,000).
-    pub fn marginal_log_likelihood(&self, n_samples: usize) -> Vec<f32> {
+    ///
+    /// # Errors  [`Error::Minified`] without counts
+    pub fn marginal_log_likelihood(&self, n_samples: usize) -> Result<Vec<f32>> {
+        if self.dataset.minified.is_some() {
+            return Err(Error::Minified { what: "the marginal likelihood" });
+        }
         let _guard = tch::no_grad_guard();
         let mut noise = self.noise("marginal likelihood");
         let n_samples = n_samples.max(1);
@@ -26,6 +34,6 @@ impl CountResults<'_> {
             let total = total.expect("there is at least one sample");
             all.extend(to_vec(&(total - (n_samples as f64).ln())));
         }
-        all
+        Ok(all)
     }
 }

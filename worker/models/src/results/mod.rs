@@ -97,9 +97,10 @@ impl<'a> CountResults<'a> {
         for cells in self.chunks() {
             let minibatch = self.minibatch(&cells);
             let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
-            let size = match self.model().library(&minibatch, &mut pass) {
-                Some(posterior) => (posterior.mean + posterior.var / 2.0).exp(),
-                None => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, tch::Kind::Float),
+            let size = match (self.model().library(&minibatch, &mut pass), &minibatch.minified) {
+                (Some(posterior), _) => (posterior.mean + posterior.var / 2.0).exp(),
+                (None, Some(kept)) => kept.library.shallow_clone(),
+                (None, None) => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, tch::Kind::Float),
             };
             sizes.extend(to_vec(&size));
         }

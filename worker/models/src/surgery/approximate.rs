@@ -1,6 +1,8 @@
 //! Training under upstream's rules of surgery. The result is a new base: it cannot be merged with another site's.
 
-use archipelago_common::{Columns, ConditionKey, StateDict, Tensor as Stored, progress::Progress, task::TrainSpec};
+use archipelago_common::{
+    BaseCard, Columns, ConditionKey, StateDict, Tensor as Stored, progress::Progress, task::TrainSpec,
+};
 
 use super::upstream::{Flags, extend};
 use crate::{
@@ -81,7 +83,8 @@ pub fn upstream_surgery(
     let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?.with_tensors(owned);
     let history = trainer.run(progress, checkpoints)?;
     let mut card = reference.base.card.clone();
-    card.training.insert("surgery".to_owned(), "approximate: upstream's rules".into());
+    let (fact, value) = BaseCard::APPROXIMATE;
+    card.training.insert(fact.to_owned(), value.into());
     Ok(Trained { reference: Reference::of_module(card, &keys, module.as_ref()), history })
 }
 

@@ -15,7 +15,7 @@ pub use adam::{Adam, AdamOptions, Decay, GradientUse};
 pub use adversary::Adversary;
 pub use checkpoint::{CheckpointStore, NoCheckpoints};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};
-pub use plan::TrainPlan;
+pub use plan::{FurtherOptions, TrainPlan};
 pub use plateau::Plateau;
 pub use schedule::{KlWarmup, default_epochs, pretrained_epochs};
 pub use seeds::Seeds;

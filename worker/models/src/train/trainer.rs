@@ -1,6 +1,6 @@
 //! The training loop.
 
-use std::time::Instant;
+use std::{cell::OnceCell, time::Instant};
 
 use archipelago_common::{
     StateDict,
@@ -40,6 +40,8 @@ pub struct Trainer<'a> {
     observed: Vec<Observed>,
     history: Vec<EpochReport>,
     stopped: bool,
+    /// Digest of what makes this run this run; made when the first checkpoint is met.
+    identity: OnceCell<String>,
 }
 
 /// Mean terms over cells, in nats.
@@ -104,6 +106,7 @@ impl<'a> Trainer<'a> {
             observed,
             history,
             stopped: false,
+            identity: OnceCell::new(),
         })
     }
 
@@ -219,7 +222,7 @@ impl<'a> Trainer<'a> {
         }
         let steps = |adam: &Adam| adam.slots().iter().map(|slot| slot.n_steps).collect();
         let progressed = Progressed {
-            run: self.identity(),
+            run: self.identity().to_owned(),
             epoch: self.epoch,
             step: self.step,
             rate: self.adam.rate(),
@@ -232,7 +235,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn resume(&mut self, bytes: &[u8]) -> Result<()> {
-        let (tensors, progressed) = checkpoint::read(bytes, &self.identity())?;
+        let (tensors, progressed) = checkpoint::read(bytes, self.identity())?;
         restore_weights(&tensors, "", self.module.weights())?;
         restore_adam(&tensors, "", &mut self.adam, &progressed.slot_steps)?;
         if let Some(adversary) = &mut self.adversary {
@@ -247,9 +250,12 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Digest of what makes this run this run.
-    fn identity(&self) -> String {
-        let mut hasher = FieldHasher::new("archipelago/training-run/1");
+    fn identity(&self) -> &str {
+        self.identity.get_or_init(|| self.new_identity())
+    }
+
+    fn new_identity(&self) -> String {
+        let mut hasher = FieldHasher::new("archipelago/training-run/2");
         let mut plan = self.plan.clone();
         // The schedules' state is in the checkpoint; only their settings identify a run.
         plan.early_stopping =
@@ -259,8 +265,7 @@ impl<'a> Trainer<'a> {
         for (name, weight) in self.module.weights().iter() {
             hasher.field(format!("{name} {:?} {}", weight.tensor.size(), weight.tensor.requires_grad()).as_bytes());
         }
-        let counts = self.dataset.counts;
-        hasher.field(format!("{} {} {}", counts.n_rows(), counts.n_cols(), counts.nnz()).as_bytes());
+        hasher.field(self.dataset.digest().as_bytes());
         hasher.finish().to_string()
     }
 }

@@ -4,7 +4,7 @@ use archipelago_anndata::Csr;
 use archipelago_common::{progress::Silent, task::TrainSpec};
 use archipelago_models::{
     Categorical, CellConditions, Cells, Config, Device, Error, NoCheckpoints, PredictFrom, Reference, Result, Trained,
-    Training, train_reference, train_reference_from, zoo,
+    Training, train::FurtherOptions, train_reference, train_reference_from, zoo,
 };
 
 use crate::{Batch, N_GENES, batch, cells, key, map, reference, spec};
@@ -41,7 +41,9 @@ fn train(
         conditions: &conditions,
         batch_key: "batch",
         labels_key: Some("cell_type"),
+        size_factor_key: None,
         spec,
+        further: &FurtherOptions::default(),
         device: Device::Cpu,
     };
     match pretrained {

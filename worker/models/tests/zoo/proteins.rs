@@ -98,7 +98,9 @@ fn a_reference_without_proteins_is_refused() {
         conditions: &CellConditions::single(key("a"), 40),
         batch_key: "batch",
         labels_key: None,
+        size_factor_key: None,
         spec: &spec(1),
+        further: &archipelago_models::train::FurtherOptions::default(),
         device: Device::Cpu,
     };
     let refused = archipelago_models::train_reference(&training, &mut Silent, &mut NoCheckpoints).unwrap_err();

@@ -66,6 +66,7 @@ pub(super) fn data_registry(saved: &SavedRegistry, labels: Vec<String>) -> Resul
         categorical: categorical.collect(),
         continuous: saved.continuous_covariates.clone(),
         size_factor: saved.size_factor_key.is_some(),
+        size_factor_key: saved.size_factor_key.clone(),
         ..Registry::default()
     })
 }

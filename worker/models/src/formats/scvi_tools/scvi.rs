@@ -105,7 +105,9 @@ pub(super) fn export(model: &dyn Model, reference: &Reference) -> Result<(SavedM
             genes: card.genes.clone(),
             batch: batches(reference),
             labels: card.labels_key.as_ref().map(|key| column(key, &card.labels)).unwrap_or_default(),
-            size_factor_key: registry.size_factor.then(|| SIZE_FACTOR_KEY.to_owned()),
+            size_factor_key: registry
+                .size_factor
+                .then(|| registry.size_factor_key.unwrap_or_else(|| SIZE_FACTOR_KEY.to_owned())),
             categorical_covariates: registry.categorical.iter().map(|(key, names)| column(key, names)).collect(),
             continuous_covariates: registry.continuous,
             ..SavedRegistry::default()
@@ -156,5 +158,5 @@ const Z_ENCODER: &str = "z_encoder.encoder.fc_layers.Layer 0.";
 const L_ENCODER: &str = "l_encoder.encoder.fc_layers.Layer 0.";
 /// The version whose numbers ours are.
 const WRITTEN_VERSION: &str = "1.4.2";
-/// The obs column of size factors in exported models; a reference does not keep what it was called.
+/// The obs column of size factors in exported models whose reference does not say what it was called.
 const SIZE_FACTOR_KEY: &str = "size_factor";

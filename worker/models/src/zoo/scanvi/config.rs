@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    model::{Config, parse_options, to_options},
+    model::{Config, OptionCard, parse_options, to_options},
     zoo::scvi::{Dispersion, ScviConfig},
 };
 
@@ -112,6 +112,21 @@ impl ScanviConfig {
         Ok(self)
     }
 }
+
+/// The options it has beyond those of scVI, for people.
+pub(super) const OPTIONS: &[OptionCard] = &[
+    OptionCard { name: "unlabeled_category", help: "the category that stands for cells without a label" },
+    OptionCard { name: "linear_classifier", help: "whether the classifier is one linear map" },
+    OptionCard {
+        name: "classifier_parameters",
+        help: "what the classifier has otherwise than the encoder, as JSON: n_layers, n_hidden, dropout_rate, logits",
+    },
+    OptionCard { name: "classification_ratio", help: "weight of the classification loss" },
+    OptionCard {
+        name: "n_samples_per_label",
+        help: "labelled cells of each label that an epoch trains on at most; null trains on all",
+    },
+];
 
 /// Name in errors.
 const MODEL: &str = "scanvi";

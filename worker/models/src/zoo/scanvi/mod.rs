@@ -3,6 +3,7 @@
 mod classifier;
 mod config;
 mod module;
+mod start;
 
 pub use classifier::Classifier;
 pub use config::{ClassifierParameters, LabelOptions, ScanviConfig};
@@ -11,8 +12,10 @@ pub use module::{OverLabels, ScanviModule};
 use crate::{
     data::LabelUse,
     error::Result,
-    model::{Blueprint, Config, Model, ModelCard, Module},
+    model::{Blueprint, Config, Model, ModelCard, Module, OptionCard},
     nn::Builder,
+    start::Drawn,
+    zoo::scvi,
 };
 
 /// The zoo's entry.
@@ -29,6 +32,10 @@ impl Model for Scanvi {
         }
     }
 
+    fn options(&self) -> Vec<OptionCard> {
+        [scvi::config::OPTIONS, config::OPTIONS].concat()
+    }
+
     fn resolve(&self, options: &Config) -> Result<Config> {
         ScanviConfig::parse(options).map(|config| config.to_options())
     }
@@ -39,6 +46,11 @@ impl Model for Scanvi {
 
     fn moves_embedding(&self, config: &Config) -> Result<bool> {
         ScanviConfig::parse(config).map(|config| config.scvi.encode_covariates)
+    }
+
+    fn upstream_start(&self, blueprint: &Blueprint, n_conditions: usize) -> Result<Option<Vec<Drawn>>> {
+        let config = ScanviConfig::parse(&blueprint.config)?;
+        Ok(start::order(&config, &blueprint.registry, blueprint.n_genes, n_conditions))
     }
 
     fn starts_from(&self) -> Option<&'static str> {

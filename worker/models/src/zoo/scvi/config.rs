@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     distributions::Likelihood,
     error::{Error, Result},
-    model::{Config, parse_options, to_options},
+    model::{Config, OptionCard, parse_options, to_options},
 };
 
 /// Options of scVI.
@@ -166,6 +166,39 @@ pub enum BatchRepresentation {
     /// A learnt vector of five numbers, appended to the layer's input.
     Embedding,
 }
+
+/// Every option, for people.
+pub(in crate::zoo) const OPTIONS: &[OptionCard] = &[
+    OptionCard { name: "n_hidden", help: "units of hidden layers" },
+    OptionCard { name: "n_latent", help: "dimensions of the latent space" },
+    OptionCard { name: "n_layers", help: "hidden layers of encoder and decoder" },
+    OptionCard { name: "dropout_rate", help: "dropout rate of the encoder, 0 or more and below 1" },
+    OptionCard {
+        name: "dispersion",
+        help: "what the inverse dispersion depends on: gene, gene-batch, gene-label or gene-cell",
+    },
+    OptionCard { name: "gene_likelihood", help: "distribution of the counts: zinb, nb, poisson or normal" },
+    OptionCard {
+        name: "latent_distribution",
+        help: "distribution of the latent state: normal or ln (logistic normal)",
+    },
+    OptionCard { name: "log_variational", help: "whether the encoder sees log1p of the counts" },
+    OptionCard {
+        name: "encode_covariates",
+        help: "whether the encoder takes the batch and covariates; without it surgery moves no embedding",
+    },
+    OptionCard {
+        name: "deeply_inject_covariates",
+        help: "whether every layer takes the batch and covariates, not only the first",
+    },
+    OptionCard { name: "use_batch_norm", help: "where batch norm is: encoder, decoder, none or both" },
+    OptionCard { name: "use_layer_norm", help: "where layer norm is: encoder, decoder, none or both" },
+    OptionCard {
+        name: "use_observed_lib_size",
+        help: "whether the library size is the total count; false learns it (encoded library)",
+    },
+    OptionCard { name: "batch_representation", help: "how the batch enters layers: one-hot or embedding" },
+];
 
 /// More units than any published model has; keeps a hostile card from asking for all memory.
 const MAX_UNITS: usize = 1 << 16;

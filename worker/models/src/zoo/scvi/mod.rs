@@ -1,9 +1,9 @@
 //! scVI: a variational autoencoder of counts, conditioned on the batch (Lopez et al. 2018; surgery: Lotfollahi et al. 2021).
 
-mod config;
+pub(super) mod config;
 mod module;
 mod results;
-mod start;
+pub(super) mod start;
 
 pub use config::{BatchRepresentation, Dispersion, LatentDistribution, Norms, ScviConfig};
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
@@ -11,7 +11,7 @@ pub use module::{Generative, Inference, ScviLoss, ScviModule};
 use crate::{
     data::LabelUse,
     error::Result,
-    model::{Blueprint, Config, Model, ModelCard, Module},
+    model::{Blueprint, Config, Model, ModelCard, Module, OptionCard},
     nn::Builder,
     start::Drawn,
 };
@@ -28,6 +28,10 @@ impl Model for Scvi {
             purpose: "embeds and integrates cells from raw counts, without labels",
             federation: "exact: a condition owns one column of each layer that takes the batch",
         }
+    }
+
+    fn options(&self) -> Vec<OptionCard> {
+        config::OPTIONS.to_vec()
     }
 
     fn resolve(&self, options: &Config) -> Result<Config> {

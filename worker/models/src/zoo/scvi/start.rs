@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Upstream's tensors in drawing order; `None` for batch embeddings, which upstream draws elsewhere.
-pub(super) fn order(
+pub(in crate::zoo) fn order(
     config: &ScviConfig,
     registry: &Registry,
     n_genes: usize,

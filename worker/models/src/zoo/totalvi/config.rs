@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     distributions::Likelihood,
     error::{Error, Result},
-    model::{Config, parse_options, to_options},
+    model::{Config, OptionCard, parse_options, to_options},
     nn::DispersionBy,
     zoo::scvi::{LatentDistribution, Norms},
 };
@@ -53,6 +53,53 @@ pub struct TotalviConfig {
     /// Which version of scvi-tools the numbers are those of; an imported model keeps its own.
     pub behaviour: Behaviour,
 }
+
+/// Every option, for people.
+pub(super) const OPTIONS: &[OptionCard] = &[
+    OptionCard { name: "n_latent", help: "dimensions of the latent space" },
+    OptionCard {
+        name: "gene_dispersion",
+        help: "what the inverse dispersion of genes depends on: gene, gene-batch or gene-label",
+    },
+    OptionCard {
+        name: "protein_dispersion",
+        help: "what the inverse dispersion of proteins depends on: protein, protein-batch or protein-label",
+    },
+    OptionCard { name: "gene_likelihood", help: "distribution of the RNA counts: nb or zinb" },
+    OptionCard {
+        name: "latent_distribution",
+        help: "distribution of the latent state: normal or ln (logistic normal)",
+    },
+    OptionCard {
+        name: "empirical_protein_background_prior",
+        help: "whether the prior of the protein background starts from the cells; null does for more than 10 proteins",
+    },
+    OptionCard {
+        name: "override_missing_proteins",
+        help: "whether a protein without a count in a batch counts as measured there all the same",
+    },
+    OptionCard { name: "n_hidden", help: "units of hidden layers" },
+    OptionCard { name: "n_layers_encoder", help: "hidden layers of the encoder" },
+    OptionCard { name: "n_layers_decoder", help: "hidden layers of the decoder's trunks" },
+    OptionCard { name: "dropout_rate_encoder", help: "dropout rate of the encoder" },
+    OptionCard { name: "dropout_rate_decoder", help: "dropout rate of the decoder's trunks" },
+    OptionCard {
+        name: "encode_covariates",
+        help: "whether the encoder takes the batch and covariates; without it surgery moves no embedding",
+    },
+    OptionCard { name: "log_variational", help: "whether the encoder sees logarithms" },
+    OptionCard { name: "use_batch_norm", help: "where batch norm is: encoder, decoder, none or both" },
+    OptionCard { name: "use_layer_norm", help: "where layer norm is: encoder, decoder, none or both" },
+    OptionCard {
+        name: "use_observed_lib_size",
+        help: "whether the library size is the total count; false learns it (encoded library)",
+    },
+    OptionCard {
+        name: "extra_decoder_kwargs",
+        help: "further options of the decoder, as JSON: activation_function_bg (softplus or exp)",
+    },
+    OptionCard { name: "behaviour", help: "whose numbers: current, or before-1.3.1 of scvi-tools" },
+];
 
 /// Further options of the decoder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

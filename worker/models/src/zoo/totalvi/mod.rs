@@ -16,7 +16,7 @@ pub use module::{Generative, Inference, TotalviLoss, TotalviModule};
 use crate::{
     data::LabelUse,
     error::Result,
-    model::{Blueprint, Config, Model, ModelCard, Module},
+    model::{Blueprint, Config, Model, ModelCard, Module, OptionCard},
     nn::Builder,
     start::Drawn,
     train::{KlWarmup, Plateau, TrainPlan},
@@ -36,6 +36,10 @@ impl Model for Totalvi {
                          which proteins it measured; references train against a classifier of conditions where proteins are \
                          missing, surgery does not",
         }
+    }
+
+    fn options(&self) -> Vec<OptionCard> {
+        config::OPTIONS.to_vec()
     }
 
     fn resolve(&self, options: &Config) -> Result<Config> {
