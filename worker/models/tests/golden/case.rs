@@ -32,12 +32,17 @@ pub(crate) struct Report {
     pub(crate) n_compared: usize,
 }
 
-/// Folder of one model's cases.
-pub(crate) fn folder(model: &str) -> PathBuf {
-    let root = match std::env::var_os("ARCHIPELAGO_GOLDEN") {
+/// `$ARCHIPELAGO_GOLDEN`, else the repository's copy.
+pub(crate) fn root() -> PathBuf {
+    match std::env::var_os("ARCHIPELAGO_GOLDEN") {
         Some(root) => PathBuf::from(root),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"),
-    };
+    }
+}
+
+/// Folder of one model's cases: the one of its name, or the root itself.
+pub(crate) fn folder(model: &str) -> PathBuf {
+    let root = root();
     let inner = root.join(model);
     if inner.is_dir() { inner } else { root }
 }
@@ -59,7 +64,11 @@ pub(crate) fn run(model: &str, is_one: impl Fn(&str) -> bool, check: impl Fn(&Ca
     // Matrices this small gain nothing from threads, which then wait for each other on a busy machine.
     tch::set_num_threads(1);
     let mut report = Report::default();
-    for case in cases(model).iter().filter(|case| is_one(&case.name)) {
+    let cases: Vec<Case> = cases(model).into_iter().filter(|case| is_one(&case.name)).collect();
+    if cases.is_empty() {
+        say(&format!("{model}: nothing to do here, no case of this kind in `{}`", folder(model).display()));
+    }
+    for case in &cases {
         let before = report.n_compared;
         check(case, &mut report);
         assert!(report.n_compared > before, "`{}` compared nothing", case.name);
@@ -72,6 +81,19 @@ pub(crate) fn run(model: &str, is_one: impl Fn(&str) -> bool, check: impl Fn(&Ca
 #[expect(clippy::print_stderr, reason = "the one place where these tests talk")]
 pub(crate) fn say(line: &str) {
     eprintln!("{line}");
+}
+
+/// Whether a folder holds saved models to import: folders that say what is expected of them.
+pub(crate) fn holds_saved_models(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().join("expected.json").is_file())
+}
+
+/// Whether the root holds cases of some model's numbers.
+pub(crate) fn holds_numbers() -> bool {
+    let is_case = |path: PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let files = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    files(root()).any(|path| is_case(path.clone()) || (path.is_dir() && files(path).any(is_case)))
 }
 
 fn read(path: &Path) -> Case {

@@ -16,17 +16,17 @@ use archipelago_models::{
 };
 use serde_json::Value as Json;
 
+use crate::case;
+
 /// Folders with cases of saved models: `$ARCHIPELAGO_GOLDEN`, else the repository's, and what lies beside the repository.
 fn folders() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folders = match std::env::var_os("ARCHIPELAGO_GOLDEN") {
-        Some(dir) => vec![PathBuf::from(dir).join("import")],
-        None => vec![root.join("tests/golden/import"), root.join("../shared/golden/import")],
-    };
-    folders.into_iter().filter(|folder| folder.is_dir()).collect()
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/import");
+    let mut folders = vec![case::folder("import")];
+    folders.extend(std::env::var_os("ARCHIPELAGO_GOLDEN").is_none().then_some(beside));
+    folders.into_iter().filter(|folder| case::holds_saved_models(folder)).collect()
 }
 
-/// All cases by name; the first folder that has one wins.
+/// All cases by name; the first folder that has one wins. A directory of other cases has none, and says so.
 fn cases() -> Vec<(String, PathBuf)> {
     let mut cases = std::collections::BTreeMap::new();
     for folder in folders() {
@@ -38,7 +38,10 @@ fn cases() -> Vec<(String, PathBuf)> {
             }
         }
     }
-    assert!(!cases.is_empty(), "there is no case of a saved model");
+    if cases.is_empty() {
+        assert!(case::holds_numbers(), "`{}` holds no golden case", case::root().display());
+        case::say(&format!("import: skipped, no saved model in `{}`", case::root().display()));
+    }
     cases.into_iter().collect()
 }
 
@@ -154,7 +157,7 @@ fn import_reads_every_case_as_what_it_is() {
 fn import_of_the_old_layout_gives_the_model_that_the_new_layout_gives() {
     let cases: std::collections::BTreeMap<_, _> = cases().into_iter().collect();
     let (Some(old), Some(new)) = (cases.get("scvi_legacy_layout"), cases.get("scvi_v1_4_2")) else {
-        panic!("the cases `scvi_legacy_layout` and `scvi_v1_4_2` are missing");
+        return case::say("import: skipped, the cases `scvi_legacy_layout` and `scvi_v1_4_2` are not both here");
     };
     let by_file = scvi_tools::read(&old.join("model_params.pt"), "").unwrap();
     let (old, new) = (scvi_tools::read(old, "").unwrap(), scvi_tools::read(new, "").unwrap());

@@ -30,8 +30,11 @@ fn read(name: &str) -> Option<(SavedModel, StateDict)> {
     Some((scvi_tools::read(&folder, "").unwrap(), expected))
 }
 
-fn minimal() -> (SavedModel, StateDict) {
-    read("minimal_export_scanvi").expect("the repository has it")
+fn minimal() -> Option<(SavedModel, StateDict)> {
+    let found = read("minimal_export_scanvi");
+    let is_elsewhere = std::env::var_os("ARCHIPELAGO_GOLDEN").is_some() && case::holds_numbers();
+    assert!(found.is_some() || is_elsewhere, "the repository has this case");
+    found
 }
 
 /// Compares latent means and, where the case has them, predictions.
@@ -60,7 +63,7 @@ fn check(reference: &Reference, saved: &SavedModel, expected: &StateDict) {
 
 #[test]
 fn import_scanvi_gives_the_latent_that_scvi_tools_gives() {
-    let (saved, expected) = minimal();
+    let Some((saved, expected)) = minimal() else { return };
     let reference = scanvi::to_reference(&saved, &namespace()).unwrap();
     check(&reference, &saved, &expected);
     assert_eq!(reference.base.card.labels, ["type3", "type0", "type1", "type2"]);
@@ -83,7 +86,7 @@ fn import_of_an_old_scanvi_keeps_its_probabilities() {
 
 #[test]
 fn export_of_an_imported_scanvi_has_every_tensor_that_was_used_bit_for_bit() {
-    let (saved, expected) = minimal();
+    let Some((saved, expected)) = minimal() else { return };
     let reference = scanvi::to_reference(&saved, &namespace()).unwrap();
     let exported = scanvi::from_reference(&reference).unwrap();
     let is_unused = |name: &str| {
@@ -105,7 +108,7 @@ fn export_of_an_imported_scanvi_has_every_tensor_that_was_used_bit_for_bit() {
 
 #[test]
 fn import_scanvi_refuses_what_is_not_one() {
-    let (saved, _) = minimal();
+    let Some((saved, _)) = minimal() else { return };
     let refused = |change: &dyn Fn(&mut SavedModel)| {
         let mut saved = saved.clone();
         change(&mut saved);

@@ -1,7 +1,5 @@
 //! scVI models of scvi-tools as references: the same latent here, and again there.
 
-use std::path::{Path, PathBuf};
-
 use archipelago_anndata::Csr;
 use archipelago_common::{ConditionKey, StateDict};
 use archipelago_models::{
@@ -11,6 +9,8 @@ use archipelago_models::{
         scvi_tools::{self, CategoricalField, Namespace, SavedModel, scvi},
     },
 };
+
+use crate::case;
 
 fn namespace() -> Namespace {
     Namespace { owner: "atlas".parse().unwrap(), dataset: "lung".parse().unwrap() }
@@ -35,18 +35,26 @@ const CASES: [(&str, &str); 4] = [
     ("scvi_v1_4_2_query", "scvi_v1_4_2_query"),
 ];
 
-fn folder() -> PathBuf {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-    std::env::var_os("ARCHIPELAGO_GOLDEN").map_or(repository, PathBuf::from).join("import")
+fn cases() -> Vec<Case> {
+    let folder = case::folder("import");
+    let read = |(name, outputs): (&'static str, &str)| {
+        let expected = std::fs::read(folder.join(outputs).join("expected.safetensors"));
+        let (Ok(expected), true) = (expected, folder.join(name).is_dir()) else {
+            case::say(&format!("import/{name}: skipped, it is not in `{}`", folder.display()));
+            return None;
+        };
+        let expected = StateDict::from_safetensors("case", &expected).unwrap().0;
+        Some(Case { name, saved: scvi_tools::read(&folder.join(name), "").unwrap(), expected })
+    };
+    let cases: Vec<Case> = CASES.into_iter().filter_map(read).collect();
+    let is_elsewhere = std::env::var_os("ARCHIPELAGO_GOLDEN").is_some() && case::holds_numbers();
+    assert!(is_elsewhere || !cases.is_empty(), "`{}` holds no saved scVI model", folder.display());
+    cases
 }
 
-fn cases() -> Vec<Case> {
-    let read = |(name, outputs): (&'static str, &str)| {
-        let expected = std::fs::read(folder().join(outputs).join("expected.safetensors")).unwrap();
-        let expected = StateDict::from_safetensors("case", &expected).unwrap().0;
-        Case { name, saved: scvi_tools::read(&folder().join(name), "").unwrap(), expected }
-    };
-    CASES.into_iter().map(read).collect()
+/// The case that is changed to be refused, where it is here.
+fn first() -> Option<Case> {
+    cases().into_iter().next()
 }
 
 /// The largest difference between the latent means of a reference and those of a case.
@@ -123,7 +131,7 @@ fn is_unused(name: &str) -> bool {
 
 #[test]
 fn export_of_one_condition_puts_its_column_into_the_bias() {
-    let case = cases().into_iter().find(|case| case.name == "scvi_v1_4_2").unwrap();
+    let Some(case) = cases().into_iter().find(|case| case.name == "scvi_v1_4_2") else { return };
     let mut reference = scvi::to_reference(&case.saved, &namespace()).unwrap();
     let (lone, columns) = reference.columns.pop_first().unwrap();
     reference.columns = [(lone, columns)].into();
@@ -144,7 +152,7 @@ fn export_of_one_condition_puts_its_column_into_the_bias() {
 
 #[test]
 fn batches_that_were_numbers_are_numbers_again() {
-    let mut saved = cases().remove(0).saved;
+    let Some(Case { mut saved, .. }) = first() else { return };
     saved.registry.batch.categories = vec![Scalar::Int(3), Scalar::Int(4), Scalar::Int(5)];
     let reference = scvi::to_reference(&saved, &namespace()).unwrap();
     assert_eq!(scvi::from_reference(&reference).unwrap().registry.batch, saved.registry.batch);
@@ -152,7 +160,8 @@ fn batches_that_were_numbers_are_numbers_again() {
 
 #[test]
 fn conditions_of_two_owners_keep_their_whole_keys() {
-    let mut reference = scvi::to_reference(&cases().remove(0).saved, &namespace()).unwrap();
+    let Some(case) = first() else { return };
+    let mut reference = scvi::to_reference(&case.saved, &namespace()).unwrap();
     let columns = reference.columns.values().next().unwrap().clone();
     reference.columns.insert("site-a/blood/b0".parse().unwrap(), columns);
     let batch = scvi::from_reference(&reference).unwrap().registry.batch;
@@ -162,7 +171,7 @@ fn conditions_of_two_owners_keep_their_whole_keys() {
 
 #[test]
 fn import_scvi_refuses_what_is_not_one() {
-    let case = cases().remove(0);
+    let Some(case) = first() else { return };
     let other = SavedModel { model_name: "PEAKVI".to_owned(), ..case.saved.clone() };
     let error = scvi::to_reference(&other, &namespace()).unwrap_err();
     assert!(error.to_string().contains("holds a `PEAKVI`, expected an `SCVI`"), "{error}");
@@ -184,7 +193,7 @@ fn import_scvi_refuses_what_is_not_one() {
 
 #[test]
 fn import_scvi_refuses_tensors_of_other_genes_or_batches() {
-    let case = cases().remove(0);
+    let Some(case) = first() else { return };
     let mut genes = case.saved.clone();
     genes.registry.genes.pop();
     assert!(scvi::to_reference(&genes, &namespace()).is_err());
@@ -201,7 +210,7 @@ fn import_scvi_refuses_tensors_of_other_genes_or_batches() {
 
 #[test]
 fn import_scvi_reports_options_it_does_not_know() {
-    let case = cases().remove(0);
+    let Some(case) = first() else { return };
     let mut saved = case.saved.clone();
     saved.init_params.insert("flux_capacity".to_owned(), 1.21.into());
     let reference = scvi::to_reference(&saved, &namespace()).unwrap();

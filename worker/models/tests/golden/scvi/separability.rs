@@ -65,6 +65,7 @@ fn train(case: &Case, module: &ScviModule, code: i64) {
         continuous: None,
         size_factor: None,
         proteins: None,
+        minified: None,
     };
     let owned = module.weights().iter().filter(|(_, weight)| weight.tensor.requires_grad());
     let owned = owned.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));

@@ -76,6 +76,7 @@ pub(crate) fn minibatch_of(case: &Case, prefix: &str) -> Minibatch {
         continuous: find("cont_covs"),
         size_factor: find("size_factor"),
         proteins: find("proteins"),
+        minified: None,
     }
 }
 
