@@ -1,25 +1,28 @@
-//! Finished conditions on disk, so that a restarted worker does not train them again.
+//! Training on disk, so that what was killed goes on where it was, and what was finished is not trained again.
 //!
+//! A [`TrainingFile`] is the state of one run. [`Checkpoints`] is a folder of conditions, finished or on the way.
 //! Columns are a pure function of (base, key, training settings, cells): a checkpoint is filed under the digest of these
 //! inputs, so it is found again whatever the task's number or epoch, and never used for anything else. A checkpoint that
 //! does not verify is discarded and the condition trained anew, to the same bits.
 
 use std::path::{Path, PathBuf};
 
-use archipelago_anndata::Csr;
 use archipelago_common::{
     condition::{Columns, ConditionKey},
     fs,
-    hash::{Digest, FieldHasher, StreamHasher},
+    hash::{Digest, FieldHasher},
     limits,
     progress::EpochReport,
     state_dict::StateDict,
     task::TrainSpec,
 };
-use archipelago_models::{Categorical, Surgery};
+use archipelago_models::{CheckpointStore, Surgery};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+
+/// Epochs from one state of a training to the next, unless somebody says otherwise.
+pub const EPOCHS_PER_CHECKPOINT: u32 = 10;
 
 /// What determines the columns of a condition.
 #[derive(Clone, Copy, Debug)]
@@ -30,54 +33,91 @@ pub struct Inputs<'a> {
     pub key: &'a ConditionKey,
     /// How it is trained.
     pub train: &'a TrainSpec,
-    /// Its cells, in panel order.
-    pub counts: &'a Csr,
-    /// Their labels, where the model takes them.
-    pub labels: Option<&'a Categorical>,
+    /// Digest of its cells, as the base's model sees them.
+    pub cells: Digest,
 }
 
 impl Inputs<'_> {
     /// The name under which the result is filed.
     pub fn digest(&self) -> Digest {
-        let mut hasher = FieldHasher::new("archipelago/checkpoint/1");
+        let mut hasher = FieldHasher::new("archipelago/checkpoint/2");
         hasher
             .field(self.base.as_bytes())
             .field(self.key.to_string().as_bytes())
-            .field(&serde_json::to_vec(self.train).expect("numbers and names are JSON"));
-        hasher
-            .field(stream(self.counts.indptr().iter().map(|&at| (at as u64).to_le_bytes())).as_bytes())
-            .field(stream(self.counts.indices().iter().map(|gene| gene.to_le_bytes())).as_bytes())
-            .field(stream(self.counts.data().iter().map(|count| count.to_le_bytes())).as_bytes());
-        if let Some(labels) = self.labels {
-            hasher.field(stream(labels.codes().iter().map(|code| code.to_le_bytes())).as_bytes());
-            for name in labels.names() {
-                hasher.field(name.as_bytes());
-            }
-        }
+            .field(&serde_json::to_vec(self.train).expect("numbers and names are JSON"))
+            .field(self.cells.as_bytes());
         hasher.finish()
     }
 }
 
-/// Digest of a long sequence of numbers, without a copy of it.
-fn stream<const N: usize>(numbers: impl Iterator<Item = [u8; N]>) -> Digest {
-    let mut hasher = StreamHasher::default();
-    numbers.for_each(|bytes| hasher.update(&bytes));
-    hasher.finish()
+/// The state of one training run in a file, from which a killed run goes on.
+#[derive(Clone, Debug)]
+pub struct TrainingFile {
+    path: PathBuf,
+    every: u32,
 }
 
-/// A folder of finished conditions.
+impl TrainingFile {
+    /// A file that is written every so many epochs.
+    pub fn new(path: impl Into<PathBuf>, every: u32) -> Self {
+        Self { path: path.into(), every }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it, after the run's result is safe.
+    pub fn discard(&self) {
+        // One that stays behind is taken up or refused by the next run, which says so.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl CheckpointStore for TrainingFile {
+    fn load(&mut self) -> archipelago_models::Result<Option<Vec<u8>>> {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        tracing::warn!(path = %self.path.display(), "going on from the checkpoint of a run that did not finish");
+        Ok(Some(fs::read_bounded(&self.path, limits::BLOB_BYTES)?))
+    }
+
+    fn save(&mut self, checkpoint: &[u8]) -> archipelago_models::Result<()> {
+        Ok(fs::write_atomic(&self.path, checkpoint)?)
+    }
+
+    fn every(&self) -> u32 {
+        self.every.max(1)
+    }
+}
+
+/// A folder of conditions, finished or on the way.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     dir: PathBuf,
+    every: u32,
 }
 
 impl Checkpoints {
-    /// Opens the folder, or makes it.
+    /// Opens the folder, or makes it. A condition on the way is kept every so many epochs.
     ///
     /// # Errors  [`crate::Error::Common`]
-    pub fn open(dir: &Path) -> Result<Self> {
+    pub fn open(dir: &Path, every: u32) -> Result<Self> {
         fs::create_dir(dir)?;
-        Ok(Self { dir: dir.into() })
+        Ok(Self { dir: dir.into(), every })
+    }
+
+    /// Removes the folder, after all results are safe.
+    pub fn discard(&self) {
+        // What stays behind is found again under its digest, and never used for anything else.
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+
+    /// The training of the condition with these inputs.
+    pub fn training(&self, inputs: &Digest) -> TrainingFile {
+        TrainingFile::new(self.dir.join(format!("{inputs}.training")), self.every)
     }
 
     /// Keeps a finished condition.
@@ -85,7 +125,9 @@ impl Checkpoints {
     /// # Errors  [`crate::Error::Common`]
     pub fn store(&self, inputs: &Digest, surgery: &Surgery) -> Result<()> {
         let (tensors, card) = to_file(inputs, surgery);
-        Ok(fs::write_atomic(&self.path(inputs), &tensors.to_safetensors(Some(&card)))?)
+        fs::write_atomic(&self.path(inputs), &tensors.to_safetensors(Some(&card)))?;
+        self.training(inputs).discard();
+        Ok(())
     }
 
     /// The finished condition of these inputs, if there is one that verifies. A damaged one is removed with a warning.
@@ -206,7 +248,7 @@ mod tests {
 
     fn stored() -> (tempfile::TempDir, Checkpoints) {
         let dir = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::open(dir.path()).unwrap();
+        let checkpoints = Checkpoints::open(dir.path(), 1).unwrap();
         checkpoints.store(&inputs(), &trained()).unwrap();
         (dir, checkpoints)
     }
@@ -243,21 +285,29 @@ mod tests {
     }
 
     #[test]
+    fn a_training_that_has_finished_leaves_no_file_behind() {
+        let (_dir, checkpoints) = stored();
+        let mut training = checkpoints.training(&inputs());
+        assert_eq!(training.load().unwrap(), None);
+        training.save(b"epoch 1").unwrap();
+        assert_eq!(training.load().unwrap().as_deref(), Some(&b"epoch 1"[..]));
+        checkpoints.store(&inputs(), &trained()).unwrap();
+        assert!(!training.path().exists());
+    }
+
+    #[test]
     fn every_input_changes_the_name() {
-        let counts = Csr::from_dense(1, 2, &[1.0, 0.0]).unwrap();
-        let moved = Csr::from_dense(1, 2, &[0.0, 1.0]).unwrap();
-        let labels = Categorical::from_values(&["B"]);
         let (a, b) = ("s/d/a".parse().unwrap(), "s/d/b".parse().unwrap());
         let (train, longer) = (TrainSpec::default(), TrainSpec { epochs: Some(9), ..TrainSpec::default() });
+        let usual = Inputs { base: Digest::of(b"1"), key: &a, train: &train, cells: Digest::of(b"cells") };
         let digests = [
-            Inputs { base: Digest::of(b"1"), key: &a, train: &train, counts: &counts, labels: None },
-            Inputs { base: Digest::of(b"2"), key: &a, train: &train, counts: &counts, labels: None },
-            Inputs { base: Digest::of(b"1"), key: &b, train: &train, counts: &counts, labels: None },
-            Inputs { base: Digest::of(b"1"), key: &a, train: &longer, counts: &counts, labels: None },
-            Inputs { base: Digest::of(b"1"), key: &a, train: &train, counts: &moved, labels: None },
-            Inputs { base: Digest::of(b"1"), key: &a, train: &train, counts: &counts, labels: Some(&labels) },
+            usual,
+            Inputs { base: Digest::of(b"2"), ..usual },
+            Inputs { key: &b, ..usual },
+            Inputs { train: &longer, ..usual },
+            Inputs { cells: Digest::of(b"other cells"), ..usual },
         ]
         .map(|inputs| inputs.digest());
-        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 6);
+        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
     }
 }

@@ -8,7 +8,9 @@ use clap::{
 };
 
 use crate::{
-    commands::{audit, completions, generate, inspect, latent, map, models, serve, train},
+    commands::{
+        audit, completions, export, generate, import, inspect, latent, map, models, predict, results, serve, train,
+    },
     error::Result,
     output::{Format, Output, Verbosity},
 };
@@ -56,6 +58,10 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     Map(Box<map::MapArgs>),
     Latent(latent::LatentArgs),
+    Predict(predict::PredictArgs),
+    Results(results::ResultsArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Models(models::ModelsArgs),
     Generate(generate::GenerateArgs),
@@ -94,6 +100,10 @@ pub fn run() -> Result<()> {
         Verb::Train(args) => train::run(args, &output),
         Verb::Map(args) => map::run(args, &output),
         Verb::Latent(args) => latent::run(args, &output),
+        Verb::Predict(args) => predict::run(args, &output),
+        Verb::Results(args) => results::run(args, &output),
+        Verb::Import(args) => import::run(args, &output),
+        Verb::Export(args) => export::run(args, &output),
         Verb::Inspect(args) => inspect::run(args, &output),
         Verb::Models(args) => models::run(args, &output),
         Verb::Generate(args) => generate::run(args, &output),

@@ -136,13 +136,12 @@ impl SiteConfig {
     /// What to read from the data file under a policy, which names the donors' column.
     pub fn data_spec(&self, policy: &SitePolicy) -> DataSpec {
         DataSpec {
-            path: self.data.path.clone(),
-            batch_key: self.data.batch_key.clone(),
             layer: self.data.layer.clone(),
             labels_key: self.data.labels_key.clone(),
             donor_key: policy.donor_key.clone(),
             batches: self.data.batches.clone(),
             duplicate_genes: self.data.duplicate_genes,
+            ..DataSpec::new(&self.data.path, &self.data.batch_key)
         }
     }
 

@@ -1,4 +1,4 @@
-//! The cells of one h5ad file as training and surgery need them: counts by batch, labels, donors.
+//! The cells of one h5ad file as training and surgery need them: counts by batch, and what is known of each cell.
 //!
 //! Counts are read in chunks of rows, checked to be counts, brought into the order of a gene panel and kept sparse; cells of
 //! batches that were not asked for never enter memory.
@@ -6,13 +6,19 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use archipelago_anndata::{
-    AnnData, Csr, H5adFile,
+    AnnData, Csr, DataFrame, H5adFile,
     align::{Alignment, Duplicates, align},
     counts,
 };
+use archipelago_common::BaseCard;
+use archipelago_models::{data::Minified, model::Blueprint};
+use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{
+    annotations::Annotations,
+    error::{Error, Result},
+};
 
 /// Which cells of a file, and under which names.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -28,6 +34,18 @@ pub struct DataSpec {
     /// The obs column that names cell types.
     #[serde(default)]
     pub labels_key: Option<String>,
+    /// The obs column that names cell types in the reference; read where no other is named and the file has it.
+    #[serde(default)]
+    pub usual_labels_key: Option<String>,
+    /// The obs columns of further categorical covariates.
+    #[serde(default)]
+    pub categorical_keys: Vec<String>,
+    /// The obs columns of continuous covariates.
+    #[serde(default)]
+    pub continuous_keys: Vec<String>,
+    /// The obs column of size factors.
+    #[serde(default)]
+    pub size_factor_key: Option<String>,
     /// The obs column that names donors.
     #[serde(default)]
     pub donor_key: Option<String>,
@@ -39,6 +57,40 @@ pub struct DataSpec {
     pub duplicate_genes: Duplicates,
 }
 
+impl DataSpec {
+    /// All cells of a file, counts in `X`, without labels.
+    pub fn new(path: impl Into<PathBuf>, batch_key: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            batch_key: batch_key.into(),
+            layer: None,
+            labels_key: None,
+            usual_labels_key: None,
+            categorical_keys: vec![],
+            continuous_keys: vec![],
+            size_factor_key: None,
+            donor_key: None,
+            batches: vec![],
+            duplicate_genes: Duplicates::Refuse,
+        }
+    }
+
+    /// The same cells with every covariate that a reference takes, and its labels where the file has them.
+    ///
+    /// # Errors  [`Error::Models`] if the card cannot be read
+    pub fn seen_through(self, card: &BaseCard) -> Result<Self> {
+        let registry = Blueprint::of_card(card)?.registry;
+        let size_factor_key = self.size_factor_key.or(registry.size_factor_key);
+        Ok(Self {
+            usual_labels_key: card.labels_key.clone(),
+            categorical_keys: registry.categorical.into_keys().collect(),
+            continuous_keys: registry.continuous,
+            size_factor_key: size_factor_key.filter(|_| registry.size_factor),
+            ..self
+        })
+    }
+}
+
 /// An open file and which of its cells are used.
 pub struct SiteData {
     spec: DataSpec,
@@ -47,10 +99,8 @@ pub struct SiteData {
     rows: Vec<usize>,
     /// Batch of each row used.
     batches: Vec<String>,
-    /// Label of each row used, where the file has labels.
-    labels: Option<Vec<Option<String>>>,
-    /// Donor of each row used, where the file names donors.
-    donors: Option<Vec<Option<String>>>,
+    /// What else is known of each row used.
+    annotations: Annotations,
 }
 
 /// Counts in the order of a gene panel.
@@ -71,17 +121,14 @@ impl SiteData {
     pub fn open(spec: DataSpec) -> Result<Self> {
         let cells = |source| Error::Cells { path: spec.path.clone(), source };
         let file = H5adFile::open(&spec.path).map_err(cells)?;
-        let column = |name: &str| file.obs().column(name).map(|column| column.to_strings()).map_err(cells);
-        let batch_of = column(&spec.batch_key)?;
+        let batch_of = file.obs().column(&spec.batch_key).map_err(cells)?.to_strings();
         let rows = chosen_rows(&spec, &batch_of)?;
         if rows.is_empty() {
             return Err(cells(archipelago_anndata::Error::NoCells));
         }
-        let take = |values: Vec<Option<String>>| rows.iter().map(|&row| values[row].clone()).collect::<Vec<_>>();
-        let labels = spec.labels_key.as_deref().map(column).transpose()?.map(take);
-        let donors = spec.donor_key.as_deref().map(column).transpose()?.map(take);
-        let batches = take(batch_of).into_iter().flatten().collect();
-        Ok(Self { spec, file, rows, batches, labels, donors })
+        let annotations = Annotations::read(file.obs(), &spec, &rows)?;
+        let batches = rows.iter().filter_map(|&row| batch_of[row].clone()).collect();
+        Ok(Self { spec, file, rows, batches, annotations })
     }
 
     /// What was asked for.
@@ -104,14 +151,18 @@ impl SiteData {
         &self.batches
     }
 
-    /// Label of each cell, where the file has labels.
-    pub fn labels(&self) -> Option<&[Option<String>]> {
-        self.labels.as_deref()
+    /// What else is known of each cell: labels, covariates, donors.
+    pub fn annotations(&self) -> &Annotations {
+        &self.annotations
     }
 
-    /// Donor of each cell, where the file names donors.
-    pub fn donors(&self) -> Option<&[Option<String>]> {
-        self.donors.as_deref()
+    /// The text of an obs column for each cell, `None` where it is missing.
+    ///
+    /// # Errors  [`Error::Cells`] if the file has no such column
+    pub fn column(&self, name: &str) -> Result<Vec<Option<String>>> {
+        let cells = |source| Error::Cells { path: self.spec.path.clone(), source };
+        let values = self.file.obs().column(name).map_err(cells)?.to_strings();
+        Ok(self.rows.iter().map(|&row| values[row].clone()).collect())
     }
 
     /// Names of the cells.
@@ -174,6 +225,35 @@ impl SiteData {
         self.file.read_all().and_then(|adata| adata.select_obs(&self.rows)).map_err(cells)
     }
 
+    /// What the file keeps of the cells used instead of counts, if it is minified, as `results minified` and scvi-tools
+    /// write it.
+    ///
+    /// # Errors  [`Error::Cells`] where it says so and something is missing
+    pub fn minified(&self) -> Result<Option<Minified>> {
+        let cells = |source| Error::Cells { path: self.spec.path.clone(), source };
+        if !self.file.names("uns").map_err(cells)?.iter().any(|name| name == MINIFIED_UNS) {
+            return Ok(None);
+        }
+        let matrix = |name: &str| -> Result<Array2<f32>> {
+            let table = self.file.obsm(name).map_err(cells)?.to_table(name).map_err(cells)?;
+            let all = Array2::from_shape_vec((table.n_rows, table.n_cols), table.values);
+            Ok(all.expect("a table has a value per row and column").select(Axis(0), &self.rows))
+        };
+        let library = self.file.obs().column(MINIFIED_LIBRARY).map_err(cells)?;
+        let not_numbers = || Error::NotNumbers { path: self.spec.path.clone(), column: MINIFIED_LIBRARY.to_owned() };
+        let library = library.to_f64().ok_or_else(not_numbers)?;
+        Ok(Some(Minified {
+            mean: matrix(MINIFIED_MEAN)?,
+            var: matrix(MINIFIED_VAR)?,
+            library: self.rows.iter().map(|&row| library[row] as f32).collect(),
+        }))
+    }
+
+    /// What the file's `obs` says of the cells used.
+    pub fn obs(&self) -> DataFrame {
+        self.file.obs().select_rows(&self.rows)
+    }
+
     /// Size of the file.
     ///
     /// # Errors  [`Error::File`]
@@ -183,6 +263,16 @@ impl SiteData {
     }
 }
 
+/// The entry of `uns` by which scvi-tools knows minified data.
+pub const MINIFIED_UNS: &str = "_scvi_adata_minify_type";
+/// What that entry says of data without counts.
+pub const MINIFIED_TYPE: &str = "latent_posterior_parameters";
+/// Posterior means of minified data, in `obsm`.
+pub const MINIFIED_MEAN: &str = "scvi_latent_qzm";
+/// Posterior variances of minified data, in `obsm`.
+pub const MINIFIED_VAR: &str = "scvi_latent_qzv";
+/// Total counts of minified data, in `obs`.
+pub const MINIFIED_LIBRARY: &str = "observed_lib_size";
 /// Below this share of the panel's genes a mapping is doubtful; upstream warns there as well.
 const FULL_ENOUGH: f64 = 0.8;
 /// Rows read at a time: some tens of megabytes of counts.
@@ -235,16 +325,7 @@ mod tests {
         let var = DataFrame::new(["g0", "g1", "g2"]);
         let x = Csr::from_dense(batches.len(), 3, values).unwrap();
         AnnData::new(x, obs, var).unwrap().write(&path, Compression::None).unwrap();
-        let spec = DataSpec {
-            path,
-            batch_key: "batch".to_owned(),
-            layer: None,
-            labels_key: None,
-            donor_key: None,
-            batches: vec![],
-            duplicate_genes: Duplicates::Refuse,
-        };
-        (dir, spec)
+        (dir, DataSpec::new(path, "batch"))
     }
 
     fn numbers() -> Vec<f32> {

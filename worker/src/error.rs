@@ -126,6 +126,37 @@ pub enum Error {
         /// All cells.
         n_cells: usize,
     },
+    /// A group of cells that was asked for is not in the data.
+    #[error("obs column `{column}` of `{}` has no value `{found}`; there are: {available}", path.display())]
+    UnknownGroup {
+        /// The file.
+        path: PathBuf,
+        /// The obs column.
+        column: String,
+        /// The value asked for.
+        found: String,
+        /// The values there are.
+        available: String,
+    },
+    /// A gene that was asked for is not in the reference's panel.
+    #[error("the reference's panel of {n_panel} genes has no `{gene}`")]
+    UnknownGene {
+        /// The gene.
+        gene: String,
+        /// Genes in the panel.
+        n_panel: usize,
+    },
+    /// Figures about cells could not be computed.
+    #[error(transparent)]
+    Analysis(archipelago_analysis::AnalysisError),
+    /// A column of numbers holds something else.
+    #[error("obs column `{column}` of `{}` holds text, expected numbers", path.display())]
+    NotNumbers {
+        /// The file.
+        path: PathBuf,
+        /// The obs column.
+        column: String,
+    },
     /// A file of cells cannot be used, for the reason that follows.
     #[error("failed to use `{}`", path.display())]
     Cells {
@@ -236,6 +267,9 @@ impl Error {
             Self::Models(archipelago_models::Error::KnownCondition { .. }) => {
                 "choose another `--owner` or `--dataset` for the new condition".into()
             }
+            Self::Models(archipelago_models::Error::MissingCovariate { name }) if name == "labels" => {
+                "name the obs column that holds them with `--labels-key`".into()
+            }
             Self::Models(source) => return source.hint(),
             Self::Client(source) => return source.hint().map(str::to_owned),
             Self::Transport(source) => return source.hint().map(str::to_owned),
@@ -246,6 +280,8 @@ impl Error {
                 "set `site` to the name in the certificate, or use the right certificate".into()
             }
             Self::UnknownBatch { .. } => "name batches as `archipelago-worker inspect FILE` lists them".into(),
+            Self::UnknownGene { .. } => "genes are named as in the data that the reference was trained on".into(),
+            Self::NotNumbers { .. } => "name a column of numbers, or make it a categorical covariate".into(),
             Self::MissingValues { .. } => "fill the column, or choose batches with `--batches`".into(),
             Self::Reference { source: archipelago_common::Error::DigestMismatch { .. }, .. } => {
                 "the reference was changed or damaged: fetch it again, or train it anew".into()

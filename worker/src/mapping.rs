@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
 use archipelago_anndata::{Array, Column, Compression, Csr, Element};
 use archipelago_common::{
-    Base,
+    Base, BaseCard,
     condition::{Columns, ConditionKey},
     hash::Digest,
     id::{Name, SiteId},
@@ -15,11 +15,13 @@ use archipelago_common::{
     task::{ConditionMetrics, TrainSpec},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Device, NoCheckpoints, Query, Reference, Surgery, surgery, train::TrainPlan,
+    CellConditions, Cells, CheckpointStore, Device, NoCheckpoints, Query, Reference, Surgery, model::Blueprint,
+    surgery, train::TrainPlan,
 };
 use rayon::prelude::*;
 
 use crate::{
+    annotations::Annotations,
     checkpoint::{Checkpoints, Inputs},
     data::{AlignedCounts, SiteData},
     egress::Latent,
@@ -30,6 +32,28 @@ use crate::{
 pub const OBSM_KEY: &str = "X_archipelago";
 /// The name of the column in `obs` that says which condition a cell was mapped as.
 pub const OBS_KEY: &str = "archipelago_condition";
+
+/// The name of the entry in `uns` that says under which rules cells were mapped.
+pub const UNS_KEY: &str = "archipelago_surgery";
+
+/// Under whose rules a query was mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rules {
+    /// Ours: only the query's own columns move, so results can be merged.
+    Exact,
+    /// scvi-tools', to the letter: more moves, so the result stands alone.
+    Upstream,
+}
+
+impl Rules {
+    /// What every output says of them.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Upstream => BaseCard::APPROXIMATE.1,
+        }
+    }
+}
 
 /// A frozen base, and where to compute.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +66,7 @@ pub struct Surgeon<'a> {
     pub train: &'a TrainSpec,
     /// Where to compute.
     pub device: Device,
-    /// Where finished conditions are kept, if anywhere.
+    /// Where conditions are kept, finished or on the way, if anywhere.
     pub checkpoints: Option<&'a Checkpoints>,
 }
 
@@ -55,10 +79,8 @@ pub struct QueryBatch {
     pub cells: Vec<usize>,
     /// Their counts, in panel order.
     pub counts: Csr,
-    /// Their labels, where the data has them.
-    pub labels: Option<Vec<Option<String>>>,
-    /// Their donors, where the data names them.
-    pub donors: Option<Vec<Option<String>>>,
+    /// What else is known of them.
+    pub annotations: Annotations,
 }
 
 impl QueryBatch {
@@ -67,12 +89,10 @@ impl QueryBatch {
     /// # Errors  [`Error::Common`] for a batch name that cannot be part of a key
     pub fn all(data: &SiteData, aligned: &AlignedCounts, owner: &SiteId, dataset: &Name) -> Result<Vec<Self>> {
         let batches = data.cells_by_batch().into_iter().map(|(batch, cells)| {
-            let take = |values: &[Option<String>]| cells.iter().map(|&cell| values[cell].clone()).collect();
             Ok(Self {
                 key: ConditionKey::new(owner.clone(), dataset.clone(), batch)?,
                 counts: aligned.counts.select_rows(&cells),
-                labels: data.labels().map(take),
-                donors: data.donors().map(take),
+                annotations: data.annotations().select(&cells),
                 cells,
             })
         });
@@ -86,18 +106,16 @@ impl QueryBatch {
 
     /// Number of donors, where the data names them.
     pub fn n_donors(&self) -> Option<u64> {
-        let donors = self.donors.as_ref()?;
+        let donors = self.annotations.donors()?;
         Some(donors.iter().flatten().collect::<std::collections::BTreeSet<_>>().len() as u64)
     }
 
-    /// The cells as a model takes them; labels only for a model that uses them.
-    fn cells(&self, base: &Base) -> Cells<'_> {
-        let mut cells = Cells::new(&self.counts);
-        if !base.card.labels.is_empty() {
-            let named = self.labels.as_ref().and_then(|labels| labels.iter().cloned().collect::<Option<Vec<_>>>());
-            cells.labels = named.map(|labels| Categorical::from_values(&labels));
-        }
-        cells
+    /// The cells as a base's model takes them.
+    ///
+    /// # Errors  [`Error::MissingValues`] for a cell without a label where every cell needs one
+    pub fn cells(&self, base: &Base) -> Result<Cells<'_>> {
+        let registry = Blueprint::of_card(&base.card)?.registry;
+        self.annotations.cells(&self.counts, &registry.label_use())
     }
 }
 
@@ -125,28 +143,42 @@ impl Surgeon<'_> {
         batch: &QueryBatch,
         progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
     ) -> Result<Surgery> {
-        let query = Query { key: batch.key.clone(), cells: batch.cells(self.base) };
-        let inputs = Inputs {
-            base: self.base_digest,
-            key: &batch.key,
-            train: self.train,
-            counts: &batch.counts,
-            labels: query.cells.labels.as_ref(),
+        let query = Query { key: batch.key.clone(), cells: batch.cells(self.base)? };
+        let Some(checkpoints) = self.checkpoints else {
+            return self.train(&query, progress, &mut NoCheckpoints);
         };
-        let name = inputs.digest();
-        if let Some(finished) = self.checkpoints.and_then(|checkpoints| checkpoints.load(&name)) {
+        let blueprint = Blueprint::of_card(&self.base.card)?;
+        let cells = blueprint.registry.encode(&query.cells, &vec![0; batch.cells.len()], blueprint.n_genes)?.digest();
+        let name = Inputs { base: self.base_digest, key: &batch.key, train: self.train, cells }.digest();
+        if let Some(finished) = checkpoints.load(&name) {
             tracing::info!(condition = %batch.key, "taken from its checkpoint");
             for report in &finished.history {
                 progress(&batch.key, report);
             }
             return Ok(finished);
         }
-        let mut report = |report: &EpochReport| progress(&batch.key, report);
-        let surgery = surgery(self.base, &query, self.train, self.device, &mut report, &mut NoCheckpoints)?;
-        if let Some(checkpoints) = self.checkpoints {
-            checkpoints.store(&name, &surgery)?;
-        }
+        let mut training = checkpoints.training(&name);
+        let surgery = match self.train(&query, progress, &mut training) {
+            Err(Error::Models(archipelago_models::Error::Checkpoint { detail })) => {
+                let path = training.path().display();
+                tracing::warn!(%path, detail, "a checkpoint is damaged and discarded; its condition is trained anew");
+                training.discard();
+                self.train(&query, progress, &mut training)?
+            }
+            trained => trained?,
+        };
+        checkpoints.store(&name, &surgery)?;
         Ok(surgery)
+    }
+
+    fn train(
+        &self,
+        query: &Query<'_>,
+        progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
+        checkpoints: &mut dyn CheckpointStore,
+    ) -> Result<Surgery> {
+        let mut report = |report: &EpochReport| progress(&query.key, report);
+        Ok(surgery(self.base, query, self.train, self.device, &mut report, checkpoints)?)
     }
 
     /// The cells of a batch in the latent space, seen through these columns.
@@ -156,7 +188,7 @@ impl Surgeon<'_> {
         let conditions = CellConditions::single(batch.key.clone(), batch.cells.len());
         let columns = BTreeMap::from([(batch.key.clone(), columns.clone())]);
         let reference = Reference { base: self.base.clone(), columns };
-        Ok(reference.latent(&batch.cells(self.base), &conditions, self.device)?.into())
+        Ok(reference.latent(&batch.cells(self.base)?, &conditions, self.device)?.into())
     }
 }
 
@@ -190,8 +222,8 @@ where
     move |key, report| epoch(&mut display.lock().unwrap_or_else(|e| e.into_inner()), key, report)
 }
 
-/// Writes the cells of these batches, with everything the file holds about them, their conditions in `obs`, and one or more
-/// sets of positions (one `Latent` per batch) in `obsm`.
+/// Writes the cells of these batches, with everything the file holds about them, their conditions in `obs`, the rules they
+/// were mapped under in `uns`, and one or more sets of positions (one `Latent` per batch) in `obsm`.
 ///
 /// # Errors  [`Error::Cells`] where the file cannot be read or written
 pub fn write_mapped(
@@ -199,6 +231,7 @@ pub fn write_mapped(
     data: &SiteData,
     batches: &[QueryBatch],
     positions: &[(&str, Vec<Latent>)],
+    rules: Rules,
 ) -> Result<()> {
     // In the order of the file, whatever batch a cell is of.
     let mut cells: Vec<(usize, usize, usize)> = Vec::new();
@@ -218,5 +251,6 @@ pub fn write_mapped(
     }
     let conditions: Vec<String> = cells.iter().map(|&(_, batch, _)| batches[batch].key.to_string()).collect();
     adata.obs.insert(OBS_KEY, Column::categorical(&conditions)).map_err(failed)?;
+    adata.uns.insert(UNS_KEY.to_owned(), Element::Array(Array::text(rules.label())));
     adata.write(path, Compression::Gzip(4)).map_err(failed)
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     audit::AuditLog,
-    checkpoint::Checkpoints,
+    checkpoint::{Checkpoints, EPOCHS_PER_CHECKPOINT},
     config::SiteConfig,
     data::{DataSpec, SiteData},
     egress::{Gate, Lease, Uplink},
@@ -135,7 +135,7 @@ impl Site {
         Ok(Self {
             gate: Gate::new(config.site.clone(), policy, noise, audit, metrics.clone()),
             uplink: Uplink::connect(client).await?,
-            checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"))?,
+            checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"), EPOCHS_PER_CHECKPOINT)?,
             config,
             data,
             metrics,

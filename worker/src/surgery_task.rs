@@ -36,7 +36,7 @@ use crate::{
     egress::{Latent, Lease, MappedCells, Released, ReleasedCondition, TrainedCondition},
     error::{Error, Result},
     lease,
-    mapping::{self, OBSM_KEY, QueryBatch, Surgeon},
+    mapping::{self, OBSM_KEY, QueryBatch, Rules, Surgeon},
     ops::Metrics,
     results,
     session::{Site, in_contact},
@@ -241,7 +241,7 @@ impl<'a> SurgeryTask<'a> {
         let gate = &mut self.site.gate;
         let mut conditions = BTreeMap::new();
         for (((batch, surgery), columns), latent) in prepared.batches.iter().zip(surgeries).zip(columns).zip(latents) {
-            let (key, labels, donors) = (&batch.key, batch.labels.as_deref(), batch.donors.as_deref());
+            let (key, labels, donors) = (&batch.key, batch.annotations.labels(), batch.annotations.donors());
             let embeddings = gate.release_embeddings(asked, &MappedCells { task, key, latent, labels, donors })?;
             let metrics = gate.release_metrics(task, key, mapping::metrics(surgery, prepared.gene_coverage))?;
             conditions.insert(key.clone(), ReleasedCondition { columns, embeddings, metrics });
@@ -251,7 +251,10 @@ impl<'a> SurgeryTask<'a> {
 
     async fn keep_cells(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>) -> Result<()> {
         let path = self.out_dir()?.join("mapped.h5ad");
-        let write = move || mapping::write_mapped(&path, &prepared.data, &prepared.batches, &[(OBSM_KEY, latents)]);
+        let write = move || {
+            let positions = [(OBSM_KEY, latents)];
+            mapping::write_mapped(&path, &prepared.data, &prepared.batches, &positions, Rules::Exact)
+        };
         self.beside_renewals(blocking(write)).await
     }
 
@@ -317,14 +320,13 @@ impl Prepared {
     }
 }
 
-fn load(path: &Path, blob: BlobRef, mut data: DataSpec) -> Result<(Base, SiteData, AlignedCounts)> {
+fn load(path: &Path, blob: BlobRef, data: DataSpec) -> Result<(Base, SiteData, AlignedCounts)> {
     let failed = |source| Error::Reference { path: path.into(), source };
     let bytes = fs::read_bounded(path, limits::BLOB_BYTES).map_err(failed)?;
     blob.verify("the reference", &bytes).map_err(failed)?;
     let base = Base::from_bytes(&bytes).map_err(failed)?;
     drop(bytes);
-    data.labels_key = data.labels_key.or_else(|| base.card.labels_key.clone());
-    let data = SiteData::open(data)?;
+    let data = SiteData::open(data.seen_through(&base.card)?)?;
     let aligned = data.counts(&base.card.genes)?;
     Ok((base, data, aligned))
 }

@@ -2,20 +2,16 @@
 
 use std::{
     fmt::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use archipelago_anndata::{Array, Column, Compression, Element};
-use archipelago_common::{
-    condition::ConditionKey,
-    fs,
-    id::{Name, SiteId, VersionId},
-};
-use archipelago_models::{Categorical, CellConditions, Cells, Latent, Reference};
+use archipelago_common::{fs, id::VersionId};
+use archipelago_models::Latent;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CellArgs, DeviceArg, OpenReference};
+use super::known::{KnownCellArgs, KnownCells};
 use crate::{
     data::SiteData,
     error::{Error, Result},
@@ -32,27 +28,14 @@ use crate::{
     archipelago-worker latent reference cells.h5ad --batches 10x_3pv1 --out latent.h5ad\n  \
     archipelago-worker latent reference cells.h5ad --out latent.csv")]
 pub struct LatentArgs {
-    /// The reference directory.
-    reference: PathBuf,
-    /// The h5ad file.
-    file: PathBuf,
+    #[command(flatten)]
+    known: KnownCellArgs,
     /// The file to write: h5ad (the cells with `obsm['X_archipelago']`) or csv (mean and variance).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The obs column that names the batch [default: as in the reference]
+    /// Also write the posterior variance to `obsm['X_archipelago_var']`; a csv always has it.
     #[arg(long)]
-    batch_key: Option<String>,
-    #[command(flatten)]
-    cells: CellArgs,
-    /// Look for the batches among the conditions of this owner.
-    #[arg(long)]
-    owner: Option<SiteId>,
-    /// Look for the batches among the conditions of this data set.
-    #[arg(long)]
-    dataset: Option<Name>,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
-    device: DeviceArg,
+    variance: bool,
 }
 
 /// What came of it.
@@ -62,82 +45,49 @@ struct Summary {
     version: VersionId,
     n_cells: usize,
     n_latent: usize,
-    elbo: f64,
-    reconstruction: f64,
+    /// Nothing for cells without counts.
+    elbo: Option<f64>,
+    reconstruction: Option<f64>,
 }
 
 /// Runs the command.
 ///
 /// # Errors  [`Error::Reference`], [`Error::Cells`], [`Error::NoCondition`], [`Error::AmbiguousBatch`]
 pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
-    let OpenReference { dir, reference } = OpenReference::open(&args.reference)?;
-    let card = &reference.base.card;
-    let batch_key = args.batch_key.as_deref().unwrap_or(&card.batch_key);
-    let data = SiteData::open(args.cells.spec(&args.file, batch_key, Some(card)))?;
-    let aligned = data.counts(&card.genes)?;
-    let mut cells = Cells::new(&aligned.counts);
-    let labels = data.labels().and_then(|labels| labels.iter().cloned().collect::<Option<Vec<_>>>());
-    cells.labels = labels.map(|labels| Categorical::from_values(&labels));
-    let conditions = args.conditions(&data, &reference)?;
-    let latent = reference.latent(&cells, &conditions, args.device.into())?;
-    let fit = reference.evaluate(&cells, &conditions, 0, args.device.into())?;
+    let known = args.known.open()?;
+    let cells = known.cells()?;
+    let latent = known.reference().latent(&cells, &known.conditions, known.device)?;
+    let fit = match known.minified {
+        None => Some(known.reference().evaluate(&cells, &known.conditions, 0, known.device)?),
+        Some(_) => None,
+    };
     if args.out.extension().is_some_and(|extension| extension == "csv") {
-        fs::write_atomic(&args.out, csv(&data, &latent).as_bytes())?;
+        fs::write_atomic(&args.out, csv(&known.data, &latent).as_bytes())?;
     } else {
-        write_h5ad(&args.out, &data, &conditions, &latent)?;
+        write_h5ad(args, &known, &latent)?;
     }
     output.show(&Summary {
         out: args.out.clone(),
-        version: dir.version().id(),
-        n_cells: data.n_cells(),
+        version: known.open.dir.version().id(),
+        n_cells: known.data.n_cells(),
         n_latent: latent.mean.ncols(),
-        elbo: -fit.negative_elbo,
-        reconstruction: fit.reconstruction,
+        elbo: fit.map(|fit| -fit.negative_elbo),
+        reconstruction: fit.map(|fit| fit.reconstruction),
     });
     Ok(())
 }
 
-impl LatentArgs {
-    fn conditions(&self, data: &SiteData, reference: &Reference) -> Result<CellConditions> {
-        let batches = Categorical::from_values(data.batches());
-        let mut keys = Vec::new();
-        for batch in batches.names() {
-            keys.push((batch.as_str(), self.key_of(batch, reference)?));
-        }
-        let key_of =
-            |batch: &str| Ok(keys.iter().find(|(name, _)| *name == batch).expect("every batch has a key").1.clone());
-        Ok(CellConditions::from_batches(&batches, key_of)?)
+fn write_h5ad(args: &LatentArgs, known: &KnownCells, latent: &Latent) -> Result<()> {
+    let failed = |source| Error::Cells { path: args.out.clone(), source };
+    let mut adata = known.data.read_cells()?;
+    let variance = args.variance.then_some(("X_archipelago_var", &latent.var));
+    for (name, values) in [(OBSM_KEY, &latent.mean)].into_iter().chain(variance) {
+        let rows: Vec<f32> = values.iter().copied().collect();
+        let array = Array::matrix(known.data.n_cells(), values.ncols(), rows).map_err(failed)?;
+        adata.obsm.insert(name.to_owned(), Element::Array(array));
     }
-
-    fn key_of(&self, batch: &str, reference: &Reference) -> Result<ConditionKey> {
-        let fits = |key: &&ConditionKey| {
-            key.batch() == batch
-                && self.owner.as_ref().is_none_or(|owner| owner == key.owner())
-                && self.dataset.as_ref().is_none_or(|dataset| dataset == key.dataset())
-        };
-        let list = |keys: &[&ConditionKey]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let found: Vec<&ConditionKey> = reference.columns.keys().filter(fits).collect();
-        match found.as_slice() {
-            [key] => Ok((*key).clone()),
-            [] => {
-                let available = list(&reference.columns.keys().collect::<Vec<_>>());
-                Err(Error::NoCondition { batch: batch.to_owned(), available })
-            }
-            several => Err(Error::AmbiguousBatch { batch: batch.to_owned(), candidates: list(several) }),
-        }
-    }
-}
-
-fn write_h5ad(path: &Path, data: &SiteData, conditions: &CellConditions, latent: &Latent) -> Result<()> {
-    let failed = |source| Error::Cells { path: path.into(), source };
-    let mut adata = data.read_cells()?;
-    let positions: Vec<f32> = latent.mean.iter().copied().collect();
-    let positions = Array::matrix(data.n_cells(), latent.mean.ncols(), positions).map_err(failed)?;
-    adata.obsm.insert(OBSM_KEY.to_owned(), Element::Array(positions));
-    let keys: Vec<String> =
-        conditions.codes().iter().map(|&code| conditions.keys()[code as usize].to_string()).collect();
-    adata.obs.insert(OBS_KEY, Column::categorical(&keys)).map_err(failed)?;
-    adata.write(path, Compression::Gzip(4)).map_err(failed)
+    adata.obs.insert(OBS_KEY, Column::categorical(&known.condition_names())).map_err(failed)?;
+    adata.write(&args.out, Compression::Gzip(4)).map_err(failed)
 }
 
 fn csv(data: &SiteData, latent: &Latent) -> String {
@@ -158,7 +108,10 @@ impl fmt::Display for Summary {
         writeln!(f, "latent      {}", self.out.display())?;
         writeln!(f, "version     {}", self.version)?;
         writeln!(f, "cells       {} × {} dimensions", self.n_cells, self.n_latent)?;
-        writeln!(f, "ELBO        {:.3} per cell", self.elbo)?;
-        write!(f, "likelihood  {:.3} per cell (negative log)", self.reconstruction)
+        if let (Some(elbo), Some(reconstruction)) = (self.elbo, self.reconstruction) {
+            writeln!(f, "ELBO        {elbo:.3} per cell")?;
+            write!(f, "likelihood  {reconstruction:.3} per cell (negative log)")?;
+        }
+        Ok(())
     }
 }

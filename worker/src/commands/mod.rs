@@ -14,11 +14,16 @@ use crate::{
 
 pub mod audit;
 pub mod completions;
+pub mod export;
 pub mod generate;
+pub mod import;
 pub mod inspect;
+pub mod known;
 pub mod latent;
 pub mod map;
 pub mod models;
+pub mod predict;
+pub mod results;
 pub mod serve;
 pub mod train;
 
@@ -31,6 +36,9 @@ pub struct CellArgs {
     /// The obs column that names cell types.
     #[arg(long)]
     pub labels_key: Option<String>,
+    /// The obs column of size factors, for a model that takes them [default: as in the reference]
+    #[arg(long)]
+    pub size_factor_key: Option<String>,
     /// Use these batches only, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     pub batches: Vec<String>,
@@ -40,21 +48,27 @@ pub struct CellArgs {
 }
 
 impl CellArgs {
-    /// These cells of a file whose batches are named by `batch_key`, to be seen through a reference if there is one.
-    /// A reference that takes labels says under which name.
-    pub fn spec(&self, path: &Path, batch_key: &str, reference: Option<&BaseCard>) -> DataSpec {
+    /// These cells of a file whose batches are named by `batch_key`.
+    pub fn spec(&self, path: &Path, batch_key: &str) -> DataSpec {
         DataSpec {
-            path: path.into(),
-            batch_key: batch_key.to_owned(),
             layer: self.layer.clone(),
-            labels_key: self.labels_key.clone().or_else(|| reference?.labels_key.clone()),
-            donor_key: None,
+            labels_key: self.labels_key.clone(),
+            size_factor_key: self.size_factor_key.clone(),
             batches: self.batches.clone(),
             duplicate_genes: match self.duplicate_genes {
                 DuplicateGenes::Refuse => Duplicates::Refuse,
                 DuplicateGenes::Sum => Duplicates::Sum,
             },
+            ..DataSpec::new(path, batch_key)
         }
+    }
+
+    /// These cells as a reference sees them: with its covariates, and its labels where the file has them. Without
+    /// `batch_key` the batches are named by the reference's column.
+    ///
+    /// # Errors  [`Error::Models`] if the reference's card cannot be read
+    pub fn seen_through(&self, path: &Path, batch_key: Option<&str>, card: &BaseCard) -> Result<DataSpec> {
+        self.spec(path, batch_key.unwrap_or(&card.batch_key)).seen_through(card)
     }
 }
 

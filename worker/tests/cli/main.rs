@@ -2,9 +2,14 @@
 
 mod bad_input;
 mod coordinator;
+mod import;
 mod journey;
+mod killed;
+mod labels;
+mod questions;
 mod serve;
 mod site;
+mod surgery;
 mod task;
 
 use std::path::{Path, PathBuf};

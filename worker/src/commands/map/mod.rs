@@ -1,36 +1,43 @@
 //! `map`: new batches onto a reference, without a coordinator.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Mutex, time::Instant};
+mod exact;
+mod upstream;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Instant};
 
 use archipelago_common::{
-    condition::{Columns, ConditionKey},
+    condition::ConditionKey,
     fs,
     id::{Name, SiteId, VersionId},
-    progress::Continue,
     reference_dir::ReferenceDir,
     task::{ColumnInit, ConditionMetrics, TrainSpec},
 };
-use archipelago_models::Surgery;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use self::upstream::UpstreamArgs;
 use super::{CellArgs, DeviceArg, OpenReference};
 use crate::{
-    data::{AlignedCounts, SiteData},
-    error::Result,
-    mapping::{self, QueryBatch, Surgeon},
+    checkpoint::EPOCHS_PER_CHECKPOINT,
+    data::{AlignedCounts, DataSpec, SiteData},
+    error::{Error, Result},
+    mapping::{self, QueryBatch, Rules},
     output::Output,
     results,
 };
 
-/// Map the batches of an h5ad file onto a reference by exact surgery.
+/// Map the batches of an h5ad file onto a reference by surgery.
 ///
-/// Each batch becomes a new condition `owner/dataset/batch`; only its own columns are trained. The directory that is written
-/// holds the grown reference (to map onto again, to compare), the mapped cells with their positions in
-/// `obsm['X_archipelago']`, the history of training and a summary.
+/// Each batch becomes a new condition `owner/dataset/batch`. By exact surgery (the default) only its own columns are trained,
+/// so the result can be merged with others; upstream's surgery follows scvi-tools to the letter, moves more, and is labelled
+/// approximate. A reference that takes labels learns from those that the query has, and takes a cell without one as
+/// unlabelled. The directory that is written holds the grown reference (to map onto again, to compare), the mapped cells with
+/// their positions in `obsm['X_archipelago']`, the history of training and a summary. A run that was killed goes on when the
+/// command is repeated.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  \
-    archipelago-worker map reference query.h5ad --batch-key batch --batches 10x_5p --epochs 50 --out mapped")]
+#[command(after_help = "Examples:\n  \
+    archipelago-worker map reference query.h5ad --batch-key batch --batches 10x_5p --epochs 50 --out mapped\n  \
+    archipelago-worker map reference query.h5ad --surgery upstream --weight-decay 0 --epochs 50 --out compared")]
 pub struct MapArgs {
     /// The reference directory.
     reference: PathBuf,
@@ -44,12 +51,34 @@ pub struct MapArgs {
     batch_key: Option<String>,
     #[command(flatten)]
     cells: CellArgs,
+    /// Take every cell as unlabelled, whatever the file says.
+    #[arg(long, conflicts_with = "labels_key")]
+    ignore_labels: bool,
     /// First part of the new condition keys.
     #[arg(long, default_value = "local")]
     owner: SiteId,
     /// Second part of the new condition keys: the name of the data set.
     #[arg(long, default_value = "query")]
     dataset: Name,
+    /// Under whose rules.
+    #[arg(long, value_enum, default_value_t = SurgeryArg::Exact)]
+    surgery: SurgeryArg,
+    #[command(flatten)]
+    upstream: UpstreamArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Also write the positions before training, to `obsm['X_archipelago_untrained']`; exact surgery only.
+    #[arg(long)]
+    untrained: bool,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    device: DeviceArg,
+}
+
+/// The training run.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Training")]
+struct PlanArgs {
     /// Passes over the cells of each condition [default: 400, fewer for more than 20,000 cells]
     #[arg(long)]
     epochs: Option<u32>,
@@ -62,24 +91,31 @@ pub struct MapArgs {
     /// Epochs over which the weight of the KL term rises to 1; 0 starts at 1.
     #[arg(long, default_value_t = 400)]
     n_epochs_kl_warmup: u32,
-    /// How new columns start: mean (of the reference's) or random.
+    /// How new columns start: mean (of the reference's) or random; upstream's surgery knows random only.
     #[arg(long, default_value = "mean")]
     init: ColumnInit,
+    /// Epochs from one checkpoint to the next; a run that was killed goes on from the last.
+    #[arg(long, value_name = "EPOCHS", default_value_t = EPOCHS_PER_CHECKPOINT)]
+    checkpoint_every: u32,
     /// Seed of minibatch order, noise and random columns, together with the condition key.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Also write the positions before training, to `obsm['X_archipelago_untrained']`.
-    #[arg(long)]
-    untrained: bool,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
-    device: DeviceArg,
+}
+
+/// Under whose rules a query is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum SurgeryArg {
+    /// Ours: each batch's own columns and nothing else.
+    Exact,
+    /// scvi-tools': all batches together, and more moves; approximate.
+    Upstream,
 }
 
 /// What came of it.
 #[derive(Serialize)]
 struct Summary {
     out: PathBuf,
+    surgery: &'static str,
     parent: VersionId,
     version: VersionId,
     n_cells: usize,
@@ -90,111 +126,114 @@ struct Summary {
     seconds: f64,
 }
 
+/// A query that is ready to be mapped.
+struct Mapping<'a> {
+    args: &'a MapArgs,
+    parent: OpenReference,
+    data: SiteData,
+    aligned: AlignedCounts,
+    batches: Vec<QueryBatch>,
+    train: TrainSpec,
+}
+
+/// What either surgery leaves.
+struct Mapped {
+    dir: ReferenceDir,
+    history: results::History,
+    conditions: BTreeMap<ConditionKey, ConditionMetrics>,
+}
+
 /// Runs the command.
 ///
-/// # Errors  [`crate::Error::Reference`], [`crate::Error::Cells`], [`crate::Error::UnknownBatch`], [`crate::Error::Models`]
+/// # Errors  [`Error::Reference`], [`Error::Cells`], [`Error::UnknownBatch`], [`Error::Models`], [`Error::Setting`]
 pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
-    let OpenReference { dir: parent, reference } = OpenReference::open(&args.reference)?;
-    let card = &reference.base.card;
-    if !card.moves_embedding {
+    args.check()?;
+    let mapping = Mapping::prepare(args)?;
+    if !mapping.parent.reference.base.card.moves_embedding {
         output.note("note: this reference's encoder does not take the batch, so positions will not move");
     }
-    let batch_key = args.batch_key.as_deref().unwrap_or(&card.batch_key);
-    let data = SiteData::open(args.cells.spec(&args.query, batch_key, Some(card)))?;
-    let aligned = data.counts(&card.genes)?;
-    let batches = QueryBatch::all(&data, &aligned, &args.owner, &args.dataset)?;
-    if let Some(batch) = batches.iter().find(|batch| reference.columns.contains_key(&batch.key)) {
-        return Err(archipelago_models::Error::KnownCondition { key: batch.key.clone() }.into());
-    }
-    let train = args.spec();
-    let surgeon = Surgeon {
-        base: &reference.base,
-        base_digest: parent.version().base.digest,
-        train: &train,
-        device: args.device.into(),
-        checkpoints: None,
-    };
-    let (surgeries, history) = map(&surgeon, &batches, output)?;
     fs::create_dir(&args.out)?;
-    let mut grown = reference.columns.clone();
-    grown.extend(batches.iter().zip(&surgeries).map(|(batch, surgery)| (batch.key.clone(), surgery.columns.clone())));
-    let dir = ReferenceDir::write(&args.out, &reference.base, &grown)?;
-    write_cells(args, &surgeon, &data, &batches, &surgeries)?;
-    let summary = summary(args, &parent, &dir, &data, &aligned, batches.iter().zip(&surgeries), started);
-    results::write_history(&args.out, &history)?;
+    let mapped = match args.surgery {
+        SurgeryArg::Exact => exact::map(&mapping, output)?,
+        SurgeryArg::Upstream => upstream::map(&mapping, output)?,
+    };
+    let summary = Summary {
+        out: args.out.clone(),
+        surgery: args.rules().label(),
+        parent: mapping.parent.dir.version().id(),
+        version: mapped.dir.version().id(),
+        n_cells: mapping.data.n_cells(),
+        n_empty_cells: mapping.aligned.n_empty_cells,
+        n_genes_found: mapping.aligned.alignment.n_found,
+        n_genes_panel: mapping.aligned.alignment.n_panel,
+        conditions: mapped.conditions,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    results::write_history(&args.out, &mapped.history)?;
     results::write_json(&args.out.join("summary.json"), &summary)?;
     output.show(&summary);
     Ok(())
 }
 
-fn map(surgeon: &Surgeon<'_>, batches: &[QueryBatch], output: &Output) -> Result<(Vec<Surgery>, results::History)> {
-    let mut n_epochs = 0;
-    for batch in batches {
-        n_epochs += u64::from(surgeon.n_epochs(batch.cells.len())?);
+impl<'a> Mapping<'a> {
+    fn prepare(args: &'a MapArgs) -> Result<Self> {
+        let parent = OpenReference::open(&args.reference)?;
+        let card = &parent.reference.base.card;
+        let spec = args.cells.seen_through(&args.query, args.batch_key.as_deref(), card)?;
+        let spec = if args.ignore_labels { DataSpec { usual_labels_key: None, ..spec } } else { spec };
+        let data = SiteData::open(spec)?;
+        let aligned = data.counts(&card.genes)?;
+        let batches = QueryBatch::all(&data, &aligned, &args.owner, &args.dataset)?;
+        if let Some(batch) = batches.iter().find(|batch| parent.reference.columns.contains_key(&batch.key)) {
+            return Err(archipelago_models::Error::KnownCondition { key: batch.key.clone() }.into());
+        }
+        Ok(Self { args, parent, data, aligned, batches, train: args.spec() })
     }
-    let display = Mutex::new(output.training(n_epochs));
-    let surgeries = surgeon.map_all(
-        batches,
-        &mapping::shared(&display, |display, key, report| {
-            display.epoch(&key.to_string(), report);
-            Continue::Yes
-        }),
-    )?;
-    let history = display.into_inner().unwrap_or_else(|e| e.into_inner()).finish();
-    Ok((surgeries, history))
-}
 
-fn write_cells(
-    args: &MapArgs,
-    surgeon: &Surgeon<'_>,
-    data: &SiteData,
-    batches: &[QueryBatch],
-    surgeries: &[Surgery],
-) -> Result<()> {
-    let positions = |columns: &dyn Fn(&Surgery) -> Columns| {
-        let each = batches.iter().zip(surgeries);
-        each.map(|(batch, surgery)| surgeon.latent(batch, &columns(surgery))).collect::<Result<Vec<_>>>()
-    };
-    let mut layers = vec![(mapping::OBSM_KEY, positions(&|surgery| surgery.columns.clone())?)];
-    if args.untrained {
-        layers.push(("X_archipelago_untrained", positions(&|surgery| surgery.initial.clone())?));
-    }
-    mapping::write_mapped(&args.out.join("mapped.h5ad"), data, batches, &layers)
-}
-
-fn summary<'a>(
-    args: &MapArgs,
-    parent: &ReferenceDir,
-    dir: &ReferenceDir,
-    data: &SiteData,
-    aligned: &AlignedCounts,
-    mapped: impl Iterator<Item = (&'a QueryBatch, &'a Surgery)>,
-    started: Instant,
-) -> Summary {
-    let coverage = aligned.alignment.coverage();
-    Summary {
-        out: args.out.clone(),
-        parent: parent.version().id(),
-        version: dir.version().id(),
-        n_cells: data.n_cells(),
-        n_empty_cells: aligned.n_empty_cells,
-        n_genes_found: aligned.alignment.n_found,
-        n_genes_panel: aligned.alignment.n_panel,
-        conditions: mapped.map(|(batch, surgery)| (batch.key.clone(), mapping::metrics(surgery, coverage))).collect(),
-        seconds: started.elapsed().as_secs_f64(),
+    fn write_cells(&self, positions: &[(&str, Vec<crate::egress::Latent>)]) -> Result<()> {
+        let path = self.args.out.join("mapped.h5ad");
+        mapping::write_mapped(&path, &self.data, &self.batches, positions, self.args.rules())
     }
 }
 
 impl MapArgs {
+    fn rules(&self) -> Rules {
+        match self.surgery {
+            SurgeryArg::Exact => Rules::Exact,
+            SurgeryArg::Upstream => Rules::Upstream,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let given = self.upstream.given();
+        match (self.surgery, given.first()) {
+            (SurgeryArg::Exact, Some((what, found))) => Err(Error::Setting {
+                what,
+                found: found.clone(),
+                expected: "nothing without `--surgery upstream`: exact surgery moves new columns only",
+            }),
+            (SurgeryArg::Upstream, _) if self.untrained => Err(Error::Setting {
+                what: "--untrained",
+                found: "given".to_owned(),
+                expected: "nothing with `--surgery upstream`",
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn spec(&self) -> TrainSpec {
         TrainSpec {
-            epochs: self.epochs,
-            minibatch: self.batch_size,
-            learning_rate: self.learning_rate,
-            n_epochs_kl_warmup: Some(self.n_epochs_kl_warmup).filter(|&epochs| epochs > 0),
-            init: self.init,
-            seed: self.seed,
+            epochs: self.plan.epochs,
+            minibatch: self.plan.batch_size,
+            learning_rate: self.plan.learning_rate,
+            n_epochs_kl_warmup: Some(self.plan.n_epochs_kl_warmup).filter(|&epochs| epochs > 0),
+            weight_decay: match self.surgery {
+                SurgeryArg::Exact => 0.0,
+                SurgeryArg::Upstream => self.upstream.weight_decay(),
+            },
+            init: self.plan.init,
+            seed: self.plan.seed,
             ..TrainSpec::default()
         }
     }
@@ -203,6 +242,7 @@ impl MapArgs {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "mapped      {}", self.out.join("mapped.h5ad").display())?;
+        writeln!(f, "surgery     {}", self.surgery)?;
         writeln!(f, "version     {}", self.version)?;
         writeln!(f, "parent      {}", self.parent)?;
         writeln!(f, "genes       {} of {} in the panel", self.n_genes_found, self.n_genes_panel)?;

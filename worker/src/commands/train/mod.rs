@@ -1,31 +1,30 @@
 //! `train`: a reference model from counts.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+mod model_args;
+mod plan_args;
+
+use std::{fmt, path::PathBuf, time::Instant};
 
 use archipelago_common::{
     condition::ConditionKey,
     fs,
-    id::{Name, SiteId, VersionId},
+    id::VersionId,
     progress::{Continue, EpochReport},
     reference_dir::ReferenceDir,
-    task::{EarlyStopping, TrainSpec},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, CheckpointStore, Config, Device, Reference, Training,
-    train::TrainPlan,
-    train_reference,
-    zoo::{self, scvi::ScviConfig},
+    Categorical, CellConditions, Cells, Config, Device, PredictFrom, Reference, Trained, Training,
+    train::{TrainPlan, pretrained_epochs},
+    train_reference, train_reference_from, zoo,
 };
 use clap::Args;
 use serde::Serialize;
 
-use super::{CellArgs, DeviceArg};
+use self::{model_args::ModelArgs, plan_args::PlanArgs};
+use super::{CellArgs, DeviceArg, OpenReference, known::ConditionArgs};
 use crate::{
-    data::{AlignedCounts, SiteData},
+    checkpoint::TrainingFile,
+    data::{AlignedCounts, DataSpec, SiteData},
     error::{Error, Result},
     output::Output,
     results,
@@ -35,27 +34,38 @@ use crate::{
 ///
 /// Each batch becomes a condition `owner/dataset/batch` of the reference. The directory that is written can be mapped
 /// onto, published, and inspected. Options that are not given take the values of the field's surgery tutorials: two layers,
-/// layer norm, covariates in the encoder, no batch norm.
+/// layer norm, covariates in the encoder, no batch norm. A run that was killed goes on when the command is repeated.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  \
-    archipelago-worker train cells.h5ad --batch-key batch --batches 10x_3pv1,10x_3pv2 --epochs 100 --out reference")]
+#[command(after_help = "Examples:\n  \
+    archipelago-worker train cells.h5ad --batch-key batch --batches 10x_3pv1,10x_3pv2 --epochs 100 --out reference\n  \
+    archipelago-worker train cells.h5ad --model scanvi --labels-key cell_type --from-reference reference \\\n      \
+        --n-samples-per-label 100 --epochs 20 --out labelled")]
 pub struct TrainArgs {
     /// The h5ad file.
     file: PathBuf,
     /// The directory to write the reference and its results to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The obs column that names the batch.
-    #[arg(long, default_value = "batch")]
-    batch_key: String,
+    /// The obs column that names the batch [default: batch, or as in `--from-reference`]
+    #[arg(long)]
+    batch_key: Option<String>,
     #[command(flatten)]
     cells: CellArgs,
-    /// First part of the condition keys: the operator who will publish the reference.
-    #[arg(long, default_value = "reference")]
-    owner: SiteId,
-    /// Second part of the condition keys: the name of the data set.
-    #[arg(long, default_value = "atlas")]
-    dataset: Name,
+    /// Obs columns of further categorical covariates, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    categorical_covariate_keys: Vec<String>,
+    /// Obs columns of continuous covariates, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    continuous_covariate_keys: Vec<String>,
+    /// Start from this trained reference, its genes, options and conditions: scANVI from scVI.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["categorical_covariate_keys", "continuous_covariate_keys"])]
+    from_reference: Option<PathBuf>,
+    /// First part of the condition keys: the operator who will publish the reference [default: reference]
+    #[arg(long)]
+    owner: Option<archipelago_common::id::SiteId>,
+    /// Second part of the condition keys: the name of the data set [default: atlas]
+    #[arg(long)]
+    dataset: Option<archipelago_common::id::Name>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -63,75 +73,6 @@ pub struct TrainArgs {
     /// Where to compute.
     #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
     device: DeviceArg,
-}
-
-/// The network.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Model")]
-struct ModelArgs {
-    /// A model of the zoo, see `archipelago-worker models`.
-    #[arg(long, default_value = "scvi")]
-    model: String,
-    /// Dimensions of the latent space [default: 10]
-    #[arg(long)]
-    n_latent: Option<usize>,
-    /// Hidden layers of encoder and decoder [default: 2]
-    #[arg(long)]
-    n_layers: Option<usize>,
-    /// Units of hidden layers [default: 128]
-    #[arg(long)]
-    n_hidden: Option<usize>,
-    /// Distribution of the counts: zinb, nb or poisson [default: zinb]
-    #[arg(long)]
-    gene_likelihood: Option<String>,
-    /// What the dispersion depends on: gene, gene-batch, gene-label or gene-cell [default: gene]
-    #[arg(long)]
-    dispersion: Option<String>,
-    /// Where layer norm is: encoder, decoder, none or both [default: both]
-    #[arg(long)]
-    use_layer_norm: Option<String>,
-    /// Where batch norm is: encoder, decoder, none or both [default: none]
-    #[arg(long)]
-    use_batch_norm: Option<String>,
-    /// Whether the encoder takes the batch; without it surgery cannot move an embedding [default: true]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
-    encode_covariates: Option<bool>,
-    /// Dropout rate of the encoder [default: 0.1]
-    #[arg(long)]
-    dropout_rate: Option<f64>,
-    /// Any other option of the model, as `name=value`.
-    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = parse_option)]
-    options: Vec<(String, serde_json::Value)>,
-}
-
-/// The training run.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Training")]
-struct PlanArgs {
-    /// Passes over the cells [default: 400, fewer for more than 20,000 cells]
-    #[arg(long)]
-    epochs: Option<u32>,
-    /// Cells per minibatch.
-    #[arg(long, default_value_t = 128)]
-    batch_size: u32,
-    /// Adam's step size.
-    #[arg(long, default_value_t = 1e-3)]
-    learning_rate: f64,
-    /// L2 penalty of the reference; surgery has none.
-    #[arg(long, default_value_t = 1e-6)]
-    weight_decay: f64,
-    /// Epochs over which the weight of the KL term rises to 1; 0 starts at 1.
-    #[arg(long, default_value_t = 400)]
-    n_epochs_kl_warmup: u32,
-    /// Share of the cells to train on; the rest validates.
-    #[arg(long, default_value_t = 0.9)]
-    train_size: f64,
-    /// End when the validation ELBO has not improved for this many epochs [default: never]
-    #[arg(long, value_name = "EPOCHS")]
-    early_stopping_patience: Option<u32>,
-    /// Seed of weights, minibatch order and noise.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
 }
 
 /// What came of it.
@@ -149,7 +90,20 @@ struct Summary {
     elbo: f64,
     reconstruction: f64,
     moves_embedding: bool,
+    /// Share of the labelled cells whose label the model predicts; only for a model that does.
+    accuracy: Option<f64>,
+    n_labelled: Option<usize>,
     seconds: f64,
+}
+
+/// Everything that is known before training begins.
+struct Prepared {
+    pretrained: Option<Reference>,
+    options: Config,
+    data: SiteData,
+    aligned: AlignedCounts,
+    genes: Vec<String>,
+    conditions: CellConditions,
 }
 
 /// Runs the command.
@@ -157,74 +111,123 @@ struct Summary {
 /// # Errors  [`Error::Cells`], [`Error::UnknownBatch`], [`Error::Models`], [`Error::Checkpoint`]
 pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
-    // Before the data is read: a misspelt option should not cost a minute.
-    zoo::model(&args.model.model)?.resolve(&args.model.options())?;
-    let data = SiteData::open(args.cells.spec(&args.file, &args.batch_key, None))?;
-    let aligned = data.counts(&panel(&data, args)?)?;
-    let spec = args.plan.spec();
+    let prepared = prepare(args)?;
+    let Prepared { data, aligned, conditions, .. } = &prepared;
+    let cells = prepared.cells(args)?;
     fs::create_dir(&args.out)?;
-    let (reference, history) = train(args, &data, &aligned, &spec, output)?;
+    let Trained { reference, history } = train(args, &prepared, &cells, output)?;
     let dir = ReferenceDir::write(&args.out, &reference.base, &reference.columns)?;
-    let (cells, conditions) = (cells(&data, &aligned), conditions(args, &data)?);
-    let fit = reference.evaluate(&cells, &conditions, spec.seed, args.device.into())?;
-    let last = history.values().flatten().last();
+    let device = Device::from(args.device);
+    let fit = reference.evaluate(&cells, conditions, args.plan.seed, device)?;
+    let labelled = labelled_accuracy(&reference, &prepared, &cells, device)?;
     let summary = Summary {
         out: args.out.clone(),
         version: dir.version().id(),
         model: args.model.model.clone(),
         n_cells: data.n_cells(),
-        n_genes: aligned.counts.n_cols(),
+        n_genes: prepared.genes.len(),
         n_empty_cells: aligned.n_empty_cells,
         conditions: reference.columns.keys().cloned().collect(),
-        epochs: history.values().map(Vec::len).sum(),
-        loss: last.map(|report| report.loss),
+        epochs: history.len(),
+        loss: history.last().map(|report| report.loss),
         elbo: -fit.negative_elbo,
         reconstruction: fit.reconstruction,
         moves_embedding: reference.base.card.moves_embedding,
+        accuracy: labelled.and_then(|(n_right, n)| (n > 0).then(|| n_right as f64 / n as f64)),
+        n_labelled: labelled.map(|(_, n)| n),
         seconds: started.elapsed().as_secs_f64(),
     };
-    results::write_history(&args.out, &history)?;
+    results::write_history(&args.out, &results::History::from([("reference".to_owned(), history)]))?;
     results::write_json(&args.out.join("summary.json"), &summary)?;
+    // Last, so that a run killed before this line does not train again.
+    args.checkpoint().discard();
     output.show(&summary);
     Ok(())
 }
 
-fn train(
-    args: &TrainArgs,
-    data: &SiteData,
-    aligned: &AlignedCounts,
-    spec: &TrainSpec,
-    output: &Output,
-) -> Result<(Reference, results::History)> {
-    let n_epochs = TrainPlan::of_spec(spec, data.n_cells())?.n_epochs;
-    let (options, cells, conditions) = (args.model.options(), cells(data, aligned), conditions(args, data)?);
+fn prepare(args: &TrainArgs) -> Result<Prepared> {
+    let pretrained = args.from_reference.as_deref().map(OpenReference::open).transpose()?;
+    let pretrained = pretrained.map(|open| open.reference);
+    let options = args.model.options(pretrained.is_some())?;
+    // Before the data is read: a misspelt option should not cost a minute.
+    zoo::model(&args.model.model)?.resolve(&options)?;
+    TrainPlan::of_spec(&args.plan.spec(), 1)?.with(&args.plan.further())?;
+    let data = SiteData::open(args.data_spec(pretrained.as_ref())?)?;
+    let genes = match &pretrained {
+        Some(reference) => reference.base.card.genes.clone(),
+        None => panel(&data, args)?,
+    };
+    let aligned = data.counts(&genes)?;
+    let conditions = args.conditions(&data, pretrained.as_ref())?;
+    Ok(Prepared { pretrained, options, data, aligned, genes, conditions })
+}
+
+impl Prepared {
+    fn cells(&self, args: &TrainArgs) -> Result<Cells<'_>> {
+        let model = zoo::model(&args.model.model)?;
+        let labels = model.label_use(&model.resolve(&self.options)?)?;
+        self.data.annotations().cells(&self.aligned.counts, &labels)
+    }
+}
+
+fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Output) -> Result<Trained> {
+    let Prepared { pretrained, options, data, genes, conditions, .. } = prepared;
+    let (spec, further) = (args.plan.spec(), args.plan.further());
+    let n_epochs = match (spec.epochs, pretrained) {
+        (None, Some(_)) => pretrained_epochs(data.n_cells()),
+        _ => TrainPlan::of_spec(&spec, data.n_cells())?.n_epochs,
+    };
+    let read = data.spec();
     let training = Training {
         model: &args.model.model,
-        options: &options,
-        genes: data.genes(),
-        cells: &cells,
-        conditions: &conditions,
-        batch_key: &args.batch_key,
-        labels_key: args.cells.labels_key.as_deref(),
-        spec,
+        options,
+        genes,
+        cells,
+        conditions,
+        batch_key: &read.batch_key,
+        labels_key: read.labels_key.as_deref(),
+        size_factor_key: read.size_factor_key.as_deref(),
+        spec: &spec,
+        further: &further,
         device: Device::from(args.device),
     };
-    output.note(format_args!("training on {} cells × {} genes", data.n_cells(), data.genes().len()));
+    output.note(format_args!("training on {} cells × {} genes", data.n_cells(), genes.len()));
     let mut display = output.training(u64::from(n_epochs));
     let mut progress = |report: &EpochReport| {
         display.epoch("reference", report);
         Continue::Yes
     };
-    let mut checkpoint = FileCheckpoint { path: args.out.join("training.checkpoint") };
-    let trained = train_reference(&training, &mut progress, &mut checkpoint).map_err(|error| match error {
+    let mut checkpoint = args.checkpoint();
+    let trained = match pretrained {
+        Some(pretrained) => train_reference_from(pretrained, &training, &mut progress, &mut checkpoint),
+        None => train_reference(&training, &mut progress, &mut checkpoint),
+    };
+    display.finish();
+    trained.map_err(|error| match error {
         archipelago_models::Error::Checkpoint { .. } => {
-            Error::Checkpoint { path: checkpoint.path.clone(), source: error }
+            Error::Checkpoint { path: checkpoint.path().to_owned(), source: error }
         }
         other => Error::Models(other),
-    })?;
-    checkpoint.discard();
-    display.finish();
-    Ok((trained.reference, results::History::from([("reference".to_owned(), trained.history)])))
+    })
+}
+
+/// How many of the labelled cells get their own label, and how many there are; nothing from a model that predicts none.
+fn labelled_accuracy(
+    reference: &Reference,
+    prepared: &Prepared,
+    cells: &Cells<'_>,
+    device: Device,
+) -> Result<Option<(usize, usize)>> {
+    let predicted = reference.predict_labels(cells, &prepared.conditions, PredictFrom::Mean, 0, device);
+    let predicted = match predicted {
+        Err(archipelago_models::Error::NotLabelModel { .. }) => return Ok(None),
+        other => other?,
+    };
+    let labels = prepared.data.annotations().labels().unwrap_or_default();
+    let known = |label: &Option<String>| label.as_ref().is_some_and(|label| predicted.labels.contains(label));
+    let pairs = labels.iter().zip(predicted.most_probable()).filter(|(label, _)| known(label));
+    let (right, wrong): (Vec<_>, Vec<_>) = pairs.partition(|(label, found)| label.as_deref() == Some(*found));
+    Ok(Some((right.len(), right.len() + wrong.len())))
 }
 
 /// The panel is the file's genes; naming one twice would leave no order to align a query to.
@@ -235,87 +238,41 @@ fn panel(data: &SiteData, args: &TrainArgs) -> Result<Vec<String>> {
     Ok(genes)
 }
 
-fn conditions(args: &TrainArgs, data: &SiteData) -> Result<CellConditions> {
-    let key_of = |batch: &str| ConditionKey::new(args.owner.clone(), args.dataset.clone(), batch);
-    Ok(CellConditions::from_batches(&Categorical::from_values(data.batches()), key_of)?)
-}
-
-fn cells<'a>(data: &SiteData, aligned: &'a AlignedCounts) -> Cells<'a> {
-    let mut cells = Cells::new(&aligned.counts);
-    let labels = data.labels().and_then(|labels| labels.iter().cloned().collect::<Option<Vec<_>>>());
-    cells.labels = labels.map(|labels| Categorical::from_values(&labels));
-    cells
-}
-
-impl PlanArgs {
-    fn spec(&self) -> TrainSpec {
-        TrainSpec {
-            epochs: self.epochs,
-            minibatch: self.batch_size,
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            n_epochs_kl_warmup: Some(self.n_epochs_kl_warmup).filter(|&epochs| epochs > 0),
-            train_size: self.train_size,
-            early_stopping: self.early_stopping_patience.map(|patience| EarlyStopping { patience, min_delta: 0.0 }),
-            seed: self.seed,
-            ..TrainSpec::default()
+impl TrainArgs {
+    fn data_spec(&self, pretrained: Option<&Reference>) -> Result<DataSpec> {
+        let batch_key = self.batch_key.as_deref();
+        match pretrained {
+            Some(reference) => self.cells.seen_through(&self.file, batch_key, &reference.base.card),
+            None => Ok(DataSpec {
+                categorical_keys: self.categorical_covariate_keys.clone(),
+                continuous_keys: self.continuous_covariate_keys.clone(),
+                ..self.cells.spec(&self.file, batch_key.unwrap_or(BATCH_KEY))
+            }),
         }
     }
-}
 
-impl ModelArgs {
-    fn options(&self) -> Config {
-        // The scVI family shares its network's options; the others start from their own defaults.
-        let is_of_scvi_family = ["scvi", "scanvi"].contains(&self.model.as_str());
-        let mut options = if is_of_scvi_family { ScviConfig::for_surgery().to_options() } else { Config::new() };
-        let given: [(&str, Option<serde_json::Value>); 9] = [
-            ("n_latent", self.n_latent.map(Into::into)),
-            ("n_layers", self.n_layers.map(Into::into)),
-            ("n_hidden", self.n_hidden.map(Into::into)),
-            ("gene_likelihood", self.gene_likelihood.clone().map(Into::into)),
-            ("dispersion", self.dispersion.clone().map(Into::into)),
-            ("use_layer_norm", self.use_layer_norm.clone().map(Into::into)),
-            ("use_batch_norm", self.use_batch_norm.clone().map(Into::into)),
-            ("encode_covariates", self.encode_covariates.map(Into::into)),
-            ("dropout_rate", self.dropout_rate.map(Into::into)),
-        ];
-        options.extend(given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        options.extend(self.options.iter().cloned());
-        options
-    }
-}
-
-/// `name=value`; a value that is not JSON is text.
-fn parse_option(text: &str) -> Result<(String, serde_json::Value), String> {
-    let (name, value) = text.split_once('=').ok_or("expected `name=value`")?;
-    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
-}
-
-/// A training run's checkpoint beside its results, from which a killed run goes on.
-struct FileCheckpoint {
-    path: PathBuf,
-}
-
-impl FileCheckpoint {
-    fn discard(&self) {
-        // One that stays behind is refused or taken up by the next run; both are said there.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-impl CheckpointStore for FileCheckpoint {
-    fn load(&mut self) -> archipelago_models::Result<Option<Vec<u8>>> {
-        if !self.path.exists() {
-            return Ok(None);
+    fn conditions(&self, data: &SiteData, pretrained: Option<&Reference>) -> Result<CellConditions> {
+        if let Some(reference) = pretrained {
+            let among = ConditionArgs { owner: self.owner.clone(), dataset: self.dataset.clone() };
+            return among.conditions(data, reference);
         }
-        tracing::warn!(path = %self.path.display(), "going on from the checkpoint of a run that did not finish");
-        Ok(Some(fs::read_bounded(&self.path, archipelago_common::limits::BLOB_BYTES)?))
+        let owner = self.owner.clone().map_or_else(|| OWNER.parse(), Ok)?;
+        let dataset = self.dataset.clone().map_or_else(|| DATASET.parse(), Ok)?;
+        let key_of = |batch: &str| ConditionKey::new(owner.clone(), dataset.clone(), batch);
+        Ok(CellConditions::from_batches(&Categorical::from_values(data.batches()), key_of)?)
     }
 
-    fn save(&mut self, checkpoint: &[u8]) -> archipelago_models::Result<()> {
-        Ok(fs::write_atomic(Path::new(&self.path), checkpoint)?)
+    fn checkpoint(&self) -> TrainingFile {
+        TrainingFile::new(self.out.join("training.checkpoint"), self.plan.checkpoint_every)
     }
 }
+
+/// The obs column of batches where none is named.
+const BATCH_KEY: &str = "batch";
+/// The owner of a reference's conditions where none is named.
+const OWNER: &str = "reference";
+/// The data set of a reference's conditions where none is named.
+const DATASET: &str = "atlas";
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -331,6 +288,9 @@ impl fmt::Display for Summary {
         writeln!(f, "training    {} epochs, {:.1} s", self.epochs, self.seconds)?;
         writeln!(f, "ELBO        {:.3} per cell", self.elbo)?;
         write!(f, "likelihood  {:.3} per cell (negative log)", self.reconstruction)?;
+        if let (Some(accuracy), Some(n)) = (self.accuracy, self.n_labelled) {
+            write!(f, "\naccuracy    {accuracy:.3} of {n} labelled cells are predicted as labelled")?;
+        }
         if !self.moves_embedding {
             write!(f, "\nnote        surgery cannot move a query's embedding: the encoder does not take the batch")?;
         }

@@ -1,0 +1,67 @@
+//! `export`: a reference as a model that scvi-tools loads.
+
+use std::{fmt, path::PathBuf};
+
+use archipelago_common::id::VersionId;
+use archipelago_models::formats::scvi_tools;
+use clap::Args;
+use serde::Serialize;
+
+use super::OpenReference;
+use crate::{error::Result, output::Output};
+
+/// Export a reference as a saved model of scvi-tools 1.4.
+///
+/// Writes `model.pt`, which `scvi.model.SCVI.load` (or SCANVI) and `load_query_data` take, and which opens in PyTorch's
+/// restricted mode. Batches keep their names where all conditions are of one data set, and are named by their whole keys
+/// otherwise.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-worker export reference --out my_scvi_model")]
+pub struct ExportArgs {
+    /// The reference directory.
+    reference: PathBuf,
+    /// The folder to write `model.pt` to.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+struct Summary {
+    out: PathBuf,
+    version: VersionId,
+    class: String,
+    scvi_tools_version: String,
+    n_tensors: usize,
+    batch_key: String,
+    batches: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors  [`crate::Error::Reference`], [`crate::Error::Models`]
+pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
+    let OpenReference { dir, reference } = OpenReference::open(&args.reference)?;
+    let saved = scvi_tools::from_reference(&reference)?;
+    scvi_tools::write(&saved, &args.out)?;
+    output.show(&Summary {
+        out: args.out.join("model.pt"),
+        version: dir.version().id(),
+        class: saved.model_name.clone(),
+        scvi_tools_version: saved.version.to_string(),
+        n_tensors: saved.state_dict.len(),
+        batch_key: saved.registry.batch.key.clone(),
+        batches: saved.registry.batch.categories.iter().map(ToString::to_string).collect(),
+    });
+    Ok(())
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "model       {}", self.out.display())?;
+        writeln!(f, "class       scvi.model.{}, as of scvi-tools {}", self.class, self.scvi_tools_version)?;
+        writeln!(f, "tensors     {}", self.n_tensors)?;
+        writeln!(f, "batch key   {}", self.batch_key)?;
+        write!(f, "batches     {}", self.batches.join(", "))
+    }
+}

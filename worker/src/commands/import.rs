@@ -1,0 +1,110 @@
+//! `import`: a model saved by scvi-tools as a reference.
+
+use std::{fmt, path::PathBuf};
+
+use archipelago_common::{
+    condition::ConditionKey,
+    fs,
+    id::{Name, SiteId, VersionId},
+    reference_dir::ReferenceDir,
+};
+use archipelago_models::formats::scvi_tools::{self, Namespace};
+use clap::Args;
+use serde::Serialize;
+
+use crate::{error::Result, output::Output, results};
+
+/// Import a model that scvi-tools saved (0.8 to 1.4) as a reference.
+///
+/// Reads `model.pt`, or the three files from before 0.15, and executes nothing in them: a pickle that asks for more than a
+/// saved model needs is refused with the opcode or class and its byte. Each batch becomes a condition `owner/dataset/batch`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    archipelago-worker import my_scvi_model/ --owner anna --dataset lung --out reference\n  \
+    archipelago-worker import old_model/model_params.pt --out reference")]
+pub struct ImportArgs {
+    /// The folder that `model.save` wrote, or the file `model.pt` (`model_params.pt`) in it.
+    model: PathBuf,
+    /// The directory to write the reference to.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// What the names of the files begin with, as given to `model.save`.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// First part of the condition keys: the operator who will publish the reference.
+    #[arg(long, default_value = "reference")]
+    owner: SiteId,
+    /// Second part of the condition keys: the name of the data set.
+    #[arg(long, default_value = "atlas")]
+    dataset: Name,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+struct Summary {
+    out: PathBuf,
+    version: VersionId,
+    model: String,
+    saved_by: String,
+    n_genes: usize,
+    conditions: Vec<ConditionKey>,
+    labels: Vec<String>,
+    categorical_covariates: Vec<String>,
+    continuous_covariates: Vec<String>,
+    moves_embedding: bool,
+    /// Constructor arguments that this program does not know: kept on the card, without effect.
+    unknown_arguments: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors  [`crate::Error::Models`] saying what is missing, wrong or refused, and where
+pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
+    let saved = scvi_tools::read(&args.model, &args.prefix)?;
+    let namespace = Namespace { owner: args.owner.clone(), dataset: args.dataset.clone() };
+    let reference = scvi_tools::to_reference(&saved, &namespace)?;
+    fs::create_dir(&args.out)?;
+    let dir = ReferenceDir::write(&args.out, &reference.base, &reference.columns)?;
+    let registry = &saved.registry;
+    let summary = Summary {
+        out: args.out.clone(),
+        version: dir.version().id(),
+        model: reference.base.card.model.clone(),
+        saved_by: format!("scvi-tools {}", saved.version),
+        n_genes: reference.base.card.genes.len(),
+        conditions: reference.columns.keys().cloned().collect(),
+        labels: reference.base.card.labels.clone(),
+        categorical_covariates: registry.categorical_covariates.iter().map(|covariate| covariate.key.clone()).collect(),
+        continuous_covariates: registry.continuous_covariates.clone(),
+        moves_embedding: reference.base.card.moves_embedding,
+        unknown_arguments: saved.unknown_arguments().into_iter().map(str::to_owned).collect(),
+    };
+    results::write_json(&args.out.join("summary.json"), &summary)?;
+    if !summary.unknown_arguments.is_empty() {
+        tracing::warn!(arguments = summary.unknown_arguments.join(", "), "constructor arguments without effect here");
+    }
+    output.show(&summary);
+    Ok(())
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "reference   {}", self.out.display())?;
+        writeln!(f, "version     {}", self.version)?;
+        writeln!(f, "model       {}, saved by {}", self.model, self.saved_by)?;
+        writeln!(f, "genes       {}", self.n_genes)?;
+        if !self.labels.is_empty() {
+            writeln!(f, "labels      {}", self.labels.join(", "))?;
+        }
+        let covariates = [&self.categorical_covariates[..], &self.continuous_covariates[..]].concat();
+        if !covariates.is_empty() {
+            writeln!(f, "covariates  {}", covariates.join(", "))?;
+        }
+        writeln!(f, "conditions  {}", self.conditions.len())?;
+        self.conditions.iter().try_for_each(|key| writeln!(f, "  {key}"))?;
+        if !self.moves_embedding {
+            write!(f, "note        surgery cannot move a query's embedding: the encoder does not take the batch")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Cells whose batches are conditions of a reference: what latent spaces, predictions and results are asked for.
+
+use std::path::PathBuf;
+
+use archipelago_anndata::Csr;
+use archipelago_common::{
+    condition::ConditionKey,
+    id::{Name, SiteId},
+};
+use archipelago_models::{
+    Categorical, CellConditions, Cells, Device, Reference,
+    data::{LabelUse, Minified},
+    model::Blueprint,
+};
+use clap::Args;
+
+use super::{CellArgs, DeviceArg, OpenReference};
+use crate::{
+    data::SiteData,
+    error::{Error, Result},
+};
+
+/// A reference and cells that it knows the batches of.
+#[derive(Args, Debug)]
+pub struct KnownCellArgs {
+    /// The reference directory.
+    pub reference: PathBuf,
+    /// The h5ad file.
+    pub file: PathBuf,
+    /// The obs column that names the batch [default: as in the reference]
+    #[arg(long)]
+    pub batch_key: Option<String>,
+    #[command(flatten)]
+    pub(super) cells: CellArgs,
+    #[command(flatten)]
+    pub(super) among: ConditionArgs,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
+}
+
+/// Where to look for batches among the conditions of a reference.
+#[derive(Args, Debug, Default)]
+pub struct ConditionArgs {
+    /// Look for the batches among the conditions of this owner.
+    #[arg(long)]
+    pub owner: Option<SiteId>,
+    /// Look for the batches among the conditions of this data set.
+    #[arg(long)]
+    pub dataset: Option<Name>,
+}
+
+/// Opened cells, as a reference sees them.
+pub struct KnownCells {
+    /// The reference and its directory.
+    pub open: OpenReference,
+    /// The cells.
+    pub data: SiteData,
+    /// Their counts in panel order; zeros for cells that have none left.
+    pub counts: Csr,
+    /// What is known of cells that have no counts left.
+    pub minified: Option<Minified>,
+    /// The condition of each cell.
+    pub conditions: CellConditions,
+    /// Where to compute.
+    pub device: Device,
+}
+
+impl KnownCellArgs {
+    /// Opens reference and cells.
+    ///
+    /// # Errors  [`Error::Reference`], [`Error::Cells`], [`Error::NoCondition`], [`Error::AmbiguousBatch`]
+    pub fn open(&self) -> Result<KnownCells> {
+        let open = OpenReference::open(&self.reference)?;
+        let card = &open.reference.base.card;
+        let data = SiteData::open(self.cells.seen_through(&self.file, self.batch_key.as_deref(), card)?)?;
+        let minified = data.minified()?;
+        let counts = match &minified {
+            None => data.counts(&card.genes)?.counts,
+            Some(_) => Csr::zeros(data.n_cells(), card.genes.len()),
+        };
+        let conditions = self.among.conditions(&data, &open.reference)?;
+        Ok(KnownCells { open, data, counts, minified, conditions, device: self.device.into() })
+    }
+}
+
+impl KnownCells {
+    /// The reference.
+    pub fn reference(&self) -> &Reference {
+        &self.open.reference
+    }
+
+    /// The cells as the reference's model takes them. Labels are there only for a model that computes with them: what
+    /// others make of a cell does not depend on its label.
+    ///
+    /// # Errors  [`Error::MissingValues`]
+    pub fn cells(&self) -> Result<Cells<'_>> {
+        let label_use = match Blueprint::of_card(&self.reference().base.card)?.registry.label_use() {
+            LabelUse::Encoded => LabelUse::Encoded,
+            LabelUse::Ignored | LabelUse::Partial { .. } => LabelUse::Ignored,
+        };
+        let cells = self.data.annotations().cells(&self.counts, &label_use)?;
+        Ok(Cells { minified: self.minified.clone(), ..cells })
+    }
+
+    /// The key of each cell's condition.
+    pub fn condition_names(&self) -> Vec<String> {
+        let names: Vec<String> = self.conditions.keys().iter().map(ToString::to_string).collect();
+        self.conditions.codes().iter().map(|&code| names[code as usize].clone()).collect()
+    }
+}
+
+impl ConditionArgs {
+    /// The condition of each cell.
+    ///
+    /// # Errors  [`Error::NoCondition`], [`Error::AmbiguousBatch`]
+    pub fn conditions(&self, data: &SiteData, reference: &Reference) -> Result<CellConditions> {
+        let batches = Categorical::from_values(data.batches());
+        let keys = batches.names().iter().map(|batch| self.key_of(batch, reference)).collect::<Result<Vec<_>>>()?;
+        let position = |batch: &str| batches.names().iter().position(|name| name == batch);
+        let key_of = |batch: &str| Ok(keys[position(batch).expect("every batch has a key")].clone());
+        Ok(CellConditions::from_batches(&batches, key_of)?)
+    }
+
+    /// The condition of a batch: by its name, or by its whole key.
+    ///
+    /// # Errors  [`Error::NoCondition`], [`Error::AmbiguousBatch`]
+    pub fn key_of(&self, batch: &str, reference: &Reference) -> Result<ConditionKey> {
+        let fits = |key: &&ConditionKey| {
+            key.batch() == batch
+                && self.owner.as_ref().is_none_or(|owner| owner == key.owner())
+                && self.dataset.as_ref().is_none_or(|dataset| dataset == key.dataset())
+        };
+        if let Some(key) = reference.columns.keys().find(|key| key.to_string() == batch) {
+            return Ok(key.clone());
+        }
+        let list = |keys: &[&ConditionKey]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        let found: Vec<&ConditionKey> = reference.columns.keys().filter(fits).collect();
+        match found.as_slice() {
+            [key] => Ok((*key).clone()),
+            [] => {
+                let available = list(&reference.columns.keys().collect::<Vec<_>>());
+                Err(Error::NoCondition { batch: batch.to_owned(), available })
+            }
+            several => Err(Error::AmbiguousBatch { batch: batch.to_owned(), candidates: list(several) }),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Surgery under scvi-tools' rules: all batches together, with everything that its flags release.
+
+use archipelago_common::{
+    progress::{Continue, EpochReport},
+    reference_dir::ReferenceDir,
+    task::ConditionMetrics,
+};
+use archipelago_models::{
+    Categorical, CellConditions, Device, Trained,
+    model::Blueprint,
+    surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
+    train::TrainPlan,
+};
+use clap::{Args, ValueEnum};
+
+use super::{Mapped, Mapping};
+use crate::{
+    checkpoint::TrainingFile,
+    error::{Error, Result},
+    mapping::{self, Surgeon},
+    output::Output,
+    results,
+};
+
+/// What upstream's surgery can be told; exact surgery takes none of it.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Upstream's surgery")]
+pub(super) struct UpstreamArgs {
+    /// L2 penalty; moves what upstream's masks freeze [default: 1e-6]
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// Train everything, as in a new model [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    unfrozen: Option<bool>,
+    /// Switch dropout off [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    freeze_dropout: Option<bool>,
+    /// Keep the gene columns of the encoder's first layer [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    freeze_expression: Option<bool>,
+    /// Keep the latent columns of the decoder's first layer [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    freeze_decoder_first_layer: Option<bool>,
+    /// Keep the encoder's batch norm [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    freeze_batchnorm_encoder: Option<bool>,
+    /// Keep the decoder's batch norm [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    freeze_batchnorm_decoder: Option<bool>,
+    /// Keep scANVI's classifier [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    freeze_classifier: Option<bool>,
+    /// Where new columns stand in a matrix with further covariates [default: own-block]
+    #[arg(long, value_enum)]
+    placement: Option<PlacementArg>,
+}
+
+/// Where new columns stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum PlacementArg {
+    /// Behind those of the other batches.
+    OwnBlock,
+    /// At the very end, as upstream: with further covariates old columns change their meaning.
+    End,
+}
+
+impl UpstreamArgs {
+    /// The flags that were given, with their values.
+    pub(super) fn given(&self) -> Vec<(&'static str, String)> {
+        let switches = [
+            ("--unfrozen", self.unfrozen),
+            ("--freeze-dropout", self.freeze_dropout),
+            ("--freeze-expression", self.freeze_expression),
+            ("--freeze-decoder-first-layer", self.freeze_decoder_first_layer),
+            ("--freeze-batchnorm-encoder", self.freeze_batchnorm_encoder),
+            ("--freeze-batchnorm-decoder", self.freeze_batchnorm_decoder),
+            ("--freeze-classifier", self.freeze_classifier),
+        ];
+        let switches = switches.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())));
+        let decay = self.weight_decay.map(|decay| ("--weight-decay", decay.to_string()));
+        let placement = self.placement.map(|placement| ("--placement", format!("{placement:?}")));
+        decay.into_iter().chain(switches).chain(placement).collect()
+    }
+
+    pub(super) fn weight_decay(&self) -> f64 {
+        self.weight_decay.unwrap_or(WEIGHT_DECAY)
+    }
+
+    fn flags(&self) -> Flags {
+        let usual = Flags::default();
+        Flags {
+            unfrozen: self.unfrozen.unwrap_or(usual.unfrozen),
+            freeze_dropout: self.freeze_dropout.unwrap_or(usual.freeze_dropout),
+            freeze_expression: self.freeze_expression.unwrap_or(usual.freeze_expression),
+            freeze_decoder_first_layer: self.freeze_decoder_first_layer.unwrap_or(usual.freeze_decoder_first_layer),
+            freeze_batchnorm_encoder: self.freeze_batchnorm_encoder.unwrap_or(usual.freeze_batchnorm_encoder),
+            freeze_batchnorm_decoder: self.freeze_batchnorm_decoder.unwrap_or(usual.freeze_batchnorm_decoder),
+            freeze_classifier: self.freeze_classifier.unwrap_or(usual.freeze_classifier),
+        }
+    }
+
+    fn placement(&self) -> Placement {
+        match self.placement {
+            None | Some(PlacementArg::OwnBlock) => Placement::OwnBlock,
+            Some(PlacementArg::End) => Placement::End,
+        }
+    }
+}
+
+/// Upstream's weight decay.
+const WEIGHT_DECAY: f64 = 1e-6;
+
+pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
+    let (args, device) = (mapping.args, Device::from(mapping.args.device));
+    output.note("note: upstream's surgery moves shared tensors: the result is approximate and stands alone");
+    let trained = train(mapping, device, output)?;
+    let dir = ReferenceDir::write(&args.out, &trained.reference.base, &trained.reference.columns)?;
+    let surgeon = Surgeon {
+        base: &trained.reference.base,
+        base_digest: dir.version().base.digest,
+        train: &mapping.train,
+        device,
+        checkpoints: None,
+    };
+    let mut positions = Vec::new();
+    let mut conditions = std::collections::BTreeMap::new();
+    for batch in &mapping.batches {
+        positions.push(surgeon.latent(batch, &trained.reference.columns[&batch.key])?);
+        let of_batch = CellConditions::single(batch.key.clone(), batch.cells.len());
+        let fit = trained.reference.evaluate(&batch.cells(surgeon.base)?, &of_batch, mapping.train.seed, device)?;
+        let metrics = ConditionMetrics {
+            n_cells: batch.n_cells(),
+            epochs: trained.history.len() as u32,
+            gene_coverage: mapping.aligned.alignment.coverage(),
+            elbo: -fit.negative_elbo,
+            reconstruction: fit.reconstruction,
+            training_ms: trained.history.last().map_or(0, |last| last.elapsed_ms),
+            deterministic: device.is_deterministic(),
+        };
+        conditions.insert(batch.key.clone(), metrics);
+    }
+    mapping.write_cells(&[(mapping::OBSM_KEY, positions)])?;
+    checkpoint(mapping).discard();
+    Ok(Mapped { dir, history: results::History::from([("query".to_owned(), trained.history)]), conditions })
+}
+
+fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Trained> {
+    let (args, reference) = (mapping.args, &mapping.parent.reference);
+    let registry = Blueprint::of_card(&reference.base.card)?.registry;
+    let cells = mapping.data.annotations().cells(&mapping.aligned.counts, &registry.label_use())?;
+    let key_of = |name: &str| {
+        let batch = mapping.batches.iter().find(|batch| batch.key.batch() == name);
+        Ok(batch.expect("every batch of the data is a query batch").key.clone())
+    };
+    let conditions = CellConditions::from_batches(&Categorical::from_values(mapping.data.batches()), key_of)?;
+    let ask = UpstreamSurgery {
+        cells: &cells,
+        conditions: &conditions,
+        spec: &mapping.train,
+        flags: args.upstream.flags(),
+        placement: args.upstream.placement(),
+        device,
+    };
+    let n_epochs = TrainPlan::of_spec(&mapping.train, mapping.data.n_cells())?.n_epochs;
+    let mut display = output.training(u64::from(n_epochs));
+    let mut progress = |report: &EpochReport| {
+        display.epoch("query", report);
+        Continue::Yes
+    };
+    let mut checkpoint = checkpoint(mapping);
+    let trained = upstream_surgery(reference, &ask, &mut progress, &mut checkpoint);
+    display.finish();
+    trained.map_err(|error| match error {
+        archipelago_models::Error::Checkpoint { .. } => {
+            Error::Checkpoint { path: checkpoint.path().to_owned(), source: error }
+        }
+        other => Error::Models(other),
+    })
+}
+
+fn checkpoint(mapping: &Mapping<'_>) -> TrainingFile {
+    TrainingFile::new(mapping.args.out.join("training.checkpoint"), mapping.args.plan.checkpoint_every)
+}

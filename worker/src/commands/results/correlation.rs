@@ -1,0 +1,69 @@
+//! Correlation of genes over denoised draws.
+
+use std::path::PathBuf;
+
+use archipelago_anndata::DataFrame;
+use archipelago_models::results::Correlation;
+use clap::{Args, ValueEnum};
+
+use super::{Asked, Written};
+use crate::{error::Result, output::Output, table::NamedMatrix};
+
+/// Correlation of each gene with each, free of noise and library size.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    archipelago-worker results correlation reference cells.h5ad --genes CD3D,CD3E,LYZ --out correlation.csv")]
+pub(super) struct CorrelationArgs {
+    #[command(flatten)]
+    asked: Asked,
+    /// The file to write: h5ad (genes × genes as `X`) or csv.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Decode every cell as if it came from these batches of the reference, and average over them [default: its own]
+    #[arg(long, value_delimiter = ',')]
+    transform_batch: Vec<String>,
+    /// Draws per cell.
+    #[arg(long, default_value_t = 10)]
+    n_samples: usize,
+    /// How genes are compared.
+    #[arg(long, value_enum, default_value_t = Kind::Spearman)]
+    kind: Kind,
+    /// Write these genes only, separated by commas [default: all of the panel]
+    #[arg(long, value_delimiter = ',')]
+    genes: Vec<String>,
+}
+
+/// How genes are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Kind {
+    /// By ranks.
+    Spearman,
+    /// By values.
+    Pearson,
+}
+
+pub(super) fn run(args: &CorrelationArgs, output: &Output) -> Result<()> {
+    let known = args.asked.known.open()?;
+    let genes = known.genes(&args.genes)?;
+    let results = known.count_results(args.asked.seed)?;
+    let transform = known.codes(&args.asked, &results, &args.transform_batch)?;
+    let kind = match args.kind {
+        Kind::Spearman => Correlation::Spearman,
+        Kind::Pearson => Correlation::Pearson,
+    };
+    let matrix = results.feature_correlation(&transform, args.n_samples, kind);
+    let pairs = genes.iter().flat_map(|&row| genes.iter().map(move |&column| (row, column)));
+    let values: Vec<f32> = pairs.map(|(row, column)| matrix[[row, column]] as f32).collect();
+    let panel = &known.reference().base.card.genes;
+    let names: Vec<String> = genes.iter().map(|&gene| panel[gene].clone()).collect();
+    let rows = DataFrame::new(names.iter().cloned());
+    NamedMatrix { rows_are: "gene", rows: &rows, columns: &names, values: &values }.write(&args.out)?;
+    output.show(&Written {
+        out: args.out.clone(),
+        version: known.open.dir.version().id(),
+        what: "correlation",
+        n_rows: names.len(),
+        n_columns: names.len(),
+    });
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Flags that say how a reference is trained.
+
+use archipelago_common::task::{EarlyStopping, TrainSpec};
+use archipelago_models::train::{Decay, FurtherOptions, Monitor, Plateau};
+use clap::{Args, ValueEnum};
+
+use crate::checkpoint::EPOCHS_PER_CHECKPOINT;
+
+/// The training run.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Training")]
+pub(super) struct PlanArgs {
+    /// Passes over the cells [default: 400, fewer for more than 20,000 cells; 2 to 10 with `--from-reference`]
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Cells per minibatch.
+    #[arg(long, default_value_t = 128)]
+    batch_size: u32,
+    /// The optimiser.
+    #[arg(long, value_enum, default_value_t = Optimizer::Adam)]
+    optimizer: Optimizer,
+    /// The optimiser's step size.
+    #[arg(long, default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Added to the optimiser's denominator; the field's 0.01 matters.
+    #[arg(long, default_value_t = 0.01)]
+    eps: f64,
+    /// Penalty on the weights of the reference; surgery has none.
+    #[arg(long, default_value_t = 1e-6)]
+    weight_decay: f64,
+    /// Epochs over which the weight of the KL term rises; 0 starts at its end [default: 400, unless steps are given]
+    #[arg(long)]
+    n_epochs_kl_warmup: Option<u32>,
+    /// Optimiser steps over which the weight of the KL term rises.
+    #[arg(long, conflicts_with = "n_epochs_kl_warmup")]
+    n_steps_kl_warmup: Option<u64>,
+    /// Weight of the KL term at the beginning [default: 0]
+    #[arg(long)]
+    min_kl_weight: Option<f64>,
+    /// Weight of the KL term at the end [default: 1]
+    #[arg(long)]
+    max_kl_weight: Option<f64>,
+    /// Share of the cells to train on.
+    #[arg(long, default_value_t = 0.9)]
+    train_size: f64,
+    /// Share of the cells to validate on [default: all that are not trained on]
+    #[arg(long)]
+    validation_size: Option<f64>,
+    /// Epochs between validations that neither early stopping nor a plateau asks for [default: never]
+    #[arg(long, value_name = "EPOCHS")]
+    check_val_every_n_epoch: Option<u32>,
+    /// End when the negative ELBO has not fallen for this many epochs [default: never]
+    #[arg(long, value_name = "EPOCHS")]
+    early_stopping_patience: Option<u32>,
+    /// Smallest fall that counts for early stopping.
+    #[arg(long, default_value_t = 0.0)]
+    early_stopping_min_delta: f64,
+    /// Which cells early stopping watches.
+    #[arg(long, value_enum, default_value_t = Watched::Validation)]
+    early_stopping_monitor: Watched,
+    /// Epochs at the beginning that early stopping does not look at.
+    #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
+    early_stopping_warmup_epochs: u32,
+    /// Lower the learning rate where the validation ELBO stalls.
+    #[arg(long)]
+    reduce_lr_on_plateau: bool,
+    /// What the learning rate is multiplied by on a plateau.
+    #[arg(long, default_value_t = 0.6, requires = "reduce_lr_on_plateau")]
+    lr_factor: f64,
+    /// Epochs of a plateau that are tolerated.
+    #[arg(long, default_value_t = 30, requires = "reduce_lr_on_plateau")]
+    lr_patience: u32,
+    /// Smallest fall that ends a plateau.
+    #[arg(long, default_value_t = 0.0, requires = "reduce_lr_on_plateau")]
+    lr_threshold: f64,
+    /// The learning rate never falls below this.
+    #[arg(long, default_value_t = 0.0, requires = "reduce_lr_on_plateau")]
+    lr_min: f64,
+    /// Epochs from one checkpoint to the next; a run that was killed goes on from the last.
+    #[arg(long, value_name = "EPOCHS", default_value_t = EPOCHS_PER_CHECKPOINT)]
+    pub(super) checkpoint_every: u32,
+    /// Seed of weights, minibatch order and noise.
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+}
+
+/// Optimisers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Optimizer {
+    /// Weight decay is part of the gradient.
+    Adam,
+    /// Weight decay acts apart from the gradient.
+    Adamw,
+}
+
+/// Cells whose ELBO is watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Watched {
+    /// Those that are held out.
+    Validation,
+    /// Those that are trained on.
+    Train,
+}
+
+impl PlanArgs {
+    /// What a task could carry as well.
+    pub(super) fn spec(&self) -> TrainSpec {
+        let early_stopping = self
+            .early_stopping_patience
+            .map(|patience| EarlyStopping { patience, min_delta: self.early_stopping_min_delta });
+        let kl_epochs = match (self.n_epochs_kl_warmup, self.n_steps_kl_warmup) {
+            (Some(epochs), _) => Some(epochs),
+            (None, Some(_)) => None,
+            (None, None) => TrainSpec::default().n_epochs_kl_warmup,
+        };
+        TrainSpec {
+            epochs: self.epochs,
+            minibatch: self.batch_size,
+            learning_rate: self.learning_rate,
+            adam_eps: self.eps,
+            weight_decay: self.weight_decay,
+            n_epochs_kl_warmup: kl_epochs.filter(|&epochs| epochs > 0),
+            train_size: self.train_size,
+            early_stopping,
+            seed: self.seed,
+            ..TrainSpec::default()
+        }
+    }
+
+    /// What only a reference's training has.
+    pub(super) fn further(&self) -> FurtherOptions {
+        let plateau = || Plateau::new(self.lr_factor, self.lr_patience, self.lr_threshold, self.lr_min);
+        FurtherOptions {
+            validation_size: self.validation_size,
+            n_steps_kl_warmup: self.n_steps_kl_warmup,
+            min_kl_weight: self.min_kl_weight,
+            max_kl_weight: self.max_kl_weight,
+            decay: (self.optimizer == Optimizer::Adamw).then_some(Decay::Decoupled),
+            monitor: (self.early_stopping_monitor == Watched::Train).then_some(Monitor::Train),
+            stopping_warmup: self.early_stopping_warmup_epochs,
+            plateau: self.reduce_lr_on_plateau.then(plateau),
+            validate_every: self.check_val_every_n_epoch,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a trained model says about cells: `results`, question by question.
+
+use archipelago_anndata::AnnData;
+
+use super::{Bench, TRAIN};
+
+const CELLS: [&str; 6] = ["reference", "cells.h5ad", "--batches", "a", "--device", "cpu"];
+
+fn ask(bench: &Bench, what: &str, more: &[&str]) -> serde_json::Value {
+    bench.run_json(&[&["results", what][..], &CELLS, more].concat())
+}
+
+fn lines(bench: &Bench, name: &str) -> Vec<String> {
+    std::fs::read_to_string(bench.path(name)).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn expression_is_written_per_cell_and_gene() {
+    let bench = Bench::with_reference();
+    ask(&bench, "expression", &["--out", "all.h5ad"]);
+    let all = AnnData::read(bench.path("all.h5ad")).unwrap();
+    assert_eq!((all.n_obs(), all.n_vars()), (40, 60));
+    let x = all.matrix(None).unwrap().to_csr().unwrap();
+    assert!(x.row_sums().iter().all(|sum| (sum - 1.0).abs() < 1e-3), "shares add up to 1");
+
+    let some = ["--genes", "GENE00003,GENE00001", "--library-size", "10000", "--n-samples", "3", "--out", "x.csv"];
+    ask(&bench, "expression", &some);
+    assert_eq!(lines(&bench, "x.csv")[0], "cell,GENE00003,GENE00001");
+    assert_eq!(lines(&bench, "x.csv").len(), 41);
+    ask(&bench, "expression", &[&some[..7], &["y.csv", "--transform-batch", "b"]].concat());
+    assert_ne!(lines(&bench, "x.csv")[1], lines(&bench, "y.csv")[1], "decoded as another batch");
+    ask(&bench, "expression", &[&some[..7], &["z.csv"]].concat());
+    assert_eq!(lines(&bench, "x.csv"), lines(&bench, "z.csv"), "one seed, one result");
+
+    let refused = |more: &[&str], code| bench.fail(code, &[&["results", "expression"][..], &CELLS, more].concat());
+    assert!(refused(&["--genes", "CD3D", "--out", "x.csv"], 1).contains("panel of 60 genes has no `CD3D`"));
+    assert!(refused(&["--transform-batch", "c", "--out", "x.csv"], 1).contains("no condition for batch `c`"));
+    assert!(refused(&["--library-size=-1", "--out", "x.csv"], 2).contains("a number above 0, or `latent`"));
+    assert!(refused(&["--out", "x.txt"], 2).contains("ends in `.h5ad` or `.csv`"));
+}
+
+#[test]
+fn fit_library_and_draws_are_told() {
+    let bench = Bench::with_reference();
+    let fit = ask(&bench, "fit", &["--marginal-samples", "20", "--out", "marginal.csv"]);
+    let figure = |name: &str| fit[name].as_f64().unwrap();
+    assert!(figure("elbo") < 0.0 && figure("reconstruction_error") > 0.0);
+    assert!(figure("marginal_log_likelihood") >= figure("elbo") - 1.0, "the ELBO is its lower bound: {fit}");
+    assert_eq!(lines(&bench, "marginal.csv").len(), 41);
+
+    ask(&bench, "library", &["--out", "library.csv"]);
+    let cells = AnnData::read(bench.path("cells.h5ad")).unwrap();
+    let total = cells.matrix(None).unwrap().to_csr().unwrap().row_sums()[0];
+    assert_eq!(lines(&bench, "library.csv")[1], format!("{},{total}", cells.obs_names()[0]));
+    ask(&bench, "library", &["--out", "library.h5ad"]);
+    assert!(AnnData::read(bench.path("library.h5ad")).unwrap().obs.column("archipelago_library_size").is_ok());
+
+    ask(&bench, "predictive", &["--n-samples", "2", "--out", "drawn.h5ad"]);
+    let drawn = AnnData::read(bench.path("drawn.h5ad")).unwrap();
+    let counts = |layer| drawn.matrix(layer).unwrap().to_csr().unwrap();
+    assert_eq!(counts(None), counts(Some("sample_1")));
+    assert_ne!(counts(Some("sample_1")), counts(Some("sample_2")));
+    assert!(counts(None).data().iter().all(|count| count.fract() == 0.0));
+    ask(&bench, "predictive", &["--out", "drawn.csv"]);
+    assert_eq!(lines(&bench, "drawn.csv").len(), counts(None).nnz() + 1, "zeros are left out");
+}
+
+#[test]
+fn genes_are_correlated_with_each_other() {
+    let bench = Bench::with_reference();
+    let genes = ["--genes", "GENE00001,GENE00002", "--n-samples", "2"];
+    ask(&bench, "correlation", &[&genes[..], &["--out", "c.csv"]].concat());
+    let table = lines(&bench, "c.csv");
+    assert_eq!(table[0], "gene,GENE00001,GENE00002");
+    let rows: Vec<Vec<f64>> =
+        table[1..].iter().map(|row| row.split(',').skip(1).map(|value| value.parse().unwrap()).collect()).collect();
+    assert!((rows[0][0] - 1.0).abs() < 1e-6 && (rows[0][1] - rows[1][0]).abs() < 1e-6, "{rows:?}");
+    ask(&bench, "correlation", &["--kind", "pearson", "--transform-batch", "a,b", "--out", "c.h5ad"]);
+    assert_eq!(AnnData::read(bench.path("c.h5ad")).unwrap().n_obs(), 60);
+}
+
+#[test]
+fn groups_are_compared_gene_by_gene() {
+    let bench = Bench::with_reference();
+    let group = ["--groupby", "cell_type", "--n-draws", "100"];
+    let change =
+        ask(&bench, "differential", &[&group[..], &["--cred-interval-lvls", "0.5", "--out", "de.csv"]].concat());
+    let comparisons = change["comparisons"].as_array().unwrap();
+    assert!(comparisons.len() > 1 && comparisons.iter().all(|comparison| comparison["group2"] == "Rest"), "{change}");
+    let table = lines(&bench, "de.csv");
+    assert!(table[0].starts_with("gene,group1,group2,proba_de,proba_not_de,bayes_factor,scale1,scale2,lfc_mean,"));
+    assert!(table[0].ends_with("lfc_ci_0.5_min,lfc_ci_0.5_max,is_de_fdr_0.05"), "{}", table[0]);
+    assert_eq!(table.len(), 60 * comparisons.len() + 1);
+    assert!(table[1..].iter().all(|row| row.split(',').count() == table[0].split(',').count()));
+
+    let (first, second) = (&comparisons[0]["group1"], &comparisons[1]["group1"]);
+    let pair = ["--group1", first.as_str().unwrap(), "--group2", second.as_str().unwrap(), "--mode", "vanilla"];
+    let vanilla = [&group[..], &pair, &["--batch-correction", "--batchid", "a,b", "--out", "v.csv"]].concat();
+    assert_eq!(ask(&bench, "differential", &vanilla)["comparisons"][0]["group2"], *second);
+    assert!(lines(&bench, "v.csv")[0].contains("proba_m1,proba_m2,bayes_factor"));
+
+    let refused = |more: &[&str], code| {
+        bench.fail(code, &[&["results", "differential"][..], &CELLS, more, &["--out", "x.csv"]].concat())
+    };
+    let unknown = refused(&["--groupby", "cell_type", "--group1", "neutrophil"], 1);
+    assert!(unknown.contains("has no value `neutrophil`; there are: `type-"), "{unknown}");
+    assert!(refused(&["--groupby", "type"], 1).contains("no column `type`"));
+    assert!(refused(&["--groupby", "cell_type", "--fdr", "2"], 2).contains("`--fdr` is 2"));
+}
+
+#[test]
+fn a_learnt_library_size_has_a_posterior() {
+    let bench = Bench::new();
+    bench.run(&[&TRAIN[..], &["--use-observed-lib-size", "false", "--latent-distribution", "ln"]].concat());
+    ask(&bench, "library", &["--out", "library.csv"]);
+    let sizes: Vec<f64> =
+        lines(&bench, "library.csv")[1..].iter().map(|row| row.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    assert!(sizes.iter().all(|size| size.is_finite() && *size > 0.0));
+    let latent = ["latent", "reference", "cells.h5ad", "--batches", "a", "--variance", "--out", "latent.h5ad"];
+    bench.run(&latent);
+    assert!(AnnData::read(bench.path("latent.h5ad")).unwrap().obsm("X_archipelago_var").is_ok());
+}
+
+#[test]
+fn minified_cells_answer_without_their_counts() {
+    let bench = Bench::new();
+    bench.run(&[&TRAIN[..], &["--latent-distribution", "ln"]].concat());
+    ask(&bench, "minified", &["--out", "small.h5ad"]);
+    let small = AnnData::read(bench.path("small.h5ad")).unwrap();
+    assert_eq!((small.n_obs(), small.matrix(None).unwrap().to_csr().unwrap().nnz()), (40, 0));
+    let answer = |what: &[&str], cells: &str, out: &str| {
+        bench.run(&[what, &["reference", cells, "--batches", "a", "--device", "cpu", "--out", out]].concat());
+        lines(&bench, out)
+    };
+    for what in [&["latent"][..], &["results", "expression"], &["results", "library"], &["results", "predictive"]] {
+        assert_eq!(answer(what, "cells.h5ad", "whole.csv"), answer(what, "small.h5ad", "kept.csv"), "{what:?}");
+    }
+    let said = bench.fail(1, &["results", "fit", "reference", "small.h5ad"]);
+    assert!(said.contains("the ELBO needs counts, and these cells are minified"), "{said}");
+}
