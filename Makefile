@@ -12,7 +12,13 @@ SEED ?= 0
 SITES ?= 3
 OUT ?= demo-out
 
-.PHONY: help setup build demo test lint
+# make quality DATA=file.h5ad REFERENCE=a,b QUERY=c,d SEEDS=0,1,2 PEER=figures.json
+REFERENCE ?=
+SEEDS ?= 0,1,2
+PEER ?=
+PEERS := .venv-peers
+
+.PHONY: help setup build demo quality peers test lint
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +41,15 @@ endif
 
 demo: build ## Run the main job as real processes: three coordinators, one site per query batch (DATA= BATCH= LABELS= QUERY= SEED=)
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(DEMO_CELLS)
+
+quality: build ## Map with scVI and scANVI over several seeds and judge the result (DATA= REFERENCE= QUERY= SEEDS= PEER=)
+	$(BIN)/archipelago-quality --data "$(DATA)" --reference "$(REFERENCE)" --query "$(QUERY)" --seeds "$(SEEDS)" \
+		$(if $(PEER),--peer "$(PEER)")
+
+peers: build ## Compare with scvi-tools, which is installed into .venv-peers: saved models there and back
+	@test -x $(PEERS)/bin/python || { python3 -m venv $(PEERS) && \
+		$(PEERS)/bin/pip install --quiet torch==2.11.0 scvi-tools==1.4.2; }
+	$(PEERS)/bin/python benches/peers/roundtrip.py --worker $(BIN)/archipelago-worker
 
 test: build ## Run all tests (with cargo-nextest where it is installed)
 	$(CARGO) test --release --locked --workspace --doc

@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod cells;
+pub mod comparison;
 pub mod consortium;
 pub mod page;
 pub mod pictures;
@@ -13,6 +14,7 @@ pub mod printer;
 pub mod process;
 pub mod proofs;
 pub mod quality;
+pub mod quality_runs;
 pub mod story;
 pub mod summary;
 mod verdict;

@@ -18,6 +18,12 @@ pub fn report_error(error: &anyhow::Error) {
     }
 }
 
+/// Writes a result.
+#[expect(clippy::print_stdout, reason = "this is the printer")]
+pub fn print(text: &str) {
+    println!("{text}");
+}
+
 /// Tells what came of it.
 #[expect(clippy::print_stdout, reason = "this is the printer")]
 pub fn report(summary: &Summary, out: &std::path::Path) {

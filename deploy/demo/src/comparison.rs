@@ -1,0 +1,180 @@
+//! Figures over seeds beside a peer's: mean, spread, and whether ours are as good.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Figures of one seed, by name.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Figures(BTreeMap<String, f64>);
+
+impl Figures {
+    /// Adds a figure.
+    pub fn insert(&mut self, name: &str, value: f64) {
+        self.0.insert(name.to_owned(), value);
+    }
+}
+
+impl FromIterator<(String, f64)> for Figures {
+    fn from_iter<I: IntoIterator<Item = (String, f64)>>(figures: I) -> Self {
+        Self(figures.into_iter().collect())
+    }
+}
+
+/// Mean and sample standard deviation over seeds.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Spread {
+    /// Mean.
+    pub mean: f64,
+    /// Sample standard deviation; 0 for a single seed.
+    pub std: f64,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len() as f64;
+        if values.is_empty() {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / n;
+        let sum: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        Some(Self { mean, std: if values.len() > 1 { (sum / (n - 1.0)).sqrt() } else { 0.0 } })
+    }
+}
+
+/// One figure, ours and the peer's.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Line {
+    /// The figure.
+    pub name: &'static str,
+    /// Ours.
+    pub ours: Spread,
+    /// The peer's, where it has it.
+    pub peer: Option<Spread>,
+    /// Whether ours is better, or within two of the peer's standard deviations.
+    pub is_as_good: Option<bool>,
+}
+
+/// All figures of one model.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Comparison {
+    /// The model.
+    pub model: String,
+    /// The figures, in order of importance.
+    pub lines: Vec<Line>,
+}
+
+impl Comparison {
+    /// Compares figures of several seeds with those that `peer_quality.py` wrote.
+    pub fn new(model: &str, runs: &[Figures], peer: Option<&Value>) -> Self {
+        let line = |figure: &Figure| {
+            let ours: Vec<f64> = runs.iter().filter_map(|run| run.0.get(figure.name).copied()).collect();
+            let theirs: Vec<f64> = peer
+                .and_then(|peer| peer["runs"][model].as_array())
+                .map(|runs| runs.iter().filter_map(|run| run.pointer(figure.peer)?.as_f64()).collect())
+                .unwrap_or_default();
+            let (ours, peer) = (Spread::of(&ours)?, Spread::of(&theirs));
+            let is_as_good = peer.map(|peer| figure.sign * (ours.mean - peer.mean) >= -2.0 * peer.std - ROUNDING);
+            Some(Line { name: figure.name, ours, peer, is_as_good })
+        };
+        Self { model: model.to_owned(), lines: FIGURES.iter().filter_map(line).collect() }
+    }
+
+    /// The figures as a table in Markdown.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "### {}\n\n| figure | Archipelago | peer | within 2 sd or better |\n|---|---|---|---|\n",
+            self.model
+        );
+        for Line { name, ours, peer, is_as_good } in &self.lines {
+            let shown = |spread: &Spread| {
+                let digits = if spread.mean.abs() >= 10.0 { 1 } else { 3 };
+                format!("{:.digits$} ± {:.digits$}", spread.mean, spread.std)
+            };
+            let verdict = match is_as_good {
+                Some(true) => "yes",
+                Some(false) => "**no**",
+                None => "",
+            };
+            let peer = peer.as_ref().map(shown).unwrap_or_default();
+            text += &format!("| {} | {} | {peer} | {verdict} |\n", name.replace('_', " "), shown(ours));
+        }
+        text
+    }
+}
+
+/// A figure: our name, where the peer's script puts it, and whether more is better.
+struct Figure {
+    name: &'static str,
+    peer: &'static str,
+    sign: f64,
+}
+
+const fn more(name: &'static str, peer: &'static str) -> Figure {
+    Figure { name, peer, sign: 1.0 }
+}
+
+const fn less(name: &'static str, peer: &'static str) -> Figure {
+    Figure { name, peer, sign: -1.0 }
+}
+
+const FIGURES: &[Figure] = &[
+    more("predict_accuracy", "/predict/accuracy"),
+    more("predict_macro_f1", "/predict/macro_f1"),
+    more("predict_balanced_accuracy", "/predict/balanced_accuracy"),
+    more("predict_reference", "/predict_reference"),
+    more("knn_accuracy", "/transfer_knn/accuracy"),
+    more("macro_f1", "/transfer_knn/macro_f1"),
+    more("balanced_accuracy", "/transfer_knn/balanced_accuracy"),
+    more("knn_purity", "/integration/knn_purity"),
+    more("other_batch_share", "/integration/knn_other_batch"),
+    more("graph_connectivity", "/integration/graph_connectivity"),
+    more("asw_label", "/integration/asw_label"),
+    more("asw_batch", "/integration/asw_batch"),
+    more("nmi_kmeans", "/integration/nmi_kmeans"),
+    more("ari_kmeans", "/integration/ari_kmeans"),
+    more("nmi_leiden", "/integration/nmi_leiden"),
+    more("ari_leiden", "/integration/ari_leiden"),
+    more("elbo_reference", "/elbo_reference"),
+    more("elbo_query", "/elbo_query_after_surgery"),
+    less("reconstruction_reference", "/reconstruction_reference"),
+    less("reconstruction_query", "/reconstruction_query"),
+];
+
+/// Differences below this are of the last digit shown.
+const ROUNDING: f64 = 5e-4;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(purity: f64, elbo: f64, error: f64) -> Figures {
+        let named = [("knn_purity", purity), ("elbo_query", elbo), ("reconstruction_query", error)];
+        named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    #[test]
+    fn worse_by_more_than_two_standard_deviations_is_told() {
+        let theirs = |purity, elbo: f64, error: f64| {
+            json!({ "integration": { "knn_purity": purity }, "elbo_query_after_surgery": elbo,
+                    "reconstruction_query": error })
+        };
+        let peer = json!({ "runs": { "scvi": [theirs(0.90, -583.0, 500.0), theirs(0.92, -585.0, 502.0)] } });
+        let ours = [run(0.88, -590.0, 400.0), run(0.90, -590.0, 400.0)];
+        let comparison = Comparison::new("scvi", &ours, Some(&peer));
+        let verdicts: Vec<_> = comparison.lines.iter().map(|line| (line.name, line.is_as_good)).collect();
+        let expected = [("knn_purity", Some(true)), ("elbo_query", Some(false)), ("reconstruction_query", Some(true))];
+        assert_eq!(verdicts, expected);
+        assert!(comparison.table().contains("| elbo query | -590.0 ± 0.0 | -584.0 ± 1.4 | **no** |"));
+    }
+
+    #[test]
+    fn without_a_peer_there_is_no_verdict() {
+        let comparison = Comparison::new("scvi", &[run(0.9, -1.0, 1.0)], None);
+        assert!(comparison.lines.iter().all(|line| line.peer.is_none() && line.is_as_good.is_none()));
+    }
+}

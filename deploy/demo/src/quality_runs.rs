@@ -1,0 +1,242 @@
+//! Reference mapping with scVI and scANVI over several seeds, on one machine, by the worker's own commands: the recipe of the
+//! peers' figures, judged by our own tools, and set beside theirs where they are at hand.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    cells::Embedding,
+    comparison::{Comparison, Figures},
+    process, quality,
+};
+
+/// Trains references and maps queries with scVI and scANVI, seed by seed, and judges the result.
+///
+/// For each seed: scVI on the reference batches, surgery of the query batches; scANVI from that scVI, surgery with the query's
+/// labels hidden; labels predicted. Writes OUT/summary.json (every figure of every seed) and OUT/table.md, which is printed too.
+#[derive(Parser, Clone, Debug)]
+#[command(version, after_help = EXAMPLE)]
+pub struct QualityArgs {
+    /// Folder for everything that is made.
+    #[arg(long, default_value = "quality-out")]
+    pub out: PathBuf,
+    /// An h5ad file with raw counts in X (or --layer).
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Layer of the file that holds raw counts.
+    #[arg(long)]
+    pub layer: Option<String>,
+    /// Column of obs that names the batch.
+    #[arg(long, default_value = "batch")]
+    pub batch_key: String,
+    /// Column of obs that names the cell type.
+    #[arg(long, default_value = "cell_type")]
+    pub labels_key: String,
+    /// Batches of the reference.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub reference: Vec<String>,
+    /// Batches that are mapped.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub query: Vec<String>,
+    /// Seeds, one run each.
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2")]
+    pub seeds: Vec<u64>,
+    /// Epochs of scVI.
+    #[arg(long, default_value_t = 100)]
+    pub reference_epochs: u32,
+    /// Epochs of scANVI, from that scVI.
+    #[arg(long, default_value_t = 20)]
+    pub scanvi_epochs: u32,
+    /// Epochs of surgery.
+    #[arg(long, default_value_t = 50)]
+    pub surgery_epochs: u32,
+    /// Rules of surgery: exact or upstream.
+    #[arg(long, default_value = "exact", value_parser = ["exact", "upstream"])]
+    pub surgery: String,
+    /// Figures of a peer to set beside ours: what `peer_quality.py` wrote.
+    #[arg(long)]
+    pub peer: Option<PathBuf>,
+}
+
+const EXAMPLE: &str = "Example:
+  archipelago-quality --data pbmc_5batch.h5ad --reference 10x_3pv1,10x_3pv2,facs_sorted --query 10x_5p,10x_pbmc3k \\
+      --peer BASELINES.json";
+
+/// Everything that is measured.
+#[derive(Serialize, Debug)]
+struct Summary<'a> {
+    data: String,
+    reference: &'a [String],
+    query: &'a [String],
+    seeds: &'a [u64],
+    epochs: [u32; 3],
+    surgery: &'a str,
+    /// Figures by model, one per seed.
+    runs: BTreeMap<&'static str, Vec<Figures>>,
+    comparisons: Vec<Comparison>,
+}
+
+/// Runs every seed.
+pub fn run(args: &QualityArgs) -> Result<()> {
+    let worker = process::program("archipelago-worker")?;
+    let mut runs: BTreeMap<&'static str, Vec<Figures>> = BTreeMap::new();
+    for &seed in &args.seeds {
+        let seed_run = SeedRun { args, worker: &worker, seed, dir: args.out.join(format!("seed-{seed}")) };
+        std::fs::create_dir_all(&seed_run.dir)
+            .with_context(|| format!("failed to make `{}`", seed_run.dir.display()))?;
+        runs.entry("scvi").or_default().push(seed_run.scvi()?);
+        runs.entry("scanvi").or_default().push(seed_run.scanvi()?);
+    }
+    let peer = args.peer.as_deref().map(read_json).transpose()?;
+    let comparisons: Vec<Comparison> =
+        runs.iter().map(|(model, figures)| Comparison::new(model, figures, peer.as_ref())).collect();
+    let table = comparisons.iter().map(Comparison::table).collect::<Vec<_>>().join("\n");
+    let summary = Summary {
+        data: args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        reference: &args.reference,
+        query: &args.query,
+        seeds: &args.seeds,
+        epochs: [args.reference_epochs, args.scanvi_epochs, args.surgery_epochs],
+        surgery: &args.surgery,
+        runs,
+        comparisons,
+    };
+    write(&args.out.join("summary.json"), &(serde_json::to_string_pretty(&summary)? + "\n"))?;
+    write(&args.out.join("table.md"), &table)?;
+    crate::printer::print(&table);
+    Ok(())
+}
+
+/// One seed's models and figures.
+struct SeedRun<'a> {
+    args: &'a QualityArgs,
+    worker: &'a Path,
+    seed: u64,
+    dir: PathBuf,
+}
+
+impl SeedRun<'_> {
+    fn scvi(&self) -> Result<Figures> {
+        let trained = self.train("scvi", &[], self.args.reference_epochs)?;
+        let mapped = self.map("scvi", &[])?;
+        let mut figures = self.judge("scvi")?;
+        figures.insert("elbo_reference", number(&trained, "elbo")?);
+        figures.insert("reconstruction_reference", number(&trained, "reconstruction")?);
+        figures.insert("elbo_query", over_cells(&mapped, "elbo")?);
+        figures.insert("reconstruction_query", over_cells(&mapped, "reconstruction")?);
+        Ok(figures)
+    }
+
+    fn scanvi(&self) -> Result<Figures> {
+        let pretrained = self.path("scvi");
+        let labelled = ["--model", "scanvi", "--labels-key", &self.args.labels_key, "--from-reference", &pretrained];
+        let few = ["--n-samples-per-label", "100"];
+        let trained = self.train("scanvi", &[&labelled[..], &few].concat(), self.args.scanvi_epochs)?;
+        self.map("scanvi", &["--ignore-labels"])?;
+        let mut figures = self.judge("scanvi")?;
+        let predicted = self.known("predict", "scanvi-mapped", &self.args.query, "scanvi-predicted.csv")?;
+        for (name, figure) in [
+            ("predict_accuracy", "accuracy"),
+            ("predict_macro_f1", "macro_f1"),
+            ("predict_balanced_accuracy", "balanced_accuracy"),
+        ] {
+            figures.insert(name, number(&predicted["accuracy"], figure)?);
+        }
+        figures.insert("predict_reference", number(&trained, "accuracy")?);
+        Ok(figures)
+    }
+
+    fn train(&self, name: &str, more: &[&str], epochs: u32) -> Result<Value> {
+        let (out, epochs) = (self.path(name), epochs.to_string());
+        let data = self.args.data.display().to_string();
+        let batches = self.args.reference.join(",");
+        let mut words = vec!["train", &data, "--batches", &batches, "--epochs", &epochs, "--out", &out];
+        words.extend(more);
+        self.command(&words)
+    }
+
+    fn map(&self, name: &str, more: &[&str]) -> Result<Value> {
+        let (reference, out) = (self.path(name), self.path(&format!("{name}-mapped")));
+        let (data, batches) = (self.args.data.display().to_string(), self.args.query.join(","));
+        let (epochs, surgery) = (self.args.surgery_epochs.to_string(), self.args.surgery.as_str());
+        let mut words = vec!["map", &reference, &data, "--batches", &batches, "--epochs", &epochs];
+        words.extend(["--surgery", surgery, "--out", &out]);
+        if surgery == "upstream" {
+            words.extend(["--weight-decay", "0"]);
+        }
+        words.extend(more);
+        self.command(&words)
+    }
+
+    /// A command on cells whose batches the reference knows.
+    fn known(&self, verb: &str, reference: &str, batches: &[String], out: &str) -> Result<Value> {
+        let (reference, out) = (self.path(reference), self.path(out));
+        let (data, batches) = (self.args.data.display().to_string(), batches.join(","));
+        let mut words = vec![verb, &reference, &data, "--batches", &batches, "--out", &out];
+        if verb == "predict" {
+            words.extend(["--labels-key", &self.args.labels_key]);
+        }
+        self.unseeded(&words)
+    }
+
+    fn judge(&self, name: &str) -> Result<Figures> {
+        let file = format!("{name}-reference.h5ad");
+        self.known("latent", name, &self.args.reference, &file)?;
+        let read = |file: &str| {
+            Embedding::read(&self.dir.join(file), "X_archipelago", &self.args.batch_key, &self.args.labels_key)
+        };
+        let judged = quality::judge(&read(&file)?, &read(&format!("{name}-mapped/mapped.h5ad"))?, 0)?;
+        let Value::Object(figures) = serde_json::to_value(judged)? else { anyhow::bail!("figures are an object") };
+        Ok(Figures::from_iter(figures.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?)))))
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Value> {
+        let seed = self.seed.to_string();
+        self.unseeded(&[words, &["--seed", &seed]].concat())
+    }
+
+    fn unseeded(&self, words: &[&str]) -> Result<Value> {
+        let mut words = words.to_vec();
+        words.extend(["--batch-key", &self.args.batch_key, "--device", "cpu", "--format", "json"]);
+        if let Some(layer) = &self.args.layer {
+            words.extend(["--layer", layer]);
+        }
+        Ok(serde_json::from_str(&process::run(self.worker, &words)?)?)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+}
+
+fn number(value: &Value, name: &str) -> Result<f64> {
+    value[name].as_f64().with_context(|| format!("the worker's answer has no number `{name}`"))
+}
+
+/// A figure of the conditions, as a mean over all cells.
+fn over_cells(mapped: &Value, name: &str) -> Result<f64> {
+    let conditions = mapped["conditions"].as_object().context("the worker's answer has no conditions")?;
+    let (mut sum, mut n) = (0.0, 0.0);
+    for condition in conditions.values() {
+        let n_cells = number(condition, "n_cells")?;
+        sum += number(condition, name)? * n_cells;
+        n += n_cells;
+    }
+    Ok(sum / n)
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("`{}` is not JSON", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("failed to write `{}`", path.display()))
+}
