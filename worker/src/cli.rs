@@ -195,6 +195,6 @@ mod tests {
             Cli::command().get_matches_from(["archipelago-worker", "train", "x.h5ad", "--out", "r", "--epochs", "3"]);
         let text = settings(&matches).to_string();
         assert!(text.lines().any(|l| l.starts_with("--epochs") && l.ends_with("3  (command line)")), "{text}");
-        assert!(text.lines().any(|l| l.starts_with("--batch-size") && l.ends_with("128  (default)")), "{text}");
+        assert!(text.lines().any(|l| l.starts_with("--train-size") && l.ends_with("0.9  (default)")), "{text}");
     }
 }

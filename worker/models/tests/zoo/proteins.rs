@@ -174,7 +174,7 @@ fn genes_and_proteins_are_drawn_correlated_and_compared_together() {
         assert_eq!(found.pseudocount, Some(1e-5));
         let change = |protein: usize| found.genes[N_GENES + protein].fold_change.as_ref().unwrap().median;
         assert!(change(0) > 0.0 && change(1) < 0.0, "{} {}", change(0), change(1));
-        let marginal = results.marginal_log_likelihood(3);
+        let marginal = results.marginal_log_likelihood(3).unwrap();
         assert!(marginal.iter().all(|value| value.is_finite()));
         let latent = ExpressionAsk { library: LibraryAsk::Latent, ..ExpressionAsk::default() };
         assert!(results.expression(&latent).iter().all(|&value| value >= 0.0));

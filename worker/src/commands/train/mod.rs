@@ -14,8 +14,7 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, Config, Device, PredictFrom, Reference, Trained, Training,
-    train::{TrainPlan, pretrained_epochs},
-    train_reference, train_reference_from, zoo,
+    train::pretrained_epochs, train_reference, train_reference_from, zoo,
 };
 use clap::Args;
 use serde::Serialize;
@@ -150,8 +149,9 @@ fn prepare(args: &TrainArgs) -> Result<Prepared> {
     let pretrained = pretrained.map(|open| open.reference);
     let options = args.model.options(pretrained.is_some())?;
     // Before the data is read: a misspelt option should not cost a minute.
-    zoo::model(&args.model.model)?.resolve(&options)?;
-    TrainPlan::of_spec(&args.plan.spec(), 1)?.with(&args.plan.further())?;
+    let model = zoo::model(&args.model.model)?;
+    model.resolve(&options)?;
+    model.plan(&args.plan.spec(model), 1)?.with(&args.plan.further())?;
     let data = SiteData::open(args.data_spec(pretrained.as_ref())?)?;
     let genes = match &pretrained {
         Some(reference) => reference.base.card.genes.clone(),
@@ -172,10 +172,11 @@ impl Prepared {
 
 fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Output) -> Result<Trained> {
     let Prepared { pretrained, options, data, genes, conditions, .. } = prepared;
-    let (spec, further) = (args.plan.spec(), args.plan.further());
+    let model = zoo::model(&args.model.model)?;
+    let (spec, further) = (args.plan.spec(model), args.plan.further());
     let n_epochs = match (spec.epochs, pretrained) {
         (None, Some(_)) => pretrained_epochs(data.n_cells()),
-        _ => TrainPlan::of_spec(&spec, data.n_cells())?.n_epochs,
+        _ => model.plan(&spec, data.n_cells())?.n_epochs,
     };
     let read = data.spec();
     let training = Training {

@@ -1,7 +1,10 @@
 //! Flags that say how a reference is trained.
 
 use archipelago_common::task::{EarlyStopping, TrainSpec};
-use archipelago_models::train::{Decay, FurtherOptions, Monitor, Plateau};
+use archipelago_models::{
+    model::Model,
+    train::{Decay, FurtherOptions, Monitor, Plateau},
+};
 use clap::{Args, ValueEnum};
 
 use crate::checkpoint::EPOCHS_PER_CHECKPOINT;
@@ -13,22 +16,23 @@ pub(super) struct PlanArgs {
     /// Passes over the cells [default: 400, fewer for more than 20,000 cells; 2 to 10 with `--from-reference`]
     #[arg(long)]
     epochs: Option<u32>,
-    /// Cells per minibatch.
-    #[arg(long, default_value_t = 128)]
-    batch_size: u32,
+    /// Cells per minibatch [default: 128; totalVI 256]
+    #[arg(long)]
+    batch_size: Option<u32>,
     /// The optimiser.
     #[arg(long, value_enum, default_value_t = Optimizer::Adam)]
     optimizer: Optimizer,
-    /// The optimiser's step size.
-    #[arg(long, default_value_t = 1e-3)]
-    learning_rate: f64,
-    /// Added to the optimiser's denominator; the field's 0.01 matters.
-    #[arg(long, default_value_t = 0.01)]
-    eps: f64,
-    /// Penalty on the weights of the reference; surgery has none.
-    #[arg(long, default_value_t = 1e-6)]
-    weight_decay: f64,
-    /// Epochs over which the weight of the KL term rises; 0 starts at its end [default: 400, unless steps are given]
+    /// The optimiser's step size [default: 0.001; totalVI 0.004]
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Added to the optimiser's denominator; the field's value matters [default: 0.01]
+    #[arg(long)]
+    eps: Option<f64>,
+    /// Penalty on the weights of the reference; surgery has none [default: 1e-6]
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// Epochs over which the weight of the KL term rises; 0 starts at its end [default: 400, unless steps are given; totalVI
+    /// goes by steps]
     #[arg(long)]
     n_epochs_kl_warmup: Option<u32>,
     /// Optimiser steps over which the weight of the KL term rises.
@@ -49,7 +53,7 @@ pub(super) struct PlanArgs {
     /// Epochs between validations that neither early stopping nor a plateau asks for [default: never]
     #[arg(long, value_name = "EPOCHS")]
     check_val_every_n_epoch: Option<u32>,
-    /// End when the negative ELBO has not fallen for this many epochs [default: never]
+    /// End when the negative ELBO has not fallen for this many epochs; 0 never does [default: never; totalVI 45]
     #[arg(long, value_name = "EPOCHS")]
     early_stopping_patience: Option<u32>,
     /// Smallest fall that counts for early stopping.
@@ -103,27 +107,30 @@ enum Watched {
 }
 
 impl PlanArgs {
-    /// What a task could carry as well.
-    pub(super) fn spec(&self) -> TrainSpec {
-        let early_stopping = self
-            .early_stopping_patience
-            .map(|patience| EarlyStopping { patience, min_delta: self.early_stopping_min_delta });
+    /// What a task could carry as well; what is not given is as the model's authors train it.
+    pub(super) fn spec(&self, model: &dyn Model) -> TrainSpec {
+        let usual = model.default_spec();
+        let min_delta = self.early_stopping_min_delta;
+        let early_stopping = match self.early_stopping_patience {
+            None => usual.early_stopping.map(|stopping| EarlyStopping { min_delta, ..stopping }),
+            Some(patience) => (patience > 0).then_some(EarlyStopping { patience, min_delta }),
+        };
         let kl_epochs = match (self.n_epochs_kl_warmup, self.n_steps_kl_warmup) {
             (Some(epochs), _) => Some(epochs),
             (None, Some(_)) => None,
-            (None, None) => TrainSpec::default().n_epochs_kl_warmup,
+            (None, None) => usual.n_epochs_kl_warmup,
         };
         TrainSpec {
             epochs: self.epochs,
-            minibatch: self.batch_size,
-            learning_rate: self.learning_rate,
-            adam_eps: self.eps,
-            weight_decay: self.weight_decay,
+            minibatch: self.batch_size.unwrap_or(usual.minibatch),
+            learning_rate: self.learning_rate.unwrap_or(usual.learning_rate),
+            adam_eps: self.eps.unwrap_or(usual.adam_eps),
+            weight_decay: self.weight_decay.unwrap_or(usual.weight_decay),
             n_epochs_kl_warmup: kl_epochs.filter(|&epochs| epochs > 0),
             train_size: self.train_size,
             early_stopping,
             seed: self.seed,
-            ..TrainSpec::default()
+            ..usual
         }
     }
 
