@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 mod command;
 mod effect;
 pub mod invariants;
+pub mod mutation;
 mod outcome;
 mod reference;
 mod requests;

@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use archipelago_common::{Digest, Principal, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Outcome, Refusal};
+use crate::{
+    Command, Outcome, Refusal,
+    mutation::{self, Rule},
+};
 
 /// First answers by asker and key, the latest [`limits::REMEMBERED_REQUESTS`] of them.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -32,7 +35,7 @@ struct Answer {
 impl Requests {
     /// The answer that this request got before, if it is remembered.
     pub(crate) fn recall(&self, command: &Command) -> Option<Result<Outcome, Refusal>> {
-        if !command.body.is_remembered() {
+        if !command.body.is_remembered() || mutation::is_broken(Rule::AnswerOnce) {
             return None;
         }
         let first = self.answers.get(&(command.principal.clone(), command.key))?;

@@ -11,7 +11,11 @@ use archipelago_common::{
     task::{PublishMode, SurgeryTask},
 };
 
-use crate::{Cluster, Outcome, Refusal, site};
+use crate::{
+    Cluster, Outcome, Refusal,
+    mutation::{self, Rule},
+    site,
+};
 
 impl Cluster {
     pub(crate) fn publish_task(&mut self, principal: &Principal, task: &SurgeryTask) -> Result<Outcome, Refusal> {
@@ -214,6 +218,10 @@ pub(crate) fn require_held<'a>(
     let Some(held) = assignment else {
         return Err(Refusal::invalid(format!("site `{site}` has not claimed task {id}")));
     };
+    let is_accepted = matches!(held.state, AssignmentState::Accepted { .. });
+    if mutation::is_broken(Rule::Fencing) && !is_accepted {
+        return Ok(held);
+    }
     if epoch > held.epoch {
         let reason =
             format!("epoch {epoch} of task {id} does not exist; the latest of site `{site}` is {}", held.epoch);

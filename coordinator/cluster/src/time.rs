@@ -8,7 +8,10 @@ use archipelago_common::{
     record::{AssignmentState, TaskRecord, TaskState},
 };
 
-use crate::Cluster;
+use crate::{
+    Cluster,
+    mutation::{self, Rule},
+};
 
 impl Cluster {
     /// The latest stamp, Unix milliseconds; 0 before the first command.
@@ -49,6 +52,9 @@ impl Cluster {
     }
 
     fn lapse_leases(&mut self) -> bool {
+        if mutation::is_broken(Rule::LeaseEnds) {
+            return false;
+        }
         let mut any = false;
         let open = self.tasks.values_mut().filter(|task| task.state == TaskState::Open);
         for assignment in open.flat_map(|task| task.assignments.values_mut()) {

@@ -13,12 +13,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use archipelago_cluster::mutation::{self, Rule};
 use archipelago_common::{NodeId, fs};
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry, HardState, Snapshot},
 };
-use redb::{Database, ReadableDatabase as _, StorageBackend};
+use redb::{Database, Durability, ReadableDatabase as _, StorageBackend};
 
 use super::log_file::{
     ENTRIES, EntriesError, FORMAT, HARD_STATE, NUMBERS, SNAPSHOT, STARTS, builder, check_entries, not_protobuf, parse,
@@ -162,7 +163,10 @@ impl LogStore {
     }
 
     fn transact(&self, batch: &Batch<'_>) -> Result<(), redb::Error> {
-        let transaction = self.db.begin_write()?;
+        let mut transaction = self.db.begin_write()?;
+        if mutation::is_broken(Rule::FsyncBeforePromise) {
+            transaction.set_durability(Durability::None)?;
+        }
         {
             let mut last_index = self.last_index;
             if let Some(snapshot) = batch.snapshot {
@@ -180,7 +184,8 @@ impl LogStore {
                 }
                 debug_assert!(last.index >= first.index);
             }
-            if let Some(hard_state) = batch.hard_state {
+            let hard_state = batch.hard_state.filter(|_| !mutation::is_broken(Rule::DurableVote));
+            if let Some(hard_state) = hard_state {
                 put_record(&transaction, HARD_STATE, hard_state)?;
             }
         }

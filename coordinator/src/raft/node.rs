@@ -5,7 +5,10 @@
 //! messages leave first and overlap with the local fsync; everything that must be durable is written in one transaction;
 //! then the messages that promise durability leave, then committed entries are applied and answered.
 
-use archipelago_cluster::{Cluster, Command, Effect, Outcome, Refusal};
+use archipelago_cluster::{
+    Cluster, Command, Effect, Outcome, Refusal,
+    mutation::{self, Rule},
+};
 use archipelago_common::NodeId;
 use raft::{
     Config, GetEntriesContext, RawNode, SnapshotStatus, StateRole,
@@ -107,7 +110,7 @@ impl Node {
             election_tick: options.election_ticks,
             min_election_tick: options.election_ticks + VOTE_SKEW,
             heartbeat_tick: options.heartbeat_ticks,
-            applied: metadata.index,
+            applied: if mutation::is_broken(Rule::ApplyOnce) { 0 } else { metadata.index },
             // The default of 0 means one entry per message.
             max_size_per_msg: MESSAGE_BYTES,
             max_inflight_msgs: IN_FLIGHT,

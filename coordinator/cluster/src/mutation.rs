@@ -1,0 +1,73 @@
+//! Rules that can be broken on purpose, to show that the simulation notices when one is.
+//!
+//! Without the feature `mutations` nothing in here can be switched, and [`is_broken`] is `false` at compile time. No
+//! crate but the simulation turns the feature on, and `tests/tidy.rs` sees to that.
+
+/// A rule of the coordinator.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Rule {
+    /// What a node promises is fsynced before it says so.
+    FsyncBeforePromise,
+    /// Term and vote are durable: nobody votes twice in one term.
+    DurableVote,
+    /// What the snapshot holds is not applied again after a start.
+    ApplyOnce,
+    /// A result from an epoch that is over is refused.
+    Fencing,
+    /// A lease that is over is over.
+    LeaseEnds,
+    /// A repeated request gets its first answer and no second effect.
+    AnswerOnce,
+    /// A condition that is present with other columns is not overwritten.
+    NoCollision,
+    /// A blob counts as durable when a majority has it.
+    BlobMajority,
+    /// A leader answers a read when a majority has confirmed that it still leads.
+    ReadIndex,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::FsyncBeforePromise,
+        Self::DurableVote,
+        Self::ApplyOnce,
+        Self::Fencing,
+        Self::LeaseEnds,
+        Self::AnswerOnce,
+        Self::NoCollision,
+        Self::BlobMajority,
+        Self::ReadIndex,
+    ];
+}
+
+#[cfg(feature = "mutations")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Rule;
+
+    thread_local! {
+        static BROKEN: Cell<Option<Rule>> = const { Cell::new(None) };
+    }
+
+    /// Breaks one rule, or none, for everything that runs on this thread.
+    pub fn set_broken(rule: Option<Rule>) {
+        BROKEN.set(rule);
+    }
+
+    /// Whether a rule is broken on purpose.
+    pub fn is_broken(rule: Rule) -> bool {
+        BROKEN.get() == Some(rule)
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use switch::{is_broken, set_broken};
+
+/// Whether a rule is broken on purpose: never, in a build without the feature.
+#[cfg(not(feature = "mutations"))]
+#[inline]
+pub const fn is_broken(_: Rule) -> bool {
+    false
+}
