@@ -46,6 +46,11 @@ impl Requests {
         }
     }
 
+    /// The answer that a request got, if it is remembered.
+    pub(crate) fn answered(&self, principal: &Principal, key: [u8; 16]) -> Option<&Outcome> {
+        self.answers.get(&(principal.clone(), key)).map(|answer| &answer.outcome)
+    }
+
     /// Keeps the first answer to a request, and forgets the oldest one where there is no room.
     pub(crate) fn remember(&mut self, command: &Command, outcome: &Outcome) {
         if !command.body.is_remembered() {

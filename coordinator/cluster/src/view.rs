@@ -7,7 +7,7 @@ use archipelago_common::{
     record::{AssignmentState, ReferenceRecord, Submission, TaskRecord, TaskState},
 };
 
-use crate::{Cluster, reference};
+use crate::{Cluster, Outcome, reference};
 
 /// How much there is of each thing, for the status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +59,12 @@ impl Cluster {
             sites: self.sites.values().filter(|site| site.revoked_ms.is_none()).count() as u64,
             open_tasks: self.open_tasks().count() as u64,
         }
+    }
+
+    /// The answer that a request got, if it was carried out and is remembered. Who refuses a request before it is put
+    /// into the log looks here first: it may be a repetition whose first answer was lost on the way.
+    pub fn answered(&self, principal: &Principal, key: [u8; 16]) -> Option<&Outcome> {
+        self.requests.answered(principal, key)
     }
 
     /// Every blob that the state names; all others may be collected once no transfer needs them. Blobs of withdrawn
