@@ -14,11 +14,18 @@ OUT ?= demo-out
 
 # make quality DATA=file.h5ad REFERENCE=a,b QUERY=c,d SEEDS=0,1,2 PEER=figures.json
 REFERENCE ?=
-SEEDS ?= 0,1,2
 PEER ?=
 PEERS := .venv-peers
 
-.PHONY: help setup build demo quality peers test lint
+# make simulate SEEDS=2000 FIRST_SEED=0, or MUTATIONS=1
+FIRST_SEED ?= 0
+MUTATIONS ?=
+
+# Seeds of `quality` are a list, of `simulate` a number.
+SEEDS ?=
+THREE_SEEDS := 0,1,2
+
+.PHONY: help setup build demo quality peers test simulate lint
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,7 +50,7 @@ demo: build ## Run the main job as real processes: three coordinators, one site 
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(DEMO_CELLS)
 
 quality: build ## Map with scVI and scANVI over several seeds and judge the result (DATA= REFERENCE= QUERY= SEEDS= PEER=)
-	$(BIN)/archipelago-quality --data "$(DATA)" --reference "$(REFERENCE)" --query "$(QUERY)" --seeds "$(SEEDS)" \
+	$(BIN)/archipelago-quality --data "$(DATA)" --reference "$(REFERENCE)" --query "$(QUERY)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
 		$(if $(PEER),--peer "$(PEER)")
 
 peers: build ## Compare with scvi-tools, which is installed into .venv-peers: saved models there and back
@@ -58,6 +65,15 @@ test: build ## Run all tests (with cargo-nextest where it is installed)
 	else \
 		$(CARGO) test --release --locked --workspace --bins --lib --tests; \
 	fi
+
+ifneq ($(MUTATIONS),)
+SIMULATE = --features mutations -- mutations
+else
+SIMULATE = -- seeds --n-seeds $(or $(SEEDS),2000) --first-seed $(FIRST_SEED)
+endif
+
+simulate: ## Run consortia in virtual time with everything going wrong (SEEDS= FIRST_SEED=), or show that broken rules are noticed (MUTATIONS=1)
+	$(CARGO) run --release --locked -p archipelago-simulation --bin archipelago-simulate $(SIMULATE)
 
 lint: setup ## Check formatting, lints and documentation, warnings denied
 	$(CARGO) fmt --all --check

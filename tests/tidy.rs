@@ -45,6 +45,12 @@ const CRATES: &[Fence] = &[
     },
     Fence { name: "demo", may_use: &["common", "analysis", "anndata"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
     Fence { name: "tests", may_use: &[], never: &[] },
+    Fence { name: "histories", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence {
+        name: "simulation",
+        may_use: &["common", "protocol", "cluster", "coordinator", "histories"],
+        never: &[TENSORS, FILES],
+    },
 ];
 
 /// Files above this are split, whatever the reason.
@@ -85,6 +91,22 @@ fn bincode_is_named_in_one_file_only() -> Result<()> {
     for (path, text) in sources()? {
         let is_codec = path.ends_with("common/src/codec.rs") || path.ends_with("tests/tidy.rs");
         ensure!(is_codec || !text.contains("bincode::"), "`{}` names bincode; use common::codec", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn rules_can_be_broken_in_the_simulation_only() -> Result<()> {
+    for manifest in files(&root(), &|path| path.ends_with("Cargo.toml"))? {
+        let text = std::fs::read_to_string(&manifest)?;
+        let may = ["coordinator/cluster/Cargo.toml", "tests/simulation/Cargo.toml"];
+        let is_default = text.lines().any(|line| line.starts_with("default") && line.contains("mutations"));
+        let names_it = text.lines().any(|line| !line.starts_with('#') && line.contains("mutations"));
+        ensure!(
+            !is_default && (!names_it || may.iter().any(|path| manifest.ends_with(path))),
+            "`{}` turns on `mutations`, which breaks rules of the coordinator on purpose",
+            manifest.display()
+        );
     }
     Ok(())
 }

@@ -1,0 +1,411 @@
+//! Blobs in the simulation: a store whose fsync takes time, and the course of an upload, a push and a fetch.
+//!
+//! The store is simulated, because the real one is a directory. What is said about blobs is real: chunk senders and
+//! receivers, messages, and the rule of who must hold a blob.
+
+use std::{collections::BTreeMap, io::Read, sync::Arc};
+
+use archipelago_common::{BlobRef, Digest, NodeId, Principal};
+use archipelago_coordinator::{
+    error::{Error, Result},
+    links,
+    server::{
+        checks::Shelf,
+        course::{Step, Then},
+        refusal,
+    },
+};
+use archipelago_protocol::{
+    ChunkReceiver, ChunkSender, frame,
+    message::{Chunk, GetReply, PutReply, Refusal, StreamOpen},
+};
+
+use crate::{
+    host::{CourseId, Live, Served},
+    network::{Actor, StreamId},
+    world::{Happening, World},
+};
+
+/// The blobs on one machine's disk.
+#[derive(Default)]
+pub(crate) struct Shelves {
+    whole: BTreeMap<Digest, Arc<[u8]>>,
+    /// Chunks of a blob that has not come whole, and their recorded digests.
+    partial: BTreeMap<Digest, Vec<(Vec<u8>, Digest)>>,
+}
+
+impl Shelves {
+    pub(crate) fn contains(&self, blob: &BlobRef) -> bool {
+        self.whole.get(&blob.digest).is_some_and(|bytes| bytes.len() as u64 == blob.size)
+    }
+
+    /// Loses what was not fsynced.
+    pub(crate) fn lose_power(&mut self) {
+        for chunks in self.partial.values_mut() {
+            chunks.truncate(chunks.len() / 2);
+        }
+    }
+
+    fn bytes(&self, blob: BlobRef) -> Result<Arc<[u8]>> {
+        self.whole.get(&blob.digest).cloned().ok_or(Error::NoBlob { blob })
+    }
+}
+
+impl Shelf for Shelves {
+    fn open(&self, blob: BlobRef) -> Result<Box<dyn Read>> {
+        Ok(Box::new(std::io::Cursor::new(self.bytes(blob)?)))
+    }
+
+    fn read_whole(&self, blob: BlobRef, _: u64) -> Result<Vec<u8>> {
+        let bytes = self.bytes(blob)?.to_vec();
+        blob.verify("blob", &bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Names a quest of one run of a node.
+pub(crate) type QuestId = u64;
+
+/// A blob that is to be here, or on a majority.
+pub(crate) struct Quest {
+    blob: BlobRef,
+    stage: Stage,
+    waiter: Waiter,
+}
+
+enum Stage {
+    /// Asking these, one after another.
+    Fetching { left: Vec<NodeId> },
+    /// Pushed to all others; so many have it, so many have not answered.
+    Spreading { holders: usize, outstanding: usize },
+}
+
+/// Who waits for a quest.
+pub(crate) enum Waiter {
+    /// An upload that is to be answered.
+    Put(StreamId),
+    /// A request, which may need more blobs.
+    Course { course: CourseId, rest: Vec<BlobRef>, missing: Vec<BlobRef>, then: Then },
+    /// Nobody.
+    Nobody,
+}
+
+impl World {
+    /// Begins to serve an upload.
+    pub(crate) fn serve_put(&mut self, node: NodeId, stream: StreamId, who: Principal, blob: BlobRef) {
+        let Some((shelves, live)) = self.store(node) else { return };
+        if shelves.contains(&blob) {
+            live.served.insert(stream, Served::Spreading);
+            let from_chunk = blob.n_chunks();
+            self.send_put_reply(node, stream, &PutReply::Send { from_chunk });
+            return self.received(node, stream, &who, blob);
+        }
+        if !live.receiving.insert(blob) {
+            return self.send_put_reply(node, stream, &PutReply::Refused(refusal::of(&Error::BlobBusy { blob })));
+        }
+        let Ok((receiver, bytes)) = resume(shelves, blob) else { return };
+        let from_chunk = receiver.next_chunk();
+        let is_complete = receiver.is_complete();
+        live.served.insert(stream, Served::Receiving { who, receiver: Some(Box::new(receiver)), bytes });
+        self.coverage.add("chunks spared by a resumed upload", from_chunk);
+        self.send_put_reply(node, stream, &PutReply::Send { from_chunk });
+        if is_complete {
+            self.store_soon(node, stream);
+        }
+    }
+
+    /// A chunk of an upload.
+    pub(crate) fn take_chunk(&mut self, node: NodeId, stream: StreamId, bytes: &[u8]) -> Result<()> {
+        let chunk: Chunk = frame::decode(bytes)?;
+        let Some((shelves, live)) = self.store(node) else { return Ok(()) };
+        let (receiver, whole) = match live.served.get_mut(&stream) {
+            Some(Served::Receiving { receiver: Some(receiver), bytes, .. })
+            | Some(Served::Fetching { receiver, bytes, .. }) => (receiver, bytes),
+            _ => return Ok(()),
+        };
+        receiver.handle_chunk(&chunk)?;
+        shelves.partial.entry(receiver.blob().digest).or_default().push((chunk.bytes.clone(), chunk.digest));
+        whole.extend_from_slice(&chunk.bytes);
+        if receiver.is_complete() {
+            self.store_soon(node, stream);
+        }
+        Ok(())
+    }
+
+    /// All chunks are there; the fsync takes its time.
+    fn store_soon(&mut self, node: NodeId, stream: StreamId) {
+        let fsync_ms = self.draw_fsync(node);
+        let run = self.hosts[&node].run;
+        self.after(fsync_ms, Happening::Stored { node, run, stream });
+    }
+
+    /// A blob that has come over a stream is fsynced.
+    pub(crate) fn stored(&mut self, node: NodeId, stream: StreamId) {
+        let Some((shelves, live)) = self.store(node) else { return };
+        let Some(served) = live.served.get_mut(&stream) else { return };
+        let (blob, bytes) = match served {
+            Served::Receiving { receiver, bytes, .. } => {
+                let Some(receiver) = receiver.take() else { return };
+                (receiver.blob(), std::mem::take(bytes))
+            }
+            Served::Fetching { receiver, bytes, .. } => (receiver.blob(), std::mem::take(bytes)),
+            _ => return,
+        };
+        live.receiving.remove(&blob);
+        shelves.partial.remove(&blob.digest);
+        if blob.verify("blob", &bytes).is_err() {
+            return self.break_stream(stream);
+        }
+        shelves.whole.insert(blob.digest, bytes.into());
+        self.coverage.note("blobs stored");
+        self.say(format_args!("n{node} has {}", blob.digest.short()));
+        let Some((_, live)) = self.store(node) else { return };
+        match live.served.remove(&stream) {
+            Some(Served::Receiving { who, .. }) => {
+                live.served.insert(stream, Served::Spreading);
+                self.received(node, stream, &who, blob);
+            }
+            Some(Served::Fetching { quest, .. }) => {
+                self.close_stream(stream, Actor::Node(node));
+                self.fetched(node, quest);
+            }
+            _ => {}
+        }
+    }
+
+    /// A coordinator is told that a blob is durable here, anybody else that it is on a majority.
+    fn received(&mut self, node: NodeId, stream: StreamId, who: &Principal, blob: BlobRef) {
+        match who {
+            Principal::Coordinator(_) => self.send_put_reply(node, stream, &PutReply::Durable),
+            _ => self.spread(node, blob, Waiter::Put(stream)),
+        }
+    }
+
+    /// Sends a blob that is here to whoever asks and may have it.
+    pub(crate) fn serve_get(&mut self, node: NodeId, stream: StreamId, who: &Principal, (blob, from): (BlobRef, u64)) {
+        let Some((shelves, live)) = self.store(node) else { return };
+        let bytes = shelves.bytes(blob);
+        let may_fetch = live.node.cluster().may_fetch(who, &blob.digest);
+        let reply = match (&bytes, may_fetch) {
+            (Ok(_), true) => GetReply::Sending,
+            (Err(_), true) => GetReply::Refused(Refusal::NotFound { what: format!("blob {blob}") }),
+            (_, false) => {
+                GetReply::Refused(Refusal::Forbidden { reason: format!("blob {blob} is not open to `{who}`") })
+            }
+        };
+        if let Ok(frame) = frame::encode(&reply) {
+            self.send(stream, Actor::Node(node), frame);
+        }
+        if let (GetReply::Sending, Ok(bytes)) = (reply, bytes) {
+            self.send_chunks(stream, Actor::Node(node), blob, from, &bytes);
+        }
+    }
+
+    /// Sends the chunks of a blob.
+    pub(crate) fn send_chunks(&mut self, stream: StreamId, from: Actor, blob: BlobRef, from_chunk: u64, bytes: &[u8]) {
+        let Ok(mut sender) = ChunkSender::new(blob, from_chunk) else { return };
+        while let Some(piece) = sender.poll_piece() {
+            let Some(part) = bytes.get(piece.offset as usize..piece.offset as usize + piece.size) else { return };
+            let chunk = sender.handle_read(part.to_vec());
+            let Some(frame) = chunk.ok().and_then(|chunk| frame::encode(&chunk).ok()) else { return };
+            self.send(stream, from, frame);
+        }
+    }
+
+    /// Goes on with a request when all of these are durable on a majority.
+    pub(crate) fn have_durable(&mut self, node: NodeId, waiter: Waiter) {
+        let Waiter::Course { course, mut rest, missing, then } = waiter else { return };
+        match rest.pop() {
+            Some(blob) => self.fetch(node, blob, Waiter::Course { course, rest, missing, then }),
+            None if missing.is_empty() => self.follow(node, course, then()),
+            None => self.follow(node, course, Step::Done(Err(Refusal::MissingBlobs { blobs: missing }))),
+        }
+    }
+
+    /// Fetches every blob that the state names and this node lacks, one at a time.
+    pub(crate) fn keep_complete(&mut self, node: NodeId) {
+        let Some((shelves, live)) = self.store(node) else { return };
+        let is_fetching =
+            |quest: &Quest| matches!(quest, Quest { stage: Stage::Fetching { .. }, waiter: Waiter::Nobody, .. });
+        if live.quests.values().any(is_fetching) {
+            return;
+        }
+        let named = live.node.cluster().referenced_blobs();
+        if let Some(missing) = named.into_iter().find(|blob| !shelves.contains(blob)) {
+            self.fetch(node, missing, Waiter::Nobody);
+        }
+    }
+
+    fn fetch(&mut self, node: NodeId, blob: BlobRef, waiter: Waiter) {
+        let others = self.others(node);
+        let Some((shelves, live)) = self.store(node) else { return };
+        let is_here = shelves.contains(&blob);
+        let left = if live.receiving.contains(&blob) { Vec::new() } else { others };
+        let quest = live.next_quest;
+        live.next_quest += 1;
+        live.quests.insert(quest, Quest { blob, stage: Stage::Fetching { left }, waiter });
+        if is_here { self.fetched(node, quest) } else { self.ask_next(node, quest) }
+    }
+
+    fn ask_next(&mut self, node: NodeId, quest: QuestId) {
+        let Some((shelves, live)) = self.store(node) else { return };
+        let Some(Quest { blob, stage: Stage::Fetching { left }, .. }) = live.quests.get_mut(&quest) else { return };
+        let blob = *blob;
+        let Some(other) = left.pop() else {
+            return self.end_quest(node, quest, Err(Error::NoBlob { blob }));
+        };
+        let Ok((receiver, bytes)) = resume(shelves, blob) else { return };
+        let open = StreamOpen::Get { blob, from_chunk: receiver.next_chunk() };
+        live.receiving.insert(blob);
+        let stream = self.open_stream(Actor::Node(node), Actor::Node(other), &open);
+        let Some((_, live)) = self.store(node) else { return };
+        live.served.insert(stream, Served::Fetching { quest, receiver: Box::new(receiver), bytes });
+    }
+
+    /// What another says to a fetch before the chunks.
+    pub(crate) fn take_get_reply(&mut self, node: NodeId, stream: StreamId, quest: QuestId, reply: GetReply) {
+        match reply {
+            GetReply::Refused(_) => {
+                self.close_stream(stream, Actor::Node(node));
+                self.fetch_failed(node, stream, quest);
+            }
+            GetReply::Sending => {
+                let served = self.live(node).and_then(|live| live.served.get(&stream));
+                if matches!(served, Some(Served::Fetching { receiver, .. }) if receiver.is_complete()) {
+                    self.store_soon(node, stream);
+                }
+            }
+        }
+    }
+
+    /// A fetch from one other has come to nothing.
+    pub(crate) fn fetch_failed(&mut self, node: NodeId, stream: StreamId, quest: QuestId) {
+        let Some((_, live)) = self.store(node) else { return };
+        live.served.remove(&stream);
+        if let Some(Quest { blob, .. }) = live.quests.get(&quest) {
+            live.receiving.remove(blob);
+        }
+        self.ask_next(node, quest);
+    }
+
+    fn fetched(&mut self, node: NodeId, quest: QuestId) {
+        let Some((_, live)) = self.store(node) else { return };
+        let Some(Quest { blob, waiter, .. }) = live.quests.remove(&quest) else { return };
+        if !matches!(waiter, Waiter::Nobody) {
+            self.spread(node, blob, waiter);
+        }
+    }
+
+    /// Pushes a blob of this node to all others; the waiter goes on when a majority has it.
+    fn spread(&mut self, node: NodeId, blob: BlobRef, waiter: Waiter) {
+        let others = self.others(node);
+        let Some((_, live)) = self.store(node) else { return };
+        let quest = live.next_quest;
+        live.next_quest += 1;
+        let stage = Stage::Spreading { holders: 1, outstanding: others.len() };
+        live.quests.insert(quest, Quest { blob, stage, waiter });
+        for other in others {
+            let stream = self.open_stream(Actor::Node(node), Actor::Node(other), &StreamOpen::Put(blob));
+            if let Some((_, live)) = self.store(node) {
+                live.served.insert(stream, Served::Pushing { quest });
+            }
+        }
+        self.count(node, quest);
+    }
+
+    /// What another says to a push.
+    pub(crate) fn take_put_reply(&mut self, node: NodeId, stream: StreamId, quest: QuestId, reply: PutReply) {
+        let Some((shelves, live)) = self.store(node) else { return };
+        let Some(blob) = live.quests.get(&quest).map(|quest| quest.blob) else { return };
+        match reply {
+            PutReply::Send { from_chunk } => {
+                if let Ok(bytes) = shelves.bytes(blob) {
+                    self.send_chunks(stream, Actor::Node(node), blob, from_chunk, &bytes);
+                }
+            }
+            PutReply::Durable => self.pushed(node, stream, quest, true),
+            PutReply::Refused(_) => self.pushed(node, stream, quest, false),
+        }
+    }
+
+    /// A push has ended.
+    pub(crate) fn pushed(&mut self, node: NodeId, stream: StreamId, quest: QuestId, is_there: bool) {
+        let Some((_, live)) = self.store(node) else { return };
+        if live.served.remove(&stream).is_none() {
+            return;
+        }
+        if let Some(Quest { stage: Stage::Spreading { holders, outstanding }, .. }) = live.quests.get_mut(&quest) {
+            *outstanding -= 1;
+            *holders += usize::from(is_there);
+        }
+        self.close_stream(stream, Actor::Node(node));
+        self.count(node, quest);
+    }
+
+    fn count(&mut self, node: NodeId, quest: QuestId) {
+        let needed = links::majority_of(self.hosts.len());
+        let Some((_, live)) = self.store(node) else { return };
+        let Some(Quest { blob, stage: Stage::Spreading { holders, outstanding }, .. }) = live.quests.get(&quest) else {
+            return;
+        };
+        let (blob, found) = (*blob, *holders);
+        if found >= needed {
+            self.end_quest(node, quest, Ok(()));
+        } else if *outstanding == 0 {
+            self.end_quest(node, quest, Err(Error::NoMajority { blob, found, needed }));
+        }
+    }
+
+    fn end_quest(&mut self, node: NodeId, quest: QuestId, result: Result<()>) {
+        let Some((_, live)) = self.store(node) else { return };
+        let Some(Quest { blob, stage, waiter }) = live.quests.get_mut(&quest) else { return };
+        let blob = *blob;
+        let waiter = std::mem::replace(waiter, Waiter::Nobody);
+        // Pushes that are still under way go on, and nobody waits for them.
+        if !matches!(stage, Stage::Spreading { outstanding: 1.., .. }) {
+            live.quests.remove(&quest);
+        }
+        match (waiter, result) {
+            (Waiter::Put(stream), Ok(())) => {
+                self.check_acknowledged(blob);
+                self.send_put_reply(node, stream, &PutReply::Durable);
+            }
+            (Waiter::Put(stream), Err(error)) => {
+                self.send_put_reply(node, stream, &PutReply::Refused(refusal::of(&error)));
+            }
+            (waiter @ Waiter::Course { .. }, Ok(())) => {
+                self.check_acknowledged(blob);
+                self.have_durable(node, waiter);
+            }
+            (Waiter::Course { course, rest, mut missing, then }, Err(Error::NoBlob { blob })) => {
+                missing.push(blob);
+                self.have_durable(node, Waiter::Course { course, rest, missing, then });
+            }
+            (Waiter::Course { course, .. }, Err(error)) => {
+                self.follow(node, course, Step::Done(Err(refusal::of(&error))));
+            }
+            (Waiter::Nobody, _) => {}
+        }
+    }
+
+    fn send_put_reply(&mut self, node: NodeId, stream: StreamId, reply: &PutReply) {
+        if let Ok(frame) = frame::encode(reply) {
+            self.send(stream, Actor::Node(node), frame);
+        }
+    }
+
+    fn store(&mut self, node: NodeId) -> Option<(&mut Shelves, &mut Live)> {
+        let host = self.hosts.get_mut(&node)?;
+        Some((&mut host.shelves, host.live.as_mut()?))
+    }
+}
+
+/// A receiver that has taken what an earlier attempt left, and its bytes.
+fn resume(shelves: &mut Shelves, blob: BlobRef) -> Result<(ChunkReceiver, Vec<u8>)> {
+    let mut receiver = ChunkReceiver::new(blob)?;
+    let recorded = shelves.partial.entry(blob.digest).or_default();
+    let intact = recorded.iter().take_while(|(bytes, digest)| receiver.handle_recorded(bytes, *digest)).count();
+    recorded.truncate(intact);
+    let bytes = recorded.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+    Ok((receiver, bytes))
+}

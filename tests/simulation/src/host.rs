@@ -1,0 +1,162 @@
+//! One coordinator: a real node on a simulated disk, its sessions, and the requests under way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use archipelago_cluster::Cluster;
+use archipelago_cluster::Outcome;
+use archipelago_common::{BlobRef, NodeId, Principal};
+use archipelago_coordinator::{
+    error::Result,
+    raft::{
+        ProposalId, ReadId,
+        log_store::LogStore,
+        node::{Node, Options},
+    },
+    server::course::{Look, Step},
+};
+use archipelago_protocol::{ChunkReceiver, CoordinatorSession};
+use raft::{SnapshotStatus, eraftpb::Message};
+
+use crate::{
+    blobs::{Quest, QuestId, Shelves},
+    disk::Disk,
+    network::StreamId,
+};
+
+/// Names a request under way on one run of a node.
+pub(crate) type CourseId = u64;
+/// What becomes of a course once its command is applied.
+pub(crate) type AfterOutcome = Box<dyn FnOnce(Outcome) -> Step + Send>;
+
+/// A coordinator's machine. What is in here survives the process.
+pub(crate) struct Host {
+    pub(crate) id: NodeId,
+    pub(crate) disk: Disk,
+    pub(crate) shelves: Shelves,
+    /// What its clock shows beyond the true time, ms.
+    pub(crate) skew_ms: i64,
+    /// Longest fsync, ms.
+    pub(crate) fsync_ms: u64,
+    /// Counts the starts: what was scheduled for an earlier process does not reach the next.
+    pub(crate) run: u64,
+    pub(crate) live: Option<Live>,
+}
+
+/// The process on a machine.
+pub(crate) struct Live {
+    pub(crate) node: Node,
+    /// Inside an fsync until then.
+    pub(crate) busy_until: u64,
+    pub(crate) is_woken: bool,
+    pub(crate) inbox: VecDeque<Input>,
+    pub(crate) proposals: BTreeMap<ProposalId, (CourseId, AfterOutcome)>,
+    pub(crate) reads: BTreeMap<ReadId, (CourseId, Look)>,
+    pub(crate) courses: BTreeMap<CourseId, Origin>,
+    pub(crate) next_course: CourseId,
+    pub(crate) served: BTreeMap<StreamId, Served>,
+    pub(crate) quests: BTreeMap<QuestId, Quest>,
+    pub(crate) next_quest: QuestId,
+    /// Blobs that are being received or fetched.
+    pub(crate) receiving: BTreeSet<BlobRef>,
+    pub(crate) leader: Option<NodeId>,
+}
+
+/// Who waits for a course.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// A session's request.
+    Session { stream: StreamId, id: u64 },
+    /// Nobody: it is the node's own.
+    Own,
+}
+
+/// What the node is given, one after another.
+pub(crate) enum Input {
+    Tick,
+    Message(Box<Message>),
+    Propose { course: CourseId, command: Vec<u8>, then: AfterOutcome },
+    Read { course: CourseId, look: Look },
+    Peek { course: CourseId, look: Look },
+    Unreachable(NodeId),
+    SnapshotSent { to: NodeId, status: SnapshotStatus },
+    HandOver,
+}
+
+/// What a stream is for, as this node sees it.
+pub(crate) enum Served {
+    /// Nothing was said yet.
+    Opened(Principal),
+    /// A session.
+    Control(Box<CoordinatorSession>),
+    /// A blob on its way in.
+    Receiving { who: Principal, receiver: Option<Box<ChunkReceiver>>, bytes: Vec<u8> },
+    /// A blob that is here, and on its way to a majority.
+    Spreading,
+    /// A blob that this node pushes to another.
+    Pushing { quest: QuestId },
+    /// A blob that this node fetches from another.
+    Fetching { quest: QuestId, receiver: Box<ChunkReceiver>, bytes: Vec<u8> },
+}
+
+impl Host {
+    pub(crate) fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            disk: Disk::default(),
+            shelves: Shelves::default(),
+            skew_ms: 0,
+            fsync_ms: USUAL_FSYNC_MS,
+            run: 0,
+            live: None,
+        }
+    }
+
+    /// Founds the log, as `init` does before the node ever runs.
+    pub(crate) fn found(&self, voters: &BTreeSet<NodeId>) -> Result<()> {
+        LogStore::open_backend(self.disk.clone(), self.id, voters, Cluster::default().snapshot()?).map(drop)
+    }
+
+    /// Starts the process on what the disk holds.
+    pub(crate) fn start(&mut self, voters: &BTreeSet<NodeId>, options: Options) -> Result<()> {
+        let founding = Cluster::default().snapshot()?;
+        let store = LogStore::open_backend(self.disk.clone(), self.id, voters, founding)?;
+        let node = Node::new(self.id, store, options)?;
+        self.run += 1;
+        self.live = Some(Live {
+            node,
+            busy_until: 0,
+            is_woken: false,
+            inbox: VecDeque::new(),
+            proposals: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            courses: BTreeMap::new(),
+            next_course: 1,
+            served: BTreeMap::new(),
+            quests: BTreeMap::new(),
+            next_quest: 1,
+            receiving: BTreeSet::new(),
+            leader: None,
+        });
+        Ok(())
+    }
+
+    /// What this machine's clock shows, Unix milliseconds.
+    pub(crate) fn clock_ms(&self, now: u64) -> u64 {
+        (EPOCH_MS + now).saturating_add_signed(self.skew_ms)
+    }
+}
+
+impl Live {
+    /// A course that begins.
+    pub(crate) fn begin(&mut self, origin: Origin) -> CourseId {
+        let id = self.next_course;
+        self.next_course += 1;
+        self.courses.insert(id, origin);
+        id
+    }
+}
+
+/// When the simulation begins, Unix milliseconds.
+pub(crate) const EPOCH_MS: u64 = 1_700_000_000_000;
+/// Longest fsync of a good disk, ms.
+pub(crate) const USUAL_FSYNC_MS: u64 = 6;

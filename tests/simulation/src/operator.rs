@@ -1,0 +1,159 @@
+//! The operator: enrols sites, publishes references and tasks, closes, cancels, withdraws, revokes.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, LazyLock},
+};
+
+use archipelago_common::{
+    BlobRef, ConditionKey, Digest, Name, SiteId, TaskId, Version, VersionId,
+    record::{TaskRecord, TaskState},
+    task::{PublishMode, SurgeryTask, TrainSpec},
+};
+use archipelago_protocol::message::{Reply, Request, Withdrawal};
+
+use crate::{
+    peer::{Act, Heard, View},
+    training,
+};
+
+/// The reference whose tasks make a version per submission.
+pub(crate) const EACH: &str = "atlas";
+/// The reference whose tasks make a version when they close.
+pub(crate) const AT_CLOSE: &str = "late";
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().expect("the names above are sound")
+}
+
+/// The digest of a reference's base.
+pub(crate) fn base_of(reference: &Name) -> Digest {
+    base(reference.as_str()).0.digest
+}
+
+/// The base of a reference. One of the two is longer than a chunk, so that a transfer can stop in the middle.
+fn base(reference: &str) -> &'static (BlobRef, Arc<[u8]>) {
+    static SHORT: LazyLock<(BlobRef, Arc<[u8]>)> = LazyLock::new(|| training::named(training::base(EACH, 20)));
+    static LONG: LazyLock<(BlobRef, Arc<[u8]>)> =
+        LazyLock::new(|| training::named(training::base(AT_CLOSE, 1_100_000)));
+    if reference == EACH { &SHORT } else { &LONG }
+}
+
+/// A person with a script, and then with ideas.
+pub(crate) struct Operator {
+    script: VecDeque<Line>,
+    sites: Vec<SiteId>,
+    open: Vec<TaskId>,
+    /// The current version of each reference, as far as this person has heard.
+    current: Vec<(Name, VersionId)>,
+    n_published: u64,
+}
+
+enum Line {
+    Ask(Request),
+    Upload(BlobRef, Arc<[u8]>),
+}
+
+impl Operator {
+    pub(crate) fn new(sites: &[&str]) -> Self {
+        let sites: Vec<SiteId> = sites.iter().filter_map(|site| site.parse().ok()).collect();
+        let mut script: VecDeque<_> =
+            sites.iter().map(|site| Line::Ask(Request::AddSite { site: site.clone() })).collect();
+        for reference in [EACH, AT_CLOSE] {
+            let (base, bytes) = base(reference).clone();
+            script.push_back(Line::Upload(base, bytes));
+            let key: ConditionKey = "anna/lung/ref".parse().expect("a sound key");
+            let (columns, bytes) = training::named(training::columns(&base.digest, &key, 0));
+            script.push_back(Line::Upload(columns, bytes));
+            let version = Version { base, columns: [(key, columns)].into() };
+            script.push_back(Line::Ask(Request::PublishReference { name: name(reference), version }));
+        }
+        Self { script, sites, open: Vec::new(), current: Vec::new(), n_published: 0 }
+    }
+
+    pub(crate) fn hear(&mut self, view: &mut View<'_>, heard: Heard) -> Vec<Act> {
+        match heard {
+            Heard::Started | Heard::Time => self.next(view),
+            Heard::TasksChanged => Vec::new(),
+            Heard::Uploaded(_, Ok(())) => {
+                self.script.pop_front();
+                self.next(view)
+            }
+            Heard::Uploaded(_, Err(())) => vec![Act::Wake(view.chance.within(100..600))],
+            Heard::Answer(request, answer) => {
+                if matches!(self.script.front(), Some(Line::Ask(asked)) if *asked == request) {
+                    self.script.pop_front();
+                }
+                self.learn(answer.ok());
+                let pause = if self.script.is_empty() { view.chance.within(100..1_500) } else { 1 };
+                vec![Act::Wake(pause)]
+            }
+        }
+    }
+
+    fn next(&mut self, view: &mut View<'_>) -> Vec<Act> {
+        match self.script.front() {
+            Some(Line::Ask(request)) => vec![Act::Ask(request.clone())],
+            Some(Line::Upload(blob, bytes)) => vec![Act::Upload(*blob, bytes.clone())],
+            None => vec![Act::Ask(self.idea(view))],
+        }
+    }
+
+    fn idea(&mut self, view: &mut View<'_>) -> Request {
+        let open = view.chance.pick(&self.open).copied();
+        let site = view.chance.pick(&self.sites).cloned();
+        let reference = name(if view.chance.one_in(3) { AT_CLOSE } else { EACH });
+        match (view.chance.within(0..24), open, site) {
+            _ if view.is_calm => Request::ListTasks,
+            (0..9, _, _) if self.open.len() < 4 => self.task(view, &reference),
+            (9..11, Some(task), _) => Request::CloseTask { task },
+            (11, Some(task), _) => Request::CancelTask { task },
+            (12, _, Some(site)) => Request::Withdraw { reference, what: Withdrawal::Site(site) },
+            (13, _, Some(site)) if self.sites.len() > 2 && view.chance.one_in(6) => {
+                self.sites.retain(|other| *other != site);
+                Request::RevokeSite { site }
+            }
+            (14..17, Some(task), _) => Request::ShowTask { task },
+            (17..20, _, _) => Request::ListTasks,
+            _ => Request::ShowReference { name: reference },
+        }
+    }
+
+    fn task(&mut self, view: &mut View<'_>, reference: &Name) -> Request {
+        let Some((_, version)) = self.current.iter().find(|(known, _)| known == reference) else {
+            return Request::ShowReference { name: reference.clone() };
+        };
+        self.n_published += 1;
+        // No two tasks are published with one seed, so one that was published twice shows.
+        let train = TrainSpec { seed: self.n_published, ..TrainSpec::default() };
+        let mut task = SurgeryTask::new(reference.clone(), *version, train);
+        task.publish = if reference.as_str() == EACH { PublishMode::Each } else { PublishMode::AtClose };
+        task.lease_ms = view.chance.within(1_500..8_000);
+        if view.chance.one_in(4) {
+            task.deadline_ms = Some(view.clock_ms + view.chance.within(6_000..30_000));
+        }
+        if view.chance.one_in(4) {
+            task.allow = view.chance.pick(&self.sites).map(|site| [site.clone()].into());
+        }
+        Request::PublishTask(Box::new(task))
+    }
+
+    fn learn(&mut self, reply: Option<Reply>) {
+        match reply {
+            Some(Reply::Reference(record)) => {
+                self.current.retain(|(known, _)| *known != record.name);
+                self.current.push((record.name, record.current));
+            }
+            Some(Reply::Task(task)) => self.learn_task(&task),
+            Some(Reply::Tasks(tasks)) => tasks.iter().for_each(|task| self.learn_task(task)),
+            _ => {}
+        }
+    }
+
+    fn learn_task(&mut self, task: &TaskRecord) {
+        self.open.retain(|open| *open != task.id);
+        if task.state == TaskState::Open {
+            self.open.push(task.id);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The rules, and all that must be remembered to hold everybody to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use archipelago_cluster::{Cluster, invariants};
+use archipelago_common::{
+    BlobRef, Digest, Name, NodeId, SiteId, TaskId, Version, VersionId,
+    record::{AssignmentState, Cause, ReferenceRecord, Submission},
+};
+use archipelago_histories::History;
+use archipelago_protocol::message::{Request, Withdrawal};
+use raft::eraftpb::Entry;
+
+/// What was seen so far.
+#[derive(Default)]
+pub(crate) struct Watch {
+    pub(crate) history: History,
+    leaders: BTreeMap<u64, NodeId>,
+    /// Digest of every entry by index and term, with the term before it.
+    entries: BTreeMap<(u64, u64), (Digest, Option<u64>)>,
+    /// Term of every index that some node knew to be committed.
+    committed: BTreeMap<u64, u64>,
+    /// What each node has applied and knew to be committed when it was last looked at, by run.
+    looked_at: BTreeMap<NodeId, (u64, u64, u64)>,
+    states: BTreeMap<u64, Digest>,
+    acknowledged: BTreeMap<(TaskId, SiteId), (Submission, u64)>,
+    accepted: BTreeMap<(TaskId, SiteId), (u64, u64)>,
+    /// The first index at which each epoch was seen.
+    epochs: BTreeMap<(TaskId, SiteId), BTreeMap<u64, u64>>,
+    lapsed: BTreeSet<(TaskId, SiteId, u64)>,
+    withdrawing: BTreeSet<SiteId>,
+    lineages: BTreeMap<Name, usize>,
+    versions: BTreeMap<VersionId, Name>,
+    blobs: BTreeSet<BlobRef>,
+}
+
+type Verdict = Result<(), String>;
+
+impl Watch {
+    /// Election safety: no two nodes lead in one term.
+    pub(crate) fn leads(&mut self, node: NodeId, term: u64) -> Verdict {
+        let first = *self.leaders.entry(term).or_insert(node);
+        ensure(first == node, || format!("election safety: n{first} and n{node} both lead in term {term}"))
+    }
+
+    /// Terms in which somebody led.
+    pub(crate) fn n_leaders(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// Leases that ran out.
+    pub(crate) fn n_lapsed(&self) -> u64 {
+        self.lapsed.len() as u64
+    }
+
+    /// What a node knew when it was last looked at: its applied and committed index. A new run begins anew.
+    pub(crate) fn look(&mut self, node: NodeId, run: u64, applied: u64, committed: u64) -> (u64, u64) {
+        let last = self.looked_at.insert(node, (run, applied, committed));
+        last.filter(|(earlier, ..)| *earlier == run).map_or((0, 0), |(_, applied, committed)| (applied, committed))
+    }
+
+    /// Log matching: two logs that agree in index and term of an entry agree in it and in all before; and what was
+    /// committed once stays.
+    pub(crate) fn log(&mut self, node: NodeId, entries: &[Entry], committed: u64) -> Verdict {
+        for (i, entry) in entries.iter().enumerate() {
+            let place = (entry.index, entry.term);
+            let before = i.checked_sub(1).map(|i| entries[i].term);
+            let digest = Digest::of(&[&entry.data[..], &entry.context[..]].concat());
+            let (first, first_before) = self.entries.entry(place).or_insert((digest, before));
+            ensure(*first == digest, || format!("log matching: n{node} has another entry at {place:?}"))?;
+            ensure(before.is_none() || first_before.is_none() || *first_before == before, || {
+                format!("log matching: on n{node} another entry comes before {place:?}")
+            })?;
+            *first_before = first_before.or(before);
+            if entry.index <= committed {
+                let term = *self.committed.entry(entry.index).or_insert(entry.term);
+                ensure(term == entry.term, || {
+                    format!("committed entry {} of term {term} has term {} on n{node}", entry.index, entry.term)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// State-machine equality: at one index there is one state.
+    pub(crate) fn state(&mut self, node: NodeId, applied: u64, cluster: &Cluster) -> Verdict {
+        let digest = cluster.digest().map_err(|e| e.to_string())?;
+        let first = *self.states.entry(applied).or_insert(digest);
+        ensure(first == digest, || format!("state-machine equality: n{node} has another state at index {applied}"))?;
+        invariants::check(cluster).map_err(|broken| format!("n{node} at index {applied}: {broken}"))
+    }
+
+    /// An acknowledged submission is never lost, and none is accepted twice.
+    pub(crate) fn submissions(&mut self, node: NodeId, applied: u64, cluster: &Cluster) -> Verdict {
+        for ((id, site), (submission, since)) in &self.acknowledged {
+            if applied < *since || self.withdrawing.contains(site) {
+                continue;
+            }
+            let assignment = cluster.task(*id).and_then(|task| task.assignments.get(site));
+            let kept = assignment.is_some_and(|assignment| match &assignment.state {
+                AssignmentState::Accepted { submission: kept, .. } => kept.conditions == submission.conditions,
+                _ => false,
+            });
+            ensure(kept, || format!("n{node} at index {applied} has lost the submission of `{site}` for task {id}"))?;
+        }
+        let mut seeds = BTreeSet::new();
+        for task in cluster.tasks() {
+            ensure(seeds.insert(task.task.train.seed), || {
+                format!("accepted twice: task {} was published before, on n{node} at index {applied}", task.id)
+            })?;
+        }
+        cluster.references().try_for_each(|reference| merged_once(reference, node))
+    }
+
+    /// Fencing: nothing is accepted under an epoch when a later one was given before, or after the lease.
+    pub(crate) fn fencing(&mut self, node: NodeId, applied: u64, cluster: &Cluster) -> Verdict {
+        for task in cluster.tasks() {
+            for (site, assignment) in &task.assignments {
+                let at = (task.id, site.clone());
+                let epochs = self.epochs.entry(at.clone()).or_default();
+                let seen = epochs.entry(assignment.epoch).or_insert(applied);
+                *seen = (*seen).min(applied);
+                if assignment.state == AssignmentState::Lapsed {
+                    self.lapsed.insert((task.id, site.clone(), assignment.epoch));
+                }
+                let AssignmentState::Accepted { submission, at_ms, .. } = &assignment.state else { continue };
+                let later = epochs.range(submission.epoch + 1..).find(|(_, seen)| **seen < applied);
+                ensure(later.is_none(), || {
+                    format!("fencing: n{node} accepted task {} of `{site}` under epoch {}", task.id, submission.epoch)
+                })?;
+                ensure(*at_ms <= assignment.lease_until_ms, || {
+                    format!("fencing: n{node} accepted task {} of `{site}` after its lease", task.id)
+                })?;
+                let (epoch, _) = *self.accepted.entry(at).or_insert((submission.epoch, applied));
+                ensure(epoch == submission.epoch || self.withdrawing.contains(site), || {
+                    format!(
+                        "accepted twice: task {} of `{site}` under epochs {epoch} and {}",
+                        task.id, submission.epoch
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The blobs that a state names and nobody has looked at yet, and the versions.
+    pub(crate) fn new_names(&mut self, cluster: &Cluster) -> (Vec<BlobRef>, Vec<(Name, VersionId, Version)>) {
+        let blobs = cluster.referenced_blobs().into_iter().filter(|blob| self.blobs.insert(*blob)).collect();
+        let mut versions = Vec::new();
+        for reference in cluster.references() {
+            for (id, version) in &reference.versions {
+                if self.versions.insert(*id, reference.name.clone()).is_none() {
+                    versions.push((reference.name.clone(), *id, version.clone()));
+                }
+            }
+        }
+        (blobs, versions)
+    }
+
+    /// The reference that a version is of.
+    pub(crate) fn reference_of(&self, version: VersionId) -> Option<Name> {
+        self.versions.get(&version).cloned()
+    }
+
+    /// Somebody wants conditions out.
+    pub(crate) fn note_withdrawal(&mut self, what: &Withdrawal) {
+        match what {
+            Withdrawal::Site(site) => self.withdrawing.extend([site.clone()]),
+            Withdrawal::Keys(keys) => self.withdrawing.extend(keys.iter().map(|key| key.owner().clone())),
+        }
+    }
+
+    /// A site was told that its work is accepted; whoever has applied `applied` must know it.
+    pub(crate) fn acknowledge(&mut self, site: &SiteId, submission: &Submission, applied: u64) -> Verdict {
+        let at = (submission.task, site.clone());
+        let (first, _) = self.acknowledged.entry(at).or_insert_with(|| (submission.clone(), applied));
+        let is_same = first.conditions == submission.conditions || self.withdrawing.contains(site);
+        ensure(is_same, || {
+            format!("accepted twice: `{site}` was told so of two submissions for task {}", submission.task)
+        })
+    }
+
+    /// How much of a lineage has been read by somebody when a request is made.
+    pub(crate) fn lineage_seen(&self, request: &Request) -> usize {
+        match request {
+            Request::ShowReference { name } => self.lineages.get(name).copied().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
+    /// Monotone reads: who asks after an answer sees at least as much.
+    pub(crate) fn read(&mut self, record: &ReferenceRecord, floor: usize) -> Verdict {
+        let seen = record.lineage.len();
+        ensure(seen >= floor, || {
+            format!("monotone reads: `{}` was read with {floor} events and then with {seen}", record.name)
+        })?;
+        let most = self.lineages.entry(record.name.clone()).or_default();
+        *most = (*most).max(seen);
+        Ok(())
+    }
+}
+
+/// No condition is merged again unless it was withdrawn in between.
+fn merged_once(reference: &ReferenceRecord, node: NodeId) -> Verdict {
+    let mut present = BTreeSet::new();
+    for event in &reference.lineage {
+        match &event.cause {
+            Cause::Published => {}
+            Cause::Merged { keys, .. } => {
+                for key in keys {
+                    ensure(present.insert(key), || format!("accepted twice: `{key}` was merged again on n{node}"))?;
+                }
+            }
+            Cause::Withdrawn { keys, .. } => present.retain(|key| !keys.contains(key)),
+        }
+    }
+    Ok(())
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}

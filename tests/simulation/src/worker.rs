@@ -1,0 +1,225 @@
+//! A site's worker: claims, trains for a while, uploads, hands in; and now and then hangs, dies, comes too late,
+//! says everything twice, or takes its work back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use archipelago_common::{
+    BlobRef, ConditionKey, SiteId, TaskId,
+    record::{AssignmentState, Progress, Submission, SubmittedCondition, TaskRecord, TaskState},
+};
+use archipelago_protocol::message::{Refusal, Reply, Request, Withdrawal};
+
+use crate::{
+    operator::{EACH, base_of, name},
+    peer::{Act, Heard, View},
+    training,
+};
+
+/// One site's worker.
+pub(crate) struct Worker {
+    pub(crate) site: SiteId,
+    work: Work,
+    /// Tasks that are not for this site, by the coordinators' word. It is remembered across restarts.
+    pub(crate) skipped: BTreeSet<TaskId>,
+    /// What was trained under an epoch that is over: a slow process may still send it.
+    late: Option<Submission>,
+}
+
+enum Work {
+    /// Nothing is under way.
+    Idle,
+    /// A question is.
+    Asking,
+    /// A task is, in this epoch, until then.
+    Training { task: Box<TaskRecord>, epoch: u64, until_ms: u64 },
+    /// Blobs are, and then the submission is handed in.
+    Uploading { submission: Submission, left: Vec<(BlobRef, Arc<[u8]>)>, all: Vec<(BlobRef, Arc<[u8]>)> },
+}
+
+impl Worker {
+    pub(crate) fn new(site: &str) -> Self {
+        let site = site.parse().expect("a site's name is sound");
+        Self { site, work: Work::Idle, skipped: BTreeSet::new(), late: None }
+    }
+
+    pub(crate) fn hear(&mut self, view: &mut View<'_>, heard: Heard) -> Vec<Act> {
+        match heard {
+            Heard::Started => {
+                self.work = Work::Asking;
+                vec![Act::Ask(Request::ListTasks)]
+            }
+            Heard::Time => self.time(view),
+            Heard::TasksChanged if matches!(self.work, Work::Idle) => {
+                self.work = Work::Asking;
+                vec![Act::Ask(Request::ListTasks)]
+            }
+            Heard::TasksChanged => Vec::new(),
+            Heard::Answer(request, answer) => self.answer(view, request, *answer),
+            Heard::Uploaded(blob, result) => self.uploaded(view, blob, result.is_ok()),
+        }
+    }
+
+    /// Whether there is nothing left to do for a task.
+    pub(crate) fn is_done_with(&self, task: &TaskRecord) -> bool {
+        let accepted =
+            task.assignments.get(&self.site).is_some_and(|a| matches!(a.state, AssignmentState::Accepted { .. }));
+        accepted || self.skipped.contains(&task.id) || !task.task.allows(&self.site)
+    }
+
+    fn time(&mut self, view: &mut View<'_>) -> Vec<Act> {
+        match &mut self.work {
+            Work::Idle => {
+                self.work = Work::Asking;
+                vec![Act::Ask(Request::ListTasks)]
+            }
+            Work::Asking => Vec::new(),
+            Work::Training { task, epoch, until_ms } if view.clock_ms < *until_ms => {
+                let progress = Progress { epochs_done: 1, epochs_planned: 2, loss: None };
+                let (request, lease_ms) =
+                    (Request::Renew { task: task.id, epoch: *epoch, progress }, task.task.lease_ms);
+                let left_ms = *until_ms - view.clock_ms;
+                vec![Act::Ask(request), Act::Wake(left_ms.min(lease_ms / 3).max(1))]
+            }
+            Work::Training { .. } => self.finish(view),
+            Work::Uploading { left, .. } => match left.last().cloned() {
+                Some((blob, bytes)) => vec![Act::Upload(blob, bytes)],
+                None => Vec::new(),
+            },
+        }
+    }
+
+    fn answer(&mut self, view: &mut View<'_>, request: Request, answer: Result<Reply, Refusal>) -> Vec<Act> {
+        match (request, answer) {
+            (Request::ListTasks, Ok(Reply::Tasks(tasks))) => self.choose(view, &tasks),
+            (Request::Claim { task }, Ok(Reply::Assigned { epoch, .. })) => {
+                let mut acts = vec![Act::Ask(Request::ShowTask { task })];
+                if let Some(late) = self.late.take_if(|late| late.task == task && late.epoch < epoch) {
+                    // The process that hung has woken up and knows nothing of the new epoch.
+                    acts.push(Act::Ask(Request::Submit(late)));
+                }
+                acts
+            }
+            (Request::ShowTask { .. }, Ok(Reply::Task(task))) if matches!(self.work, Work::Asking) => {
+                self.train(view, *task)
+            }
+            (Request::Submit(submission), Ok(Reply::Accepted { .. })) if self.is_current(&submission) => {
+                self.handed_in(view, submission)
+            }
+            (Request::Submit(submission), Err(Refusal::MissingBlobs { .. })) if self.is_current(&submission) => {
+                if let Work::Uploading { left, all, .. } = &mut self.work {
+                    left.clone_from(all);
+                }
+                vec![Act::Wake(view.chance.within(50..500))]
+            }
+            (Request::Submit(submission), Err(Refusal::Stale { .. })) if self.is_current(&submission) => {
+                self.rest(view)
+            }
+            (Request::Submit(submission), Err(_)) if self.is_current(&submission) => {
+                self.skipped.insert(submission.task);
+                self.work = Work::Asking;
+                let (task, epoch, reason) = (submission.task, submission.epoch, "it was refused".to_owned());
+                vec![Act::Ask(Request::GiveUp { task, epoch, reason })]
+            }
+            (Request::Claim { task }, Err(_)) => {
+                self.skipped.insert(task);
+                self.rest(view)
+            }
+            // Of an earlier submission, or said twice.
+            (Request::Renew { .. } | Request::Submit(_) | Request::Withdraw { .. }, _) => Vec::new(),
+            _ => self.rest(view),
+        }
+    }
+
+    fn choose(&mut self, view: &mut View<'_>, tasks: &[TaskRecord]) -> Vec<Act> {
+        let open: Vec<_> =
+            tasks.iter().filter(|task| task.state == TaskState::Open && !self.is_done_with(task)).collect();
+        match view.chance.pick(&open) {
+            Some(task) => vec![Act::Ask(Request::Claim { task: task.id })],
+            None => self.rest(view),
+        }
+    }
+
+    fn train(&mut self, view: &mut View<'_>, task: TaskRecord) -> Vec<Act> {
+        let Some(epoch) = task.assignments.get(&self.site).map(|assignment| assignment.epoch) else {
+            return self.rest(view);
+        };
+        let lease_ms = task.task.lease_ms;
+        let hangs = !view.is_calm && view.chance.one_in(6);
+        let duration_ms =
+            if hangs { lease_ms + view.chance.within(500..lease_ms) } else { view.chance.within(100..lease_ms) };
+        if !view.is_calm && view.chance.one_in(14) {
+            return vec![Act::Die(view.chance.within(100..4_000))];
+        }
+        let until_ms = view.clock_ms + duration_ms;
+        self.work = Work::Training { task: Box::new(task), epoch, until_ms };
+        // One that hangs does not renew.
+        vec![Act::Wake(if hangs { duration_ms } else { duration_ms.min(lease_ms / 3).max(1) })]
+    }
+
+    fn finish(&mut self, view: &mut View<'_>) -> Vec<Act> {
+        let Work::Training { task, epoch, .. } = std::mem::replace(&mut self.work, Work::Idle) else {
+            return Vec::new();
+        };
+        let base = base_of(&task.task.reference);
+        let n_conditions = view.chance.within(1..3);
+        let mut conditions = BTreeMap::new();
+        let mut all = Vec::new();
+        for i in 0..n_conditions {
+            // Now and then a batch that another task may have mapped already, with other columns.
+            let batch = if view.chance.one_in(12) { "again".to_owned() } else { format!("t{}-{i}", task.id) };
+            let key: ConditionKey = format!("{}/lung/{batch}", self.site).parse().expect("a sound key");
+            let (columns, bytes) = training::named(training::columns(&base, &key, task.task.train.seed));
+            conditions.insert(key, SubmittedCondition { columns, embeddings: None, metrics: None });
+            all.push((columns, bytes));
+        }
+        let submission = Submission { task: task.id, epoch, version: task.task.version, conditions };
+        self.late = Some(submission.clone());
+        self.work = Work::Uploading { submission, left: all.clone(), all };
+        self.time(view)
+    }
+
+    fn uploaded(&mut self, view: &mut View<'_>, blob: BlobRef, is_durable: bool) -> Vec<Act> {
+        let Work::Uploading { submission, left, .. } = &mut self.work else { return Vec::new() };
+        if !is_durable {
+            return vec![Act::Wake(view.chance.within(100..800))];
+        }
+        left.retain(|(waiting, _)| *waiting != blob);
+        if !left.is_empty() {
+            return self.time(view);
+        }
+        let submission = submission.clone();
+        match view.chance.within(0..16) {
+            // Between upload and hand-in: all is to be done again.
+            0 if !view.is_calm => vec![Act::Die(view.chance.within(100..4_000))],
+            // Two processes of one site.
+            1 => vec![Act::Ask(Request::Submit(submission.clone())), Act::Ask(Request::Submit(submission))],
+            _ => vec![Act::Ask(Request::Submit(submission))],
+        }
+    }
+
+    fn handed_in(&mut self, view: &mut View<'_>, submission: Submission) -> Vec<Act> {
+        let mut acts = self.rest(view);
+        match view.chance.within(0..20) {
+            // The answer was lost at home: asked again as a new request.
+            0..4 => acts.push(Act::Ask(Request::Submit(submission))),
+            4 if !view.is_calm => {
+                let what = Withdrawal::Site(self.site.clone());
+                acts.push(Act::Ask(Request::Withdraw { reference: name(EACH), what }));
+            }
+            _ => {}
+        }
+        acts
+    }
+
+    fn rest(&mut self, view: &mut View<'_>) -> Vec<Act> {
+        self.work = Work::Idle;
+        vec![Act::Wake(view.chance.within(200..2_000))]
+    }
+
+    fn is_current(&self, submission: &Submission) -> bool {
+        matches!(&self.work, Work::Uploading { submission: current, .. } if current == submission)
+    }
+}
