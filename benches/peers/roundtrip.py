@@ -26,6 +26,7 @@ import torch
 
 N_CELLS, N_GENES, N_PROTEINS = 120, 40, 6
 TOLERANCE = 1e-5
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 SURGERY = {"n_layers": 2, "encode_covariates": True, "deeply_inject_covariates": False,
            "use_layer_norm": "both", "use_batch_norm": "none"}
 
@@ -115,7 +116,7 @@ def difference(cls, setup, options, worker, folder):
     adata = cells(["b0", "b1", "b2"], seed=0)
     cls.setup_anndata(adata, **setup)
     model = cls(adata, **options)
-    model.train(max_epochs=2, accelerator="cpu")
+    model.train(max_epochs=2, **QUIET)
     model.save(str(folder / "saved"), overwrite=True)
     refused = run(worker, "import", folder / "saved", "--out", folder / "reference")
     if refused is not None:
@@ -131,7 +132,7 @@ def difference(cls, setup, options, worker, folder):
     if hasattr(model, "predict"):
         query.obs["label"] = "unknown"
     mapped = cls.load_query_data(query, str(folder / "again"), accelerator="cpu")
-    mapped.train(max_epochs=1, accelerator="cpu", plan_kwargs={"weight_decay": 0.0})
+    mapped.train(max_epochs=1, plan_kwargs={"weight_decay": 0.0}, **QUIET)
     assert np.isfinite(mapped.get_latent_representation()).all()
     here = ours(worker, adata, model, setup, folder) if cls is not scvi.model.TOTALVI else 0.0
     return gap, here

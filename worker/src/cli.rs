@@ -148,10 +148,16 @@ impl std::fmt::Display for Settings {
 }
 
 fn settings(matches: &ArgMatches) -> Settings {
-    let command = Cli::command();
-    let Some((name, of_command)) = matches.subcommand() else { return Settings(vec![]) };
-    let Some(subcommand) = command.find_subcommand(name) else { return Settings(vec![]) };
-    Settings(of_each(subcommand, of_command).chain(of_each(&command, of_command)).collect())
+    let root = Cli::command();
+    let (mut command, mut of_command, mut found) = (&root, matches, Vec::new());
+    // The innermost command first: it is what was asked for.
+    while let Some((name, inner)) = of_command.subcommand() {
+        let Some(subcommand) = command.find_subcommand(name) else { break };
+        found.push((subcommand, inner));
+        (command, of_command) = (subcommand, inner);
+    }
+    let of_commands = found.iter().rev().flat_map(|(command, matches)| of_each(command, matches));
+    Settings(of_commands.chain(of_each(&root, matches)).collect())
 }
 
 fn of_each<'a>(command: &'a Command, matches: &'a ArgMatches) -> impl Iterator<Item = Setting> + 'a {
@@ -178,14 +184,15 @@ mod tests {
     #[test]
     fn every_command_teaches_with_an_example() {
         let command = Cli::command();
-        for verb in command.get_subcommands() {
-            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(
-                help.contains(&format!("archipelago-worker {}", verb.get_name())),
-                "{} has no example",
-                verb.get_name()
-            );
+        fn check(name: &str, command: &Command) {
+            for verb in command.get_subcommands() {
+                let name = format!("{name} {}", verb.get_name());
+                let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains(&name), "`{name}` has no example");
+                check(&name, verb);
+            }
         }
+        check("archipelago-worker", &command);
         command.debug_assert();
     }
 
@@ -195,6 +202,9 @@ mod tests {
             Cli::command().get_matches_from(["archipelago-worker", "train", "x.h5ad", "--out", "r", "--epochs", "3"]);
         let text = settings(&matches).to_string();
         assert!(text.lines().any(|l| l.starts_with("--epochs") && l.ends_with("3  (command line)")), "{text}");
+        let nested = ["archipelago-worker", "results", "library", "r", "x.h5ad", "--out", "x.csv"];
+        let text_of_nested = settings(&Cli::command().get_matches_from(nested)).to_string();
+        assert!(text_of_nested.lines().any(|l| l.starts_with("--out") && l.contains("x.csv")), "{text_of_nested}");
         assert!(text.lines().any(|l| l.starts_with("--train-size") && l.ends_with("0.9  (default)")), "{text}");
     }
 }

@@ -24,7 +24,7 @@ fn source(case: &Case) -> (StateDict, Vec<Columns>) {
 }
 
 #[test]
-fn every_tensor_of_scvi_is_taken_over_and_the_others_start_fresh() {
+fn every_tensor_of_the_source_is_taken_over_and_the_others_start_fresh() {
     case::run(
         "scanvi",
         |name| name == "core_tutorial_from_scvi",
