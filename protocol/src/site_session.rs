@@ -49,8 +49,8 @@ pub struct SessionConfig {
 
 impl SessionConfig {
     /// The usual timing. An answer takes a commit and an fsync on a majority, so ten seconds mean that something is
-    /// wrong. A coordinator that died is noticed after 1.3 s, about when its successor has been elected, although QUIC
-    /// waits longer; a new session passes by a dead one after a second, which is three round trips of a slow line.
+    /// wrong. A coordinator that died is noticed after a second, about when its successor is being elected, although QUIC
+    /// waits longer; a new session passes by a dead one after a second too, which is three round trips of a slow line.
     /// Pauses of up to five seconds keep a thousand sites from trampling a cluster that comes back.
     pub fn new(nodes: BTreeSet<NodeId>, software: impl Into<String>) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl SessionConfig {
             connect_timeout_max_ms: 6_000,
             request_timeout_ms: 10_000,
             ping_after_ms: 300,
-            pong_timeout_ms: 1_000,
+            pong_timeout_ms: 700,
             backoff_min_ms: 100,
             backoff_max_ms: 5_000,
         }
@@ -118,6 +118,10 @@ pub struct SiteSession {
     n_failures: u32,
     /// Moves to a named leader since the last sign of one: two confused nodes must not pass us to and fro for ever.
     n_hops: u32,
+    /// Coordinators that fell silent since the last sign of a leader: others may not know it yet and go on naming one.
+    silent: BTreeSet<NodeId>,
+    /// How long to stay with a coordinator that knows of no leader who can be followed.
+    leaderless_until_ms: Option<u64>,
     outputs: VecDeque<Output>,
 }
 
@@ -168,6 +172,8 @@ impl SiteSession {
             next_id: 1,
             n_failures: 0,
             n_hops: 0,
+            silent: BTreeSet::new(),
+            leaderless_until_ms: None,
             outputs: VecDeque::new(),
         };
         session.handle_time(now_ms);
@@ -206,6 +212,7 @@ impl SiteSession {
     /// The connection, or the attempt at one, has failed.
     pub fn handle_disconnected(&mut self, now_ms: u64) {
         if !matches!(self.state, State::Waiting { .. }) {
+            self.silent.insert(self.node);
             self.try_next(now_ms);
         }
     }
@@ -226,7 +233,7 @@ impl SiteSession {
 
     /// Coordinator `from` said, on a stream outside the session (a transfer), that it does not lead but `leader` does.
     pub fn handle_leader_hint(&mut self, now_ms: u64, from: NodeId, leader: Option<NodeId>) {
-        if self.node() == Some(from) {
+        if self.node() == Some(from) && !self.waits_for_leader(now_ms, leader) {
             self.follow(now_ms, leader);
         }
     }
@@ -292,8 +299,10 @@ impl SiteSession {
             }
             (FromCoordinator::Notice(Notice::LeaderChanged { leader }), State::Ready { .. }) => {
                 // While nobody leads, it is as good here as anywhere.
-                if leader.is_some_and(|leader| leader != self.node) {
-                    self.follow(now_ms, leader);
+                if let Some(leader) = leader.filter(|leader| *leader != self.node) {
+                    // Whoever was elected just now is alive.
+                    self.silent.remove(&leader);
+                    self.follow(now_ms, Some(leader));
                 }
                 Ok(())
             }
@@ -328,8 +337,13 @@ impl SiteSession {
     }
 
     fn handle_response(&mut self, now_ms: u64, id: RequestId, result: Result<Reply, Refusal>) {
+        let waits = matches!(result, Err(Refusal::NotLeader { leader }) if self.waits_for_leader(now_ms, leader));
         let Some(request) = self.requests.get_mut(&id) else { return }; // cancelled meanwhile
         match result {
+            Err(Refusal::NotLeader { .. }) if waits => {
+                let jitter_ms = self.rng.next_u64() % LEADERLESS_PAUSE_MS;
+                request.progress = Sending::Due { at_ms: now_ms + LEADERLESS_PAUSE_MS + jitter_ms };
+            }
             Err(Refusal::NotLeader { leader }) => self.follow(now_ms, leader),
             Err(Refusal::Busy { retry_after_ms }) => {
                 // Whoever is told to come again with everybody else comes a little later than told.
@@ -345,6 +359,20 @@ impl SiteSession {
                 self.send_due(now_ms);
             }
         }
+    }
+
+    /// Whether to stay with a coordinator that does not lead: no leader is known there, or only one that fell silent and
+    /// whom it will miss soon. A new one is then announced here as soon as anywhere. After an election's time it is
+    /// left all the same: it may be cut off from the others, and the silent one from us only.
+    fn waits_for_leader(&mut self, now_ms: u64, leader: Option<NodeId>) -> bool {
+        if leader.is_some_and(|leader| !self.silent.contains(&leader)) {
+            return false;
+        }
+        let waits = now_ms < *self.leaderless_until_ms.get_or_insert(now_ms + LEADERLESS_MS);
+        if !waits {
+            self.silent.clear();
+        }
+        waits
     }
 
     /// Leaves this coordinator for the leader it names, or for the next one if it names none that helps.
@@ -363,22 +391,30 @@ impl SiteSession {
 
     /// Gives up this coordinator.
     fn part(&mut self, now_ms: u64, parting: Parting) {
+        if parting != Parting::NotLeader {
+            self.silent.insert(self.node);
+        }
         self.disconnect(parting);
         self.try_next(now_ms);
     }
 
     fn may_move_to(&self, leader: NodeId) -> bool {
-        leader != self.node && self.config.nodes.contains(&leader) && self.n_hops < MOST_HOPS
+        let is_another = leader != self.node && self.config.nodes.contains(&leader);
+        is_another && !self.silent.contains(&leader) && self.n_hops < MOST_HOPS
     }
 
-    /// Turns to the next coordinator after a pause that grows with every round of failures.
+    /// Turns to the next coordinator that has not fallen silent after a pause that grows with every round of failures.
     fn try_next(&mut self, now_ms: u64) {
         let longest_ms = doubled(self.config.backoff_min_ms, self.rounds(), self.config.backoff_max_ms).max(1);
         self.n_failures = self.n_failures.saturating_add(1);
         self.n_hops = 0;
         self.make_all_due(now_ms);
-        let after = self.config.nodes.range(self.node..).nth(1).or_else(|| self.config.nodes.first());
-        self.node = after.copied().unwrap_or(self.node);
+        if self.config.nodes.is_subset(&self.silent) {
+            self.silent.clear();
+        }
+        let (before, after) = (self.config.nodes.range(..=self.node), self.config.nodes.range(self.node..).skip(1));
+        let next = after.chain(before).find(|node| !self.silent.contains(node));
+        self.node = next.copied().unwrap_or(self.node);
         let pause_ms = longest_ms / 2 + self.rng.next_u64() % (longest_ms / 2 + 1);
         self.state = State::Waiting { until_ms: now_ms + pause_ms };
     }
@@ -391,9 +427,12 @@ impl SiteSession {
     fn leader_found(&mut self) {
         self.n_failures = 0;
         self.n_hops = 0;
+        self.silent.clear();
+        self.leaderless_until_ms = None;
     }
 
     fn connect(&mut self, now_ms: u64) {
+        self.leaderless_until_ms = None;
         let (min_ms, max_ms) = (self.config.connect_timeout_min_ms, self.config.connect_timeout_max_ms);
         self.state = State::Connecting { until_ms: now_ms + doubled(min_ms, self.rounds(), max_ms) };
         self.outputs.push_back(Output::Connect(self.node));
@@ -459,6 +498,10 @@ fn doubled(first_ms: u64, n_times: u32, longest_ms: u64) -> u64 {
 
 /// Moves to a named leader in a row: a change of leadership may be seen late once or twice, not more often.
 const MOST_HOPS: u32 = 3;
+/// Longer than two elections.
+const LEADERLESS_MS: u64 = 2_500;
+/// Pause before a coordinator that knew of no leader is asked again; its notice of a new one comes sooner.
+const LEADERLESS_PAUSE_MS: u64 = 50;
 /// The longest pause that a coordinator can impose.
 const LONGEST_BUSY_MS: u64 = 60_000;
 

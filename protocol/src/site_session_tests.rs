@@ -169,6 +169,63 @@ fn nodes_that_name_each_other_as_leader_are_not_visited_without_pause() {
     assert!(script.session.poll_timeout().unwrap() > script.now_ms);
 }
 
+/// A session whose leader, returned first, has died, at another coordinator, which goes on naming it.
+fn orphaned() -> (Script, NodeId, NodeId) {
+    let (mut script, dead) = Script::ready(3);
+    script.ask();
+    script.sent();
+    script.session.handle_disconnected(script.now_ms);
+    let refuge = script.dialled_later();
+    script.welcome(refuge, Some(dead));
+    (script, dead, refuge)
+}
+
+#[test]
+fn a_dead_leader_that_others_still_name_is_not_dialled_again() {
+    let (mut script, dead, refuge) = orphaned();
+    let sent = script.sent();
+    assert_eq!(sent.len(), 1, "the request is asked where the session is");
+    script.answer(1, Err(Refusal::NotLeader { leader: Some(dead) }));
+    assert_eq!(script.outputs(), []);
+    script.pass_until_due();
+    assert_eq!(script.sent(), sent, "and asked again under its key");
+    let third = (1..=3).filter_map(NodeId::new).find(|node| ![dead, refuge].contains(node)).unwrap();
+    script.hear(&FromCoordinator::Notice(Notice::LeaderChanged { leader: Some(third) })).unwrap();
+    assert_eq!(script.outputs(), [Output::Disconnect(Parting::NotLeader), Output::Connect(third)]);
+    script.welcome(third, Some(third));
+    assert_eq!(script.sent(), sent);
+}
+
+#[test]
+fn while_nobody_leads_a_session_stays_where_it_is_and_asks_there_again() {
+    let (mut script, _, refuge) = orphaned();
+    let sent = script.sent();
+    script.answer(1, Err(Refusal::NotLeader { leader: None }));
+    assert_eq!(script.outputs(), []);
+    script.pass_until_due();
+    assert!(script.now_ms < 300, "asked again after {} ms", script.now_ms);
+    assert_eq!(script.sent(), sent);
+    script.answer(1, Ok(Reply::Released));
+    assert_eq!(script.session.node(), Some(refuge));
+}
+
+#[test]
+fn a_coordinator_that_never_hears_of_a_leader_is_left_and_the_silent_one_tried_again() {
+    let (mut script, dead, _) = orphaned();
+    script.sent();
+    let outputs = loop {
+        script.answer(1, Err(Refusal::NotLeader { leader: Some(dead) }));
+        let outputs = script.outputs();
+        if !outputs.is_empty() {
+            break outputs;
+        }
+        script.pass_until_due();
+        script.sent();
+    };
+    assert_eq!(outputs, [Output::Disconnect(Parting::NotLeader), Output::Connect(dead)]);
+    assert!((2_500..4_000).contains(&script.now_ms), "left after {} ms", script.now_ms);
+}
+
 #[test]
 fn a_leader_that_is_not_configured_is_not_followed() {
     let (mut script, _) = Script::ready(2);
