@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use archipelago_common::{fs, limits};
+use archipelago_common::{BlobRef, fs, limits};
 use archipelago_protocol::{ChunkReceiver, ChunkRecord, message::Chunk};
 
 use super::store::Claim;
@@ -42,6 +42,11 @@ impl Receiving {
         Ok(receiving)
     }
 
+    /// The blob.
+    pub fn blob(&self) -> BlobRef {
+        self.claim.blob
+    }
+
     /// The first chunk that is missing.
     pub fn next_chunk(&self) -> u64 {
         self.receiver.next_chunk()
@@ -52,11 +57,17 @@ impl Receiving {
         self.receiver.is_complete()
     }
 
+    /// Waits until this receiver is to give up, because it stands still and somebody else has the blob too.
+    pub async fn over(&self) {
+        self.claim.turn.over().await;
+    }
+
     /// Verifies a chunk, writes and records it.
     ///
     /// # Errors  [`Error::Protocol`] for a chunk that is not the next or is damaged; [`Error::Common`]
     pub fn write(&mut self, chunk: &Chunk) -> Result<()> {
         let piece = self.receiver.handle_chunk(chunk)?;
+        self.claim.turn.progress();
         self.data.write_at(piece.offset, &chunk.bytes)?;
         self.record.write_at(ChunkRecord::size(chunk.chunk_idx), &ChunkRecord::entry(chunk))?;
         self.n_unsynced += 1;

@@ -1,12 +1,16 @@
 //! Tests of blobs on their way in: kills, torn and damaged files, wrong content.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use archipelago_common::{BlobRef, Digest};
 
 use super::*;
 use crate::blob::{
     BlobStore,
+    store::Turn,
     test_blobs::{chunks, put},
 };
 
@@ -120,4 +124,15 @@ fn a_blob_of_another_size_is_not_the_blob() {
     let other = BlobRef { size: 4, ..blob };
     assert!(!store.contains(&other));
     assert!(matches!(store.read_whole(other, 10), Err(Error::NoBlob { .. })));
+}
+
+#[tokio::test]
+async fn a_sender_that_died_does_not_keep_its_blob_from_being_sent_by_another() {
+    let begun = Instant::now();
+    let turn = Turn::new(begun);
+    let is_over = async || tokio::time::timeout(Duration::ZERO, turn.over()).await.is_ok();
+    turn.end_if_stalled(begun + Duration::from_secs(1));
+    assert!(!is_over().await, "one that gets on goes on");
+    turn.end_if_stalled(begun + Duration::from_secs(3));
+    assert!(is_over().await, "one that stands still gives up");
 }

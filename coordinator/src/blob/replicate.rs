@@ -11,7 +11,7 @@ use archipelago_protocol::{
 use archipelago_transport::Stream;
 use tokio::sync::mpsc;
 
-use super::store::BlobStore;
+use super::{receiving::Receiving, store::BlobStore};
 use crate::{
     error::{Error, Result},
     links::{Link, Links},
@@ -139,7 +139,7 @@ async fn pull(link: &Link, store: &Arc<BlobStore>, blob: BlobRef) -> Result<()> 
         GetReply::Refused(refusal) => return Err(refusal.into()),
     }
     while !receiving.is_complete() {
-        let chunk: Chunk = receive(&mut stream).await?;
+        let chunk = receive_chunk(&mut stream, &receiving).await?;
         tokio::task::block_in_place(|| receiving.write(&chunk))?;
     }
     tokio::task::block_in_place(|| receiving.finish())
@@ -166,6 +166,16 @@ pub(super) async fn receive<M: frame::Message>(stream: &mut Stream) -> Result<M>
     let frame = patiently(stream.recv_frame(M::LIMIT)).await??;
     let frame = frame.ok_or(archipelago_transport::Error::StreamReset)?;
     Ok(frame::decode(&frame)?)
+}
+
+/// Receives the next chunk, unless somebody else is to go on.
+///
+/// # Errors  as [`receive`]; [`Error::BlobBusy`]
+pub(super) async fn receive_chunk(stream: &mut Stream, receiving: &Receiving) -> Result<Chunk> {
+    tokio::select! {
+        chunk = receive(stream) => chunk,
+        () = receiving.over() => Err(Error::BlobBusy { blob: receiving.blob() }),
+    }
 }
 
 /// It is progress that keeps a transfer alive, not its total time.

@@ -6,7 +6,7 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
@@ -14,10 +14,12 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use archipelago_common::{BlobRef, Digest, fs};
 use archipelago_protocol::Piece;
+use tokio::sync::Notify;
 
 use super::receiving::Receiving;
 use crate::{
@@ -30,6 +32,7 @@ pub struct BlobStore {
     dir: PathBuf,
     /// What is being received: two senders of one blob would write over each other.
     receiving: Mutex<BTreeSet<Digest>>,
+    turns: Mutex<BTreeMap<Digest, Arc<Turn>>>,
     n_blobs: AtomicU64,
     n_bytes: AtomicU64,
 }
@@ -42,6 +45,7 @@ impl BlobStore {
         let store = Self {
             dir: dir.to_owned(),
             receiving: Mutex::default(),
+            turns: Mutex::default(),
             n_blobs: AtomicU64::new(0),
             n_bytes: AtomicU64::new(0),
         };
@@ -83,7 +87,8 @@ impl BlobStore {
         Ok(bytes)
     }
 
-    /// Begins or resumes receiving a blob; one at a time.
+    /// Begins or resumes receiving a blob; one at a time. Whoever finds it busy has a receiver that stands still give up,
+    /// so that the next try may succeed: its sender has died, and came back as the one that asks.
     ///
     /// # Errors  [`Error::BlobBusy`], [`Error::Protocol`] for one over the limit, [`Error::Common`]
     pub fn receive(self: &Arc<Self>, blob: BlobRef) -> Result<Receiving> {
@@ -124,17 +129,56 @@ impl BlobStore {
 pub(super) struct Claim {
     pub(super) store: Arc<BlobStore>,
     pub(super) blob: BlobRef,
+    pub(super) turn: Arc<Turn>,
+}
+
+/// How a receiver gets on, for others who want to send the same blob.
+pub(super) struct Turn {
+    progress: Mutex<Instant>,
+    over: Notify,
+}
+
+impl Turn {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { progress: Mutex::new(now), over: Notify::new() }
+    }
+
+    /// A chunk has come.
+    pub(super) fn progress(&self) {
+        *self.progress.lock().unwrap_or_else(|e| e.into_inner()) = Instant::now();
+    }
+
+    /// Waits until somebody else is to have the turn.
+    pub(super) async fn over(&self) {
+        self.over.notified().await;
+    }
+
+    pub(super) fn end_if_stalled(&self, now: Instant) {
+        let progress = *self.progress.lock().unwrap_or_else(|e| e.into_inner());
+        if now.duration_since(progress) > STALLED {
+            self.over.notify_one();
+        }
+    }
 }
 
 impl Claim {
     fn new(store: Arc<BlobStore>, blob: BlobRef) -> Result<Self> {
         let is_free = store.receiving.lock().unwrap_or_else(|e| e.into_inner()).insert(blob.digest);
-        if is_free { Ok(Self { store, blob }) } else { Err(Error::BlobBusy { blob }) }
+        let mut turns = store.turns.lock().unwrap_or_else(|e| e.into_inner());
+        if !is_free {
+            turns.get(&blob.digest).into_iter().for_each(|turn| turn.end_if_stalled(Instant::now()));
+            return Err(Error::BlobBusy { blob });
+        }
+        let turn = Arc::new(Turn::new(Instant::now()));
+        turns.insert(blob.digest, turn.clone());
+        drop(turns);
+        Ok(Self { store, blob, turn })
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        self.store.turns.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.blob.digest);
         self.store.receiving.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.blob.digest);
     }
 }
@@ -174,3 +218,7 @@ fn file_size(path: &Path) -> Result<u64> {
     let metadata = std::fs::metadata(path);
     Ok(metadata.map_err(|source| archipelago_common::Error::File { action: "read", path: path.into(), source })?.len())
 }
+
+/// How long a receiver may get nothing before another sender of the same blob is preferred. A live line that is slower than
+/// 4 Mbit/s may lose its turn, and goes on with the next chunk when it comes back for it.
+const STALLED: Duration = Duration::from_secs(2);

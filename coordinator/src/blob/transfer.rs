@@ -3,7 +3,7 @@
 use archipelago_common::{BlobRef, Principal};
 use archipelago_protocol::{
     frame,
-    message::{Chunk, GetReply, PutReply, Refusal},
+    message::{GetReply, PutReply, Refusal},
 };
 use archipelago_transport::Stream;
 
@@ -41,7 +41,7 @@ async fn receive(stream: &mut Stream, blob: BlobRef, replicas: &Replicas) -> Res
     let mut receiving = tokio::task::block_in_place(|| replicas.store().receive(blob))?;
     stream.send_frame(&send(receiving.next_chunk())?).await?;
     while !receiving.is_complete() {
-        let chunk: Chunk = replicate::receive(stream).await?;
+        let chunk = replicate::receive_chunk(stream, &receiving).await?;
         tokio::task::block_in_place(|| receiving.write(&chunk))?;
         metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(chunk.bytes.len() as u64);
     }
