@@ -25,7 +25,10 @@ MUTATIONS ?=
 SEEDS ?=
 THREE_SEEDS := 0,1,2
 
-.PHONY: help setup build demo quality peers test simulate lint
+# make campaign KILLS=100 SEED=1
+KILLS ?= 100
+
+.PHONY: help setup build demo quality peers test simulate campaign bench lint
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,6 +77,14 @@ endif
 
 simulate: ## Run consortia in virtual time with everything going wrong (SEEDS= FIRST_SEED=), or show that broken rules are noticed (MUTATIONS=1)
 	$(CARGO) run --release --locked -p archipelago-simulation --bin archipelago-simulate $(SIMULATE)
+
+campaign: ## Kill, stop and cut off real processes and audit what was acknowledged (KILLS= SEED=); campaign-out/summary.json
+	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-campaign --bins
+	$(BIN)/archipelago-campaign run --kills $(KILLS) --seed $(SEED) --out campaign-out --worker-death
+
+bench: ## Measure coordinators under load beside the goals; bench-out/coordinator.json
+	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-bench-coordinator --bins
+	$(BIN)/archipelago-bench-coordinator --out bench-out
 
 lint: setup ## Check formatting, lints and documentation, warnings denied
 	$(CARGO) fmt --all --check

@@ -43,7 +43,22 @@ const CRATES: &[Fence] = &[
         may_use: &["common", "protocol", "transport", "client", "anndata", "analysis", "models"],
         never: &[RAFT],
     },
-    Fence { name: "demo", may_use: &["common", "analysis", "anndata"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
+    Fence { name: "processes", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence {
+        name: "demo",
+        may_use: &["common", "analysis", "anndata", "processes"],
+        never: &[ASYNC, QUIC, TENSORS, RAFT],
+    },
+    Fence {
+        name: "campaign",
+        may_use: &["common", "protocol", "transport", "client", "processes"],
+        never: &[RAFT, TENSORS, FILES],
+    },
+    Fence {
+        name: "bench-coordinator",
+        may_use: &["common", "protocol", "transport", "client", "processes"],
+        never: &[RAFT, TENSORS, FILES],
+    },
     Fence { name: "tests", may_use: &[], never: &[] },
     Fence { name: "histories", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence {

@@ -11,12 +11,10 @@ use archipelago_common::{
     TaskId,
     record::{AssignmentState, ReferenceRecord, StatusRecord, TaskRecord},
 };
+use archipelago_processes::{Running, free_ports, program, run, wait_until};
 use serde::de::DeserializeOwned;
 
-use crate::{
-    cells::{Cells, SiteCells},
-    process::{Running, free_ports, program, run, wait_until},
-};
+use crate::cells::{Cells, SiteCells};
 
 /// The reference's name in the consortium.
 pub const REFERENCE: &str = "atlas";

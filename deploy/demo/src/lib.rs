@@ -11,7 +11,6 @@ pub mod consortium;
 pub mod page;
 pub mod pictures;
 pub mod printer;
-pub mod process;
 pub mod proofs;
 pub mod quality;
 pub mod quality_runs;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use archipelago_processes::process;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::Value;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use crate::{
     cells::Embedding,
     comparison::{Comparison, Figures},
-    process, quality,
+    quality,
 };
 
 /// Trains references and maps queries with scVI and scANVI, seed by seed, and judges the result.

@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use archipelago_common::{ConditionKey, record::ReferenceRecord, reference_dir::ReferenceDir};
+use archipelago_processes::{program, run, wait_until};
 
 use crate::{
     args::Args,
     cells::{self, Cells, Embedding},
     consortium::{Consortium, DATASET, OPERATOR},
     printer::say,
-    process::{program, run, wait_until},
     proofs::{self, Exact},
     summary::{Phase, Summary},
 };

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,16 +19,36 @@ pub fn program(name: &str) -> Result<PathBuf> {
 
 /// Runs a program to its end and returns what it printed; what it told on the way goes to this program's own stderr.
 pub fn run<S: AsRef<std::ffi::OsStr>>(program: &Path, arguments: &[S]) -> Result<String> {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().with_context(|| format!("failed to start `{}`", program.display()))?;
-    ensure!(output.status.success(), "{} ended with {}", shown(&command), output.status);
-    String::from_utf8(output.stdout).with_context(|| format!("output of {}", shown(&command)))
+    run_command(Command::new(program).args(arguments))
+}
+
+/// The same for a command that is put together already.
+pub(crate) fn run_command(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("failed to start {}", shown(command)))?;
+    ensure!(output.status.success(), "{} ended with {}", shown(command), output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("output of {}", shown(command)))
 }
 
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     format!("`{}`", words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" "))
+}
+
+/// What can be told to a process from outside, short of killing it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// Stand still (SIGSTOP); the kernel keeps its sockets open.
+    Stop,
+    /// Go on (SIGCONT).
+    Continue,
+    /// End in good order (SIGTERM).
+    Terminate,
+}
+
+fn log_file(log: &Path) -> Result<File> {
+    let file = File::options().create(true).append(true).open(log);
+    file.with_context(|| format!("failed to open `{}`", log.display()))
 }
 
 /// A process that runs beside this one; it is killed when this value goes.
@@ -42,19 +62,47 @@ pub struct Running {
 impl Running {
     /// Starts a program whose output goes to a log file (appended to, so that a restart keeps the story).
     pub fn start<S: AsRef<std::ffi::OsStr>>(name: &str, program: &Path, arguments: &[S], log: &Path) -> Result<Self> {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("failed to open `{}`", log.display()))?;
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("failed to start `{}`", program.display()))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(log_file(log)?);
+        Self::spawn(name, &mut command, log)
+    }
+
+    /// Starts a program whose input and output are pipes, to talk to it: [`Self::take_pipes`]. Its stderr goes to a log.
+    pub fn start_piped<S: AsRef<std::ffi::OsStr>>(
+        name: &str,
+        program: &Path,
+        arguments: &[S],
+        log: &Path,
+    ) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self::spawn(name, &mut command, log)
+    }
+
+    fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        let child = command.stderr(log_file(log)?).spawn();
+        let child = child.with_context(|| format!("failed to start {}", shown(command)))?;
         Ok(Self { name: name.to_owned(), log: log.to_owned(), child })
+    }
+
+    /// Input and output of a process from [`Self::start_piped`], once.
+    pub fn take_pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
+        Some((self.child.stdin.take()?, self.child.stdout.take()?))
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let flag = match signal {
+            Signal::Stop => "-STOP",
+            Signal::Continue => "-CONT",
+            Signal::Terminate => "-TERM",
+        };
+        run(Path::new("kill"), &[flag, &self.child.id().to_string()]).map(drop)
     }
 
     /// Ends the process at once, as a power cut would (SIGKILL).
@@ -104,7 +152,7 @@ impl Drop for Running {
 
 /// Asks again and again until `look` gives an answer; fails after `patience`.
 pub fn wait_until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    const PAUSE: Duration = Duration::from_millis(100);
+    const PAUSE: Duration = Duration::from_millis(50);
     let start = Instant::now();
     loop {
         if let Some(answer) = look()? {

@@ -1,0 +1,121 @@
+//! The audit finds what it is there to find.
+
+use archipelago_common::{
+    record::{AssignmentRecord, BaseSummary, Event, SubmittedCondition},
+    task::{SurgeryTask, TrainSpec},
+};
+
+use super::*;
+
+fn site() -> SiteId {
+    "north".parse().unwrap()
+}
+
+fn key() -> ConditionKey {
+    "north/d/b".parse().unwrap()
+}
+
+fn submission(columns: &[u8]) -> Submission {
+    let condition = SubmittedCondition { columns: BlobRef::of(columns), embeddings: None, metrics: None };
+    Submission { task: TaskId(1), epoch: 1, version: first().id(), conditions: BTreeMap::from([(key(), condition)]) }
+}
+
+fn first() -> Version {
+    Version { base: BlobRef::of(b"base"), columns: BTreeMap::new() }
+}
+
+/// One reference, one task, and a submission with these columns that was accepted and merged.
+fn state(columns: &[u8]) -> State {
+    let merged = first().merged(&BTreeMap::from([(key(), BlobRef::of(columns))])).unwrap();
+    let event = |version: &Version, parent: Option<&Version>, cause| Event {
+        version: version.id(),
+        parent: parent.map(Version::id),
+        cause,
+        at_ms: 0,
+    };
+    let lineage = vec![
+        event(&first(), None, Cause::Published),
+        event(&merged, Some(&first()), Cause::Merged { task: TaskId(1), keys: vec![key()] }),
+    ];
+    let name: Name = "lung".parse().unwrap();
+    let reference = ReferenceRecord {
+        name: name.clone(),
+        publisher: "anna".parse().unwrap(),
+        summary: BaseSummary { model: "scvi".to_owned(), n_genes: 1, columns: BTreeMap::new(), moves_embedding: true },
+        current: merged.id(),
+        lineage,
+        versions: BTreeMap::from([(first().id(), first()), (merged.id(), merged.clone())]),
+    };
+    let accepted = AssignmentState::Accepted { submission: submission(columns), at_ms: 0, version: Some(merged.id()) };
+    let assignment = AssignmentRecord { epoch: 1, state: accepted, lease_until_ms: 0, progress: None };
+    let task = TaskRecord {
+        id: TaskId(1),
+        task: SurgeryTask::new(name.clone(), first().id(), TrainSpec::default()),
+        publisher: "anna".parse().unwrap(),
+        published_ms: 0,
+        state: TaskState::Closed,
+        assignments: BTreeMap::from([(site(), assignment)]),
+    };
+    State { references: BTreeMap::from([(name, reference)]), tasks: BTreeMap::from([(TaskId(1), task)]) }
+}
+
+fn written(entries: Vec<SiteEntry>) -> Written {
+    Written { sites: BTreeMap::from([(site(), entries)]), operator: vec![OperatorEntry::Task(TaskId(1))] }
+}
+
+fn acknowledged(columns: &[u8]) -> Vec<SiteEntry> {
+    let submission = submission(columns);
+    vec![SiteEntry::Sending(submission.clone()), SiteEntry::Acknowledged { submission, version: None }]
+}
+
+#[test]
+fn what_was_acknowledged_and_is_there_is_found() {
+    let found = Findings::of(&written(acknowledged(b"x")), &state(b"x"));
+    assert_eq!(found, Findings { acknowledged: 2, submissions: 1, ..Findings::default() });
+}
+
+#[test]
+fn an_acknowledged_submission_that_is_not_there_is_lost() {
+    for (what, change) in [
+        ("task", (|state: &mut State| state.tasks.clear()) as fn(&mut State)),
+        ("assignment", |state| state.tasks.get_mut(&TaskId(1)).unwrap().assignments.clear()),
+        ("reference", |state| state.references.clear()),
+        ("merge", |state| {
+            let reference = state.references.values_mut().next().unwrap();
+            reference.current = first().id();
+        }),
+    ] {
+        let mut state = state(b"x");
+        change(&mut state);
+        assert!(!Findings::of(&written(acknowledged(b"x")), &state).lost.is_empty(), "{what}");
+    }
+    assert_eq!(Findings::of(&written(acknowledged(b"x")), &state(b"y")).lost.len(), 1, "other columns");
+}
+
+#[test]
+fn a_submission_that_nobody_sent_is_a_problem() {
+    assert_eq!(Findings::of(&written(vec![]), &state(b"x")).problems.len(), 1);
+}
+
+#[test]
+fn a_condition_that_is_merged_twice_is_duplicated() {
+    let mut state = state(b"x");
+    let reference = state.references.values_mut().next().unwrap();
+    let again = Event { parent: Some(reference.current), ..reference.lineage[1].clone() };
+    reference.lineage.push(again);
+    assert_eq!(Findings::of(&written(acknowledged(b"x")), &state).duplicated.len(), 1);
+    let twice = [acknowledged(b"x"), acknowledged(b"x")].concat();
+    assert_eq!(Findings::of(&written(twice), &self::state(b"x")).duplicated.len(), 1);
+}
+
+#[test]
+fn a_version_that_does_not_follow_from_its_parent_is_a_problem() {
+    let mut state = state(b"x");
+    let reference = state.references.values_mut().next().unwrap();
+    let columns = BTreeMap::from([(key(), BlobRef::of(b"x")), ("north/d/c".parse().unwrap(), BlobRef::of(b"z"))]);
+    let forged = Version { base: BlobRef::of(b"base"), columns };
+    reference.versions.insert(forged.id(), forged.clone());
+    reference.lineage[1].version = forged.id();
+    reference.current = forged.id();
+    assert!(!Findings::of(&written(acknowledged(b"x")), &state).problems.is_empty());
+}

@@ -1,0 +1,126 @@
+//! The work that goes on all the time: small references, tasks on them for every site, closed when done. Faults order
+//! what they need besides.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use archipelago_common::{
+    BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId,
+    policy::EmbeddingRelease,
+    task::{PublishMode, SurgeryTask, TrainSpec},
+};
+use tokio::sync::{Mutex, watch};
+
+use crate::{event::Order, fleet::Fleet, operator::Operator, payload};
+
+/// Gives out work. Clones are the same.
+#[derive(Clone)]
+pub struct Workload {
+    operator: Operator,
+    fleet: Fleet,
+    seed: u64,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+/// What a task asks of a site beside its columns.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Load {
+    /// Bytes of embeddings.
+    pub embeddings: Option<u64>,
+    /// A wait between the upload and the submission.
+    pub wait_ms: u64,
+}
+
+/// The reference that tasks are published on at the moment.
+struct Shelf {
+    base: BlobRef,
+    columns: BTreeMap<ConditionKey, BlobRef>,
+    current: Option<(Name, VersionId)>,
+    n_references: u64,
+    n_tasks: u64,
+}
+
+impl Workload {
+    /// Uploads what every small reference shares.
+    pub async fn prepare(operator: Operator, fleet: Fleet, seed: u64) -> Result<Self> {
+        let base = operator.upload(&payload::base(seed, "small", 1_000).to_bytes()?).await?;
+        let columns = operator.upload(&payload::columns(&mut payload::rng(seed, "first columns")).to_bytes()).await?;
+        let columns = BTreeMap::from([(OWN_CONDITION.parse()?, columns)]);
+        let shelf = Shelf { base, columns, current: None, n_references: 0, n_tasks: 0 };
+        Ok(Self { operator, fleet, seed, shelf: Arc::new(Mutex::new(shelf)) })
+    }
+
+    /// Publishes a task on a small reference and orders these sites to carry it out.
+    pub async fn order(&self, publish: PublishMode, sites: &[SiteId], load: Load) -> Result<TaskId> {
+        let (reference, version) = self.shelf.lock().await.reference(&self.operator).await?;
+        self.order_on((reference, version), publish, sites, load).await
+    }
+
+    /// The same on a given reference.
+    pub async fn order_on(
+        &self,
+        (reference, version): (Name, VersionId),
+        publish: PublishMode,
+        sites: &[SiteId],
+        Load { embeddings, wait_ms }: Load,
+    ) -> Result<TaskId> {
+        let train = TrainSpec { epochs: Some(1), seed: self.seed, ..TrainSpec::default() };
+        let asked = if embeddings.is_some() { EmbeddingRelease::Full } else { EmbeddingRelease::None };
+        let task = SurgeryTask { publish, embeddings: asked, ..SurgeryTask::new(reference, version, train) };
+        let id = self.operator.publish_task(task).await?;
+        for site in sites {
+            self.fleet.order(site, Order { task: id, embeddings, wait_ms, holds: false });
+        }
+        Ok(id)
+    }
+
+    /// Waits until none of these sites has the task before it any more; `false` after `patience`.
+    pub async fn settled(&self, task: TaskId, patience: Duration) -> bool {
+        let is_settled = |sites: &BTreeMap<SiteId, crate::board::SiteView>| {
+            sites.values().all(|view| !view.open.contains_key(&task)).then_some(())
+        };
+        self.fleet.board().wait(patience, is_settled).await.is_some()
+    }
+
+    /// Publishes, orders and closes until told to stop.
+    pub async fn run(self, stop: watch::Receiver<bool>) -> Result<()> {
+        let sites = self.fleet.sites();
+        for round in 0_u64.. {
+            if *stop.borrow() {
+                break;
+            }
+            let publish = if round % 3 == 0 { PublishMode::Each } else { PublishMode::AtClose };
+            let task = self.order(publish, &sites, Load::default()).await?;
+            // A site that does not come is overtaken: it will be told that the task is closed.
+            self.settled(task, SLOWEST).await;
+            self.operator.close(task).await?;
+            tokio::time::sleep(BREATH).await;
+        }
+        Ok(())
+    }
+}
+
+impl Shelf {
+    async fn reference(&mut self, operator: &Operator) -> Result<(Name, VersionId)> {
+        self.n_tasks += 1;
+        if self.n_tasks % TASKS_PER_REFERENCE != 1
+            && let Some(current) = &self.current
+        {
+            return Ok(current.clone());
+        }
+        self.n_references += 1;
+        let name = Name::parse("reference", &format!("small-{}", self.n_references))?;
+        let version = Version { base: self.base, columns: self.columns.clone() };
+        operator.publish_reference(&name, &version).await?;
+        Ok(self.current.insert((name, version.id())).clone())
+    }
+}
+
+/// The condition that every reference comes with; its owner is the operator.
+pub const OWN_CONDITION: &str = "anna/first/batch";
+/// A version names every condition, so references with few tasks keep the replicated state small.
+const TASKS_PER_REFERENCE: u64 = 12;
+/// Longest wait for all sites to carry out a task.
+const SLOWEST: Duration = Duration::from_secs(20);
+/// Pause between two tasks, so that fsyncs of the disk are not all that is measured.
+const BREATH: Duration = Duration::from_millis(50);
