@@ -42,6 +42,10 @@ pub struct BaseCard {
     pub moves_embedding: bool,
     /// How the base came to be, for people: cells, epochs, seed, final loss. No names of cells, no paths.
     pub training: BTreeMap<String, serde_json::Value>,
+    /// How the cells were prepared, so that every site prepares its own the same way; a `Recipe` of the worker. Cards
+    /// without one read and hash as they did before there were recipes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<serde_json::Value>,
 }
 
 impl BaseCard {
@@ -186,6 +190,7 @@ mod tests {
                 columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![4] })]),
                 moves_embedding: true,
                 training: BTreeMap::new(),
+                recipe: None,
             },
             tensors: StateDict::from_iter([("w".to_owned(), Tensor::from_f32(&[1], &[1.0]))]),
         }

@@ -212,6 +212,7 @@ mod tests {
             columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![1] })]),
             moves_embedding: true,
             training: BTreeMap::new(),
+            recipe: None,
         };
         Base { card, tensors: StateDict::from_iter([("b".to_owned(), Tensor::from_f32(&[1], &[1.0]))]) }
     }

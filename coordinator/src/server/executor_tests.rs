@@ -105,6 +105,7 @@ fn base() -> Base {
         columns: BTreeMap::from([("w".to_owned(), spec)]),
         moves_embedding: true,
         training: BTreeMap::new(),
+        recipe: None,
     };
     Base { card, tensors: StateDict::from_iter([("frozen".to_owned(), Tensor::from_f32(&[1], &[1.0]))]) }
 }

@@ -205,6 +205,7 @@ fn base() -> Base {
         columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![2] })]),
         moves_embedding: true,
         training: BTreeMap::new(),
+        recipe: None,
     };
     let values: Vec<f32> = (0..600_000).map(|i| i as f32).collect();
     let weight = Tensor::from_f32(&[values.len()], &values);

@@ -165,6 +165,7 @@ fn card(
         columns: module.weights().column_layout(),
         moves_embedding,
         training: facts,
+        recipe: None,
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) fn import(
         columns: Default::default(),
         moves_embedding: model.moves_embedding(&blueprint.config)?,
         training: provenance(saved),
+        recipe: None,
     };
     reference(model, card, &namespace.conditions(&saved.registry.batch)?, &saved.state_dict, facts)
 }
