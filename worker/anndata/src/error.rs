@@ -134,6 +134,17 @@ pub enum Error {
     /// A matrix without cells.
     #[error("there are no cells")]
     NoCells,
+    /// A matrix without genes.
+    #[error("no gene is left")]
+    NoGenes,
+    /// A cell name occurs more than once where names must be unique.
+    #[error("{n_duplicated} cell names occur more than once, such as {}", quoted(examples))]
+    DuplicateCells {
+        /// How many names repeat.
+        n_duplicated: usize,
+        /// A few of them.
+        examples: Vec<String>,
+    },
     /// A value that cannot be a count.
     #[error("not counts: cell row {cell_row}, gene `{gene}` holds {value}, expected a whole number of at least 0")]
     NotCounts {
@@ -178,6 +189,8 @@ impl Error {
             Self::DuplicateGenes { .. } => {
                 "make names unique (`adata.var_names_make_unique()`) or choose to sum duplicates".into()
             }
+            Self::DuplicateCells { .. } => "append the name of its part to each cell (`--index-unique`)".into(),
+            Self::NoGenes => "check that the table maps from the identifiers that the file uses".into(),
             Self::NoCommonGenes { .. } => {
                 "both sides must use one naming, such as gene symbols or Ensembl identifiers without version".into()
             }

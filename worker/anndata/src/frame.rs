@@ -48,6 +48,19 @@ impl DataFrame {
         Ok(())
     }
 
+    /// Gives the rows other names, in the same order.
+    ///
+    /// # Errors
+    /// When there is not one name per row.
+    pub fn rename_rows(&mut self, names: Vec<String>) -> Result<()> {
+        if names.len() != self.n_rows() {
+            let (found, expected) = (names.len(), self.n_rows());
+            return Err(Error::Shape { part: "row names".into(), axis: "rows", found, expected, against: "index" });
+        }
+        self.index = names;
+        Ok(())
+    }
+
     /// Takes a column out.
     pub fn remove(&mut self, name: &str) -> Option<Column> {
         let at = self.columns.iter().position(|(known, _)| known == name)?;

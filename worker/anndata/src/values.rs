@@ -136,6 +136,30 @@ impl Values {
         }
     }
 
+    /// The values of all parts one after another, where all are of one element type.
+    pub fn concatenated(parts: &[&Self]) -> Option<Self> {
+        let mut parts = parts.iter().copied();
+        let mut all = parts.next()?.clone();
+        for part in parts {
+            match (&mut all, part) {
+                (Self::Bool(all), Self::Bool(part)) => all.extend_from_slice(part),
+                (Self::I8(all), Self::I8(part)) => all.extend_from_slice(part),
+                (Self::I16(all), Self::I16(part)) => all.extend_from_slice(part),
+                (Self::I32(all), Self::I32(part)) => all.extend_from_slice(part),
+                (Self::I64(all), Self::I64(part)) => all.extend_from_slice(part),
+                (Self::U8(all), Self::U8(part)) => all.extend_from_slice(part),
+                (Self::U16(all), Self::U16(part)) => all.extend_from_slice(part),
+                (Self::U32(all), Self::U32(part)) => all.extend_from_slice(part),
+                (Self::U64(all), Self::U64(part)) => all.extend_from_slice(part),
+                (Self::F32(all), Self::F32(part)) => all.extend_from_slice(part),
+                (Self::F64(all), Self::F64(part)) => all.extend_from_slice(part),
+                (Self::Str(all), Self::Str(part)) => all.extend_from_slice(part),
+                _ => return None,
+            }
+        }
+        Some(all)
+    }
+
     /// The values at `positions`, in that order.
     ///
     /// # Panics
