@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
-use archipelago_analysis::metrics::MappingQuality;
+use archipelago_analysis::{
+    metrics::MappingQuality,
+    page::{Page, bytes, data_uri, escape, thousands},
+};
 use archipelago_common::record::{Cause, Event};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::summary::Summary;
 
@@ -26,14 +28,9 @@ pub fn page(summary: &Summary, pictures: &[Picture]) -> String {
         lineage(&summary.lineage),
         phases(summary),
     ];
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Archipelago: the main job</title>\n<style>{STYLE}</style></head><body><main>\n\
-         <h1>The main job, end to end</h1>\n<p class=\"lead\">{}</p>\n{}</main></body></html>\n",
-        lead(summary),
-        sections.concat()
-    )
+    let mut page = Page::new("The main job, end to end", &lead(summary));
+    sections.iter().for_each(|section| page.html(section));
+    page.finish()
 }
 
 fn lead(summary: &Summary) -> String {
@@ -43,7 +40,7 @@ fn lead(summary: &Summary) -> String {
          reference; their leader was killed {} in the middle of the work. It took {:.0} seconds.",
         summary.sites.len(),
         thousands(n_cells as u64),
-        escape(&summary.data),
+        summary.data,
         if summary.leader_kills == 1 { "once".to_owned() } else { format!("{} times", summary.leader_kills) },
         summary.seconds
     )
@@ -153,9 +150,9 @@ fn quality(summary: &Summary) -> String {
 
 fn picture(picture: &Picture) -> String {
     format!(
-        "<figure><img alt=\"{0}\" src=\"data:image/png;base64,{1}\"><figcaption>{0}</figcaption></figure>\n",
+        "<figure><img alt=\"{0}\" src=\"{1}\"><figcaption>{0}</figcaption></figure>\n",
         picture.caption,
-        BASE64_STANDARD.encode(&picture.png)
+        data_uri("image/png", &picture.png)
     )
 }
 
@@ -181,59 +178,4 @@ fn phases(summary: &Summary) -> String {
         let _ = writeln!(html, "<tr><td>{}<td class=\"n\">{:.1} s</tr>", escape(&phase.name), phase.seconds);
     }
     html + "</table>\n"
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    groups.join(" ")
-}
-
-fn bytes(n: u64) -> String {
-    const KIB: f64 = 1024.0;
-    match n {
-        0 => "none".to_owned(),
-        1..1_024 => format!("{n} B"),
-        1_024..1_048_576 => format!("{:.1} KiB", n as f64 / KIB),
-        _ => format!("{:.1} MiB", n as f64 / KIB / KIB),
-    }
-}
-
-const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1c2430;--dim:#5b6675;--paper:#fbfbf9;--card:#fff;--line:#dfe3e8;--good:#1b7f5c;--bad:#b3341f}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--dim:#9aa5b4;--paper:#14181e;--card:#1c222a;--line:#313a46;--good:#4cc79a;--bad:#ff7a63}}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
-main{max-width:60rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1{font-size:2rem;margin:0 0 .5rem}h2{font-size:1.2rem;margin:2.5rem 0 .75rem}
-.lead{font-size:1.1rem;color:var(--dim);margin:0 0 1.5rem}.note{color:var(--dim);font-size:.875rem}
-.claims{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.75rem}
-.claim{background:var(--card);border:1px solid var(--line);border-left:4px solid var(--good);border-radius:6px;padding:.75rem 1rem}
-.claim b{display:block;color:var(--good)}.claim span{font-size:.9rem}
-.claim.fails{border-left-color:var(--bad)}.claim.fails b{color:var(--bad)}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;background:var(--card);font-size:.925rem}
-th,td{border-bottom:1px solid var(--line);padding:.45rem .7rem;text-align:left}th{color:var(--dim);font-weight:600}
-.n{text-align:right;font-variant-numeric:tabular-nums}
-figure{margin:2rem 0 0}img{width:100%;height:auto;border-radius:6px;background:#fff}
-figcaption{color:var(--dim);font-size:.9rem;margin-top:.4rem}
-.lineage li{margin:.3rem 0}code{font-size:.9em}.id{color:var(--good)}
-";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_readable() {
-        assert_eq!([0, 12, 1_234, 1_234_567].map(thousands), ["0", "12", "1 234", "1 234 567"]);
-        assert_eq!([0, 12, 1_536, 3 << 20].map(bytes), ["none", "12 B", "1.5 KiB", "3.0 MiB"]);
-    }
-
-    #[test]
-    fn names_cannot_break_the_page() {
-        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
-    }
 }

@@ -83,6 +83,12 @@ pub enum AnalysisError {
         /// The library's reason.
         reason: String,
     },
+    /// The system gave no thread to work on.
+    #[error("failed to start a thread: {reason}")]
+    Threads {
+        /// The system's reason.
+        reason: String,
+    },
     /// A drawing that could not be turned into pixels.
     #[error("failed to render the figure: {reason}")]
     Render {

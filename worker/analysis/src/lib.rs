@@ -17,10 +17,13 @@ pub mod kmeans;
 pub mod leiden;
 pub mod metrics;
 pub mod neighbours;
+pub mod page;
 pub mod pca;
 pub mod plot;
 pub mod preprocess;
+pub mod progress;
 pub mod transfer;
+pub mod tsne;
 pub mod umap;
 
 pub use csr::CsrView;

@@ -1,16 +1,24 @@
-//! Exact nearest neighbours by Euclidean distance.
+//! Nearest neighbours by Euclidean distance: exact ones, and [approximate](approximate_self_knn) ones.
 //!
 //! Both sides are divided into tiles of nearby cells; a cell looks at reference tiles from near to far and stops when the
 //! rest lie beyond its `k` nearest. Distances are computed and compared in double precision and ties go to the lower row,
 //! so the result depends on neither tiles nor threads, and sites that search their own cells can merge exactly.
 //!
-//! Large sets need no approximation either: an HNSW index (`instant-distance`, on one thread so as to be reproducible)
-//! was some twenty times slower at 60,000 cells of ten latent dimensions, and 300,000 such cells take about a minute.
+//! Latent spaces need no approximation: at 60,000 cells of ten dimensions an index on one thread was some twenty times
+//! slower than the exact search, and 300,000 such cells take about a minute. In the 50 dimensions of a PCA tiles hardly
+//! tell near from far; [`nearest_others`] takes the approximate search there beyond 50,000 cells.
+
+mod approximate;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
+pub use approximate::{approximate_self_knn, recall};
+
 use crate::distance::{TILE_ROWS, Tile, check_finite};
+use crate::progress::{Progress, silent};
 use crate::{AnalysisError, Result};
 
 /// The `k` nearest reference rows of each cell, nearest first.
@@ -94,7 +102,48 @@ impl Neighbours {
 /// # Shapes   `query`: `[n_query, n_dims]`; `reference`: `[n_reference, n_dims]`
 /// # Errors   fewer than `k` reference rows, different dimensions, values that are not finite
 pub fn knn(query: ArrayView2<'_, f32>, reference: ArrayView2<'_, f32>, k: usize) -> Result<Neighbours> {
-    search(query, reference, k, |_| None)
+    search(query, reference, k, |_| None, &silent)
+}
+
+/// [`knn`] that tells how far it has come.
+///
+/// # Errors   as [`knn`]
+pub fn knn_telling(
+    query: ArrayView2<'_, f32>,
+    reference: ArrayView2<'_, f32>,
+    k: usize,
+    progress: Progress<'_>,
+) -> Result<Neighbours> {
+    search(query, reference, k, |_| None, progress)
+}
+
+/// How neighbours are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// All of them.
+    Exact,
+    /// Nearly all of them, by a graph that the seed decides.
+    Approximate {
+        /// Seed of the graph.
+        seed: u64,
+    },
+}
+
+impl Method {
+    /// Exact, but for more cells in more dimensions than that takes minutes for.
+    pub fn for_size(n_cells: usize, n_dims: usize, seed: u64) -> Self {
+        if n_cells > MANY_CELLS && n_dims > MANY_DIMS { Self::Approximate { seed } } else { Self::Exact }
+    }
+}
+
+/// The `k` nearest other rows for each row of `x` by a method.
+///
+/// # Errors   as [`self_knn`]
+pub fn nearest_others(x: ArrayView2<'_, f32>, k: usize, method: Method, progress: Progress<'_>) -> Result<Neighbours> {
+    match method {
+        Method::Exact => self_knn_telling(x, k, progress),
+        Method::Approximate { seed } => approximate_self_knn(x, k, seed, progress),
+    }
 }
 
 /// The `k` nearest other rows for each row of `x`: a cell is never its own neighbour, not even beside a duplicate.
@@ -102,10 +151,14 @@ pub fn knn(query: ArrayView2<'_, f32>, reference: ArrayView2<'_, f32>, k: usize)
 /// # Shapes   `x`: `[n_cells, n_dims]`
 /// # Errors   `k` or fewer rows, values that are not finite
 pub fn self_knn(x: ArrayView2<'_, f32>, k: usize) -> Result<Neighbours> {
+    self_knn_telling(x, k, &silent)
+}
+
+fn self_knn_telling(x: ArrayView2<'_, f32>, k: usize, progress: Progress<'_>) -> Result<Neighbours> {
     if x.nrows() <= k {
         return Err(AnalysisError::TooFew { step: STEP, unit: "cells", needed: k + 1, found: x.nrows() });
     }
-    search(x, x, k, Some)
+    search(x, x, k, Some, progress)
 }
 
 fn search(
@@ -113,6 +166,7 @@ fn search(
     reference: ArrayView2<'_, f32>,
     k: usize,
     skipped_row: impl Fn(u32) -> Option<u32> + Sync,
+    progress: Progress<'_>,
 ) -> Result<Neighbours> {
     if k == 0 {
         return Err(AnalysisError::Option { option: "n_neighbors", expected: "at least 1", found: k.to_string() });
@@ -128,12 +182,16 @@ fn search(
     check_finite("the reference embedding", reference)?;
 
     let tiles = Tile::divide(reference);
+    let n_done = AtomicUsize::new(0);
     let found: Vec<Vec<(u32, Nearest)>> = Tile::divide(query)
         .into_par_iter()
         .map(|block| {
             let order = by_distance(&tiles, &block);
             let near = |&cell: &u32| (cell, nearest_of(query.row(cell as usize), &tiles, &order, k, skipped_row(cell)));
-            block.rows.iter().map(near).collect()
+            let found = block.rows.iter().map(near).collect();
+            let n = block.rows.len() + n_done.fetch_add(block.rows.len(), Ordering::Relaxed);
+            progress(n as f64 / query.nrows() as f64);
+            found
         })
         .collect();
     let mut by_cell: Vec<&[(f64, u32)]> = vec![&[]; query.nrows()];
@@ -212,6 +270,9 @@ impl Nearest {
 }
 
 const STEP: &str = "the neighbour search";
+/// Beyond both the exact search takes minutes.
+const MANY_CELLS: usize = 50_000;
+const MANY_DIMS: usize = 20;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Golden cases of label transfer and metrics, computed by scArches 0.6.1.
 //!
 //! The directory is `$ARCHIPELAGO_GOLDEN`, by default the repository's `tests/golden`; every case found in its `knn` and
-//! `metrics` folders runs, and a folder without cases is a failure.
+//! `metrics` folders runs, and the gene sets of `expimap`; a folder without cases is a failure.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use archipelago_analysis::metrics::{
 };
 use archipelago_analysis::neighbours::{Neighbours, knn, self_knn};
 use archipelago_analysis::plot::SankeyGeometry;
+use archipelago_analysis::preprocess::{SetOptions, gene_sets};
 use archipelago_analysis::transfer::{
     UNKNOWN, Unknown, matching_columns, neighbour_weights, true_label_uncertainty, weighted,
 };
@@ -266,4 +267,32 @@ fn sankey_geometry() {
 
 fn flat(points: &[(f64, f64)]) -> Vec<f64> {
     points.iter().flat_map(|&(x, y)| [x, y]).collect()
+}
+
+#[test]
+fn gene_sets_become_the_upstream_mask() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let root = std::env::var_os("ARCHIPELAGO_GOLDEN").map_or(repository, PathBuf::from);
+    let text = std::fs::read_to_string(root.join("expimap/add_annotations.json")).unwrap();
+    let facts: Value = serde_json::from_str(&text).unwrap();
+    let genes = strings(&facts["var_names"]);
+    let cases = facts["cases"].as_array().unwrap();
+    assert!(!cases.is_empty());
+    for case in cases {
+        let default = SetOptions::default();
+        let given = |name: &str| &case["options"][name];
+        let options = SetOptions {
+            min_genes: given("min_genes").as_u64().map_or(default.min_genes, |n| n as usize),
+            max_genes: given("max_genes").as_u64().map(|n| n as usize),
+            clean: given("clean").as_bool().unwrap_or(default.clean),
+            upper: given("genes_use_upper").as_bool().unwrap_or(default.upper),
+        };
+        let files: Vec<&str> = strings(&case["files"]).into_iter().map(|name| facts[name].as_str().unwrap()).collect();
+        let found = gene_sets(&files, &genes, options);
+        assert_eq!(found.terms, strings(&case["terms"]), "{case}");
+        let mask: Vec<Vec<u8>> = (0..genes.len())
+            .map(|gene| found.members.iter().map(|members| u8::from(members[gene])).collect())
+            .collect();
+        assert_eq!(serde_json::to_value(mask).unwrap(), case["I"], "{case}");
+    }
 }

@@ -6,6 +6,7 @@
 mod classification;
 mod clustering;
 mod connectivity;
+mod integration;
 mod isolated;
 mod lisi;
 mod mixing;
@@ -17,6 +18,7 @@ mod silhouette;
 pub use classification::{ClassReport, Confusion};
 pub use clustering::{NmiAverage, ari, nmi};
 pub use connectivity::graph_connectivity;
+pub use integration::{Aspect, Figure, Integration, integration};
 pub use isolated::{isolated_label_asw, isolated_label_f1, isolated_labels};
 pub use lisi::{clisi, graph_lisi, ilisi, lisi};
 pub use mixing::{Pools, batch_entropies, entropy_batch_mixing, knn_purity, knn_purity_by_label, other_batch_share};

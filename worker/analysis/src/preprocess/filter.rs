@@ -35,12 +35,14 @@ pub struct GeneBounds {
 pub fn filter_cells(counts: CsrView<'_>, bounds: CellBounds) -> Vec<bool> {
     let (total, n_genes) = cell_totals(counts);
     let cells = total.into_iter().zip(n_genes);
-    cells
-        .map(|(total, n_genes)| {
-            is_within(total, bounds.min_counts, bounds.max_counts)
-                && is_within(n_genes, bounds.min_genes, bounds.max_genes)
-        })
-        .collect()
+    cells.map(|(total, n_genes)| bounds.hold(total, n_genes)).collect()
+}
+
+impl CellBounds {
+    /// Whether a cell with this sum of counts, in so many genes, is within them.
+    pub fn hold(&self, total: f64, n_genes: u32) -> bool {
+        is_within(total, self.min_counts, self.max_counts) && is_within(n_genes, self.min_genes, self.max_genes)
+    }
 }
 
 /// Whether each gene is within the bounds.

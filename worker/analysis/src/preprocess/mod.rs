@@ -2,6 +2,7 @@
 
 mod clr;
 mod filter;
+mod gene_sets;
 mod highly_variable;
 mod loess;
 mod moments;
@@ -10,6 +11,7 @@ mod quality;
 
 pub use clr::{Centre, clr};
 pub use filter::{CellBounds, GeneBounds, filter_cells, filter_genes};
+pub use gene_sets::{Annotations, SetOptions, gene_sets};
 pub use highly_variable::{Flavor, Keep, VariableGenes, highly_variable_genes};
 pub use normalize::{CP10K, log1p, median_total, normalize_total};
 pub use quality::{CellQuality, GeneQuality, cell_quality, gene_quality, genes_with_prefix};

@@ -6,17 +6,26 @@ use rand_chacha::ChaCha8Rng;
 
 use super::curve::Curve;
 use crate::graph::Edge;
+use crate::progress::Progress;
 
 /// Moves the points of `start` for `n_epochs` passes; an edge is used the more often the more it weighs.
 ///
 /// # Shapes   `start`, returns: `[n_cells, 2]`
-pub(super) fn optimise(start: Array2<f32>, edges: &[Edge], curve: Curve, n_epochs: usize, seed: u64) -> Array2<f32> {
+pub(super) fn optimise(
+    start: Array2<f32>,
+    edges: &[Edge],
+    curve: Curve,
+    n_epochs: usize,
+    seed: u64,
+    progress: Progress<'_>,
+) -> Array2<f32> {
     let mut points: Vec<[f32; 2]> = start.rows().into_iter().map(|row| [row[0], row[1]]).collect();
     let mut springs = springs(edges, n_epochs);
     let force = Force { a: curve.a as f32, b: curve.b as f32 };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(1);
     for epoch in 0..n_epochs {
+        progress(epoch as f64 / n_epochs as f64);
         let rate = 1.0 - epoch as f32 / n_epochs as f32;
         for spring in springs.iter_mut().filter(|spring| spring.next_pull <= epoch as f64) {
             spring.next_pull += spring.period;

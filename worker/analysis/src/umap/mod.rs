@@ -13,9 +13,10 @@ use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand_chacha::ChaCha8Rng;
 
-use crate::graph::connectivities;
-use crate::neighbours::{Neighbours, self_knn};
+use crate::graph::{Edge, connectivities};
+use crate::neighbours::self_knn;
 use crate::pca::Pca;
+use crate::progress::{Progress, silent};
 use crate::{AnalysisError, Result};
 
 /// How the picture is drawn.
@@ -43,6 +44,23 @@ impl Umap {
     fn epochs(&self, n_cells: usize) -> usize {
         self.n_epochs.unwrap_or(if n_cells <= 10_000 { 500 } else { 200 }).max(1)
     }
+
+    fn check(&self) -> Result<()> {
+        let option = match *self {
+            Umap { n_neighbors: 0..=1, .. } => Some(("n_neighbors", "at least 2", self.n_neighbors.to_string())),
+            Umap { spread, .. } if spread <= 0.0 || !spread.is_finite() => {
+                Some(("spread", "above 0", spread.to_string()))
+            }
+            Umap { min_dist, spread, .. } if !(0.0..=3.0 * spread).contains(&min_dist) => {
+                Some(("min_dist", "between 0 and three times the spread", min_dist.to_string()))
+            }
+            _ => None,
+        };
+        if let Some((option, expected, found)) = option {
+            return Err(AnalysisError::Option { option, expected, found });
+        }
+        Ok(())
+    }
 }
 
 /// Places cells in the plane.
@@ -51,33 +69,34 @@ impl Umap {
 /// # Errors   too few cells for the neighbourhood, values not finite, options out of range
 /// # Source   McInnes, Healy & Melville 2018
 pub fn umap(x: ArrayView2<'_, f32>, options: Umap) -> Result<Array2<f32>> {
-    let option = match options {
-        Umap { n_neighbors: 0..=1, .. } => Some(("n_neighbors", "at least 2", options.n_neighbors.to_string())),
-        Umap { spread, .. } if spread <= 0.0 || !spread.is_finite() => Some(("spread", "above 0", spread.to_string())),
-        Umap { min_dist, spread, .. } if !(0.0..=3.0 * spread).contains(&min_dist) => {
-            Some(("min_dist", "between 0 and three times the spread", min_dist.to_string()))
-        }
-        _ => None,
-    };
-    if let Some((option, expected, found)) = option {
-        return Err(AnalysisError::Option { option, expected, found });
-    }
-    let neighbours = self_knn(x, options.n_neighbors - 1)?;
-    let start = principal_plane(x, options.seed)?;
-    Ok(from_neighbours(&neighbours, start, options))
+    options.check()?;
+    let edges = connectivities(&self_knn(x, options.n_neighbors - 1)?);
+    umap_of_graph(x, &edges, options, &silent)
 }
 
-/// Places cells by neighbours found elsewhere, from a given start: an approximate search, or the picture of a reference
-/// that the query joins.
-fn from_neighbours(neighbours: &Neighbours, start: Array2<f32>, options: Umap) -> Array2<f32> {
-    let n_epochs = options.epochs(neighbours.n_cells());
-    let edges = connectivities(neighbours);
+/// Places cells by a graph that was made before, such as one of an approximate search or one that a file holds; `x` gives
+/// the start.
+///
+/// # Shapes   `x`: `[n_cells, n_dims]`, at least two dimensions; returns `[n_cells, 2]`
+/// # Errors   an edge beyond the cells, values not finite, options out of range
+pub fn umap_of_graph(
+    x: ArrayView2<'_, f32>,
+    edges: &[Edge],
+    options: Umap,
+    progress: Progress<'_>,
+) -> Result<Array2<f32>> {
+    options.check()?;
+    let last = edges.iter().map(|edge| edge.head.max(edge.tail) as usize).max();
+    if let Some(last) = last.filter(|&last| last >= x.nrows()) {
+        return Err(AnalysisError::Length { what: "the graph's cells", found: x.nrows(), expected: last + 1 });
+    }
+    let start = principal_plane(x, options.seed)?;
     let curve = curve::Curve::fit(options.min_dist, options.spread);
-    layout::optimise(start, &edges, curve, n_epochs, options.seed)
+    Ok(layout::optimise(start, edges, curve, options.epochs(x.nrows()), options.seed, progress))
 }
 
 /// The first two principal components, each stretched to 0..10, with a little noise that parts duplicates.
-fn principal_plane(x: ArrayView2<'_, f32>, seed: u64) -> Result<Array2<f32>> {
+pub(crate) fn principal_plane(x: ArrayView2<'_, f32>, seed: u64) -> Result<Array2<f32>> {
     let mut plane = Pca::fit(x, 2)?.project(x)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let noise = Uniform::new(-NOISE, NOISE).expect("the range is not empty");
