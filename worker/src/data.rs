@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     annotations::Annotations,
     error::{Error, Result},
+    recipe::{Preparation, Stored},
 };
 
 /// Which cells of a file, and under which names.
@@ -55,6 +56,9 @@ pub struct DataSpec {
     /// What to do with a gene that the file names more than once.
     #[serde(default)]
     pub duplicate_genes: Duplicates,
+    /// How the reference's cells were prepared, for a file that is not prepared yet.
+    #[serde(default)]
+    pub recipe: Option<Stored>,
 }
 
 impl DataSpec {
@@ -72,17 +76,20 @@ impl DataSpec {
             donor_key: None,
             batches: vec![],
             duplicate_genes: Duplicates::Refuse,
+            recipe: None,
         }
     }
 
-    /// The same cells with every covariate that a reference takes, and its labels where the file has them.
+    /// The same cells with every covariate that a reference takes, its labels where the file has them, and prepared as its
+    /// own cells were.
     ///
-    /// # Errors  [`Error::Models`] if the card cannot be read
+    /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`]
     pub fn seen_through(self, card: &BaseCard) -> Result<Self> {
         let registry = Blueprint::of_card(card)?.registry;
         let size_factor_key = self.size_factor_key.or(registry.size_factor_key);
         Ok(Self {
             usual_labels_key: card.labels_key.clone(),
+            recipe: Stored::in_card(card)?,
             categorical_keys: registry.categorical.into_keys().collect(),
             continuous_keys: registry.continuous,
             size_factor_key: size_factor_key.filter(|_| registry.size_factor),
@@ -95,6 +102,8 @@ impl DataSpec {
 pub struct SiteData {
     spec: DataSpec,
     file: H5adFile,
+    /// How the file was prepared, and what is left to do.
+    preparation: Preparation,
     /// Rows of the file that are used, ascending.
     rows: Vec<usize>,
     /// Batch of each row used.
@@ -122,13 +131,17 @@ impl SiteData {
         let cells = |source| Error::Cells { path: spec.path.clone(), source };
         let file = H5adFile::open(&spec.path).map_err(cells)?;
         let batch_of = file.obs().column(&spec.batch_key).map_err(cells)?.to_strings();
-        let rows = chosen_rows(&spec, &batch_of)?;
+        let preparation = Preparation::of(&file, &spec)?;
+        let mut rows = chosen_rows(&spec, &batch_of)?;
+        if preparation.filters_cells() {
+            rows = preparation.good_rows(&file, &rows, CHUNK_ROWS)?;
+        }
         if rows.is_empty() {
             return Err(cells(archipelago_anndata::Error::NoCells));
         }
         let annotations = Annotations::read(file.obs(), &spec, &rows)?;
         let batches = rows.iter().filter_map(|&row| batch_of[row].clone()).collect();
-        Ok(Self { spec, file, rows, batches, annotations })
+        Ok(Self { spec, file, preparation, rows, batches, annotations })
     }
 
     /// What was asked for.
@@ -141,9 +154,14 @@ impl SiteData {
         self.rows.len()
     }
 
-    /// The file's gene names, in its order.
+    /// The names of the genes, in the order of the file, as the recipe calls them where one is followed.
     pub fn genes(&self) -> &[String] {
-        self.file.var().index()
+        self.preparation.genes().unwrap_or_else(|| self.file.var().index())
+    }
+
+    /// The recipe that the file says it was prepared by.
+    pub fn recipe(&self) -> Option<&Stored> {
+        self.preparation.prepared_by()
     }
 
     /// Batch of each cell.
@@ -194,7 +212,7 @@ impl SiteData {
                 "the query has under 80 % of the panel's genes; the rest are taken as zero"
             );
         }
-        let reader = self.file.rows(self.spec.layer.as_deref()).map_err(cells)?;
+        let reader = self.file.rows(self.preparation.layer()).map_err(cells)?;
         let mut parts = Vec::new();
         let mut rows = self.rows.as_slice();
         for start in (0..reader.n_rows()).step_by(CHUNK_ROWS) {
@@ -206,7 +224,8 @@ impl SiteData {
             }
             let chunk = reader.read(start..end).map_err(cells)?;
             let chosen = chunk.select_rows(&here.iter().map(|row| row - start).collect::<Vec<_>>());
-            counts::check(&chosen, self.genes()).map_err(|e| cells(at_row_of_file(e, here)))?;
+            counts::check(&chosen, self.file.var().index()).map_err(|e| cells(at_row_of_file(e, here)))?;
+            let chosen = self.preparation.rename(chosen).map_err(cells)?;
             parts.push(alignment.apply(&chosen).map_err(cells)?);
         }
         let counts = Csr::vstack(panel.len(), parts).map_err(cells)?;
@@ -301,7 +320,7 @@ fn chosen_rows(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<usize
 }
 
 /// The check counts rows within what it was handed; a person looks for them in the file.
-fn at_row_of_file(error: archipelago_anndata::Error, rows: &[usize]) -> archipelago_anndata::Error {
+pub(crate) fn at_row_of_file(error: archipelago_anndata::Error, rows: &[usize]) -> archipelago_anndata::Error {
     match error {
         archipelago_anndata::Error::NotCounts { cell_row, gene, value } => {
             archipelago_anndata::Error::NotCounts { cell_row: rows[cell_row], gene, value }

@@ -138,6 +138,53 @@ pub enum Error {
         /// The values there are.
         available: String,
     },
+    /// Cells without a value where every cell needs one, in a file that the context names.
+    #[error("{n_missing} of {n_cells} cells have no value in obs column `{column}`")]
+    Unnamed {
+        /// The obs column.
+        column: String,
+        /// Cells without a value.
+        n_missing: usize,
+        /// All cells.
+        n_cells: usize,
+    },
+    /// A figure or a picture cannot be computed from the given cells.
+    #[error(transparent)]
+    Analysis(#[from] archipelago_analysis::AnalysisError),
+    /// A recipe, or a file that it names, is not what it must be.
+    #[error("recipe `{}` is invalid: {detail}", path.display())]
+    Recipe {
+        /// The file.
+        path: PathBuf,
+        /// The field, what was found and what is expected.
+        detail: String,
+    },
+    /// A reference carries a recipe that this build cannot follow.
+    #[error("the recipe of the reference cannot be followed: {detail}")]
+    CardRecipe {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Cells were prepared by another recipe than the reference asks for.
+    #[error("`{}` was prepared by recipe {found}, the reference asks for {expected}", path.display())]
+    OtherRecipe {
+        /// The file.
+        path: PathBuf,
+        /// Digest of the file's recipe.
+        found: String,
+        /// Digest of the reference's recipe.
+        expected: String,
+    },
+    /// A value that no cell has.
+    #[error("obs column `{column}` has no value `{found}`; there are: {available}")]
+    UnknownValue {
+        /// The obs column.
+        column: String,
+        /// The value asked for.
+        found: String,
+        /// The values there are.
+        available: String,
+    },
     /// A gene that was asked for is not in the reference's panel.
     #[error("the reference's panel of {n_panel} genes has no `{gene}`")]
     UnknownGene {
@@ -146,9 +193,6 @@ pub enum Error {
         /// Genes in the panel.
         n_panel: usize,
     },
-    /// Figures about cells could not be computed.
-    #[error(transparent)]
-    Analysis(archipelago_analysis::AnalysisError),
     /// A column of numbers holds something else.
     #[error("obs column `{column}` of `{}` holds text, expected numbers", path.display())]
     NotNumbers {
@@ -156,6 +200,50 @@ pub enum Error {
         path: PathBuf,
         /// The obs column.
         column: String,
+    },
+    /// A gene that the file does not have.
+    #[error("the file has no gene `{gene}`{}", others(*n_missing))]
+    NoGene {
+        /// The first gene that is missing.
+        gene: String,
+        /// How many of the genes asked for are missing.
+        n_missing: usize,
+    },
+    /// A command was not told which embedding to take, and the file has none of the usual ones.
+    #[error("the file has neither `X_archipelago` nor `X_pca` in obsm; there are: {}", if available.is_empty() { "none" } else { available })]
+    NoEmbedding {
+        /// The elements of `obsm`.
+        available: String,
+    },
+    /// A name that is neither an obs column nor a gene.
+    #[error("`{name}` is neither an obs column nor a gene; columns are: {columns}")]
+    NothingToShow {
+        /// The name.
+        name: String,
+        /// The columns there are.
+        columns: String,
+    },
+    /// Two files whose embeddings cannot be of one model.
+    #[error("`{rep}` of `{}` has {found} dimensions, that of the other file {expected}", path.display())]
+    OtherSpace {
+        /// The file.
+        path: PathBuf,
+        /// The embedding.
+        rep: String,
+        /// Its dimensions.
+        found: usize,
+        /// Those of the other file.
+        expected: usize,
+    },
+    /// A step left no cell, gene or set.
+    #[error("`{step}` leaves none of {n} {what}s")]
+    NothingLeft {
+        /// `cell`, `gene`, `gene set`.
+        what: &'static str,
+        /// How many there were.
+        n: usize,
+        /// The step.
+        step: &'static str,
     },
     /// A file of cells cannot be used, for the reason that follows.
     #[error("failed to use `{}`", path.display())]
@@ -271,6 +359,24 @@ impl Error {
                 "name the obs column that holds them with `--labels-key`".into()
             }
             Self::Models(source) => return source.hint(),
+            Self::Analysis(source) => return source.hint().map(str::to_owned),
+            Self::Unnamed { .. } => "fill the column, or leave these cells out with `archipelago-worker subset`".into(),
+            Self::Recipe { .. } => "`archipelago-worker preprocess --help` shows a complete recipe".into(),
+            Self::CardRecipe { .. } => "update this program, or ask the reference's publisher for its recipe".into(),
+            Self::OtherRecipe { .. } => {
+                "name the file as it was before it was prepared: the reference's recipe is applied while it is read"
+                    .into()
+            }
+            Self::UnknownValue { .. } => "write values exactly as `archipelago-worker inspect FILE` lists them".into(),
+            Self::NoGene { .. } => "gene names are compared letter by letter; `inspect` shows the first ones".into(),
+            Self::NoEmbedding { .. } => {
+                "name one with `--use-rep`, or make one: `archipelago-worker pca` or `latent`".into()
+            }
+            Self::NothingToShow { .. } => "`archipelago-worker inspect FILE` lists columns and genes".into(),
+            Self::OtherSpace { .. } => {
+                "place both with the same reference: `archipelago-worker latent` and `map`".into()
+            }
+            Self::NothingLeft { .. } => "loosen the bounds, and look at the figures of quality first".into(),
             Self::Client(source) => return source.hint().map(str::to_owned),
             Self::Transport(source) => return source.hint().map(str::to_owned),
             Self::Config { .. } | Self::ConfigFile { .. } => {
@@ -315,6 +421,8 @@ impl Error {
             Self::Config { .. }
             | Self::ConfigFile { .. }
             | Self::Setting { .. }
+            | Self::Recipe { .. }
+            | Self::Analysis(archipelago_analysis::AnalysisError::Option { .. })
             | Self::Bind { .. }
             | Self::Transport(_)
             | Self::WrongIdentity { .. }
@@ -334,6 +442,10 @@ fn is_setting(error: &archipelago_models::Error) -> bool {
             | Error::UnknownModel { .. }
             | Error::Common(archipelago_common::Error::InvalidName { .. })
     )
+}
+
+fn others(n_missing: usize) -> String {
+    if n_missing > 1 { format!(" and lacks {} others of the list", n_missing - 1) } else { String::new() }
 }
 
 fn anndata_hint(source: &archipelago_anndata::Error) -> Option<String> {

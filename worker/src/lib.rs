@@ -5,19 +5,25 @@
 
 pub mod annotations;
 pub mod audit;
+pub mod cells;
 pub mod checkpoint;
 pub mod cli;
+pub mod colours;
 pub mod commands;
 pub mod config;
 pub mod data;
 pub mod egress;
 pub mod error;
+pub mod expression;
 pub mod generate;
+pub mod graph_file;
 mod lease;
 pub mod mapping;
 pub mod noise;
 pub mod ops;
 pub mod output;
+pub mod recipe;
+pub mod report;
 pub mod results;
 pub mod session;
 mod surgery_task;

@@ -12,6 +12,10 @@ use serde::Serialize;
 
 use crate::{error::Error, results::History};
 
+pub use work::{Waiting, WorkDisplay};
+
+mod work;
+
 /// How results are written to stdout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Format {
@@ -57,6 +61,16 @@ impl Output {
         if self.verbosity != Verbosity::Quiet {
             let _ = writeln!(io::stderr().lock(), "{text}");
         }
+    }
+
+    /// A display of work whose end is known; it tells nothing of work that is done at once.
+    pub fn work(&self, what: impl Into<String>) -> WorkDisplay {
+        WorkDisplay::new(what.into(), self.verbosity)
+    }
+
+    /// A display of work whose end is not known: on a terminal, that it goes on and for how long.
+    pub fn waiting(&self, what: impl Into<String>) -> Waiting {
+        Waiting::new(what.into(), self.verbosity)
     }
 
     /// A display of training that will take `n_epochs` epochs in all; it also keeps the history.

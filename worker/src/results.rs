@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, path::Path};
 
 use archipelago_common::{fs, progress::EpochReport};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The epochs of each thing that was trained, by name.
 pub type History = BTreeMap<String, Vec<EpochReport>>;
@@ -26,6 +26,24 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     bytes.push(b'\n');
     Ok(fs::write_atomic(path, &bytes)?)
 }
+
+/// Reads what [`write_history`] wrote.
+///
+/// # Errors  [`crate::Error::Common`], [`crate::Error::Config`] for a file that is none
+pub fn read_history(dir: &Path) -> Result<History> {
+    read_json(&dir.join("history.json"))
+}
+
+/// Reads what [`write_json`] wrote.
+///
+/// # Errors  [`crate::Error::Common`], [`crate::Error::Config`] for a file that is none
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read_bounded(path, JSON_BYTES)?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Config { path: path.into(), detail: error.to_string() })
+}
+
+/// A history of many thousand epochs of many batches is some megabytes.
+const JSON_BYTES: u64 = 256 << 20;
 
 /// A field of a CSV file, quoted where it must be.
 pub fn csv_field(text: &str) -> String {

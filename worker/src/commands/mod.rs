@@ -14,18 +14,31 @@ use crate::{
 
 pub mod audit;
 pub mod completions;
+pub mod concat;
 pub mod export;
+pub mod file;
 pub mod generate;
 pub mod import;
 pub mod inspect;
 pub mod known;
 pub mod latent;
+pub mod leiden;
 pub mod map;
+pub mod metrics;
 pub mod models;
+pub mod neighbors;
+pub mod pca;
+pub mod plot;
 pub mod predict;
+pub mod preprocess;
+pub mod report;
 pub mod results;
 pub mod serve;
+pub mod subset;
 pub mod train;
+pub mod transfer;
+pub mod tsne;
+pub mod umap;
 
 /// Which cells of a file.
 #[derive(Args, Debug)]

@@ -2,10 +2,12 @@
 
 mod bad_input;
 mod coordinator;
+mod day;
 mod import;
 mod journey;
 mod killed;
 mod labels;
+mod preprocess;
 mod questions;
 mod serve;
 mod site;

@@ -114,7 +114,9 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let Prepared { data, aligned, conditions, .. } = &prepared;
     let cells = prepared.cells(args)?;
     fs::create_dir(&args.out)?;
-    let Trained { reference, history } = train(args, &prepared, &cells, output)?;
+    let Trained { mut reference, history } = train(args, &prepared, &cells, output)?;
+    let card = &mut reference.base.card;
+    card.recipe = data.recipe().map(|recipe| recipe.clone().for_panel(&card.genes));
     let dir = ReferenceDir::write(&args.out, &reference.base, &reference.columns)?;
     let device = Device::from(args.device);
     let fit = reference.evaluate(&cells, conditions, args.plan.seed, device)?;

@@ -1,0 +1,135 @@
+//! Cells in the plane, and distributions of numbers.
+
+use std::path::PathBuf;
+
+use archipelago_analysis::{
+    Labels,
+    plot::{Colouring, Palette, Panel, Scatter, Theme, Violin},
+};
+use archipelago_anndata::{AnnData, Column};
+use clap::Args;
+
+use super::PictureArgs;
+use crate::{
+    cells::{embedding as embedding_of, labels},
+    colours::{self, MISSING},
+    commands::file::{read, within},
+    error::{Error, Result},
+    expression,
+    output::Output,
+};
+
+/// Cells in the plane, one panel per column of obs or gene.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    archipelago-worker plot embedding cells.h5ad --basis X_umap --color cell_type,total_counts,CD3D --out umap.png")]
+pub(super) struct EmbeddingArgs {
+    /// The h5ad file.
+    file: PathBuf,
+    /// The element of obsm to draw; its first two dimensions are taken.
+    #[arg(long, value_name = "OBSM", default_value = "X_umap")]
+    basis: String,
+    /// What colours the cells: obs columns (by category or by number) and genes, separated by commas.
+    #[arg(long, required = true, value_delimiter = ',')]
+    color: Vec<String>,
+    /// The layer that holds expression [default: X]
+    #[arg(long)]
+    layer: Option<String>,
+    #[command(flatten)]
+    picture: PictureArgs,
+}
+
+/// Distributions of numbers or genes by category, one panel each.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    archipelago-worker plot violin clean.h5ad --values total_counts,pct_counts_mt,LYZ --groupby cell_type --out violin.png")]
+pub(super) struct ViolinArgs {
+    /// The h5ad file.
+    file: PathBuf,
+    /// Obs columns of numbers and genes, separated by commas.
+    #[arg(long, required = true, value_delimiter = ',')]
+    values: Vec<String>,
+    /// The obs column of the category.
+    #[arg(long, value_name = "COLUMN")]
+    groupby: String,
+    /// The layer that holds expression [default: X]
+    #[arg(long)]
+    layer: Option<String>,
+    #[command(flatten)]
+    picture: PictureArgs,
+}
+
+/// What a name means in a file.
+enum Shown {
+    Categories { labels: Labels, palette: Palette },
+    Numbers(Vec<f32>),
+}
+
+pub(super) fn embedding(args: &EmbeddingArgs, output: &Output) -> Result<()> {
+    args.picture.check()?;
+    let adata = read(&args.file, output)?;
+    let draw = |name: &String| {
+        let shown = shown(&adata, name, args.layer.as_deref(), output)?;
+        scatter(&adata, &args.basis, name, &shown, &args.picture.theme())
+    };
+    let panels = args.color.iter().map(draw).collect::<Result<Vec<_>>>().map_err(|e| within(&args.file, e))?;
+    args.picture.write(&panels, output)
+}
+
+pub(super) fn violin(args: &ViolinArgs, output: &Output) -> Result<()> {
+    args.picture.check()?;
+    let adata = read(&args.file, output)?;
+    let draw = || {
+        let groups = labels(&adata.obs, &args.groupby, MISSING)?;
+        let palette = colours::palette(&adata, &args.groupby)?;
+        let panel = |name: &String| match shown(&adata, name, args.layer.as_deref(), output)? {
+            Shown::Numbers(values) => {
+                let y_label = if adata.obs.column(name).is_ok() { "" } else { "log-normalised expression" };
+                let violin = Violin { title: name, y_label, values: &values, labels: &groups, palette: &palette };
+                Ok(violin.panel(&args.picture.theme())?)
+            }
+            Shown::Categories { .. } => {
+                let found = "categories".to_owned();
+                Err(archipelago_anndata::Error::Kind { name: name.clone(), found, expected: "numbers" }.into())
+            }
+        };
+        args.values.iter().map(panel).collect::<Result<Vec<_>>>()
+    };
+    let panels = draw().map_err(|error| within(&args.file, error))?;
+    args.picture.write(&panels, output)
+}
+
+/// An obs column where there is one of the name, else a gene.
+fn shown(adata: &AnnData, name: &str, layer: Option<&str>, output: &Output) -> Result<Shown> {
+    if let Ok(column) = adata.obs.column(name) {
+        let is_number = !matches!(column, Column::Categorical(_)) && !column.kind().contains("bool");
+        return match column.to_f64().filter(|_| is_number) {
+            Some(numbers) => Ok(Shown::Numbers(numbers.into_iter().map(|number| number as f32).collect())),
+            None => {
+                let palette = colours::palette(adata, name)?;
+                Ok(Shown::Categories { labels: labels(&adata.obs, name, MISSING)?, palette })
+            }
+        };
+    }
+    let Some(gene) = adata.var_names().iter().position(|gene| gene == name) else {
+        return Err(Error::NothingToShow { name: name.to_owned(), columns: adata.obs.column_names().join(", ") });
+    };
+    let expression = expression::log_normalised(adata, layer, output)?;
+    Ok(Shown::Numbers((0..expression.n_rows()).map(|cell| expression.value(cell, gene as u32)).collect()))
+}
+
+fn scatter(adata: &AnnData, basis: &str, title: &str, shown: &Shown, theme: &Theme) -> Result<Panel> {
+    let points = embedding_of(adata, basis)?;
+    if points.ncols() < 2 {
+        let (name, found) = (basis.to_owned(), format!("{} dimensions", points.ncols()));
+        return Err(archipelago_anndata::Error::Kind { name, found, expected: "at least two dimensions" }.into());
+    }
+    let name = basis.strip_prefix("X_").unwrap_or(basis).to_uppercase();
+    let axes = [format!("{name} 1"), format!("{name} 2")];
+    let colouring = match shown {
+        Shown::Categories { labels, palette } => Colouring::Categories { labels, palette },
+        Shown::Numbers(values) => Colouring::Values(values),
+    };
+    let points = points.slice(ndarray::s![.., ..2]);
+    Ok(Scatter { title, points, axes: [&axes[0], &axes[1]], colouring }.panel(theme)?)
+}

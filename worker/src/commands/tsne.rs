@@ -1,0 +1,78 @@
+//! `tsne`: cells in the plane by t-SNE.
+
+use std::{fmt, path::PathBuf};
+
+use archipelago_analysis::tsne::{Tsne, tsne};
+use archipelago_anndata::AnnData;
+use clap::Args;
+use serde::Serialize;
+
+use super::file::FileArgs;
+use crate::{
+    cells::{dense, embedding},
+    error::Result,
+    graph_file,
+    output::Output,
+};
+
+/// Place cells in the plane, as `scanpy.tl.tsne` does. Writes `obsm['X_tsne']`.
+///
+/// Runs on one thread so that one seed gives one picture: some minutes for 50,000 cells.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    archipelago-worker tsne mapped/mapped.h5ad --use-rep X_archipelago --in-place")]
+pub struct TsneArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The element of obsm to take distances in, or X [default: X_archipelago, else X_pca]
+    #[arg(long, value_name = "OBSM")]
+    use_rep: Option<String>,
+    /// Effective number of neighbours.
+    #[arg(long, default_value_t = 30.0)]
+    perplexity: f64,
+    /// Steps of the descent.
+    #[arg(long, default_value_t = 1000)]
+    maxiter: usize,
+    /// Seed of the start.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+struct Summary {
+    out: PathBuf,
+    n_cells: usize,
+    use_rep: String,
+}
+
+/// Runs the command.
+///
+/// # Errors  [`crate::Error::Cells`], [`crate::Error::NoEmbedding`], [`crate::Error::Analysis`]
+pub fn run(args: &TsneArgs, output: &Output) -> Result<()> {
+    let mut adata = args.file.read(output)?;
+    let use_rep = args.place(&mut adata, output).map_err(|error| args.file.within(error))?;
+    let out = args.file.write(&adata, output)?;
+    output.show(&Summary { out, n_cells: adata.n_obs(), use_rep });
+    Ok(())
+}
+
+impl TsneArgs {
+    fn place(&self, adata: &mut AnnData, output: &Output) -> Result<String> {
+        let use_rep = self.use_rep.clone().map_or_else(|| graph_file::default_rep(adata), Ok)?;
+        let x = embedding(adata, &use_rep)?;
+        let options = Tsne { perplexity: self.perplexity, n_epochs: self.maxiter, seed: self.seed };
+        let work = output.work("placing cells");
+        let placed = tsne(x.view(), options, &|share| work.share(share))?;
+        drop(work);
+        adata.obsm.insert("X_tsne".to_owned(), dense(placed.view())?);
+        Ok(use_rep)
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "written     {}", self.out.display())?;
+        write!(f, "placed      {} cells by {} in X_tsne", self.n_cells, self.use_rep)
+    }
+}
