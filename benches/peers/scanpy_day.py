@@ -86,7 +86,11 @@ def preprocessing(day, data):
             if flavor != "seurat_v3":
                 sc.pp.normalize_total(theirs, target_sum=1e4)
                 sc.pp.log1p(theirs)
-            sc.pp.highly_variable_genes(theirs, n_top_genes=400, flavor=flavor, batch_key=batch_key)
+            try:
+                sc.pp.highly_variable_genes(theirs, n_top_genes=400, flavor=flavor, batch_key=batch_key)
+            except ValueError as error:
+                print(f"       highly variable genes, {flavor}, batch {batch_key}: scanpy gives up ({error})")
+                continue
             a, b = set(ours.var_names[ours.var.highly_variable]), set(theirs.var_names[theirs.var.highly_variable])
             day.check(f"highly variable genes, {flavor}, batch {batch_key}, overlap", len(a & b) / len(a | b), 0.995)
             column = "variances_norm" if flavor == "seurat_v3" else "dispersions_norm"
