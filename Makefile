@@ -12,7 +12,7 @@ SEED ?= 0
 SITES ?= 3
 OUT ?= demo-out
 
-# make quality DATA=file.h5ad REFERENCE=a,b QUERY=c,d SEEDS=0,1,2 PEER=figures.json
+# make quality DATA=file.h5ad SEEDS=0,1,2 PEER=figures.json; without obs column `split` also REFERENCE=a,b QUERY=c,d
 REFERENCE ?=
 PEER ?=
 PEERS := .venv-peers
@@ -52,9 +52,9 @@ endif
 demo: build ## Run the main job as real processes: three coordinators, one site per query batch (DATA= BATCH= LABELS= QUERY= SEED=)
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(DEMO_CELLS)
 
-quality: build ## Map with scVI and scANVI over several seeds and judge the result (DATA= REFERENCE= QUERY= SEEDS= PEER=)
-	$(BIN)/archipelago-quality --data "$(DATA)" --reference "$(REFERENCE)" --query "$(QUERY)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
-		$(if $(PEER),--peer "$(PEER)")
+quality: build ## Map with scVI and scANVI over several seeds and judge the result (DATA= SEEDS= PEER= REFERENCE= QUERY=)
+	$(BIN)/archipelago-quality --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
+		$(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)")
 
 peers: build ## Compare with scvi-tools, which is installed into .venv-peers: saved models there and back
 	@test -x $(PEERS)/bin/python || { python3 -m venv $(PEERS) && \

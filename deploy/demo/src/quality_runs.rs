@@ -6,14 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use archipelago_anndata::AnnData;
 use archipelago_processes::process;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    cells::Embedding,
+    cells::{Embedding, column, distinct},
     comparison::{Comparison, Figures},
     quality,
 };
@@ -40,11 +41,11 @@ pub struct QualityArgs {
     /// Column of obs that names the cell type.
     #[arg(long, default_value = "cell_type")]
     pub labels_key: String,
-    /// Batches of the reference.
-    #[arg(long, value_delimiter = ',', required = true)]
+    /// Batches of the reference [default: those whose cells are `reference` in obs column `split`]
+    #[arg(long, value_delimiter = ',', requires = "query")]
     pub reference: Vec<String>,
-    /// Batches that are mapped.
-    #[arg(long, value_delimiter = ',', required = true)]
+    /// Batches that are mapped [default: those whose cells are `query` in obs column `split`]
+    #[arg(long, value_delimiter = ',', requires = "reference")]
     pub query: Vec<String>,
     /// Seeds, one run each.
     #[arg(long, value_delimiter = ',', default_value = "0,1,2")]
@@ -67,8 +68,7 @@ pub struct QualityArgs {
 }
 
 const EXAMPLE: &str = "Example:
-  archipelago-quality --data pbmc_5batch.h5ad --reference 10x_3pv1,10x_3pv2,facs_sorted --query 10x_5p,10x_pbmc3k \\
-      --peer BASELINES.json";
+  archipelago-quality --data cells.h5ad --reference a,b --query c,d --seeds 0,1,2 --peer figures.json";
 
 /// Everything that is measured.
 #[derive(Serialize, Debug)]
@@ -86,6 +86,7 @@ struct Summary<'a> {
 
 /// Runs every seed.
 pub fn run(args: &QualityArgs) -> Result<()> {
+    let args = &args.clone().with_batches()?;
     let worker = process::program("archipelago-worker")?;
     let mut runs: BTreeMap<&'static str, Vec<Figures>> = BTreeMap::new();
     for &seed in &args.seeds {
@@ -113,6 +114,28 @@ pub fn run(args: &QualityArgs) -> Result<()> {
     write(&args.out.join("table.md"), &table)?;
     crate::printer::print(&table);
     Ok(())
+}
+
+impl QualityArgs {
+    /// The same, with batches from the data where none were named.
+    fn with_batches(mut self) -> Result<Self> {
+        if self.reference.is_empty() {
+            let adata = AnnData::read(&self.data)?;
+            let (batches, splits) = (column(&adata, &self.batch_key)?, column(&adata, "split")?);
+            let of = |part: &str| {
+                let chosen: Vec<String> =
+                    batches.iter().zip(&splits).filter(|(_, split)| *split == part).map(|(b, _)| b.clone()).collect();
+                distinct(&chosen)
+            };
+            (self.reference, self.query) = (of("reference"), of("query"));
+            ensure!(
+                !self.reference.is_empty() && !self.query.is_empty(),
+                "obs column `split` of `{}` names no `reference` or no `query`; name batches with --reference and --query",
+                self.data.display()
+            );
+        }
+        Ok(self)
+    }
 }
 
 /// One seed's models and figures.
