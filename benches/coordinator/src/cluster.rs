@@ -107,6 +107,7 @@ pub(crate) fn card() -> BaseCard {
         columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![COLUMN] })]),
         moves_embedding: true,
         training: BTreeMap::new(),
+        recipe: None,
     }
 }
 

@@ -60,6 +60,7 @@ pub fn base(seed: u64, name: &str, size: u64) -> Base {
         columns: BTreeMap::from([("encoder".to_owned(), spec()), ("decoder".to_owned(), spec())]),
         moves_embedding: true,
         training: BTreeMap::new(),
+        recipe: None,
     };
     let weights = bytes(seed, &format!("base {name}"), size);
     let weight = Tensor::new("weight", DType::U8, vec![weights.len()], weights).expect("one byte for each element");
