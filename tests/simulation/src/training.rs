@@ -21,6 +21,7 @@ pub(crate) fn base(name: &str, n_values: usize) -> Arc<[u8]> {
         columns: BTreeMap::from([("w".to_owned(), spec)]),
         moves_embedding: true,
         training: BTreeMap::from([("name".to_owned(), name.into())]),
+        recipe: None,
     };
     let frozen = Tensor::from_f32(&[n_values], &vec![1.0; n_values]);
     let base = Base { card, tensors: StateDict::from_iter([("frozen".to_owned(), frozen)]) };
