@@ -46,6 +46,9 @@ pub const LINEAGE: usize = 16_384;
 pub const TASKS: usize = 65_536;
 /// Shortest lease of an assignment, in milliseconds: renewals come three times as often, and pass through the log.
 pub const SHORTEST_LEASE_MS: u64 = 1_000;
+/// Lease of an assignment unless its task says otherwise, in milliseconds: a worker that died is replaced within 30 s,
+/// and one that lives may miss a renewal (one comes every third of it) while a new leader is elected.
+pub const LEASE_MS: u64 = 25_000;
 /// Longest lease of an assignment, in milliseconds: a week.
 pub const LONGEST_LEASE_MS: u64 = 7 * 24 * 3_600_000;
 /// Bytes of the coordinators' replicated state: 1,000 versions of 1,000 conditions are about 100 MB.
@@ -54,3 +57,9 @@ pub const SNAPSHOT_BYTES: usize = 1 << 30;
 pub const PICKLE_BYTES: usize = 1 << 30;
 /// Objects in a pickle: gene names, options and a training history are some hundred thousand.
 pub const PICKLE_OBJECTS: usize = 1 << 24;
+/// Bytes of a coordinator's address: a DNS name of 253 and a port.
+pub const ADDRESS_BYTES: usize = 259;
+/// Coordinators that ever were members of one cluster: ids are never reused, so each replaced disk costs one.
+pub const MEMBERS: usize = 1_024;
+/// Coordinators that vote. More are slower and no safer: seven already survive three failures.
+pub const VOTERS: usize = 7;

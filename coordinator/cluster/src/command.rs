@@ -1,9 +1,11 @@
 //! What is put into the replicated log. New variants of [`Body`] go to the end: the position is the encoding.
 
+use std::collections::BTreeMap;
+
 use archipelago_common::{
-    ConditionKey, Digest, Name, Principal, Result, SiteId, TaskId, Version, codec, limits,
+    ConditionKey, Digest, Name, NodeId, Principal, Result, SiteId, TaskId, Version, codec, limits,
     record::{BaseSummary, Progress, Submission},
-    task::SurgeryTask,
+    task::{QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +89,35 @@ pub enum Body {
         reference: Name,
         /// Which conditions.
         selection: Selection,
+    },
+    /// Write down the founders of the cluster and where they are reached. Coordinator.
+    AdoptMembers {
+        /// Address by node.
+        addresses: BTreeMap<NodeId, String>,
+    },
+    /// Add a coordinator, as a learner. Operator.
+    AddMember {
+        /// Its id, never used before.
+        node: NodeId,
+        /// Where it is reached, `host:port`.
+        address: String,
+    },
+    /// Make a learner that has caught up a voter. Operator.
+    PromoteMember {
+        /// Its id.
+        node: NodeId,
+    },
+    /// Take a coordinator out for good. Operator.
+    RemoveMember {
+        /// Its id.
+        node: NodeId,
+    },
+    /// Publish a task that asks for more than [`Self::PublishTask`]'s minimum. Operator.
+    PublishGatedTask {
+        /// The task.
+        task: Box<SurgeryTask>,
+        /// What its submissions must meet.
+        gates: QualityGates,
     },
 }
 

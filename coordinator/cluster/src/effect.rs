@@ -28,6 +28,7 @@ impl Effect {
             // An enrolled site may find tasks that wait for it; a withdrawal may end work on a version.
             Body::AddSite { .. }
             | Body::PublishTask(_)
+            | Body::PublishGatedTask { .. }
             | Body::CloseTask { .. }
             | Body::CancelTask { .. }
             | Body::Withdraw { .. } => Some(Self::AnnounceTasks),
@@ -36,7 +37,12 @@ impl Effect {
             | Body::Claim { .. }
             | Body::Renew { .. }
             | Body::GiveUp { .. }
-            | Body::Submit(_) => None,
+            | Body::Submit(_)
+            // Raft's configuration follows the state by itself; see `Cluster::voters`.
+            | Body::AdoptMembers { .. }
+            | Body::AddMember { .. }
+            | Body::PromoteMember { .. }
+            | Body::RemoveMember { .. } => None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use archipelago_common::{
     ConditionKey, SiteId, TaskId, Version, limits,
+    member::MemberRole,
     record::{
         AssignmentRecord, AssignmentState, Cause, Event, ReferenceRecord, SubmittedCondition, TaskRecord, TaskState,
     },
@@ -34,6 +35,8 @@ const CHECKS: &[Check] = &[
     tasks_map_onto_versions_that_exist,
     nothing_that_is_over_is_open,
     owners_do_not_share_names,
+    members_can_go_on,
+    gates_belong_to_tasks,
     memory_is_bounded,
 ];
 
@@ -208,6 +211,31 @@ fn owners_do_not_share_names(cluster: &Cluster) -> Result<(), String> {
     Ok(())
 }
 
+/// Once the founders are written down there is somebody to vote, and no two members are reached at one address.
+fn members_can_go_on(cluster: &Cluster) -> Result<(), String> {
+    if cluster.members.is_empty() {
+        return Ok(());
+    }
+    ensure(!cluster.voters().is_empty(), || "no member votes".to_owned())?;
+    let mut taken = BTreeSet::new();
+    for (node, member) in &cluster.members {
+        ensure(*node == member.node, || format!("member {node} stands under another id"))?;
+        let is_removed = member.role == MemberRole::Removed;
+        ensure(is_removed == member.removed_ms.is_some(), || format!("member {node} is half removed"))?;
+        ensure(is_removed || taken.insert(&member.address), || format!("member {node} has the address of another"))?;
+    }
+    Ok(())
+}
+
+/// Gates of a task that is not there would be applied to the next one of its number.
+fn gates_belong_to_tasks(cluster: &Cluster) -> Result<(), String> {
+    for (id, gates) in &cluster.gates {
+        let is_right = cluster.tasks.contains_key(id) && !gates.is_open() && gates.check().is_ok();
+        ensure(is_right, || format!("the quality gates of task {id} are not sound"))?;
+    }
+    Ok(())
+}
+
 /// No peer can make the state grow without bound; and what is remembered has its place in the order of forgetting.
 fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
     ensure(cluster.requests.is_consistent(), || "remembered requests disagree with their order".to_owned())?;
@@ -217,6 +245,7 @@ fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
         ("references", cluster.references.len(), limits::REFERENCES),
         ("tasks", cluster.tasks.len(), limits::TASKS),
         ("open tasks", n_open, limits::OPEN_TASKS),
+        ("members", cluster.members.len(), limits::MEMBERS),
     ];
     let over = counts.iter().find(|(_, found, limit)| found > limit);
     over.map_or(Ok(()), |(what, found, limit)| Err(format!("{found} {what}, more than {limit}")))

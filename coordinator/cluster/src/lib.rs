@@ -1,4 +1,4 @@
-//! The replicated state machine: sites, references, tasks, submissions, versions.
+//! The replicated state machine: members, sites, references, tasks, submissions, versions.
 //!
 //! [`Cluster::apply`] turns one [`Command`] into an answer and effects. It is synchronous and deterministic: the same
 //! log gives the same state, bit for bit, on every coordinator. It knows names and digests of blobs, never their
@@ -10,14 +10,17 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Name, SiteId, TaskId,
+    Name, NodeId, SiteId, TaskId,
+    member::MemberRecord,
     record::{ReferenceRecord, SiteRecord, TaskRecord},
+    task::QualityGates,
 };
 use serde::{Deserialize, Serialize};
 
 mod command;
 mod effect;
 pub mod invariants;
+mod member;
 pub mod mutation;
 mod outcome;
 mod reference;
@@ -47,6 +50,10 @@ pub struct Cluster {
     /// Nothing falls due before; see [`Cluster::next_due_ms`].
     due_ms: Option<u64>,
     requests: Requests,
+    /// Since format 2 of the state.
+    members: BTreeMap<NodeId, MemberRecord>,
+    /// What tasks ask of the quality of submissions, where they do. Since format 2 of the state.
+    gates: BTreeMap<TaskId, QualityGates>,
 }
 
 impl Cluster {
@@ -76,7 +83,7 @@ impl Cluster {
             Body::PublishReference { name, version, summary } => {
                 self.publish_reference(principal, name, version, summary)
             }
-            Body::PublishTask(task) => self.publish_task(principal, task),
+            Body::PublishTask(task) => self.publish_task(principal, task, &QualityGates::default()),
             Body::CloseTask { task } => self.close_task(principal, *task),
             Body::CancelTask { task } => self.cancel_task(principal, *task),
             Body::Claim { task } => self.claim(principal, *task),
@@ -84,6 +91,11 @@ impl Cluster {
             Body::GiveUp { task, epoch, reason } => self.give_up(principal, *task, *epoch, reason),
             Body::Submit(submission) => self.submit(principal, submission),
             Body::Withdraw { reference, selection } => self.withdraw(principal, reference, selection),
+            Body::AdoptMembers { addresses } => self.adopt_members(principal, addresses),
+            Body::AddMember { node, address } => self.add_member(principal, *node, address),
+            Body::PromoteMember { node } => self.promote_member(principal, *node),
+            Body::RemoveMember { node } => self.remove_member(principal, *node),
+            Body::PublishGatedTask { task, gates } => self.publish_task(principal, task, gates),
         }
     }
 }

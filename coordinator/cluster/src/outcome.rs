@@ -29,7 +29,7 @@ pub enum Outcome {
         /// Its current version after the command.
         version: VersionId,
     },
-    /// To `PublishTask`, `CloseTask`, `CancelTask`: see [`crate::Cluster::task`].
+    /// To `PublishTask`, `PublishGatedTask`, `CloseTask`, `CancelTask`: see [`crate::Cluster::task`].
     Task(TaskId),
     /// To `Claim` and `Renew`.
     Assigned {
@@ -45,6 +45,8 @@ pub enum Outcome {
         /// The version that holds it, once there is one (`publish = each`: at once).
         version: Option<VersionId>,
     },
+    /// To `AdoptMembers`, `AddMember`, `PromoteMember`, `RemoveMember`: see [`crate::Cluster::members`].
+    Members,
 }
 
 /// Why a command was not carried out. A refused command leaves the state as it was, but for the time.

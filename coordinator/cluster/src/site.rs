@@ -5,19 +5,26 @@
 
 use archipelago_common::{
     Name, Principal, SiteId, limits,
+    member::MemberRole,
     record::{AssignmentState, SiteRecord},
 };
 
 use crate::{Cluster, Outcome, Refusal};
 
 impl Cluster {
-    /// Whether a peer may hold a session: anyone but a site that is not enrolled or was revoked.
+    /// Whether a peer may hold a session: anyone but a site that is not enrolled or was revoked, and a coordinator that
+    /// was removed.
     ///
     /// # Errors  [`Refusal::Forbidden`]
     pub fn admit(&self, principal: &Principal) -> Result<(), Refusal> {
         match principal {
             Principal::Site(site) => self.require_enrolled(site),
-            Principal::Coordinator(_) | Principal::Operator(_) | Principal::Auditor(_) => Ok(()),
+            Principal::Coordinator(node) => match self.member(*node).map(|member| member.role) {
+                Some(MemberRole::Removed) => Err(Refusal::forbidden(format!("coordinator {node} was removed"))),
+                // One that is not known yet may have been added by entries that this node has not applied.
+                Some(MemberRole::Learner | MemberRole::Voter) | None => Ok(()),
+            },
+            Principal::Operator(_) | Principal::Auditor(_) => Ok(()),
         }
     }
 

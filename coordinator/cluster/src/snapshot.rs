@@ -34,14 +34,15 @@ impl Cluster {
     /// that breaks an invariant is [`Error::Decode`]
     pub fn restore(bytes: &[u8]) -> Result<Self> {
         let envelope: Envelope = codec::decode(WHAT, bytes, limits::SNAPSHOT_BYTES)?;
-        if envelope.format != STATE_FORMAT {
+        if !(1..=STATE_FORMAT).contains(&envelope.format) {
             return Err(Error::UnknownVersion { what: WHAT, found: envelope.format, expected: STATE_FORMAT });
         }
         let found = Digest::of(&envelope.state);
         if found != envelope.digest {
             return Err(Error::DigestMismatch { what: WHAT.to_owned(), expected: envelope.digest, found });
         }
-        let cluster = codec::decode(WHAT, &envelope.state, limits::SNAPSHOT_BYTES)?;
+        let state = upgrade(envelope.format, envelope.state);
+        let cluster = codec::decode(WHAT, &state, limits::SNAPSHOT_BYTES)?;
         invariants::check(&cluster).map_err(|detail| Error::Decode { what: WHAT, detail })?;
         Ok(cluster)
     }
@@ -60,5 +61,14 @@ impl Cluster {
 
 const WHAT: &str = "snapshot of the cluster state";
 
-/// Format of the encoded state; grows when a field is added, and [`Cluster::restore`] then reads both.
-const STATE_FORMAT: u32 = 1;
+/// Format of the encoded state. New fields go to the end of [`Cluster`], with a new number here and a step in [`upgrade`].
+const STATE_FORMAT: u32 = 2;
+
+/// The bytes of a state of an earlier format as the latest format has them.
+fn upgrade(format: u32, mut state: Vec<u8>) -> Vec<u8> {
+    if format < 2 {
+        // Members and quality gates came at the end; there were none, and an empty map is one zero.
+        state.extend([0, 0]);
+    }
+    state
+}

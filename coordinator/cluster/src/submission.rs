@@ -36,6 +36,7 @@ impl Cluster {
         }
         self.require_live(&record.task.reference, record.task.version)?;
         require_conditions(site, &record.task, submission)?;
+        self.require_quality(submission)?;
         let columns: BTreeMap<_, _> = submission.conditions.iter().map(|(key, c)| (key.clone(), c.columns)).collect();
         self.require_mergeable(record, &columns)?;
         self.accept(site.clone(), held, submission.clone(), &columns)
@@ -60,6 +61,16 @@ impl Cluster {
         let state = AssignmentState::Accepted { submission, at_ms: self.now_ms, version };
         self.assign(id, &site, AssignmentRecord { state, ..held });
         Ok(Outcome::Accepted { version })
+    }
+
+    fn require_quality(&self, submission: &Submission) -> Result<(), Refusal> {
+        let gates = self.gates(submission.task);
+        let breach =
+            |(key, c): (&ConditionKey, &SubmittedCondition)| Some((key.clone(), gates.breach(c.metrics.as_ref())?));
+        match submission.conditions.iter().find_map(breach) {
+            None => Ok(()),
+            Some((key, reason)) => Err(Refusal::invalid(format!("condition `{key}` is refused: {reason}"))),
+        }
     }
 
     /// Refuses columns that could not be merged, now or when every task closes that has something waiting.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use archipelago_common::{
     BlobRef, ConditionKey, Name, Principal, SiteId, TaskId, limits,
     record::{AssignmentRecord, AssignmentState, Progress, TaskRecord, TaskState},
-    task::{PublishMode, SurgeryTask},
+    task::{PublishMode, QualityGates, SurgeryTask},
 };
 
 use crate::{
@@ -18,7 +18,17 @@ use crate::{
 };
 
 impl Cluster {
-    pub(crate) fn publish_task(&mut self, principal: &Principal, task: &SurgeryTask) -> Result<Outcome, Refusal> {
+    /// What a task asks of the quality of submissions beside its own bounds.
+    pub fn gates(&self, id: TaskId) -> QualityGates {
+        self.gates.get(&id).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn publish_task(
+        &mut self,
+        principal: &Principal,
+        task: &SurgeryTask,
+        gates: &QualityGates,
+    ) -> Result<Outcome, Refusal> {
         let publisher = site::require_operator(principal)?;
         let reference = self.require_live(&task.reference, task.version)?;
         if reference.summary.columns.is_empty() {
@@ -26,6 +36,7 @@ impl Cluster {
             return Err(Refusal::invalid(reason));
         }
         require_sound(task, self.now_ms)?;
+        gates.check().map_err(|e| Refusal::invalid(e.to_string()))?;
         for site in task.allow.iter().flatten() {
             let refuse =
                 |_| Refusal::invalid(format!("site `{site}` on the allow-list is not enrolled or was revoked"));
@@ -44,6 +55,9 @@ impl Cluster {
             assignments: BTreeMap::new(),
         };
         self.tasks.insert(id, record);
+        if !gates.is_open() {
+            self.gates.insert(id, *gates);
+        }
         if let Some(deadline_ms) = task.deadline_ms {
             self.watch(deadline_ms);
         }

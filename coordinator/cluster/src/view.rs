@@ -76,6 +76,13 @@ impl Cluster {
         of_versions.chain(of_submissions).collect()
     }
 
+    /// Bytes of the blobs of a site's accepted submissions, each counted once.
+    pub fn stored_bytes(&self, site: &SiteId) -> u64 {
+        let of_site = self.tasks.values().flat_map(submissions).filter(|(owner, _)| *owner == site);
+        let blobs: BTreeSet<_> = of_site.flat_map(|(_, submission)| submission.blobs()).collect();
+        blobs.iter().map(|blob| blob.size).sum()
+    }
+
     /// Whether a peer may download a blob. A site gets the current version of each reference, the versions of open
     /// tasks it may take, and its own submissions: neither what was withdrawn nor the embeddings of others.
     pub fn may_fetch(&self, principal: &Principal, digest: &Digest) -> bool {

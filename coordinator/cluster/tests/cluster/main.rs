@@ -3,6 +3,8 @@
 //! Commands are written as lines of a small language; `script.rs` says how, `testdata/*.txt` shows it at work.
 
 mod claims;
+mod golden;
+mod members;
 mod properties;
 mod references;
 mod requests;

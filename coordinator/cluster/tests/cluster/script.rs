@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use archipelago_cluster::{Applied, Body, Cluster, Command, Outcome, Refusal, Selection, invariants};
 use archipelago_common::{
-    BlobRef, ConditionKey, DType, Name, Principal, TaskId, Version, VersionId,
+    BlobRef, ConditionKey, DType, Name, NodeId, Principal, TaskId, Version, VersionId,
     policy::EmbeddingRelease,
     record::{BaseSummary, Progress, Submission, SubmittedCondition},
     state_dict::TensorSpec,
-    task::{ConditionMetrics, PublishMode, SurgeryTask, TrainSpec},
+    task::{ConditionMetrics, PublishMode, QualityGates, SurgeryTask, TrainSpec},
 };
 
 /// A state machine and the log that led to its state.
@@ -95,7 +95,17 @@ impl Script {
             "add-site" => Body::AddSite { site: words[0].parse().unwrap() },
             "revoke-site" => Body::RevokeSite { site: words[0].parse().unwrap() },
             "publish-reference" => publish_reference(words),
-            "publish-task" => Body::PublishTask(Box::new(self.task(words[0], options))),
+            "publish-task" => {
+                let (task, gates) = (Box::new(self.task(words[0], options)), gates(options));
+                if gates.is_open() { Body::PublishTask(task) } else { Body::PublishGatedTask { task, gates } }
+            }
+            "adopt-members" => Body::AdoptMembers { addresses: words.iter().map(|word| member(word)).collect() },
+            "add-member" => {
+                let (node, address) = member(words[0]);
+                Body::AddMember { node, address }
+            }
+            "promote-member" => Body::PromoteMember { node: words[0].parse().unwrap() },
+            "remove-member" => Body::RemoveMember { node: words[0].parse().unwrap() },
             "close-task" => Body::CloseTask { task: task() },
             "cancel-task" => Body::CancelTask { task: task() },
             "claim" => Body::Claim { task: task() },
@@ -134,7 +144,7 @@ impl Script {
         task.allow =
             options.text("allow").map(|sites| sites.split_terminator(',').map(|site| site.parse().unwrap()).collect());
         task.deadline_ms = options.read("deadline");
-        task.lease_ms = options.read("lease").unwrap_or(task.lease_ms);
+        task.lease_ms = options.read("lease").unwrap_or(60_000);
         task.min_cells = options.read("min-cells").unwrap_or(task.min_cells);
         task.max_column_norm = options.read("norm").unwrap_or(task.max_column_norm);
         if options.text("embeddings") == Some("full") {
@@ -154,7 +164,7 @@ impl Script {
             epochs: 50,
             gene_coverage: options.read("coverage").unwrap_or(1.0),
             elbo: options.read("elbo").unwrap_or(-500.0),
-            reconstruction: 480.0,
+            reconstruction: options.read("reconstruction").unwrap_or(480.0),
             training_ms: options.read("training").unwrap_or(1_000),
             deterministic: true,
         });
@@ -200,6 +210,21 @@ fn columns(words: &[&str]) -> BTreeMap<ConditionKey, BlobRef> {
         (key.parse().unwrap(), BlobRef::of(blob.as_bytes()))
     };
     words.iter().map(column).collect()
+}
+
+/// What `publish-task` asks of quality; its options have the names of those of `submit` that they bound.
+fn gates(options: &Options<'_>) -> QualityGates {
+    QualityGates {
+        min_gene_coverage: options.read("coverage").unwrap_or(0.0),
+        min_elbo: options.read("elbo"),
+        max_reconstruction: options.read("reconstruction"),
+    }
+}
+
+/// Reads `<node>@<address>`.
+fn member(word: &str) -> (NodeId, String) {
+    let (node, address) = word.split_once('@').unwrap_or_else(|| panic!("`{word}` names no address"));
+    (node.parse().unwrap(), address.to_owned())
 }
 
 pub(crate) fn name(text: &str) -> Name {

@@ -176,3 +176,19 @@ fn at_close_the_record_learns_its_version() {
     let AssignmentState::Accepted { version, .. } = state else { panic!("{state:?}") };
     assert_eq!(*version, Some(script.current()));
 }
+
+#[test]
+fn quality_gates_are_held_to_and_a_condition_without_metrics_meets_none() {
+    let mut script = Script::after(OPEN_TASK);
+    script.run("operator/anna publish-task atlas coverage=0.8 elbo=-600 reconstruction=500\n site/a claim 2");
+    for (metrics, expected) in [
+        ("", "without metrics"),
+        (" cells=9 coverage=0.7", "gene coverage is 0.700, expected at least 0.8"),
+        (" cells=9 elbo=-601", "ELBO is -601.00"),
+        (" cells=9 elbo=-599 reconstruction=501", "reconstruction loss is 501.00"),
+    ] {
+        let answer = script.ask(&format!("site/a submit 2 1 a/d/x=1{metrics}"));
+        assert!(matches!(&answer, Err(Refusal::Invalid { reason }) if reason.contains(expected)), "{answer:?}");
+    }
+    script.run("site/a submit 2 1 a/d/x=1 cells=9");
+}

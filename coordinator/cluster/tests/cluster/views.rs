@@ -69,6 +69,16 @@ fn every_blob_that_the_state_names_is_referenced() {
 }
 
 #[test]
+fn what_a_site_has_stored_is_counted_once() {
+    let mut script = working();
+    let stored = |script: &Script, site: &str| script.cluster.stored_bytes(&site.parse().unwrap());
+    assert_eq!((stored(&script, "a"), stored(&script, "b")), (2, 0));
+    // The same columns for another task are the same blob.
+    script.run("site/a claim 1\n site/a submit 1 1 a/d/x=1");
+    assert_eq!(stored(&script, "a"), 2);
+}
+
+#[test]
 fn counts_leave_out_what_is_over() {
     let mut script = working();
     script.run("operator/anna close-task 1\n operator/anna revoke-site b");

@@ -1,0 +1,109 @@
+//! The bytes of the log and of the state, kept in `testdata/golden`: what an earlier build wrote is read by this one.
+//!
+//! `UPDATE=1` writes the files of new commands and of a new format of the state. A changed file is a changed format:
+//! that needs a new number and a way to read the old one, not a new file.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use archipelago_cluster::{Body, Cluster, Command, Selection};
+
+use crate::script::Script;
+
+/// One command of each kind, all of them carried out.
+const LIFE: &str = "
+    @1000 coordinator/1 tick
+    operator/anna add-site charite
+    operator/anna add-site pasteur
+    operator/anna publish-reference atlas anna/lung/ref=r
+    operator/anna publish-task atlas publish=at-close allow=charite,pasteur deadline=900000 embeddings=full min-cells=5 lease=60000
+    operator/anna publish-task atlas lease=60000
+    site/charite claim 1
+    site/charite renew 1 1 40 loss=512.5
+    site/pasteur claim 1
+    site/pasteur give-up 1 1 out of disk
+    site/charite submit 1 1 charite/lung/10x=c1 cells=3000 embeddings=e
+    operator/anna close-task 1
+    site/charite claim 2
+    site/charite submit 2 1 charite/lung/b2=c2 cells=200
+    operator/anna cancel-task 2
+    site/charite withdraw atlas charite/lung/b2
+    operator/anna withdraw atlas charite
+    operator/anna revoke-site pasteur";
+
+/// What came with format 2, after [`LIFE`].
+const MORE: &str = "
+    coordinator/1 adopt-members 1@h1:1 2@h2:1 3@h3:1
+    operator/anna add-member 4@h4:1
+    operator/anna promote-member 4
+    operator/anna remove-member 2
+    operator/anna publish-task atlas lease=60000 coverage=0.5 elbo=-900";
+
+/// The latest format of the state; see `snapshot.rs`.
+const STATE: u32 = 2;
+
+#[test]
+fn every_command_has_the_bytes_it_always_had() {
+    let mut script = Script::after(LIFE);
+    script.run(MORE);
+    let mut names = BTreeSet::new();
+    for command in &script.log {
+        let name = format!("command-{}.bin", name(&command.body));
+        // The first of each kind.
+        if names.insert(name.clone()) {
+            let bytes = command.to_bytes().unwrap();
+            check(&name, &bytes);
+            assert_eq!(&Command::from_bytes(&bytes).unwrap(), command);
+        }
+    }
+    let files = std::fs::read_dir(dir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let files: BTreeSet<_> = files.filter(|file| file.starts_with("command-")).collect();
+    assert_eq!(files, names, "every kind of command has its file, and every file its kind");
+}
+
+#[test]
+fn a_state_of_every_format_is_read_and_the_latest_is_written() {
+    let mut script = Script::after(LIFE);
+    let read = |format: u32| {
+        let bytes = std::fs::read(dir().join(format!("state-{format}.bin"))).unwrap();
+        Cluster::restore(&bytes).unwrap_or_else(|error| panic!("format {format}: {error}"))
+    };
+    assert_eq!(read(1), script.cluster);
+    script.run(MORE);
+    check(&format!("state-{STATE}.bin"), &script.cluster.snapshot().unwrap());
+    assert_eq!(read(STATE), script.cluster);
+}
+
+fn check(file: &str, bytes: &[u8]) {
+    let path = dir().join(file);
+    if !path.exists() && std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, bytes).unwrap();
+    }
+    assert!(std::fs::read(&path).is_ok_and(|kept| kept == bytes), "`{file}` has other bytes, or is missing");
+}
+
+fn dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/golden")
+}
+
+fn name(body: &Body) -> &'static str {
+    match body {
+        Body::Tick => "tick",
+        Body::AddSite { .. } => "add-site",
+        Body::RevokeSite { .. } => "revoke-site",
+        Body::PublishReference { .. } => "publish-reference",
+        Body::PublishTask(_) => "publish-task",
+        Body::CloseTask { .. } => "close-task",
+        Body::CancelTask { .. } => "cancel-task",
+        Body::Claim { .. } => "claim",
+        Body::Renew { .. } => "renew",
+        Body::GiveUp { .. } => "give-up",
+        Body::Submit(_) => "submit",
+        Body::Withdraw { selection: Selection::Keys(_), .. } => "withdraw-keys",
+        Body::Withdraw { selection: Selection::Site(_), .. } => "withdraw-site",
+        Body::AdoptMembers { .. } => "adopt-members",
+        Body::AddMember { .. } => "add-member",
+        Body::PromoteMember { .. } => "promote-member",
+        Body::RemoveMember { .. } => "remove-member",
+        Body::PublishGatedTask { .. } => "publish-gated-task",
+    }
+}
