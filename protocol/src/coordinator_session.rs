@@ -4,7 +4,7 @@
 //! session answers by itself what needs no thought (a role that may not ask, too many requests at once) and gives
 //! everything else out as [`Asked`], to be answered with [`CoordinatorSession::handle_answer`].
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use archipelago_common::{NodeId, Principal, limits};
 
@@ -79,6 +79,13 @@ impl CoordinatorSession {
     /// Tells the peer who leads now.
     pub fn handle_leader_changed(&mut self, leader: Option<NodeId>) {
         self.notice(Notice::LeaderChanged { leader });
+    }
+
+    /// Tells the peer who the coordinators are and where, if its version has a word for it.
+    pub fn handle_members_changed(&mut self, addresses: BTreeMap<NodeId, String>) {
+        if self.protocol >= 2 && !addresses.is_empty() {
+            self.notice(Notice::MembersChanged { addresses });
+        }
     }
 
     /// Ends the session: the reason is the last frame out, and nothing is answered after it.
@@ -242,6 +249,19 @@ mod tests {
         ask(&mut session, 1, Request::Status).unwrap();
         assert_eq!(session.handle_frame(&frame::encode(&ToCoordinator::Ping).unwrap()).unwrap(), None);
         assert_eq!(said(&mut session), [FromCoordinator::Pong]);
+    }
+
+    #[test]
+    fn a_peer_hears_of_the_members_if_its_version_has_a_word_for_it() {
+        let addresses = BTreeMap::from([(node(1), "h1:1".to_owned())]);
+        for (protocol, expected) in [(1, vec![]), (2, vec![Notice::MembersChanged { addresses: addresses.clone() }])] {
+            let hello = Hello { protocol, software: "test".to_owned() };
+            let mut session = CoordinatorSession::open("site/a".parse().unwrap(), &hello, node(1), None).unwrap();
+            said(&mut session);
+            session.handle_members_changed(addresses.clone());
+            session.handle_members_changed(BTreeMap::new());
+            assert_eq!(said(&mut session), expected.into_iter().map(FromCoordinator::Notice).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Result},
-    message::{Chunk, FromCoordinator, GetReply, PutReply, StreamOpen, ToCoordinator},
+    message::{Chunk, FromCoordinator, GetReply, PeerReply, PutReply, StreamOpen, ToCoordinator},
 };
 
 /// A kind of message that fills a frame.
@@ -55,6 +55,11 @@ impl Message for PutReply {
 
 impl Message for GetReply {
     const WHAT: &'static str = "answer to a download";
+    const LIMIT: usize = 64 << 10;
+}
+
+impl Message for PeerReply {
+    const WHAT: &'static str = "answer to another coordinator";
     const LIMIT: usize = 64 << 10;
 }
 

@@ -1,12 +1,17 @@
-//! What is said on the wire. New variants go to the end of their enum: the position is the encoding.
+//! What is said on the wire. New variants go to the end of their enum: the position is the encoding. A variant that came
+//! after version 1 is said only in a session of a version that has it: see [`Request::since`].
+
+use std::collections::BTreeMap;
 
 use archipelago_common::{
     blob::BlobRef,
     condition::ConditionKey,
+    health::{Collected, HealthRecord, OfNode},
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
+    member::MembersRecord,
     record::{Progress, ReferenceRecord, SiteRecord, StatusRecord, Submission, TaskRecord},
-    task::SurgeryTask,
+    task::{QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +31,54 @@ pub enum StreamOpen {
     },
     /// Raft messages from another coordinator, one protobuf message a frame.
     Raft,
+    /// A question from another coordinator, answered with one [`PeerReply`].
+    Peer(PeerAsk),
+    /// As [`Self::Raft`], from a coordinator that says where it is reached: one that was added later than others know.
+    RaftFrom {
+        /// `host:port`.
+        address: String,
+    },
+}
+
+/// What coordinators ask one another beside Raft.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PeerAsk {
+    /// The leader: an index such that whoever has applied it has seen everything that was acknowledged until now.
+    Barrier,
+    /// How many blobs that the state names are missing there.
+    Holdings,
+    /// How it is.
+    Health,
+    /// Remove blobs that nothing refers to.
+    Collect {
+        /// Only say what would be removed.
+        dry_run: bool,
+    },
+    /// Begin to compare every blob with its digest.
+    Verify,
+}
+
+/// The answer to [`StreamOpen::Peer`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PeerReply {
+    /// To `Barrier`.
+    Barrier {
+        /// To be applied.
+        index: u64,
+    },
+    /// To `Holdings`.
+    Holdings {
+        /// The last entry applied when it was looked at.
+        applied: u64,
+        /// Blobs that are missing.
+        missing: u64,
+    },
+    /// To `Health` and `Verify`.
+    Health(HealthRecord),
+    /// To `Collect`.
+    Collected(Collected),
+    /// Not now, or not here.
+    Refused(Refusal),
 }
 
 /// How a session begins.
@@ -96,6 +149,12 @@ pub enum Notice {
     Closing {
         /// In words.
         reason: String,
+    },
+    /// Who the coordinators are and where they are reached. Said first after the welcome, and when it changes. Since
+    /// version 2.
+    MembersChanged {
+        /// Address by node.
+        addresses: BTreeMap<NodeId, String>,
     },
 }
 
@@ -185,6 +244,70 @@ pub enum Request {
         /// Its number.
         task: TaskId,
     },
+    /// The coordinators. Operator or auditor. Since version 2, as all that follows.
+    ListMembers,
+    /// Add a coordinator, as a learner. Operator.
+    AddMember {
+        /// Its id, never used before.
+        node: NodeId,
+        /// Where it is reached, `host:port`.
+        address: String,
+    },
+    /// Make a learner that has caught up a voter. Operator.
+    PromoteMember {
+        /// Its id.
+        node: NodeId,
+    },
+    /// Take a coordinator out for good. Operator.
+    RemoveMember {
+        /// Its id.
+        node: NodeId,
+    },
+    /// Have another coordinator lead. Operator.
+    TransferLeadership {
+        /// Which; the one that is furthest if none is named.
+        to: Option<NodeId>,
+    },
+    /// How every coordinator is. Operator or auditor.
+    ShowHealth,
+    /// Have every coordinator remove blobs that nothing refers to. Operator.
+    CollectBlobs {
+        /// Only say what would be removed.
+        dry_run: bool,
+    },
+    /// Have every coordinator compare its blobs with their digests. Operator.
+    VerifyBlobs,
+    /// Publish a task with quality gates. Operator.
+    PublishGatedTask {
+        /// The task.
+        task: Box<SurgeryTask>,
+        /// What its submissions must meet.
+        gates: QualityGates,
+    },
+    /// The quality gates of a task. Any role.
+    ShowGates {
+        /// Its number.
+        task: TaskId,
+    },
+}
+
+impl Request {
+    /// The protocol version that brought this request; a session of an earlier one does not send it.
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::ListMembers
+            | Self::AddMember { .. }
+            | Self::PromoteMember { .. }
+            | Self::RemoveMember { .. }
+            | Self::TransferLeadership { .. }
+            | Self::ShowHealth
+            | Self::CollectBlobs { .. }
+            | Self::VerifyBlobs
+            | Self::PublishGatedTask { .. }
+            | Self::ShowGates { .. } => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Which conditions to withdraw.
@@ -207,7 +330,7 @@ pub enum Reply {
     Reference(Box<ReferenceRecord>),
     /// To `ListTasks`.
     Tasks(Vec<TaskRecord>),
-    /// To `ShowTask`, `PublishTask`, `CloseTask`, `CancelTask`.
+    /// To `ShowTask`, `PublishTask`, `PublishGatedTask`, `CloseTask`, `CancelTask`.
     Task(Box<TaskRecord>),
     /// To `ListSites`.
     Sites(Vec<SiteRecord>),
@@ -227,6 +350,14 @@ pub enum Reply {
         /// The version that holds it, once there is one (`publish = each`: at once).
         version: Option<VersionId>,
     },
+    /// To `ListMembers`, `AddMember`, `PromoteMember`, `RemoveMember`, `TransferLeadership`.
+    Members(MembersRecord),
+    /// To `ShowHealth` and `VerifyBlobs`.
+    Health(Vec<OfNode<HealthRecord>>),
+    /// To `CollectBlobs`.
+    Collected(Vec<OfNode<Collected>>),
+    /// To `ShowGates`.
+    Gates(QualityGates),
 }
 
 /// Why a request was not carried out.

@@ -17,11 +17,15 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::ListReferences
             | Request::ShowReference { .. }
             | Request::ListTasks
-            | Request::ShowTask { .. },
+            | Request::ShowTask { .. }
+            | Request::ShowGates { .. },
             Site(_) | Operator(_) | Auditor(_),
         ) => Ok(()),
-        (Request::ListSites, Operator(_) | Auditor(_)) => Ok(()),
+        (Request::ListSites | Request::ListMembers | Request::ShowHealth, Operator(_) | Auditor(_)) => Ok(()),
         (Request::ListSites, Site(_)) => Err(forbidden("the list of sites is for operators and auditors")),
+        (Request::ListMembers | Request::ShowHealth, Site(_)) => {
+            Err(forbidden("the state of the coordinators is for operators and auditors"))
+        }
         (Request::Claim { .. } | Request::Renew { .. } | Request::GiveUp { .. } | Request::Submit(_), Site(_)) => {
             Ok(())
         }
@@ -40,7 +44,14 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::PublishReference { .. }
             | Request::PublishTask(_)
             | Request::CloseTask { .. }
-            | Request::CancelTask { .. },
+            | Request::CancelTask { .. }
+            | Request::AddMember { .. }
+            | Request::PromoteMember { .. }
+            | Request::RemoveMember { .. }
+            | Request::TransferLeadership { .. }
+            | Request::CollectBlobs { .. }
+            | Request::VerifyBlobs
+            | Request::PublishGatedTask { .. },
             Operator(_),
         ) => Ok(()),
         (
@@ -49,7 +60,14 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::PublishReference { .. }
             | Request::PublishTask(_)
             | Request::CloseTask { .. }
-            | Request::CancelTask { .. },
+            | Request::CancelTask { .. }
+            | Request::AddMember { .. }
+            | Request::PromoteMember { .. }
+            | Request::RemoveMember { .. }
+            | Request::TransferLeadership { .. }
+            | Request::CollectBlobs { .. }
+            | Request::VerifyBlobs
+            | Request::PublishGatedTask { .. },
             Site(_) | Auditor(_),
         ) => Err(forbidden("this is for operators")),
     }
@@ -66,8 +84,10 @@ pub fn permit_stream(who: &Principal, open: &StreamOpen) -> Result<(), Refusal> 
         (StreamOpen::Put(_), Site(_) | Operator(_) | Coordinator(_)) => Ok(()),
         (StreamOpen::Put(_), Auditor(_)) => Err(forbidden("an auditor changes nothing")),
         (StreamOpen::Get { .. }, _) => Ok(()),
-        (StreamOpen::Raft, Coordinator(_)) => Ok(()),
-        (StreamOpen::Raft, Site(_) | Operator(_) | Auditor(_)) => Err(forbidden("Raft is between coordinators")),
+        (StreamOpen::Raft | StreamOpen::Peer(_) | StreamOpen::RaftFrom { .. }, Coordinator(_)) => Ok(()),
+        (StreamOpen::Raft | StreamOpen::Peer(_) | StreamOpen::RaftFrom { .. }, Site(_) | Operator(_) | Auditor(_)) => {
+            Err(forbidden("this is between coordinators"))
+        }
     }
 }
 

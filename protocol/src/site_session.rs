@@ -133,6 +133,8 @@ enum State {
     Connecting { until_ms: u64 },
     /// Welcome.
     Ready {
+        /// The protocol version that both sides speak.
+        protocol: u16,
         /// When the coordinator was last heard.
         heard_ms: u64,
         /// When it must have answered a ping, if it was sent one since.
@@ -143,6 +145,8 @@ enum State {
 #[derive(Debug)]
 struct Pending {
     frame: Vec<u8>,
+    /// The protocol version that has a word for it.
+    since: u16,
     progress: Sending,
 }
 
@@ -197,9 +201,10 @@ impl SiteSession {
         let mut key = [0; 16];
         self.rng.fill_bytes(&mut key);
         let id = self.next_id;
+        let since = body.since();
         let frame = frame::encode(&ToCoordinator::Request { id, key: RequestKey(key), body })?;
         self.next_id += 1;
-        self.requests.insert(id, Pending { frame, progress: Sending::Due { at_ms: now_ms } });
+        self.requests.insert(id, Pending { frame, since, progress: Sending::Due { at_ms: now_ms } });
         self.send_due(now_ms);
         Ok(id)
     }
@@ -221,7 +226,7 @@ impl SiteSession {
     ///
     /// # Errors  [`Error::Malformed`], [`Error::OutOfTurn`], [`Error::ProtocolTooOld`]
     pub fn handle_frame(&mut self, now_ms: u64, frame: &[u8]) -> Result<()> {
-        if let State::Ready { heard_ms, pong_until_ms } = &mut self.state {
+        if let State::Ready { heard_ms, pong_until_ms, .. } = &mut self.state {
             (*heard_ms, *pong_until_ms) = (now_ms, None);
         }
         let handled = frame::decode(frame).and_then(|message| self.handle_message(now_ms, message));
@@ -243,14 +248,14 @@ impl SiteSession {
         match self.state {
             State::Waiting { until_ms } if until_ms <= now_ms => self.connect(now_ms),
             State::Connecting { until_ms } if until_ms <= now_ms => self.part(now_ms, Parting::Silence),
-            State::Ready { heard_ms, pong_until_ms } => {
+            State::Ready { protocol, heard_ms, pong_until_ms } => {
                 let until_ms = self.silence_ends(pong_until_ms);
                 if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
                     return self.part(now_ms, Parting::Silence);
                 }
                 if pong_until_ms.is_none() && self.ping_due(heard_ms).is_some_and(|at_ms| at_ms <= now_ms) {
                     let pong_until_ms = Some(now_ms + self.config.pong_timeout_ms);
-                    self.state = State::Ready { heard_ms, pong_until_ms };
+                    self.state = State::Ready { protocol, heard_ms, pong_until_ms };
                     let ping = frame::encode(&ToCoordinator::Ping).expect("a ping is smaller than a frame");
                     self.outputs.push_back(Output::Send(ping));
                 }
@@ -269,7 +274,7 @@ impl SiteSession {
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.state {
             State::Waiting { until_ms } | State::Connecting { until_ms } => Some(until_ms),
-            State::Ready { heard_ms, pong_until_ms } => {
+            State::Ready { heard_ms, pong_until_ms, .. } => {
                 let has_room = self.n_sent() < limits::REQUESTS_IN_FLIGHT;
                 let due = self.requests.values().filter_map(|request| match request.progress {
                     Sending::Due { at_ms } if has_room => Some(at_ms),
@@ -306,6 +311,11 @@ impl SiteSession {
                 }
                 Ok(())
             }
+            (FromCoordinator::Notice(notice @ Notice::MembersChanged { .. }), State::Ready { .. }) => {
+                self.learn_members(&notice);
+                self.outputs.push_back(Output::Notice(notice));
+                Ok(())
+            }
             (FromCoordinator::Notice(notice @ Notice::TasksChanged), State::Ready { .. }) => {
                 self.outputs.push_back(Output::Notice(notice));
                 Ok(())
@@ -321,8 +331,8 @@ impl SiteSession {
     }
 
     fn handle_welcome(&mut self, now_ms: u64, welcome: &Welcome) -> Result<()> {
-        version::negotiate(welcome.protocol)?;
-        self.state = State::Ready { heard_ms: now_ms, pong_until_ms: None };
+        let protocol = version::negotiate(welcome.protocol)?;
+        self.state = State::Ready { protocol, heard_ms: now_ms, pong_until_ms: None };
         match welcome.leader {
             Some(leader) if leader == self.node => self.leader_found(),
             Some(leader) if self.may_move_to(leader) => {
@@ -334,6 +344,14 @@ impl SiteSession {
         }
         self.send_due(now_ms);
         Ok(())
+    }
+
+    /// From now on these are the coordinators, whatever the configuration said.
+    fn learn_members(&mut self, notice: &Notice) {
+        let Notice::MembersChanged { addresses } = notice else { return };
+        if !addresses.is_empty() {
+            self.config.nodes = addresses.keys().copied().collect();
+        }
     }
 
     fn handle_response(&mut self, now_ms: u64, id: RequestId, result: Result<Reply, Refusal>) {
@@ -454,9 +472,8 @@ impl SiteSession {
     }
 
     fn send_due(&mut self, now_ms: u64) {
-        if self.node().is_none() {
-            return;
-        }
+        let State::Ready { protocol, .. } = self.state else { return };
+        self.refuse_unknown(protocol);
         let n_room = limits::REQUESTS_IN_FLIGHT.saturating_sub(self.n_sent());
         let due = self
             .requests
@@ -465,6 +482,19 @@ impl SiteSession {
         for request in due.take(n_room) {
             request.progress = Sending::Sent { at_ms: now_ms };
             self.outputs.push_back(Output::Send(request.frame.clone()));
+        }
+    }
+
+    /// Answers for a coordinator of an earlier version what it has no word for: it would take it for garbage.
+    fn refuse_unknown(&mut self, protocol: u16) {
+        let unknown: Vec<_> = self.requests.iter().filter(|(_, r)| r.since > protocol).map(|(id, _)| *id).collect();
+        for id in unknown {
+            self.requests.remove(&id);
+            let reason = format!(
+                "coordinator {} speaks protocol version {protocol}, which has no such request; upgrade it first",
+                self.node
+            );
+            self.outputs.push_back(Output::Answer { id, result: Err(Refusal::Invalid { reason }) });
         }
     }
 

@@ -438,3 +438,33 @@ fn a_silent_coordinator_costs_a_second_at_first_and_more_in_later_rounds() {
     }
     assert_eq!(waited_ms, [1_000, 2_000, 4_000, 6_000, 6_000]);
 }
+
+#[test]
+fn what_the_coordinator_has_no_word_for_is_not_sent_and_answered_with_what_to_do() {
+    let mut script = Script::new(1);
+    let node = script.dialled();
+    let new = script.session.handle_request(0, Request::ListMembers).unwrap();
+    let old = script.ask();
+    script.hear(&FromCoordinator::Welcome(Welcome { protocol: 1, node, leader: Some(node) })).unwrap();
+    let outputs = script.outputs();
+    let [Output::Answer { id, result: Err(Refusal::Invalid { reason }) }, Output::Send(frame)] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert!(*id == new && reason.contains("upgrade"), "{reason}");
+    assert!(matches!(frame::decode(frame).unwrap(), ToCoordinator::Request { id, .. } if id == old));
+    assert!(script.session.poll_timeout().is_some());
+}
+
+#[test]
+fn the_session_follows_to_coordinators_that_were_added_and_leaves_those_that_were_removed() {
+    let (mut script, node) = Script::ready(1);
+    let (second, third) = (NodeId::new(2).unwrap(), NodeId::new(3).unwrap());
+    let addresses = BTreeMap::from([(second, "h2:1".to_owned()), (third, "h3:1".to_owned())]);
+    script.hear(&FromCoordinator::Notice(Notice::MembersChanged { addresses: addresses.clone() })).unwrap();
+    assert_eq!(script.outputs(), [Output::Notice(Notice::MembersChanged { addresses })]);
+    script.hear(&FromCoordinator::Notice(Notice::LeaderChanged { leader: Some(third) })).unwrap();
+    assert_eq!(script.outputs(), [Output::Disconnect(Parting::NotLeader), Output::Connect(third)]);
+    script.session.handle_disconnected(script.now_ms);
+    let next = script.dialled_later();
+    assert!(next == second && next != node, "{next}");
+}

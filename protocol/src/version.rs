@@ -5,8 +5,8 @@
 
 use crate::error::{Error, Result};
 
-/// The newest version that this build speaks.
-pub const NEWEST: u16 = 1;
+/// The newest version that this build speaks. Version 2 brought members, health, quality gates and collection of blobs.
+pub const NEWEST: u16 = 2;
 /// The oldest version that this build speaks.
 pub const OLDEST: u16 = 1;
 
@@ -28,6 +28,7 @@ mod tests {
     fn the_lower_version_is_spoken_and_a_lost_one_refused() {
         assert_eq!(negotiate(NEWEST).unwrap(), NEWEST);
         assert_eq!(negotiate(NEWEST + 7).unwrap(), NEWEST);
+        assert_eq!(negotiate(OLDEST).unwrap(), OLDEST);
         assert!(matches!(negotiate(OLDEST - 1), Err(Error::ProtocolTooOld { found: 0, .. })));
     }
 }

@@ -11,19 +11,21 @@ use std::{
 use archipelago_common::{
     ConditionKey, Digest, NodeId, TaskId, Version, VersionId,
     blob::BlobRef,
+    health::{Collected, HealthRecord, NodeState, OfNode},
+    member::{MemberRecord, MemberRole, MemberStatus, MembersRecord},
     policy::EmbeddingRelease,
     record::{
         AssignmentRecord, AssignmentState, BaseSummary, Cause, Event, Progress, ReferenceRecord, SiteRecord,
         StatusRecord, Submission, SubmittedCondition, TaskRecord, TaskState,
     },
     state_dict::{DType, TensorSpec},
-    task::{ConditionMetrics, EarlyStopping, PublishMode, SurgeryTask, TrainSpec},
+    task::{ConditionMetrics, EarlyStopping, PublishMode, QualityGates, SurgeryTask, TrainSpec},
 };
 use archipelago_protocol::{
     frame::{self, Message},
     message::{
-        Chunk, FromCoordinator, GetReply, Hello, Notice, PutReply, Refusal, Reply, Request, RequestKey, StreamOpen,
-        ToCoordinator, Welcome, Withdrawal,
+        Chunk, FromCoordinator, GetReply, Hello, Notice, PeerAsk, PeerReply, PutReply, Refusal, Reply, Request,
+        RequestKey, StreamOpen, ToCoordinator, Welcome, Withdrawal,
     },
 };
 use proptest::prelude::*;
@@ -76,6 +78,12 @@ fn stream_openings(golden: &mut Golden) {
         StreamOpen::Put(blob("columns")),
         StreamOpen::Get { blob: blob("base"), from_chunk: 300 },
         StreamOpen::Raft,
+        StreamOpen::Peer(PeerAsk::Barrier),
+        StreamOpen::Peer(PeerAsk::Holdings),
+        StreamOpen::Peer(PeerAsk::Health),
+        StreamOpen::Peer(PeerAsk::Collect { dry_run: true }),
+        StreamOpen::Peer(PeerAsk::Verify),
+        StreamOpen::RaftFrom { address: "10.0.0.4:7101".to_owned() },
     ];
     for open in opens {
         // The compiler asks for a line here, and with it for an example above, when there is a new variant.
@@ -84,6 +92,12 @@ fn stream_openings(golden: &mut Golden) {
             StreamOpen::Put(_) => "put",
             StreamOpen::Get { .. } => "get",
             StreamOpen::Raft => "raft",
+            StreamOpen::RaftFrom { .. } => "raft-from",
+            StreamOpen::Peer(PeerAsk::Barrier) => "peer-barrier",
+            StreamOpen::Peer(PeerAsk::Holdings) => "peer-holdings",
+            StreamOpen::Peer(PeerAsk::Health) => "peer-health",
+            StreamOpen::Peer(PeerAsk::Collect { .. }) => "peer-collect",
+            StreamOpen::Peer(PeerAsk::Verify) => "peer-verify",
         };
         golden.check(&format!("open-{name}"), &open);
     }
@@ -112,6 +126,16 @@ fn requests(golden: &mut Golden) {
         Request::PublishTask(Box::new(surgery_task())),
         Request::CloseTask { task },
         Request::CancelTask { task },
+        Request::ListMembers,
+        Request::AddMember { node: node(4), address: "10.0.0.4:7101".to_owned() },
+        Request::PromoteMember { node: node(4) },
+        Request::RemoveMember { node: node(3) },
+        Request::TransferLeadership { to: Some(node(2)) },
+        Request::ShowHealth,
+        Request::CollectBlobs { dry_run: true },
+        Request::VerifyBlobs,
+        Request::PublishGatedTask { task: Box::new(surgery_task()), gates: gates() },
+        Request::ShowGates { task },
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -133,6 +157,16 @@ fn requests(golden: &mut Golden) {
             Request::PublishTask(_) => "publish-task",
             Request::CloseTask { .. } => "close-task",
             Request::CancelTask { .. } => "cancel-task",
+            Request::ListMembers => "list-members",
+            Request::AddMember { .. } => "add-member",
+            Request::PromoteMember { .. } => "promote-member",
+            Request::RemoveMember { .. } => "remove-member",
+            Request::TransferLeadership { .. } => "transfer-leadership",
+            Request::ShowHealth => "show-health",
+            Request::CollectBlobs { .. } => "collect-blobs",
+            Request::VerifyBlobs => "verify-blobs",
+            Request::PublishGatedTask { .. } => "publish-gated-task",
+            Request::ShowGates { .. } => "show-gates",
         };
         let key = RequestKey([id as u8; 16]);
         golden.check(&format!("request-{name}"), &ToCoordinator::Request { id, key, body });
@@ -153,6 +187,10 @@ fn replies(golden: &mut Golden) {
         Reply::Assigned { epoch: 3, lease_until_ms: 1_700_000_060_000 },
         Reply::Released,
         Reply::Accepted { version: Some(version().id()) },
+        Reply::Members(MembersRecord { leader: Some(node(1)), members: vec![member()] }),
+        Reply::Health(vec![OfNode { node: node(1), answer: Some(health()) }, OfNode { node: node(2), answer: None }]),
+        Reply::Collected(vec![OfNode { node: node(1), answer: Some(collected()) }]),
+        Reply::Gates(gates()),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -166,6 +204,10 @@ fn replies(golden: &mut Golden) {
             Reply::Assigned { .. } => "assigned",
             Reply::Released => "released",
             Reply::Accepted { .. } => "accepted",
+            Reply::Members(_) => "members",
+            Reply::Health(_) => "health",
+            Reply::Collected(_) => "collected",
+            Reply::Gates(_) => "gates",
         };
         golden.check(&format!("reply-{name}"), &FromCoordinator::Response { id, result: Ok(reply) });
     }
@@ -204,7 +246,14 @@ fn others(golden: &mut Golden) {
     golden.check("notice-leader-changed", &FromCoordinator::Notice(Notice::LeaderChanged { leader: Some(node(2)) }));
     let reason = "shutting down".to_owned();
     golden.check("notice-closing", &FromCoordinator::Notice(Notice::Closing { reason }));
+    let addresses = BTreeMap::from([(node(1), "10.0.0.1:7101".to_owned())]);
+    golden.check("notice-members-changed", &FromCoordinator::Notice(Notice::MembersChanged { addresses }));
     golden.check("pong", &FromCoordinator::Pong);
+    golden.check("peer-barrier", &PeerReply::Barrier { index: 1_000 });
+    golden.check("peer-holdings", &PeerReply::Holdings { applied: 1_000, missing: 2 });
+    golden.check("peer-health", &PeerReply::Health(health()));
+    golden.check("peer-collected", &PeerReply::Collected(collected()));
+    golden.check("peer-refused", &PeerReply::Refused(Refusal::NotLeader { leader: None }));
     golden.check("put-send", &PutReply::Send { from_chunk: 2 });
     golden.check("put-durable", &PutReply::Durable);
     golden.check("put-refused", &PutReply::Refused(Refusal::Busy { retry_after_ms: 50 }));
@@ -262,6 +311,7 @@ fn surgery_task() -> SurgeryTask {
         publish: PublishMode::AtClose,
         allow: Some(BTreeSet::from(["charite".parse().unwrap()])),
         deadline_ms: Some(1_700_000_000_000),
+        lease_ms: 60_000,
         ..task
     }
 }
@@ -318,6 +368,39 @@ fn status() -> StatusRecord {
     }
 }
 
+fn gates() -> QualityGates {
+    QualityGates { min_gene_coverage: 0.5, min_elbo: Some(-2_000.0), max_reconstruction: None }
+}
+
+fn member() -> MemberStatus {
+    let member = MemberRecord {
+        node: node(4),
+        address: "10.0.0.4:7101".to_owned(),
+        role: MemberRole::Learner,
+        added_ms: 1_000,
+        removed_ms: None,
+    };
+    MemberStatus { member, is_settled: true, is_active: true, entries_behind: 7 }
+}
+
+fn health() -> HealthRecord {
+    HealthRecord {
+        node: node(1),
+        state: NodeState::DiskLow,
+        disk_free_bytes: Some(1 << 27),
+        disk_reserve_bytes: 1 << 28,
+        blobs_missing: 1,
+        blobs_damaged: 2,
+        reclaimed_bytes: 3,
+        is_verifying: true,
+        verified_ms: Some(1_000),
+    }
+}
+
+fn collected() -> Collected {
+    Collected { blobs: 2, bytes: 1 << 20, partials: 1 }
+}
+
 /// Decodes as every kind; any answer will do, but there must be one.
 fn decode_as_everything(bytes: &[u8]) -> usize {
     [
@@ -325,6 +408,7 @@ fn decode_as_everything(bytes: &[u8]) -> usize {
         frame::decode::<ToCoordinator>(bytes).is_ok(),
         frame::decode::<FromCoordinator>(bytes).is_ok(),
         frame::decode::<PutReply>(bytes).is_ok(),
+        frame::decode::<PeerReply>(bytes).is_ok(),
         frame::decode::<GetReply>(bytes).is_ok(),
         frame::decode::<Chunk>(bytes).is_ok(),
     ]

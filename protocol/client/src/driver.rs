@@ -202,8 +202,10 @@ impl Driver {
                 }
             }
             Output::Notice(notice) => {
-                if let Notice::Closing { reason } = &notice {
-                    self.note(TransportError::Closed { reason: reason.clone() });
+                match &notice {
+                    Notice::Closing { reason } => self.note(TransportError::Closed { reason: reason.clone() }),
+                    Notice::MembersChanged { addresses } if !addresses.is_empty() => self.addresses = addresses.clone(),
+                    _ => {}
                 }
                 // Nobody needs to listen.
                 let _ = self.notices.send(notice);

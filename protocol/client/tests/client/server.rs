@@ -98,7 +98,9 @@ impl Cluster {
             StreamOpen::Control(hello) => self.control(stream, connection, node, &hello).await,
             StreamOpen::Put(blob) => self.put(stream, blob, node).await,
             StreamOpen::Get { blob, from_chunk } => self.get(stream, blob, from_chunk).await,
-            StreamOpen::Raft => panic!("a client opened a Raft stream"),
+            StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) => {
+                panic!("a client opened a stream of coordinators")
+            }
         }
     }
 
