@@ -10,6 +10,8 @@ use redb::{Database, ReadableDatabase as _, TableDefinition};
 pub(super) const FORMAT: u64 = 1;
 /// Index and term of the snapshot that every founding node starts from.
 const FOUNDING: (u64, u64) = (1, 1);
+/// A node that joins is before all that, so the leader has to send it a snapshot.
+const JOINING: (u64, u64) = (0, 0);
 /// The log is read in order and rarely: a small page cache does.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -51,18 +53,20 @@ pub(super) fn builder() -> redb::Builder {
     builder
 }
 
+/// Writes what a node starts from: the founding snapshot, or nothing at all if there are no voters, for one that joins.
 pub(super) fn write_founding(
     db: &Database,
     node: NodeId,
     voters: &BTreeSet<NodeId>,
     state: Vec<u8>,
 ) -> Result<(), redb::Error> {
+    let start = if voters.is_empty() { JOINING } else { FOUNDING };
     let mut snapshot = Snapshot { data: state.into(), ..Snapshot::default() };
     let metadata = snapshot.mut_metadata();
-    (metadata.index, metadata.term) = FOUNDING;
+    (metadata.index, metadata.term) = start;
     metadata.mut_conf_state().voters = voters.iter().map(|voter| voter.as_u64()).collect();
     let mut hard_state = HardState::default();
-    (hard_state.commit, hard_state.term) = FOUNDING;
+    (hard_state.commit, hard_state.term) = start;
     let transaction = db.begin_write()?;
     {
         let mut numbers = transaction.open_table(NUMBERS)?;
@@ -73,7 +77,7 @@ pub(super) fn write_founding(
     }
     put_record(&transaction, SNAPSHOT, &snapshot)?;
     put_record(&transaction, HARD_STATE, &hard_state)?;
-    put_truncated(&transaction, FOUNDING)?;
+    put_truncated(&transaction, start)?;
     Ok(transaction.commit()?)
 }
 

@@ -68,6 +68,14 @@ impl LogStore {
         Ok(fs::sync_dir(path.parent().unwrap_or(Path::new(".")))?)
     }
 
+    /// Writes the empty log of a node that joins a cluster: it knows no member, so it neither votes nor stands for
+    /// election, until the leader has sent it a snapshot.
+    ///
+    /// # Errors  [`Error::LogExists`], [`Error::Log`]
+    pub fn create_joining(path: &Path, node: NodeId, state: Vec<u8>) -> Result<()> {
+        Self::create(path, node, &BTreeSet::new(), state)
+    }
+
     /// Opens the log of `node`, verifies all of it, and counts the start.
     ///
     /// # Errors  [`Error::NoLog`], [`Error::LogCorrupted`], [`Error::LogInUse`], [`Error::Log`]
@@ -79,7 +87,8 @@ impl LogStore {
         Self::load(db, path, node)
     }
 
-    /// Opens a log over any storage; an empty one is founded first. For tests that crash the storage.
+    /// Opens a log over any storage; an empty one is founded first, or made that of a node that joins if there are no
+    /// voters. For tests that crash the storage.
     ///
     /// # Errors  [`Error::LogCorrupted`], [`Error::Log`]
     pub fn open_backend(

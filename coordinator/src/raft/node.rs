@@ -24,6 +24,10 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+mod membership;
+
+pub use membership::{Configuration, Standing};
+
 /// A member of the Raft group.
 pub struct Node {
     id: NodeId,
@@ -36,6 +40,8 @@ pub struct Node {
     now_ticks: u64,
     timeouts: Timeouts,
     announced_leader: Option<NodeId>,
+    /// The last snapshot does not know a new member, who would refuse it.
+    needs_snapshot: bool,
     options: Options,
 }
 
@@ -134,6 +140,7 @@ impl Node {
             now_ticks: 0,
             timeouts: Timeouts::new([options.timeout_seed, id.as_u64(), starts], span),
             announced_leader: None,
+            needs_snapshot: false,
             options,
         };
         node.set_timeout();
@@ -195,16 +202,6 @@ impl Node {
         self.raw.report_snapshot(node.as_u64(), status);
     }
 
-    /// Offers the leadership to the voter that is furthest, if this node has it.
-    pub fn hand_over(&mut self) {
-        let progress = self.raw.raft.prs();
-        let others = progress.iter().filter(|(id, p)| **id != self.id.as_u64() && p.recent_active);
-        let furthest = others.filter(|(id, _)| self.conf_state.voters.contains(id)).max_by_key(|(_, p)| p.matched);
-        if let Some((&successor, _)) = furthest.filter(|_| self.is_leader()) {
-            self.raw.transfer_leader(successor);
-        }
-    }
-
     /// Handles one `Ready`, if there is one, and passes messages for other members to `send`. Returns what came of it,
     /// or none when there is nothing left to do.
     ///
@@ -232,6 +229,7 @@ impl Node {
             self.apply(light.take_committed_entries(), &mut events)?;
             self.raw.advance_apply();
             self.compact()?;
+            self.follow_members();
         } else if !self.reads.has_expired(self.now_ticks) {
             return Ok(None);
         }
@@ -242,6 +240,11 @@ impl Node {
     /// The state machine as this node has applied it; fresh only where an [`Event::Read`] says so.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// The state machine, at the end of the node.
+    pub fn into_cluster(self) -> Cluster {
+        self.cluster
     }
 
     /// Whether this node leads.
@@ -267,11 +270,6 @@ impl Node {
     /// Index of the last entry applied.
     pub fn applied(&self) -> u64 {
         self.applied.0
-    }
-
-    /// The voting members.
-    pub fn voters(&self) -> Vec<NodeId> {
-        self.conf_state.voters.iter().filter_map(|&id| NodeId::new(id)).collect()
     }
 
     /// Entries in the log, for the tests of compaction and for metrics.
@@ -324,10 +322,12 @@ impl Node {
                 EntryType::EntryConfChange => {
                     let change: ConfChange = parse_change(&entry)?;
                     self.conf_state = self.raw.apply_conf_change(&change).map_err(refused)?;
+                    self.needs_snapshot = true;
                 }
                 EntryType::EntryConfChangeV2 => {
                     let change: ConfChangeV2 = parse_change(&entry)?;
                     self.conf_state = self.raw.apply_conf_change(&change).map_err(refused)?;
+                    self.needs_snapshot = true;
                 }
             }
             self.applied = (entry.index, entry.term);
@@ -370,9 +370,11 @@ impl Node {
     }
 
     fn compact(&mut self) -> Result<()> {
-        if self.applied.0 < self.raw.store().last_snapshot().get_metadata().index + self.options.snapshot_every {
+        let last = self.raw.store().last_snapshot().get_metadata().index;
+        if !self.needs_snapshot && self.applied.0 < last + self.options.snapshot_every {
             return Ok(());
         }
+        self.needs_snapshot = false;
         let mut snapshot = Snapshot { data: self.cluster.snapshot()?.into(), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = self.applied;

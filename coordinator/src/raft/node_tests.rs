@@ -9,6 +9,9 @@ use raft::eraftpb::MessageType;
 use super::*;
 use crate::raft::test_disk::Disk;
 
+#[path = "membership_tests.rs"]
+mod membership;
+
 /// Nodes, their disks, and the messages between them.
 struct Group {
     voters: BTreeSet<NodeId>,
@@ -303,7 +306,7 @@ fn too_much_at_once_is_refused_as_busy() {
 fn the_leadership_is_handed_over_on_request() {
     let (mut group, old) = Group::with_leader(3);
     group.commit(old, 0);
-    group.nodes.get_mut(&old).unwrap().hand_over();
+    group.nodes.get_mut(&old).unwrap().hand_over(None);
     group.settle();
     let new = group.leader().unwrap();
     assert_ne!(new, old);
