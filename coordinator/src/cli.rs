@@ -4,7 +4,7 @@ use archipelago_common::telemetry::{self, LogFormat};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    commands::{ca, completions, init, reference, serve, site, status, task, withdraw},
+    commands::{blobs, ca, completions, init, members, reference, serve, site, status, task, withdraw},
     error::Result,
     output::{Format, Output},
 };
@@ -60,6 +60,10 @@ enum Verb {
     #[command(subcommand)]
     Task(task::TaskCommand),
     Withdraw(withdraw::WithdrawArgs),
+    #[command(subcommand)]
+    Members(members::MembersCommand),
+    #[command(subcommand)]
+    Blobs(blobs::BlobsCommand),
     Status(status::StatusArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -86,6 +90,8 @@ pub fn run() -> Result<()> {
         Verb::Reference(command) => reference::run(command, &output),
         Verb::Task(command) => task::run(command, &output),
         Verb::Withdraw(args) => withdraw::run(args, &output),
+        Verb::Members(command) => members::run(command, &output),
+        Verb::Blobs(command) => blobs::run(command, &output),
         Verb::Status(args) => status::run(args, &output),
         Verb::Completions(args) => completions::run(args, Cli::command()),
     }

@@ -9,7 +9,10 @@ use std::{
 use archipelago_common::{NodeId, fs};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    quota::Limits,
+};
 
 /// What a node needs to run; `archipelago-coordinator init` writes it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -30,8 +33,29 @@ pub struct NodeConfig {
     pub certificate: PathBuf,
     /// This node's private key, PEM.
     pub key: PathBuf,
-    /// Every coordinator of the cluster, this one too, as `host:port` by node id.
+    /// Every coordinator of the cluster, this one too, as `host:port` by node id. Once the cluster knows its members,
+    /// what it knows counts, and this is where a node begins to look.
     pub peers: Peers,
+    /// What may be stored here.
+    #[serde(default)]
+    pub storage: Storage,
+    /// What each site may take.
+    #[serde(default)]
+    pub quotas: Limits,
+}
+
+/// What may be stored on a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Bytes that stay free for the log: with less, the node takes no blobs and gives its leadership away.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { reserve_bytes: 256 << 20 }
+    }
 }
 
 /// Whom an operator's commands ask, and as whom.

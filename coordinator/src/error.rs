@@ -107,6 +107,14 @@ pub enum Error {
         /// Which.
         blob: BlobRef,
     },
+    /// This node's disk has no room for a blob.
+    #[error("there is no room for blob {blob}: {spare} bytes are left above the reserve")]
+    DiskLow {
+        /// Which.
+        blob: BlobRef,
+        /// Bytes that may still be used for blobs.
+        spare: u64,
+    },
     /// A blob larger than any may be.
     #[error("blob {blob} is larger than the limit of {limit} bytes")]
     BlobTooLarge {
@@ -187,6 +195,19 @@ impl Error {
             redb::Error::DatabaseAlreadyOpen => Self::LogInUse { path },
             source => Self::Log { action, path, source: Box::new(source) },
         }
+    }
+
+    /// Whether it is for want of space on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        let io = match self {
+            Self::Log { source, .. } => match &**source {
+                redb::Error::Io(io) => io,
+                _ => return false,
+            },
+            Self::Common(archipelago_common::Error::File { source, .. }) => source,
+            _ => return false,
+        };
+        matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
     }
 
     /// What the user can do about it, where there is something.

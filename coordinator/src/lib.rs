@@ -7,11 +7,14 @@
 pub mod blob;
 pub mod cli;
 pub mod commands;
+pub mod condition;
 pub mod config;
+pub mod disk;
 pub mod error;
 pub mod links;
 pub mod ops;
 pub mod output;
+pub mod quota;
 pub mod raft;
 pub mod server;
 

@@ -1,14 +1,21 @@
 //! Connections to the other coordinators: dialled when needed, kept, dialled again when lost.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
 
 use archipelago_cluster::mutation::{self, Rule};
 use archipelago_common::NodeId;
-use archipelago_protocol::{frame, message::StreamOpen};
+use archipelago_protocol::{
+    frame,
+    message::{PeerAsk, PeerReply, StreamOpen},
+};
 use archipelago_transport::{Connection, Stream, Transport, quic::Timing};
 use tokio::sync::Mutex;
 
-use crate::error::Result;
+use crate::{blob::replicate, error::Result};
 
 /// The way to one other coordinator.
 pub struct Link {
@@ -18,28 +25,86 @@ pub struct Link {
     connection: Mutex<Option<Connection>>,
 }
 
-/// The ways to all other coordinators.
+/// The ways to all other coordinators. Clones are the same.
 #[derive(Clone)]
-pub struct Links(Arc<BTreeMap<NodeId, Arc<Link>>>);
+pub struct Links {
+    own: NodeId,
+    transport: Arc<dyn Transport>,
+    inner: Arc<RwLock<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    links: BTreeMap<NodeId, Arc<Link>>,
+    /// Where coordinators are that have introduced themselves, and of which this node's state knows nothing yet.
+    introduced: BTreeMap<NodeId, String>,
+    /// How this side introduces itself, if it does.
+    introduction: Option<String>,
+}
 
 impl Links {
-    /// Links to these coordinators; none is dialled yet.
-    pub fn new(transport: Arc<dyn Transport>, addresses: &BTreeMap<NodeId, String>) -> Self {
-        let link = |(node, address): (&NodeId, &String)| {
-            let (transport, address) = (transport.clone(), address.clone());
-            (*node, Arc::new(Link { node: *node, address, transport, connection: Mutex::new(None) }))
-        };
-        Self(Arc::new(addresses.iter().map(link).collect()))
+    /// Links from coordinator `own` to the others of these; none is dialled yet.
+    pub fn new(own: NodeId, transport: Arc<dyn Transport>, addresses: &BTreeMap<NodeId, String>) -> Self {
+        let links = Self { own, transport, inner: Arc::default() };
+        links.follow(addresses);
+        links
     }
 
-    /// Every link.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Link>> {
-        self.0.values()
+    /// From now on these are the coordinators. Links whose address stays the same stay as they are; whoever still holds
+    /// one that is gone may finish with it.
+    pub fn follow(&self, addresses: &BTreeMap<NodeId, String>) {
+        let mut inner = self.inner.write().unwrap_or_else(|e| e.into_inner());
+        inner.introduced.retain(|node, _| !addresses.contains_key(node));
+        let mut all = inner.introduced.clone();
+        all.extend(addresses.iter().map(|(node, address)| (*node, address.clone())));
+        inner.links.retain(|node, link| all.get(node).is_some_and(|address| *address == link.address));
+        for (node, address) in all.iter().filter(|(node, _)| **node != self.own) {
+            inner.links.entry(*node).or_insert_with(|| self.link(*node, address));
+        }
     }
 
-    /// Number of coordinators that must hold a blob, this one included.
-    pub fn majority(&self) -> usize {
-        majority_of(self.0.len() + 1)
+    /// A coordinator says where it is. Believed only as long as nobody knows better: this node may have been away when
+    /// it was added, and must answer it to find out.
+    pub fn learn(&self, node: NodeId, address: &str) {
+        let mut inner = self.inner.write().unwrap_or_else(|e| e.into_inner());
+        if node != self.own && !inner.links.contains_key(&node) {
+            inner.introduced.insert(node, address.to_owned());
+            let link = self.link(node, address);
+            inner.links.insert(node, link);
+        }
+    }
+
+    /// How this side is to introduce itself from now on, if at all.
+    pub fn introduce(&self, address: Option<String>) {
+        self.inner.write().unwrap_or_else(|e| e.into_inner()).introduction = address;
+    }
+
+    /// How a stream of Raft messages from this side opens.
+    pub fn raft_opening(&self) -> StreamOpen {
+        match self.inner.read().unwrap_or_else(|e| e.into_inner()).introduction.clone() {
+            Some(address) => StreamOpen::RaftFrom { address },
+            None => StreamOpen::Raft,
+        }
+    }
+
+    /// Every link, as of now.
+    pub fn all(&self) -> Vec<Arc<Link>> {
+        self.inner.read().unwrap_or_else(|e| e.into_inner()).links.values().cloned().collect()
+    }
+
+    /// The link to one coordinator.
+    pub fn to(&self, node: NodeId) -> Option<Arc<Link>> {
+        self.inner.read().unwrap_or_else(|e| e.into_inner()).links.get(&node).cloned()
+    }
+
+    /// This side.
+    pub fn own(&self) -> NodeId {
+        self.own
+    }
+
+    fn link(&self, node: NodeId, address: &str) -> Arc<Link> {
+        let (transport, address) = (self.transport.clone(), address.to_owned());
+        Arc::new(Link { node, address, transport, connection: Mutex::new(None) })
     }
 }
 
@@ -70,6 +135,17 @@ impl Link {
         let stream = begin(&connection, open).await?;
         *slot = Some(connection);
         Ok(stream)
+    }
+
+    /// Asks the other coordinator something.
+    ///
+    /// # Errors  [`crate::Error::Transport`], [`crate::Error::Protocol`], [`crate::Error::Refused`]
+    pub async fn ask(&self, ask: PeerAsk) -> Result<PeerReply> {
+        let mut stream = self.open(&StreamOpen::Peer(ask)).await?;
+        match replicate::receive(&mut stream).await? {
+            PeerReply::Refused(refusal) => Err(refusal.into()),
+            reply => Ok(reply),
+        }
     }
 }
 

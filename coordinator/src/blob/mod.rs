@@ -1,13 +1,15 @@
 //! Memory: blobs, addressed by what is in them.
 //!
 //! [`store`] keeps them on this node's disk, [`replicate`] on a majority of coordinators, [`transfer`] moves them to and
-//! from peers.
+//! from peers. [`gc`] removes what nothing refers to, [`verify`] finds what a disk has spoilt.
 
+pub mod gc;
 pub mod receiving;
 pub mod replicate;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod test_blobs;
 pub mod transfer;
+pub mod verify;
 
 pub use store::BlobStore;

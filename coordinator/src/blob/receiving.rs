@@ -97,8 +97,13 @@ impl Receiving {
         let shelf = place.parent().unwrap_or(Path::new("."));
         fs::create_dir(shelf)?;
         fs::sync_dir(shelf.parent().unwrap_or(Path::new(".")))?;
+        let replaced = std::fs::metadata(&place).map(|old| old.len()).ok();
         fs::persist(&data.path, &place)?;
         record.remove()?;
+        // A file of another size may have stood there: cut short by a failing disk, say.
+        if let Some(bytes) = replaced {
+            claim.store.uncount(bytes);
+        }
         claim.store.count(1, claim.blob.size);
         Ok(())
     }

@@ -20,7 +20,7 @@ fn bytes(n_chunks: u64) -> Vec<u8> {
 
 fn store() -> (tempfile::TempDir, Arc<BlobStore>) {
     let dir = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(dir.path()).unwrap();
+    let store = BlobStore::open(dir.path(), crate::condition::Condition::new(0)).unwrap();
     (dir, store)
 }
 
@@ -40,7 +40,7 @@ fn a_blob_comes_back_as_it_was_sent_and_is_counted() {
         assert_eq!(store.read_whole(blob, limits::BLOB_BYTES).unwrap(), all);
     }
     assert_eq!(store.size().0, 4);
-    assert_eq!(BlobStore::open(dir.path()).unwrap().size(), store.size());
+    assert_eq!(BlobStore::open(dir.path(), crate::condition::Condition::new(0)).unwrap().size(), store.size());
     assert_eq!(std::fs::read_dir(dir.path().join("partial")).unwrap().count(), 0);
 }
 

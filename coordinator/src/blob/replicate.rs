@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use archipelago_common::BlobRef;
+use archipelago_common::{BlobRef, NodeId};
 use archipelago_protocol::{
     ChunkSender, frame,
     message::{Chunk, GetReply, PutReply, Refusal, StreamOpen},
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{receiving::Receiving, store::BlobStore};
 use crate::{
     error::{Error, Result},
-    links::{Link, Links},
+    links::{Link, Links, majority_of},
     raft::task::Raft,
 };
 
@@ -23,12 +23,13 @@ use crate::{
 pub struct Replicas {
     store: Arc<BlobStore>,
     links: Links,
+    raft: Raft,
 }
 
 impl Replicas {
     /// Replication from and to this store.
-    pub fn new(store: Arc<BlobStore>, links: Links) -> Self {
-        Self { store, links }
+    pub fn new(store: Arc<BlobStore>, links: Links, raft: Raft) -> Self {
+        Self { store, links, raft }
     }
 
     /// This node's own blobs.
@@ -36,36 +37,48 @@ impl Replicas {
         &self.store
     }
 
-    /// Waits until a blob that is here is durable on a majority, this node included. It goes on to the others.
+    /// The node whose state says what is to be here.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The ways to the other coordinators.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Waits until a blob that is here is durable on a majority of the voters, this node included if it is one. While
+    /// members change, on a majority before and after. It goes on to the others, learners too.
     ///
     /// # Errors  [`Error::NoMajority`], [`Error::NoBlob`]
     pub async fn ensure_majority(&self, blob: BlobRef) -> Result<()> {
-        if !self.store.contains(&blob) {
+        if !self.store.hold(&blob) {
             return Err(Error::NoBlob { blob });
         }
-        let needed = self.links.majority();
-        let (done, mut results) = mpsc::channel(self.links.iter().count().max(1));
-        for link in self.links.iter() {
-            let (link, store, done) = (link.clone(), self.store.clone(), done.clone());
+        let links = self.links.all();
+        let (done, mut results) = mpsc::channel(links.len().max(1));
+        for link in links {
+            let (store, done) = (self.store.clone(), done.clone());
             tokio::spawn(async move {
                 let result = push(&link, &store, blob).await;
                 if let Err(error) = &result {
                     tracing::debug!(node = %link.node(), %blob, %error, "a blob was not replicated");
                 }
                 // Nobody listens any more once the majority is reached.
-                let _ = done.send(result.is_ok()).await;
+                let _ = done.send((link.node(), result.is_ok())).await;
             });
         }
         drop(done);
-        let mut found = 1;
-        while found < needed {
+        let mut holders = BTreeSet::from([self.links.own()]);
+        loop {
+            // Looked at anew each time: members may have changed meanwhile.
+            let Some((found, needed)) = shortfall(&self.raft.view().electorates(), &holders) else { return Ok(()) };
             match results.recv().await {
-                Some(true) => found += 1,
-                Some(false) => {}
+                Some((node, true)) => drop(holders.insert(node)),
+                Some((_, false)) => {}
                 None => return Err(Error::NoMajority { blob, found, needed }),
             }
         }
-        Ok(())
     }
 
     /// Fetches a blob that is missing here from whoever has it.
@@ -75,8 +88,8 @@ impl Replicas {
         if self.store.contains(&blob) {
             return Ok(());
         }
-        for link in self.links.iter() {
-            match pull(link, &self.store, blob).await {
+        for link in self.links.all() {
+            match pull(&link, &self.store, blob).await {
                 Ok(()) => return Ok(()),
                 Err(error) => tracing::debug!(node = %link.node(), %blob, %error, "a blob was not fetched"),
             }
@@ -85,27 +98,50 @@ impl Replicas {
     }
 
     /// Fetches, for as long as the node runs, every blob that the replicated state names and this node lacks.
-    pub async fn keep_complete(self, raft: Raft) {
+    pub async fn keep_complete(self) {
+        let raft = self.raft.clone();
         let mut view = raft.watch();
         let mut present = BTreeSet::new();
+        let mut lost = std::pin::pin!(self.store.lost());
         loop {
             let named = raft.peek(|cluster| cluster.referenced_blobs()).await.unwrap_or_default();
-            let mut is_complete = true;
+            let (mut is_complete, mut n_missing) = (true, 0);
             for blob in named {
                 if present.contains(&blob) {
                     continue;
                 }
                 match self.fetch(blob).await {
                     Ok(()) => drop(present.insert(blob)),
-                    Err(_) => is_complete = false,
+                    Err(_) => {
+                        is_complete = false;
+                        n_missing += 1;
+                    }
                 }
             }
+            self.store.condition().note_missing(n_missing);
             tokio::time::sleep(LOOK_AGAIN).await;
-            if is_complete && view.changed().await.is_err() {
-                return;
+            tokio::select! {
+                biased;
+                () = &mut lost => {
+                    // Damaged, or collected: what was here is looked for again.
+                    present.clear();
+                    lost.set(self.store.lost());
+                }
+                changed = view.changed(), if is_complete => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = std::future::ready(()), if !is_complete => {}
             }
         }
     }
+}
+
+/// Holders and needed holders in the first electorate of which there is no majority.
+fn shortfall(electorates: &[BTreeSet<NodeId>], holders: &BTreeSet<NodeId>) -> Option<(usize, usize)> {
+    let counts = electorates.iter().map(|voters| (voters.intersection(holders).count(), majority_of(voters.len())));
+    counts.into_iter().find(|(found, needed)| found < needed)
 }
 
 async fn push(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> {
@@ -162,7 +198,7 @@ pub(super) async fn send_chunks(stream: &mut Stream, store: &BlobStore, blob: Bl
 /// Receives the message that is due.
 ///
 /// # Errors  [`Error::Transport`], also if the stream ended or nothing came for too long; [`Error::Protocol`]
-pub(super) async fn receive<M: frame::Message>(stream: &mut Stream) -> Result<M> {
+pub(crate) async fn receive<M: frame::Message>(stream: &mut Stream) -> Result<M> {
     let frame = patiently(stream.recv_frame(M::LIMIT)).await??;
     let frame = frame.ok_or(archipelago_transport::Error::StreamReset)?;
     Ok(frame::decode(&frame)?)
@@ -192,3 +228,23 @@ const STEP: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Attempts at a peer that receives the blob from somebody else already.
 const BUSY_TRIES: usize = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().filter_map(|id| NodeId::new(*id)).collect()
+    }
+
+    #[test]
+    fn a_majority_is_needed_of_every_electorate_and_learners_are_none() {
+        let voters = [set(&[1, 2, 3])];
+        assert_eq!(shortfall(&voters, &set(&[1])), Some((1, 2)));
+        assert_eq!(shortfall(&voters, &set(&[1, 4])), Some((1, 2)), "4 is a learner");
+        assert_eq!(shortfall(&voters, &set(&[1, 3])), None);
+        let changing = [set(&[1, 2, 4]), set(&[1, 2, 3])];
+        assert_eq!(shortfall(&changing, &set(&[1, 4])), Some((1, 2)), "no majority of those before the change");
+        assert_eq!(shortfall(&changing, &set(&[1, 2])), None);
+    }
+}

@@ -3,18 +3,19 @@
 //! ```text
 //! <dir>/whole/<first 2 digits>/<digest>     verified, fsynced, never changed
 //!       partial/<digest>.data, .record      on their way in; see [`super::receiving`]
+//!       damaged/<digest>                    found to be something else, and put aside; see [`super::verify`]
 //! ```
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{File, FileTimes},
     io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use archipelago_common::{BlobRef, Digest, fs};
@@ -23,6 +24,7 @@ use tokio::sync::Notify;
 
 use super::receiving::Receiving;
 use crate::{
+    condition::Condition,
     error::{Error, Result},
     ops::metrics,
 };
@@ -35,33 +37,55 @@ pub struct BlobStore {
     turns: Mutex<BTreeMap<Digest, Arc<Turn>>>,
     n_blobs: AtomicU64,
     n_bytes: AtomicU64,
+    condition: Arc<Condition>,
+    /// Told when a blob that was here is here no more.
+    lost: Notify,
 }
 
 impl BlobStore {
-    /// Opens a directory, or makes it.
+    /// Opens a directory, or makes it. What befalls the blobs is noted in `condition`.
     ///
     /// # Errors  [`Error::Common`] naming the file
-    pub fn open(dir: &Path) -> Result<Arc<Self>> {
+    pub fn open(dir: &Path, condition: Arc<Condition>) -> Result<Arc<Self>> {
         let store = Self {
             dir: dir.to_owned(),
             receiving: Mutex::default(),
             turns: Mutex::default(),
             n_blobs: AtomicU64::new(0),
             n_bytes: AtomicU64::new(0),
+            condition,
+            lost: Notify::new(),
         };
         fs::create_dir(&store.whole_dir())?;
         fs::create_dir(&store.partial_dir())?;
-        for shelf in entries(&store.whole_dir())? {
-            for file in entries(&shelf)? {
-                store.count(1, file_size(&file)?);
-            }
+        for file in store.whole_files()? {
+            store.count(1, file_size(&file)?);
         }
         Ok(Arc::new(store))
+    }
+
+    /// How the node is.
+    pub fn condition(&self) -> &Arc<Condition> {
+        &self.condition
     }
 
     /// Whether a blob is here, whole.
     pub fn contains(&self, blob: &BlobRef) -> bool {
         std::fs::metadata(self.path(&blob.digest)).is_ok_and(|metadata| metadata.len() == blob.size)
+    }
+
+    /// Whether a blob is here, whole; and if so, it is not collected before a grace period from now is over. Whoever is
+    /// about to rely on a blob that nothing refers to yet looks in this way.
+    pub fn hold(&self, blob: &BlobRef) -> bool {
+        // Nothing is removed while this is locked.
+        let _receiving = self.lock();
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        self.contains(blob) && File::open(self.path(&blob.digest)).is_ok_and(|file| file.set_times(now).is_ok())
+    }
+
+    /// Waits until a blob that was here is here no more.
+    pub async fn lost(&self) {
+        self.lost.notified().await;
     }
 
     /// Opens a blob for reading.
@@ -92,6 +116,10 @@ impl BlobStore {
     ///
     /// # Errors  [`Error::BlobBusy`], [`Error::Protocol`] for one over the limit, [`Error::Common`]
     pub fn receive(self: &Arc<Self>, blob: BlobRef) -> Result<Receiving> {
+        let needed = blob.size;
+        if needed > self.condition.spare_bytes() {
+            return Err(Error::DiskLow { blob, spare: self.condition.spare_bytes() });
+        }
         let claim = Claim::new(self.clone(), blob)?;
         Receiving::open(claim)
     }
@@ -102,7 +130,7 @@ impl BlobStore {
     }
 
     /// Where a blob is, or will be. Built from a digest, never from a peer's text.
-    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         let name = digest.to_string();
         self.whole_dir().join(&name[..2]).join(name)
     }
@@ -114,6 +142,36 @@ impl BlobStore {
     pub(super) fn count(&self, blobs: u64, bytes: u64) {
         metrics::BLOB_OBJECTS.set((self.n_blobs.fetch_add(blobs, Ordering::Relaxed) + blobs) as i64);
         metrics::BLOB_BYTES.set((self.n_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes) as i64);
+    }
+
+    /// Every file that is a whole blob.
+    pub(super) fn whole_files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for shelf in entries(&self.whole_dir())? {
+            files.extend(entries(&shelf)?);
+        }
+        Ok(files)
+    }
+
+    /// Every file of a blob on its way in.
+    pub(super) fn partial_files(&self) -> Result<Vec<PathBuf>> {
+        entries(&self.partial_dir())
+    }
+
+    /// What is being received. While it is locked nothing new begins to be, and nothing is held or removed.
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.receiving.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Notes that a blob is gone.
+    pub(super) fn uncount(&self, bytes: u64) {
+        metrics::BLOB_OBJECTS.set((self.n_blobs.fetch_sub(1, Ordering::Relaxed) - 1) as i64);
+        metrics::BLOB_BYTES.set((self.n_bytes.fetch_sub(bytes, Ordering::Relaxed) - bytes) as i64);
+        self.lost.notify_waiters();
+    }
+
+    pub(super) fn damaged_dir(&self) -> PathBuf {
+        self.dir.join("damaged")
     }
 
     fn whole_dir(&self) -> PathBuf {
@@ -163,7 +221,7 @@ impl Turn {
 
 impl Claim {
     fn new(store: Arc<BlobStore>, blob: BlobRef) -> Result<Self> {
-        let is_free = store.receiving.lock().unwrap_or_else(|e| e.into_inner()).insert(blob.digest);
+        let is_free = store.lock().insert(blob.digest);
         let mut turns = store.turns.lock().unwrap_or_else(|e| e.into_inner());
         if !is_free {
             turns.get(&blob.digest).into_iter().for_each(|turn| turn.end_if_stalled(Instant::now()));
@@ -179,7 +237,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.store.turns.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.blob.digest);
-        self.store.receiving.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.blob.digest);
+        self.store.lock().remove(&self.blob.digest);
     }
 }
 
@@ -214,7 +272,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(list.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(error)?)
 }
 
-fn file_size(path: &Path) -> Result<u64> {
+pub(super) fn file_size(path: &Path) -> Result<u64> {
     let metadata = std::fs::metadata(path);
     Ok(metadata.map_err(|source| archipelago_common::Error::File { action: "read", path: path.into(), source })?.len())
 }

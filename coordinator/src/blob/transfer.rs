@@ -12,14 +12,15 @@ use crate::{
     error::{Error, Result},
     ops::metrics,
     raft::task::Raft,
-    server::refusal,
+    server::{Executor, refusal},
 };
 
 /// Receives a blob. A coordinator is told that it is durable here, anybody else that it is on a majority.
 ///
 /// # Errors  [`Error::Transport`]: the stream is gone. Everything else is said to the peer
-pub async fn serve_put(mut stream: Stream, blob: BlobRef, who: &Principal, replicas: &Replicas) -> Result<()> {
-    let received = match receive(&mut stream, blob, replicas).await {
+pub async fn serve_put(mut stream: Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
+    let replicas = executor.replicas();
+    let received = match receive(&mut stream, blob, who, executor).await {
         Ok(()) if matches!(who, Principal::Coordinator(_)) => Ok(()),
         Ok(()) => replicas.ensure_majority(blob).await,
         Err(error) => Err(error),
@@ -33,19 +34,28 @@ pub async fn serve_put(mut stream: Stream, blob: BlobRef, who: &Principal, repli
     Ok(stream.finish().await?)
 }
 
-async fn receive(stream: &mut Stream, blob: BlobRef, replicas: &Replicas) -> Result<()> {
+async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
+    let (replicas, counted) = (executor.replicas(), executor.quotas().transfer(who)?);
     let send = |from_chunk| frame::encode(&PutReply::Send { from_chunk });
-    if replicas.store().contains(&blob) {
+    if replicas.store().hold(&blob) {
         return Ok(stream.send_frame(&send(blob.n_chunks())?).await?);
     }
+    counted.check_upload(blob, stored_by(who, executor).await?)?;
     let mut receiving = tokio::task::block_in_place(|| replicas.store().receive(blob))?;
     stream.send_frame(&send(receiving.next_chunk())?).await?;
     while !receiving.is_complete() {
         let chunk = replicate::receive_chunk(stream, &receiving).await?;
         tokio::task::block_in_place(|| receiving.write(&chunk))?;
         metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(chunk.bytes.len() as u64);
+        counted.uploaded(chunk.bytes.len() as u64);
     }
     tokio::task::block_in_place(|| receiving.finish())
+}
+
+/// Bytes of the blobs of a site's accepted submissions.
+async fn stored_by(who: &Principal, executor: &Executor) -> Result<u64, Refusal> {
+    let Principal::Site(site) = who.clone() else { return Ok(0) };
+    executor.raft().peek(move |cluster| cluster.stored_bytes(&site)).await.map_err(refusal::dropped)
 }
 
 /// Sends a blob that the peer may have.
@@ -55,12 +65,16 @@ pub async fn serve_get(
     mut stream: Stream,
     (blob, from_chunk): (BlobRef, u64),
     who: &Principal,
-    raft: &Raft,
-    replicas: &Replicas,
+    executor: &Executor,
 ) -> Result<()> {
-    let reply = match prepare_get((blob, from_chunk), who, raft, replicas).await {
-        Ok(()) => GetReply::Sending,
-        Err(refusal) => GetReply::Refused(refusal),
+    let (raft, replicas) = (executor.raft(), executor.replicas());
+    let counted = executor.quotas().transfer(who);
+    let reply = match &counted {
+        Ok(_) => match prepare_get((blob, from_chunk), who, raft, replicas).await {
+            Ok(()) => GetReply::Sending,
+            Err(refusal) => GetReply::Refused(refusal),
+        },
+        Err(refusal) => GetReply::Refused(refusal.clone()),
     };
     stream.send_frame(&frame::encode(&reply)?).await?;
     if reply == GetReply::Sending {

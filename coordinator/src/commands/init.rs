@@ -13,20 +13,25 @@ use serde::Serialize;
 
 use super::ca::{CA, CERTIFICATE, KEY};
 use crate::{
-    config::{NodeConfig, Peers},
+    config::{NodeConfig, Peers, Storage},
     error::{Error, Result},
     output::Output,
+    quota::Limits,
     raft::log_store::LogStore,
 };
 
 /// Found a node of a new cluster: its configuration and its empty log.
 ///
-/// Run it once for each node, with the same --peers. One, three and five nodes work; an even number tolerates no more
+/// With --join, make a node that is added to a running cluster instead: first `members add`, then this, then `serve`.
+///
+/// Run it once for each founder, with the same --peers. One, three and five nodes work; an even number tolerates no more
 /// failures than the odd number below it.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
     archipelago-coordinator init --node 1 --peers 1=10.0.0.1:7101,2=10.0.0.2:7101,3=10.0.0.3:7101 \\\n    \
-        --listen 0.0.0.0:7101 --ops 127.0.0.1:9101 --credentials node1 --out node1")]
+        --listen 0.0.0.0:7101 --ops 127.0.0.1:9101 --credentials node1 --out node1\n  \
+    archipelago-coordinator init --join --node 4 --peers 1=10.0.0.1:7101,2=10.0.0.2:7101,4=10.0.0.4:7101 \\\n    \
+        --credentials node4 --out node4")]
 pub struct InitArgs {
     /// This node's id, from 1.
     #[arg(long)]
@@ -34,6 +39,9 @@ pub struct InitArgs {
     /// Every coordinator of the cluster, this one too, as others reach it: `1=host:port,2=host:port`.
     #[arg(long, value_name = "ADDRESSES")]
     peers: Peers,
+    /// Join a running cluster, which has been told with `members add`, instead of founding one.
+    #[arg(long)]
+    join: bool,
     /// UDP address to listen on [default: this node's address in --peers]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -81,12 +89,19 @@ pub fn run(args: &InitArgs, output: &Output) -> Result<()> {
         certificate: credential(CERTIFICATE)?,
         key: credential(KEY)?,
         peers: args.peers.clone(),
+        storage: Storage::default(),
+        quotas: Limits::default(),
     };
     let path = args.out.join("node.toml");
     let resolved = NodeConfig { data_dir: args.out.join("data"), ..config.clone() };
     fs::create_dir(&resolved.data_dir)?;
-    let voters: BTreeSet<NodeId> = args.peers.0.keys().copied().collect();
-    LogStore::create(&resolved.log_path(), args.node, &voters, Cluster::default().snapshot()?)?;
+    let (path_of_log, state) = (resolved.log_path(), Cluster::default().snapshot()?);
+    if args.join {
+        LogStore::create_joining(&path_of_log, args.node, state)?;
+    } else {
+        let voters: BTreeSet<NodeId> = args.peers.0.keys().copied().collect();
+        LogStore::create(&path_of_log, args.node, &voters, state)?;
+    }
     let text =
         toml::to_string(&config).map_err(|e| Error::Config { place: "node.toml".to_owned(), detail: e.to_string() })?;
     fs::write_atomic(&path, text.as_bytes())?;

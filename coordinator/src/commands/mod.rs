@@ -12,9 +12,11 @@ use crate::{
     error::{Error, Result},
 };
 
+pub mod blobs;
 pub mod ca;
 pub mod completions;
 pub mod init;
+pub mod members;
 pub mod reference;
 pub mod serve;
 pub mod site;

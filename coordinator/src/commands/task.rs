@@ -7,7 +7,7 @@ use archipelago_common::{
     Name, SiteId, TaskId, VersionId,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, TaskRecord, TaskState},
-    task::{ColumnInit, PublishMode, SurgeryTask, TrainSpec},
+    task::{ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec},
 };
 use archipelago_protocol::message::{Reply, Request};
 use clap::{Args, Subcommand, ValueEnum};
@@ -69,11 +69,23 @@ pub struct PublishArgs {
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<u64>,
     /// How long an assignment lives without a sign of progress, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = archipelago_common::limits::LEASE_MS / 1000)]
     lease: u64,
     /// Refuse conditions with fewer cells.
     #[arg(long, default_value_t = 1)]
     min_cells: u64,
+    /// Refuse conditions whose columns have a larger Euclidean norm.
+    #[arg(long, default_value_t = archipelago_common::limits::COLUMN_NORM)]
+    max_norm: f64,
+    /// Refuse conditions whose data has a smaller share of the panel's genes, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    min_gene_coverage: f64,
+    /// Refuse conditions with a lower mean ELBO, in nats per cell.
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
+    min_elbo: Option<f64>,
+    /// Refuse conditions with a larger mean reconstruction loss, in nats per cell.
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
+    max_reconstruction: Option<f64>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -154,10 +166,22 @@ async fn publish(args: &PublishArgs, client: &Client) -> Result<Reply> {
             reply => return Err(unexpected(reply)),
         },
     };
-    Ok(client.request(Request::PublishTask(Box::new(args.task(version)?))).await?)
+    let (task, gates) = (Box::new(args.task(version)?), args.gates()?);
+    let request = if gates.is_open() { Request::PublishTask(task) } else { Request::PublishGatedTask { task, gates } };
+    Ok(client.request(request).await?)
 }
 
 impl PublishArgs {
+    fn gates(&self) -> Result<QualityGates> {
+        let gates = QualityGates {
+            min_gene_coverage: self.min_gene_coverage,
+            min_elbo: self.min_elbo,
+            max_reconstruction: self.max_reconstruction,
+        };
+        gates.check()?;
+        Ok(gates)
+    }
+
     fn task(&self, version: VersionId) -> Result<SurgeryTask> {
         let train = TrainSpec {
             epochs: self.epochs,
@@ -181,6 +205,7 @@ impl PublishArgs {
             deadline_ms: self.deadline.map(|seconds| unix_ms().saturating_add(seconds.saturating_mul(1000))),
             lease_ms: self.lease.saturating_mul(1000),
             min_cells: self.min_cells,
+            max_column_norm: self.max_norm,
             ..SurgeryTask::new(self.reference.clone(), version, train)
         })
     }

@@ -1,12 +1,13 @@
 //! `/metrics`, `/healthz` and `/readyz` over plain HTTP. Bind it to a management network.
 
+use archipelago_common::health::NodeState;
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::net::TcpListener;
 
 use crate::{
     error::{Error, Result},
     ops::metrics,
-    raft::task::Raft,
+    server::Executor,
 };
 
 /// Opens the port.
@@ -19,27 +20,38 @@ pub async fn listen(address: &str) -> Result<TcpListener> {
 /// Answers until the node ends.
 ///
 /// # Errors  [`Error::Ops`]
-pub async fn run(listener: TcpListener, raft: Raft) -> Result<()> {
+pub async fn run(listener: TcpListener, executor: Executor) -> Result<()> {
     let address = listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
     metrics::register_all();
     let router = Router::new()
         .route("/metrics", get(show_metrics))
-        // The process answers: that is health.
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(show_health))
         .route("/readyz", get(show_readiness))
-        .with_state(raft);
+        .with_state(executor);
     axum::serve(listener, router).await.map_err(|source| Error::Ops { address, source })
 }
 
-async fn show_metrics(State(raft): State<Raft>) -> impl IntoResponse {
+/// The process answers: that is health. What else is wrong it says, but to start it anew would not help.
+async fn show_health(State(executor): State<Executor>) -> String {
+    match executor.condition().state() {
+        NodeState::Serving => "ok\n".to_owned(),
+        state => format!("ok, but {state}: {}\n", state.advice().unwrap_or_default()),
+    }
+}
+
+async fn show_metrics(State(executor): State<Executor>) -> impl IntoResponse {
     // A node too busy to be looked at still shows what it last noted.
-    let _ = raft.peek(metrics::cluster).await;
+    let _ = executor.raft().peek(metrics::cluster).await;
     ([("content-type", "text/plain; version=0.0.4")], metrics::render())
 }
 
-/// Ready is who knows a leader and has applied what it knows to be committed.
-async fn show_readiness(State(raft): State<Raft>) -> impl IntoResponse {
-    let view = raft.view();
+/// Ready is who takes new work, knows a leader and has applied what it knows to be committed.
+async fn show_readiness(State(executor): State<Executor>) -> impl IntoResponse {
+    let (view, state) = (executor.raft().view(), executor.condition().state());
+    if state != NodeState::Serving {
+        let advice = state.advice().unwrap_or_default();
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{state}: {advice}\n"));
+    }
     match view.leader {
         None => (StatusCode::SERVICE_UNAVAILABLE, "no leader is known\n".to_owned()),
         Some(_) if view.applied < view.committed => {

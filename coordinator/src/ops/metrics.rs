@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use archipelago_cluster::Cluster;
+use archipelago_common::health::{HealthRecord, NodeState};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector, exponential_buckets,
@@ -34,6 +35,33 @@ pub static BLOB_OBJECTS: LazyLock<IntGauge> = LazyLock::new(|| gauge("archipelag
 /// Bytes of blobs.
 pub static BLOB_BYTES: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_blob_bytes", "Bytes of the blobs on this node"));
+/// Bytes of blobs that nothing referred to.
+pub static BLOB_RECLAIMED_BYTES_TOTAL: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("archipelago_blob_reclaimed_bytes_total", "Bytes of unreferenced blobs that were removed")
+});
+/// Blobs that were not what their digest says.
+pub static BLOB_DAMAGED_TOTAL: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("archipelago_blob_damaged_total", "Blobs found damaged on this node's disk"));
+/// Blobs that the state names and this node lacks.
+pub static BLOB_MISSING: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_blob_missing", "Blobs that the replicated state names and this node lacks"));
+/// Free bytes.
+pub static DISK_FREE_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_disk_free_bytes", "Bytes free where this node's data are"));
+/// The node's state, one of a closed set.
+pub static NODE_STATE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("archipelago_node_state", "1 for the state that this node is in, 0 for the others");
+    IntGaugeVec::new(opts, &["state"]).expect("a well-formed metric")
+});
+/// Members, by role.
+pub static MEMBERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("archipelago_raft_members", "Members of the cluster as this node sees it");
+    IntGaugeVec::new(opts, &["role"]).expect("a well-formed metric")
+});
+/// Refusals of sites at a limit, by limit.
+pub static QUOTA_REFUSALS_TOTAL: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("archipelago_quota_refusals_total", "Requests and transfers of sites refused at a limit", &["quota"])
+});
 /// Bytes moved, by direction.
 pub static TRANSFER_BYTES_TOTAL: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("archipelago_transfer_bytes_total", "Bytes of blobs received (in) and sent (out)", &["direction"])
@@ -66,7 +94,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
 /// Registers every metric, so that those which nothing has touched yet are shown too. Call it once.
 pub fn register_all() {
-    let collectors: [Box<dyn Collector>; 16] = [
+    let collectors: [Box<dyn Collector>; 23] = [
         Box::new(RAFT_IS_LEADER.clone()),
         Box::new(RAFT_TERM.clone()),
         Box::new(RAFT_APPLIED_INDEX.clone()),
@@ -75,6 +103,13 @@ pub fn register_all() {
         Box::new(RAFT_COMMIT_SECONDS.clone()),
         Box::new(BLOB_OBJECTS.clone()),
         Box::new(BLOB_BYTES.clone()),
+        Box::new(BLOB_RECLAIMED_BYTES_TOTAL.clone()),
+        Box::new(BLOB_DAMAGED_TOTAL.clone()),
+        Box::new(BLOB_MISSING.clone()),
+        Box::new(DISK_FREE_BYTES.clone()),
+        Box::new(NODE_STATE.clone()),
+        Box::new(MEMBERS.clone()),
+        Box::new(QUOTA_REFUSALS_TOTAL.clone()),
         Box::new(TRANSFER_BYTES_TOTAL.clone()),
         Box::new(SESSIONS.clone()),
         Box::new(REQUESTS_TOTAL.clone()),
@@ -105,6 +140,17 @@ pub fn raft(view: &View, n_log_entries: u64) {
     RAFT_APPLIED_INDEX.set(view.applied as i64);
     RAFT_COMMITTED_INDEX.set(view.committed as i64);
     RAFT_LOG_ENTRIES.set(n_log_entries as i64);
+    MEMBERS.with_label_values(&["voter"]).set(view.configuration.voters.len() as i64);
+    MEMBERS.with_label_values(&["learner"]).set(view.configuration.learners.len() as i64);
+}
+
+/// Notes how the node is.
+pub fn condition(record: &HealthRecord) {
+    for state in NodeState::ALL {
+        NODE_STATE.with_label_values(&[state.name()]).set((state == record.state).into());
+    }
+    BLOB_MISSING.set(record.blobs_missing as i64);
+    DISK_FREE_BYTES.set(record.disk_free_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
 }
 
 /// Notes how much the state holds.
@@ -117,6 +163,10 @@ pub fn cluster(cluster: &Cluster) {
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("a well-formed metric")
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect("a well-formed metric")
 }
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

@@ -1,8 +1,9 @@
 //! Order: the replicated log and the state machine that it drives.
 //!
-//! [`node::Node`] is the whole of consensus as a value without sockets or clock; [`task`] is the loop that owns it on a
-//! live node; [`peers`] carries its messages.
+//! [`node::Node`] is the whole of consensus as a value without sockets or clock; [`drive`] is the loop that owns it on a
+//! live node, [`task`] the handle on it; [`peers`] carries its messages.
 
+pub mod drive;
 mod log_file;
 pub mod log_store;
 pub mod node;

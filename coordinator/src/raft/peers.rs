@@ -25,42 +25,50 @@ use crate::{
 
 /// Where the node's messages go.
 pub struct Peers {
-    queues: BTreeMap<NodeId, mpsc::Sender<Message>>,
+    links: Links,
+    raft: Raft,
+    queues: BTreeMap<NodeId, Queue>,
     // Ends the tasks when the owner does.
-    _carriers: JoinSet<()>,
+    carriers: JoinSet<()>,
+}
+
+/// What waits to be carried to one node, by this link.
+struct Queue {
+    link: Arc<Link>,
+    messages: mpsc::Sender<Message>,
 }
 
 impl Peers {
-    /// Starts carrying messages over these links.
+    /// Carries messages over these links, as they are at the time.
     pub fn new(links: &Links, raft: &Raft) -> Self {
-        let mut carriers = JoinSet::new();
-        let mut queues = BTreeMap::new();
-        for link in links.iter() {
-            let (queue, messages) = mpsc::channel(QUEUE);
-            queues.insert(link.node(), queue);
-            carriers.spawn(carry(link.clone(), messages, raft.clone()));
-        }
-        Self { queues, _carriers: carriers }
+        Self { links: links.clone(), raft: raft.clone(), queues: BTreeMap::new(), carriers: JoinSet::new() }
     }
 
     /// Sends a message soon.
     ///
     /// # Errors  the node that cannot be reached; the message is dropped
-    pub fn send(&self, message: Message) -> Result<(), NodeId> {
+    pub fn send(&mut self, message: Message) -> Result<(), NodeId> {
         let Some(node) = NodeId::new(message.to) else { return Ok(()) };
-        let queue = self.queues.get(&node).ok_or(node)?;
-        queue.try_send(message).map_err(|_| node)
+        let link = self.links.to(node).ok_or(node)?;
+        if self.queues.get(&node).is_none_or(|queue| !Arc::ptr_eq(&queue.link, &link)) {
+            // The carrier of a link that is gone ends with its queue.
+            let (messages, waiting) = mpsc::channel(QUEUE);
+            self.carriers.spawn(carry(link.clone(), waiting, self.links.clone(), self.raft.clone()));
+            self.queues.insert(node, Queue { link, messages });
+        }
+        while self.carriers.try_join_next().is_some() {}
+        self.queues[&node].messages.try_send(message).map_err(|_| node)
     }
 }
 
-async fn carry(link: Arc<Link>, mut messages: mpsc::Receiver<Message>, raft: Raft) {
+async fn carry(link: Arc<Link>, mut messages: mpsc::Receiver<Message>, links: Links, raft: Raft) {
     let mut stream: Option<Stream> = None;
     while let Some(message) = messages.recv().await {
         if message.get_msg_type() == MessageType::MsgSnapshot {
-            tokio::spawn(carry_snapshot(link.clone(), message, raft.clone()));
+            tokio::spawn(carry_snapshot(link.clone(), message, links.raft_opening(), raft.clone()));
             continue;
         }
-        if let Err(error) = send(&link, &mut stream, &message).await {
+        if let Err(error) = send(&link, &mut stream, &message, &links).await {
             tracing::debug!(node = %link.node(), %error, "a Raft message was lost");
             stream = None;
             raft.report_unreachable(link.node());
@@ -73,7 +81,7 @@ async fn carry(link: Arc<Link>, mut messages: mpsc::Receiver<Message>, raft: Raf
 
 /// Sends a message over the stream there is, or a new one. That a stream is gone, because the peer was restarted say,
 /// is often found out with a message that decides an election: it gets a second chance.
-async fn send(link: &Link, stream: &mut Option<Stream>, message: &Message) -> Result<()> {
+async fn send(link: &Link, stream: &mut Option<Stream>, message: &Message, links: &Links) -> Result<()> {
     let frame = to_bytes(message)?;
     if let Some(present) = stream {
         match present.send_frame(&frame).await {
@@ -82,13 +90,13 @@ async fn send(link: &Link, stream: &mut Option<Stream>, message: &Message) -> Re
         }
     }
     *stream = None;
-    let fresh = stream.insert(link.open(&StreamOpen::Raft).await?);
+    let fresh = stream.insert(link.open(&links.raft_opening()).await?);
     Ok(fresh.send_frame(&frame).await?)
 }
 
-async fn carry_snapshot(link: Arc<Link>, message: Message, raft: Raft) {
+async fn carry_snapshot(link: Arc<Link>, message: Message, open: StreamOpen, raft: Raft) {
     let index = message.get_snapshot().get_metadata().index;
-    let status = match send_snapshot(&link, message).await {
+    let status = match send_snapshot(&link, message, &open).await {
         Ok(()) => SnapshotStatus::Finish,
         Err(error) => {
             tracing::info!(node = %link.node(), index, %error, "a snapshot did not arrive");
@@ -98,9 +106,9 @@ async fn carry_snapshot(link: Arc<Link>, message: Message, raft: Raft) {
     raft.report_snapshot(link.node(), status).await;
 }
 
-async fn send_snapshot(link: &Link, mut message: Message) -> Result<()> {
+async fn send_snapshot(link: &Link, mut message: Message, open: &StreamOpen) -> Result<()> {
     let data = message.mut_snapshot().take_data();
-    let mut stream = link.open(&StreamOpen::Raft).await?;
+    let mut stream = link.open(open).await?;
     stream.send_frame(&to_bytes(&message)?).await?;
     for piece in data.chunks(limits::FRAME_BYTES) {
         stream.send_frame(piece).await?;

@@ -1,29 +1,24 @@
-//! The loop that owns the [`Node`] of a live coordinator, and the handle that everybody else holds.
-//!
-//! A node that could not make durable what it must **aborts the process**. After a failed fsync nobody knows what is on
-//! the disk: the kernel may have dropped the dirty pages and report success the next time, so a retry proves nothing,
-//! and going on in memory would mean to vote or acknowledge without a record of it. A crash is the one state of which
-//! the others make no assumption, and a start reads what is really there.
+//! The handle on the [`Node`] of a live coordinator that everybody but its loop ([`super::drive`]) holds.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use archipelago_cluster::{Cluster, Command, Effect, Outcome, Refusal};
-use archipelago_common::NodeId;
-use raft::{SnapshotStatus, eraftpb::Message};
-use tokio::{
-    sync::{broadcast, mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior},
+use archipelago_common::{
+    NodeId,
+    member::{MemberRecord, MemberRole},
 };
+use raft::{SnapshotStatus, eraftpb::Message};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    ProposalId, ReadId,
-    node::{Dropped, Event, Node},
-    peers::Peers,
+    drive::{Life, Open, Task},
+    node::{Configuration, Dropped, Node, Standing},
 };
-use crate::{
-    error::{Error, Result},
-    ops::metrics,
-};
+use crate::{condition::Condition, error::Result};
 
 /// A way to the node from any other task. Clones are the same node.
 #[derive(Clone)]
@@ -46,8 +41,10 @@ pub struct View {
     pub applied: u64,
     /// The last entry it knows to be committed.
     pub committed: u64,
-    /// The voting members.
-    pub voters: Vec<NodeId>,
+    /// Who counts, as Raft has it.
+    pub configuration: Configuration,
+    /// Who is, or should be, a member, and where it is reached.
+    pub members: Arc<Vec<MemberRecord>>,
 }
 
 impl View {
@@ -56,14 +53,38 @@ impl View {
         self.leader == Some(self.node)
     }
 
-    fn of(node: &Node, id: NodeId) -> Self {
+    /// Whether this node was taken out of the cluster: the state says so, and no leader wants it any more.
+    pub fn is_removed(&self) -> bool {
+        let is_out = self.members.iter().any(|m| m.node == self.node && m.role == MemberRole::Removed);
+        is_out && (self.leader.is_none() || !self.configuration.contains(self.node))
+    }
+
+    /// Every set of nodes of which a majority must hold what is acknowledged: the voters, those that voted before a
+    /// change that is under way, and those that will after one that was accepted.
+    pub fn electorates(&self) -> Vec<BTreeSet<NodeId>> {
+        let wanted = self.members.iter().filter(|m| m.role == MemberRole::Voter).map(|m| m.node).collect();
+        let sets = [self.configuration.voters.clone(), self.configuration.outgoing.clone(), wanted];
+        sets.into_iter().filter(|set| !set.is_empty()).collect()
+    }
+
+    /// Of a node that has not been up yet.
+    fn unknown(node: NodeId) -> Self {
+        let (configuration, members) = (Configuration::default(), Arc::default());
+        Self { node, leader: None, term: 0, applied: 0, committed: 0, configuration, members }
+    }
+
+    pub(super) fn of(node: &Node, id: NodeId, members: &mut Arc<Vec<MemberRecord>>) -> Self {
+        if !node.cluster().members().eq(members.iter()) {
+            *members = Arc::new(node.cluster().members().cloned().collect());
+        }
         Self {
             node: id,
             leader: node.leader(),
             term: node.term(),
             applied: node.applied(),
             committed: node.committed(),
-            voters: node.voters(),
+            configuration: node.configuration(),
+            members: members.clone(),
         }
     }
 }
@@ -71,34 +92,54 @@ impl View {
 /// The answer to a proposal: the state machine's, or why there is none.
 pub type Answer = Result<Result<Outcome, Refusal>, Dropped>;
 
-type Query = Box<dyn FnOnce(Result<&Cluster, Dropped>) + Send>;
+pub(super) type Query = Box<dyn FnOnce(Result<&Cluster, Dropped>) + Send>;
 
-enum Input {
+pub(super) enum Input {
     Message(Box<Message>),
     Propose { command: Vec<u8>, answer: oneshot::Sender<Answer> },
     Read(Query),
     Peek(Query),
     Unreachable(NodeId),
     SnapshotSent { to: NodeId, status: SnapshotStatus },
-    HandOver,
+    HandOver(Option<NodeId>),
+    Standings(oneshot::Sender<Vec<(NodeId, Standing)>>),
 }
 
 impl Raft {
-    /// Makes the handle, and the loop to be run: [`Task::run`].
-    pub fn new(id: NodeId, node: Node) -> (Self, Task) {
+    /// Starts the node, and makes the handle and the loop to be run: [`Task::run`]. A node whose disk is full starts
+    /// when there is space.
+    ///
+    /// # Errors  those of `open`, but for a full disk
+    pub fn start(id: NodeId, mut open: Open, condition: Arc<Condition>) -> Result<(Self, Task)> {
         let (inbox, inputs) = mpsc::channel(INBOX);
-        let (view_sender, view) = watch::channel(View::of(&node, id));
+        let mut members = Arc::default();
+        let (life, view) = match open() {
+            Ok(node) => {
+                let view = View::of(&node, id, &mut members);
+                (Life::Running(Box::new(node)), view)
+            }
+            Err(error) if error.is_disk_full() => {
+                tracing::error!(%error, "the disk is full: this node takes no part until there is space");
+                condition.note_log_full(true);
+                (Life::Suspended(None), View::unknown(id))
+            }
+            Err(error) => return Err(error),
+        };
+        let (view_sender, view) = watch::channel(view);
         let (effects, _) = broadcast::channel(EFFECTS);
         let task = Task {
             id,
-            node,
+            open,
+            condition,
+            life,
+            members,
             inputs,
             view: view_sender,
             effects: effects.clone(),
             proposals: BTreeMap::new(),
             reads: BTreeMap::new(),
         };
-        (Self { inbox, view, effects }, task)
+        Ok((Self { inbox, view, effects }, task))
     }
 
     /// Has a command committed and applied.
@@ -122,6 +163,16 @@ impl Raft {
         query: impl FnOnce(&Cluster) -> R + Send + 'static,
     ) -> Result<R, Dropped> {
         self.query(Input::Read, query).await
+    }
+
+    /// An index such that whoever has applied it has seen everything that was acknowledged until now. The leader's.
+    ///
+    /// # Errors  [`Dropped`]
+    pub async fn barrier(&self) -> Result<u64, Dropped> {
+        self.read(|_| ()).await?;
+        // The view is noted after the read is answered and before anything else is.
+        self.peek(|_| ()).await?;
+        Ok(self.view().applied)
     }
 
     /// Looks at the state as this node has it; it may be behind.
@@ -164,10 +215,22 @@ impl Raft {
         let _ = self.inbox.send(Input::SnapshotSent { to, status }).await;
     }
 
-    /// Gives the leadership away, if this node has it, and waits until it is gone or `patience` is over.
-    pub async fn hand_over(&self, patience: Duration) {
-        let _ = self.inbox.send(Input::HandOver).await;
-        let _ = tokio::time::timeout(patience, self.watch().wait_for(|view| !view.is_leader())).await;
+    /// Gives the leadership away, if this node has it, to `successor` or whoever is furthest, and waits until it is gone
+    /// or `patience` is over. Says whether it is gone.
+    pub async fn hand_over(&self, successor: Option<NodeId>, patience: Duration) -> bool {
+        let _ = self.inbox.send(Input::HandOver(successor)).await;
+        // Not only gone: somebody else has it.
+        let taken = |view: &View| view.leader.is_some_and(|leader| leader != view.node);
+        tokio::time::timeout(patience, self.watch().wait_for(taken)).await.is_ok_and(|view| view.is_ok())
+    }
+
+    /// How far the other members are, if this node leads.
+    ///
+    /// # Errors  [`Dropped`] if the node is too busy or ends
+    pub async fn standings(&self) -> Result<Vec<(NodeId, Standing)>, Dropped> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.try_send(Input::Standings(answer)).map_err(|_| Dropped::Busy)?;
+        answered.await.map_err(|_| Dropped::NotLeader { leader: None })
     }
 
     async fn query<R: Send + 'static>(
@@ -185,112 +248,7 @@ impl Raft {
     }
 }
 
-/// The loop and all it owns.
-pub struct Task {
-    id: NodeId,
-    node: Node,
-    inputs: mpsc::Receiver<Input>,
-    view: watch::Sender<View>,
-    effects: broadcast::Sender<Effect>,
-    proposals: BTreeMap<ProposalId, (oneshot::Sender<Answer>, Instant)>,
-    reads: BTreeMap<ReadId, Query>,
-}
-
-impl Task {
-    /// Drives the node until every [`Raft`] handle is gone.
-    ///
-    /// # Errors  [`Error::Entry`], [`Error::Raft`]. What cannot be made durable aborts the process, see the module
-    pub async fn run(mut self, peers: Peers) -> Result<()> {
-        let mut ticks = tokio::time::interval(TICK);
-        // After a stall, one tick and not all that were missed: those would look like a silent leader.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => self.node.tick(),
-                input = self.inputs.recv() => match input {
-                    Some(input) => self.handle(input),
-                    None => return Ok(()),
-                },
-            }
-            // What has come meanwhile shares the fsync.
-            for _ in 0..BATCH {
-                let Ok(input) = self.inputs.try_recv() else { break };
-                self.handle(input);
-            }
-            // The fsync is in here; other tasks must not wait for this thread.
-            tokio::task::block_in_place(|| self.handle_readies(&peers))?;
-        }
-    }
-
-    fn handle_readies(&mut self, peers: &Peers) -> Result<()> {
-        loop {
-            let mut unreachable = Vec::new();
-            let events = self.node.handle_ready(&mut |message| unreachable.extend(peers.send(message).err()));
-            unreachable.into_iter().for_each(|node| self.node.report_unreachable(node));
-            match events {
-                Ok(Some(events)) => events.into_iter().for_each(|event| self.handle_event(event)),
-                Ok(None) => break,
-                Err(error @ (Error::Log { .. } | Error::LogCorrupted { .. })) => stop_at_once(&error),
-                Err(error) => return Err(error),
-            }
-        }
-        let view = View::of(&self.node, self.id);
-        metrics::raft(&view, self.node.n_log_entries());
-        self.view.send_if_modified(|old| std::mem::replace(old, view.clone()) != view);
-        Ok(())
-    }
-
-    fn handle(&mut self, input: Input) {
-        match input {
-            Input::Message(message) => self.node.step(*message),
-            Input::Propose { command, answer } => match self.node.propose(command) {
-                Ok(id) => drop(self.proposals.insert(id, (answer, Instant::now()))),
-                Err(dropped) => drop(answer.send(Err(dropped))),
-            },
-            Input::Read(query) => match self.node.read() {
-                Ok(id) => drop(self.reads.insert(id, query)),
-                Err(dropped) => query(Err(dropped)),
-            },
-            Input::Peek(query) => query(Ok(self.node.cluster())),
-            Input::Unreachable(node) => self.node.report_unreachable(node),
-            Input::SnapshotSent { to, status } => self.node.report_snapshot(to, status),
-            Input::HandOver => self.node.hand_over(),
-        }
-    }
-
-    fn handle_event(&mut self, event: Event) {
-        match event {
-            Event::Proposal { id, result } => {
-                if let Some((answer, asked)) = self.proposals.remove(&id) {
-                    metrics::RAFT_COMMIT_SECONDS.observe(asked.elapsed().as_secs_f64());
-                    let _ = answer.send(result);
-                }
-            }
-            Event::Read { id, result } => {
-                if let Some(query) = self.reads.remove(&id) {
-                    query(result.map(|()| self.node.cluster()));
-                }
-            }
-            // No receiver is no session.
-            Event::Effect(effect) => drop(self.effects.send(effect)),
-            Event::Leader(leader) => {
-                tracing::info!(leader = leader.map(NodeId::as_u64), term = self.node.term(), "leader")
-            }
-        }
-    }
-}
-
-fn stop_at_once(error: &Error) -> ! {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::error!(%error, cause, "this node must not go on: what it has promised may not be durable");
-    std::process::abort()
-}
-
-/// With 15 to 24 ticks to an election, a dead leader is replaced within about a second.
-const TICK: Duration = Duration::from_millis(50);
 /// Inputs that may wait; beyond them requests are refused as busy and messages dropped.
 const INBOX: usize = 4_096;
-/// Inputs that share one pass, and so one fsync.
-const BATCH: usize = 256;
 /// Effects that a session may be behind.
 const EFFECTS: usize = 1_024;

@@ -15,6 +15,13 @@ pub(crate) struct Disk(Arc<Mutex<Content>>);
 struct Content {
     bytes: Vec<u8>,
     history: Vec<Operation>,
+    is_full: bool,
+}
+
+impl Content {
+    fn require_space(&self) -> io::Result<()> {
+        if self.is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -27,12 +34,22 @@ enum Operation {
 impl Disk {
     /// A disk with this content, all of it durable.
     pub(crate) fn holding(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Content { bytes, history: Vec::new() })))
+        Self(Arc::new(Mutex::new(Content { bytes, ..Content::default() })))
     }
 
     /// What is on the disk now.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.lock().unwrap().bytes.clone()
+    }
+
+    /// From now on nothing can be written.
+    pub(crate) fn fill(&self) {
+        self.0.lock().unwrap().is_full = true;
+    }
+
+    /// There is space again.
+    pub(crate) fn empty(&self) {
+        self.0.lock().unwrap().is_full = false;
     }
 
     /// Number of operations since the disk was made.
@@ -75,18 +92,22 @@ impl StorageBackend for Disk {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut content = self.0.lock().unwrap();
+        content.require_space()?;
         content.bytes.resize(len as usize, 0);
         content.history.push(Operation::Resize(len));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.lock().unwrap().history.push(Operation::Sync);
+        let mut content = self.0.lock().unwrap();
+        content.require_space()?;
+        content.history.push(Operation::Sync);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut content = self.0.lock().unwrap();
+        content.require_space()?;
         content.bytes[offset as usize..][..data.len()].copy_from_slice(data);
         content.history.push(Operation::Write(offset, data.to_vec()));
         Ok(())

@@ -12,7 +12,7 @@ use archipelago_protocol::{
 use archipelago_transport::{Connection, Listener, Stream};
 use tokio::{sync::broadcast, task::JoinSet};
 
-use super::{Executor, session};
+use super::{Executor, peer, session};
 use crate::{
     blob::transfer,
     error::{Error, Result},
@@ -103,15 +103,20 @@ async fn dispatch(stream: Stream, open: StreamOpen, who: Arc<Principal>, executo
     }
     match open {
         StreamOpen::Control(hello) => session::run(stream, hello, who, executor).await,
-        StreamOpen::Put(blob) => transfer::serve_put(stream, blob, &who, executor.replicas()).await,
-        StreamOpen::Get { blob, from_chunk } => {
-            transfer::serve_get(stream, (blob, from_chunk), &who, executor.raft(), executor.replicas()).await
-        }
-        StreamOpen::Raft => match *who {
-            Principal::Coordinator(node) => peers::receive(stream, node, executor.raft().clone()).await,
-            _ => Ok(()),
-        },
+        StreamOpen::Put(blob) => transfer::serve_put(stream, blob, &who, &executor).await,
+        StreamOpen::Get { blob, from_chunk } => transfer::serve_get(stream, (blob, from_chunk), &who, &executor).await,
+        StreamOpen::Peer(ask) => peer::serve(stream, ask, &executor).await,
+        StreamOpen::Raft => receive_raft(stream, &who, &executor, None).await,
+        StreamOpen::RaftFrom { address } => receive_raft(stream, &who, &executor, Some(&address)).await,
     }
+}
+
+async fn receive_raft(stream: Stream, who: &Principal, executor: &Executor, address: Option<&str>) -> Result<()> {
+    let Principal::Coordinator(node) = *who else { return Ok(()) };
+    if let Some(address) = address {
+        executor.replicas().links().learn(node, address);
+    }
+    peers::receive(stream, node, executor.raft().clone()).await
 }
 
 /// Says no in the words of the stream's kind, where it has any.
@@ -119,7 +124,9 @@ async fn refuse(mut stream: Stream, open: &StreamOpen, refusal: Refusal) -> Resu
     let frame = match open {
         StreamOpen::Put(_) => frame::encode(&PutReply::Refused(refusal))?,
         StreamOpen::Get { .. } => frame::encode(&GetReply::Refused(refusal))?,
-        StreamOpen::Control(_) | StreamOpen::Raft => return Err(refusal.into()),
+        StreamOpen::Control(_) | StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) => {
+            return Err(refusal.into());
+        }
     };
     stream.send_frame(&frame).await?;
     Ok(stream.finish().await?)

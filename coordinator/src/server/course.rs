@@ -12,7 +12,10 @@ use archipelago_cluster::{
     mutation::{self, Rule},
 };
 use archipelago_common::{
-    BlobRef, Name, NodeId, Principal, TaskId, Version, record::Submission, state_dict::TensorSpec,
+    BlobRef, Name, NodeId, Principal, TaskId, Version,
+    member::{MemberRecord, MemberStatus, MembersRecord},
+    record::Submission,
+    state_dict::TensorSpec,
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
 
@@ -61,14 +64,15 @@ impl Proposal {
     }
 }
 
-/// The course of a peer's request. [`Request::Status`] is no question to the cluster but to one node, whoever leads,
-/// and is refused here.
+/// The course of a peer's request. What is no question to the cluster but to its nodes, [`Request::Status`] say, is refused
+/// here; a change of members is checked by the executor before it comes here.
 pub fn begin(who: Principal, key: RequestKey, request: Request) -> Step {
     match request {
         Request::ListReferences => ask(|cluster| Ok(Reply::References(cluster.references().cloned().collect()))),
         Request::ShowReference { name } => ask(move |cluster| reference(cluster, &name)),
         Request::ListTasks => ask(move |cluster| Ok(Reply::Tasks(cluster.tasks_for(&who)))),
         Request::ShowTask { task } => ask(move |cluster| show_task(cluster, &who, task)),
+        Request::ShowGates { task } => ask(move |cluster| gates(cluster, task)),
         Request::ListSites => ask(|cluster| Ok(Reply::Sites(cluster.sites().cloned().collect()))),
         request => Step::Lead(Box::new(move || match request {
             Request::PublishReference { name, version } => publish(who, key, name, version),
@@ -172,6 +176,7 @@ fn reply(who: Principal, outcome: Outcome) -> Step {
         Outcome::Reference { name, .. } => {
             Step::Peek(Box::new(move |cluster, _| Step::Done(reference(cluster, &name))))
         }
+        Outcome::Members => Step::Peek(Box::new(|cluster, _| Step::Done(Ok(members(cluster))))),
         Outcome::Task(task) => Step::Peek(Box::new(move |cluster, _| Step::Done(show_task(cluster, &who, task)))),
     }
 }
@@ -197,6 +202,10 @@ fn body(request: Request) -> Result<Body, Refusal> {
         Request::AddSite { site } => Body::AddSite { site },
         Request::RevokeSite { site } => Body::RevokeSite { site },
         Request::PublishTask(task) => Body::PublishTask(task),
+        Request::PublishGatedTask { task, gates } => Body::PublishGatedTask { task, gates },
+        Request::AddMember { node, address } => Body::AddMember { node, address },
+        Request::PromoteMember { node } => Body::PromoteMember { node },
+        Request::RemoveMember { node } => Body::RemoveMember { node },
         Request::CloseTask { task } => Body::CloseTask { task },
         Request::CancelTask { task } => Body::CancelTask { task },
         Request::Status
@@ -204,7 +213,13 @@ fn body(request: Request) -> Result<Body, Refusal> {
         | Request::ShowReference { .. }
         | Request::ListTasks
         | Request::ShowTask { .. }
+        | Request::ShowGates { .. }
         | Request::ListSites
+        | Request::ListMembers
+        | Request::TransferLeadership { .. }
+        | Request::ShowHealth
+        | Request::CollectBlobs { .. }
+        | Request::VerifyBlobs
         | Request::PublishReference { .. }
         | Request::Submit(_) => {
             return Err(Refusal::Invalid { reason: "this request is no command as it stands".to_owned() });
@@ -222,6 +237,22 @@ fn reference(cluster: &Cluster, name: &Name) -> Result<Reply, Refusal> {
 fn show_task(cluster: &Cluster, who: &Principal, task: TaskId) -> Result<Reply, Refusal> {
     let record = cluster.task_for(who, task);
     record.map(|r| Reply::Task(Box::new(r))).ok_or_else(|| Refusal::NotFound { what: format!("task {task}") })
+}
+
+fn gates(cluster: &Cluster, task: TaskId) -> Result<Reply, Refusal> {
+    let known = cluster.task(task).map(|_| Reply::Gates(cluster.gates(task)));
+    known.ok_or_else(|| Refusal::NotFound { what: format!("task {task}") })
+}
+
+/// The members as they should be. How they are, only a live leader can say.
+fn members(cluster: &Cluster) -> Reply {
+    let wanted = |member: &MemberRecord| MemberStatus {
+        member: member.clone(),
+        is_settled: false,
+        is_active: false,
+        entries_behind: 0,
+    };
+    Reply::Members(MembersRecord { leader: None, members: cluster.members().map(wanted).collect() })
 }
 
 #[cfg(test)]

@@ -10,27 +10,42 @@ use std::{
 };
 
 use archipelago_cluster::{Body, Cluster};
-use archipelago_common::{NodeId, Principal, record::StatusRecord};
+use archipelago_common::{NodeId, Principal, health::NodeState, record::StatusRecord};
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey};
+use tokio::sync::RwLock;
 
 use super::{
     checks,
     course::{self, Step},
     refusal,
 };
-use crate::{blob::replicate::Replicas, ops::metrics, raft::task::Raft};
+use crate::{blob::replicate::Replicas, condition::Condition, ops::metrics, quota::Quotas, raft::task::Raft};
 
 /// Answers requests. Clones are the same.
 #[derive(Clone)]
 pub struct Executor {
     raft: Raft,
     replicas: Replicas,
+    quotas: Quotas,
+    /// Held by whoever has named blobs checked, and alone by whoever changes members: a majority that was counted must
+    /// still be one when the command is in the log.
+    pub(super) membership: Arc<RwLock<()>>,
 }
 
 impl Executor {
     /// An executor over this node.
-    pub fn new(raft: Raft, replicas: Replicas) -> Self {
-        Self { raft, replicas }
+    pub fn new(raft: Raft, replicas: Replicas, quotas: Quotas) -> Self {
+        Self { raft, replicas, quotas, membership: Arc::default() }
+    }
+
+    /// What each site may take of it.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// How the node is.
+    pub fn condition(&self) -> &Condition {
+        self.replicas.store().condition()
     }
 
     /// The node.
@@ -67,12 +82,33 @@ impl Executor {
     async fn carry_out(&self, who: &Principal, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
         match request {
             Request::Status => self.status().await,
-            request => self.follow(course::begin(who.clone(), key, request)).await,
+            Request::ListMembers => {
+                self.require_leader()?;
+                self.members().await
+            }
+            Request::ShowHealth => self.health_of_all().await,
+            Request::VerifyBlobs => self.verify_everywhere().await,
+            Request::CollectBlobs { dry_run } => self.collect_everywhere(dry_run).await,
+            Request::TransferLeadership { to } => self.transfer_leadership(to).await,
+            request @ (Request::AddMember { .. } | Request::PromoteMember { .. } | Request::RemoveMember { .. }) => {
+                self.change_members(who, key, request).await
+            }
+            request => {
+                let step = course::begin(who.clone(), key, request);
+                // What begins so changes something.
+                if matches!(step, Step::Lead(_)) {
+                    self.require_leader()?;
+                    self.require_space()?;
+                }
+                self.follow(step).await
+            }
         }
     }
 
     /// Carries out step after step.
-    async fn follow(&self, mut step: Step) -> Result<Reply, Refusal> {
+    pub(super) async fn follow(&self, mut step: Step) -> Result<Reply, Refusal> {
+        // Held, once blobs were counted, until the command that names them is in the log.
+        let mut members_stay = None;
         loop {
             step = match step {
                 Step::Read(look) => {
@@ -86,6 +122,7 @@ impl Executor {
                     then()
                 }
                 Step::Durable(blobs, then) => {
+                    members_stay.get_or_insert(self.membership.read().await);
                     checks::require_durable(&self.replicas, blobs).await?;
                     then()
                 }
@@ -109,7 +146,7 @@ impl Executor {
             leader: view.leader,
             term: view.term,
             applied: view.applied,
-            voters: view.voters,
+            voters: view.configuration.voters.into_iter().collect(),
             references: counts.references,
             sites: counts.sites,
             open_tasks: counts.open_tasks,
@@ -118,15 +155,25 @@ impl Executor {
         }))
     }
 
+    /// A leader whose disk is nearly full changes nothing: its log must outlast the wait for space or a successor.
+    fn require_space(&self) -> Result<(), Refusal> {
+        match self.condition().state() {
+            NodeState::Serving => Ok(()),
+            NodeState::DiskLow | NodeState::DiskFull | NodeState::Removed => {
+                Err(Refusal::Busy { retry_after_ms: refusal::DISK_MS })
+            }
+        }
+    }
+
     /// Before any work is done for a request that another node must carry out.
-    fn require_leader(&self) -> Result<(), Refusal> {
+    pub(super) fn require_leader(&self) -> Result<(), Refusal> {
         let view = self.raft.view();
         if view.is_leader() { Ok(()) } else { Err(Refusal::NotLeader { leader: view.leader }) }
     }
 }
 
 /// This node's clock, Unix milliseconds.
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
@@ -149,6 +196,16 @@ fn kind(request: &Request) -> &'static str {
         Request::PublishTask(_) => "publish_task",
         Request::CloseTask { .. } => "close_task",
         Request::CancelTask { .. } => "cancel_task",
+        Request::ListMembers => "list_members",
+        Request::AddMember { .. } => "add_member",
+        Request::PromoteMember { .. } => "promote_member",
+        Request::RemoveMember { .. } => "remove_member",
+        Request::TransferLeadership { .. } => "transfer_leadership",
+        Request::ShowHealth => "show_health",
+        Request::CollectBlobs { .. } => "collect_blobs",
+        Request::VerifyBlobs => "verify_blobs",
+        Request::PublishGatedTask { .. } => "publish_gated_task",
+        Request::ShowGates { .. } => "show_gates",
     }
 }
 

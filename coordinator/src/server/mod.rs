@@ -4,26 +4,32 @@ pub mod accept;
 pub mod checks;
 pub mod course;
 pub mod executor;
+mod membership;
+mod peer;
 pub mod refusal;
 mod session;
 #[cfg(test)]
 pub(crate) mod test_cluster;
 pub mod ticker;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use archipelago_common::Principal;
 use archipelago_transport::{Credentials, Transport as _, quic::QuicTransport};
 use tokio::task::JoinSet;
 
 pub use executor::Executor;
+pub(crate) use executor::now_ms;
 
 use crate::{
-    blob::{BlobStore, replicate::Replicas},
+    blob::{BlobStore, gc, replicate::Replicas, verify},
+    condition::Condition,
     config::NodeConfig,
+    disk,
     error::{Error, Result},
     links::{self, Links},
     ops::http,
+    quota::Quotas,
     raft::{
         log_store::LogStore,
         node::{Node, Options},
@@ -38,19 +44,24 @@ use crate::{
 pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
     let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
     require_own_certificate(&config, &credentials)?;
-    let store = BlobStore::open(&config.blob_dir())?;
-    let node = Node::new(config.node, LogStore::open(&config.log_path(), config.node)?, Options::default())?;
+    let condition = Condition::new(config.storage.reserve_bytes);
+    let space = disk::space_of(config.data_dir.clone());
+    condition.note_free(space().ok());
+    let store = BlobStore::open(&config.blob_dir(), condition.clone())?;
+    let (path, node) = (config.log_path(), config.node);
+    let open = move || Node::new(node, LogStore::open(&path, node)?, Options::default());
+    let (raft, task) = Raft::start(node, Box::new(open), condition)?;
     let mut listener = QuicTransport::new(credentials.clone()).listen(&config.listen.to_string()).await?;
     let ops = match config.ops {
         Some(address) => Some(http::listen(&address.to_string()).await?),
         None => None,
     };
 
-    let (raft, task) = Raft::new(config.node, node);
-    let others: BTreeMap<_, _> = config.peers.0.into_iter().filter(|(node, _)| *node != config.node).collect();
-    let links = Links::new(Arc::new(QuicTransport::with_timing(credentials, links::TIMING)), &others);
-    let replicas = Replicas::new(store, links.clone());
-    let executor = Executor::new(raft.clone(), replicas.clone());
+    let founders = config.peers.0;
+    let transport = Arc::new(QuicTransport::with_timing(credentials, links::TIMING));
+    let links = Links::new(config.node, transport, &founders);
+    let replicas = Replicas::new(store.clone(), links.clone(), raft.clone());
+    let executor = Executor::new(raft.clone(), replicas.clone(), Quotas::new(config.quotas));
     let ops_address = ops.as_ref().and_then(|ops| ops.local_addr().ok()).map(|address| address.to_string());
     tracing::info!(node = config.node.as_u64(), listen = listener.address(), ops = ops_address, "serving");
 
@@ -58,11 +69,15 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     let mut parts = JoinSet::new();
     let peers = Peers::new(&links, &raft);
     parts.spawn(async move { ("consensus", task.run(peers).await) });
-    parts.spawn(ended("blob replication", replicas.keep_complete(raft.clone())));
+    parts.spawn(ended("the watch on the disk", disk::watch(executor.clone(), space)));
+    parts.spawn(ended("members", membership::run(executor.clone(), founders)));
+    parts.spawn(ended("the collection of blobs", gc::run(replicas.clone())));
+    parts.spawn(ended("the verification of blobs", verify::run(store)));
+    parts.spawn(ended("blob replication", replicas.keep_complete()));
     parts.spawn(ended("the clock of leases", ticker::run(executor.clone())));
     if let Some(ops) = ops {
-        let raft = raft.clone();
-        parts.spawn(async move { ("metrics and health", http::run(ops, raft).await) });
+        let executor = executor.clone();
+        parts.spawn(async move { ("metrics and health", http::run(ops, executor).await) });
     }
 
     tokio::select! {
@@ -74,7 +89,9 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
         }),
         () = shutdown => {
             tracing::info!("stopping");
-            raft.hand_over(HAND_OVER).await;
+            if raft.view().is_leader() {
+                raft.hand_over(None, HAND_OVER).await;
+            }
             listener.close("the coordinator stops").await;
             Ok(())
         }
@@ -98,3 +115,7 @@ fn require_own_certificate(config: &NodeConfig, credentials: &Credentials) -> Re
 
 /// Longest wait for a successor; without one the others elect a leader when this one is silent.
 const HAND_OVER: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+#[path = "upkeep_tests.rs"]
+mod upkeep_tests;

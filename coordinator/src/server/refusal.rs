@@ -29,6 +29,10 @@ pub fn of(error: &Error) -> Refusal {
     match error {
         Error::Refused(refusal) => refusal.clone(),
         Error::Protocol(error) => Refusal::Invalid { reason: error.to_string() },
+        Error::DiskLow { .. } => {
+            tracing::warn!(%error, "a blob waits for space on the disk");
+            Refusal::Busy { retry_after_ms: DISK_MS }
+        }
         Error::NoBlob { blob } => Refusal::MissingBlobs { blobs: vec![*blob] },
         Error::Common(error) if !matches!(error, archipelago_common::Error::File { .. }) => {
             Refusal::Invalid { reason: error.to_string() }
@@ -42,5 +46,7 @@ pub fn of(error: &Error) -> Refusal {
 
 /// About the time of an election.
 const RETRY_AFTER_MS: u64 = 200;
+/// When the disk is to have space again; a person may have to see to that.
+pub(super) const DISK_MS: u64 = 5_000;
 /// When something is wrong on this side.
 const TROUBLE_MS: u64 = 1_000;

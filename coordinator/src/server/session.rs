@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use archipelago_cluster::Effect;
-use archipelago_common::{Principal, limits};
+use archipelago_common::{
+    Principal, limits,
+    member::{self, MemberRecord},
+};
 use archipelago_protocol::{
     Asked, CoordinatorSession,
     message::{Hello, Refusal, Reply},
@@ -12,7 +15,7 @@ use archipelago_transport::{SendHalf, Stream};
 use tokio::sync::{broadcast, mpsc};
 
 use super::Executor;
-use crate::{error::Result, ops::metrics};
+use crate::{error::Result, ops::metrics, raft::task::View};
 
 /// Runs a session until the peer leaves.
 ///
@@ -23,15 +26,21 @@ pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, execu
     let (raft, mut effects) = (executor.raft().clone(), executor.raft().effects());
     let mut view = raft.watch();
     let mut leader = raft.view().leader;
+    let mut members = Arc::default();
     let mut session = CoordinatorSession::open((*who).clone(), &hello, raft.view().node, leader)?;
     let (answer, mut answers) = mpsc::channel::<(u64, Result<Reply, Refusal>)>(limits::REQUESTS_IN_FLIGHT);
     tracing::debug!(%who, software = hello.software, "a session begins");
+    tell_members(&mut session, &mut members, &raft.view());
     loop {
         flush(&mut session, &mut send).await?;
         tokio::select! {
             frame = recv.recv_frame(limits::FRAME_BYTES) => {
                 let Some(frame) = frame? else { return Ok(()) };
                 let Some(Asked { id, key, body }) = session.handle_frame(&frame)? else { continue };
+                if let Err(refusal) = executor.quotas().request(&who) {
+                    session.handle_answer(id, Err(refusal));
+                    continue;
+                }
                 let (executor, who, answer) = (executor.clone(), who.clone(), answer.clone());
                 // Goes on if the peer leaves meanwhile: it will come back for the answer under the same key.
                 tokio::spawn(async move {
@@ -49,16 +58,25 @@ pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, execu
                 Err(broadcast::error::RecvError::Closed) => session.handle_close("the coordinator stops"),
             },
             changed = view.changed() => {
-                let now = view.borrow_and_update().leader;
+                let now = view.borrow_and_update().clone();
                 if changed.is_err() {
                     return Ok(());
                 }
-                if now != leader {
-                    leader = now;
+                tell_members(&mut session, &mut members, &now);
+                if now.leader != leader {
+                    leader = now.leader;
                     session.handle_leader_changed(leader);
                 }
             }
         }
+    }
+}
+
+/// Tells the peer where the coordinators are, at first and whenever it changes, before it is sent to one of them.
+fn tell_members(session: &mut CoordinatorSession, told: &mut Arc<Vec<MemberRecord>>, view: &View) {
+    if !Arc::ptr_eq(told, &view.members) {
+        *told = view.members.clone();
+        session.handle_members_changed(member::addresses(told.iter()));
     }
 }
 

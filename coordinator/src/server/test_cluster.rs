@@ -2,20 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use archipelago_cluster::Cluster;
 use archipelago_common::{Identity, NodeId, Principal};
-use archipelago_transport::{Transport as _, memory::MemoryNetwork};
+use archipelago_transport::{Transport, memory::MemoryNetwork};
 use tokio::task::JoinSet;
 
 use super::{Executor, accept};
 use crate::{
     blob::{BlobStore, replicate::Replicas},
+    condition::Condition,
     links::Links,
+    quota::{Limits, Quotas},
     raft::{
         log_store::LogStore,
         node::{Node, Options},
@@ -36,13 +38,14 @@ pub(crate) struct TestCluster {
     network: MemoryNetwork,
     voters: BTreeSet<NodeId>,
     options: Options,
+    pub(crate) limits: Limits,
 }
 
 impl TestCluster {
     pub(crate) fn new(n_nodes: u64, options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let voters = (1..=n_nodes).map(|id| NodeId::new(id).unwrap()).collect();
-        Self { dir, network: MemoryNetwork::default(), voters, options }
+        Self { dir, network: MemoryNetwork::default(), voters, options, limits: Limits::default() }
     }
 
     /// One node that leads.
@@ -57,35 +60,50 @@ impl TestCluster {
     pub(crate) async fn start(&self, id: u64) -> LiveNode {
         let id = NodeId::new(id).unwrap();
         let home = self.dir.path().join(id.to_string());
-        let node = Node::new(id, self.log(id, &home), self.options).unwrap();
         let principal = Principal::Coordinator(id);
         let identity = Identity { consortium: "lung".parse().unwrap(), principal };
         let transport = Arc::new(self.network.transport(identity));
-        let mut listener = transport.listen(&format!("node-{id}")).await.unwrap();
-        let others: BTreeMap<_, _> =
-            self.voters.iter().filter(|other| **other != id).map(|other| (*other, format!("node-{other}"))).collect();
-        let links = Links::new(transport, &others);
-        let replicas = Replicas::new(BlobStore::open(&home.join("blobs")).unwrap(), links.clone());
-        let (raft, task) = Raft::new(id, node);
-        let executor = Executor::new(raft.clone(), replicas.clone());
+        let mut listener = transport.listen(&format!("node-{id}:1")).await.unwrap();
+        let links = Links::new(id, transport, &self.addresses());
+        let condition = Condition::new(RESERVE);
+        let (path, options) = (self.log(id, &home), self.options);
+        let open = move || Node::new(id, LogStore::open(&path, id)?, options);
+        let (raft, task) = Raft::start(id, Box::new(open), condition.clone()).unwrap();
+        let store = BlobStore::open(&home.join("blobs"), condition).unwrap();
+        let replicas = Replicas::new(store, links.clone(), raft.clone());
+        let executor = Executor::new(raft.clone(), replicas.clone(), Quotas::new(self.limits.clone()));
         let mut parts = JoinSet::new();
         let peers = Peers::new(&links, &raft);
         parts.spawn(async move { task.run(peers).await.unwrap() });
-        parts.spawn(replicas.keep_complete(raft));
+        parts.spawn(replicas.keep_complete());
         let serving = executor.clone();
         parts.spawn(async move { accept::run(&mut listener, serving).await });
         LiveNode { executor, _parts: parts }
     }
 
-    fn log(&self, id: NodeId, home: &Path) -> LogStore {
+    /// A way in for anybody.
+    pub(crate) fn transport(&self, who: &str) -> Arc<dyn Transport> {
+        let identity = Identity { consortium: "lung".parse().unwrap(), principal: who.parse().unwrap() };
+        Arc::new(self.network.transport(identity))
+    }
+
+    /// Where the nodes are.
+    pub(crate) fn addresses(&self) -> BTreeMap<NodeId, String> {
+        self.voters.iter().map(|node| (*node, format!("node-{node}:1"))).collect()
+    }
+
+    fn log(&self, id: NodeId, home: &Path) -> PathBuf {
         std::fs::create_dir_all(home).unwrap();
         let path = home.join("log.redb");
         if !path.exists() {
             LogStore::create(&path, id, &self.voters, Cluster::default().snapshot().unwrap()).unwrap();
         }
-        LogStore::open(&path, id).unwrap()
+        path
     }
 }
+
+/// Bytes of the reserve of test nodes.
+pub(crate) const RESERVE: u64 = 1_000;
 
 pub(crate) async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let soon = async {

@@ -52,6 +52,24 @@ impl Consortium {
         consortium
     }
 
+    /// Makes a node that joins, and starts it. The cluster must have been told (`members add`) where it will be.
+    pub(crate) fn join(&mut self, node: u64, address: &str) {
+        let (id, home) = (node.to_string(), format!("node{node}"));
+        let ops = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        self.ops.insert(node, ops);
+        self.issue(&format!("coordinator/{node}"), &home);
+        let peers = format!("{},{node}={address}", self.peers);
+        let ops = format!("127.0.0.1:{ops}");
+        let args = ["init", "--join", "--node", &id, "--peers", &peers, "--ops", &ops, "--credentials", &home];
+        self.done(&[&args[..], &["--out", &home]].concat());
+        self.start(node);
+    }
+
+    /// An address on which nobody listens.
+    pub(crate) fn free_address() -> String {
+        UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    }
+
     pub(crate) fn start(&mut self, node: u64) {
         let log = File::options().create(true).append(true).open(self.path(&format!("node{node}.log"))).unwrap();
         let mut command = self.command(&["serve", "--config", &format!("node{node}/node.toml")]);
@@ -117,6 +135,13 @@ impl Consortium {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// Asks as the operator for what is refused; the error.
+    pub(crate) fn refused(&self, args: &[&str]) -> String {
+        let output = self.try_ask(args);
+        assert!(!output.status.success(), "{args:?} was not refused");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     pub(crate) fn try_ask(&self, args: &[&str]) -> Output {
         let (ca, cert, key) = ("anna/ca.pem", "anna/cert.pem", "anna/key.pem");
         let connection = ["--coordinators", &self.peers, "--ca", ca, "--cert", cert, "--key", key];
@@ -152,6 +177,11 @@ impl Consortium {
             patience: Patience::Within(Duration::from_secs(20)),
         })
         .await
+    }
+
+    /// The founders, as `1=host:port,2=host:port`.
+    pub(crate) fn peers(&self) -> &str {
+        &self.peers
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

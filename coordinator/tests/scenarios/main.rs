@@ -1,5 +1,7 @@
 //! Whole clusters of real processes on loopback, asked by the real commands.
 
 mod consortium;
+mod dead_worker;
 mod failover;
 mod life;
+mod members;

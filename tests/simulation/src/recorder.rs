@@ -190,6 +190,12 @@ fn name_of(reply: &Reply) -> String {
         Reply::Accepted { version } => format!("accepted {:?}", version.map(|version| version.0.short())),
         Reply::Released => "done".to_owned(),
         Reply::Site(record) => format!("site {}", record.site),
-        Reply::Status(_) | Reply::References(_) | Reply::Sites(_) => "a list".to_owned(),
+        Reply::Gates(gates) => format!("{gates:?}"),
+        Reply::Status(_)
+        | Reply::References(_)
+        | Reply::Sites(_)
+        | Reply::Members(_)
+        | Reply::Health(_)
+        | Reply::Collected(_) => "a list".to_owned(),
     }
 }

@@ -86,7 +86,7 @@ impl World {
                 Input::Peek { course, look } => looks.push((course, look)),
                 Input::Unreachable(other) => live.node.report_unreachable(other),
                 Input::SnapshotSent { to, status } => live.node.report_snapshot(to, status),
-                Input::HandOver => live.node.hand_over(),
+                Input::HandOver => live.node.hand_over(None),
             }
         }
         let now_ms = host.clock_ms(self.now);

@@ -316,7 +316,7 @@ impl World {
             StreamOpen::Put(blob) => self.serve_put(node, stream, who, blob),
             StreamOpen::Get { blob, from_chunk } => self.serve_get(node, stream, &who, (blob, from_chunk)),
             // Raft's messages are carried one by one here.
-            StreamOpen::Raft => {}
+            StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) => {}
         }
     }
 

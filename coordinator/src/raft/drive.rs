@@ -1,0 +1,243 @@
+//! The loop that owns the [`Node`] of a live coordinator.
+//!
+//! A node that could not make durable what it must **does not go on with what it has in memory**. After a failed fsync
+//! nobody knows what is on the disk: the kernel may have dropped the dirty pages and report success the next time, so a
+//! retry proves nothing, and going on would mean to vote or acknowledge without a record of it. A crash is the one
+//! state of which the others make no assumption, and a start reads what is really there.
+//!
+//! - If the disk is **full**, the node forgets everything in memory, as in a crash, and stays away from the others while
+//!   its process lives on: it answers what it last knew, says what is wrong, and starts again from its log when there is
+//!   space. A process that ended would only be started again, in a circle.
+//! - After **any other** failure it aborts the process.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use archipelago_cluster::{Cluster, Effect};
+use archipelago_common::{NodeId, member::MemberRecord};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    ProposalId, ReadId,
+    node::{Dropped, Event, Node},
+    peers::Peers,
+    task::{Answer, Input, Query, View},
+};
+use crate::{
+    condition::Condition,
+    error::{Error, Result},
+    ops::metrics,
+};
+
+/// Starts the node from its log; called again when there is space after the disk was full.
+pub type Open = Box<dyn FnMut() -> Result<Node> + Send>;
+
+/// The loop and all it owns.
+pub struct Task {
+    pub(super) id: NodeId,
+    pub(super) open: Open,
+    pub(super) condition: Arc<Condition>,
+    pub(super) life: Life,
+    pub(super) members: Arc<Vec<MemberRecord>>,
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) view: watch::Sender<View>,
+    pub(super) effects: broadcast::Sender<Effect>,
+    pub(super) proposals: BTreeMap<ProposalId, (oneshot::Sender<Answer>, Instant)>,
+    pub(super) reads: BTreeMap<ReadId, Query>,
+}
+
+/// Whether the node takes part.
+pub(super) enum Life {
+    /// It does.
+    Running(Box<Node>),
+    /// Its disk is full. What it knew last, if it was ever up in this process.
+    Suspended(Option<Cluster>),
+}
+
+impl Task {
+    /// Drives the node until every [`super::task::Raft`] handle is gone.
+    ///
+    /// # Errors  [`Error::Entry`], [`Error::Raft`], and whatever keeps the node from starting again after a full disk.
+    /// What cannot be made durable otherwise aborts the process, see the module
+    pub async fn run(mut self, mut peers: Peers) -> Result<()> {
+        let mut ticks = tokio::time::interval(TICK);
+        // After a stall, one tick and not all that were missed: those would look like a silent leader.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => if let Life::Running(node) = &mut self.life { node.tick() },
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.handle(input),
+                    None => return Ok(()),
+                },
+            }
+            // What has come meanwhile shares the fsync.
+            for _ in 0..BATCH {
+                let Ok(input) = self.inputs.try_recv() else { break };
+                self.handle(input);
+            }
+            match &self.life {
+                // The fsync is in here; other tasks must not wait for this thread.
+                Life::Running(_) => tokio::task::block_in_place(|| self.handle_readies(&mut peers))?,
+                Life::Suspended(_) => self.try_again(&mut ticks).await?,
+            }
+        }
+    }
+
+    fn handle_readies(&mut self, peers: &mut Peers) -> Result<()> {
+        let Life::Running(node) = &mut self.life else { return Ok(()) };
+        let mut all = Vec::new();
+        loop {
+            let mut unreachable = Vec::new();
+            let events = node.handle_ready(&mut |message| unreachable.extend(peers.send(message).err()));
+            unreachable.into_iter().for_each(|other| node.report_unreachable(other));
+            match events {
+                Ok(Some(events)) => all.extend(events),
+                Ok(None) => break,
+                Err(error) if error.is_disk_full() => {
+                    self.suspend(&error);
+                    return Ok(());
+                }
+                Err(error @ (Error::Log { .. } | Error::LogCorrupted { .. })) => stop_at_once(&error),
+                Err(error) => return Err(error),
+            }
+        }
+        for event in all {
+            self.handle_event(event);
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Leaves the others, as in a crash.
+    fn suspend(&mut self, error: &Error) {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        tracing::error!(%error, cause, "the disk is full: this node takes no part until there is space");
+        self.condition.note_log_full(true);
+        if let Life::Running(node) = std::mem::replace(&mut self.life, Life::Suspended(None)) {
+            self.life = Life::Suspended(Some(node.into_cluster()));
+        }
+        self.view.send_modify(|view| view.leader = None);
+        metrics::RAFT_IS_LEADER.set(0);
+        // Nobody knows whether they were carried out: the callers ask again, elsewhere, under the same key.
+        let nobody = Dropped::NotLeader { leader: None };
+        for (_, (answer, _)) in std::mem::take(&mut self.proposals) {
+            let _ = answer.send(Err(nobody));
+        }
+        for (_, query) in std::mem::take(&mut self.reads) {
+            query(Err(nobody));
+        }
+    }
+
+    /// Starts the node again if there is space; otherwise waits a little.
+    async fn try_again(&mut self, ticks: &mut tokio::time::Interval) -> Result<()> {
+        if self.condition.spare_bytes() > 0 {
+            match tokio::task::block_in_place(&mut self.open) {
+                Ok(node) => {
+                    tracing::info!("there is space again: this node takes part from what is on its disk");
+                    self.condition.note_log_full(false);
+                    self.life = Life::Running(Box::new(node));
+                    self.publish();
+                    return Ok(());
+                }
+                Err(error) if error.is_disk_full() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // A start that fails reads all of the log: once in twenty ticks is often enough.
+        for _ in 0..RETRY_TICKS {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.handle(input),
+                    None => return Ok(()),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let Life::Running(node) = &self.life else { return };
+        let view = View::of(node, self.id, &mut self.members);
+        metrics::raft(&view, node.n_log_entries());
+        self.view.send_if_modified(|old| std::mem::replace(old, view.clone()) != view);
+    }
+
+    fn handle(&mut self, input: Input) {
+        let node = match &mut self.life {
+            Life::Running(node) => node,
+            Life::Suspended(known) => return answer_suspended(input, known.as_ref()),
+        };
+        match input {
+            Input::Message(message) => node.step(*message),
+            Input::Propose { command, answer } => match node.propose(command) {
+                Ok(id) => drop(self.proposals.insert(id, (answer, Instant::now()))),
+                Err(dropped) => drop(answer.send(Err(dropped))),
+            },
+            Input::Read(query) => match node.read() {
+                Ok(id) => drop(self.reads.insert(id, query)),
+                Err(dropped) => query(Err(dropped)),
+            },
+            Input::Peek(query) => query(Ok(node.cluster())),
+            Input::Unreachable(other) => node.report_unreachable(other),
+            Input::SnapshotSent { to, status } => node.report_snapshot(to, status),
+            Input::HandOver(successor) => node.hand_over(successor),
+            // Who asked may have gone.
+            Input::Standings(answer) => drop(answer.send(node.standings())),
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        let Life::Running(node) = &self.life else { return };
+        match event {
+            Event::Proposal { id, result } => {
+                if let Some((answer, asked)) = self.proposals.remove(&id) {
+                    metrics::RAFT_COMMIT_SECONDS.observe(asked.elapsed().as_secs_f64());
+                    let _ = answer.send(result);
+                }
+            }
+            Event::Read { id, result } => {
+                if let Some(query) = self.reads.remove(&id) {
+                    query(result.map(|()| node.cluster()));
+                }
+            }
+            // No receiver is no session.
+            Event::Effect(effect) => drop(self.effects.send(effect)),
+            Event::Leader(leader) => {
+                tracing::info!(leader = leader.map(NodeId::as_u64), term = node.term(), "leader");
+            }
+        }
+    }
+}
+
+/// What a node answers that takes no part.
+fn answer_suspended(input: Input, known: Option<&Cluster>) {
+    let nobody = Dropped::NotLeader { leader: None };
+    match input {
+        Input::Propose { answer, .. } => drop(answer.send(Err(nobody))),
+        Input::Read(query) => query(Err(nobody)),
+        Input::Peek(query) => query(known.ok_or(nobody)),
+        Input::Standings(answer) => drop(answer.send(Vec::new())),
+        Input::Message(_) | Input::Unreachable(_) | Input::SnapshotSent { .. } | Input::HandOver(_) => {}
+    }
+}
+
+fn stop_at_once(error: &Error) -> ! {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(%error, cause, "this node must not go on: what it has promised may not be durable");
+    std::process::abort()
+}
+
+/// With 15 to 24 ticks to an election, a dead leader is replaced within about a second.
+const TICK: Duration = Duration::from_millis(50);
+/// Ticks between two attempts to start again on a full disk.
+const RETRY_TICKS: usize = 20;
+/// Inputs that share one pass, and so one fsync.
+const BATCH: usize = 256;
+
+#[cfg(test)]
+#[path = "drive_tests.rs"]
+mod tests;
