@@ -57,7 +57,7 @@ pub struct Options {
     pub snapshot_every: u64,
     /// Entries that stay in the log behind a snapshot, for followers that are a little behind.
     pub keep_entries: u64,
-    /// Varies the election timeouts, see [`super::timeouts`].
+    /// Varies the election timeouts: another value, other timeouts; the same one, the same again.
     pub timeout_seed: u64,
 }
 
