@@ -68,7 +68,7 @@ impl AnnData {
     /// # Errors
     /// When the file is absent, broken, leaves itself through a link, or contradicts itself.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        read::read(path.as_ref())
+        read::read(path.as_ref(), "/")
     }
 
     /// Writes an h5ad file in the encodings of anndata 0.8 and later; the file appears whole or not at all.

@@ -1,4 +1,4 @@
-//! h5ad files and the values in them.
+//! h5ad and h5mu files and the values in them.
 //!
 //! Start at [`AnnData`] for a whole data set in memory ([`AnnData::read`], [`AnnData::write`]), at [`H5adFile`] for rows
 //! of a file that is too large for that, and at [`inspect`] for what a file holds. [`Csr`] is the form in which counts
@@ -20,6 +20,7 @@ mod frame;
 mod genes;
 mod h5;
 pub mod inspect;
+mod mudata;
 mod read;
 mod rows;
 mod sparse;
@@ -35,6 +36,7 @@ pub use element::{Dict, Element, Foreign, Matrix, Table};
 pub use error::{Error, Result};
 pub use frame::DataFrame;
 pub use genes::Renaming;
+pub use mudata::MuData;
 pub use rows::{H5adFile, RowReader};
 pub use sparse::{Layout, Sparse};
 pub use values::Values;

@@ -19,6 +19,9 @@ use crate::{
 pub struct H5adFile {
     path: PathBuf,
     file: File,
+    /// The group that holds the data set: the root, or one modality.
+    at: String,
+    modalities: Vec<String>,
     obs: DataFrame,
     var: DataFrame,
 }
@@ -48,10 +51,29 @@ impl H5adFile {
     /// # Errors
     /// When the file is absent, broken or leaves itself through a link, or `X` is not as large as `obs` × `var`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_owned();
+        Self::open_at(path.as_ref(), "/".to_owned())
+    }
+
+    /// Opens one modality of an h5mu file and reads its `obs` and `var`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] with the modalities there are, and as [`H5adFile::open`].
+    pub fn open_modality(path: impl AsRef<Path>, modality: &str) -> Result<Self> {
+        let path = path.as_ref();
+        let file = h5::open(path)?;
+        let available = modalities(&h5::group(&file, "/")?)?;
+        if !available.iter().any(|name| name == modality) {
+            return Err(Error::Missing { kind: "modality", name: modality.to_owned(), available });
+        }
+        Self::open_at(path, format!("/{MODALITIES}/{modality}"))
+    }
+
+    fn open_at(path: &Path, at: String) -> Result<Self> {
+        let path = path.to_owned();
         let file = h5::open(&path)?;
-        let (obs, var, _) = read::annotations(&h5::group(&file, "/")?)?;
-        let opened = Self { path, file, obs, var };
+        let modalities = modalities(&h5::group(&file, "/")?)?;
+        let (obs, var, _) = read::annotations(&h5::group(&file, &at)?)?;
+        let opened = Self { path, file, at, modalities, obs, var };
         if opened.has_x()? {
             opened.reader(&opened.root()?, "X", Eager::No)?;
         }
@@ -61,6 +83,11 @@ impl H5adFile {
     /// Path as it was given.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Names of the modalities of an h5mu file; none in an h5ad file.
+    pub fn modalities(&self) -> &[String] {
+        &self.modalities
     }
 
     /// Number of cells.
@@ -159,11 +186,11 @@ impl H5adFile {
     /// # Errors
     /// As [`AnnData::read`].
     pub fn read_all(&self) -> Result<AnnData> {
-        AnnData::read(&self.path)
+        read::read(&self.path, &self.at)
     }
 
     pub(crate) fn root(&self) -> Result<Group> {
-        h5::group(&self.file, "/")
+        h5::group(&self.file, &self.at)
     }
 
     fn element(&self, group: &'static str, name: &str) -> Result<Element> {
@@ -186,6 +213,17 @@ impl H5adFile {
         Ok(reader)
     }
 }
+
+/// Names of the modalities below the root of a file.
+fn modalities(root: &Group) -> Result<Vec<String>> {
+    if !root.link_exists(MODALITIES) || !h5::is_group(root, MODALITIES)? {
+        return Ok(Vec::new());
+    }
+    h5::names(&h5::group(root, MODALITIES)?)
+}
+
+/// The group of an h5mu file that holds the modalities.
+const MODALITIES: &str = "mod";
 
 /// Whether a reader is to be used, or only its shape.
 #[derive(Clone, Copy, PartialEq)]

@@ -14,10 +14,10 @@ use hdf5::Group;
 
 use crate::{AnnData, Array, DataFrame, Dict, Element, Error, Matrix, Raw, Result, h5};
 
-/// Reads a whole file.
-pub(crate) fn read(path: &Path) -> Result<AnnData> {
+/// Reads the whole data set in the group `at` of a file.
+pub(crate) fn read(path: &Path, at: &str) -> Result<AnnData> {
     let file = h5::open(path)?;
-    let root = h5::group(&file, "/")?;
+    let root = h5::group(&file, at)?;
     let (obs, var, used) = annotations(&root)?;
     let mut uns = mapping(&root, "uns")?;
     uns.retain(|key, _| !used.contains(key));

@@ -10,10 +10,51 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use hdf5::{File, Group};
 
-use crate::{AnnData, Array, Compression, Dict, Element, Error, Matrix, Raw, Result, h5};
+use crate::{AnnData, Array, Compression, Dict, Element, Error, Matrix, MuData, Raw, Result, h5};
 
 /// Writes a whole file.
 pub(crate) fn write(adata: &AnnData, path: &Path, compression: Compression) -> Result<()> {
+    atomically(path, |root| write_root(adata, root, compression))
+}
+
+/// Writes an h5mu file: modalities below `mod`, and where the cells and variables of each stand among all.
+pub(crate) fn write_modalities(mdata: &MuData, path: &Path, compression: Compression) -> Result<()> {
+    atomically(path, |root| {
+        h5::attribute::write_encoding(root, "MuData", "0.1.0")?;
+        let group = root.create_group("mod").map_err(|source| h5::failed_at("write", root, "mod", source))?;
+        let names: Vec<String> = mdata.modalities.keys().cloned().collect();
+        h5::attribute::write(&group, "mod-order", &Array::vector(names))?;
+        for (name, adata) in &mdata.modalities {
+            check_key(&group, name)?;
+            let modality = group.create_group(name).map_err(|source| h5::failed_at("write", &group, name, source))?;
+            write_root(adata, &modality, compression)?;
+        }
+        let (obs, var) = (mdata.obs(), mdata.var());
+        frame::write(root, "obs", &obs, compression)?;
+        frame::write(root, "var", &var, compression)?;
+        for (map, all, of) in [
+            ("obsmap", &obs, AnnData::obs_names as fn(&AnnData) -> &[String]),
+            ("varmap", &var, AnnData::var_names as fn(&AnnData) -> &[String]),
+        ] {
+            let positions = |(name, adata): (&String, &AnnData)| {
+                (name.clone(), Element::Array(Array::vector(positions(all.index(), of(adata)))))
+            };
+            write_dict(root, map, &mdata.modalities.iter().map(positions).collect(), compression)?;
+        }
+        ["obsm", "varm", "obsp", "varp", "uns"]
+            .iter()
+            .try_for_each(|name| write_dict(root, name, &Dict::new(), compression))
+    })
+}
+
+/// Where each of all names stands in a modality, from 1; 0 where it does not.
+fn positions(all: &[String], own: &[String]) -> Vec<u32> {
+    let position: BTreeMap<&String, u32> = own.iter().zip(1..).collect();
+    all.iter().map(|name| position.get(name).copied().unwrap_or(0)).collect()
+}
+
+/// Writes a file beside its destination and renames it onto it.
+fn atomically(path: &Path, content: impl FnOnce(&Group) -> Result<()>) -> Result<()> {
     let io = |action, source| Error::Io { action, path: path.to_owned(), source };
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -31,7 +72,7 @@ pub(crate) fn write(adata: &AnnData, path: &Path, compression: Compression) -> R
         path: path.to_owned(),
         source,
     })?;
-    write_root(adata, &h5::group(&file, "/")?, compression)?;
+    content(&h5::group(&file, "/")?)?;
     let closed = file.close();
     closed.map_err(|source| Error::Hdf5 { action: "close", object: "/".into(), path: path.to_owned(), source })?;
     set_ordinary_permissions(&temporary, path)?;

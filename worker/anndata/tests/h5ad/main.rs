@@ -3,6 +3,7 @@
 mod alignment;
 mod example;
 mod hostile;
+mod modalities;
 mod old_forms;
 mod python;
 mod round_trip;
