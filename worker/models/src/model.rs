@@ -103,6 +103,11 @@ pub trait Model: Sync {
     /// # Errors  [`Error::Config`]
     fn moves_embedding(&self, config: &Config) -> Result<bool>;
 
+    /// Options that map well, where they are not the defaults: what the field's surgery tutorials use.
+    fn options_for_surgery(&self) -> Config {
+        Config::new()
+    }
+
     /// Whether it takes the proteins of cells.
     fn takes_proteins(&self) -> bool {
         false

@@ -1,12 +1,12 @@
 //! Results over genes and proteins together: drawn counts, correlations, differential expression.
 
 use archipelago_anndata::Csr;
-use ndarray::{Array2, Axis, concatenate};
+use ndarray::{Array2, ArrayView1, Axis, concatenate};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    CountResults, ExpressionAsk, GroupAsk, LibraryAsk, ProteinAsk,
+    CountResults, ExpressionAsk, GroupAsk, LibraryAsk, ProteinAsk, RawStatistics,
     correlation::{Correlation, DENOISED_LIBRARY, correlate},
     differential_expression::{DifferentialExpression, Draws, decide},
     predictive::{draw_counts, gamma, poisson},
@@ -146,18 +146,24 @@ impl CountResults<'_> {
         };
         let first = self.draws(&ask.first, ask, "first group", &expression);
         let second = self.draws(&ask.second, ask, "second group", &expression);
-        let (first_means, second_means) = (self.joint_means(&ask.first), self.joint_means(&ask.second));
+        let means =
+            |cells: &[usize]| -> Vec<f64> { self.joint_raw_statistics(cells).iter().map(|raw| raw.mean).collect() };
         let draws = Draws { first: first.view(), second: second.view() };
-        decide(draws, (&first_means, &second_means), &ask.decision)
+        decide(draws, (&means(&ask.first), &means(&ask.second)), &ask.decision)
     }
 
-    /// Mean raw counts of genes and proteins over some cells.
-    fn joint_means(&self, cells: &[usize]) -> Vec<f64> {
-        let genes = self.raw_statistics(cells).into_iter().map(|gene| gene.mean);
-        let proteins = self.dataset.proteins.as_ref().expect("the model takes proteins");
+    /// Raw statistics of every gene and then of every protein over some cells. Proteins have no normalised mean: it is not a
+    /// number.
+    pub fn joint_raw_statistics(&self, cells: &[usize]) -> Vec<RawStatistics> {
         let n = cells.len().max(1) as f64;
-        let of_protein = |p: usize| cells.iter().map(|&cell| f64::from(proteins[[cell, p]])).sum::<f64>() / n;
-        genes.chain((0..proteins.ncols()).map(of_protein)).collect()
+        let of_protein = |column: ArrayView1<'_, f32>| {
+            let values = || cells.iter().map(|&cell| f64::from(column[cell]));
+            let (mean, non_zero) =
+                (values().sum::<f64>() / n, values().filter(|value| *value > 0.0).count() as f64 / n);
+            RawStatistics { mean, non_zero, normalised_mean: f64::NAN }
+        };
+        let proteins = self.dataset.proteins.iter().flat_map(|proteins| proteins.columns());
+        self.raw_statistics(cells).into_iter().chain(proteins.map(of_protein)).collect()
     }
 
     /// Number of proteins of the panel; none for a model of RNA alone.

@@ -100,7 +100,8 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
     saved.init_params = constructor_arguments(&config);
     let registry = Blueprint::of_card(&reference.base.card)?.registry;
     saved.registry.proteins = Some(ProteinField {
-        key: registry.protein_key.or_else(|| Some(PROTEIN_KEY.to_owned())),
+        // What came from a modality has no key of obsm.
+        key: registry.protein_key.filter(|key| !key.contains('/')).or_else(|| Some(PROTEIN_KEY.to_owned())),
         measured: masks(reference, &registry.proteins)?,
         names: registry.proteins,
     });

@@ -40,6 +40,10 @@ impl Model for Scanvi {
         ScanviConfig::parse(options).map(|config| config.to_options())
     }
 
+    fn options_for_surgery(&self) -> Config {
+        crate::zoo::scvi::ScviConfig::for_surgery().to_options()
+    }
+
     fn label_use(&self, config: &Config) -> Result<LabelUse> {
         Ok(LabelUse::Partial { unlabelled: ScanviConfig::parse(config)?.own.unlabeled_category })
     }

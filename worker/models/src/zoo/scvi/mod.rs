@@ -38,6 +38,10 @@ impl Model for Scvi {
         ScviConfig::parse(options).map(|config| config.to_options())
     }
 
+    fn options_for_surgery(&self) -> Config {
+        ScviConfig::for_surgery().to_options()
+    }
+
     fn label_use(&self, config: &Config) -> Result<LabelUse> {
         let uses_labels = ScviConfig::parse(config)?.dispersion == Dispersion::GeneLabel;
         Ok(if uses_labels { LabelUse::Encoded } else { LabelUse::Ignored })

@@ -46,6 +46,10 @@ impl Model for Totalvi {
         TotalviConfig::parse(options).map(|config| config.to_options())
     }
 
+    fn options_for_surgery(&self) -> Config {
+        TotalviConfig::for_surgery().to_options()
+    }
+
     fn label_use(&self, config: &Config) -> Result<LabelUse> {
         let takes_labels = TotalviConfig::parse(config)?.takes_labels();
         Ok(if takes_labels { LabelUse::Encoded } else { LabelUse::Ignored })
