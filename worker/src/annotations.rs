@@ -1,9 +1,12 @@
-//! What a file says of each cell beside counts and batch: labels, covariates, size factors.
+//! What a file says of each cell beside counts and batch: labels, covariates, size factors, proteins.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use archipelago_anndata::{Csr, DataFrame};
-use archipelago_models::{Categorical, Cells, data::LabelUse};
+use archipelago_models::{
+    Categorical, Cells,
+    data::{LabelUse, Proteins},
+};
 
 use crate::{
     data::DataSpec,
@@ -20,6 +23,7 @@ pub struct Annotations {
     categorical: BTreeMap<String, Vec<String>>,
     continuous: BTreeMap<String, Vec<f32>>,
     size_factor: Option<Vec<f32>>,
+    proteins: Option<Proteins>,
 }
 
 impl Annotations {
@@ -63,6 +67,7 @@ impl Annotations {
             categorical,
             continuous,
             size_factor: spec.size_factor_key.as_deref().map(numbers).transpose()?,
+            proteins: None,
         })
     }
 
@@ -74,6 +79,17 @@ impl Annotations {
     /// Donor of each cell, where the file names donors.
     pub fn donors(&self) -> Option<&[Option<String>]> {
         self.donors.as_deref()
+    }
+
+    /// The same with protein counts, where there are some.
+    #[must_use]
+    pub fn with_proteins(self, proteins: Option<Proteins>) -> Self {
+        Self { proteins, ..self }
+    }
+
+    /// Protein counts, where the file has some that were asked for.
+    pub fn proteins(&self) -> Option<&Proteins> {
+        self.proteins.as_ref()
     }
 
     /// The same of some cells.
@@ -89,6 +105,7 @@ impl Annotations {
             categorical: self.categorical.iter().map(|(key, values)| (key.clone(), of(values, cells))).collect(),
             continuous: self.continuous.iter().map(|(key, values)| (key.clone(), of(values, cells))).collect(),
             size_factor: self.size_factor.as_ref().map(|values| of(values, cells)),
+            proteins: self.proteins.as_ref().map(|proteins| proteins.select_cells(cells)),
         }
     }
 
@@ -108,6 +125,7 @@ impl Annotations {
             categorical: self.categorical.iter().map(categorical).collect(),
             continuous: self.continuous.clone(),
             size_factor: self.size_factor.clone(),
+            proteins: self.proteins.clone(),
             ..Cells::new(counts)
         })
     }

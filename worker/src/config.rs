@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     data::DataSpec,
     error::{Error, Result},
+    proteins::ProteinSource,
 };
 
 /// Everything that `serve` needs.
@@ -68,6 +69,13 @@ pub struct DataSection {
     /// The obs column that names cell types; needed to release label means.
     #[serde(default)]
     pub labels_key: Option<String>,
+    /// Where protein counts are, for a reference that takes them: `{ obsm = { key = "…" } }` or `{ modality = "…" }`; as in the
+    /// reference if nothing is said.
+    #[serde(default)]
+    pub proteins: Option<ProteinSource>,
+    /// The cells have no proteins, whatever a reference takes.
+    #[serde(default)]
+    pub without_proteins: bool,
     /// The batches to offer; all if none is named.
     #[serde(default)]
     pub batches: Vec<String>,
@@ -139,6 +147,8 @@ impl SiteConfig {
             layer: self.data.layer.clone(),
             labels_key: self.data.labels_key.clone(),
             donor_key: policy.donor_key.clone(),
+            proteins: self.data.proteins.clone(),
+            without_proteins: self.data.without_proteins,
             batches: self.data.batches.clone(),
             duplicate_genes: self.data.duplicate_genes,
             ..DataSpec::new(&self.data.path, &self.data.batch_key)

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     annotations::Annotations,
     error::{Error, Result},
+    proteins::{self, ProteinSource},
     recipe::{Preparation, Stored},
 };
 
@@ -50,6 +51,15 @@ pub struct DataSpec {
     /// The obs column that names donors.
     #[serde(default)]
     pub donor_key: Option<String>,
+    /// Where protein counts are, for a model that takes them.
+    #[serde(default)]
+    pub proteins: Option<ProteinSource>,
+    /// The cells have no proteins, whatever a reference takes.
+    #[serde(default)]
+    pub without_proteins: bool,
+    /// The modality of an h5mu file that holds RNA; `rna` if none is named.
+    #[serde(default)]
+    pub modality: Option<String>,
     /// The batches to use; all if none is named.
     #[serde(default)]
     pub batches: Vec<String>,
@@ -74,25 +84,31 @@ impl DataSpec {
             continuous_keys: vec![],
             size_factor_key: None,
             donor_key: None,
+            proteins: None,
+            without_proteins: false,
+            modality: None,
             batches: vec![],
             duplicate_genes: Duplicates::Refuse,
             recipe: None,
         }
     }
 
-    /// The same cells with every covariate that a reference takes, its labels where the file has them, and prepared as its
-    /// own cells were.
+    /// The same cells with every covariate that a reference takes, its proteins, its labels where the file has them, and
+    /// prepared as its own cells were.
     ///
     /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`]
     pub fn seen_through(self, card: &BaseCard) -> Result<Self> {
         let registry = Blueprint::of_card(card)?.registry;
         let size_factor_key = self.size_factor_key.or(registry.size_factor_key);
+        let remembered = registry.protein_key.as_deref().map(ProteinSource::remembered);
+        let proteins = self.proteins.or(remembered);
         Ok(Self {
             usual_labels_key: card.labels_key.clone(),
             recipe: Stored::in_card(card)?,
             categorical_keys: registry.categorical.into_keys().collect(),
             continuous_keys: registry.continuous,
             size_factor_key: size_factor_key.filter(|_| registry.size_factor),
+            proteins: proteins.filter(|_| !registry.proteins.is_empty() && !self.without_proteins),
             ..self
         })
     }
@@ -129,7 +145,7 @@ impl SiteData {
     /// # Errors  [`Error::Cells`] where the file cannot be used, [`Error::UnknownBatch`], [`Error::MissingValues`]
     pub fn open(spec: DataSpec) -> Result<Self> {
         let cells = |source| Error::Cells { path: spec.path.clone(), source };
-        let file = H5adFile::open(&spec.path).map_err(cells)?;
+        let file = open(&spec).map_err(cells)?;
         let batch_of = file.obs().column(&spec.batch_key).map_err(cells)?.to_strings();
         let preparation = Preparation::of(&file, &spec)?;
         let mut rows = chosen_rows(&spec, &batch_of)?;
@@ -140,6 +156,8 @@ impl SiteData {
             return Err(cells(archipelago_anndata::Error::NoCells));
         }
         let annotations = Annotations::read(file.obs(), &spec, &rows)?;
+        let proteins = spec.proteins.as_ref().map(|source| proteins::read(&spec, &file, source, &rows)).transpose()?;
+        let annotations = annotations.with_proteins(proteins);
         let batches = rows.iter().filter_map(|&row| batch_of[row].clone()).collect();
         Ok(Self { spec, file, preparation, rows, batches, annotations })
     }
@@ -296,6 +314,19 @@ pub const MINIFIED_LIBRARY: &str = "observed_lib_size";
 const FULL_ENOUGH: f64 = 0.8;
 /// Rows read at a time: some tens of megabytes of counts.
 const CHUNK_ROWS: usize = 8192;
+
+/// The file, or the modality of it that holds RNA.
+fn open(spec: &DataSpec) -> archipelago_anndata::Result<H5adFile> {
+    let file = H5adFile::open(&spec.path)?;
+    match &spec.modality {
+        Some(modality) => H5adFile::open_modality(&spec.path, modality),
+        None if file.modalities().is_empty() => Ok(file),
+        None => H5adFile::open_modality(&spec.path, RNA),
+    }
+}
+
+/// The usual name of the modality of RNA.
+const RNA: &str = "rna";
 
 fn chosen_rows(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<usize>> {
     if spec.batches.is_empty() {

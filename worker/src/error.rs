@@ -102,6 +102,34 @@ pub enum Error {
         /// What is possible.
         expected: &'static str,
     },
+    /// A protein that was asked for is not in the panel.
+    #[error("the reference has no protein `{protein}`; it has {known}")]
+    UnknownProtein {
+        /// The protein.
+        protein: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A matrix of proteins whose columns have no names.
+    #[error("`obsm['{key}']` of `{}` has no names of proteins", path.display())]
+    NoProteinNames {
+        /// The file.
+        path: PathBuf,
+        /// The key of the matrix.
+        key: String,
+    },
+    /// Cells of which a modality says nothing.
+    #[error("modality `{name}` of `{}` lacks {n_missing} of {n_cells} cells", path.display())]
+    CellsWithoutProteins {
+        /// The file.
+        path: PathBuf,
+        /// The modality.
+        name: String,
+        /// Cells it lacks.
+        n_missing: usize,
+        /// Cells used.
+        n_cells: usize,
+    },
     /// A batch that was asked for is not in the data.
     #[error("`{batch_key}` of `{}` has no batch `{found}`; there are: {available}", path.display())]
     UnknownBatch {
@@ -358,6 +386,12 @@ impl Error {
             Self::Models(archipelago_models::Error::MissingCovariate { name }) if name == "labels" => {
                 "name the obs column that holds them with `--labels-key`".into()
             }
+            Self::Models(archipelago_models::Error::MissingCovariate { name }) if name == "proteins" => {
+                "name where they are with `--protein-obsm-key` or `--protein-modality`".into()
+            }
+            Self::Models(archipelago_models::Error::NoCommonProteins { .. }) => {
+                "rename the proteins as in the reference, or map the cells with `--without-proteins`".into()
+            }
             Self::Models(source) => return source.hint(),
             Self::Analysis(source) => return source.hint().map(str::to_owned),
             Self::Unnamed { .. } => "fill the column, or leave these cells out with `archipelago-worker subset`".into(),
@@ -399,6 +433,8 @@ impl Error {
                     path.display()
                 )
             }
+            Self::NoProteinNames { .. } => "name the key of uns that holds them with `--protein-names-uns-key`".into(),
+            Self::CellsWithoutProteins { .. } => "use the cells that both modalities have".into(),
             Self::NoCondition { .. } => "map the batch first: `archipelago-worker map`".into(),
             Self::AmbiguousBatch { .. } => "choose with `--owner` and `--dataset`".into(),
             Self::FrozenMoved { .. } => "nothing was sent; please report this with the version of the worker".into(),

@@ -22,6 +22,7 @@ pub mod mapping;
 pub mod noise;
 pub mod ops;
 pub mod output;
+pub mod proteins;
 pub mod recipe;
 pub mod report;
 pub mod results;

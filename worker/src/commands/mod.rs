@@ -4,12 +4,13 @@ use std::path::Path;
 
 use archipelago_anndata::align::Duplicates;
 use archipelago_common::{BaseCard, reference_dir::ReferenceDir};
-use archipelago_models::{Device, Reference};
+use archipelago_models::{Device, Reference, model::Model, zoo};
 use clap::{Args, ValueEnum};
 
 use crate::{
     data::DataSpec,
     error::{Error, Result},
+    proteins::ProteinSource,
 };
 
 pub mod audit;
@@ -52,6 +53,8 @@ pub struct CellArgs {
     /// The obs column of size factors, for a model that takes them [default: as in the reference]
     #[arg(long)]
     pub size_factor_key: Option<String>,
+    #[command(flatten)]
+    pub(super) proteins: ProteinArgs,
     /// Use these batches only, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     pub batches: Vec<String>,
@@ -67,6 +70,9 @@ impl CellArgs {
             layer: self.layer.clone(),
             labels_key: self.labels_key.clone(),
             size_factor_key: self.size_factor_key.clone(),
+            proteins: self.proteins.source(),
+            without_proteins: self.proteins.without_proteins,
+            modality: self.proteins.rna_modality.clone(),
             batches: self.batches.clone(),
             duplicate_genes: match self.duplicate_genes {
                 DuplicateGenes::Refuse => Duplicates::Refuse,
@@ -81,7 +87,51 @@ impl CellArgs {
     ///
     /// # Errors  [`Error::Models`] if the reference's card cannot be read
     pub fn seen_through(&self, path: &Path, batch_key: Option<&str>, card: &BaseCard) -> Result<DataSpec> {
+        self.proteins.check(zoo::model(&card.model)?)?;
         self.spec(path, batch_key.unwrap_or(&card.batch_key)).seen_through(card)
+    }
+}
+
+/// Where proteins are, for a model that takes them.
+#[derive(Args, Debug)]
+pub struct ProteinArgs {
+    /// The key of obsm that holds protein counts [default: as in the reference]
+    #[arg(long)]
+    pub protein_obsm_key: Option<String>,
+    /// The key of uns that holds the proteins' names [default: the names of the columns]
+    #[arg(long, requires = "protein_obsm_key")]
+    pub protein_names_uns_key: Option<String>,
+    /// The modality of an h5mu file that holds protein counts [default: as in the reference]
+    #[arg(long, conflicts_with = "protein_obsm_key")]
+    pub protein_modality: Option<String>,
+    /// The modality of an h5mu file that holds RNA counts [default: rna]
+    #[arg(long)]
+    pub rna_modality: Option<String>,
+    /// The cells have no proteins: all of the reference's are missing, and can be imputed.
+    #[arg(long, conflicts_with_all = ["protein_obsm_key", "protein_modality"])]
+    pub without_proteins: bool,
+}
+
+impl ProteinArgs {
+    fn source(&self) -> Option<ProteinSource> {
+        let (key, names) = (self.protein_obsm_key.clone(), self.protein_names_uns_key.clone());
+        let obsm = key.map(|key| ProteinSource::Obsm { key, names });
+        obsm.or_else(|| self.protein_modality.clone().map(ProteinSource::Modality))
+    }
+
+    /// Refuses what a model is told in vain.
+    ///
+    /// # Errors  [`Error::Setting`] for proteins of a model that takes none
+    pub fn check(&self, model: &dyn Model) -> Result<()> {
+        let given = self.protein_obsm_key.as_ref().or(self.protein_modality.as_ref());
+        match given.filter(|_| !model.takes_proteins()) {
+            None => Ok(()),
+            Some(found) => Err(Error::Setting {
+                what: "--protein-obsm-key",
+                found: format!("`{found}`"),
+                expected: "nothing: the model does not take proteins",
+            }),
+        }
     }
 }
 

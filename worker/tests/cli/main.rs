@@ -8,6 +8,7 @@ mod journey;
 mod killed;
 mod labels;
 mod preprocess;
+mod proteins;
 mod questions;
 mod serve;
 mod site;

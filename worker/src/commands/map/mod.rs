@@ -12,6 +12,11 @@ use archipelago_common::{
     reference_dir::ReferenceDir,
     task::{ColumnInit, ConditionMetrics, TrainSpec},
 };
+use archipelago_models::{
+    data::ProteinAlignment,
+    model::{Blueprint, Model},
+    zoo,
+};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -82,15 +87,15 @@ struct PlanArgs {
     /// Passes over the cells of each condition [default: 400, fewer for more than 20,000 cells]
     #[arg(long)]
     epochs: Option<u32>,
-    /// Cells per minibatch.
-    #[arg(long, default_value_t = 128)]
-    batch_size: u32,
-    /// Adam's step size.
-    #[arg(long, default_value_t = 1e-3)]
-    learning_rate: f64,
-    /// Epochs over which the weight of the KL term rises to 1; 0 starts at 1.
-    #[arg(long, default_value_t = 400)]
-    n_epochs_kl_warmup: u32,
+    /// Cells per minibatch [default: 128; totalVI 256]
+    #[arg(long)]
+    batch_size: Option<u32>,
+    /// Adam's step size [default: 0.001; totalVI 0.004]
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Epochs over which the weight of the KL term rises to 1; 0 starts at 1 [default: 400; totalVI counts steps]
+    #[arg(long)]
+    n_epochs_kl_warmup: Option<u32>,
     /// How new columns start: mean (of the reference's) or random; upstream's surgery knows random only.
     #[arg(long, default_value = "mean")]
     init: ColumnInit,
@@ -122,8 +127,20 @@ struct Summary {
     n_empty_cells: usize,
     n_genes_found: usize,
     n_genes_panel: usize,
+    /// How the query's proteins met the reference's; only for a model that takes them.
+    proteins: Option<ProteinsMet>,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
     seconds: f64,
+}
+
+/// Proteins of the reference and of a query.
+#[derive(Serialize)]
+struct ProteinsMet {
+    n_panel: usize,
+    /// Proteins of the reference that the query lacks; they can be imputed.
+    missing: Vec<String>,
+    /// Proteins of the query that the reference does not know; they were left out.
+    unknown: Vec<String>,
 }
 
 /// A query that is ready to be mapped.
@@ -167,6 +184,7 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         n_empty_cells: mapping.aligned.n_empty_cells,
         n_genes_found: mapping.aligned.alignment.n_found,
         n_genes_panel: mapping.aligned.alignment.n_panel,
+        proteins: mapping.proteins_met()?,
         conditions: mapped.conditions,
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -180,6 +198,7 @@ impl<'a> Mapping<'a> {
     fn prepare(args: &'a MapArgs) -> Result<Self> {
         let parent = OpenReference::open(&args.reference)?;
         let card = &parent.reference.base.card;
+        let model = zoo::model(&card.model)?;
         let spec = args.cells.seen_through(&args.query, args.batch_key.as_deref(), card)?;
         let spec = if args.ignore_labels { DataSpec { usual_labels_key: None, ..spec } } else { spec };
         let data = SiteData::open(spec)?;
@@ -188,7 +207,25 @@ impl<'a> Mapping<'a> {
         if let Some(batch) = batches.iter().find(|batch| parent.reference.columns.contains_key(&batch.key)) {
             return Err(archipelago_models::Error::KnownCondition { key: batch.key.clone() }.into());
         }
-        Ok(Self { args, parent, data, aligned, batches, train: args.spec() })
+        Ok(Self { args, parent, data, aligned, batches, train: args.spec(model) })
+    }
+
+    fn proteins_met(&self) -> Result<Option<ProteinsMet>> {
+        let panel = Blueprint::of_card(&self.parent.reference.base.card)?.registry.proteins;
+        if panel.is_empty() {
+            return Ok(None);
+        }
+        let ProteinAlignment { missing, unknown } = match self.data.annotations().proteins() {
+            Some(proteins) => proteins.alignment(&panel),
+            None => ProteinAlignment { missing: panel.clone(), unknown: vec![] },
+        };
+        if !unknown.is_empty() {
+            tracing::warn!(
+                proteins = unknown.join(", "),
+                "the reference does not know these proteins; they are left out"
+            );
+        }
+        Ok(Some(ProteinsMet { n_panel: panel.len(), missing, unknown }))
     }
 
     fn write_cells(&self, positions: &[(&str, Vec<crate::egress::Latent>)]) -> Result<()> {
@@ -222,19 +259,24 @@ impl MapArgs {
         }
     }
 
-    fn spec(&self) -> TrainSpec {
+    fn spec(&self, model: &dyn Model) -> TrainSpec {
+        let defaults = model.default_spec();
         TrainSpec {
             epochs: self.plan.epochs,
-            minibatch: self.plan.batch_size,
-            learning_rate: self.plan.learning_rate,
-            n_epochs_kl_warmup: Some(self.plan.n_epochs_kl_warmup).filter(|&epochs| epochs > 0),
+            minibatch: self.plan.batch_size.unwrap_or(defaults.minibatch),
+            learning_rate: self.plan.learning_rate.unwrap_or(defaults.learning_rate),
+            n_epochs_kl_warmup: self
+                .plan
+                .n_epochs_kl_warmup
+                .or(defaults.n_epochs_kl_warmup)
+                .filter(|&epochs| epochs > 0),
             weight_decay: match self.surgery {
                 SurgeryArg::Exact => 0.0,
                 SurgeryArg::Upstream => self.upstream.weight_decay(),
             },
             init: self.plan.init,
             seed: self.plan.seed,
-            ..TrainSpec::default()
+            ..defaults
         }
     }
 }
@@ -246,6 +288,12 @@ impl fmt::Display for Summary {
         writeln!(f, "version     {}", self.version)?;
         writeln!(f, "parent      {}", self.parent)?;
         writeln!(f, "genes       {} of {} in the panel", self.n_genes_found, self.n_genes_panel)?;
+        if let Some(ProteinsMet { n_panel, missing, unknown }) = &self.proteins {
+            let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            writeln!(f, "proteins    {} of {n_panel} in the panel", n_panel - missing.len())?;
+            writeln!(f, "  missing   {}", list(missing))?;
+            writeln!(f, "  left out  {}", list(unknown))?;
+        }
         writeln!(f, "time        {:.1} s", self.seconds)?;
         for (key, metrics) in &self.conditions {
             let ConditionMetrics { n_cells, epochs, elbo, reconstruction, .. } = metrics;

@@ -3,9 +3,14 @@
 use std::{fmt, path::PathBuf};
 
 use archipelago_common::id::VersionId;
-use archipelago_models::results::{
-    CountResults, GroupAsk, RawStatistics,
-    differential_expression::{Change, Decision, DifferentialExpression, GeneDifference, Hypothesis, called_at_fdr},
+use archipelago_models::{
+    model::Blueprint,
+    results::{
+        CountResults, GroupAsk, ProteinAsk, RawStatistics,
+        differential_expression::{
+            Change, Decision, DifferentialExpression, GeneDifference, Hypothesis, called_at_fdr,
+        },
+    },
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -18,7 +23,7 @@ use crate::{
     table::CsvTable,
 };
 
-/// Which genes differ between groups of cells, with a false discovery rate.
+/// Which genes, and proteins where the model takes them, differ between groups of cells, with a false discovery rate.
 ///
 /// Groups are the values of an obs column. Each group named by `--group1` (all of them, if none is) is compared with
 /// `--group2`, or with all other cells. Rows are sorted by what is decided on, group by group.
@@ -48,9 +53,10 @@ pub(super) struct DifferentialArgs {
     /// Smallest log2 fold change that counts; `fit` takes it from the data.
     #[arg(long, default_value = "0.25", value_parser = number_or_fit)]
     delta: Fitted,
-    /// Added to expression before logarithms; `fit` takes it from genes that are hardly expressed.
-    #[arg(long, default_value = "fit", value_parser = number_or_fit)]
-    pseudocount: Fitted,
+    /// Added to expression before logarithms; `fit` takes it from genes that are hardly expressed
+    /// [default: fit; with proteins 0.00001]
+    #[arg(long, value_parser = number_or_fit)]
+    pseudocount: Option<Fitted>,
     /// three: up, down or neither. two: different or not.
     #[arg(long, value_enum, default_value_t = Test::Three)]
     test_mode: Test,
@@ -128,6 +134,22 @@ struct Comparison {
     first: Vec<String>,
 }
 
+/// What is compared: the genes and, for a model that takes them, the proteins.
+struct Features {
+    names: Vec<String>,
+    with_proteins: bool,
+}
+
+impl Features {
+    fn of(known: &KnownCells) -> Result<Self> {
+        let card = &known.reference().base.card;
+        let proteins = Blueprint::of_card(card)?.registry.proteins;
+        let with_proteins = !proteins.is_empty();
+        let proteins = proteins.into_iter().map(|protein| format!("{protein}_protein"));
+        Ok(Self { names: card.genes.iter().cloned().chain(proteins).collect(), with_proteins })
+    }
+}
+
 /// The cells of both groups, and what they are called.
 struct Groups {
     names: [String; 2],
@@ -145,6 +167,7 @@ pub(super) fn run(args: &DifferentialArgs, output: &Output) -> Result<()> {
     }
     let known = args.asked.known.open()?;
     let results = known.count_results(args.asked.seed)?;
+    let features = Features::of(&known)?;
     let transform = args.transform(&known, &results)?;
     let groups = args.groups(&known)?;
     let mut table = CsvTable::new(head(args));
@@ -152,11 +175,17 @@ pub(super) fn run(args: &DifferentialArgs, output: &Output) -> Result<()> {
     for groups in groups {
         output.note(format_args!("comparing {} with {}", groups.names[0], groups.names[1]));
         let [first, second] = groups.cells.clone();
-        let (n_draws, decision) = (args.n_draws, args.decision());
+        let (n_draws, decision) = (args.n_draws, args.decision(&features));
         let ask = GroupAsk { first, second, transform: transform.clone(), n_draws, decision };
-        let found = results.differential_expression(&ask)?;
-        let raw = [results.raw_statistics(&ask.first), results.raw_statistics(&ask.second)];
-        comparisons.push(rows(args, &known, &groups, &found, &raw, &mut table));
+        let found = match features.with_proteins {
+            true => results.joint_differential_expression(&ask, &ProteinAsk::default())?,
+            false => results.differential_expression(&ask)?,
+        };
+        let raw = |cells: &[usize]| match features.with_proteins {
+            true => results.joint_raw_statistics(cells),
+            false => results.raw_statistics(cells),
+        };
+        comparisons.push(rows(args, &features, &groups, &found, &[raw(&ask.first), raw(&ask.second)], &mut table));
     }
     table.write(&args.out)?;
     let mode = if args.mode == Mode::Vanilla { "vanilla" } else { "change" };
@@ -166,12 +195,17 @@ pub(super) fn run(args: &DifferentialArgs, output: &Output) -> Result<()> {
 }
 
 impl DifferentialArgs {
-    fn decision(&self) -> Decision {
+    fn decision(&self, features: &Features) -> Decision {
+        let pseudocount = match self.pseudocount {
+            Some(given) => given.0,
+            None if features.with_proteins => Change::of_proteins().pseudocount,
+            None => None,
+        };
         match self.mode {
             Mode::Vanilla => Decision::Vanilla,
             Mode::Change => Decision::Change(Change {
                 delta: self.delta.0,
-                pseudocount: self.pseudocount.0,
+                pseudocount,
                 hypothesis: match self.test_mode {
                     Test::Three => Hypothesis::Direction,
                     Test::Two => Hypothesis::Difference,
@@ -259,13 +293,13 @@ fn head(args: &DifferentialArgs) -> Vec<String> {
 /// Adds the genes of one comparison to the table, sorted by what was decided on.
 fn rows(
     args: &DifferentialArgs,
-    known: &KnownCells,
+    features: &Features,
     groups: &Groups,
     found: &DifferentialExpression,
     raw: &[Vec<RawStatistics>; 2],
     table: &mut CsvTable,
 ) -> Comparison {
-    let panel = &known.reference().base.card.genes;
+    let panel = &features.names;
     let probabilities: Vec<f64> = found.genes.iter().map(|gene| gene.probability).collect();
     let called = called_at_fdr(&probabilities, args.fdr);
     let mut order: Vec<usize> = (0..panel.len()).collect();

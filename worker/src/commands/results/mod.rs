@@ -7,6 +7,7 @@ mod fit;
 mod library;
 mod minified;
 mod predictive;
+mod proteins;
 
 use std::{fmt, path::PathBuf};
 
@@ -21,7 +22,7 @@ use crate::{
     output::Output,
 };
 
-/// Ask a trained model about cells: expression, fit, draws, differences.
+/// Ask a trained model about cells: expression, proteins, fit, draws, differences.
 ///
 /// The batches of the cells are conditions of the reference, found by name; `--owner` and `--dataset` choose where several
 /// have it. Positions are `archipelago-worker latent`, labels `archipelago-worker predict`. One seed, one result.
@@ -44,6 +45,7 @@ enum What {
     Correlation(correlation::CorrelationArgs),
     Differential(Box<differential::DifferentialArgs>),
     Minified(minified::MinifiedArgs),
+    Proteins(Box<proteins::ProteinsArgs>),
 }
 
 /// Runs the command.
@@ -58,6 +60,7 @@ pub fn run(args: &ResultsArgs, output: &Output) -> Result<()> {
         What::Correlation(args) => correlation::run(args, output),
         What::Differential(args) => differential::run(args, output),
         What::Minified(args) => minified::run(args, output),
+        What::Proteins(args) => proteins::run(args, output),
     }
 }
 

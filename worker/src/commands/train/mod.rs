@@ -37,6 +37,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker train cells.h5ad --batch-key batch --batches 10x_3pv1,10x_3pv2 --epochs 100 --out reference\n  \
+    archipelago-worker train cite.h5ad --model totalvi --protein-obsm-key protein_expression --out reference\n  \
     archipelago-worker train cells.h5ad --model scanvi --labels-key cell_type --from-reference reference \\\n      \
         --n-samples-per-label 100 --epochs 20 --out labelled")]
 pub struct TrainArgs {
@@ -82,6 +83,8 @@ struct Summary {
     model: String,
     n_cells: usize,
     n_genes: usize,
+    /// Proteins of the panel; only for a model that takes them.
+    n_proteins: Option<usize>,
     n_empty_cells: usize,
     conditions: Vec<ConditionKey>,
     epochs: usize,
@@ -127,6 +130,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
         model: args.model.model.clone(),
         n_cells: data.n_cells(),
         n_genes: prepared.genes.len(),
+        n_proteins: cells.proteins.as_ref().map(|proteins| proteins.names().len()),
         n_empty_cells: aligned.n_empty_cells,
         conditions: reference.columns.keys().cloned().collect(),
         epochs: history.len(),
@@ -153,6 +157,7 @@ fn prepare(args: &TrainArgs) -> Result<Prepared> {
     // Before the data is read: a misspelt option should not cost a minute.
     let model = zoo::model(&args.model.model)?;
     model.resolve(&options)?;
+    args.cells.proteins.check(model)?;
     model.plan(&args.plan.spec(model), 1)?.with(&args.plan.further())?;
     let data = SiteData::open(args.data_spec(pretrained.as_ref())?)?;
     let genes = match &pretrained {
@@ -288,6 +293,9 @@ impl fmt::Display for Summary {
             self.n_genes,
             self.conditions.len()
         )?;
+        if let Some(n_proteins) = self.n_proteins {
+            writeln!(f, "proteins    {n_proteins}")?;
+        }
         writeln!(f, "training    {} epochs, {:.1} s", self.epochs, self.seconds)?;
         writeln!(f, "ELBO        {:.3} per cell", self.elbo)?;
         write!(f, "likelihood  {:.3} per cell (negative log)", self.reconstruction)?;

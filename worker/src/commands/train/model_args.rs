@@ -1,9 +1,6 @@
 //! Flags that say what the network looks like.
 
-use archipelago_models::{
-    Config,
-    zoo::{self, scvi::ScviConfig},
-};
+use archipelago_models::{Config, OptionCard, zoo};
 use clap::Args;
 use serde_json::Value;
 
@@ -16,16 +13,16 @@ pub(super) struct ModelArgs {
     /// A model of the zoo, see `archipelago-worker models`.
     #[arg(long, default_value = "scvi")]
     pub(super) model: String,
-    /// Dimensions of the latent space [default: 10]
+    /// Dimensions of the latent space [default: 10; totalVI 20]
     #[arg(long)]
     n_latent: Option<usize>,
     /// Hidden layers of encoder and decoder [default: 2]
     #[arg(long)]
     n_layers: Option<usize>,
-    /// Units of hidden layers [default: 128]
+    /// Units of hidden layers [default: 128; totalVI 256]
     #[arg(long)]
     n_hidden: Option<usize>,
-    /// Distribution of the counts: zinb, nb or poisson [default: zinb]
+    /// Distribution of the RNA counts: zinb, nb or poisson [default: zinb; totalVI nb]
     #[arg(long)]
     gene_likelihood: Option<String>,
     /// What the dispersion depends on: gene, gene-batch, gene-label or gene-cell [default: gene]
@@ -49,7 +46,7 @@ pub(super) struct ModelArgs {
     /// Whether the library size is the total count; false learns it [default: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     use_observed_lib_size: Option<bool>,
-    /// Dropout rate of the encoder [default: 0.1]
+    /// Dropout rate of the encoder, in totalVI of the decoder too [default: 0.1; totalVI 0.2]
     #[arg(long)]
     dropout_rate: Option<f64>,
     /// scANVI: the category that stands for cells without a label; cells with no value at all are such cells too
@@ -75,17 +72,15 @@ impl ModelArgs {
     ///
     /// # Errors  an unknown model
     pub(super) fn options(&self, starts_from_reference: bool) -> Result<Config> {
-        let known = zoo::model(&self.model)?.options();
-        let is_known = |name: &str| known.iter().any(|option| option.name == name);
+        let model = zoo::model(&self.model)?;
+        let known = model.options();
         let mut options = Config::new();
         if !starts_from_reference {
-            // The scVI family shares its network's options; the others start from their own defaults.
-            let for_surgery = ScviConfig::for_surgery().to_options();
-            if for_surgery.keys().all(|name| is_known(name)) {
-                options.extend(for_surgery);
-            }
+            options.extend(model.options_for_surgery());
         }
-        options.extend(self.given().into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        for (name, value) in self.given().into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            options.extend(meant_by(name, &known).into_iter().map(|name| (name, value.clone())));
+        }
         options.extend(self.options.iter().cloned());
         Ok(options)
     }
@@ -110,6 +105,14 @@ impl ModelArgs {
             ("linear_classifier", self.linear_classifier.map(Into::into)),
         ]
     }
+}
+
+/// The options of a model that a flag speaks of: the one of its name, else those of its name for encoder, decoder or genes.
+fn meant_by(flag: &str, known: &[OptionCard]) -> Vec<String> {
+    let is_known = |name: &String| known.iter().any(|option| option.name == name);
+    let parts = [format!("{flag}_encoder"), format!("{flag}_decoder"), format!("gene_{flag}")];
+    let parts: Vec<String> = parts.into_iter().filter(is_known).collect();
+    if parts.is_empty() || is_known(&flag.to_owned()) { vec![flag.to_owned()] } else { parts }
 }
 
 /// `name=value`; a value that is not JSON is text.
