@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
+    thread::JoinHandle,
 };
 
 use crate::{
@@ -93,6 +94,43 @@ pub fn blob_ref(path: &Path) -> Result<BlobRef> {
     }
 }
 
+/// Makes a file durable while it is still being written, on a thread of its own: the disk works beside the network, and
+/// the fsync at the end has little left to do.
+#[derive(Debug, Default)]
+pub struct Syncer {
+    n_unsynced: u64,
+    running: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Syncer {
+    /// Notes that `n_bytes` were written to `file`. Every [`SYNC_BYTES`] an fsync begins; one that has not ended by then
+    /// is waited for, so that no more than twice as many bytes are ever at risk.
+    ///
+    /// # Errors  that of an fsync that has ended
+    pub fn wrote(&mut self, file: &File, n_bytes: u64) -> std::io::Result<()> {
+        self.n_unsynced += n_bytes;
+        if self.n_unsynced < SYNC_BYTES {
+            return Ok(());
+        }
+        self.wait()?;
+        self.n_unsynced = 0;
+        let file = file.try_clone()?;
+        self.running = Some(std::thread::spawn(move || file.sync_data()));
+        Ok(())
+    }
+
+    /// Waits for the fsync under way. What was written since it began is not durable yet.
+    ///
+    /// # Errors  that of the fsync
+    pub fn wait(&mut self) -> std::io::Result<()> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        running.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread of an fsync failed")))
+    }
+}
+
+/// Bytes after which [`Syncer`] begins an fsync.
+pub const SYNC_BYTES: u64 = 8 << 20;
+
 /// Creates a directory and its parents.
 ///
 /// # Errors  [`Error::File`]
@@ -104,4 +142,24 @@ fn temporary_beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_synced_while_it_grows_and_an_error_of_the_disk_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("blob")).unwrap();
+        let mut syncer = Syncer::default();
+        syncer.wrote(&file, SYNC_BYTES - 1).unwrap();
+        assert!(syncer.running.is_none(), "not for every chunk");
+        syncer.wrote(&file, 1).unwrap();
+        assert!(syncer.running.is_some());
+        syncer.wait().unwrap();
+        assert!(syncer.running.is_none());
+        syncer.running = Some(std::thread::spawn(|| Err(std::io::Error::other("no space left"))));
+        assert!(syncer.wrote(&file, SYNC_BYTES).is_err());
+    }
 }

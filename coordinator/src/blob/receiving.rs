@@ -1,7 +1,8 @@
 //! A blob on its way in: a partial file, and beside it the record of the chunks it holds.
 //!
 //! A chunk is written first and recorded then, so a killed process loses at most the one under way. A machine that loses
-//! power may lose what was written since the last fsync; the recorded digests tell what is missing. Only a whole and
+//! power may lose what was written since the last fsync, and entries of the record without their chunks or the other way
+//! round; the recorded digests tell what is missing. Only a whole and
 //! verified blob is fsynced, moved to its place and made durable there.
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use archipelago_common::{BlobRef, fs, limits};
+use archipelago_common::{BlobRef, fs};
 use archipelago_protocol::{ChunkReceiver, ChunkRecord, message::Chunk};
 
 use super::store::Claim;
@@ -21,7 +22,7 @@ pub struct Receiving {
     receiver: ChunkReceiver,
     data: PartialFile,
     record: PartialFile,
-    n_unsynced: u32,
+    syncer: fs::Syncer,
     claim: Claim,
 }
 
@@ -37,7 +38,7 @@ impl Receiving {
         let receiver = ChunkReceiver::new(blob)?;
         let data = PartialFile::open(claim.store.partial_path(&blob.digest, "data"))?;
         let record = PartialFile::open(claim.store.partial_path(&blob.digest, "record"))?;
-        let mut receiving = Self { receiver, data, record, n_unsynced: 0, claim };
+        let mut receiving = Self { receiver, data, record, syncer: fs::Syncer::default(), claim };
         receiving.resume()?;
         Ok(receiving)
     }
@@ -70,13 +71,8 @@ impl Receiving {
         self.claim.turn.progress();
         self.data.write_at(piece.offset, &chunk.bytes)?;
         self.record.write_at(ChunkRecord::size(chunk.chunk_idx), &ChunkRecord::entry(chunk))?;
-        self.n_unsynced += 1;
-        if self.n_unsynced == SYNC_EVERY {
-            self.data.sync()?;
-            self.record.sync()?;
-            self.n_unsynced = 0;
-        }
-        Ok(())
+        let n_bytes = chunk.bytes.len() as u64;
+        self.syncer.wrote(&self.data.file, n_bytes).map_err(|source| file_error("fsync", &self.data.path, source))
     }
 
     /// Verifies the whole, and makes it durable in its place.
@@ -84,7 +80,7 @@ impl Receiving {
     /// # Errors  [`Error::Protocol`] if the chunks are another blob than announced, which are thrown away then;
     /// [`Error::Common`]
     pub fn finish(self) -> Result<()> {
-        let Self { receiver, data, record, claim, .. } = self;
+        let Self { receiver, data, record, mut syncer, claim } = self;
         if let Err(error) = receiver.finish() {
             if matches!(error, archipelago_protocol::Error::BlobDigest { .. }) {
                 data.remove()?;
@@ -92,6 +88,7 @@ impl Receiving {
             }
             return Err(error.into());
         }
+        syncer.wait().map_err(|source| file_error("fsync", &data.path, source))?;
         data.sync()?;
         let place = claim.store.path(&claim.blob.digest);
         let shelf = place.parent().unwrap_or(Path::new("."));
@@ -174,9 +171,7 @@ fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> Erro
     archipelago_common::Error::File { action, path: path.to_owned(), source }.into()
 }
 
-/// Chunks between two fsyncs of a partial file: what a power failure may cost.
-const SYNC_EVERY: u32 = 16;
-const _: () = assert!(limits::CHUNK_BYTES * SYNC_EVERY as u64 <= 16 << 20, "a power failure costs 16 MiB at most");
+const _: () = assert!(2 * fs::SYNC_BYTES <= 16 << 20, "a power failure costs 16 MiB at most");
 
 #[cfg(test)]
 #[path = "receiving_tests.rs"]

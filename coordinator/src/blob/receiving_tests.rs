@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use archipelago_common::{BlobRef, Digest};
+use archipelago_common::{BlobRef, Digest, limits};
 
 use super::*;
 use crate::blob::{

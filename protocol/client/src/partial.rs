@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use archipelago_common::{blob::BlobRef, fs};
@@ -13,14 +14,15 @@ use crate::error::{ClientError, Result, file};
 
 /// The two files of one download. What they hold is known to the [`ChunkReceiver`] that [`Partial::open`] gives.
 ///
-/// Nothing is fsynced before the end: after a kill the pages are still there, and after a power cut damaged chunks
-/// are found by their digests and fetched again.
+/// Durable is only the whole: after a kill the pages are still there, and after a power cut damaged chunks are found by
+/// their digests and fetched again.
 pub(crate) struct Partial {
     bytes: File,
     record: File,
     bytes_path: PathBuf,
     record_path: PathBuf,
     destination: PathBuf,
+    syncer: Mutex<fs::Syncer>,
 }
 
 impl Partial {
@@ -34,6 +36,7 @@ impl Partial {
             bytes_path,
             record_path,
             destination: destination.to_owned(),
+            syncer: Mutex::default(),
         };
         let receiver = partial.recover(blob)?;
         Ok((partial, receiver))
@@ -42,6 +45,9 @@ impl Partial {
     /// Writes a chunk that the receiver has verified, then its entry in the record.
     pub(crate) fn append(&self, piece: Piece, chunk: &Chunk) -> Result<()> {
         self.bytes.write_all_at(&chunk.bytes, piece.offset).map_err(|e| file_error("write", &self.bytes_path, e))?;
+        let n_bytes = chunk.bytes.len() as u64;
+        let synced = self.syncer.lock().unwrap_or_else(|e| e.into_inner()).wrote(&self.bytes, n_bytes);
+        synced.map_err(|e| file_error("fsync", &self.bytes_path, e))?;
         self.record
             .write_all_at(&ChunkRecord::entry(chunk), ChunkRecord::size(piece.chunk_idx))
             .map_err(|e| file_error("write", &self.record_path, e))
@@ -56,7 +62,8 @@ impl Partial {
             let _ = std::fs::remove_file(&self.record_path);
             return Err(ClientError::Transfer { blob, detail: error.to_string() });
         }
-        self.bytes.sync_all().map_err(|e| file_error("fsync", &self.bytes_path, e))?;
+        let synced = self.syncer.lock().unwrap_or_else(|e| e.into_inner()).wait();
+        synced.and_then(|()| self.bytes.sync_all()).map_err(|e| file_error("fsync", &self.bytes_path, e))?;
         fs::persist(&self.bytes_path, &self.destination).map_err(|e| file(&e))?;
         std::fs::remove_file(&self.record_path).map_err(|e| file_error("remove", &self.record_path, e))
     }

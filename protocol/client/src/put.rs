@@ -113,13 +113,15 @@ async fn put_once(
         PutReply::Refused(refusal) => return Err(Failed::Refused(refusal)),
     };
     let mut sender = ChunkSender::new(blob, from_chunk).map_err(|e| bad_peer(&e))?;
-    while let Some(piece) = sender.poll_piece() {
-        progress(piece.offset);
-        let bytes = reader.read(blob, piece).await.map_err(Failed::Finally)?;
-        let chunk = sender
-            .handle_read(bytes)
-            .map_err(|e| Failed::Finally(ClientError::Transfer { blob, detail: e.to_string() }))?;
-        let sent = timeout(STALL, stream.send_frame(&frame::encode(&chunk).map_err(|e| bad_peer(&e))?)).await;
+    let mut offset = sender.poll_piece().map_or(blob.size, |piece| piece.offset);
+    let mut next = next_frame(&mut sender, reader, blob).await?;
+    while let Some(frame) = next {
+        progress(offset);
+        offset = sender.poll_piece().map_or(blob.size, |piece| piece.offset);
+        // The next chunk is read and hashed while this one leaves.
+        let sending = timeout(STALL, stream.send_frame(&frame));
+        let (sent, read) = tokio::join!(sending, next_frame(&mut sender, reader, blob));
+        next = read?;
         match sent.unwrap_or_else(|_| Err(stalled())) {
             Ok(()) => attempts.progress(),
             // Whoever stops an upload says why first.
@@ -141,6 +143,15 @@ async fn put_once(
         PutReply::Refused(refusal) => Err(Failed::Refused(refusal)),
         PutReply::Send { .. } => Err(out_of_turn()),
     }
+}
+
+/// The next chunk as a frame; none after the last.
+async fn next_frame(sender: &mut ChunkSender, reader: &Reader<'_>, blob: BlobRef) -> Result<Option<Vec<u8>>, Failed> {
+    let Some(piece) = sender.poll_piece() else { return Ok(None) };
+    let bytes = reader.read(blob, piece).await.map_err(Failed::Finally)?;
+    let chunk = sender.handle_read(bytes);
+    let chunk = chunk.map_err(|e| Failed::Finally(ClientError::Transfer { blob, detail: e.to_string() }))?;
+    frame::encode(&chunk).map(Some).map_err(|e| bad_peer(&e))
 }
 
 async fn reply(stream: &mut Stream, within: Duration) -> Result<PutReply, Failed> {
