@@ -1,0 +1,159 @@
+//! The sixteen lanes in registers of x86-64.
+//!
+//! SAFETY, for every block of this file: the instructions exist where these functions run. The types are private to the kernels,
+//! whose bodies are generic and inlined whole into a function compiled for these instructions, which the `kernel!` macro calls only
+//! after they were detected. Loads and stores take references to whole arrays and need no alignment.
+
+use std::arch::x86_64::*;
+
+use super::{EXPONENT_BIAS, LANES, Lanes, MANTISSA_BITS, MANTISSA_MASK, ONE_BITS, Tile};
+
+/// One register of AVX-512.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+/// Two registers of AVX2, with FMA.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(__m256, __m256);
+
+/// Defines methods as one expression over intrinsics. No closures: only what is inlined always ends up in a function that has the
+/// instructions.
+macro_rules! methods {
+    ($($name:ident($self:ident $(, $arg:ident)*) => $body:expr;)*) => {
+        $(
+            #[inline(always)]
+            fn $name($self $(, $arg: Self)*) -> Self {
+                // SAFETY: see the top of this file.
+                unsafe { $body }
+            }
+        )*
+    };
+}
+
+impl Lanes for Avx512 {
+    const TILE: Tile = Tile::Wide;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        // SAFETY: see the top of this file.
+        Self(unsafe { _mm512_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        // SAFETY: see the top of this file; 16 values are readable behind the reference.
+        Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: see the top of this file; 16 values are writable behind the reference.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+
+    methods! {
+        add(self, b) => Self(_mm512_add_ps(self.0, b.0));
+        sub(self, b) => Self(_mm512_sub_ps(self.0, b.0));
+        mul(self, b) => Self(_mm512_mul_ps(self.0, b.0));
+        div(self, b) => Self(_mm512_div_ps(self.0, b.0));
+        max(self, b) => Self(_mm512_max_ps(self.0, b.0));
+        min(self, b) => Self(_mm512_min_ps(self.0, b.0));
+        sqrt(self) => Self(_mm512_sqrt_ps(self.0));
+        mul_add(self, b, c) => Self(_mm512_fmadd_ps(self.0, b.0, c.0));
+        neg_mul_add(self, b, c) => Self(_mm512_fnmadd_ps(self.0, b.0, c.0));
+        round(self) => Self(_mm512_roundscale_ps::<NEAREST>(self.0));
+        exp2_of_integer(self) => {
+            let biased = _mm512_add_epi32(_mm512_cvttps_epi32(self.0), _mm512_set1_epi32(EXPONENT_BIAS));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<MANTISSA_BITS>(biased)))
+        };
+        where_below(self, bound, yes, no) => {
+            Self(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, bound.0), no.0, yes.0))
+        };
+    }
+
+    #[inline(always)]
+    fn exponent_and_mantissa(self) -> (Self, Self) {
+        // SAFETY: see the top of this file.
+        unsafe {
+            let bits = _mm512_castps_si512(self.0);
+            let exponent = _mm512_sub_epi32(_mm512_srli_epi32::<MANTISSA_BITS>(bits), _mm512_set1_epi32(EXPONENT_BIAS));
+            let mantissa = _mm512_and_epi32(bits, _mm512_set1_epi32(MANTISSA_MASK as i32));
+            let mantissa = _mm512_or_epi32(mantissa, _mm512_set1_epi32(ONE_BITS as i32));
+            (Self(_mm512_cvtepi32_ps(exponent)), Self(_mm512_castsi512_ps(mantissa)))
+        }
+    }
+}
+
+impl Lanes for Avx2 {
+    const TILE: Tile = Tile::Narrow;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        // SAFETY: see the top of this file.
+        let half = unsafe { _mm256_set1_ps(value) };
+        Self(half, half)
+    }
+
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        // SAFETY: see the top of this file; 16 values are readable behind the reference.
+        unsafe { Self(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: see the top of this file; 16 values are writable behind the reference.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
+        }
+    }
+
+    methods! {
+        add(self, b) => Self(_mm256_add_ps(self.0, b.0), _mm256_add_ps(self.1, b.1));
+        sub(self, b) => Self(_mm256_sub_ps(self.0, b.0), _mm256_sub_ps(self.1, b.1));
+        mul(self, b) => Self(_mm256_mul_ps(self.0, b.0), _mm256_mul_ps(self.1, b.1));
+        div(self, b) => Self(_mm256_div_ps(self.0, b.0), _mm256_div_ps(self.1, b.1));
+        max(self, b) => Self(_mm256_max_ps(self.0, b.0), _mm256_max_ps(self.1, b.1));
+        min(self, b) => Self(_mm256_min_ps(self.0, b.0), _mm256_min_ps(self.1, b.1));
+        sqrt(self) => Self(_mm256_sqrt_ps(self.0), _mm256_sqrt_ps(self.1));
+        mul_add(self, b, c) => Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1));
+        neg_mul_add(self, b, c) => Self(_mm256_fnmadd_ps(self.0, b.0, c.0), _mm256_fnmadd_ps(self.1, b.1, c.1));
+        round(self) => Self(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1));
+        exp2_of_integer(self) => {
+            let bias = _mm256_set1_epi32(EXPONENT_BIAS);
+            let low = _mm256_add_epi32(_mm256_cvttps_epi32(self.0), bias);
+            let high = _mm256_add_epi32(_mm256_cvttps_epi32(self.1), bias);
+            Self(
+                _mm256_castsi256_ps(_mm256_slli_epi32::<SHIFT>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<SHIFT>(high)),
+            )
+        };
+        where_below(self, bound, yes, no) => Self(
+            _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0)),
+            _mm256_blendv_ps(no.1, yes.1, _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, bound.1)),
+        );
+    }
+
+    #[inline(always)]
+    fn exponent_and_mantissa(self) -> (Self, Self) {
+        // SAFETY: see the top of this file.
+        unsafe {
+            let bias = _mm256_set1_epi32(EXPONENT_BIAS);
+            let (mask, one) = (_mm256_set1_epi32(MANTISSA_MASK as i32), _mm256_set1_epi32(ONE_BITS as i32));
+            let (low, high) = (_mm256_castps_si256(self.0), _mm256_castps_si256(self.1));
+            let exponent = Self(
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32::<SHIFT>(low), bias)),
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32::<SHIFT>(high), bias)),
+            );
+            let mantissa = Self(
+                _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(low, mask), one)),
+                _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(high, mask), one)),
+            );
+            (exponent, mantissa)
+        }
+    }
+}
+
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+const SHIFT: i32 = MANTISSA_BITS as i32;

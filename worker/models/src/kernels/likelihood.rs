@@ -1,0 +1,347 @@
+//! Softmax, scale, log-likelihood of counts and its gradient, one cell at a time and each number once.
+//!
+//! A row of logits becomes the gradient of the logits, in place, while it is in the first cache. With `q = mu / theta` the
+//! negative binomial's terms at a count of 0 are `-theta ln(1 + q)` and, by `ln mu`, `-theta q / (1 + q)`: no `lgamma`, and exact for
+//! any dispersion, where `theta (ln theta - ln(theta + mu))` in single precision loses all digits. Every gene is first treated as if its
+//! count were 0; then the counts above 0 add their terms, 16 at a time.
+//!
+//! What depends on a count and a constant dispersion alone is not computed here: see [`constants`].
+
+use super::{
+    buffer::{Buffer, padded},
+    lanes::{LANES, Lanes, kernel},
+    math::{exp, lgamma_digamma, ln, ln_1p},
+};
+
+/// Which distribution the counts have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Counts {
+    /// Negative binomial.
+    NegativeBinomial,
+    /// Negative binomial with extra zeros.
+    ZeroInflated,
+    /// Poisson.
+    Poisson,
+}
+
+/// What follows from the dispersion of each gene alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Dispersion {
+    theta: Buffer,
+    /// One over theta, which is kept from 0.
+    inverse: Buffer,
+    /// Logarithm of theta, which is kept from 0.
+    log: Buffer,
+    lgamma: Buffer,
+    digamma: Buffer,
+}
+
+impl Dispersion {
+    /// Room for so many genes.
+    pub(crate) fn new(n_genes: usize) -> Self {
+        let zeros = || Buffer::zeros(padded(n_genes));
+        Self { theta: zeros(), inverse: zeros(), log: zeros(), lgamma: zeros(), digamma: zeros() }
+    }
+}
+
+kernel! {
+    /// Fills in what follows from the logarithms of the dispersions.
+    pub(crate) fn set_dispersion<V>(log_r: &[f32], dispersion: &mut Dispersion) {
+        let chunk = |i: usize| i * LANES..(i + 1) * LANES;
+        for (i, log_r) in log_r.as_chunks::<LANES>().0.iter().enumerate() {
+            let theta = exp(V::load(log_r));
+            let kept = theta.add(V::splat(EPS));
+            let (lgamma, digamma) = lgamma_digamma(theta);
+            store(theta, &mut dispersion.theta[chunk(i)]);
+            store(V::splat(1.0).div(kept), &mut dispersion.inverse[chunk(i)]);
+            store(ln(kept), &mut dispersion.log[chunk(i)]);
+            store(lgamma, &mut dispersion.lgamma[chunk(i)]);
+            store(digamma, &mut dispersion.digamma[chunk(i)]);
+        }
+    }
+}
+
+/// One cell, and what is wanted of it.
+pub(crate) struct Row<'a> {
+    /// Logits of the shares, padded; becomes their gradient.
+    pub(crate) logits: &'a mut [f32],
+    /// Logits of an extra zero, like `logits`; becomes their gradient. Empty where there are none.
+    pub(crate) dropout: &'a mut [f32],
+    /// Number of genes.
+    pub(crate) n_genes: usize,
+    /// Genes with a count.
+    pub(crate) genes: &'a [u32],
+    /// Their counts.
+    pub(crate) counts: &'a [f32],
+    /// Sum of the counts.
+    pub(crate) total: f32,
+    /// Dispersion of each gene; not looked at for Poisson.
+    pub(crate) dispersion: &'a Dispersion,
+    /// What the log-likelihood's gradient is multiplied by: -1 over the number of cells, for a mean loss.
+    pub(crate) scale: f32,
+    /// Where the gradient of the log dispersions is added, if it is wanted.
+    pub(crate) of_log_r: Option<&'a mut [f32]>,
+}
+
+/// Memory for one row at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct Scratch {
+    /// `e^(logit - largest)`.
+    exps: Buffer,
+    /// Counts of the row, dense; zero between rows.
+    dense: Buffer,
+    /// Gradient by the logarithm of the rate.
+    gradient: Buffer,
+}
+
+impl Scratch {
+    /// For rows of so many genes.
+    pub(crate) fn new(n_genes: usize) -> Self {
+        let zeros = || Buffer::zeros(padded(n_genes));
+        Self { exps: zeros(), dense: zeros(), gradient: zeros() }
+    }
+}
+
+/// Log-likelihood of a row without its constants (see [`constants`]), in nats; logits become gradients.
+pub(crate) fn row(level: super::Level, kind: Counts, row: Row<'_>, scratch: &mut Scratch) -> f32 {
+    match kind {
+        Counts::NegativeBinomial => negative_binomial(level, row, scratch),
+        Counts::ZeroInflated => zero_inflated(level, row, scratch),
+        Counts::Poisson => poisson(level, row, scratch),
+    }
+}
+
+kernel! {
+    fn negative_binomial<V>(row: Row<'_>, scratch: &mut Scratch) -> f32 {
+        let Row { logits, n_genes, genes, counts, total, dispersion, scale, mut of_log_r, .. } = row;
+        let factor = softmax::<V>(logits, n_genes, &mut scratch.exps);
+        let rate = V::splat(total * factor);
+        let (mut value, mut slope) = (V::splat(0.0), V::splat(0.0));
+        let thetas = chunks(&dispersion.theta).iter().zip(chunks(&dispersion.inverse));
+        let gradients = chunks(&scratch.exps).iter().zip(scratch.gradient.as_chunks_mut::<LANES>().0);
+        for (i, ((exps, gradient), (theta, inverse))) in gradients.zip(thetas).enumerate() {
+            let (theta, inverse) = (V::load(theta), V::load(inverse));
+            let q = V::load(exps).mul(rate).mul(inverse);
+            let (log, over) = ln_1p(q);
+            let share = q.mul(over);
+            value = theta.neg_mul_add(log, value);
+            let by_rate = V::splat(0.0).sub(theta.mul(share));
+            slope = slope.add(by_rate);
+            by_rate.store(gradient);
+            if let Some(of_log_r) = of_log_r.as_deref_mut() {
+                let sum = &mut of_log_r.as_chunks_mut::<LANES>().0[i];
+                let by_theta = theta.mul(inverse).mul(share).sub(log).mul(theta);
+                by_theta.mul_add(V::splat(scale), V::load(sum)).store(sum);
+            }
+        }
+        let (more, steeper) =
+            at_counts::<V>(genes, counts, total * factor, scale, dispersion, scratch, of_log_r);
+        to_logits::<V>(logits, &scratch.exps, &scratch.gradient, slope.sum() + steeper, factor, scale);
+        value.sum() + more
+    }
+}
+
+kernel! {
+    fn zero_inflated<V>(row: Row<'_>, scratch: &mut Scratch) -> f32 {
+        let Row { logits, dropout, n_genes, genes, counts, total, dispersion, scale, mut of_log_r } = row;
+        let factor = softmax::<V>(logits, n_genes, &mut scratch.exps);
+        dropout[n_genes..].fill(0.0);
+        for (&gene, &count) in genes.iter().zip(counts) {
+            scratch.dense[gene as usize] = count;
+        }
+        let (rate, zero, one) = (V::splat(total * factor), V::splat(0.0), V::splat(1.0));
+        let (mut value, mut slope) = (zero, zero);
+        let thetas = chunks(&dispersion.theta).iter().zip(chunks(&dispersion.inverse));
+        let gradients = chunks(&scratch.exps).iter().zip(scratch.gradient.as_chunks_mut::<LANES>().0);
+        let inflation = dropout.as_chunks_mut::<LANES>().0.iter_mut().zip(scratch.dense.as_chunks_mut::<LANES>().0);
+        for (i, (((exps, gradient), (theta, inverse)), (pi, dense))) in
+            gradients.zip(thetas).zip(inflation).enumerate()
+        {
+            let (theta, inverse, logit) = (V::load(theta), V::load(inverse), V::load(pi));
+            let q = V::load(exps).mul(rate).mul(inverse);
+            let (log, over) = ln_1p(q);
+            let share = q.mul(over);
+            let a = zero.sub(theta.mul_add(log, logit));
+            // softplus(a) and softplus(-logit), and the logistic functions of both.
+            let (e_a, e_logit) = (exp(a.min(zero.sub(a))), exp(logit.min(zero.sub(logit))));
+            let (log_a, over_a) = ln_1p(e_a);
+            let (log_logit, over_logit) = ln_1p(e_logit);
+            let softplus_a = zero.max(a).add(log_a);
+            let softplus_logit = zero.max(zero.sub(logit)).add(log_logit);
+            let sigmoid_a = a.where_below(zero, e_a.mul(over_a), over_a);
+            let not_logit = logit.where_below(zero, over_logit, e_logit.mul(over_logit));
+            let count = V::load(dense);
+            zero.store(dense);
+            // Padding has neither rate nor logit: its two softplus cancel.
+            value = value.add(count.where_below(V::splat(EPS), softplus_a, a).sub(softplus_logit));
+            let weight = count.where_below(V::splat(EPS), sigmoid_a, one);
+            let by_rate = zero.sub(weight.mul(theta).mul(share));
+            slope = slope.add(by_rate);
+            by_rate.store(gradient);
+            not_logit.sub(weight).mul(V::splat(scale)).store(pi);
+            if let Some(of_log_r) = of_log_r.as_deref_mut() {
+                let sum = &mut of_log_r.as_chunks_mut::<LANES>().0[i];
+                let by_theta = theta.mul(inverse).mul(share).sub(log).mul(theta).mul(weight);
+                by_theta.mul_add(V::splat(scale), V::load(sum)).store(sum);
+            }
+        }
+        let (more, steeper) =
+            at_counts::<V>(genes, counts, total * factor, scale, dispersion, scratch, of_log_r);
+        to_logits::<V>(logits, &scratch.exps, &scratch.gradient, slope.sum() + steeper, factor, scale);
+        value.sum() + more
+    }
+}
+
+kernel! {
+    fn poisson<V>(row: Row<'_>, scratch: &mut Scratch) -> f32 {
+        let Row { logits, n_genes, genes, counts, total, scale, .. } = row;
+        let factor = softmax::<V>(logits, n_genes, &mut scratch.exps);
+        let rate = V::splat(total * factor);
+        let mut slope = V::splat(0.0);
+        for (exps, gradient) in chunks(&scratch.exps).iter().zip(scratch.gradient.as_chunks_mut::<LANES>().0) {
+            let by_rate = V::splat(0.0).sub(V::load(exps).mul(rate));
+            slope = slope.add(by_rate);
+            by_rate.store(gradient);
+        }
+        let dense = slope.sum();
+        let (mut value, mut steeper) = (V::splat(0.0), 0.0);
+        for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
+            let (mut exps, mut x) = ([1.0; LANES], [0.0; LANES]);
+            for (i, (&gene, &count)) in genes.iter().zip(counts).enumerate() {
+                (exps[i], x[i]) = (scratch.exps[gene as usize], count);
+                scratch.gradient[gene as usize] += count;
+                steeper += count;
+            }
+            let x = V::load(&x);
+            let log = ln(V::load(&exps).mul(rate));
+            value = value.add(V::splat(0.0).where_below(x, x.mul(log), V::splat(0.0)));
+        }
+        to_logits::<V>(logits, &scratch.exps, &scratch.gradient, dense + steeper, factor, scale);
+        dense + value.sum()
+    }
+}
+
+/// `e^(logit - largest)` of a row, and one over their sum.
+#[inline(always)]
+fn softmax<V: Lanes>(logits: &mut [f32], n_genes: usize, exps: &mut Buffer) -> f32 {
+    logits[n_genes..].fill(f32::NEG_INFINITY);
+    let logits = chunks(logits);
+    let mut largest = V::splat(f32::NEG_INFINITY);
+    for logits in logits {
+        largest = largest.max(V::load(logits));
+    }
+    let largest = V::splat(largest.largest());
+    let mut sum = V::splat(0.0);
+    for (logits, exps) in logits.iter().zip(exps.as_chunks_mut::<LANES>().0) {
+        let e = exp(V::load(logits).sub(largest));
+        sum = sum.add(e);
+        e.store(exps);
+    }
+    1.0 / sum.sum()
+}
+
+/// The terms of counts above 0: what they add to the log-likelihood, and to the sum of the gradient by the rates' logarithms. With a
+/// gradient of the dispersions, their `lgamma` terms belong to the value too.
+#[inline(always)]
+fn at_counts<V: Lanes>(
+    genes: &[u32],
+    counts: &[f32],
+    rate: f32,
+    scale: f32,
+    dispersion: &Dispersion,
+    scratch: &mut Scratch,
+    mut of_log_r: Option<&mut [f32]>,
+) -> (f32, f32) {
+    let (mut value, mut slope) = (V::splat(0.0), V::splat(0.0));
+    let (rate, eps, zero) = (V::splat(rate), V::splat(EPS), V::splat(0.0));
+    for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
+        let (mut exps, mut x, mut inverse, mut log) = ([0.0; LANES], [0.0; LANES], [1.0; LANES], [0.0; LANES]);
+        for (i, (&gene, &count)) in genes.iter().zip(counts).enumerate() {
+            let gene = gene as usize;
+            x[i] = count;
+            (exps[i], inverse[i], log[i]) = (scratch.exps[gene], dispersion.inverse[gene], dispersion.log[gene]);
+        }
+        let (x, inverse) = (V::load(&x), V::load(&inverse));
+        let mu = V::load(&exps).mul(rate);
+        let q = mu.mul(inverse);
+        let (log_1p, over) = ln_1p(q);
+        let kept = mu.add(eps);
+        value = x.mul_add(ln(kept).sub(V::load(&log)).sub(log_1p), value);
+        let by_rate = x.mul(mu.div(kept).sub(q.mul(over)));
+        slope = slope.add(by_rate);
+        let mut lanes = [0.0; LANES];
+        by_rate.store(&mut lanes);
+        for (&gene, by_rate) in genes.iter().zip(lanes) {
+            scratch.gradient[gene as usize] += by_rate;
+        }
+        if let Some(of_log_r) = of_log_r.as_deref_mut() {
+            let (mut theta, mut lgamma, mut digamma) = ([1.0; LANES], [0.0; LANES], [0.0; LANES]);
+            for (i, &gene) in genes.iter().enumerate() {
+                let gene = gene as usize;
+                theta[i] = dispersion.theta[gene];
+                (lgamma[i], digamma[i]) = (dispersion.lgamma[gene], dispersion.digamma[gene]);
+            }
+            let theta = V::load(&theta);
+            let (lgamma_x, digamma_x) = lgamma_digamma(x.add(theta));
+            let gained = zero.where_below(x, lgamma_x.sub(V::load(&lgamma)), zero);
+            value = value.add(gained);
+            let by_theta = digamma_x.sub(V::load(&digamma)).sub(x.mul(inverse).mul(over));
+            by_theta.mul(theta).mul(V::splat(scale)).store(&mut lanes);
+            for (&gene, by_theta) in genes.iter().zip(lanes) {
+                of_log_r[gene as usize] += by_theta;
+            }
+        }
+    }
+    (value.sum(), slope.sum())
+}
+
+/// From the gradient by the logarithm of each rate to that by each logit.
+#[inline(always)]
+fn to_logits<V: Lanes>(logits: &mut [f32], exps: &[f32], gradient: &[f32], slope: f32, factor: f32, scale: f32) {
+    let (slope, scale) = (V::splat(slope * factor), V::splat(scale));
+    let rows = chunks(exps).iter().zip(chunks(gradient));
+    for (logits, (exps, gradient)) in logits.as_chunks_mut::<LANES>().0.iter_mut().zip(rows) {
+        V::load(exps).neg_mul_add(slope, V::load(gradient)).mul(scale).store(logits);
+    }
+}
+
+kernel! {
+    /// The terms of a row's log-likelihood that depend on its counts, and on the dispersions unless these train: `-lgamma(x + 1)`,
+    /// and `lgamma(x + theta) - lgamma(theta)` where a dispersion is given.
+    pub(crate) fn constants<V>(genes: &[u32], counts: &[f32], dispersion: Option<&Dispersion>) -> f64 {
+        let mut total = 0.0;
+        for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
+            let (mut x, mut theta, mut lgamma) = ([0.0; LANES], [1.0; LANES], [0.0; LANES]);
+            for (i, (&gene, &count)) in genes.iter().zip(counts).enumerate() {
+                x[i] = count;
+                if let Some(dispersion) = dispersion {
+                    (theta[i], lgamma[i]) = (dispersion.theta[gene as usize], dispersion.lgamma[gene as usize]);
+                }
+            }
+            let (x, one, zero) = (V::load(&x), V::splat(1.0), V::splat(0.0));
+            let mut terms = zero.sub(lgamma_digamma(x.add(one)).0);
+            if dispersion.is_some() {
+                terms = terms.add(lgamma_digamma(x.add(V::load(&theta))).0.sub(V::load(&lgamma)));
+            }
+            total += f64::from(zero.where_below(x, terms, zero).sum());
+        }
+        total
+    }
+}
+
+#[inline(always)]
+fn chunks(values: &[f32]) -> &[[f32; LANES]] {
+    values.as_chunks().0
+}
+
+#[inline(always)]
+fn store<V: Lanes>(value: V, to: &mut [f32]) {
+    value.store(to.try_into().expect("a chunk has as many numbers as there are lanes"));
+}
+
+/// Keeps logarithms finite, as upstream does; also the border between zero and a count.
+const EPS: f32 = 1e-8;
+
+#[cfg(test)]
+#[path = "likelihood_tests.rs"]
+mod tests;
