@@ -16,7 +16,7 @@ use archipelago_common::{
     state_dict::StateDict,
     task::TrainSpec,
 };
-use archipelago_models::{CheckpointStore, Surgery};
+use archipelago_models::{CheckpointStore, Engine, Surgery};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -166,6 +166,7 @@ struct Card {
     reconstruction: f64,
     n_cells: usize,
     deterministic: bool,
+    engine: Engine,
 }
 
 fn to_file(inputs: &Digest, surgery: &Surgery) -> (StateDict, String) {
@@ -184,6 +185,7 @@ fn to_file(inputs: &Digest, surgery: &Surgery) -> (StateDict, String) {
         reconstruction: surgery.reconstruction,
         n_cells: surgery.n_cells,
         deterministic: surgery.deterministic,
+        engine: surgery.engine,
     };
     (tensors, serde_json::to_string(&card).expect("numbers and digests are JSON"))
 }
@@ -214,6 +216,7 @@ fn read(path: &Path, inputs: &Digest) -> Result<Surgery, String> {
         reconstruction: card.reconstruction,
         n_cells: card.n_cells,
         deterministic: card.deterministic,
+        engine: card.engine,
     })
 }
 
@@ -243,6 +246,7 @@ mod tests {
             reconstruction: 0.7,
             n_cells: 9,
             deterministic: true,
+            engine: Engine::Fast,
         }
     }
 

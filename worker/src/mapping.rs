@@ -15,7 +15,7 @@ use archipelago_common::{
     task::{ConditionMetrics, TrainSpec},
 };
 use archipelago_models::{
-    CellConditions, Cells, CheckpointStore, Device, NoCheckpoints, Query, Reference, Surgery, model::Blueprint,
+    CellConditions, Cells, CheckpointStore, Compute, NoCheckpoints, Query, Reference, Surgery, model::Blueprint,
     surgery, train::TrainPlan,
 };
 use rayon::prelude::*;
@@ -64,8 +64,8 @@ pub struct Surgeon<'a> {
     pub base_digest: Digest,
     /// How to train.
     pub train: &'a TrainSpec,
-    /// Where to compute.
-    pub device: Device,
+    /// Where and how to compute.
+    pub compute: Compute,
     /// Where conditions are kept, finished or on the way, if anywhere.
     pub checkpoints: Option<&'a Checkpoints>,
 }
@@ -178,7 +178,7 @@ impl Surgeon<'_> {
         checkpoints: &mut dyn CheckpointStore,
     ) -> Result<Surgery> {
         let mut report = |report: &EpochReport| progress(&query.key, report);
-        Ok(surgery(self.base, query, self.train, self.device, &mut report, checkpoints)?)
+        Ok(surgery(self.base, query, self.train, self.compute, &mut report, checkpoints)?)
     }
 
     /// The cells of a batch in the latent space, seen through these columns.
@@ -188,7 +188,7 @@ impl Surgeon<'_> {
         let conditions = CellConditions::single(batch.key.clone(), batch.cells.len());
         let columns = BTreeMap::from([(batch.key.clone(), columns.clone())]);
         let reference = Reference { base: self.base.clone(), columns };
-        Ok(reference.latent(&batch.cells(self.base)?, &conditions, self.device)?.into())
+        Ok(reference.latent(&batch.cells(self.base)?, &conditions, self.compute)?.into())
     }
 }
 

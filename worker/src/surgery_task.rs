@@ -314,7 +314,7 @@ impl Prepared {
             base: &self.base,
             base_digest: self.base_digest,
             train: &self.train,
-            device: self.device,
+            compute: self.device.into(),
             checkpoints: Some(&self.checkpoints),
         }
     }

@@ -1,4 +1,6 @@
-//! Where tensors live, and how many threads libtorch may use.
+//! Where and how to compute, and how many threads libtorch may use.
+
+use serde::{Deserialize, Serialize};
 
 /// A device to compute on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,6 +28,32 @@ impl Device {
             Self::Cpu => tch::Device::Cpu,
             Self::Cuda(index) => tch::Device::Cuda(index),
         }
+    }
+}
+
+/// Who computes losses and gradients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The kernels, where they know the model and its options and the device is the processor; else autograd.
+    #[default]
+    Fast,
+    /// libtorch's autograd, the reference implementation.
+    Autograd,
+}
+
+/// Where and how to compute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Compute {
+    /// Where tensors live.
+    pub device: Device,
+    /// Who computes.
+    pub engine: Engine,
+}
+
+impl From<Device> for Compute {
+    fn from(device: Device) -> Self {
+        Self { device, engine: Engine::default() }
     }
 }
 

@@ -8,7 +8,10 @@ pub mod data;
 pub mod device;
 pub mod distributions;
 pub mod error;
+pub mod fast;
 pub mod formats;
+#[expect(unsafe_code, reason = "instructions of the processor, chosen at run time; every block says why it holds")]
+mod kernels;
 pub mod losses;
 pub mod model;
 pub mod nn;
@@ -22,7 +25,7 @@ pub mod train;
 pub mod zoo;
 
 pub use data::{Categorical, CellConditions, Cells};
-pub use device::Device;
+pub use device::{Compute, Device, Engine};
 pub use error::{Error, Result};
 pub use model::{Config, ModelCard, OptionCard, PredictFrom};
 pub use prediction::LabelPrediction;

@@ -14,6 +14,7 @@ use crate::{
     data::{Covariates, Dataset, LabelUse, Minibatch, Registry},
     distributions::{CountParameters, Likelihood, ProteinParameters},
     error::{Error, Result},
+    fast::{Unsupported, VaeSpec},
     losses::LossTerms,
     nn::{Builder, Pass, Posterior, Weights},
     start::Drawn,
@@ -167,6 +168,20 @@ pub trait Module {
     /// from it.
     fn guessed_from(&self, _dataset: &Dataset<'_>) -> Option<usize> {
         None
+    }
+
+    /// What the kernels are told about it, to train and evaluate it without autograd.
+    ///
+    /// # Errors  why they cannot
+    fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
+        Err(Unsupported("the model has no description for the kernels"))
+    }
+
+    /// What the kernels are told about it, to compute posteriors.
+    ///
+    /// # Errors  why they cannot
+    fn posterior_spec(&self) -> Result<VaeSpec, Unsupported> {
+        self.train_spec()
     }
 
     /// The count model inside, for a module that decodes counts.

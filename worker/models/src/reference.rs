@@ -12,8 +12,9 @@ use tch::Tensor;
 
 use crate::{
     data::{CellConditions, Cells, Dataset, LabelUse, Registry},
-    device::{Device, OneThread},
+    device::{Compute, Device, Engine, OneThread},
     error::{Error, Result},
+    fast::{Autoencoder, Purpose},
     model::{Blueprint, Config, Module},
     nn::{Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name},
     start,
@@ -39,6 +40,8 @@ pub struct Trained {
     pub reference: Reference,
     /// One report per epoch.
     pub history: Vec<EpochReport>,
+    /// Who computed.
+    pub engine: Engine,
 }
 
 /// What a reference is trained on and called.
@@ -64,8 +67,8 @@ pub struct Training<'a> {
     pub spec: &'a TrainSpec,
     /// What a training that no task asks for can be told beyond that.
     pub further: &'a FurtherOptions,
-    /// Where to compute.
-    pub device: Device,
+    /// Where and how to compute.
+    pub compute: Compute,
 }
 
 /// Posterior means and variances of cells.
@@ -95,7 +98,7 @@ pub(crate) fn train(
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Trained> {
-    // One order of every sum, whatever the machine: one seed, one result. A second thread gains a tenth of the time.
+    // One order of every sum that libtorch computes: one seed, one result. The kernels use all threads and have that by themselves.
     let _one_thread = OneThread::new();
     let model = zoo::model(training.model)?;
     let config = model.resolve(training.options)?;
@@ -116,7 +119,7 @@ pub(crate) fn train(
         _ => (Source::Fresh, ConditionSource::Fresh(n_conditions)),
     };
     let seed = seeds.of("weights", 0);
-    let builder = Builder::new(source, conditions, Trainable::Everything, seed, training.device.to_tch());
+    let builder = Builder::new(source, conditions, Trainable::Everything, seed, training.compute.device.to_tch());
     let module = model.build(&blueprint, builder)?;
     if let Some(order) = model.upstream_start(&blueprint, n_conditions)?.filter(|order| start::is_known(order)) {
         let taken_over = pretrained.map(|reference| &reference.base.tensors);
@@ -128,12 +131,13 @@ pub(crate) fn train(
     if pretrained.is_some() && training.spec.epochs.is_none() {
         plan.n_epochs = pretrained_epochs(dataset.n_cells());
     }
-    let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
+    let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
+    let mut trainer = trainer.with_engine(training.compute.engine);
     let history = trainer.run(progress, checkpoints)?;
     let moves_embedding = model.moves_embedding(&blueprint.config)?;
     let card = card(training, &blueprint, module.as_ref(), &label_use, moves_embedding, &history);
     let reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
-    Ok(Trained { reference, history })
+    Ok(Trained { reference, history, engine: trainer.engine() })
 }
 
 fn card(
@@ -218,11 +222,27 @@ impl Reference {
     /// The latent representation of cells.
     ///
     /// # Errors  conditions or data that the reference does not know
-    pub fn latent(&self, cells: &Cells<'_>, conditions: &CellConditions, device: Device) -> Result<Latent> {
+    pub fn latent(
+        &self,
+        cells: &Cells<'_>,
+        conditions: &CellConditions,
+        compute: impl Into<Compute>,
+    ) -> Result<Latent> {
+        let Compute { device, engine } = compute.into();
         let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
         let module = self.module(conditions.keys(), device)?;
-        Ok(latent(module.as_ref(), &dataset))
+        Ok(match fast_engine(module.as_ref(), &dataset, Purpose::Embed, engine) {
+            Some(mut fast) => {
+                let (mean, var) = fast.embed();
+                let array = |values: Vec<f32>| {
+                    let shape = (dataset.n_cells(), values.len() / dataset.n_cells());
+                    Array2::from_shape_vec(shape, values).expect("every cell has as many dimensions")
+                };
+                Latent { mean: array(mean), var: array(var) }
+            }
+            None => latent(module.as_ref(), &dataset),
+        })
     }
 
     /// The posterior of cells, with means as the encoder gives them: for a logistic normal before the softmax.
@@ -243,18 +263,37 @@ impl Reference {
         cells: &Cells<'_>,
         conditions: &CellConditions,
         seed: u64,
-        device: Device,
+        compute: impl Into<Compute>,
     ) -> Result<Evaluation> {
         if cells.minified.is_some() {
             return Err(Error::Minified { what: "the ELBO" });
         }
+        let Compute { device, engine } = compute.into();
         let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
         let module = self.module(conditions.keys(), device)?;
-        let noise = SeededNoise::new(Seeds::new(seed, "evaluation").of("noise", 0));
+        let mut noise = SeededNoise::new(Seeds::new(seed, "evaluation").of("noise", 0));
         let cells: Vec<usize> = (0..dataset.n_cells()).collect();
-        Ok(evaluate(module.as_ref(), &dataset, &cells, 1.0, noise))
+        Ok(match fast_engine(module.as_ref(), &dataset, Purpose::Evaluate, engine) {
+            Some(mut fast) => Evaluation::of_sums(&fast.evaluate(&cells, 1.0, &mut noise), cells.len()),
+            None => evaluate(module.as_ref(), &dataset, &cells, 1.0, noise),
+        })
     }
+}
+
+/// The module inside the kernels, with nothing that trains, where they are asked for and know it.
+fn fast_engine<'a>(
+    module: &dyn Module,
+    dataset: &'a Dataset<'a>,
+    purpose: Purpose,
+    engine: Engine,
+) -> Option<Autoencoder<'a>> {
+    if engine == Engine::Autograd {
+        return None;
+    }
+    Autoencoder::new(module, dataset, purpose, &|_| false)
+        .inspect_err(|why| tracing::info!(%why, ?purpose, "cells go through libtorch"))
+        .ok()
 }
 
 /// The latent representation of encoded cells.

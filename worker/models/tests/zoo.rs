@@ -18,9 +18,14 @@ use archipelago_common::{
     task::{ColumnInit, TrainSpec},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, CheckpointStore, Config, Device, Error, NoCheckpoints, Query, Reference,
-    Result, Surgery, Trained, Training, data::Proteins, model::Model, surgery, surgery_of_many, train::FurtherOptions,
-    train_reference, zoo::ZOO,
+    Categorical, CellConditions, Cells, CheckpointStore, Compute, Config, Device, Engine, Error, NoCheckpoints, Query,
+    Reference, Result, Surgery, Trained, Training,
+    data::Proteins,
+    model::Model,
+    surgery, surgery_of_many,
+    train::FurtherOptions,
+    train_reference,
+    zoo::{self, ZOO},
 };
 use ndarray::Array2;
 use rand::{Rng as _, SeedableRng as _};
@@ -119,13 +124,34 @@ fn train(
     spec: &TrainSpec,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Trained> {
+    train_by(model, batches, spec, Device::Cpu.into(), checkpoints)
+}
+
+fn train_by(
+    model: &dyn Model,
+    batches: &[(&str, &Batch)],
+    spec: &TrainSpec,
+    compute: Compute,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<Trained> {
+    train_as(model, &options(model), batches, spec, compute, checkpoints)
+}
+
+fn train_as(
+    model: &dyn Model,
+    options: &Config,
+    batches: &[(&str, &Batch)],
+    spec: &TrainSpec,
+    compute: Compute,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<Trained> {
     let all = joined(&batches.iter().map(|(_, batch)| *batch).collect::<Vec<_>>());
     let names: Vec<&str> = batches.iter().flat_map(|(name, batch)| vec![*name; batch.labels.len()]).collect();
     let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
     let genes: Vec<String> = (0..N_GENES).map(|gene| format!("gene{gene}")).collect();
     let training = Training {
         model: model.card().name,
-        options: &options(model),
+        options,
         genes: &genes,
         cells: &cells(&all),
         conditions: &conditions,
@@ -134,7 +160,7 @@ fn train(
         size_factor_key: None,
         spec,
         further: &FurtherOptions::default(),
-        device: Device::Cpu,
+        compute,
     };
     train_reference(&training, &mut Silent, checkpoints)
 }
@@ -189,6 +215,53 @@ fn training_lowers_the_loss_and_repeats_bit_for_bit() {
         assert!(first.history.last().unwrap().loss < first.history[0].loss);
         assert_eq!(first.reference, second.reference);
     });
+}
+
+#[test]
+fn both_engines_train_alike() {
+    every_model(|model| {
+        let (a, b, query) = (batch(1, 60), batch(2, 60), batch(3, 40));
+        let spec = TrainSpec { train_size: 1.0, ..spec(6) };
+        let run = |engine: Engine| {
+            let compute = Compute { device: Device::Cpu, engine };
+            let trained = train_by(model, &[("a", &a), ("b", &b)], &spec, compute, &mut NoCheckpoints).unwrap();
+            let reference = &trained.reference;
+            let query = Query { key: key("q"), cells: cells(&query) };
+            let mapped = surgery(&reference.base, &query, &spec, compute, &mut Silent, &mut NoCheckpoints).unwrap();
+            let conditions = CellConditions::single(key("a"), 60);
+            let latent = reference.latent(&cells(&a), &conditions, compute).unwrap();
+            assert!(engine == Engine::Fast || (trained.engine, mapped.engine) == (engine, engine));
+            let losses = trained.history.iter().chain(&mapped.history).map(|report| report.loss);
+            let positions = latent.mean.iter().chain(&latent.var).map(|&x| f64::from(x));
+            losses.chain([mapped.elbo, mapped.reconstruction]).chain(positions).collect::<Vec<f64>>()
+        };
+        for (fast, autograd) in run(Engine::Fast).into_iter().zip(run(Engine::Autograd)) {
+            assert!((fast - autograd).abs() <= 1e-4 * (1.0 + autograd.abs()), "{fast} is not {autograd}");
+        }
+    });
+}
+
+#[test]
+fn scvi_as_it_is_made_for_surgery_goes_through_the_kernels() {
+    let model = &zoo::scvi::Scvi;
+    let options: Config = [("use_batch_norm", "none"), ("use_layer_norm", "both"), ("gene_likelihood", "zinb")]
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .into();
+    let (a, b, query) = (batch(1, 70), batch(2, 60), batch(3, 40));
+    let run = |n_threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        pool.install(|| {
+            let options = options.clone().into_iter().chain(self::options(model)).collect();
+            let trained =
+                train_as(model, &options, &[("a", &a), ("b", &b)], &spec(4), Device::Cpu.into(), &mut NoCheckpoints);
+            let trained = trained.unwrap();
+            let mapped = map(&trained.reference.base, "q", &query, &spec(4)).unwrap();
+            assert_eq!((trained.engine, mapped.engine), (Engine::Fast, Engine::Fast));
+            (trained.reference, mapped.columns, mapped.elbo.to_bits())
+        })
+    };
+    let alone = run(1);
+    assert!(run(2) == alone && run(3) == alone, "the number of threads changes the result");
 }
 
 #[test]

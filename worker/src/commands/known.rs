@@ -8,13 +8,13 @@ use archipelago_common::{
     id::{Name, SiteId},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Device, Reference,
+    Categorical, CellConditions, Cells, Compute, Device, Reference,
     data::{LabelUse, Minified},
     model::Blueprint,
 };
 use clap::Args;
 
-use super::{CellArgs, DeviceArg, OpenReference};
+use super::{CellArgs, ComputeArgs, OpenReference};
 use crate::{
     data::SiteData,
     error::{Error, Result},
@@ -34,9 +34,9 @@ pub struct KnownCellArgs {
     pub(super) cells: CellArgs,
     #[command(flatten)]
     pub(super) among: ConditionArgs,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
-    pub device: DeviceArg,
+    /// Where and how to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// Where to look for batches among the conditions of a reference.
@@ -64,6 +64,8 @@ pub struct KnownCells {
     pub conditions: CellConditions,
     /// Where to compute.
     pub device: Device,
+    /// Where and how to compute what the kernels know.
+    pub compute: Compute,
 }
 
 impl KnownCellArgs {
@@ -80,7 +82,8 @@ impl KnownCellArgs {
             Some(_) => Csr::zeros(data.n_cells(), card.genes.len()),
         };
         let conditions = self.among.conditions(&data, &open.reference)?;
-        Ok(KnownCells { open, data, counts, minified, conditions, device: self.device.into() })
+        let compute = Compute::from(self.compute);
+        Ok(KnownCells { open, data, counts, minified, conditions, device: compute.device, compute })
     }
 }
 

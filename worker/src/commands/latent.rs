@@ -56,9 +56,9 @@ struct Summary {
 pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
     let known = args.known.open()?;
     let cells = known.cells()?;
-    let latent = known.reference().latent(&cells, &known.conditions, known.device)?;
+    let latent = known.reference().latent(&cells, &known.conditions, known.compute)?;
     let fit = match known.minified {
-        None => Some(known.reference().evaluate(&cells, &known.conditions, 0, known.device)?),
+        None => Some(known.reference().evaluate(&cells, &known.conditions, 0, known.compute)?),
         Some(_) => None,
     };
     if args.out.extension().is_some_and(|extension| extension == "csv") {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use archipelago_anndata::align::Duplicates;
 use archipelago_common::{BaseCard, reference_dir::ReferenceDir};
-use archipelago_models::{Device, Reference, model::Model, zoo};
+use archipelago_models::{Compute, Device, Engine, Reference, model::Model, zoo};
 use clap::{Args, ValueEnum};
 
 use crate::{
@@ -159,6 +159,36 @@ impl From<DeviceArg> for Device {
             DeviceArg::Auto => Self::best(),
             DeviceArg::Cpu => Self::Cpu,
         }
+    }
+}
+
+/// Where and how to compute.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ComputeArgs {
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
+    /// Who computes losses and gradients.
+    #[arg(long, value_enum, default_value_t = EngineArg::Fast)]
+    pub engine: EngineArg,
+}
+
+/// Who computes losses and gradients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum EngineArg {
+    /// Kernels of our own on the processor, for the models and options they know; else autograd.
+    Fast,
+    /// libtorch's autograd, the reference implementation: slower, the same up to rounding.
+    Autograd,
+}
+
+impl From<ComputeArgs> for Compute {
+    fn from(args: ComputeArgs) -> Self {
+        let engine = match args.engine {
+            EngineArg::Fast => Engine::Fast,
+            EngineArg::Autograd => Engine::Autograd,
+        };
+        Self { device: args.device.into(), engine }
     }
 }
 

@@ -3,7 +3,11 @@
 use tch::{Kind, Tensor};
 
 use super::{Builder, CovariateSizes, Linear, Pass, Stack, StackOptions};
-use crate::{data::Covariates, error::Result};
+use crate::{
+    data::Covariates,
+    error::Result,
+    fast::{LayerSpec, Unsupported},
+};
 
 /// Parameters of the count distribution of each cell and gene.
 #[derive(Debug)]
@@ -63,6 +67,20 @@ impl Decoder {
             dropout: if heads.dropout { Some(head("px_dropout_decoder")?) } else { None },
             softplus: heads.softplus,
         })
+    }
+
+    /// What the kernels are told about it: its layers, and the linear maps to logits of shares and of extra zeros.
+    ///
+    /// # Errors  what they do not know
+    pub(crate) fn spec(&self) -> Result<(Vec<LayerSpec>, String, Option<String>), Unsupported> {
+        if self.softplus {
+            return Err(Unsupported("a size factor replaces the library size"));
+        }
+        if self.log_r.is_some() {
+            return Err(Unsupported("each cell has dispersions of its own"));
+        }
+        let dropout = self.dropout.as_ref().map(|head| Ok(head.spec()?.0)).transpose()?;
+        Ok((self.stack.spec()?, self.scale.spec()?.0, dropout))
     }
 
     /// Decodes `z`, `[…, n, n_in]`, with the log library of each cell, `[…, n, 1]`.

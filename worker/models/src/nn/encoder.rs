@@ -3,7 +3,11 @@
 use tch::{Kind, Tensor};
 
 use super::{Builder, CovariateSizes, Linear, Pass, Stack, StackOptions};
-use crate::{data::Covariates, error::Result};
+use crate::{
+    data::Covariates,
+    error::Result,
+    fast::{LayerSpec, Unsupported},
+};
 
 /// A normal distribution per cell.
 #[derive(Debug)]
@@ -59,6 +63,13 @@ impl Encoder {
         let mut head =
             |part: &str| Linear::new(builder, &format!("{name}.{part}"), options.n_out, n_out, &CovariateSizes::none());
         Ok(Self { stack, mean: head("mean_encoder")?, var: head("var_encoder")? })
+    }
+
+    /// What the kernels are told about it: its layers, and the linear maps to mean and variance.
+    ///
+    /// # Errors  what they do not know
+    pub(crate) fn spec(&self) -> Result<(Vec<LayerSpec>, String, String), Unsupported> {
+        Ok((self.stack.spec()?, self.mean.spec()?.0, self.var.spec()?.0))
     }
 
     /// The posterior of each cell.

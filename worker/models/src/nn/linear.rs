@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{Builder, Init, Role};
-use crate::{data::Covariates, error::Result};
+use crate::{data::Covariates, error::Result, fast::Unsupported};
 
 /// Which covariates a linear map takes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -31,6 +31,7 @@ impl CovariateSizes {
 /// Upstream keeps `[W | conditions | categories…]` in one matrix; `formats` joins and splits.
 #[derive(Debug)]
 pub struct Linear {
+    name: String,
     weight: Tensor,
     bias: Tensor,
     /// One row per condition, `[n_conditions, n_out]`.
@@ -63,7 +64,18 @@ impl Linear {
             let name = format!("{name}.covariate{position}");
             categorical.push((position, builder.tensor(&name, &[n, n_out], Role::Parameter, init)?));
         }
-        Ok(Self { weight, bias, condition, categorical })
+        Ok(Self { name: name.to_owned(), weight, bias, condition, categorical })
+    }
+
+    /// Its tensors' name, and how many units go in and come out.
+    ///
+    /// # Errors  it takes further covariates, which the kernels do not know
+    pub(crate) fn spec(&self) -> Result<(String, usize, usize), Unsupported> {
+        if !self.categorical.is_empty() {
+            return Err(Unsupported("a layer takes further categorical covariates"));
+        }
+        let size = self.weight.size();
+        Ok((self.name.clone(), size[1] as usize, size[0] as usize))
     }
 
     /// Applies the map; `x` is `[n, n_in]` or `[n_samples, n, n_in]`.

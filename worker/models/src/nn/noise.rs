@@ -3,7 +3,7 @@
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Where a pass gets its random numbers from.
 pub trait Noise {
@@ -12,6 +12,21 @@ pub trait Noise {
 
     /// 1 where a unit is kept and 0 where it is dropped, for a dropout layer; `None` keeps everything.
     fn keep(&mut self, layer: &str, shape: &[i64], rate: f64, device: Device) -> Option<Tensor>;
+
+    /// What [`Self::normal`] gives for a matrix, row by row.
+    fn fill_normal(&mut self, site: &'static str, shape: [usize; 2], out: &mut [f32]) {
+        let drawn = self.normal(site, &shape.map(|n| n as i64), Device::Cpu);
+        drawn.to_kind(Kind::Float).contiguous().view([-1]).copy_data(out, out.len());
+    }
+
+    /// What [`Self::keep`] gives for a matrix, row by row; whether it gives something.
+    fn fill_keep(&mut self, layer: &str, shape: [usize; 2], rate: f64, out: &mut [f32]) -> bool {
+        let kept = self.keep(layer, &shape.map(|n| n as i64), rate, Device::Cpu);
+        if let Some(kept) = &kept {
+            kept.to_kind(Kind::Float).contiguous().view([-1]).copy_data(out, out.len());
+        }
+        kept.is_some()
+    }
 }
 
 /// Noise from a seed: the same numbers on every machine, whatever else the process does.
@@ -22,11 +37,21 @@ impl SeededNoise {
     pub fn new(seed: [u8; 32]) -> Self {
         Self(ChaCha8Rng::from_seed(seed))
     }
+
+    fn draw_normal(&mut self, out: &mut [f32]) {
+        out.fill_with(|| self.0.sample(StandardNormal));
+    }
+
+    fn draw_keep(&mut self, rate: f64, out: &mut [f32]) {
+        let threshold = (rate * 2.0_f64.powi(32)) as u32;
+        out.fill_with(|| f32::from(self.0.next_u32() >= threshold));
+    }
 }
 
 impl Noise for SeededNoise {
     fn normal(&mut self, _: &'static str, shape: &[i64], device: Device) -> Tensor {
-        let values: Vec<f32> = (0..count(shape)).map(|_| self.0.sample(StandardNormal)).collect();
+        let mut values = vec![0.0; count(shape)];
+        self.draw_normal(&mut values);
         Tensor::from_slice(&values).view(shape).to_device(device)
     }
 
@@ -34,9 +59,18 @@ impl Noise for SeededNoise {
         if rate <= 0.0 {
             return None;
         }
-        let threshold = (rate * 2.0_f64.powi(32)) as u32;
-        let values: Vec<f32> = (0..count(shape)).map(|_| f32::from(self.0.next_u32() >= threshold)).collect();
+        let mut values = vec![0.0; count(shape)];
+        self.draw_keep(rate, &mut values);
         Some(Tensor::from_slice(&values).view(shape).to_device(device))
+    }
+
+    fn fill_normal(&mut self, _: &'static str, _: [usize; 2], out: &mut [f32]) {
+        self.draw_normal(out);
+    }
+
+    fn fill_keep(&mut self, _: &str, _: [usize; 2], rate: f64, out: &mut [f32]) -> bool {
+        self.draw_keep(rate, out);
+        true
     }
 }
 

@@ -8,6 +8,7 @@ use crate::error::Result;
 /// Batch norm over cells: eps 1e-3, momentum 0.01, affine.
 #[derive(Debug)]
 pub struct BatchNorm {
+    name: String,
     weight: Tensor,
     bias: Tensor,
     running_mean: Tensor,
@@ -24,6 +25,7 @@ impl BatchNorm {
         let mut tensor =
             |part: &str, role, value| builder.tensor(&format!("{name}.{part}"), &[n], role, Init::Constant(value));
         Ok(Self {
+            name: name.to_owned(),
             weight: tensor("weight", Role::Parameter, 1.0)?,
             bias: tensor("bias", Role::Parameter, 0.0)?,
             running_mean: tensor("running_mean", Role::Buffer, 0.0)?,
@@ -31,6 +33,11 @@ impl BatchNorm {
             n_batches: builder.tensor(&format!("{name}.num_batches_tracked"), &[], Role::Buffer, Init::Counter)?,
             momentum: builder.rules().momentum(name),
         })
+    }
+
+    /// Its tensors' name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Normalises each unit over cells. Three dimensions occur in evaluation only, where cells do not interact.

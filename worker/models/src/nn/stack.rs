@@ -3,7 +3,11 @@
 use tch::Tensor;
 
 use super::{BatchNorm, Builder, CovariateSizes, Linear, Mode, Pass, norm::layer_norm};
-use crate::{data::Covariates, error::Result};
+use crate::{
+    data::Covariates,
+    error::Result,
+    fast::{LayerSpec, Unsupported},
+};
 
 /// What a stack is made of.
 #[derive(Clone, PartialEq, Debug)]
@@ -71,6 +75,13 @@ impl Stack {
         Ok(Self { layers })
     }
 
+    /// What the kernels are told about its layers.
+    ///
+    /// # Errors  what they do not know
+    pub(crate) fn spec(&self) -> Result<Vec<LayerSpec>, Unsupported> {
+        self.layers.iter().map(Layer::spec).collect()
+    }
+
     /// Applies all layers; `x` is `[n, n_in]` or `[n_samples, n, n_in]`.
     pub fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
         let mut y = x.shallow_clone();
@@ -82,6 +93,16 @@ impl Stack {
 }
 
 impl Layer {
+    fn spec(&self) -> Result<LayerSpec, Unsupported> {
+        if !self.activation {
+            return Err(Unsupported("a layer has no activation"));
+        }
+        let (linear, n_in, n_out) = self.linear.spec()?;
+        let batch_norm = self.batch_norm.as_ref().map(|norm| norm.name().to_owned());
+        let dropout = (self.dropout.name.clone(), self.dropout.rate);
+        Ok(LayerSpec { linear, n_in, n_out, batch_norm, layer_norm: self.layer_norm, dropout })
+    }
+
     fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
         let mut y = self.linear.forward(x, covariates);
         if let Some(norm) = &self.batch_norm {

@@ -7,7 +7,7 @@ use archipelago_common::{
 use super::upstream::{Flags, extend};
 use crate::{
     data::{CellConditions, Cells},
-    device::Device,
+    device::{Device, Engine},
     error::Result,
     formats::upstream::Layout,
     model::{Blueprint, Module},
@@ -85,7 +85,7 @@ pub fn upstream_surgery(
     let mut card = reference.base.card.clone();
     let (fact, value) = BaseCard::APPROXIMATE;
     card.training.insert(fact.to_owned(), value.into());
-    Ok(Trained { reference: Reference::of_module(card, &keys, module.as_ref()), history })
+    Ok(Trained { reference: Reference::of_module(card, &keys, module.as_ref()), history, engine: Engine::Autograd })
 }
 
 /// The reference's tensors at the sizes of the fresh module's, new columns from the fresh one.

@@ -1,8 +1,8 @@
 //! Exact surgery: the columns of one condition as a pure function of base, cells, key, spec and seed.
 //!
 //! What makes it exact: batch norm uses the reference's running statistics, there is no dropout and no weight decay, noise,
-//! minibatch order and initial columns come from a generator seeded with (seed, key), and libtorch computes on one thread. Several
-//! conditions run in parallel and do not know of each other.
+//! minibatch order and initial columns come from a generator seeded with (seed, key), the kernels' sums have one order whatever the
+//! number of threads, and libtorch computes on one. Several conditions run in parallel and do not know of each other.
 
 use archipelago_common::{
     Base, Columns, ConditionKey, Digest,
@@ -13,12 +13,12 @@ use rayon::prelude::*;
 
 use crate::{
     data::{CellConditions, Cells},
-    device::{Device, OneThread},
+    device::{Compute, Engine, OneThread},
     error::{Error, Result},
     model::Blueprint,
     nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
     reference::Reference,
-    train::{CheckpointStore, NoCheckpoints, Seeds, Trainer, evaluate},
+    train::{CheckpointStore, NoCheckpoints, Seeds, Trainer},
     zoo,
 };
 
@@ -52,6 +52,8 @@ pub struct Surgery {
     pub n_cells: usize,
     /// Whether a repetition gives the same bits.
     pub deterministic: bool,
+    /// Who computed.
+    pub engine: Engine,
 }
 
 /// Maps one condition onto a reference.
@@ -62,10 +64,11 @@ pub fn surgery(
     base: &Base,
     query: &Query<'_>,
     spec: &TrainSpec,
-    device: Device,
+    compute: impl Into<Compute>,
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Surgery> {
+    let Compute { device, engine } = compute.into();
     if spec.weight_decay != 0.0 {
         return Err(Error::NotExact { detail: format!("weight decay is {}, expected 0", spec.weight_decay) });
     }
@@ -90,7 +93,8 @@ pub fn surgery(
     module.prepare(&dataset);
     let (initial, frozen_before) = (module.weights().columns(0), module.weights().base().digest());
 
-    let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds.clone(), Mode::Evaluation)?;
+    let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds.clone(), Mode::Evaluation)?;
+    let mut trainer = trainer.with_engine(engine);
     let history = trainer.run(progress, checkpoints)?;
 
     let frozen_after = module.weights().base().digest();
@@ -99,7 +103,7 @@ pub fn surgery(
     }
     let noise = SeededNoise::new(seeds.of("evaluation", 0));
     let cells: Vec<usize> = (0..dataset.n_cells()).collect();
-    let fit = evaluate(module.as_ref(), &dataset, &cells, 1.0, noise);
+    let fit = trainer.evaluate(&cells, 1.0, noise);
     Ok(Surgery {
         columns: module.weights().columns(0),
         initial,
@@ -110,6 +114,7 @@ pub fn surgery(
         reconstruction: fit.reconstruction,
         n_cells: dataset.n_cells(),
         deterministic: device.is_deterministic(),
+        engine: trainer.engine(),
     })
 }
 
@@ -120,12 +125,13 @@ pub fn surgery_of_many(
     base: &Base,
     queries: &[Query<'_>],
     spec: &TrainSpec,
-    device: Device,
+    compute: impl Into<Compute>,
     progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
 ) -> Result<Vec<Surgery>> {
+    let compute = compute.into();
     let map = |query: &Query<'_>| {
         let mut report = |epoch: &EpochReport| progress(&query.key, epoch);
-        surgery(base, query, spec, device, &mut report, &mut NoCheckpoints)
+        surgery(base, query, spec, compute, &mut report, &mut NoCheckpoints)
     };
     queries.par_iter().map(map).collect::<Vec<_>>().into_iter().collect()
 }

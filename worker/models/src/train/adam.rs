@@ -100,6 +100,17 @@ impl Adam {
         no_grad(|| self.step());
     }
 
+    /// What the moments lack after so many steps.
+    pub(crate) fn corrections(n_steps: i64) -> (f64, f64) {
+        let steps = n_steps as f64;
+        (1.0 - BETA_1.powf(steps), 1.0 - BETA_2.powf(steps))
+    }
+
+    /// The options.
+    pub(crate) fn options(&self) -> &AdamOptions {
+        &self.options
+    }
+
     /// Moves every tensor that has a gradient.
     pub fn step(&mut self) {
         let options = self.options;
@@ -129,8 +140,7 @@ impl Slot {
         self.n_steps += 1;
         let _ = self.mean.lerp_(&gradient, 1.0 - BETA_1);
         let _ = self.square.g_mul_scalar_(BETA_2).g_add_(&(&gradient * &gradient * (1.0 - BETA_2)));
-        let steps = self.n_steps as f64;
-        let (correction_1, correction_2) = (1.0 - BETA_1.powf(steps), 1.0 - BETA_2.powf(steps));
+        let (correction_1, correction_2) = Adam::corrections(self.n_steps);
         let denominator = (self.square.sqrt() / correction_2.sqrt()).g_add_scalar_(options.eps);
         let _ = self.tensor.g_sub_(&(&self.mean / denominator * (options.rate / correction_1)));
     }

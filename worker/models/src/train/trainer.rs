@@ -12,13 +12,15 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor, no_grad};
 
 use super::{
-    Adam, Adversary, CheckpointStore, GradientUse, Monitor, Seeds, TrainPlan, Verdict,
+    Adam, Adversary, CheckpointStore, Decay, GradientUse, Monitor, Seeds, TrainPlan, Verdict,
     checkpoint::{self, Observed, Progressed},
     labelled::LabelledCells,
 };
 use crate::{
     data::{Dataset, Split},
+    device::Engine,
     error::{Error, Result},
+    fast::{Autoencoder, Purpose, Terms},
     losses::LossTerms,
     model::Module,
     nn::{Mode, Pass, SeededNoise, Weights, from_tch, to_tch},
@@ -35,6 +37,7 @@ pub struct Trainer<'a> {
     adam: Adam,
     /// The classifier that the module plays against, if it does.
     adversary: Option<Adversary>,
+    fast: Option<Autoencoder<'a>>,
     epoch: u32,
     step: u64,
     observed: Vec<Observed>,
@@ -101,6 +104,7 @@ impl<'a> Trainer<'a> {
             mode,
             adam,
             adversary,
+            fast: None,
             epoch: 0,
             step: 0,
             observed,
@@ -110,10 +114,42 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// The same trainer of these tensors only.
+    /// The same trainer of these tensors only, by autograd.
     #[must_use]
     pub fn with_tensors(self, tensors: Vec<(String, Tensor, GradientUse)>) -> Self {
-        Self { adam: Adam::new(self.plan.adam, tensors), ..self }
+        Self { adam: Adam::new(self.plan.adam, tensors), fast: None, ..self }
+    }
+
+    /// The same trainer with this engine, or with autograd where the kernels do not know the module or its options.
+    #[must_use]
+    pub fn with_engine(mut self, engine: Engine) -> Self {
+        let trains = |name: &str| self.adam.slots().iter().any(|slot| slot.name == name);
+        let purpose = Purpose::Train(self.mode, self.plan.minibatch);
+        let decays_apart = self.plan.adam.weight_decay != 0.0 && self.plan.adam.decay == Decay::Decoupled;
+        self.fast = match engine {
+            Engine::Autograd => None,
+            Engine::Fast if decays_apart => {
+                tracing::info!(why = "weight decay is apart from the gradient", "training goes through autograd");
+                None
+            }
+            Engine::Fast => Autoencoder::new(self.module, self.dataset, purpose, &trains)
+                .inspect_err(|why| tracing::info!(%why, "training goes through autograd"))
+                .ok(),
+        };
+        self
+    }
+
+    /// Who computes.
+    pub fn engine(&self) -> Engine {
+        if self.fast.is_some() { Engine::Fast } else { Engine::Autograd }
+    }
+
+    /// Mean terms over some cells in evaluation mode, by the trainer's engine.
+    pub fn evaluate(&mut self, cells: &[usize], kl_weight: f64, mut noise: SeededNoise) -> Evaluation {
+        match &mut self.fast {
+            Some(fast) => Evaluation::of_sums(&fast.evaluate(cells, kl_weight, &mut noise), cells.len()),
+            None => evaluate(self.module, self.dataset, cells, kl_weight, noise),
+        }
     }
 
     /// Trains to the end of the plan or until early stopping, from the latest checkpoint if there is one.
@@ -146,7 +182,15 @@ impl<'a> Trainer<'a> {
                 return Err(Error::Cancelled { last: report });
             }
         }
+        self.settle();
         Ok(std::mem::take(&mut self.history))
+    }
+
+    /// Gives module and optimiser what the kernels hold.
+    fn settle(&mut self) {
+        if let Some(fast) = &mut self.fast {
+            fast.store(self.module.weights(), &mut self.adam);
+        }
     }
 
     fn run_epoch(&mut self) -> (Evaluation, Option<Evaluation>) {
@@ -162,8 +206,13 @@ impl<'a> Trainer<'a> {
             LabelledCells::new(model, self.dataset, &self.split.train, smallest..=self.plan.minibatch, seed)
         });
         for cells in order.chunks(self.plan.minibatch).filter(is_usable) {
-            let minibatch = self.dataset.minibatch(cells, self.module.weights().device());
             let weight = self.plan.kl.weight(self.epoch, self.step);
+            self.step += 1;
+            if let Some(fast) = &mut self.fast {
+                sums.add_sums(fast.step(cells, weight, &mut noise, self.adam.options()), cells.len());
+                continue;
+            }
+            let minibatch = self.dataset.minibatch(cells, self.module.weights().device());
             let mut pass = Pass { mode: self.mode, noise: &mut noise };
             let mut terms = self.module.loss(&minibatch, weight, &mut pass);
             if let Some(labelled) = &mut labelled {
@@ -181,12 +230,15 @@ impl<'a> Trainer<'a> {
                 adversary.learn(&latent, &minibatch.covariates.condition, 1.0 - weight, &mut pass);
             }
             sums.add(&terms, cells.len());
-            self.step += 1;
         }
-        let validation = (self.plan.validates_after(self.epoch) && !self.split.validation.is_empty()).then(|| {
+        let validates = self.plan.validates_after(self.epoch) && !self.split.validation.is_empty();
+        let validation = validates.then(|| {
             let weight = self.plan.kl.weight(self.epoch, self.step);
             let noise = SeededNoise::new(self.seeds.of("validation", round));
-            evaluate(self.module, self.dataset, &self.split.validation, weight, noise)
+            let cells = std::mem::take(&mut self.split.validation);
+            let evaluation = self.evaluate(&cells, weight, noise);
+            self.split.validation = cells;
+            evaluation
         });
         self.epoch += 1;
         (sums.mean(), validation)
@@ -214,7 +266,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// Everything needed to go on from here.
-    fn checkpoint(&self) -> Vec<u8> {
+    fn checkpoint(&mut self) -> Vec<u8> {
+        self.settle();
         let mut tensors = StateDict::new();
         keep(&mut tensors, "", self.module.weights(), &self.adam);
         if let Some(adversary) = &self.adversary {
@@ -247,6 +300,9 @@ impl<'a> Trainer<'a> {
         }
         self.adam.set_rate(progressed.rate);
         (self.epoch, self.step, self.history) = (progressed.epoch, progressed.step, progressed.history);
+        if let Some(fast) = &mut self.fast {
+            fast.load(self.module.weights(), &self.adam);
+        }
         Ok(())
     }
 
@@ -261,7 +317,7 @@ impl<'a> Trainer<'a> {
         plan.early_stopping =
             plan.early_stopping.map(|s| super::EarlyStopping::new(s.monitor, s.patience, s.min_delta, s.warmup));
         plan.plateau = plan.plateau.map(|p| super::Plateau::new(p.factor, p.patience, p.threshold, p.min_rate));
-        hasher.field(format!("{plan:?} {:?} {:?}", self.seeds, self.mode).as_bytes());
+        hasher.field(format!("{plan:?} {:?} {:?} {:?}", self.seeds, self.mode, self.engine()).as_bytes());
         for (name, weight) in self.module.weights().iter() {
             hasher.field(format!("{name} {:?} {}", weight.tensor.size(), weight.tensor.requires_grad()).as_bytes());
         }
@@ -336,6 +392,8 @@ pub fn evaluate(
 #[derive(Default)]
 struct Sums {
     total: Option<Tensor>,
+    /// Those that the kernels computed.
+    fast: Terms,
     n_cells: usize,
 }
 
@@ -352,10 +410,23 @@ impl Sums {
         self.n_cells += n_cells;
     }
 
+    fn add_sums(&mut self, terms: Terms, n_cells: usize) {
+        self.fast.add(terms);
+        self.n_cells += n_cells;
+    }
+
     fn mean(&self) -> Evaluation {
-        let n = self.n_cells as f64;
-        let mean = |i: i64| self.total.as_ref().map_or(f64::NAN, |total| total.double_value(&[i]) / n);
-        Evaluation { loss: mean(0), negative_elbo: mean(1), reconstruction: mean(2) }
+        let sum = |i: i64| self.total.as_ref().map_or(0.0, |total| total.double_value(&[i]));
+        let mut terms = Terms { loss: sum(0), negative_elbo: sum(1), reconstruction: sum(2) };
+        terms.add(self.fast);
+        Evaluation::of_sums(&terms, self.n_cells)
+    }
+}
+
+impl Evaluation {
+    pub(crate) fn of_sums(terms: &Terms, n_cells: usize) -> Self {
+        let n = n_cells as f64;
+        Self { loss: terms.loss / n, negative_elbo: terms.negative_elbo / n, reconstruction: terms.reconstruction / n }
     }
 }
 

@@ -44,7 +44,7 @@ fn train(
         size_factor_key: None,
         spec,
         further: &FurtherOptions::default(),
-        device: Device::Cpu,
+        compute: Device::Cpu.into(),
     };
     match pretrained {
         None => train_reference(&training, &mut Silent, &mut NoCheckpoints),

@@ -101,7 +101,7 @@ fn a_reference_without_proteins_is_refused() {
         size_factor_key: None,
         spec: &spec(1),
         further: &archipelago_models::train::FurtherOptions::default(),
-        device: Device::Cpu,
+        compute: Device::Cpu.into(),
     };
     let refused = archipelago_models::train_reference(&training, &mut Silent, &mut NoCheckpoints).unwrap_err();
     assert_eq!(refused.to_string(), "the model takes `proteins`, which the data lack");

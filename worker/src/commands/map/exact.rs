@@ -20,7 +20,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         base: &reference.base,
         base_digest: mapping.parent.dir.version().base.digest,
         train: &mapping.train,
-        device: args.device.into(),
+        compute: args.compute.into(),
         checkpoints: Some(&checkpoints),
     };
     let surgeries = train(&surgeon, &mapping.batches, output)?;
@@ -33,6 +33,8 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let coverage = mapping.aligned.alignment.coverage();
     Ok(Mapped {
         dir,
+        // The same for all: they are of one model.
+        engine: surgeries.first().map(|surgery| surgery.engine),
         history: mapped().map(|(batch, surgery)| (batch.key.to_string(), surgery.history.clone())).collect(),
         conditions: mapped().map(|(batch, surgery)| (batch.key.clone(), mapping::metrics(surgery, coverage))).collect(),
     })

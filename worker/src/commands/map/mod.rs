@@ -13,6 +13,7 @@ use archipelago_common::{
     task::{ColumnInit, ConditionMetrics, TrainSpec},
 };
 use archipelago_models::{
+    Engine,
     data::ProteinAlignment,
     model::{Blueprint, Model},
     zoo,
@@ -21,7 +22,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::upstream::UpstreamArgs;
-use super::{CellArgs, DeviceArg, OpenReference};
+use super::{CellArgs, ComputeArgs, OpenReference};
 use crate::{
     checkpoint::EPOCHS_PER_CHECKPOINT,
     data::{AlignedCounts, DataSpec, SiteData},
@@ -75,9 +76,8 @@ pub struct MapArgs {
     /// Also write the positions before training, to `obsm['X_archipelago_untrained']`; exact surgery only.
     #[arg(long)]
     untrained: bool,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
-    device: DeviceArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// The training run.
@@ -130,6 +130,7 @@ struct Summary {
     /// How the query's proteins met the reference's; only for a model that takes them.
     proteins: Option<ProteinsMet>,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
+    engine: Option<Engine>,
     seconds: f64,
 }
 
@@ -156,6 +157,7 @@ struct Mapping<'a> {
 /// What either surgery leaves.
 struct Mapped {
     dir: ReferenceDir,
+    engine: Option<Engine>,
     history: results::History,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
 }
@@ -186,6 +188,7 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         n_genes_panel: mapping.aligned.alignment.n_panel,
         proteins: mapping.proteins_met()?,
         conditions: mapped.conditions,
+        engine: mapped.engine,
         seconds: started.elapsed().as_secs_f64(),
     };
     results::write_history(&args.out, &mapped.history)?;

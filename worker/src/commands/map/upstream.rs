@@ -111,7 +111,7 @@ impl UpstreamArgs {
 const WEIGHT_DECAY: f64 = 1e-6;
 
 pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
-    let (args, device) = (mapping.args, Device::from(mapping.args.device));
+    let (args, device) = (mapping.args, Device::from(mapping.args.compute.device));
     output.note("note: upstream's surgery moves shared tensors: the result is approximate and stands alone");
     let trained = train(mapping, device, output)?;
     let dir = ReferenceDir::write(&args.out, &trained.reference.base, &trained.reference.columns)?;
@@ -119,7 +119,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         base: &trained.reference.base,
         base_digest: dir.version().base.digest,
         train: &mapping.train,
-        device,
+        compute: args.compute.into(),
         checkpoints: None,
     };
     let mut positions = Vec::new();
@@ -127,7 +127,8 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     for batch in &mapping.batches {
         positions.push(surgeon.latent(batch, &trained.reference.columns[&batch.key])?);
         let of_batch = CellConditions::single(batch.key.clone(), batch.cells.len());
-        let fit = trained.reference.evaluate(&batch.cells(surgeon.base)?, &of_batch, mapping.train.seed, device)?;
+        let fit =
+            trained.reference.evaluate(&batch.cells(surgeon.base)?, &of_batch, mapping.train.seed, args.compute)?;
         let metrics = ConditionMetrics {
             n_cells: batch.n_cells(),
             epochs: trained.history.len() as u32,
@@ -141,7 +142,12 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     }
     mapping.write_cells(&[(mapping::OBSM_KEY, positions)])?;
     checkpoint(mapping).discard();
-    Ok(Mapped { dir, history: results::History::from([("query".to_owned(), trained.history)]), conditions })
+    Ok(Mapped {
+        dir,
+        history: results::History::from([("query".to_owned(), trained.history)]),
+        conditions,
+        engine: Some(trained.engine),
+    })
 }
 
 fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Trained> {

@@ -13,14 +13,14 @@ use archipelago_common::{
     reference_dir::ReferenceDir,
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Config, Device, PredictFrom, Reference, Trained, Training,
+    Categorical, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained, Training,
     train::pretrained_epochs, train_reference, train_reference_from, zoo,
 };
 use clap::Args;
 use serde::Serialize;
 
 use self::{model_args::ModelArgs, plan_args::PlanArgs};
-use super::{CellArgs, DeviceArg, OpenReference, known::ConditionArgs};
+use super::{CellArgs, ComputeArgs, OpenReference, known::ConditionArgs};
 use crate::{
     checkpoint::TrainingFile,
     data::{AlignedCounts, DataSpec, SiteData},
@@ -70,9 +70,8 @@ pub struct TrainArgs {
     model: ModelArgs,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
-    device: DeviceArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// What came of it.
@@ -95,6 +94,7 @@ struct Summary {
     /// Share of the labelled cells whose label the model predicts; only for a model that does.
     accuracy: Option<f64>,
     n_labelled: Option<usize>,
+    engine: Engine,
     seconds: f64,
 }
 
@@ -117,13 +117,13 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let Prepared { data, aligned, conditions, .. } = &prepared;
     let cells = prepared.cells(args)?;
     fs::create_dir(&args.out)?;
-    let Trained { mut reference, history } = train(args, &prepared, &cells, output)?;
+    let Trained { mut reference, history, engine } = train(args, &prepared, &cells, output)?;
     let card = &mut reference.base.card;
     card.recipe = data.recipe().map(|recipe| recipe.clone().for_panel(&card.genes));
     let dir = ReferenceDir::write(&args.out, &reference.base, &reference.columns)?;
-    let device = Device::from(args.device);
-    let fit = reference.evaluate(&cells, conditions, args.plan.seed, device)?;
-    let labelled = labelled_accuracy(&reference, &prepared, &cells, device)?;
+    let compute = Compute::from(args.compute);
+    let fit = reference.evaluate(&cells, conditions, args.plan.seed, compute)?;
+    let labelled = labelled_accuracy(&reference, &prepared, &cells, compute.device)?;
     let summary = Summary {
         out: args.out.clone(),
         version: dir.version().id(),
@@ -140,6 +140,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
         moves_embedding: reference.base.card.moves_embedding,
         accuracy: labelled.and_then(|(n_right, n)| (n > 0).then(|| n_right as f64 / n as f64)),
         n_labelled: labelled.map(|(_, n)| n),
+        engine,
         seconds: started.elapsed().as_secs_f64(),
     };
     results::write_history(&args.out, &results::History::from([("reference".to_owned(), history)]))?;
@@ -197,7 +198,7 @@ fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Outp
         size_factor_key: read.size_factor_key.as_deref(),
         spec: &spec,
         further: &further,
-        device: Device::from(args.device),
+        compute: args.compute.into(),
     };
     output.note(format_args!("training on {} cells × {} genes", data.n_cells(), genes.len()));
     let mut display = output.training(u64::from(n_epochs));

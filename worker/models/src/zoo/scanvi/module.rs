@@ -9,6 +9,7 @@ use crate::{
     data::{Dataset, Minibatch, Registry},
     distributions::normal,
     error::{Error, Result},
+    fast::{Unsupported, VaeSpec},
     losses::LossTerms,
     model::{CountModel, LabelModel, Module, PredictFrom},
     nn::{Builder, Init, Pass, Posterior, Role, Weights},
@@ -136,6 +137,11 @@ impl Module for ScanviModule {
         let scvi = self.scvi.loss_terms(minibatch, &inference, &generative);
         let over = self.over_labels(&inference, pass);
         self.terms(scvi, &over, kl_weight)
+    }
+
+    /// The posterior is scVI's; its loss has more terms than the kernels know.
+    fn posterior_spec(&self) -> Result<VaeSpec, Unsupported> {
+        self.scvi.train_spec()
     }
 
     fn as_count_model(&self) -> Option<&dyn CountModel> {

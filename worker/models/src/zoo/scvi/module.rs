@@ -9,6 +9,7 @@ use crate::{
     data::{Covariates, Dataset, Minibatch, MinifiedBatch, Registry},
     distributions::{CountParameters, normal},
     error::Result,
+    fast::{EncoderInput, LayerSpec, LogDispersionSpec, Unsupported, VaeSpec},
     losses::LossTerms,
     model::{CountModel, Module},
     nn::{
@@ -224,6 +225,31 @@ impl ScviModule {
         if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1) }
     }
 
+    fn spec(&self) -> Result<VaeSpec, Unsupported> {
+        let (encoder, mean, var) = self.z_encoder.spec()?;
+        let (decoder, scale, dropout) = self.decoder.spec()?;
+        let n_genes = self.weights.get(&format!("{scale}.bias")).map_or(0, Tensor::numel);
+        let (n_latent, first) = (self.config.n_latent, |layers: &[LayerSpec]| layers.first().map(|layer| layer.n_in));
+        if self.library.is_some() {
+            return Err(Unsupported("the library size is latent"));
+        }
+        if self.config.latent_distribution != LatentDistribution::Normal {
+            return Err(Unsupported("the latent state is not normal"));
+        }
+        if first(&encoder) != Some(n_genes) || first(&decoder) != Some(n_latent) {
+            return Err(Unsupported("there are continuous covariates or a batch embedding"));
+        }
+        let log_r = match self.log_r {
+            None => None,
+            Some(LogDispersion::Feature(_)) => Some(LogDispersionSpec::Gene("px_r".to_owned())),
+            Some(LogDispersion::Condition(_)) => Some(LogDispersionSpec::Condition("px_r.condition".to_owned())),
+            Some(LogDispersion::Label(_)) => return Err(Unsupported("dispersions depend on the label")),
+        };
+        let likelihood = self.config.gene_likelihood;
+        let input = if self.config.log_variational { EncoderInput::Log1p } else { EncoderInput::Count };
+        Ok(VaeSpec { n_genes, n_latent, encoder, mean, var, decoder, scale, dropout, log_r, likelihood, input })
+    }
+
     fn embed(&self, covariates: &Covariates) -> Option<Tensor> {
         self.batch_embedding.as_ref().map(|rows| rows.index_select(0, &covariates.condition))
     }
@@ -260,6 +286,10 @@ impl Module for ScviModule {
         let generative = self.generative(&inference.z, &inference.library, minibatch, &minibatch.covariates, pass);
         let terms = self.loss_terms(minibatch, &inference, &generative);
         LossTerms::new(terms.reconstruction, &terms.kl_z, terms.kl_l.as_ref(), kl_weight)
+    }
+
+    fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
+        self.spec()
     }
 
     fn as_count_model(&self) -> Option<&dyn CountModel> {

@@ -113,6 +113,12 @@ pub(crate) fn upstream(module: &dyn Module) -> BTreeMap<String, Tensor> {
     Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.detach()))
 }
 
+/// Tensors by our names under upstream's.
+pub(crate) fn joined(module: &dyn Module, tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let ours = |name: &str, _: &Tensor| tensors.get(name).map(Tensor::shallow_clone);
+    Layout::of(module.weights()).join(module.weights(), ours)
+}
+
 /// The gradients of a module's tensors under upstream's names.
 pub(crate) fn gradients(module: &dyn Module) -> BTreeMap<String, Tensor> {
     Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.grad()).filter(Tensor::defined))

@@ -1,0 +1,411 @@
+//! Steps, evaluations and embeddings of one module on one data set.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use tch::Tensor;
+
+use super::{
+    block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach, first_layer_row},
+    gradient::{self, Source},
+    network::{BatchStatistics, Network, Refresh},
+    part::{Part, Which, set_values, values_of},
+    spec::{EncoderInput, Unsupported},
+};
+use crate::{
+    data::Dataset,
+    kernels::{Buffer, adam, likelihood, padded, sparse},
+    model::Module,
+    nn::{Mode, Noise, Weights},
+    train::{Adam, AdamOptions, EVALUATION_MINIBATCH},
+};
+
+/// A module inside the kernels. It holds its own copy of the tensors; [`Autoencoder::store`] gives them back.
+#[derive(Debug)]
+pub struct Autoencoder<'a> {
+    dataset: &'a Dataset<'a>,
+    network: Network,
+    parts: Vec<Part>,
+    sources: Vec<Source>,
+    blocks: Vec<Block>,
+    first_layer: Option<Buffer>,
+    totals: Vec<f32>,
+    constants: Vec<f32>,
+    /// Whether dropout drops in a step.
+    drops: bool,
+    dispersions: Dispersions,
+    /// The lowest layer of the encoder that trains.
+    lowest: Option<usize>,
+    n_steps: i64,
+    draws: Vec<f32>,
+    /// Shape of each tensor.
+    shapes: BTreeMap<String, Vec<i64>>,
+}
+
+/// Sums over cells, in nats.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Terms {
+    /// Loss with the warm-up weight.
+    pub loss: f64,
+    /// Negative ELBO.
+    pub negative_elbo: f64,
+    /// Negative log-likelihood.
+    pub reconstruction: f64,
+}
+
+/// What it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Steps in this mode, in minibatches of so many cells, and evaluations.
+    Train(Mode, usize),
+    /// Evaluations.
+    Evaluate,
+    /// Embeddings.
+    Embed,
+}
+
+impl<'a> Autoencoder<'a> {
+    /// One that moves the tensors of which `trains` says so.
+    ///
+    /// # Errors  what the kernels cannot compute
+    pub fn new(
+        module: &dyn Module,
+        dataset: &'a Dataset<'a>,
+        purpose: Purpose,
+        trains: &dyn Fn(&str) -> bool,
+    ) -> Result<Self, Unsupported> {
+        let spec = match purpose {
+            Purpose::Train(..) => module.train_spec(),
+            Purpose::Evaluate => module.train_spec(),
+            Purpose::Embed => module.posterior_spec(),
+        }?;
+        if module.weights().device() != tch::Device::Cpu {
+            return Err(Unsupported("the kernels are for the processor"));
+        }
+        if dataset.minified.is_some() {
+            return Err(Unsupported("the cells are minified"));
+        }
+        let (drops, statistics, minibatch) = match purpose {
+            Purpose::Train(Mode::Training, n) => (true, BatchStatistics::OfMinibatch, n),
+            Purpose::Train(Mode::Evaluation, n) => (false, BatchStatistics::Running, n),
+            Purpose::Evaluate => (false, BatchStatistics::Running, 0),
+            Purpose::Embed => (false, BatchStatistics::Running, EMBEDDED_AT_ONCE),
+        };
+        let (network, parts) = Network::new(&spec, module.weights(), trains, statistics)?;
+        let in_parts = |name: &str| parts.iter().any(|part| part.name == name);
+        if module.weights().iter().any(|(name, _)| trains(name) && !in_parts(name)) {
+            return Err(Unsupported("something trains that is not part of the autoencoder"));
+        }
+        let reach = if purpose == Purpose::Embed { Reach::Posterior } else { Reach::Likelihood };
+        let n_blocks = minibatch.max(EVALUATION_MINIBATCH).min(dataset.n_cells()).div_ceil(ROWS);
+        let blocks = (0..n_blocks).map(|_| Block::new(&network, reach)).collect();
+        let dispersions = match network.log_r {
+            Some(part) if parts[part].moments.is_some() => Dispersions::Train,
+            _ => Dispersions::Constant,
+        };
+        let lowest = network.lowest_trained(&parts);
+        let sources = gradient::sources(&network, parts.len());
+        let mut whole = Self {
+            dataset,
+            network,
+            parts,
+            sources,
+            blocks,
+            first_layer: None,
+            totals: Vec::new(),
+            constants: Vec::new(),
+            drops,
+            dispersions,
+            lowest,
+            n_steps: 0,
+            draws: Vec::new(),
+            shapes: module.weights().iter().map(|(name, weight)| (name.to_owned(), weight.tensor.size())).collect(),
+        };
+        if reach == Reach::Likelihood {
+            whole.set_constants();
+        }
+        if matches!(purpose, Purpose::Train(..)) {
+            whole.cache_first_layer();
+        }
+        Ok(whole)
+    }
+
+    /// One step of Adam on some cells; gives sums over them from before the step.
+    pub fn step(&mut self, cells: &[usize], kl_weight: f64, noise: &mut dyn Noise, options: &AdamOptions) -> Terms {
+        self.differentiate(cells, kl_weight, noise);
+        let n_blocks = cells.len().div_ceil(ROWS);
+        let terms = self.terms(n_blocks, kl_weight);
+        self.n_steps += 1;
+        let step = adam_step(options, self.n_steps);
+        let (level, network, dataset) = (self.network.level, &self.network, self.dataset);
+        let blocks = &self.blocks[..n_blocks];
+        let update = |(part, source): (&mut Part, &Source)| {
+            gradient::collect(network, dataset, blocks, *source, part);
+            part.step(level, step);
+        };
+        let trained = |(part, _): &(&mut Part, &Source)| part.moments.is_some();
+        self.parts.par_iter_mut().zip(&self.sources).filter(trained).for_each(update);
+        self.network.refresh(&self.parts, Refresh::Trained);
+        terms
+    }
+
+    /// Gradients of the mean loss of some cells, left in the blocks.
+    fn differentiate(&mut self, cells: &[usize], kl_weight: f64, noise: &mut dyn Noise) {
+        self.place(cells, noise, self.drops);
+        let n_blocks = cells.len().div_ceil(ROWS);
+        let lowest = self.lowest;
+        let mut blocks = std::mem::take(&mut self.blocks);
+        let pass = self.pass(self.drops, self.dispersions, 1.0 / cells.len() as f32, kl_weight);
+        blocks[..n_blocks].par_iter_mut().for_each(|block| {
+            block.encode(&pass);
+            block.decode(&pass);
+            block.decoder_gradient(&pass);
+            if let Some(lowest) = lowest {
+                block.encoder_gradient(&pass, lowest);
+            }
+        });
+        self.blocks = blocks;
+    }
+
+    /// Sums over some cells and the gradients of their mean loss, without a step.
+    pub fn gradients(
+        &mut self,
+        cells: &[usize],
+        kl_weight: f64,
+        noise: &mut dyn Noise,
+    ) -> (Terms, BTreeMap<String, Tensor>) {
+        self.differentiate(cells, kl_weight, noise);
+        let n_blocks = cells.len().div_ceil(ROWS);
+        for (part, source) in self.parts.iter_mut().zip(&self.sources) {
+            gradient::collect(&self.network, self.dataset, &self.blocks[..n_blocks], *source, part);
+        }
+        (self.terms(n_blocks, kl_weight), self.trained(Which::Gradient))
+    }
+
+    /// The tensors that train.
+    pub fn values(&mut self) -> BTreeMap<String, Tensor> {
+        self.trained(Which::Value)
+    }
+
+    fn trained(&mut self, which: Which) -> BTreeMap<String, Tensor> {
+        let mut joined: BTreeMap<String, (Vec<i64>, Vec<f32>)> = BTreeMap::new();
+        for part in self.parts.iter_mut().filter(|part| part.moments.is_some()) {
+            let shape = self.shapes[&part.name].clone();
+            let count = shape.iter().product::<i64>() as usize;
+            let (_, values) = joined.entry(part.name.clone()).or_insert_with(|| (shape, vec![0.0; count]));
+            part.write(which, values);
+        }
+        joined.into_iter().map(|(name, (shape, values))| (name, Tensor::from_slice(&values).view(&*shape))).collect()
+    }
+
+    /// Sums over some cells, without dropout and without a step.
+    pub fn evaluate(&mut self, cells: &[usize], kl_weight: f64, noise: &mut dyn Noise) -> Terms {
+        let dispersions = match self.dispersions {
+            Dispersions::Constant => Dispersions::Constant,
+            Dispersions::Train | Dispersions::Rest => Dispersions::Rest,
+        };
+        let mut total = Terms::default();
+        for cells in cells.chunks(EVALUATION_MINIBATCH) {
+            self.place(cells, noise, false);
+            let n_blocks = cells.len().div_ceil(ROWS);
+            let mut blocks = std::mem::take(&mut self.blocks);
+            let pass = self.pass(false, dispersions, 1.0, kl_weight);
+            blocks[..n_blocks].par_iter_mut().for_each(|block| {
+                block.encode(&pass);
+                block.decode(&pass);
+            });
+            self.blocks = blocks;
+            total.add(self.terms(n_blocks, kl_weight));
+        }
+        total
+    }
+
+    /// Means and variances of the posteriors of all cells, `[n_cells, n_latent]` each, row by row.
+    pub fn embed(&mut self) -> (Vec<f32>, Vec<f32>) {
+        let (n_cells, n_latent) = (self.dataset.n_cells(), self.network.n_latent);
+        let (mut means, mut vars) = (vec![0.0; n_cells * n_latent], vec![0.0; n_cells * n_latent]);
+        let mut blocks = std::mem::take(&mut self.blocks);
+        let pass = self.pass(false, Dispersions::Constant, 1.0, 0.0);
+        // Each thread takes a run of cells for each block it has.
+        let run = n_cells.div_ceil(blocks.len().max(1)).next_multiple_of(ROWS) * n_latent;
+        let places = means.par_chunks_mut(run.max(1)).zip(vars.par_chunks_mut(run.max(1))).enumerate();
+        places.zip(&mut blocks).for_each(|((at, (means, vars)), block)| {
+            let first = at * run / n_latent;
+            let groups = means.chunks_mut(ROWS * n_latent).zip(vars.chunks_mut(ROWS * n_latent));
+            for (group, (means, vars)) in groups.enumerate() {
+                let first = first + group * ROWS;
+                block.cells.clear();
+                block.cells.extend(first..first + means.len() / n_latent);
+                block.encode(&pass);
+                let width = padded(n_latent);
+                for (from, to) in [(&block.mean, means), (&block.var, vars)] {
+                    let rows = from.chunks_exact(width).zip(to.chunks_exact_mut(n_latent));
+                    rows.for_each(|(from, to)| to.copy_from_slice(&from[..n_latent]));
+                }
+            }
+        });
+        self.blocks = blocks;
+        (means, vars)
+    }
+
+    /// Gives the tensors back, and the optimiser its state.
+    pub fn store(&mut self, weights: &Weights, adam: &mut Adam) {
+        for slot in adam.slots_mut() {
+            slot.n_steps = self.n_steps;
+            self.write(&slot.name, Which::Mean, &slot.mean);
+            self.write(&slot.name, Which::Square, &slot.square);
+            self.write(&slot.name, Which::Value, weights.require(&slot.name).0);
+        }
+    }
+
+    /// Takes the tensors and the optimiser's state as they are now.
+    pub fn load(&mut self, weights: &Weights, adam: &Adam) {
+        for slot in adam.slots() {
+            self.n_steps = slot.n_steps;
+            self.read(&slot.name, Which::Mean, &slot.mean);
+            self.read(&slot.name, Which::Square, &slot.square);
+            self.read(&slot.name, Which::Value, weights.require(&slot.name).0);
+        }
+        self.network.refresh(&self.parts, Refresh::All);
+    }
+
+    fn write(&mut self, name: &str, which: Which, tensor: &Tensor) {
+        let mut values = vec![0.0; tensor.numel()];
+        self.parts.iter_mut().filter(|part| part.name == name).for_each(|part| part.write(which, &mut values));
+        set_values(tensor, &values);
+    }
+
+    fn read(&mut self, name: &str, which: Which, tensor: &Tensor) {
+        let values = values_of(tensor);
+        self.parts.iter_mut().filter(|part| part.name == name).for_each(|part| part.read(which, &values));
+    }
+
+    fn pass(&self, drops: bool, dispersions: Dispersions, scale: f32, kl_weight: f64) -> Pass<'_> {
+        Pass {
+            network: &self.network,
+            parts: &self.parts,
+            dataset: self.dataset,
+            first_layer: self.first_layer.as_deref(),
+            totals: &self.totals,
+            constants: &self.constants,
+            drops,
+            dispersions,
+            scale,
+            kl_weight: kl_weight as f32,
+        }
+    }
+
+    /// Puts cells into blocks and draws their noise, in the order in which the layers of the module draw it.
+    fn place(&mut self, cells: &[usize], noise: &mut dyn Noise, drops: bool) {
+        for (block, cells) in self.blocks.iter_mut().zip(cells.chunks(ROWS)) {
+            block.cells.clear();
+            block.cells.extend_from_slice(cells);
+        }
+        let n = cells.len();
+        if drops {
+            for (l, layer) in self.network.encoder.iter().enumerate() {
+                let (n_out, (name, rate)) = (layer.matrix.n_out, &layer.dropout);
+                self.draws.resize(n * n_out, 0.0);
+                if *rate <= 0.0 {
+                    continue;
+                }
+                if !noise.fill_keep(name, [n, n_out], *rate, &mut self.draws) {
+                    self.draws.fill(1.0 - *rate as f32);
+                }
+                let by_chance = 1.0 / (1.0 - *rate as f32);
+                self.draws.iter_mut().for_each(|keep| *keep *= by_chance);
+                let blocks = self.blocks.iter_mut().map(|block| &mut block.encoder[l].keep);
+                spread(&self.draws, n_out, blocks);
+            }
+        }
+        let n_latent = self.network.n_latent;
+        self.draws.resize(n * n_latent, 0.0);
+        noise.fill_normal("z", [n, n_latent], &mut self.draws);
+        spread(&self.draws, n_latent, self.blocks.iter_mut().map(|block| &mut block.noise));
+    }
+
+    fn terms(&self, n_blocks: usize, kl_weight: f64) -> Terms {
+        let mut terms = Terms::default();
+        for BlockSums { reconstruction, kl } in self.blocks[..n_blocks].iter().map(|block| block.sums) {
+            terms.add(Terms {
+                loss: reconstruction + kl_weight * kl,
+                negative_elbo: reconstruction + kl,
+                reconstruction,
+            });
+        }
+        terms
+    }
+
+    fn set_constants(&mut self) {
+        let (level, counts) = (self.network.level, self.dataset.counts);
+        let constant = self.dispersions == Dispersions::Constant && self.network.log_r.is_some();
+        let (network, conditions) = (&self.network, &self.dataset.conditions);
+        let of_cell = |cell: usize| {
+            let (genes, values) = counts.row(cell);
+            let total: f64 = values.iter().map(|&x| f64::from(x)).sum();
+            let own = if network.dispersions.len() > 1 { conditions[cell] as usize } else { 0 };
+            let dispersion = constant.then(|| &network.dispersions[own]);
+            (total as f32, likelihood::constants(level, genes, values, dispersion) as f32)
+        };
+        (self.totals, self.constants) = (0..counts.n_rows()).into_par_iter().map(of_cell).unzip();
+    }
+
+    /// What the first layer makes of each cell without its column, where nothing of that trains.
+    fn cache_first_layer(&mut self) {
+        let first = &self.network.encoder[0].matrix;
+        if first.panels.clone().chain([first.bias]).any(|part| self.parts[part].moments.is_some()) {
+            return;
+        }
+        let width = first.width();
+        let mut cache = Buffer::zeros(self.dataset.n_cells() * width);
+        let pass = self.pass(false, Dispersions::Constant, 1.0, 0.0);
+        let bias = &*self.parts[first.bias].values;
+        cache.par_chunks_mut(ROWS * width).enumerate().for_each_with(
+            Vec::new(),
+            |inputs: &mut Vec<f32>, (at, rows)| {
+                for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+                    let (genes, counts) = self.dataset.counts.row(at * ROWS + i);
+                    inputs.clear();
+                    inputs.extend_from_slice(counts);
+                    if self.network.input == EncoderInput::Log1p {
+                        sparse::ln_1p_of(self.network.level, counts, inputs);
+                    }
+                    row.copy_from_slice(bias);
+                    first_layer_row(&pass, genes, inputs, row);
+                }
+            },
+        );
+        self.first_layer = Some(cache);
+    }
+}
+
+impl Terms {
+    /// Adds the sums over other cells.
+    pub fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.negative_elbo += other.negative_elbo;
+        self.reconstruction += other.reconstruction;
+    }
+}
+
+/// Rows of `n` numbers, a block's worth to each block.
+fn spread<'b>(values: &[f32], n: usize, blocks: impl Iterator<Item = &'b mut Buffer>) {
+    for (block, values) in blocks.zip(values.chunks(ROWS * n)) {
+        for (to, from) in block.chunks_exact_mut(padded(n)).zip(values.chunks_exact(n)) {
+            to[..n].copy_from_slice(from);
+        }
+    }
+}
+
+fn adam_step(options: &AdamOptions, n_steps: i64) -> adam::Step {
+    let (correction_1, correction_2) = Adam::corrections(n_steps);
+    adam::Step {
+        rate: (options.rate / correction_1) as f32,
+        inverse_correction: (1.0 / correction_2.sqrt()) as f32,
+        eps: options.eps as f32,
+        weight_decay: options.weight_decay as f32,
+    }
+}
+
+/// Cells that are embedded at a time: enough for all threads, little memory.
+const EMBEDDED_AT_ONCE: usize = 64 * ROWS;

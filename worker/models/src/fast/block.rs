@@ -1,0 +1,357 @@
+//! A few cells on their way through the network and back. One thread works on a block; nothing in it depends on other blocks.
+
+use super::{
+    network::{Begin, Layer, Network},
+    part::Part,
+    spec::EncoderInput,
+};
+use crate::{
+    data::Dataset,
+    kernels::{
+        Buffer, layer,
+        likelihood::{self, Row, Scratch},
+        padded, sparse,
+    },
+};
+
+/// Memory for up to [`ROWS`] cells.
+#[derive(Debug)]
+pub(super) struct Block {
+    /// Positions of the cells in the data set.
+    pub(super) cells: Vec<usize>,
+    /// What the encoder sees of their counts, cell after cell, and where each cell's begin.
+    pub(super) inputs: Vec<f32>,
+    starts: Vec<usize>,
+    pub(super) encoder: Vec<Activations>,
+    pub(super) decoder: Vec<Activations>,
+    pub(super) mean: Buffer,
+    /// Logarithm of the variance above its floor, then the variance.
+    pub(super) var: Buffer,
+    pub(super) noise: Buffer,
+    pub(super) z: Buffer,
+    /// Gradient by `z`, then by the mean.
+    pub(super) of_mean: Buffer,
+    pub(super) of_var: Buffer,
+    /// Logits of the shares, then their gradient; empty where nothing is decoded.
+    pub(super) logits: Buffer,
+    /// The same for extra zeros.
+    pub(super) dropout: Buffer,
+    /// Gradient by the log dispersions, a row each.
+    pub(super) of_log_r: Buffer,
+    scratch: Scratch,
+    /// Sums over the block's cells, in nats.
+    pub(super) sums: BlockSums,
+}
+
+/// What a layer makes of a block.
+#[derive(Debug)]
+pub(super) struct Activations {
+    /// After the norms.
+    normal: Buffer,
+    /// One over the standard deviation of each cell, where there is layer norm.
+    inverse: [f32; ROWS],
+    /// What dropout keeps, divided by its chance.
+    pub(super) keep: Buffer,
+    /// After ReLU and dropout.
+    pub(super) out: Buffer,
+    /// Gradient by `out`, then by what the linear map gives.
+    pub(super) delta: Buffer,
+}
+
+/// Sums over cells, in nats.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct BlockSums {
+    pub(super) reconstruction: f64,
+    pub(super) kl: f64,
+}
+
+/// How far a block goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reach {
+    /// To the posterior.
+    Posterior,
+    /// To the log-likelihood.
+    Likelihood,
+}
+
+/// What all blocks of a pass share.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub(super) network: &'a Network,
+    pub(super) parts: &'a [Part],
+    pub(super) dataset: &'a Dataset<'a>,
+    /// What the first layer makes of each cell without its column, where that is constant.
+    pub(super) first_layer: Option<&'a [f32]>,
+    /// Total count of each cell.
+    pub(super) totals: &'a [f32],
+    /// Terms of each cell's log-likelihood that do not change.
+    pub(super) constants: &'a [f32],
+    /// Whether dropout drops.
+    pub(super) drops: bool,
+    /// What the dispersions do, see [`Dispersions`].
+    pub(super) dispersions: Dispersions,
+    /// The loss is a sum over cells times this.
+    pub(super) scale: f32,
+    /// Weight of the divergence.
+    pub(super) kl_weight: f32,
+}
+
+/// What the dispersions do in a pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Dispersions {
+    /// They never move: the constants hold all that depends on them and the counts alone.
+    Constant,
+    /// They train: their gradient is wanted.
+    Train,
+    /// They train, but not in this pass.
+    Rest,
+}
+
+impl Block {
+    pub(super) fn new(network: &Network, reach: Reach) -> Self {
+        let rows = |n: usize| Buffer::zeros(ROWS * padded(n));
+        let stack = |layers: &[Layer]| layers.iter().map(|layer| Activations::new(layer.matrix.n_out)).collect();
+        let n_latent = network.n_latent;
+        let decodes = reach == Reach::Likelihood;
+        let genes = |wanted: bool| rows(if wanted { network.n_genes } else { 0 });
+        Self {
+            cells: Vec::with_capacity(ROWS),
+            inputs: Vec::new(),
+            starts: Vec::with_capacity(ROWS + 1),
+            encoder: stack(&network.encoder),
+            decoder: if decodes { stack(&network.decoder) } else { Vec::new() },
+            mean: rows(n_latent),
+            var: rows(n_latent),
+            noise: rows(n_latent),
+            z: rows(n_latent),
+            of_mean: rows(n_latent),
+            of_var: rows(n_latent),
+            logits: genes(decodes),
+            dropout: genes(decodes && network.dropout.is_some()),
+            of_log_r: Buffer::zeros(if decodes { network.dispersions.len() * padded(network.n_genes) } else { 0 }),
+            scratch: Scratch::new(network.n_genes),
+            sums: BlockSums::default(),
+        }
+    }
+
+    /// Number of cells.
+    pub(super) fn n(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// What the encoder sees of one cell's counts.
+    pub(super) fn input(&self, i: usize) -> &[f32] {
+        &self.inputs[self.starts[i]..self.starts[i + 1]]
+    }
+
+    /// Encodes the cells and draws their latent states.
+    pub(super) fn encode(&mut self, pass: &Pass<'_>) {
+        let (network, parts, n) = (pass.network, pass.parts, self.n());
+        let level = network.level;
+        self.first_layer(pass);
+        for (l, layer) in network.encoder.iter().enumerate() {
+            let (before, activations) = self.encoder.split_at_mut(l);
+            if let Some(before) = before.last() {
+                layer.matrix.forward(level, parts, &before.out, n, &mut activations[0].normal);
+            }
+            activations[0].activate(pass, layer, &self.cells, if pass.drops { layer.dropout.1 } else { 0.0 });
+        }
+        let hidden = &self.encoder[network.encoder.len() - 1].out;
+        network.mean.forward(level, parts, hidden, n, &mut self.mean);
+        network.var.forward(level, parts, hidden, n, &mut self.var);
+        let width = padded(network.n_latent);
+        let rows = self.z.chunks_exact_mut(width).zip(self.var.chunks_exact_mut(width));
+        let given = self.mean.chunks_exact(width).zip(self.noise.chunks_exact(width));
+        self.sums.kl = 0.0;
+        for ((z, var), (mean, noise)) in rows.zip(given).take(n) {
+            let kl = layer::draw(level, layer::Draw { mean, var, noise, z, mask: &network.latent_mask });
+            self.sums.kl += f64::from(kl);
+        }
+    }
+
+    fn first_layer(&mut self, pass: &Pass<'_>) {
+        let network = pass.network;
+        let (level, first) = (network.level, &network.encoder[0].matrix);
+        let width = first.width();
+        let rows = self.encoder[0].normal.chunks_exact_mut(width);
+        if let Some(cache) = pass.first_layer {
+            rows.zip(&self.cells).for_each(|(row, &cell)| row.copy_from_slice(&cache[cell * width..][..width]));
+            return;
+        }
+        let bias = &*pass.parts[first.bias].values;
+        self.inputs.clear();
+        self.starts.clear();
+        self.starts.push(0);
+        for (row, &cell) in rows.zip(&self.cells) {
+            let (genes, counts) = pass.dataset.counts.row(cell);
+            let start = self.inputs.len();
+            self.inputs.extend_from_slice(counts);
+            let inputs = &mut self.inputs[start..];
+            if network.input == EncoderInput::Log1p {
+                sparse::ln_1p_of(level, counts, inputs);
+            }
+            self.starts.push(start + counts.len());
+            row.copy_from_slice(bias);
+            first_layer_row(pass, genes, &self.inputs[start..], row);
+        }
+    }
+
+    /// Decodes the latent states to the gradient of the logits.
+    pub(super) fn decode(&mut self, pass: &Pass<'_>) {
+        let (network, parts, n) = (pass.network, pass.parts, self.n());
+        let level = network.level;
+        for (l, layer) in network.decoder.iter().enumerate() {
+            let (before, activations) = self.decoder.split_at_mut(l);
+            let input = before.last().map_or(&self.z, |before| &before.out);
+            layer.matrix.forward(level, parts, input, n, &mut activations[0].normal);
+            activations[0].activate(pass, layer, &self.cells, 0.0);
+        }
+        let hidden = &self.decoder[network.decoder.len() - 1].out;
+        network.scale.forward(level, parts, hidden, n, &mut self.logits);
+        if let Some(dropout) = &network.dropout {
+            dropout.forward(level, parts, hidden, n, &mut self.dropout);
+        }
+        self.of_log_r.fill(0.0);
+        self.sums.reconstruction = 0.0;
+        for i in 0..n {
+            self.likelihood(pass, i);
+        }
+    }
+
+    fn likelihood(&mut self, pass: &Pass<'_>, i: usize) {
+        let (network, cell) = (pass.network, self.cells[i]);
+        let width = padded(network.n_genes);
+        let (genes, counts) = pass.dataset.counts.row(cell);
+        let own = if network.dispersions.len() > 1 { pass.dataset.conditions[cell] as usize } else { 0 };
+        let dispersion = &network.dispersions[own];
+        let trains = pass.dispersions == Dispersions::Train;
+        let row = Row {
+            logits: &mut self.logits[i * width..][..width],
+            dropout: if network.dropout.is_some() { &mut self.dropout[i * width..][..width] } else { &mut [] },
+            n_genes: network.n_genes,
+            genes,
+            counts,
+            total: pass.totals[cell],
+            dispersion,
+            scale: -pass.scale,
+            of_log_r: trains.then(|| &mut self.of_log_r[own * width..][..width]),
+        };
+        let value = likelihood::row(network.level, network.counts, row, &mut self.scratch);
+        let constant = match pass.dispersions {
+            Dispersions::Rest => likelihood::constants(network.level, genes, counts, Some(dispersion)),
+            Dispersions::Constant | Dispersions::Train => f64::from(pass.constants[cell]),
+        };
+        self.sums.reconstruction -= f64::from(value) + constant;
+    }
+
+    /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state.
+    pub(super) fn decoder_gradient(&mut self, pass: &Pass<'_>) {
+        let (network, n) = (pass.network, self.n());
+        let (level, genes) = (network.level, padded(network.n_genes));
+        let last = &mut self.decoder[network.decoder.len() - 1].delta;
+        network.scale.backward(level, (&self.logits, genes), n, Begin::Zero, last);
+        if let Some(dropout) = &network.dropout {
+            dropout.backward(level, (&self.dropout, genes), n, Begin::Result, last);
+        }
+        for (l, layer) in network.decoder.iter().enumerate().rev() {
+            let (before, activations) = self.decoder.split_at_mut(l);
+            activations[0].gradient(pass, layer, n, 0.0);
+            let below = before.last_mut().map_or(&mut self.of_mean, |before| &mut before.delta);
+            layer.matrix.backward(level, (&activations[0].delta, layer.matrix.width()), n, Begin::Zero, below);
+        }
+    }
+
+    /// From the gradient of the latent state down to layer `lowest` of the encoder.
+    pub(super) fn encoder_gradient(&mut self, pass: &Pass<'_>, lowest: usize) {
+        let (network, n) = (pass.network, self.n());
+        let (level, width) = (network.level, padded(network.n_latent));
+        for i in 0..n {
+            let row = i * width..(i + 1) * width;
+            layer::draw_gradient(
+                level,
+                layer::DrawGradient {
+                    mean: &self.mean[row.clone()],
+                    var: &self.var[row.clone()],
+                    noise: &self.noise[row.clone()],
+                    of_mean: &mut self.of_mean[row.clone()],
+                    of_var: &mut self.of_var[row],
+                    mask: &network.latent_mask,
+                    kl_weight: pass.kl_weight * pass.scale,
+                },
+            );
+        }
+        if lowest == network.encoder.len() {
+            return;
+        }
+        let last = &mut self.encoder[network.encoder.len() - 1].delta;
+        network.mean.backward(level, (&self.of_mean, width), n, Begin::Zero, last);
+        network.var.backward(level, (&self.of_var, width), n, Begin::Result, last);
+        for (l, layer) in network.encoder.iter().enumerate().skip(lowest).rev() {
+            let (before, activations) = self.encoder.split_at_mut(l);
+            activations[0].gradient(pass, layer, n, if pass.drops { layer.dropout.1 } else { 0.0 });
+            if let Some(before) = before.last_mut().filter(|_| l > lowest) {
+                let delta = (&*activations[0].delta, layer.matrix.width());
+                layer.matrix.backward(level, delta, n, Begin::Zero, &mut before.delta);
+            }
+        }
+    }
+}
+
+impl Activations {
+    fn new(n_out: usize) -> Self {
+        let rows = || Buffer::zeros(ROWS * padded(n_out));
+        Self { normal: rows(), inverse: [0.0; ROWS], keep: rows(), out: rows(), delta: rows() }
+    }
+
+    /// From what the linear map gave, in `normal`, to `out`.
+    fn activate(&mut self, pass: &Pass<'_>, layer: &Layer, cells: &[usize], rate: f64) {
+        let (level, width) = (pass.network.level, layer.matrix.width());
+        let columns = layer.columns.map(|part| &*pass.parts[part].values);
+        let rows = self.normal.chunks_exact_mut(width).zip(self.out.chunks_exact_mut(width));
+        for (i, ((normal, out), &cell)) in rows.zip(cells).enumerate() {
+            if let Some(columns) = columns {
+                let code = pass.dataset.conditions[cell] as usize;
+                layer::add(level, normal, &columns[code * width..][..width]);
+            }
+            if let Some((scale, shift)) = &layer.affine {
+                layer::scale_shift(level, normal, scale, shift);
+            }
+            if layer.layer_norm {
+                self.inverse[i] = layer::layer_norm(level, normal, &layer.mask, layer.matrix.n_out);
+            }
+            let keep = (rate > 0.0).then(|| &self.keep[i * width..][..width]);
+            layer::relu(level, normal, keep, out);
+        }
+    }
+
+    /// From the gradient of `out`, in `delta`, to that of what the linear map gave.
+    fn gradient(&mut self, pass: &Pass<'_>, layer: &Layer, n: usize, rate: f64) {
+        let (level, width) = (pass.network.level, layer.matrix.width());
+        let rows = self.delta.chunks_exact_mut(width).zip(self.normal.chunks_exact(width));
+        for (i, (delta, normal)) in rows.take(n).enumerate() {
+            let keep = (rate > 0.0).then(|| &self.keep[i * width..][..width]);
+            layer::relu_gradient(level, delta, normal, keep);
+            if layer.layer_norm {
+                let inverse = self.inverse[i];
+                layer::layer_norm_gradient(level, delta, normal, &layer.mask, layer.matrix.n_out, inverse);
+            }
+            if let Some((scale, _)) = &layer.affine {
+                layer::scale(level, delta, scale);
+            }
+        }
+    }
+}
+
+/// Adds the first layer's product with one cell to `row`.
+pub(super) fn first_layer_row(pass: &Pass<'_>, genes: &[u32], inputs: &[f32], row: &mut [f32]) {
+    let first = &pass.network.encoder[0].matrix;
+    let panels = &pass.parts[first.panels.clone()];
+    let mut some: [&[f32]; 4] = [&[]; 4];
+    for (panels, row) in panels.chunks(some.len()).zip(row.chunks_mut(some.len() * crate::kernels::buffer::PANEL)) {
+        some.iter_mut().zip(panels).for_each(|(slot, part)| *slot = &part.values);
+        sparse::add_row(pass.network.level, genes, inputs, &some[..panels.len()], row);
+    }
+}
+
+/// Cells of a block. Results do not depend on it but for the order of sums over blocks; it is never changed by the number of threads.
+pub(super) const ROWS: usize = 32;

@@ -1,0 +1,146 @@
+//! Gradients of the tensors, piece by piece, from what the blocks hold. Sums go over cells in order.
+
+use super::{
+    block::Block,
+    network::{Layer, Matrix, Network},
+    part::{Layout, Part},
+};
+use crate::{
+    data::Dataset,
+    kernels::{
+        Level,
+        buffer::{PANEL, Square},
+        layer,
+        matrix::{self, Left, Start},
+        padded, sparse,
+    },
+};
+
+/// Where a part's gradient comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// What goes into a linear map, times what comes back.
+    Panel(MatrixId),
+    /// What comes back to a linear map.
+    Bias(MatrixId),
+    /// What comes back to a linear map, apart for each condition.
+    Columns(MatrixId),
+    /// The likelihood.
+    LogDispersion,
+}
+
+/// One of the network's linear maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MatrixId {
+    Encoder(usize),
+    Mean,
+    Var,
+    Decoder(usize),
+    Scale,
+    Dropout,
+}
+
+/// The source of each part.
+pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
+    let mut sources = vec![Source::LogDispersion; n_parts];
+    let mut of_matrix = |matrix: &Matrix, id| {
+        sources[matrix.panels.clone()].fill(Source::Panel(id));
+        sources[matrix.bias] = Source::Bias(id);
+    };
+    for (l, layer) in network.encoder.iter().enumerate() {
+        of_matrix(&layer.matrix, MatrixId::Encoder(l));
+    }
+    for (l, layer) in network.decoder.iter().enumerate() {
+        of_matrix(&layer.matrix, MatrixId::Decoder(l));
+    }
+    of_matrix(&network.mean, MatrixId::Mean);
+    of_matrix(&network.var, MatrixId::Var);
+    of_matrix(&network.scale, MatrixId::Scale);
+    if let Some(dropout) = &network.dropout {
+        of_matrix(dropout, MatrixId::Dropout);
+    }
+    let columns = |layer: &Layer| layer.columns;
+    for (l, part) in network.encoder.iter().map(columns).enumerate().filter_map(|(l, part)| Some((l, part?))) {
+        sources[part] = Source::Columns(MatrixId::Encoder(l));
+    }
+    for (l, part) in network.decoder.iter().map(columns).enumerate().filter_map(|(l, part)| Some((l, part?))) {
+        sources[part] = Source::Columns(MatrixId::Decoder(l));
+    }
+    sources
+}
+
+/// Computes the gradient of a part that trains.
+pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: &[Block], source: Source, part: &mut Part) {
+    let (level, layout) = (network.level, part.layout);
+    let Some(moments) = &mut part.moments else { return };
+    let gradient = &mut *moments.gradient;
+    match (source, layout) {
+        (Source::Panel(MatrixId::Encoder(0)), Layout::Panel { p, .. }) => {
+            gradient.fill(0.0);
+            let width = network.encoder[0].matrix.width();
+            for block in blocks {
+                let deltas = block.encoder[0].delta.chunks_exact(width);
+                for (i, (&cell, delta)) in block.cells.iter().zip(deltas).enumerate() {
+                    let (genes, _) = dataset.counts.row(cell);
+                    sparse::add_outer(level, genes, block.input(i), &delta[p * PANEL..], gradient);
+                }
+            }
+        }
+        (Source::Panel(id), Layout::Panel { p, n_in, n_out }) => {
+            panel(level, blocks, id, (p, n_in, n_out), gradient);
+        }
+        (Source::Bias(id) | Source::Columns(id), Layout::Rows { n_rows, n }) => {
+            gradient.fill(0.0);
+            let width = padded(n);
+            for block in blocks {
+                for (&cell, delta) in block.cells.iter().zip(delta(block, id).chunks_exact(width)) {
+                    let by_condition = matches!(source, Source::Columns(_)) && n_rows > 1;
+                    let row = if by_condition { dataset.conditions[cell] as usize } else { 0 };
+                    layer::add(level, &mut gradient[row * width..][..width], delta);
+                }
+            }
+        }
+        (Source::LogDispersion, _) => {
+            gradient.fill(0.0);
+            blocks.iter().for_each(|block| layer::add(level, gradient, &block.of_log_r));
+        }
+        (Source::Panel(_), Layout::Rows { .. }) | (Source::Bias(_) | Source::Columns(_), Layout::Panel { .. }) => {
+            unreachable!("matrices are panels, and only they are")
+        }
+    }
+}
+
+/// 32 columns of the gradient of a matrix.
+fn panel(level: Level, blocks: &[Block], id: MatrixId, (p, n_in, n_out): (usize, usize, usize), gradient: &mut [f32]) {
+    let mut packed = Square::default();
+    for (b, block) in blocks.iter().enumerate() {
+        let n = block.n();
+        matrix::pack_panel(delta(block, id), padded(n_out), n, p, &mut packed.0);
+        let left = Left::transposed(input(block, id), padded(n_in));
+        let start = if b == 0 { Start::Zero } else { Start::Result };
+        matrix::multiply_panel(level, left, &packed.0, start, gradient, PANEL, (n_in, n));
+    }
+}
+
+/// What went into a linear map, a row per cell.
+fn input(block: &Block, id: MatrixId) -> &[f32] {
+    match id {
+        MatrixId::Encoder(l) => &block.encoder[l - 1].out,
+        MatrixId::Mean | MatrixId::Var => &block.encoder[block.encoder.len() - 1].out,
+        MatrixId::Decoder(0) => &block.z,
+        MatrixId::Decoder(l) => &block.decoder[l - 1].out,
+        MatrixId::Scale | MatrixId::Dropout => &block.decoder[block.decoder.len() - 1].out,
+    }
+}
+
+/// The gradient by what a linear map gave, a row per cell.
+fn delta(block: &Block, id: MatrixId) -> &[f32] {
+    match id {
+        MatrixId::Encoder(l) => &block.encoder[l].delta,
+        MatrixId::Mean => &block.of_mean,
+        MatrixId::Var => &block.of_var,
+        MatrixId::Decoder(l) => &block.decoder[l].delta,
+        MatrixId::Scale => &block.logits,
+        MatrixId::Dropout => &block.dropout,
+    }
+}

@@ -1,0 +1,287 @@
+//! A module's tensors, arranged for the kernels.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{
+    part::{Layout, Part, values_of},
+    spec::{EncoderInput, LayerSpec, LogDispersionSpec, Unsupported, VaeSpec},
+};
+use crate::{
+    kernels::{
+        Buffer, Level,
+        buffer::PANEL,
+        likelihood::{Counts, Dispersion, set_dispersion},
+        matrix::{self, Left},
+        padded,
+    },
+    nn::Weights,
+};
+
+/// The network, without the numbers that train.
+#[derive(Debug)]
+pub(super) struct Network {
+    pub(super) level: Level,
+    pub(super) counts: Counts,
+    pub(super) input: EncoderInput,
+    pub(super) n_genes: usize,
+    pub(super) n_latent: usize,
+    pub(super) encoder: Vec<Layer>,
+    pub(super) mean: Matrix,
+    pub(super) var: Matrix,
+    pub(super) decoder: Vec<Layer>,
+    pub(super) scale: Matrix,
+    pub(super) dropout: Option<Matrix>,
+    /// 1 for dimensions of the latent state, 0 for padding.
+    pub(super) latent_mask: Buffer,
+    /// Part of the log dispersions.
+    pub(super) log_r: Option<usize>,
+    /// One per row of the log dispersions: one, or one per condition.
+    pub(super) dispersions: Vec<Dispersion>,
+}
+
+/// A layer of a stack.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) matrix: Matrix,
+    /// Part of the conditions' columns.
+    pub(super) columns: Option<usize>,
+    /// Batch norm with running statistics: factor and term of each unit.
+    pub(super) affine: Option<(Buffer, Buffer)>,
+    pub(super) layer_norm: bool,
+    pub(super) dropout: (String, f64),
+    /// 1 for units, 0 for padding.
+    pub(super) mask: Buffer,
+}
+
+/// A linear map.
+#[derive(Debug)]
+pub(super) struct Matrix {
+    pub(super) n_in: usize,
+    pub(super) n_out: usize,
+    /// Parts of its panels.
+    pub(super) panels: Range<usize>,
+    /// Part of its bias.
+    pub(super) bias: usize,
+    /// Panels of its transpose, for gradients by what goes in.
+    transpose: Vec<Buffer>,
+}
+
+/// How batch norm is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BatchStatistics {
+    /// With running statistics, which do not move.
+    Running,
+    /// With those of the minibatch: not here.
+    OfMinibatch,
+}
+
+/// Takes a module apart.
+struct Builder<'a> {
+    weights: &'a Weights,
+    trains: &'a dyn Fn(&str) -> bool,
+    statistics: BatchStatistics,
+    parts: Vec<Part>,
+}
+
+impl Network {
+    /// The network that a module says it is, and its tensors in parts; `trains` says which of them move.
+    ///
+    /// # Errors  what the kernels cannot compute
+    pub(super) fn new(
+        spec: &VaeSpec,
+        weights: &Weights,
+        trains: &dyn Fn(&str) -> bool,
+        statistics: BatchStatistics,
+    ) -> Result<(Self, Vec<Part>), Unsupported> {
+        let mut builder = Builder { weights, trains, statistics, parts: Vec::new() };
+        let hidden = |layers: &[LayerSpec]| layers.last().map(|layer| layer.n_out);
+        let no_layers = Unsupported("a stack has no layers");
+        let (n_encoder, n_decoder) = (hidden(&spec.encoder).ok_or(no_layers)?, hidden(&spec.decoder).ok_or(no_layers)?);
+        let mut encoder = builder.layers(&spec.encoder)?;
+        // Nothing asks for the gradient by a count.
+        encoder[0].matrix.transpose = Vec::new();
+        let mean = builder.matrix(&spec.mean, n_encoder, spec.n_latent)?;
+        let var = builder.matrix(&spec.var, n_encoder, spec.n_latent)?;
+        let decoder = builder.layers(&spec.decoder)?;
+        let scale = builder.matrix(&spec.scale, n_decoder, spec.n_genes)?;
+        let dropout = spec.dropout.as_deref().map(|name| builder.matrix(name, n_decoder, spec.n_genes)).transpose()?;
+        let log_r = spec.log_r.as_ref().map(|log_r| builder.log_r(log_r, spec.n_genes)).transpose()?;
+        let parts = builder.parts;
+        let n_dispersions = log_r.map_or(1, |part| parts[part].values.len() / padded(spec.n_genes));
+        let mut network = Self {
+            level: Level::best(),
+            counts: spec.counts()?,
+            input: spec.input,
+            n_genes: spec.n_genes,
+            n_latent: spec.n_latent,
+            encoder,
+            mean,
+            var,
+            decoder,
+            scale,
+            dropout,
+            latent_mask: mask(spec.n_latent),
+            log_r,
+            dispersions: vec![Dispersion::new(spec.n_genes); n_dispersions],
+        };
+        network.refresh(&parts, Refresh::All);
+        Ok((network, parts))
+    }
+
+    /// Brings up to date what follows from the parts.
+    pub(super) fn refresh(&mut self, parts: &[Part], which: Refresh) {
+        let level = self.level;
+        let is_due = |part: usize| which == Refresh::All || parts[part].moments.is_some();
+        if let Some(log_r) = self.log_r.filter(|&part| is_due(part)) {
+            let rows = parts[log_r].values.chunks_exact(padded(self.n_genes));
+            rows.zip(&mut self.dispersions).for_each(|(row, dispersion)| set_dispersion(level, row, dispersion));
+        }
+        let layers = self.encoder.iter_mut().chain(&mut self.decoder).map(|layer| &mut layer.matrix);
+        let heads = [&mut self.mean, &mut self.var, &mut self.scale].into_iter().chain(&mut self.dropout);
+        for matrix in layers.chain(heads).filter(|matrix| is_due(matrix.panels.start)) {
+            let panels = &parts[matrix.panels.clone()];
+            let of_panels = || panels.iter().map(|part| &*part.values);
+            let transpose = |(q, panel): (usize, &mut Buffer)| {
+                matrix::transpose_panel(of_panels(), matrix.n_in, q, panel);
+            };
+            matrix.transpose.par_iter_mut().enumerate().for_each(transpose);
+        }
+    }
+
+    /// The lowest layer of the encoder with something that trains, the heads counted as one more; `None` if there is none.
+    pub(super) fn lowest_trained(&self, parts: &[Part]) -> Option<usize> {
+        let of = |matrix: &Matrix| matrix.panels.clone().chain([matrix.bias]).any(|part| parts[part].moments.is_some());
+        let of_layer =
+            |layer: &Layer| of(&layer.matrix) || layer.columns.is_some_and(|columns| parts[columns].moments.is_some());
+        let heads = (of(&self.mean) || of(&self.var)).then_some(self.encoder.len());
+        self.encoder.iter().position(of_layer).or(heads)
+    }
+}
+
+/// What [`Network::refresh`] looks at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refresh {
+    All,
+    /// What trains.
+    Trained,
+}
+
+impl Matrix {
+    /// Units that come out, with padding.
+    pub(super) fn width(&self) -> usize {
+        padded(self.n_out)
+    }
+
+    /// `result = input · matrix + bias` for `n` rows.
+    pub(super) fn forward(&self, level: Level, parts: &[Part], input: &[f32], n: usize, result: &mut [f32]) {
+        let panels = parts[self.panels.clone()].iter().map(|part| &*part.values);
+        let (left, bias) = (Left::rows(input, padded(self.n_in)), Some(&*parts[self.bias].values));
+        matrix::multiply(level, left, (n, self.n_in), panels, bias, result, self.width());
+    }
+
+    /// The gradient by what goes in, from that by what comes out; `stride` is the width of its rows.
+    pub(super) fn backward(&self, level: Level, gradient: (&[f32], usize), n: usize, begin: Begin, result: &mut [f32]) {
+        let panels = self.transpose.iter().map(|panel| &**panel);
+        let (left, width) = (Left::rows(gradient.0, gradient.1), padded(self.n_in));
+        match begin {
+            Begin::Zero => matrix::multiply(level, left, (n, self.n_out), panels, None, result, width),
+            Begin::Result => matrix::add_product(level, left, (n, self.n_out), panels, result, width),
+        }
+    }
+}
+
+/// Whether a gradient is the first that reaches its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Begin {
+    Zero,
+    Result,
+}
+
+impl Builder<'_> {
+    fn tensor(&self, name: &str) -> Result<Vec<f32>, Unsupported> {
+        let tensor = self.weights.get(name).ok_or(Unsupported("the module lacks a tensor that it names"))?;
+        Ok(values_of(tensor))
+    }
+
+    fn part(&mut self, name: &str, layout: Layout, values: &[f32]) -> usize {
+        self.parts.push(Part::new(name, layout, values, (self.trains)(name)));
+        self.parts.len() - 1
+    }
+
+    fn matrix(&mut self, name: &str, n_in: usize, n_out: usize) -> Result<Matrix, Unsupported> {
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let values = self.tensor(&weight)?;
+        let first = self.parts.len();
+        for p in 0..padded(n_out) / PANEL {
+            self.part(&weight, Layout::Panel { p, n_in, n_out }, &values);
+        }
+        let panels = first..self.parts.len();
+        let values = self.tensor(&bias)?;
+        let bias = self.part(&bias, Layout::Rows { n_rows: 1, n: n_out }, &values);
+        let transpose = vec![Buffer::zeros(padded(n_out) * PANEL); padded(n_in) / PANEL];
+        Ok(Matrix { n_in, n_out, panels, bias, transpose })
+    }
+
+    fn layers(&mut self, specs: &[LayerSpec]) -> Result<Vec<Layer>, Unsupported> {
+        specs.iter().map(|spec| self.layer(spec)).collect()
+    }
+
+    fn layer(&mut self, spec: &LayerSpec) -> Result<Layer, Unsupported> {
+        let matrix = self.matrix(&spec.linear, spec.n_in, spec.n_out)?;
+        let condition = format!("{}.condition", spec.linear);
+        let columns = match self.weights.get(&condition) {
+            Some(rows) => {
+                let n_rows = rows.size()[0] as usize;
+                let values = self.tensor(&condition)?;
+                Some(self.part(&condition, Layout::Rows { n_rows, n: spec.n_out }, &values))
+            }
+            None => None,
+        };
+        let affine = match (&spec.batch_norm, self.statistics) {
+            (None, _) => None,
+            (Some(_), BatchStatistics::OfMinibatch) => {
+                return Err(Unsupported("batch norm takes the statistics of the minibatch"));
+            }
+            (Some(name), BatchStatistics::Running) => Some(self.batch_norm(name)?),
+        };
+        let (layer_norm, dropout) = (spec.layer_norm, spec.dropout.clone());
+        Ok(Layer { matrix, columns, affine, layer_norm, dropout, mask: mask(spec.n_out) })
+    }
+
+    fn batch_norm(&self, name: &str) -> Result<(Buffer, Buffer), Unsupported> {
+        let of = |part: &str| self.tensor(&format!("{name}.{part}"));
+        let (weight, bias, mean, var) = (of("weight")?, of("bias")?, of("running_mean")?, of("running_var")?);
+        if (self.trains)(&format!("{name}.weight")) {
+            return Err(Unsupported("a batch norm trains"));
+        }
+        let scale: Vec<f32> =
+            weight.iter().zip(&var).map(|(weight, var)| weight / (var + BATCH_NORM_EPS).sqrt()).collect();
+        let shift: Vec<f32> =
+            bias.iter().zip(&mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
+        let padded = |values: &[f32]| {
+            let mut buffer = Buffer::zeros(padded(values.len()));
+            buffer[..values.len()].copy_from_slice(values);
+            buffer
+        };
+        Ok((padded(&scale), padded(&shift)))
+    }
+
+    fn log_r(&mut self, spec: &LogDispersionSpec, n_genes: usize) -> Result<usize, Unsupported> {
+        let name = match spec {
+            LogDispersionSpec::Gene(name) | LogDispersionSpec::Condition(name) => name,
+        };
+        let values = self.tensor(name)?;
+        Ok(self.part(name, Layout::Rows { n_rows: values.len() / n_genes, n: n_genes }, &values))
+    }
+}
+
+fn mask(n: usize) -> Buffer {
+    let mut mask = Buffer::zeros(padded(n));
+    mask[..n].fill(1.0);
+    mask
+}
+
+/// As in [`crate::nn::BatchNorm`].
+const BATCH_NORM_EPS: f32 = 1e-3;

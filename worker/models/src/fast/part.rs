@@ -1,0 +1,121 @@
+//! Tensors as the kernels keep them: in pieces that one thread can train.
+
+use tch::{Tensor, no_grad};
+
+use crate::{
+    kernels::{Buffer, Level, adam, buffer::PANEL, padded},
+    nn::from_tch,
+};
+
+/// A piece of a tensor, and what training keeps about it.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// The module's tensor.
+    pub(super) name: String,
+    pub(super) layout: Layout,
+    pub(super) values: Buffer,
+    /// Where it trains.
+    pub(super) moments: Option<Moments>,
+}
+
+/// Which piece of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Layout {
+    /// Outputs `32 p..` of a `[n_out, n_in]` matrix, as rows of 32 for each input.
+    Panel { p: usize, n_in: usize, n_out: usize },
+    /// Rows of `n` numbers, padded.
+    Rows { n_rows: usize, n: usize },
+}
+
+/// What Adam keeps about a piece, and its gradient.
+#[derive(Debug)]
+pub(super) struct Moments {
+    pub(super) gradient: Buffer,
+    mean: Buffer,
+    square: Buffer,
+}
+
+/// One of the numbers that belong to each element of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Which {
+    Value,
+    Gradient,
+    Mean,
+    Square,
+}
+
+impl Part {
+    pub(super) fn new(name: &str, layout: Layout, values: &[f32], trains: bool) -> Self {
+        let n = match layout {
+            Layout::Panel { n_in, .. } => n_in * PANEL,
+            Layout::Rows { n_rows, n } => n_rows * padded(n),
+        };
+        let moments =
+            trains.then(|| Moments { gradient: Buffer::zeros(n), mean: Buffer::zeros(n), square: Buffer::zeros(n) });
+        let mut part = Self { name: name.to_owned(), layout, values: Buffer::zeros(n), moments };
+        part.read(Which::Value, values);
+        part
+    }
+
+    /// Moves the values against the gradient.
+    pub(super) fn step(&mut self, level: Level, step: adam::Step) {
+        if let Some(Moments { gradient, mean, square }) = &mut self.moments {
+            adam::step(level, step, gradient, &mut self.values, mean, square);
+        }
+    }
+
+    fn buffer(&mut self, which: Which) -> Option<&mut Buffer> {
+        match (which, &mut self.moments) {
+            (Which::Value, _) => Some(&mut self.values),
+            (Which::Gradient, Some(moments)) => Some(&mut moments.gradient),
+            (Which::Mean, Some(moments)) => Some(&mut moments.mean),
+            (Which::Square, Some(moments)) => Some(&mut moments.square),
+            _ => None,
+        }
+    }
+
+    /// Takes this piece from the values of the whole tensor.
+    pub(super) fn read(&mut self, which: Which, tensor: &[f32]) {
+        let layout = self.layout;
+        if let Some(buffer) = self.buffer(which) {
+            layout.each(|at, of_tensor| buffer[at] = tensor[of_tensor]);
+        }
+    }
+
+    /// Puts this piece into the values of the whole tensor.
+    pub(super) fn write(&mut self, which: Which, tensor: &mut [f32]) {
+        let layout = self.layout;
+        if let Some(buffer) = self.buffer(which) {
+            layout.each(|at, of_tensor| tensor[of_tensor] = buffer[at]);
+        }
+    }
+}
+
+impl Layout {
+    /// Calls `f` with the place of each number here and in the tensor.
+    fn each(self, mut f: impl FnMut(usize, usize)) {
+        match self {
+            Self::Panel { p, n_in, n_out } => {
+                for o in p * PANEL..n_out.min((p + 1) * PANEL) {
+                    (0..n_in).for_each(|i| f(i * PANEL + o % PANEL, o * n_in + i));
+                }
+            }
+            Self::Rows { n_rows, n } => {
+                for row in 0..n_rows {
+                    (0..n).for_each(|i| f(row * padded(n) + i, row * n + i));
+                }
+            }
+        }
+    }
+}
+
+/// The values of a tensor in order.
+pub(super) fn values_of(tensor: &Tensor) -> Vec<f32> {
+    from_tch(tensor).to_f32("a module's tensor").expect("modules hold 32-bit floats")
+}
+
+/// Replaces the values of a tensor.
+pub(super) fn set_values(tensor: &Tensor, values: &[f32]) {
+    let values = Tensor::from_slice(values).view_as(tensor);
+    no_grad(|| tensor.shallow_clone().copy_(&values));
+}

@@ -1,0 +1,82 @@
+//! The seam: what a module tells the kernels about itself.
+
+use crate::{distributions::Likelihood, kernels::likelihood::Counts};
+
+/// A variational autoencoder of counts: an encoder over log counts, a normal latent state, a decoder to shares of genes. Names are those
+/// of the module's tensors.
+#[derive(Clone, PartialEq, Debug)]
+pub struct VaeSpec {
+    /// Genes of the panel.
+    pub n_genes: usize,
+    /// Dimensions of the latent state.
+    pub n_latent: usize,
+    /// Layers of the encoder; the first takes the genes.
+    pub encoder: Vec<LayerSpec>,
+    /// Linear map to the mean of the posterior.
+    pub mean: String,
+    /// Linear map to the logarithm of its variance.
+    pub var: String,
+    /// Layers of the decoder; the first takes the latent state.
+    pub decoder: Vec<LayerSpec>,
+    /// Linear map to the logits of the shares.
+    pub scale: String,
+    /// Linear map to the logits of an extra zero, where the likelihood has them.
+    pub dropout: Option<String>,
+    /// Logarithm of the inverse dispersion, where the likelihood has one.
+    pub log_r: Option<LogDispersionSpec>,
+    /// Distribution of the counts.
+    pub likelihood: Likelihood,
+    /// What the encoder sees of a count.
+    pub input: EncoderInput,
+}
+
+/// A linear map, norms, ReLU and dropout, in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LayerSpec {
+    /// The linear map; with a column per condition if there is a tensor `{linear}.condition`.
+    pub linear: String,
+    /// Units that go in.
+    pub n_in: usize,
+    /// Units that come out.
+    pub n_out: usize,
+    /// Batch norm, if there is one.
+    pub batch_norm: Option<String>,
+    /// Whether layer norm follows.
+    pub layer_norm: bool,
+    /// Name of the dropout layer, and its rate.
+    pub dropout: (String, f64),
+}
+
+/// Which tensor holds the log dispersions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogDispersionSpec {
+    /// One number per gene.
+    Gene(String),
+    /// A row per condition.
+    Condition(String),
+}
+
+/// What the encoder sees of a count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EncoderInput {
+    /// Its `ln(1 + x)`.
+    Log1p,
+    /// The count itself.
+    Count,
+}
+
+/// Why a computation goes through autograd instead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsupported(pub &'static str);
+
+impl VaeSpec {
+    pub(super) fn counts(&self) -> Result<Counts, Unsupported> {
+        match self.likelihood {
+            Likelihood::Nb => Ok(Counts::NegativeBinomial),
+            Likelihood::Zinb => Ok(Counts::ZeroInflated),
+            Likelihood::Poisson => Ok(Counts::Poisson),
+            Likelihood::Normal => Err(Unsupported("the likelihood is normal")),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The kernels against autograd, on networks of random options and shapes.
+
+use archipelago_anndata::Csr;
+use proptest::prelude::*;
+use tch::{Device, Tensor};
+
+use super::*;
+use crate::{
+    data::{Dataset, Registry},
+    distributions::Likelihood,
+    model::Module as _,
+    nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable},
+    zoo::scvi::{Dispersion, Norms, ScviConfig, ScviModule},
+};
+
+#[derive(Clone, Debug)]
+struct Example {
+    config: ScviConfig,
+    counts: Vec<f32>,
+    conditions: Vec<i64>,
+    n_conditions: usize,
+    n_genes: usize,
+}
+
+fn norms() -> impl Strategy<Value = Norms> {
+    prop_oneof![Just(Norms::Both), Just(Norms::None), Just(Norms::Encoder), Just(Norms::Decoder)]
+}
+
+fn config() -> impl Strategy<Value = ScviConfig> {
+    let likelihood = prop_oneof![Just(Likelihood::Nb), Just(Likelihood::Zinb), Just(Likelihood::Poisson)];
+    let dispersion = prop_oneof![Just(Dispersion::Gene), Just(Dispersion::GeneBatch)];
+    let sizes = (1_usize..50, 1_usize..12, 1_usize..4);
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>());
+    (sizes, likelihood, dispersion, norms(), norms(), switches).prop_map(
+        |((n_hidden, n_latent, n_layers), gene_likelihood, dispersion, layer_norm, batch_norm, switches)| ScviConfig {
+            n_hidden,
+            n_latent,
+            n_layers,
+            gene_likelihood,
+            dispersion,
+            use_layer_norm: layer_norm,
+            use_batch_norm: batch_norm,
+            encode_covariates: switches.0,
+            deeply_inject_covariates: switches.1,
+            log_variational: switches.2,
+            dropout_rate: 0.3,
+            ..ScviConfig::default()
+        },
+    )
+}
+
+fn example() -> impl Strategy<Value = Example> {
+    (config(), 1_usize..75, 1_usize..70, 1_usize..4).prop_flat_map(|(config, n_cells, n_genes, n_conditions)| {
+        let count =
+            prop_oneof![6 => Just(0.0_f32), 3 => (1_u16..9).prop_map(f32::from), 1 => (9_u16..200).prop_map(f32::from)];
+        let counts = proptest::collection::vec(count, n_cells * n_genes);
+        let conditions = proptest::collection::vec(0..n_conditions as i64, n_cells);
+        (Just(config), counts, conditions).prop_map(move |(config, mut counts, conditions)| {
+            // An empty cell makes autograd divide 0 by 0 under Poisson; the kernels' own tests have it.
+            (0..n_cells).for_each(|cell| counts[cell * n_genes] += 1.0);
+            Example { config, counts, conditions, n_conditions, n_genes }
+        })
+    })
+}
+
+/// Compares loss and gradients of one minibatch of all cells.
+fn check(example: &Example, mode: Mode, trainable: Trainable) {
+    let Example { config, n_conditions, n_genes, .. } = example;
+    let n_cells = example.conditions.len();
+    let fresh = ConditionSource::Fresh(*n_conditions);
+    let builder = Builder::new(Source::Fresh, fresh, trainable, [7; 32], Device::Cpu);
+    let module = ScviModule::new(config.clone(), &Registry::default(), *n_genes, builder).unwrap();
+    let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
+    let conditions = example.conditions.clone();
+    let dataset = Dataset {
+        counts: &counts,
+        conditions,
+        labels: None,
+        unlabelled: None,
+        covariates: vec![],
+        continuous: vec![],
+        size_factor: None,
+        proteins: None,
+        minified: None,
+    };
+    let cells: Vec<usize> = (0..n_cells).rev().collect();
+    let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
+    let mut fast = Autoencoder::new(&module, &dataset, Purpose::Train(mode, n_cells), &trains).unwrap();
+    let (terms, gradients) = fast.gradients(&cells, 0.7, &mut SeededNoise::new([3; 32]));
+
+    let mut noise = SeededNoise::new([3; 32]);
+    let expected = module.loss(&dataset.minibatch(&cells, Device::Cpu), 0.7, &mut Pass { mode, noise: &mut noise });
+    let (ours, theirs) = (terms.loss / n_cells as f64, expected.loss.double_value(&[]));
+    if !theirs.is_finite() {
+        // Without norms a deep network can leave the finite numbers; the trainer ends with an error then.
+        return assert!(!ours.is_finite(), "the loss is {ours}, expected {theirs}");
+    }
+    assert!((ours - theirs).abs() <= 2e-5 * (1.0 + theirs.abs()), "the loss is {ours}, expected {theirs}");
+    expected.loss.backward();
+    let mut n_compared = 0;
+    for (name, weight) in module.weights().iter().filter(|(name, _)| trains(name)) {
+        let expected = weight.tensor.grad();
+        let found = &gradients[name];
+        let largest = expected.abs().max().double_value(&[]);
+        let off = (found - &expected).abs().max().double_value(&[]);
+        // Single precision on both sides: errors are those of the largest terms, not of what is left of their sum.
+        let bound = 2e-4 * largest + 2e-6 * (1.0 + theirs.abs());
+        assert!(off <= bound, "the gradient of `{name}` is off by {off:e}, largest {largest:e} {mode:?}");
+        n_compared += 1;
+    }
+    assert!(n_compared > 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn surgery_has_the_gradients_of_autograd(example in example()) {
+        tch::set_num_threads(1);
+        check(&example, Mode::Evaluation, Trainable::Conditions);
+    }
+
+    #[test]
+    fn training_has_the_gradients_of_autograd(mut example in example()) {
+        tch::set_num_threads(1);
+        example.config.use_batch_norm = Norms::None;
+        check(&example, Mode::Training, Trainable::Everything);
+    }
+}
+
+#[test]
+fn what_the_kernels_do_not_know_is_said() {
+    let refused = |config: ScviConfig, mode| {
+        let builder =
+            Builder::new(Source::Fresh, ConditionSource::Fresh(1), Trainable::Everything, [0; 32], Device::Cpu);
+        let module = ScviModule::new(config, &Registry::default(), 3, builder).unwrap();
+        let counts = Csr::zeros(2, 3);
+        let dataset = Dataset {
+            counts: &counts,
+            conditions: vec![0; 2],
+            labels: None,
+            unlabelled: None,
+            covariates: vec![],
+            continuous: vec![],
+            size_factor: None,
+            proteins: None,
+            minified: None,
+        };
+        let refused = Autoencoder::new(&module, &dataset, Purpose::Train(mode, 2), &|_| true);
+        refused.err().map(|why| why.to_string())
+    };
+    let plain = ScviConfig::for_surgery();
+    assert_eq!(refused(plain.clone(), Mode::Training), None);
+    let batch_norm = ScviConfig { use_batch_norm: Norms::Encoder, ..plain.clone() };
+    assert!(refused(batch_norm, Mode::Training).unwrap().contains("batch norm"));
+    let normal = ScviConfig { gene_likelihood: Likelihood::Normal, ..plain.clone() };
+    assert!(refused(normal, Mode::Training).unwrap().contains("normal"));
+    let latent = ScviConfig { use_observed_lib_size: false, ..plain };
+    assert!(refused(latent, Mode::Training).unwrap().contains("library"));
+}
