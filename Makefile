@@ -15,7 +15,6 @@ OUT ?= demo-out
 # make quality DATA=file.h5ad SEEDS=0,1,2 PEER=figures.json; without obs column `split` also REFERENCE=a,b QUERY=c,d
 REFERENCE ?=
 PEER ?=
-PEERS := .venv-peers
 
 # make simulate SEEDS=2000 FIRST_SEED=0, or MUTATIONS=1
 FIRST_SEED ?= 0
@@ -56,10 +55,9 @@ quality: build ## Map with scVI and scANVI over several seeds and judge the resu
 	$(BIN)/archipelago-quality --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
 		$(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)")
 
-peers: build ## Compare with scvi-tools, which is installed into .venv-peers: saved models there and back
-	@test -x $(PEERS)/bin/python || { python3 -m venv $(PEERS) && \
-		$(PEERS)/bin/pip install --quiet torch==2.11.0 scvi-tools==1.4.2; }
-	$(PEERS)/bin/python benches/peers/roundtrip.py --worker $(BIN)/archipelago-worker
+# ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers.
+peers: build ## Compare with scvi-tools: saved models there and back
+	peer=$$(benches/peers/install.sh) && "$$peer" benches/peers/roundtrip.py --worker $(BIN)/archipelago-worker
 
 test: build ## Run all tests (with cargo-nextest where it is installed)
 	$(CARGO) test --release --locked --workspace --doc
@@ -82,8 +80,10 @@ campaign: ## Kill, stop and cut off real processes and audit what was acknowledg
 	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-campaign --bins
 	$(BIN)/archipelago-campaign run --kills $(KILLS) --seed $(SEED) --out campaign-out --worker-death
 
-bench: ## Measure coordinators under load beside the goals; bench-out/coordinator.json
-	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-bench-coordinator --bins
+# Timings need a quiet machine: nothing else is built or run beside them.
+bench: setup ## Measure training, surgery and embedding beside scvi-tools, then coordinators under load (QUICK=1: the main cases only)
+	$(CARGO) build --release --locked -p archipelago-benches -p archipelago-coordinator -p archipelago-bench-coordinator --bins
+	peer=$$(benches/peers/install.sh) && $(BIN)/archipelago-bench suite --peer "$$peer" --out bench-out $(if $(QUICK),--quick)
 	$(BIN)/archipelago-bench-coordinator --out bench-out
 
 lint: setup ## Check formatting, lints and documentation, warnings denied

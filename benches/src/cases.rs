@@ -1,0 +1,160 @@
+//! What is measured: synthetic counts of several sizes, and one real data set.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use archipelago_anndata::{AnnData, Column, Compression, Csr, DataFrame};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, Gamma, LogNormal, Poisson};
+use rayon::prelude::*;
+
+/// One data set, with which everything is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// Part of the names in the summary: `10000x2000-d12`.
+    pub(crate) name: String,
+    pub(crate) source: Source,
+    pub(crate) epochs: u32,
+    /// How often both sides run.
+    pub(crate) rounds: usize,
+}
+
+/// Where the cells come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// Cells, genes, mean total count over 2,000 genes.
+    Synthetic(usize, usize, f64),
+    /// The PBMC of five batches; three make the reference, one is the query.
+    Pbmc(PathBuf),
+}
+
+/// All cases, or those that the goals speak of.
+pub(crate) fn all(quick: bool) -> Vec<Case> {
+    let synthetic = |name: &str, cells, genes, library, epochs, rounds| Case {
+        name: name.to_owned(),
+        source: Source::Synthetic(cells, genes, library),
+        epochs,
+        rounds,
+    };
+    let mut cases = vec![synthetic("10000x2000-d12", 10_000, 2_000, 350.0, 3, if quick { 1 } else { 3 })];
+    if quick {
+        return cases;
+    }
+    cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));
+    cases.push(synthetic("10000x2000-d32", 10_000, 2_000, 2_000.0, 3, 1));
+    cases.push(synthetic("100000x2000-d8", 100_000, 2_000, 210.0, 2, 1));
+    if let Some(file) = shared_file("pbmc_5batch.h5ad") {
+        cases.push(Case { name: "pbmc_5batch".to_owned(), source: Source::Pbmc(file), epochs: 5, rounds: 2 });
+    }
+    cases
+}
+
+/// A file of the shared data: at `ARCHIPELAGO_SHARED`, or beside the checkout.
+fn shared_file(name: &str) -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let root = std::env::var_os("ARCHIPELAGO_SHARED").map_or(beside, PathBuf::from);
+    Some(root.join("data").join(name)).filter(|path| path.is_file())
+}
+
+impl Case {
+    /// Writes `reference.h5ad`, `query.h5ad` and what both are validated on.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        match &self.source {
+            Source::Synthetic(cells, genes, library) => write_synthetic(folder, *cells, *genes, *library),
+            Source::Pbmc(file) => write_pbmc(folder, file),
+        }
+    }
+}
+
+/// Synthetic counts as in the comparison's own script: over-dispersed, genes of very different means, no batch effect.
+pub(crate) fn write_synthetic(folder: &Path, n_cells: usize, n_genes: usize, library: f64) -> Result<()> {
+    let library = library * n_genes as f64 / 2_000.0;
+    let shares = shares(n_genes);
+    let sets: [(&str, usize, &[&str], u64); 4] = [
+        ("reference", n_cells, &["b0", "b1", "b2"], 1),
+        ("reference_validation", VALIDATION_CELLS, &["b0", "b1", "b2"], 2),
+        ("query", n_cells, &["q0"], 3),
+        ("query_validation", VALIDATION_CELLS, &["q0"], 4),
+    ];
+    for (name, n_cells, batches, seed) in sets {
+        let counts = counts(n_cells, &shares, library, seed)?;
+        let batches: Vec<&str> = (0..n_cells).map(|cell| batches[cell % batches.len()]).collect();
+        write(folder, name, counts, &batches)?;
+    }
+    Ok(())
+}
+
+/// Counts of one condition, for measurements without a file.
+pub(crate) fn counts_of(n_cells: usize, n_genes: usize, seed: u64) -> Result<Csr> {
+    counts(n_cells, &shares(n_genes), 350.0 * n_genes as f64 / 2_000.0, seed)
+}
+
+fn shares(n_genes: usize) -> Vec<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let gamma = Gamma::new(0.35, 1.0).expect("shape and scale are above 0");
+    let drawn: Vec<f64> = (0..n_genes).map(|_| gamma.sample(&mut rng)).collect();
+    let sum: f64 = drawn.iter().sum();
+    drawn.into_iter().map(|share| share / sum).collect()
+}
+
+fn counts(n_cells: usize, shares: &[f64], library: f64, seed: u64) -> Result<Csr> {
+    let rows: Vec<Result<Csr>> = (0..n_cells.div_ceil(CHUNK))
+        .into_par_iter()
+        .map(|chunk| counts_of_chunk(chunk, n_cells, shares, library, seed))
+        .collect();
+    Ok(Csr::vstack(shares.len(), rows.into_iter().collect::<Result<Vec<_>>>()?)?)
+}
+
+fn counts_of_chunk(chunk: usize, n_cells: usize, shares: &[f64], library: f64, seed: u64) -> Result<Csr> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed << 32 | chunk as u64);
+    let libraries = LogNormal::new(library.ln(), 0.4)?;
+    let gamma = Gamma::new(1.2, 1.0)?;
+    let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
+    let cells = CHUNK.min(n_cells - chunk * CHUNK);
+    for _ in 0..cells {
+        let total = libraries.sample(&mut rng);
+        for (gene, share) in (0_u32..).zip(shares) {
+            let rate = total * share * gamma.sample(&mut rng) / 1.2;
+            // Most rates are far below 1: whether there is a count at all is one comparison.
+            if rng.random::<f64>() >= -(-rate).exp_m1() {
+                continue;
+            }
+            let poisson = Poisson::new(rate.max(f64::MIN_POSITIVE))?;
+            let count = std::iter::repeat_with(|| poisson.sample(&mut rng)).take(64).find(|&count| count > 0.0);
+            indices.push(gene);
+            data.push(count.unwrap_or(1.0) as f32);
+        }
+        indptr.push(data.len());
+    }
+    Ok(Csr::new(cells, shares.len(), indptr, indices, data)?)
+}
+
+fn write_pbmc(folder: &Path, file: &Path) -> Result<()> {
+    let adata = AnnData::read(file)?;
+    let batches = adata.obs.column("batch")?.to_strings();
+    for (name, wanted) in [("reference", &["10x_3pv1", "10x_3pv2", "facs_sorted"][..]), ("query", &["10x_5p"][..])] {
+        let of_batches = |cell: &usize| batches[*cell].as_deref().is_some_and(|batch| wanted.contains(&batch));
+        let cells: Vec<usize> = (0..batches.len()).filter(of_batches).collect();
+        let (held_out, train): (Vec<usize>, Vec<usize>) = cells.into_iter().partition(|cell| cell % 5 == 0);
+        for (name, cells) in [(name.to_owned(), train), (format!("{name}_validation"), held_out)] {
+            std::fs::create_dir_all(folder)?;
+            adata.select_obs(&cells)?.write(folder.join(format!("{name}.h5ad")), Compression::None)?;
+        }
+    }
+    Ok(())
+}
+
+fn write(folder: &Path, name: &str, counts: Csr, batches: &[&str]) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let mut obs = DataFrame::new((0..counts.n_rows()).map(|cell| format!("c{cell}")));
+    obs.insert("batch", Column::categorical(batches))?;
+    let var = DataFrame::new((0..counts.n_cols()).map(|gene| format!("g{gene}")));
+    AnnData::new(counts, obs, var)?.write(folder.join(format!("{name}.h5ad")), Compression::None)?;
+    Ok(())
+}
+
+/// Cells that both sides report an ELBO on.
+const VALIDATION_CELLS: usize = 2_000;
+/// Cells of one random stream.
+const CHUNK: usize = 500;

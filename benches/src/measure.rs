@@ -1,0 +1,177 @@
+//! Our side of one case, in a process of its own.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use archipelago_anndata::{Csr, H5adFile};
+use archipelago_common::{
+    ConditionKey,
+    progress::{Continue, EpochReport},
+    task::TrainSpec,
+};
+use archipelago_models::{
+    Categorical, CellConditions, Cells, Compute, Config, Device, Engine, NoCheckpoints, Query, Reference, Training,
+    distributions::Likelihood, surgery, train::FurtherOptions, train_reference, zoo::scvi::ScviConfig,
+};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::{machine, report};
+
+/// What one process measures.
+#[derive(Args, Debug)]
+pub(crate) struct MeasureArgs {
+    /// The folder with the four files of a case.
+    folder: PathBuf,
+    /// Passes over the cells.
+    #[arg(long, default_value_t = 3)]
+    epochs: u32,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Go through libtorch's autograd.
+    #[arg(long)]
+    autograd: bool,
+}
+
+/// One measurement of one side.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub(crate) struct Measured {
+    /// Seconds of each epoch.
+    pub(crate) epochs_s: Vec<f64>,
+    /// Mean ELBO per validation cell, nats.
+    pub(crate) elbo: Option<f64>,
+    /// Largest memory in use.
+    pub(crate) peak_mib: f64,
+}
+
+/// All measurements of one process, by kind: `train`, `latent`, `surgery`.
+pub(crate) type Kinds = BTreeMap<String, Measured>;
+
+/// Cells of one file.
+pub(crate) struct File {
+    pub(crate) counts: Csr,
+    pub(crate) genes: Vec<String>,
+    pub(crate) conditions: CellConditions,
+}
+
+impl File {
+    pub(crate) fn read(folder: &Path, name: &str) -> Result<Self> {
+        let file = H5adFile::open(folder.join(format!("{name}.h5ad")))?;
+        let counts = file.rows(None)?.read_all()?;
+        let batches: Option<Vec<String>> = file.obs().column("batch")?.to_strings().into_iter().collect();
+        let batches = Categorical::from_values(&batches.context("a cell has no batch")?);
+        let conditions = CellConditions::from_batches(&batches, |batch| format!("bench/data/{batch}").parse())?;
+        Ok(Self { counts, genes: file.var().index().to_vec(), conditions })
+    }
+}
+
+/// The options of the field's surgery tutorials.
+pub(crate) fn options() -> Config {
+    ScviConfig { gene_likelihood: Likelihood::Nb, ..ScviConfig::for_surgery() }.to_options()
+}
+
+/// Minibatches of 128, all cells; weight decay as given.
+pub(crate) fn spec(epochs: u32, weight_decay: f64) -> TrainSpec {
+    TrainSpec { epochs: Some(epochs), train_size: 1.0, weight_decay, ..TrainSpec::default() }
+}
+
+/// Hears of each epoch and keeps its time. What comes before the first epoch is part of it.
+pub(crate) struct Clock {
+    last: Instant,
+    pub(crate) epochs_s: Vec<f64>,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { last: Instant::now(), epochs_s: Vec::new() }
+    }
+
+    pub(crate) fn lap(&mut self) -> Continue {
+        self.epochs_s.push(self.last.elapsed().as_secs_f64());
+        self.last = Instant::now();
+        Continue::Yes
+    }
+}
+
+/// Measures and prints JSON.
+pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
+    tch::set_num_threads(args.threads as i32);
+    let engine = if args.autograd { Engine::Autograd } else { Engine::Fast };
+    let compute = Compute { device: Device::Cpu, engine };
+    let mut kinds = Kinds::new();
+    let reference = {
+        let file = File::read(&args.folder, "reference")?;
+        let (reference, measured) = train(&file, args, compute)?;
+        kinds.insert("train".to_owned(), measured);
+        machine::reset_peak()?;
+        let start = Instant::now();
+        let latent = reference.latent(&Cells::new(&file.counts), &file.conditions, compute)?;
+        let epochs_s = vec![start.elapsed().as_secs_f64()];
+        anyhow::ensure!(latent.mean.nrows() == file.counts.n_rows(), "not every cell was embedded");
+        kinds.insert("latent".to_owned(), Measured { epochs_s, elbo: None, peak_mib: machine::peak_mib()? });
+        reference
+    };
+    machine::reset_peak()?;
+    kinds.insert("surgery".to_owned(), map(reference, args, compute)?);
+    report::say(&serde_json::to_string(&kinds)?)
+}
+
+fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference, Measured)> {
+    let (cells, options) = (Cells::new(&file.counts), options());
+    let training = Training {
+        model: "scvi",
+        options: &options,
+        genes: &file.genes,
+        cells: &cells,
+        conditions: &file.conditions,
+        batch_key: "batch",
+        labels_key: None,
+        size_factor_key: None,
+        spec: &spec(args.epochs, 1e-6),
+        further: &FurtherOptions::default(),
+        compute,
+    };
+    let mut clock = Clock::start();
+    let trained = train_reference(&training, &mut |_: &EpochReport| clock.lap(), &mut NoCheckpoints)?;
+    let peak_mib = machine::peak_mib()?;
+    anyhow::ensure!(trained.engine == compute.engine, "training went through autograd");
+    let validation = File::read(&args.folder, "reference_validation")?;
+    let elbo = elbo(&trained.reference, &validation, compute)?;
+    Ok((trained.reference, Measured { epochs_s: clock.epochs_s, elbo: Some(elbo), peak_mib }))
+}
+
+fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Measured> {
+    let file = File::read(&args.folder, "query")?;
+    let [key] = file.conditions.keys() else { anyhow::bail!("the query has more than one batch") };
+    let query = Query { key: key.clone(), cells: Cells::new(&file.counts) };
+    let mut clock = Clock::start();
+    let mapped = surgery(
+        &reference.base,
+        &query,
+        &spec(args.epochs, 0.0),
+        compute,
+        &mut |_: &EpochReport| clock.lap(),
+        &mut NoCheckpoints,
+    )?;
+    let peak_mib = machine::peak_mib()?;
+    anyhow::ensure!(mapped.engine == compute.engine, "surgery went through autograd");
+    let grown = reference.with(key.clone(), mapped.columns)?;
+    let elbo = elbo(&grown, &File::read(&args.folder, "query_validation")?, compute)?;
+    Ok(Measured { epochs_s: clock.epochs_s, elbo: Some(elbo), peak_mib })
+}
+
+fn elbo(reference: &Reference, file: &File, compute: Compute) -> Result<f64> {
+    let fit = reference.evaluate(&Cells::new(&file.counts), &file.conditions, 0, compute)?;
+    Ok(-fit.negative_elbo)
+}
+
+/// A condition of the growth measurements.
+pub(crate) fn key(name: &str) -> Result<ConditionKey> {
+    Ok(format!("bench/data/{name}").parse()?)
+}

@@ -1,0 +1,129 @@
+//! Both sides, alternately, each in processes of its own.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+use crate::{
+    cases::{self, Case, Source},
+    growth, machine,
+    measure::{Kinds, Measured},
+    report::{Row, Summary, median, note, say},
+};
+
+/// What the suite is told.
+#[derive(Args, Debug)]
+pub(crate) struct SuiteArgs {
+    /// The Python that has scvi-tools.
+    #[arg(long, value_name = "FILE")]
+    peer: PathBuf,
+    /// The folder to write data and results to.
+    #[arg(long, value_name = "DIR", default_value = "bench-out")]
+    out: PathBuf,
+    /// Threads of both sides.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Only the case that the goals speak of, once.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Runs all cases.
+pub(crate) fn run(args: &SuiteArgs) -> Result<()> {
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
+    let load_before = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let gemm = machine::gemm_rate(args.threads)?;
+    note(&format!("dense products: {:.1} GFLOP/s on {} threads", gemm / 1e9, args.threads));
+    let mut rows = Vec::new();
+    for case in cases::all(args.quick) {
+        rows.extend(compare(&case, args, gemm)?);
+    }
+    let growth = if args.quick { Vec::new() } else { growth::run()? };
+    let load_before = load_before.split(' ').next().unwrap_or_default().to_owned();
+    let summary = Summary { threads: args.threads, gemm_gflops: gemm / 1e9, load_before, cases: rows, growth };
+    std::fs::write(args.out.join("summary.json"), serde_json::to_string_pretty(&summary)?)?;
+    say(&summary.table())
+}
+
+fn compare(case: &Case, args: &SuiteArgs, gemm: f64) -> Result<Vec<Row>> {
+    let folder = args.out.join("data").join(&case.name);
+    note(&format!("{}: making the data", case.name));
+    case.write(&folder)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 1..=case.rounds {
+        note(&format!("{}: round {round} of {}, ours", case.name, case.rounds));
+        ours.push(run_ours(&folder, case, args)?);
+        note(&format!("{}: round {round} of {}, scvi-tools", case.name, case.rounds));
+        theirs.push(run_peer(&folder, case, args)?);
+    }
+    std::fs::remove_dir_all(&folder)?;
+    let kinds = ["train", "surgery", "latent"].into_iter();
+    kinds.map(|kind| row(case, kind, &collect(&ours, kind)?, &collect(&theirs, kind)?, gemm)).collect()
+}
+
+fn run_ours(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("measure").arg(folder);
+    output(command, case, args)
+}
+
+fn run_peer(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/speed.py");
+    let mut command = Command::new(&args.peer);
+    command.arg(script).arg(folder);
+    output(command, case, args)
+}
+
+fn output(mut command: Command, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
+    command.args(["--epochs", &case.epochs.to_string(), "--threads", &args.threads.to_string()]);
+    command.env("OMP_NUM_THREADS", args.threads.to_string());
+    let output = command.stderr(std::process::Stdio::inherit()).output().context("failed to start one side")?;
+    ensure!(output.status.success(), "{command:?} ended with {}", output.status);
+    let line = String::from_utf8_lossy(&output.stdout);
+    let all: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(line.lines().last().unwrap_or_default()).context("one side printed no JSON")?;
+    let measured = all.into_iter().filter(|(_, value)| value.is_object());
+    measured.map(|(kind, value)| Ok((kind, serde_json::from_value(value)?))).collect()
+}
+
+fn collect(rounds: &[Kinds], kind: &str) -> Result<Vec<Measured>> {
+    rounds.iter().map(|kinds| kinds.get(kind).cloned().with_context(|| format!("`{kind}` was not measured"))).collect()
+}
+
+fn row(case: &Case, kind: &str, ours: &[Measured], theirs: &[Measured], gemm: f64) -> Result<Row> {
+    let seconds = |side: &[Measured]| median(&side.iter().flat_map(|m| m.epochs_s.iter().copied()).collect::<Vec<_>>());
+    let elbo = |side: &[Measured]| {
+        let elbos: Vec<f64> = side.iter().filter_map(|measured| measured.elbo).collect();
+        (!elbos.is_empty()).then(|| median(&elbos))
+    };
+    let peak = |side: &[Measured]| side.iter().map(|measured| measured.peak_mib).fold(0.0, f64::max);
+    let n_products = match kind {
+        "surgery" => Some(2.0),
+        "train" => Some(3.0),
+        _ => None,
+    };
+    let bound = |n_products: f64| match case.source {
+        Source::Synthetic(cells, genes, _) => Some(n_products * 2.0 * (cells * genes * N_HIDDEN) as f64 / gemm),
+        Source::Pbmc(_) => None,
+    };
+    let (ours_s, peer_s) = (seconds(ours), seconds(theirs));
+    Ok(Row {
+        name: format!("{kind}-{}", case.name),
+        ours_s,
+        peer_s,
+        ratio: peer_s / ours_s,
+        bound_s: n_products.and_then(bound),
+        ours_elbo: elbo(ours),
+        peer_elbo: elbo(theirs),
+        ours_peak_mib: peak(ours),
+        peer_peak_mib: peak(theirs),
+    })
+}
+
+/// Units of hidden layers, upstream's default.
+const N_HIDDEN: usize = 128;
