@@ -132,7 +132,7 @@ fn train(
         size_factor_key: None,
         spec: &spec,
         further: &FurtherOptions::default(),
-        device: Device::Cpu,
+        compute: Device::Cpu.into(),
     };
     Ok(train_reference(&training, &mut Silent, &mut NoCheckpoints)?.reference)
 }
