@@ -159,7 +159,7 @@ h1{font-size:2rem;line-height:1.2;margin:0 0 .5rem}h2{font-size:1.2rem;margin:2.
 dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.75rem;margin:0}
 dl div{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:.6rem .9rem;overflow-wrap:anywhere}
 dt{color:var(--dim);font-size:.85rem}dd{margin:0;font-weight:600}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;background:var(--card);font-size:.925rem}
+.scroll{overflow-x:auto;margin-top:1.25rem}table{border-collapse:collapse;width:100%;background:var(--card);font-size:.925rem}
 caption{text-align:left;color:var(--dim);font-size:.875rem;padding:.2rem 0 .5rem}
 th,td{border-bottom:1px solid var(--line);padding:.45rem .7rem;text-align:left}th{color:var(--dim);font-weight:600}
 tbody th{color:var(--ink);font-weight:400}

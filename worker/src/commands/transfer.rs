@@ -6,9 +6,9 @@ use archipelago_analysis::{
     Labels,
     metrics::{ClassReport, Confusion},
     neighbours::{Neighbours, knn_telling},
-    transfer::{Unknown, matching_columns, true_label_uncertainty, weighted},
+    transfer::{UNKNOWN, Unknown, matching_columns, true_label_uncertainty, weighted},
 };
-use archipelago_anndata::{AnnData, Array, Column, Dict, Element};
+use archipelago_anndata::{AnnData, Array, Categorical, Column, Dict, Element};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -176,9 +176,9 @@ impl TransferArgs {
             }
         };
         let kept = found.labels_with(rule);
-        let n_unknown = kept.iter().filter(|label| **label == archipelago_analysis::transfer::UNKNOWN).count();
+        let n_unknown = kept.iter().filter(|label| **label == UNKNOWN).count();
         let unfiltered: Vec<&str> = found.labels.iter().collect();
-        let (kept, unfiltered) = (Column::categorical(&kept), Column::categorical(&unfiltered));
+        let (kept, unfiltered) = (categories_of(known, &kept)?, categories_of(known, &unfiltered)?);
         let mean_uncertainty = uncertainty.iter().sum::<f64>() / uncertainty.len().max(1) as f64;
         query.obs.insert(format!("{name}_transferred_label_unfiltered"), unfiltered)?;
         query.obs.insert(format!("{name}_transfer_uncert"), uncertainty)?;
@@ -201,6 +201,17 @@ impl TransferArgs {
         }
         Element::Dict(entry)
     }
+}
+
+/// Labels as a column with every category of the reference, so that a label has the same colour whichever others occur.
+fn categories_of(known: &Labels, labels: &[&str]) -> Result<Column> {
+    let mut names = known.names().to_vec();
+    if labels.contains(&UNKNOWN) && !names.iter().any(|name| name == UNKNOWN) {
+        names.push(UNKNOWN.to_owned());
+    }
+    let code = |label: &&str| names.iter().position(|name| name == label).map_or(Column::MISSING, |at| at as i32);
+    let codes = labels.iter().map(code).collect();
+    Ok(Column::Categorical(Categorical::new(codes, names.clone(), false)?))
 }
 
 impl Judgement {
