@@ -27,7 +27,7 @@ THREE_SEEDS := 0,1,2
 # make campaign KILLS=100 SEED=1
 KILLS ?= 100
 
-.PHONY: help setup build demo quality peers test simulate campaign bench lint
+.PHONY: help setup build demo quality peers peers-day tutorials test simulate campaign bench lint
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,15 @@ quality: build ## Map with scVI and scANVI over several seeds and judge the resu
 # ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers.
 peers: build ## Compare with scvi-tools: saved models there and back
 	peer=$$(benches/peers/install.sh) && "$$peer" benches/peers/roundtrip.py --worker $(BIN)/archipelago-worker
+
+peers-day: build ## Compare the data scientist's day with scanpy and scib-metrics, step by step
+	peer=$$(benches/peers/install.sh) && \
+		{ "$$peer" -c 'import scanpy, skmisc, leidenalg, scib_metrics' 2>/dev/null || \
+			"$$peer" -m pip install --quiet scanpy==1.11.5 scikit-misc igraph leidenalg scib-metrics; } && \
+		"$$peer" benches/peers/scanpy_day.py --worker $(BIN)/archipelago-worker --data $(or $(ARCHIPELAGO_SHARED),../shared)/data
+
+tutorials: build ## Run the tutorials' commands on the real cells and renew their pictures
+	ARCHIPELAGO_TUTORIALS=1 $(CARGO) test --release --locked -p archipelago-worker --test cli tutorials
 
 test: build ## Run all tests (with cargo-nextest where it is installed)
 	$(CARGO) test --release --locked --workspace --doc

@@ -14,6 +14,7 @@ mod serve;
 mod site;
 mod surgery;
 mod task;
+mod tutorials;
 
 use std::path::{Path, PathBuf};
 

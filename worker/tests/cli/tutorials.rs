@@ -1,0 +1,172 @@
+//! The tutorials' commands, taken from the pages themselves: on small made-up cells, or on the real cells where
+//! `ARCHIPELAGO_TUTORIALS` asks for it (`make tutorials`), which also renews the pictures.
+
+use std::path::{Path, PathBuf};
+
+use archipelago_anndata::{AnnData, Column, Compression};
+
+use super::Bench;
+
+/// A page's files and commands, in order.
+struct Tutorial {
+    name: String,
+    /// Files that the page shows, with their names.
+    files: Vec<(String, String)>,
+    commands: Vec<Vec<String>>,
+    /// Pictures that the page shows.
+    pictures: Vec<String>,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tutorials")
+}
+
+impl Tutorial {
+    fn all() -> Vec<Self> {
+        let pages = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+        let mut pages: Vec<PathBuf> =
+            pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+        pages.retain(|path| !path.ends_with("README.md"));
+        pages.sort();
+        assert!(pages.len() >= 4, "{} tutorials", pages.len());
+        pages.iter().map(|path| Self::read(path)).collect()
+    }
+
+    fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let mut tutorial = Self { name, files: Vec::new(), commands: Vec::new(), pictures: Vec::new() };
+        let mut block: Option<(String, String)> = None;
+        for line in text.lines() {
+            match (&mut block, line.strip_prefix("```")) {
+                (Some(_), Some(_)) => tutorial.take(block.take().unwrap()),
+                (None, Some(info)) => block = Some((info.to_owned(), String::new())),
+                (Some((_, body)), None) => *body += &format!("{line}\n"),
+                (None, None) => {
+                    let links = line.split("](img/").skip(1);
+                    tutorial.pictures.extend(links.map(|rest| rest.split(')').next().unwrap().to_owned()));
+                }
+            }
+        }
+        assert!(block.is_none(), "{}: a block has no end", path.display());
+        assert!(!tutorial.commands.is_empty(), "{} has no command", path.display());
+        tutorial
+    }
+
+    fn take(&mut self, (info, body): (String, String)) {
+        match info.split_once(' ') {
+            Some((_, file)) => self.files.push((file.to_owned(), body)),
+            None if info == "sh" => {
+                let joined = body.replace("\\\n", " ");
+                let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+                for line in lines {
+                    let mut words = line.split_whitespace().map(|word| word.trim_matches('"').to_owned());
+                    assert_eq!(words.next().as_deref(), Some("archipelago-worker"), "{}: {line}", self.name);
+                    self.commands.push(words.collect());
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Runs the page's commands in a directory; `change` may make them shorter.
+    fn run(&self, bench: &Bench, change: impl Fn(&mut Vec<String>)) {
+        for (file, body) in &self.files {
+            std::fs::write(bench.path(file), body).unwrap();
+        }
+        for command in &self.commands {
+            let mut command = command.clone();
+            change(&mut command);
+            let args: Vec<&str> = command.iter().map(String::as_str).collect();
+            bench.run(&args);
+        }
+    }
+
+    /// `img/1-umap.png` of the page `1-…` is what its command wrote as `umap.png`.
+    fn source_of(&self, picture: &str) -> String {
+        let number = self.name.split('-').next().unwrap();
+        picture.strip_prefix(&format!("{number}-")).unwrap_or_else(|| panic!("{picture} of {}", self.name)).to_owned()
+    }
+}
+
+/// One epoch, few steps, little of everything.
+fn shorter(command: &mut Vec<String>) {
+    let value = |flag: &str| match flag {
+        "--epochs" | "--maxiter" => Some("2"),
+        "--n-neighbors" => Some("15"),
+        _ => None,
+    };
+    for at in 1..command.len() {
+        if let Some(value) = value(&command[at - 1]) {
+            command[at] = value.to_owned();
+        }
+    }
+    match command[0].as_str() {
+        "umap" => command.extend(["--maxiter".to_owned(), "10".to_owned()]),
+        "train" => command.extend(["--n-hidden", "16", "--n-latent", "4", "--device", "cpu"].map(str::to_owned)),
+        "map" | "latent" | "predict" => command.extend(["--device", "cpu"].map(str::to_owned)),
+        _ => {}
+    }
+}
+
+/// Made-up cells under the name of the real file, with its columns and batches and the genes that pages name.
+fn stand_in(bench: &Bench) {
+    let batches = "10x_3pv1,10x_3pv2,facs_sorted,10x_5p,10x_pbmc3k";
+    bench.run(&["generate", "--batches", batches, "--n-cells", "40", "--n-genes", "300", "--out", CELLS]);
+    let mut cells = AnnData::read(bench.path(CELLS)).unwrap();
+    name_strongest(&mut cells, &["CD3D", "IL7R", "CD8A", "GNLY", "MS4A1", "CD14", "LYZ", "FCGR3A", "PPBP", "FAM26F"]);
+    let types = cells.obs.column("cell_type").unwrap().to_strings();
+    let lineage = |name: &Option<String>| if name.as_deref() == Some("type-01") { "T" } else { "other" };
+    let lineage: Vec<&str> = types.iter().map(lineage).collect();
+    cells.obs.insert("lineage", Column::categorical(&lineage)).unwrap();
+    cells.write(bench.path(CELLS), Compression::None).unwrap();
+}
+
+/// Gives names to the genes with the most counts: no filter takes them.
+fn name_strongest(cells: &mut AnnData, names: &[&str]) {
+    let counts = cells.matrix(None).unwrap().to_csr().unwrap();
+    let mut sums = vec![0.0; counts.n_cols()];
+    counts.indices().iter().zip(counts.data()).for_each(|(&gene, &count)| sums[gene as usize] += count);
+    let mut order: Vec<usize> = (0..sums.len()).collect();
+    order.sort_by(|&a, &b| sums[b].total_cmp(&sums[a]));
+    let mut genes = cells.var_names().to_vec();
+    order.iter().zip(names).for_each(|(&gene, name)| genes[gene] = (*name).to_owned());
+    cells.var.rename_rows(genes).unwrap();
+}
+
+const CELLS: &str = "pbmc_5batch.h5ad";
+
+#[test]
+fn tutorials_run_as_they_are_written() {
+    // `make tutorials` sets it to 1, or to the number of one page.
+    let on_real_cells = std::env::var("ARCHIPELAGO_TUTORIALS").ok();
+    for tutorial in Tutorial::all() {
+        let bench = Bench { dir: tempfile::tempdir().unwrap() };
+        match &on_real_cells {
+            Some(only) if only != "1" && !tutorial.name.starts_with(only.as_str()) => continue,
+            Some(_) => {
+                real_cells(&bench);
+                tutorial.run(&bench, |_| {});
+            }
+            None => {
+                stand_in(&bench);
+                tutorial.run(&bench, shorter);
+            }
+        }
+        for picture in &tutorial.pictures {
+            let (made, kept) = (bench.path(&tutorial.source_of(picture)), folder().join("img").join(picture));
+            assert!(made.exists(), "{}: no command writes {}", tutorial.name, made.display());
+            if on_real_cells.is_some() {
+                std::fs::create_dir_all(folder().join("img")).unwrap();
+                std::fs::copy(made, &kept).unwrap();
+            }
+            assert!(kept.exists(), "{}: {picture} is not there; run `make tutorials`", tutorial.name);
+        }
+    }
+}
+
+fn real_cells(bench: &Bench) {
+    let shared = std::env::var_os("ARCHIPELAGO_SHARED").map(PathBuf::from);
+    let data = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared")).join("data");
+    std::fs::copy(data.join(CELLS), bench.path(CELLS)).unwrap();
+}
