@@ -22,13 +22,15 @@ pub enum Rule {
     NoCollision,
     /// A blob counts as durable when a majority has it.
     BlobMajority,
+    /// What a submission that waits for its task's close names is kept, as is every earlier version.
+    KeepNamedBlobs,
     /// A leader answers a read when a majority has confirmed that it still leads.
     ReadIndex,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -37,6 +39,7 @@ impl Rule {
         Self::AnswerOnce,
         Self::NoCollision,
         Self::BlobMajority,
+        Self::KeepNamedBlobs,
         Self::ReadIndex,
     ];
 }

@@ -7,7 +7,11 @@ use archipelago_common::{
     record::{AssignmentState, ReferenceRecord, Submission, TaskRecord, TaskState},
 };
 
-use crate::{Cluster, Outcome, reference};
+use crate::{
+    Cluster, Outcome,
+    mutation::{self, Rule},
+    reference,
+};
 
 /// How much there is of each thing, for the status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +74,9 @@ impl Cluster {
     /// Every blob that the state names; all others may be collected once no transfer needs them. Blobs of withdrawn
     /// conditions stay, for audit.
     pub fn referenced_blobs(&self) -> BTreeSet<BlobRef> {
+        if mutation::is_broken(Rule::KeepNamedBlobs) {
+            return self.references.values().flat_map(|record| reference::current(record).blobs()).collect();
+        }
         let versions = self.references.values().flat_map(|reference| reference.versions.values());
         let of_versions = versions.flat_map(|version| version.blobs());
         let of_submissions = self.tasks.values().flat_map(submissions).flat_map(|(_, submission)| submission.blobs());

@@ -139,7 +139,7 @@ impl Replicas {
 }
 
 /// Holders and needed holders in the first electorate of which there is no majority.
-fn shortfall(electorates: &[BTreeSet<NodeId>], holders: &BTreeSet<NodeId>) -> Option<(usize, usize)> {
+pub fn shortfall(electorates: &[BTreeSet<NodeId>], holders: &BTreeSet<NodeId>) -> Option<(usize, usize)> {
     let counts = electorates.iter().map(|voters| (voters.intersection(holders).count(), majority_of(voters.len())));
     counts.into_iter().find(|(found, needed)| found < needed)
 }

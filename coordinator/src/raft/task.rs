@@ -63,8 +63,7 @@ impl View {
     /// change that is under way, and those that will after one that was accepted.
     pub fn electorates(&self) -> Vec<BTreeSet<NodeId>> {
         let wanted = self.members.iter().filter(|m| m.role == MemberRole::Voter).map(|m| m.node).collect();
-        let sets = [self.configuration.voters.clone(), self.configuration.outgoing.clone(), wanted];
-        sets.into_iter().filter(|set| !set.is_empty()).collect()
+        self.configuration.electorates(wanted)
     }
 
     /// Of a node that has not been up yet.

@@ -3,12 +3,16 @@
 //! The store is simulated, because the real one is a directory. What is said about blobs is real: chunk senders and
 //! receivers, messages, and the rule of who must hold a blob.
 
-use std::{collections::BTreeMap, io::Read, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    sync::Arc,
+};
 
 use archipelago_common::{BlobRef, Digest, NodeId, Principal};
 use archipelago_coordinator::{
+    blob::replicate::shortfall,
     error::{Error, Result},
-    links,
     server::{
         checks::Shelf,
         course::{Step, Then},
@@ -29,14 +33,31 @@ use crate::{
 /// The blobs on one machine's disk.
 #[derive(Default)]
 pub(crate) struct Shelves {
-    whole: BTreeMap<Digest, Arc<[u8]>>,
+    /// With the time at which each was last relied upon.
+    whole: BTreeMap<Digest, (Arc<[u8]>, u64)>,
     /// Chunks of a blob that has not come whole, and their recorded digests.
     partial: BTreeMap<Digest, Vec<(Vec<u8>, Digest)>>,
 }
 
 impl Shelves {
     pub(crate) fn contains(&self, blob: &BlobRef) -> bool {
-        self.whole.get(&blob.digest).is_some_and(|bytes| bytes.len() as u64 == blob.size)
+        self.whole.get(&blob.digest).is_some_and(|(bytes, _)| bytes.len() as u64 == blob.size)
+    }
+
+    /// A blob is relied upon now.
+    fn hold(&mut self, blob: &BlobRef, now: u64) {
+        if let Some((_, touched)) = self.whole.get_mut(&blob.digest) {
+            *touched = now;
+        }
+    }
+
+    /// Removes what nothing refers to and nobody has relied upon for long; says what that was.
+    pub(crate) fn sweep(&mut self, named: &BTreeSet<Digest>, now: u64) -> Vec<Digest> {
+        let is_idle =
+            |(digest, (_, touched)): (&Digest, &(_, u64))| !named.contains(digest) && touched + GRACE_MS < now;
+        let idle: Vec<_> = self.whole.iter().filter(|(d, w)| is_idle((d, w))).map(|(digest, _)| *digest).collect();
+        idle.iter().for_each(|digest| drop(self.whole.remove(digest)));
+        idle
     }
 
     /// Loses what was not fsynced.
@@ -47,7 +68,7 @@ impl Shelves {
     }
 
     fn bytes(&self, blob: BlobRef) -> Result<Arc<[u8]>> {
-        self.whole.get(&blob.digest).cloned().ok_or(Error::NoBlob { blob })
+        self.whole.get(&blob.digest).map(|(bytes, _)| bytes.clone()).ok_or(Error::NoBlob { blob })
     }
 }
 
@@ -76,8 +97,8 @@ pub(crate) struct Quest {
 enum Stage {
     /// Asking these, one after another.
     Fetching { left: Vec<NodeId> },
-    /// Pushed to all others; so many have it, so many have not answered.
-    Spreading { holders: usize, outstanding: usize },
+    /// Pushed to all others; these have it, so many have not answered.
+    Spreading { holders: BTreeSet<NodeId>, outstanding: usize },
 }
 
 /// Who waits for a quest.
@@ -93,8 +114,10 @@ pub(crate) enum Waiter {
 impl World {
     /// Begins to serve an upload.
     pub(crate) fn serve_put(&mut self, node: NodeId, stream: StreamId, who: Principal, blob: BlobRef) {
+        let now = self.now;
         let Some((shelves, live)) = self.store(node) else { return };
         if shelves.contains(&blob) {
+            shelves.hold(&blob, now);
             live.served.insert(stream, Served::Spreading);
             let from_chunk = blob.n_chunks();
             self.send_put_reply(node, stream, &PutReply::Send { from_chunk });
@@ -141,6 +164,7 @@ impl World {
 
     /// A blob that has come over a stream is fsynced.
     pub(crate) fn stored(&mut self, node: NodeId, stream: StreamId) {
+        let now = self.now;
         let Some((shelves, live)) = self.store(node) else { return };
         let Some(served) = live.served.get_mut(&stream) else { return };
         let (blob, bytes) = match served {
@@ -156,7 +180,7 @@ impl World {
         if blob.verify("blob", &bytes).is_err() {
             return self.break_stream(stream);
         }
-        shelves.whole.insert(blob.digest, bytes.into());
+        shelves.whole.insert(blob.digest, (bytes.into(), now));
         self.coverage.note("blobs stored");
         self.say(format_args!("n{node} has {}", blob.digest.short()));
         let Some((_, live)) = self.store(node) else { return };
@@ -298,11 +322,12 @@ impl World {
 
     /// Pushes a blob of this node to all others; the waiter goes on when a majority has it.
     fn spread(&mut self, node: NodeId, blob: BlobRef, waiter: Waiter) {
-        let others = self.others(node);
-        let Some((_, live)) = self.store(node) else { return };
+        let (others, now) = (self.others(node), self.now);
+        let Some((shelves, live)) = self.store(node) else { return };
+        shelves.hold(&blob, now);
         let quest = live.next_quest;
         live.next_quest += 1;
-        let stage = Stage::Spreading { holders: 1, outstanding: others.len() };
+        let stage = Stage::Spreading { holders: [node].into(), outstanding: others.len() };
         live.quests.insert(quest, Quest { blob, stage, waiter });
         for other in others {
             let stream = self.open_stream(Actor::Node(node), Actor::Node(other), &StreamOpen::Put(blob));
@@ -323,36 +348,43 @@ impl World {
                     self.send_chunks(stream, Actor::Node(node), blob, from_chunk, &bytes);
                 }
             }
-            PutReply::Durable => self.pushed(node, stream, quest, true),
-            PutReply::Refused(_) => self.pushed(node, stream, quest, false),
+            PutReply::Durable => {
+                let other = self.network.streams.get(&stream).map(|s| s.other(Actor::Node(node)));
+                self.pushed(node, stream, quest, other);
+            }
+            PutReply::Refused(_) => self.pushed(node, stream, quest, None),
         }
     }
 
-    /// A push has ended.
-    pub(crate) fn pushed(&mut self, node: NodeId, stream: StreamId, quest: QuestId, is_there: bool) {
+    /// A push has ended, at somebody who has the blob or not.
+    pub(crate) fn pushed(&mut self, node: NodeId, stream: StreamId, quest: QuestId, holder: Option<Actor>) {
         let Some((_, live)) = self.store(node) else { return };
         if live.served.remove(&stream).is_none() {
             return;
         }
         if let Some(Quest { stage: Stage::Spreading { holders, outstanding }, .. }) = live.quests.get_mut(&quest) {
             *outstanding -= 1;
-            *holders += usize::from(is_there);
+            if let Some(Actor::Node(other)) = holder {
+                holders.insert(other);
+            }
         }
         self.close_stream(stream, Actor::Node(node));
         self.count(node, quest);
     }
 
     fn count(&mut self, node: NodeId, quest: QuestId) {
-        let needed = links::majority_of(self.hosts.len());
         let Some((_, live)) = self.store(node) else { return };
+        let electorates = live.node.configuration().electorates(live.node.cluster().voters());
         let Some(Quest { blob, stage: Stage::Spreading { holders, outstanding }, .. }) = live.quests.get(&quest) else {
             return;
         };
-        let (blob, found) = (*blob, *holders);
-        if found >= needed {
-            self.end_quest(node, quest, Ok(()));
-        } else if *outstanding == 0 {
-            self.end_quest(node, quest, Err(Error::NoMajority { blob, found, needed }));
+        match shortfall(&electorates, holders) {
+            None => self.end_quest(node, quest, Ok(())),
+            Some((found, needed)) if *outstanding == 0 => {
+                let blob = *blob;
+                self.end_quest(node, quest, Err(Error::NoMajority { blob, found, needed }));
+            }
+            Some(_) => {}
         }
     }
 
@@ -367,14 +399,14 @@ impl World {
         }
         match (waiter, result) {
             (Waiter::Put(stream), Ok(())) => {
-                self.check_acknowledged(blob);
+                self.check_acknowledged(node, blob);
                 self.send_put_reply(node, stream, &PutReply::Durable);
             }
             (Waiter::Put(stream), Err(error)) => {
                 self.send_put_reply(node, stream, &PutReply::Refused(refusal::of(&error)));
             }
             (waiter @ Waiter::Course { .. }, Ok(())) => {
-                self.check_acknowledged(blob);
+                self.check_acknowledged(node, blob);
                 self.have_durable(node, waiter);
             }
             (Waiter::Course { course, rest, mut missing, then }, Err(Error::NoBlob { blob })) => {
@@ -399,6 +431,9 @@ impl World {
         Some((&mut host.shelves, host.live.as_mut()?))
     }
 }
+
+/// How long a blob that nothing refers to is kept; longer than a command is ever under way here.
+const GRACE_MS: u64 = 50_000;
 
 /// A receiver that has taken what an earlier attempt left, and its bytes.
 fn resume(shelves: &mut Shelves, blob: BlobRef) -> Result<(ChunkReceiver, Vec<u8>)> {

@@ -3,7 +3,11 @@
 use archipelago_common::{BlobRef, Name, NodeId, SiteId, Version, VersionId, record::TaskState};
 use archipelago_coordinator::server::checks::Shelf as _;
 
-use crate::{peer::Role, world::World};
+use crate::{
+    host::{Host, Live},
+    peer::Role,
+    world::World,
+};
 
 impl World {
     /// Holds a node to the rules after it has done something.
@@ -38,7 +42,7 @@ impl World {
         for (reference, id, version) in versions {
             self.check_version(&reference, id, &version)?;
         }
-        blobs.into_iter().try_for_each(|blob| self.check_durable(blob))
+        blobs.into_iter().try_for_each(|blob| self.check_durable(node, blob))
     }
 
     /// The id of a version is that of the blobs it names, read from disk and merged anew.
@@ -61,21 +65,25 @@ impl World {
     }
 
     /// A blob that is named or acknowledged is on a majority of disks.
-    fn check_durable(&mut self, blob: BlobRef) -> Result<(), String> {
-        let holders = self.hosts.values().filter(|host| host.shelves.contains(&blob)).count();
-        // Counted here and not asked of the product, whose count is what is checked.
-        let needed = self.hosts.len() / 2 + 1;
+    fn check_durable(&mut self, node: NodeId, blob: BlobRef) -> Result<(), String> {
+        let Some(live) = self.live(node) else { return Ok(()) };
+        let now = live.node.configuration();
         self.coverage.note("checked: durable blobs");
-        match holders >= needed {
-            true => Ok(()),
-            false => Err(format!("blob {blob} counts as durable and is on {holders} of {} disks", self.hosts.len())),
+        for voters in [now.voters, now.outgoing] {
+            let has = |voter: &&NodeId| self.hosts[*voter].shelves.contains(&blob);
+            let found = voters.iter().filter(has).count();
+            // Counted here and not asked of the product, whose count is what is checked.
+            if !voters.is_empty() && found <= voters.len() / 2 {
+                return Err(format!("blob {blob} counts as durable and is on {found} of {} disks", voters.len()));
+            }
         }
+        Ok(())
     }
 
     /// A blob is about to be acknowledged.
-    pub(crate) fn check_acknowledged(&mut self, blob: BlobRef) {
+    pub(crate) fn check_acknowledged(&mut self, node: NodeId, blob: BlobRef) {
         self.coverage.note("blobs acknowledged");
-        if let Err(why) = self.check_durable(blob) {
+        if let Err(why) = self.check_durable(node, blob) {
             self.fail(why);
         }
     }
@@ -95,16 +103,20 @@ impl World {
 
     /// What is still to happen once nothing goes wrong any more; none if all is done.
     pub(crate) fn unfinished(&self) -> Option<String> {
-        let applied = self.applied();
-        if applied.len() < self.hosts.len() {
-            return Some("not every node runs".to_owned());
-        }
-        let leader = self.hosts.values().filter_map(|host| host.live.as_ref()).find(|live| live.node.is_leader());
+        let leads = |live: &&Live| live.node.is_leader();
+        let leader = self.hosts.values().filter_map(|host| host.live.as_ref()).find(leads);
         let Some(leader) = leader else { return Some("nobody leads".to_owned()) };
-        if applied.iter().any(|index| *index != leader.node.applied()) {
-            return Some(format!("the nodes have applied {applied:?}"));
-        }
         let cluster = leader.node.cluster();
+        if cluster.members().next().is_none() || !leader.node.configuration().is_settled(cluster) {
+            return Some("the members have not settled".to_owned());
+        }
+        let members = cluster.voters().into_iter().chain(cluster.learners()).map(|node| &self.hosts[&node]);
+        let members: Vec<_> = members.collect();
+        let applied = |host: &&Host| host.live.as_ref().map(|live| live.node.applied());
+        if members.iter().any(|host| applied(host) != Some(leader.node.applied())) {
+            let all: Vec<_> = members.iter().map(applied).collect();
+            return Some(format!("the members have applied {all:?}"));
+        }
         for peer in &self.peers {
             let Role::Worker(worker) = &peer.role else { continue };
             if cluster.admit(&peer.who).is_err() {
@@ -115,7 +127,7 @@ impl World {
                 return Some(format!("`{}` has not finished task {}", worker.site, task.id));
             }
         }
-        let lacks = |blob: &BlobRef| self.hosts.values().any(|host| !host.shelves.contains(blob));
+        let lacks = |blob: &BlobRef| members.iter().any(|host| !host.shelves.contains(blob));
         cluster.referenced_blobs().iter().find(|blob| lacks(blob)).map(|blob| format!("blob {blob} is not everywhere"))
     }
 }

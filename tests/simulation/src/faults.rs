@@ -102,7 +102,7 @@ impl World {
         self.say(format_args!("all is healed"));
         self.faults.is_over = true;
         self.network.heal();
-        for node in self.voters.clone() {
+        for node in self.nodes() {
             self.strike(Fault::HealDisk(node));
             self.after(100, Happening::Start { node });
         }
@@ -128,7 +128,7 @@ impl World {
     }
 
     fn begin_fault(&mut self, kind: Kind) {
-        let nodes: Vec<_> = self.voters.iter().copied().collect();
+        let nodes = self.nodes();
         let Some(&node) = self.chance.pick(&nodes) else { return };
         self.say(format_args!("fault: {kind:?} (n{node})"));
         self.coverage.note(name(kind));
@@ -218,7 +218,7 @@ impl World {
     }
 
     fn everybody(&self) -> Vec<Actor> {
-        let nodes = self.voters.iter().map(|node| Actor::Node(*node));
+        let nodes = self.nodes().into_iter().map(Actor::Node);
         nodes.chain((0..self.peers.len()).map(Actor::Peer)).collect()
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Host {
     pub(crate) fsync_ms: u64,
     /// Counts the starts: what was scheduled for an earlier process does not reach the next.
     pub(crate) run: u64,
+    /// The nodes that its log was founded with; none for one that joins.
+    founders: BTreeSet<NodeId>,
     pub(crate) live: Option<Live>,
 }
 
@@ -59,6 +61,12 @@ pub(crate) struct Live {
     /// Blobs that are being received or fetched.
     pub(crate) receiving: BTreeSet<BlobRef>,
     pub(crate) leader: Option<NodeId>,
+    /// Where the members are, as the sessions were told last.
+    pub(crate) told: BTreeMap<NodeId, String>,
+    /// Requests whose blobs were counted and whose command is not applied; no member may change meanwhile.
+    pub(crate) naming: BTreeSet<CourseId>,
+    /// A change of members under way; no blob is counted meanwhile.
+    pub(crate) changing: Option<CourseId>,
 }
 
 /// Who waits for a course.
@@ -99,7 +107,7 @@ pub(crate) enum Served {
 }
 
 impl Host {
-    pub(crate) fn new(id: NodeId) -> Self {
+    pub(crate) fn new(id: NodeId, founders: BTreeSet<NodeId>) -> Self {
         Self {
             id,
             disk: Disk::default(),
@@ -107,19 +115,20 @@ impl Host {
             skew_ms: 0,
             fsync_ms: USUAL_FSYNC_MS,
             run: 0,
+            founders,
             live: None,
         }
     }
 
     /// Founds the log, as `init` does before the node ever runs.
-    pub(crate) fn found(&self, voters: &BTreeSet<NodeId>) -> Result<()> {
-        LogStore::open_backend(self.disk.clone(), self.id, voters, Cluster::default().snapshot()?).map(drop)
+    pub(crate) fn found(&self) -> Result<()> {
+        LogStore::open_backend(self.disk.clone(), self.id, &self.founders, Cluster::default().snapshot()?).map(drop)
     }
 
     /// Starts the process on what the disk holds.
-    pub(crate) fn start(&mut self, voters: &BTreeSet<NodeId>, options: Options) -> Result<()> {
+    pub(crate) fn start(&mut self, options: Options) -> Result<()> {
         let founding = Cluster::default().snapshot()?;
-        let store = LogStore::open_backend(self.disk.clone(), self.id, voters, founding)?;
+        let store = LogStore::open_backend(self.disk.clone(), self.id, &self.founders, founding)?;
         let node = Node::new(self.id, store, options)?;
         self.run += 1;
         self.live = Some(Live {
@@ -136,6 +145,9 @@ impl Host {
             next_quest: 1,
             receiving: BTreeSet::new(),
             leader: None,
+            told: BTreeMap::new(),
+            naming: BTreeSet::new(),
+            changing: None,
         });
         Ok(())
     }

@@ -16,6 +16,7 @@ mod checks;
 mod disk;
 mod faults;
 mod host;
+mod members;
 #[cfg(feature = "mutations")]
 pub mod mutations;
 mod network;
@@ -48,7 +49,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { unrest_ms: 40_000, patience_ms: 120_000, keeps_log: false }
+        Self { unrest_ms: 60_000, patience_ms: 120_000, keeps_log: false }
     }
 }
 

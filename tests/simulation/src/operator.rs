@@ -6,7 +6,7 @@ use std::{
 };
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Digest, Name, SiteId, TaskId, Version, VersionId,
+    BlobRef, ConditionKey, Digest, Name, NodeId, SiteId, TaskId, Version, VersionId,
     record::{TaskRecord, TaskState},
     task::{PublishMode, SurgeryTask, TrainSpec},
 };
@@ -47,6 +47,8 @@ pub(crate) struct Operator {
     /// The current version of each reference, as far as this person has heard.
     current: Vec<(Name, VersionId)>,
     n_published: u64,
+    /// Every coordinator that there is or may be.
+    nodes: Vec<NodeId>,
 }
 
 enum Line {
@@ -55,7 +57,7 @@ enum Line {
 }
 
 impl Operator {
-    pub(crate) fn new(sites: &[&str]) -> Self {
+    pub(crate) fn new(sites: &[&str], n_founders: u64) -> Self {
         let sites: Vec<SiteId> = sites.iter().filter_map(|site| site.parse().ok()).collect();
         let mut script: VecDeque<_> =
             sites.iter().map(|site| Line::Ask(Request::AddSite { site: site.clone() })).collect();
@@ -68,7 +70,8 @@ impl Operator {
             let version = Version { base, columns: [(key, columns)].into() };
             script.push_back(Line::Ask(Request::PublishReference { name: name(reference), version }));
         }
-        Self { script, sites, open: Vec::new(), current: Vec::new(), n_published: 0 }
+        let nodes = (1..=n_founders + 2).filter_map(NodeId::new).collect();
+        Self { script, sites, open: Vec::new(), current: Vec::new(), n_published: 0, nodes }
     }
 
     pub(crate) fn hear(&mut self, view: &mut View<'_>, heard: Heard) -> Vec<Act> {
@@ -113,9 +116,24 @@ impl Operator {
                 self.sites.retain(|other| *other != site);
                 Request::RevokeSite { site }
             }
+            (20..22, _, _) => self.change_of_members(view),
             (14..17, Some(task), _) => Request::ShowTask { task },
             (17..20, _, _) => Request::ListTasks,
             _ => Request::ShowReference { name: reference },
+        }
+    }
+
+    /// Nodes are added, promoted and removed without much thought: what cannot be is refused.
+    fn change_of_members(&self, view: &mut View<'_>) -> Request {
+        let joining = &self.nodes[self.nodes.len() - 2..];
+        let pick = |view: &mut View<'_>, nodes: &[NodeId]| view.chance.pick(nodes).copied().unwrap_or(self.nodes[0]);
+        match view.chance.within(0..7) {
+            0..3 => {
+                let node = pick(view, joining);
+                Request::AddMember { node, address: format!("node-{node}:7101") }
+            }
+            3..6 => Request::PromoteMember { node: pick(view, joining) },
+            _ => Request::RemoveMember { node: pick(view, &self.nodes) },
         }
     }
 

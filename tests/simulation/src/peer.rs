@@ -86,11 +86,11 @@ pub(crate) struct View<'a> {
 }
 
 /// The peers of a consortium: an operator who acts, readers, and some sites.
-pub(crate) fn all(chance: &mut Chance) -> Vec<Peer> {
+pub(crate) fn all(chance: &mut Chance, n_founders: u64) -> Vec<Peer> {
     let n_sites = chance.within(2..5) as usize;
     let sites: Vec<_> = ["north", "east", "south", "west"].into_iter().take(n_sites).collect();
     let worker = |site: &&str| (format!("site/{site}"), Role::Worker(Box::new(Worker::new(site))));
-    let operator = ("operator/anna".to_owned(), Role::Operator(Box::new(Operator::new(&sites))));
+    let operator = ("operator/anna".to_owned(), Role::Operator(Box::new(Operator::new(&sites, n_founders))));
     let readers = ["auditor/eve", "operator/ben"].map(|who| (who.to_owned(), Role::Reader(Reader::default())));
     let all = std::iter::once(operator).chain(sites.iter().map(worker)).chain(readers);
     all.map(|(who, role)| Peer {
@@ -113,7 +113,7 @@ impl World {
         if self.peers[peer].session.is_some() {
             return;
         }
-        let config = SessionConfig::new(self.voters.clone(), "simulation");
+        let config = SessionConfig::new(self.members(), "simulation");
         let session = SiteSession::new(config, self.chance.seed(), self.now);
         let starting = &mut self.peers[peer];
         starting.run += 1;

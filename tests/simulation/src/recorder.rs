@@ -31,6 +31,12 @@ impl World {
         };
         self.say(format_args!("p{peer} asked {} and is told {text}", kind(&asking.request)));
         self.coverage.note(if result.is_ok() { "requests carried out" } else { "requests refused" });
+        match (&asking.request, result) {
+            (Request::AddMember { .. }, Ok(_)) => self.coverage.note("members added"),
+            (Request::PromoteMember { .. }, Ok(_)) => self.coverage.note("members promoted"),
+            (Request::RemoveMember { .. }, Ok(_)) => self.coverage.note("members removed"),
+            _ => {}
+        }
         if let Err(why) = self.check_answer(&who, &asking, result) {
             self.fail(why);
         }
@@ -190,12 +196,7 @@ fn name_of(reply: &Reply) -> String {
         Reply::Accepted { version } => format!("accepted {:?}", version.map(|version| version.0.short())),
         Reply::Released => "done".to_owned(),
         Reply::Site(record) => format!("site {}", record.site),
-        Reply::Gates(gates) => format!("{gates:?}"),
-        Reply::Status(_)
-        | Reply::References(_)
-        | Reply::Sites(_)
-        | Reply::Members(_)
-        | Reply::Health(_)
-        | Reply::Collected(_) => "a list".to_owned(),
+        Reply::Members(record) => format!("{} members", record.members.len()),
+        _ => "a list".to_owned(),
     }
 }

@@ -26,9 +26,9 @@ use crate::{
 impl World {
     /// Starts a node's process on what its disk holds; later, if it cannot be.
     pub(crate) fn start(&mut self, node: NodeId) {
-        let (voters, options) = (self.voters.clone(), self.options);
+        let options = self.options;
         let Some(host) = self.hosts.get_mut(&node).filter(|host| host.live.is_none()) else { return };
-        match host.start(&voters, options) {
+        match host.start(options) {
             Ok(()) => {
                 let run = host.run;
                 let phase = self.chance.within(1..50);
@@ -134,6 +134,7 @@ impl World {
             self.coverage.add("fsyncs", n_syncs);
         }
         self.observe(node);
+        self.tell_members(node);
         if !came.is_empty() || !late.is_empty() {
             self.after(duration, Happening::Came { node, run, events: came, messages: late });
         }
@@ -258,7 +259,7 @@ impl World {
         }
     }
 
-    fn draw_key(&mut self) -> RequestKey {
+    pub(crate) fn draw_key(&mut self) -> RequestKey {
         let seed = self.chance.seed();
         RequestKey(std::array::from_fn(|i| seed[i]))
     }
@@ -272,7 +273,10 @@ impl World {
         }
         let (live_leader, id) = (live.leader, node);
         match CoordinatorSession::open(who, hello, id, live_leader) {
-            Ok(session) => drop(live.served.insert(stream, Served::Control(Box::new(session)))),
+            Ok(mut session) => {
+                session.handle_members_changed(live.told.clone());
+                live.served.insert(stream, Served::Control(Box::new(session)));
+            }
             Err(error) => return self.fail(format!("a session is refused: {error}")),
         }
         self.flush(node);
@@ -284,7 +288,10 @@ impl World {
         let who = session.who().clone();
         if let Some(Asked { id, key, body }) = session.handle_frame(bytes)? {
             let course = live.begin(Origin::Session { stream, id });
-            self.follow(node, course, course::begin(who, key, body));
+            match self.prepare(node, course, &body) {
+                Ok(()) => self.follow(node, course, course::begin(who, key, body)),
+                Err(refusal) => self.follow(node, course, Step::Done(Err(refusal))),
+            }
         }
         self.flush(node);
         Ok(())
@@ -301,7 +308,9 @@ impl World {
                 Step::Peek(look) => return self.give(node, Input::Peek { course, look }),
                 Step::Lead(then) if live.node.is_leader() => then(),
                 Step::Lead(_) => Step::Done(Err(refusal::dropped(Dropped::NotLeader { leader: live.leader }))),
+                Step::Durable(..) if live.changing.is_some() => Step::Done(Err(refusal::dropped(Dropped::Busy))),
                 Step::Durable(blobs, then) => {
+                    live.naming.insert(course);
                     let waiter = Waiter::Course { course, rest: blobs, missing: Vec::new(), then };
                     return self.have_durable(node, waiter);
                 }
@@ -317,6 +326,8 @@ impl World {
 
     fn answer(&mut self, node: NodeId, course: CourseId, result: Result<Reply, Refusal>) {
         let Some(live) = self.live(node) else { return };
+        live.naming.remove(&course);
+        live.changing.take_if(|changing| *changing == course);
         let Some(Origin::Session { stream, id }) = live.courses.remove(&course) else { return };
         if let Some(Served::Control(session)) = live.served.get_mut(&stream) {
             session.handle_answer(id, result);
@@ -325,7 +336,7 @@ impl World {
     }
 
     /// Sends what the sessions of a node have to say.
-    fn flush(&mut self, node: NodeId) {
+    pub(crate) fn flush(&mut self, node: NodeId) {
         let Some(live) = self.live(node) else { return };
         let mut frames = Vec::new();
         for (stream, served) in &mut live.served {

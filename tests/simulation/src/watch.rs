@@ -48,6 +48,11 @@ impl Watch {
         self.leaders.len() as u64
     }
 
+    /// The greatest index that any node has ever applied.
+    pub(crate) fn most_applied(&self) -> u64 {
+        self.states.keys().next_back().copied().unwrap_or_default()
+    }
+
     /// Leases that ran out.
     pub(crate) fn n_lapsed(&self) -> u64 {
         self.lapsed.len() as u64
@@ -145,7 +150,7 @@ impl Watch {
 
     /// The blobs that a state names and nobody has looked at yet, and the versions.
     pub(crate) fn new_names(&mut self, cluster: &Cluster) -> (Vec<BlobRef>, Vec<(Name, VersionId, Version)>) {
-        let blobs = cluster.referenced_blobs().into_iter().filter(|blob| self.blobs.insert(*blob)).collect();
+        let blobs = named_blobs(cluster).into_iter().filter(|blob| self.blobs.insert(*blob)).collect();
         let mut versions = Vec::new();
         for reference in cluster.references() {
             for (id, version) in &reference.versions {
@@ -198,6 +203,17 @@ impl Watch {
         *most = (*most).max(seen);
         Ok(())
     }
+}
+
+/// Every blob that a state names. Collected here and not asked of the state machine, whose word is what is checked.
+pub(crate) fn named_blobs(cluster: &Cluster) -> BTreeSet<BlobRef> {
+    let versions = cluster.references().flat_map(|reference| reference.versions.values());
+    let assignments = cluster.tasks().flat_map(|task| task.assignments.values());
+    let submissions = assignments.filter_map(|assignment| match &assignment.state {
+        AssignmentState::Accepted { submission, .. } => Some(submission),
+        _ => None,
+    });
+    versions.flat_map(|version| version.blobs()).chain(submissions.flat_map(Submission::blobs)).collect()
 }
 
 /// No condition is merged again unless it was withdrawn in between.

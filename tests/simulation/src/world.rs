@@ -67,7 +67,7 @@ pub(crate) struct World {
     log: EventLog,
     pub(crate) coverage: Coverage,
     pub(crate) network: Network,
-    pub(crate) voters: BTreeSet<NodeId>,
+    pub(crate) founders: BTreeSet<NodeId>,
     pub(crate) options: Options,
     pub(crate) hosts: BTreeMap<NodeId, Host>,
     pub(crate) peers: Vec<Peer>,
@@ -82,7 +82,10 @@ impl World {
     pub(crate) fn new(seed: u64, settings: &Settings) -> Self {
         let mut chance = Chance::new(seed);
         let n_nodes = *chance.pick(&[3, 3, 3, 3, 5, 5, 1]).unwrap_or(&3);
-        let voters: BTreeSet<NodeId> = (1..=n_nodes).filter_map(NodeId::new).collect();
+        let founders: BTreeSet<NodeId> = (1..=n_nodes).filter_map(NodeId::new).collect();
+        let joining = (n_nodes + 1..=n_nodes + 2).filter_map(NodeId::new).map(|node| Host::new(node, BTreeSet::new()));
+        let founding = founders.iter().map(|node| Host::new(*node, founders.clone()));
+        let hosts = founding.chain(joining).map(|host| (host.id, host)).collect();
         let options = Options {
             snapshot_every: chance.within(5..60),
             keep_entries: chance.within(0..15),
@@ -90,7 +93,7 @@ impl World {
             ..Options::default()
         };
         let faults = Faults::draw(&mut chance);
-        let peers = crate::peer::all(&mut chance);
+        let peers = crate::peer::all(&mut chance, n_nodes);
         Self {
             now: 0,
             seq: 0,
@@ -99,8 +102,8 @@ impl World {
             log: EventLog::new(settings.keeps_log),
             coverage: Coverage::default(),
             network: Network::new(),
-            hosts: voters.iter().map(|node| (*node, Host::new(*node))).collect(),
-            voters,
+            hosts,
+            founders,
             options,
             peers,
             faults,
@@ -112,11 +115,11 @@ impl World {
     /// Founds every log and starts everybody.
     pub(crate) fn begin(&mut self) {
         for host in self.hosts.values() {
-            if let Err(error) = host.found(&self.voters) {
+            if let Err(error) = host.found() {
                 self.failure = Some(format!("a log cannot be founded: {error}"));
             }
         }
-        for node in self.voters.clone() {
+        for node in self.nodes() {
             self.after(0, Happening::Start { node });
         }
         for peer in 0..self.peers.len() {
@@ -172,9 +175,9 @@ impl World {
         std::mem::take(&mut self.log)
     }
 
-    /// The other coordinators.
-    pub(crate) fn others(&self, node: NodeId) -> Vec<NodeId> {
-        self.hosts.keys().copied().filter(|other| *other != node).collect()
+    /// All coordinators there are, members or not.
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        self.hosts.keys().copied().collect()
     }
 
     /// How long the next fsync of a node takes.
@@ -240,6 +243,8 @@ impl World {
                 self.after(LOOK_MS, Happening::Look { node, run });
                 self.look(node);
                 self.keep_complete(node);
+                self.collect(node);
+                self.adopt(node);
             }
             Happening::Wake { node, run } if self.is_current(node, run) => self.turn(node),
             Happening::Came { node, run, events, messages } if self.is_current(node, run) => {
@@ -315,7 +320,7 @@ impl World {
             StreamOpen::Control(hello) => self.serve_session(node, stream, who, &hello),
             StreamOpen::Put(blob) => self.serve_put(node, stream, who, blob),
             StreamOpen::Get { blob, from_chunk } => self.serve_get(node, stream, &who, (blob, from_chunk)),
-            // Raft's messages are carried one by one here.
+            // Raft's messages are carried one by one here, and what nodes ask one another is looked up.
             StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) => {}
         }
     }
@@ -329,7 +334,7 @@ impl World {
         match live.served.get(&stream) {
             Some(Served::Pushing { quest }) => {
                 let quest = *quest;
-                self.pushed(node, stream, quest, false);
+                self.pushed(node, stream, quest, None);
             }
             Some(Served::Fetching { quest, .. }) => {
                 let quest = *quest;

@@ -40,6 +40,13 @@ impl Configuration {
         Self { voters: set(&state.voters), outgoing: set(&state.voters_outgoing), learners }
     }
 
+    /// Every set of nodes of which a majority must hold what is acknowledged: the voters, those that voted before a
+    /// change that is under way, and those that are `wanted` after one that was accepted.
+    pub fn electorates(&self, wanted: BTreeSet<NodeId>) -> Vec<BTreeSet<NodeId>> {
+        let sets = [self.voters.clone(), self.outgoing.clone(), wanted];
+        sets.into_iter().filter(|set| !set.is_empty()).collect()
+    }
+
     /// Whether a node is part of it in any way.
     pub fn contains(&self, node: NodeId) -> bool {
         [&self.voters, &self.outgoing, &self.learners].iter().any(|set| set.contains(&node))
