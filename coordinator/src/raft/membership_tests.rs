@@ -134,6 +134,27 @@ fn an_accepted_change_is_carried_out_by_the_next_leader() {
     group.tick_until_settled(&FOUNDERS, &[4]);
 }
 
+/// Found by the simulation (seed 149): a leader died between entering a joint configuration and leaving it, its successor
+/// found it applied already, and nobody left it any more.
+#[test]
+fn a_change_is_completed_wherever_in_it_the_leader_dies() {
+    for n_messages in 0..30 {
+        let (mut group, leader) = Group::founded();
+        let gone = *group.voters.iter().find(|voter| **voter != leader).unwrap();
+        let body = Body::RemoveMember { node: gone };
+        group.propose_body(leader, Principal::Operator("anna".parse().unwrap()), body);
+        group.deliver(n_messages);
+        group.kill(leader);
+        group.settle();
+        (0..60).for_each(|_| group.tick());
+        group.start(leader);
+        (0..60).for_each(|_| group.tick());
+        let is_known = group.nodes.values().any(|node| !node.cluster().voters().contains(&gone));
+        let staying: Vec<_> = FOUNDERS.into_iter().filter(|node| !is_known || id(*node) != gone).collect();
+        group.tick_until_settled(&staying, &[]);
+    }
+}
+
 #[test]
 fn a_leader_that_is_removed_hands_over_first() {
     let (mut group, leader) = Group::founded();

@@ -66,7 +66,12 @@ impl Group {
 
     /// Delivers messages until none is left.
     fn settle(&mut self) {
-        loop {
+        self.deliver(usize::MAX);
+    }
+
+    /// Delivers this many messages, or all there are.
+    fn deliver(&mut self, most: usize) {
+        for _ in 0..most {
             for (node_id, node) in &mut self.nodes {
                 let mut sent = Vec::new();
                 while let Some(events) = node.handle_ready(&mut |message| sent.push(message)).unwrap() {

@@ -103,10 +103,14 @@ impl Node {
     /// Proposes the next step towards the members that the state machine names, if there is one to make.
     pub(super) fn follow_members(&mut self) {
         let raft = &self.raw.raft;
-        let is_busy =
-            raft.has_pending_conf() || raft.lead_transferee.is_some() || !self.conf_state.voters_outgoing.is_empty();
+        let is_busy = raft.has_pending_conf() || raft.lead_transferee.is_some();
         if is_busy || !self.is_leader() || self.cluster.voters().is_empty() {
             return;
+        }
+        if !self.conf_state.voters_outgoing.is_empty() {
+            // Raft leaves the joint configuration by itself, but only under the leader that entered it: one that leads
+            // later finds it applied already, and would stay in it for ever.
+            return self.propose_change(ConfChangeV2::default());
         }
         let change = change(&self.configuration(), &self.cluster.voters(), &self.cluster.learners());
         if change.changes.is_empty() {
@@ -116,6 +120,10 @@ impl Node {
             // Who has to go does not lead its own removal: it could not tell whether it was carried out.
             return self.hand_over(None);
         }
+        self.propose_change(change);
+    }
+
+    fn propose_change(&mut self, change: ConfChangeV2) {
         tracing::info!(changes = ?change.changes, "changing the members");
         if self.raw.propose_conf_change(Vec::new(), change).is_err() {
             // Too much is under way. The next `Ready` leads here again.
