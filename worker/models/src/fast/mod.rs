@@ -1,4 +1,4 @@
-//! Training, surgery and embedding by the [kernels](crate::kernels), for every module that says how.
+//! Training, surgery and embedding by the kernels (`crate::kernels`), for every module that says how.
 //!
 //! A module that is a variational autoencoder of counts describes itself ([`VaeSpec`]): layers, norms, which likelihood. Which of its
 //! tensors train is the optimiser's business, and all that surgery differs in: what cannot change is computed once (the first
