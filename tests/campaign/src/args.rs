@@ -59,7 +59,7 @@ pub enum NetworkChoice {
     Auto,
     /// Each coordinator in a network namespace of its own; needs `unshare`, `nsenter` and `ip`.
     Namespaces,
-    /// Every datagram passes a proxy on loopback that can drop it.
+    /// Every datagram passes a proxy on loopback; nobody is cut off.
     Proxy,
 }
 

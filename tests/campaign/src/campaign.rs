@@ -52,6 +52,10 @@ async fn play(args: &RunArgs) -> Result<Summary> {
     let (stop, stopped) = watch::channel(false);
     let work = tokio::spawn(stage.workload.clone().run(stopped));
     let mut schedule = Schedule::new(args.seed);
+    if !stage.network.can_cut() {
+        say("no network namespaces here: processes are killed and stopped, but not cut off");
+        schedule = schedule.without_cuts();
+    }
     let (faults_begun, mut last_told) = (Instant::now(), None::<Instant>);
     while record.summary.kills < args.kills {
         let fault = schedule.next_fault();

@@ -111,19 +111,27 @@ impl fmt::Display for Fault {
 #[derive(Debug)]
 pub struct Schedule {
     rng: ChaCha8Rng,
+    faults: Vec<Fault>,
     deck: Vec<Fault>,
 }
 
 impl Schedule {
     /// The schedule of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { rng: payload::rng(seed, "schedule"), deck: Vec::new() }
+        Self { rng: payload::rng(seed, "schedule"), faults: deck(), deck: Vec::new() }
+    }
+
+    /// The same without cuts, for a network that cannot make them.
+    #[must_use]
+    pub fn without_cuts(mut self) -> Self {
+        self.faults.retain(|fault| !matches!(fault.blow, Blow::Cut(_)));
+        self
     }
 
     /// The next fault.
     pub fn next_fault(&mut self) -> Fault {
         if self.deck.is_empty() {
-            self.deck = deck();
+            self.deck = self.faults.clone();
             for i in (1..self.deck.len()).rev() {
                 self.deck.swap(i, payload::below(&mut self.rng, i as u64 + 1) as usize);
             }
@@ -181,6 +189,8 @@ mod tests {
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
+        let mut uncut = Schedule::new(1).without_cuts();
+        assert!((0..deck().len()).all(|_| !matches!(uncut.next_fault().blow, Blow::Cut(_))));
         for window in [Window::Upload, Window::Download, Window::Submit, Window::Reply, Window::Merge, Window::Publish]
         {
             assert!(draw(3).iter().any(|fault| fault.window == window), "{window:?}");

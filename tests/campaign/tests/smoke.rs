@@ -32,7 +32,7 @@ fn check(seed: u64, network: &str) {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_while_processes_are_killed_and_cut_off_by_a_proxy() {
+fn nothing_acknowledged_is_lost_while_processes_are_killed_and_stopped_behind_a_proxy() {
     check(1, "proxy");
 }
 

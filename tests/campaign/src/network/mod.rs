@@ -66,6 +66,12 @@ impl Network {
         }
     }
 
+    /// Whether a cut separates whom it is meant to. Behind the proxy everybody comes to use the addresses of the members as
+    /// the first leader knew them, so one relay carries the datagrams of several parties.
+    pub fn can_cut(&self) -> bool {
+        matches!(self, Self::Namespaces(_))
+    }
+
     /// Where each node listens and how it reaches the others.
     pub fn plans(&self, n_nodes: u64) -> Result<BTreeMap<u64, NodePlan>> {
         let mut ops = free_ports(n_nodes as usize)?.into_iter();
