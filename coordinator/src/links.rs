@@ -23,6 +23,9 @@ pub struct Link {
     address: String,
     transport: Arc<dyn Transport>,
     connection: Mutex<Option<Connection>>,
+    /// One for relayed chunks alone: Raft does not queue behind them, and it is no loss if a coordinator of an earlier
+    /// version, which does not know what they are, ends it.
+    for_relays: Mutex<Option<Connection>>,
 }
 
 /// The ways to all other coordinators. Clones are the same.
@@ -104,7 +107,7 @@ impl Links {
 
     fn link(&self, node: NodeId, address: &str) -> Arc<Link> {
         let (transport, address) = (self.transport.clone(), address.to_owned());
-        Arc::new(Link { node, address, transport, connection: Mutex::new(None) })
+        Arc::new(Link { node, address, transport, connection: Mutex::default(), for_relays: Mutex::default() })
     }
 }
 
@@ -123,7 +126,18 @@ impl Link {
     ///
     /// # Errors  [`crate::Error::Transport`]
     pub async fn open(&self, open: &StreamOpen) -> Result<Stream> {
-        let mut slot = self.connection.lock().await;
+        self.open_over(&self.connection, open).await
+    }
+
+    /// As [`Self::open`], over the connection for relayed chunks.
+    ///
+    /// # Errors  [`crate::Error::Transport`]
+    pub async fn open_for_relay(&self, open: &StreamOpen) -> Result<Stream> {
+        self.open_over(&self.for_relays, open).await
+    }
+
+    async fn open_over(&self, connection: &Mutex<Option<Connection>>, open: &StreamOpen) -> Result<Stream> {
+        let mut slot = connection.lock().await;
         if let Some(connection) = &*slot {
             match begin(connection, open).await {
                 Ok(stream) => return Ok(stream),

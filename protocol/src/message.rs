@@ -38,6 +38,9 @@ pub enum StreamOpen {
         /// `host:port`.
         address: String,
     },
+    /// An upload that another coordinator is receiving, chunk by chunk as they come in there. Answered as [`Self::Put`],
+    /// with [`PutReply::Has`] after every chunk.
+    Relay(BlobRef),
 }
 
 /// What coordinators ask one another beside Raft.
@@ -413,7 +416,7 @@ pub enum Refusal {
     },
 }
 
-/// The coordinator's answer to [`StreamOpen::Put`].
+/// The coordinator's answer to [`StreamOpen::Put`] and [`StreamOpen::Relay`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PutReply {
     /// Send the chunks from this one on; equal to the number of chunks if all are there.
@@ -425,6 +428,11 @@ pub enum PutReply {
     Durable,
     /// The upload is refused.
     Refused(Refusal),
+    /// So many chunks are written and recorded here, from the first; on a [`StreamOpen::Relay`] only.
+    Has {
+        /// How many.
+        n_chunks: u64,
+    },
 }
 
 /// The coordinator's answer to [`StreamOpen::Get`].

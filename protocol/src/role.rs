@@ -84,10 +84,14 @@ pub fn permit_stream(who: &Principal, open: &StreamOpen) -> Result<(), Refusal> 
         (StreamOpen::Put(_), Site(_) | Operator(_) | Coordinator(_)) => Ok(()),
         (StreamOpen::Put(_), Auditor(_)) => Err(forbidden("an auditor changes nothing")),
         (StreamOpen::Get { .. }, _) => Ok(()),
-        (StreamOpen::Raft | StreamOpen::Peer(_) | StreamOpen::RaftFrom { .. }, Coordinator(_)) => Ok(()),
-        (StreamOpen::Raft | StreamOpen::Peer(_) | StreamOpen::RaftFrom { .. }, Site(_) | Operator(_) | Auditor(_)) => {
-            Err(forbidden("this is between coordinators"))
-        }
+        (
+            StreamOpen::Raft | StreamOpen::Peer(_) | StreamOpen::RaftFrom { .. } | StreamOpen::Relay(_),
+            Coordinator(_),
+        ) => Ok(()),
+        (
+            StreamOpen::Raft | StreamOpen::Peer(_) | StreamOpen::RaftFrom { .. } | StreamOpen::Relay(_),
+            Site(_) | Operator(_) | Auditor(_),
+        ) => Err(forbidden("this is between coordinators")),
     }
 }
 

@@ -84,6 +84,7 @@ fn stream_openings(golden: &mut Golden) {
         StreamOpen::Peer(PeerAsk::Collect { dry_run: true }),
         StreamOpen::Peer(PeerAsk::Verify),
         StreamOpen::RaftFrom { address: "10.0.0.4:7101".to_owned() },
+        StreamOpen::Relay(blob("columns")),
     ];
     for open in opens {
         // The compiler asks for a line here, and with it for an example above, when there is a new variant.
@@ -93,6 +94,7 @@ fn stream_openings(golden: &mut Golden) {
             StreamOpen::Get { .. } => "get",
             StreamOpen::Raft => "raft",
             StreamOpen::RaftFrom { .. } => "raft-from",
+            StreamOpen::Relay(_) => "relay",
             StreamOpen::Peer(PeerAsk::Barrier) => "peer-barrier",
             StreamOpen::Peer(PeerAsk::Holdings) => "peer-holdings",
             StreamOpen::Peer(PeerAsk::Health) => "peer-health",
@@ -257,6 +259,7 @@ fn others(golden: &mut Golden) {
     golden.check("put-send", &PutReply::Send { from_chunk: 2 });
     golden.check("put-durable", &PutReply::Durable);
     golden.check("put-refused", &PutReply::Refused(Refusal::Busy { retry_after_ms: 50 }));
+    golden.check("put-has", &PutReply::Has { n_chunks: 3 });
     golden.check("get-sending", &GetReply::Sending);
     golden.check("get-refused", &GetReply::Refused(Refusal::NotFound { what: "blob".to_owned() }));
     let bytes = b"one chunk".to_vec();

@@ -43,13 +43,18 @@ pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> 
         std::fs::remove_file(&path)?;
     }
     let median = |samples: &mut Vec<f64>| quantile(samples, 0.5);
-    let (bare, up, down) = (median(&mut bare_mbs), median(&mut up_mbs), median(&mut down_mbs));
+    let (bare, up, down, disk) =
+        (median(&mut bare_mbs), median(&mut up_mbs), median(&mut down_mbs), median(&mut disk_mbs));
+    // Every byte passes both.
+    let bound = bare.min(disk);
     table.row(PART, "bare quinn loop, same windows, nothing hashed or written", bare, "MB/s", Goal::None);
-    table.row(PART, "the disk: write and fsync of the same bytes", median(&mut disk_mbs), "MB/s", Goal::None);
+    table.row(PART, "the disk: write and fsync of the same bytes", disk, "MB/s", Goal::None);
     table.row(PART, "upload, verified twice, fsynced", up, "MB/s", Goal::AtLeast(300.0));
     table.row(PART, "upload beside the bare loop", up / bare * 100.0, "%", Goal::AtLeast(70.0));
+    table.row(PART, "upload beside the slower of loop and disk", up / bound * 100.0, "%", Goal::AtLeast(70.0));
     table.row(PART, "download, verified twice, fsynced", down, "MB/s", Goal::AtLeast(300.0));
     table.row(PART, "download beside the bare loop", down / bare * 100.0, "%", Goal::AtLeast(70.0));
+    table.row(PART, "download beside the slower of loop and disk", down / bound * 100.0, "%", Goal::AtLeast(70.0));
     let small = cluster::columns(0).to_bytes();
     let begun = Instant::now();
     operator.put_blob(BlobRef::of(&small), Source::Bytes(&small), |_| ()).await?;

@@ -1,10 +1,11 @@
 //! Memory: blobs, addressed by what is in them.
 //!
 //! [`store`] keeps them on this node's disk, [`replicate`] on a majority of coordinators, [`transfer`] moves them to and
-//! from peers. [`gc`] removes what nothing refers to, [`verify`] finds what a disk has spoilt.
+//! from peers, [`relay`] gives the others an upload while it still comes in. [`gc`] removes what nothing refers to, [`verify`] finds what a disk has spoilt.
 
 pub mod gc;
 pub mod receiving;
+mod relay;
 pub mod replicate;
 pub mod store;
 #[cfg(test)]

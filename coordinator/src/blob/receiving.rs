@@ -8,10 +8,11 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
-use archipelago_common::{BlobRef, fs};
+use archipelago_common::{BlobRef, Digest, fs, limits};
 use archipelago_protocol::{ChunkReceiver, ChunkRecord, message::Chunk};
 
 use super::store::Claim;
@@ -51,6 +52,15 @@ impl Receiving {
     /// The first chunk that is missing.
     pub fn next_chunk(&self) -> u64 {
         self.receiver.next_chunk()
+    }
+
+    /// What is written and recorded, for reading it while more comes.
+    ///
+    /// # Errors  [`Error::Common`]
+    pub(super) fn written(&self) -> Result<Written> {
+        let open = |path: &Path| File::open(path).map_err(|source| file_error("open", path, source));
+        let (data, record) = (open(&self.data.path)?, open(&self.record.path)?);
+        Ok(Written { blob: self.blob(), data, record, path: self.data.path.clone() })
     }
 
     /// Whether every chunk is there.
@@ -122,6 +132,33 @@ impl Receiving {
         self.data.truncate(self.receiver.n_bytes())?;
         self.record.write_at(0, &ChunkRecord::header(self.claim.blob))?;
         self.record.truncate(ChunkRecord::size(self.receiver.next_chunk()))
+    }
+}
+
+/// The chunks of a blob on its way in that are there already. They stay readable once it is whole and has moved.
+pub(super) struct Written {
+    blob: BlobRef,
+    data: File,
+    record: File,
+    path: PathBuf,
+}
+
+impl Written {
+    /// The blob.
+    pub(super) fn blob(&self) -> BlobRef {
+        self.blob
+    }
+
+    /// Reads a chunk that was written, with the digest it was recorded with.
+    ///
+    /// # Errors  [`Error::Common`]
+    pub(super) fn chunk(&self, chunk_idx: u64) -> Result<Chunk> {
+        let (mut bytes, mut digest) = (vec![0; self.blob.chunk_size(chunk_idx) as usize], [0; 32]);
+        self.data
+            .read_exact_at(&mut bytes, chunk_idx * limits::CHUNK_BYTES)
+            .and_then(|()| self.record.read_exact_at(&mut digest, ChunkRecord::size(chunk_idx)))
+            .map_err(|source| file_error("read", &self.path, source))?;
+        Ok(Chunk { chunk_idx, digest: Digest::from_bytes(digest), bytes })
     }
 }
 

@@ -81,6 +81,12 @@ impl Replicas {
         }
     }
 
+    /// Whether these and this node are a majority of the voters; while members change, of those before and after.
+    pub fn is_majority(&self, others: &BTreeSet<NodeId>) -> bool {
+        let holders = others.iter().copied().chain([self.links.own()]).collect();
+        shortfall(&self.raft.view().electorates(), &holders).is_none()
+    }
+
     /// Fetches a blob that is missing here from whoever has it.
     ///
     /// # Errors  [`Error::NoBlob`] if nobody who can be reached has it
@@ -163,6 +169,7 @@ async fn push_once(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> 
             PutReply::Send { from_chunk } => send_chunks(&mut stream, store, blob, from_chunk).await?,
             PutReply::Durable => return Ok(()),
             PutReply::Refused(refusal) => return Err(refusal.into()),
+            PutReply::Has { .. } => return Err(archipelago_transport::Error::StreamReset.into()),
         }
     }
 }
@@ -216,14 +223,17 @@ pub(super) async fn receive_chunk(stream: &mut Stream, receiving: &Receiving) ->
 
 /// It is progress that keeps a transfer alive, not its total time.
 async fn patiently<T>(step: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(STEP, step).await.map_err(|_| {
-        let detail = format!("a transfer stood still for {} s", STEP.as_secs());
-        archipelago_transport::Error::Lost { detail }.into()
-    })
+    tokio::time::timeout(STEP, step).await.map_err(|_| stood_still())
+}
+
+/// What a step of a transfer ends with that took longer than [`STEP`].
+pub(super) fn stood_still() -> Error {
+    let detail = format!("a transfer stood still for {} s", STEP.as_secs());
+    archipelago_transport::Error::Lost { detail }.into()
 }
 
 /// One step of a transfer: a chunk on a slow line, or the fsync of a large blob.
-const STEP: Duration = Duration::from_secs(30);
+pub(super) const STEP: Duration = Duration::from_secs(30);
 /// Pause between two looks for missing blobs.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Attempts at a peer that receives the blob from somebody else already.

@@ -20,7 +20,7 @@ use std::{
 
 use archipelago_common::{BlobRef, Digest, fs};
 use archipelago_protocol::Piece;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::receiving::Receiving;
 use crate::{
@@ -116,12 +116,40 @@ impl BlobStore {
     ///
     /// # Errors  [`Error::BlobBusy`], [`Error::Protocol`] for one over the limit, [`Error::Common`]
     pub fn receive(self: &Arc<Self>, blob: BlobRef) -> Result<Receiving> {
-        let needed = blob.size;
-        if needed > self.condition.spare_bytes() {
+        self.receive_in(blob, Turn::new(Instant::now()))
+    }
+
+    /// As [`Self::receive`], for chunks that another coordinator relays. It ends as soon as somebody else asks by
+    /// [`Self::receive_at_first_hand`].
+    ///
+    /// # Errors  as [`Self::receive`]
+    pub fn receive_relayed(self: &Arc<Self>, blob: BlobRef) -> Result<Receiving> {
+        self.receive_in(blob, Turn { is_relayed: true, ..Turn::new(Instant::now()) })
+    }
+
+    /// As [`Self::receive`], for the sender itself: whoever relays the same blob to this node has died, or does without.
+    ///
+    /// # Errors  as [`Self::receive`]
+    pub async fn receive_at_first_hand(self: &Arc<Self>, blob: BlobRef) -> Result<Receiving> {
+        if let Some(mut ended) = self.end_relay(&blob) {
+            // Nothing is ever sent; it changes when the turn is given back, or is past caring about.
+            let _ = tokio::time::timeout(STALLED, ended.changed()).await;
+        }
+        tokio::task::block_in_place(|| self.receive(blob))
+    }
+
+    fn receive_in(self: &Arc<Self>, blob: BlobRef, turn: Turn) -> Result<Receiving> {
+        if blob.size > self.condition.spare_bytes() {
             return Err(Error::DiskLow { blob, spare: self.condition.spare_bytes() });
         }
-        let claim = Claim::new(self.clone(), blob)?;
-        Receiving::open(claim)
+        Receiving::open(Claim::new(self.clone(), blob, turn)?)
+    }
+
+    fn end_relay(&self, blob: &BlobRef) -> Option<watch::Receiver<()>> {
+        let turns = self.turns.lock().unwrap_or_else(|e| e.into_inner());
+        let turn = turns.get(&blob.digest).filter(|turn| turn.is_relayed)?;
+        turn.over.notify_one();
+        Some(turn.ended.subscribe())
     }
 
     /// Number of blobs, and of their bytes.
@@ -194,11 +222,14 @@ pub(super) struct Claim {
 pub(super) struct Turn {
     progress: Mutex<Instant>,
     over: Notify,
+    is_relayed: bool,
+    /// Closed when the turn is given back.
+    ended: watch::Sender<()>,
 }
 
 impl Turn {
     pub(super) fn new(now: Instant) -> Self {
-        Self { progress: Mutex::new(now), over: Notify::new() }
+        Self { progress: Mutex::new(now), over: Notify::new(), is_relayed: false, ended: watch::Sender::new(()) }
     }
 
     /// A chunk has come.
@@ -220,14 +251,14 @@ impl Turn {
 }
 
 impl Claim {
-    fn new(store: Arc<BlobStore>, blob: BlobRef) -> Result<Self> {
+    fn new(store: Arc<BlobStore>, blob: BlobRef, turn: Turn) -> Result<Self> {
         let is_free = store.lock().insert(blob.digest);
         let mut turns = store.turns.lock().unwrap_or_else(|e| e.into_inner());
         if !is_free {
             turns.get(&blob.digest).into_iter().for_each(|turn| turn.end_if_stalled(Instant::now()));
             return Err(Error::BlobBusy { blob });
         }
-        let turn = Arc::new(Turn::new(Instant::now()));
+        let turn = Arc::new(turn);
         turns.insert(blob.digest, turn.clone());
         drop(turns);
         Ok(Self { store, blob, turn })

@@ -1,13 +1,19 @@
 //! The server's side of uploads and downloads.
 
+use std::collections::BTreeSet;
+
 use archipelago_common::{BlobRef, Principal};
 use archipelago_protocol::{
     frame,
-    message::{GetReply, PutReply, Refusal},
+    message::{Chunk, GetReply, PutReply, Refusal},
 };
 use archipelago_transport::Stream;
 
-use super::replicate::{self, Replicas};
+use super::{
+    receiving::Receiving,
+    relay::Relays,
+    replicate::{self, Replicas},
+};
 use crate::{
     error::{Error, Result},
     ops::metrics,
@@ -19,12 +25,31 @@ use crate::{
 ///
 /// # Errors  [`Error::Transport`]: the stream is gone. Everything else is said to the peer
 pub async fn serve_put(mut stream: Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
-    let replicas = executor.replicas();
-    let received = match receive(&mut stream, blob, who, executor).await {
-        Ok(()) if matches!(who, Principal::Coordinator(_)) => Ok(()),
-        Ok(()) => replicas.ensure_majority(blob).await,
-        Err(error) => Err(error),
+    let received = match who {
+        Principal::Coordinator(_) => receive_copy(&mut stream, blob, Copy::Pushed, executor).await,
+        _ => receive(&mut stream, blob, who, executor).await,
     };
+    conclude(stream, received).await
+}
+
+/// Receives a blob that another coordinator is receiving.
+///
+/// # Errors  as [`serve_put`]
+pub async fn serve_relay(mut stream: Stream, blob: BlobRef, executor: &Executor) -> Result<()> {
+    let received = receive_copy(&mut stream, blob, Copy::Relayed, executor).await;
+    conclude(stream, received).await
+}
+
+/// How a blob comes from another coordinator.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copy {
+    /// It is whole there.
+    Pushed,
+    /// It is still on its way there, and every chunk is confirmed.
+    Relayed,
+}
+
+async fn conclude(mut stream: Stream, received: Result<()>) -> Result<()> {
     let reply = match received {
         Ok(()) => PutReply::Durable,
         Err(error @ Error::Transport(_)) => return Err(error),
@@ -34,22 +59,70 @@ pub async fn serve_put(mut stream: Stream, blob: BlobRef, who: &Principal, execu
     Ok(stream.finish().await?)
 }
 
+/// Receives from the sender itself, and sees that the blob is on a majority.
 async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
     let (replicas, counted) = (executor.replicas(), executor.quotas().transfer(who)?);
-    let send = |from_chunk| frame::encode(&PutReply::Send { from_chunk });
     if replicas.store().hold(&blob) {
-        return Ok(stream.send_frame(&send(blob.n_chunks())?).await?);
+        send_from(stream, blob.n_chunks()).await?;
+        return replicas.ensure_majority(blob).await;
     }
     counted.check_upload(blob, stored_by(who, executor).await?)?;
-    let mut receiving = tokio::task::block_in_place(|| replicas.store().receive(blob))?;
-    stream.send_frame(&send(receiving.next_chunk())?).await?;
+    let mut receiving = replicas.store().receive_at_first_hand(blob).await?;
+    // A single chunk is sent again as a whole in any case.
+    let relays = match blob.n_chunks() {
+        0 | 1 => None,
+        _ => Some(Relays::begin(replicas.links(), &receiving)?),
+    };
+    send_from(stream, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
         let chunk = replicate::receive_chunk(stream, &receiving).await?;
-        tokio::task::block_in_place(|| receiving.write(&chunk))?;
-        metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(chunk.bytes.len() as u64);
+        if let Some(relays) = &relays {
+            relays.keep_pace(chunk.chunk_idx).await;
+        }
+        take(&mut receiving, &chunk)?;
+        if let Some(relays) = &relays {
+            relays.wrote(receiving.next_chunk());
+        }
         counted.uploaded(chunk.bytes.len() as u64);
     }
+    tokio::task::block_in_place(|| receiving.finish())?;
+    let holders = match relays {
+        Some(relays) => relays.holders(|holders| replicas.is_majority(holders)).await,
+        None => BTreeSet::new(),
+    };
+    if replicas.is_majority(&holders) { Ok(()) } else { replicas.ensure_majority(blob).await }
+}
+
+/// Receives from another coordinator.
+async fn receive_copy(stream: &mut Stream, blob: BlobRef, copy: Copy, executor: &Executor) -> Result<()> {
+    let store = executor.replicas().store();
+    if store.hold(&blob) {
+        return send_from(stream, blob.n_chunks()).await;
+    }
+    let mut receiving = tokio::task::block_in_place(|| match copy {
+        Copy::Pushed => store.receive(blob),
+        Copy::Relayed => store.receive_relayed(blob),
+    })?;
+    send_from(stream, receiving.next_chunk()).await?;
+    while !receiving.is_complete() {
+        let chunk = replicate::receive_chunk(stream, &receiving).await?;
+        take(&mut receiving, &chunk)?;
+        if copy == Copy::Relayed {
+            let has = PutReply::Has { n_chunks: receiving.next_chunk() };
+            stream.send_frame(&frame::encode(&has)?).await?;
+        }
+    }
     tokio::task::block_in_place(|| receiving.finish())
+}
+
+async fn send_from(stream: &mut Stream, from_chunk: u64) -> Result<()> {
+    Ok(stream.send_frame(&frame::encode(&PutReply::Send { from_chunk })?).await?)
+}
+
+fn take(receiving: &mut Receiving, chunk: &Chunk) -> Result<()> {
+    tokio::task::block_in_place(|| receiving.write(chunk))?;
+    metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(chunk.bytes.len() as u64);
+    Ok(())
 }
 
 /// Bytes of the blobs of a site's accepted submissions.

@@ -104,6 +104,7 @@ async fn dispatch(stream: Stream, open: StreamOpen, who: Arc<Principal>, executo
     match open {
         StreamOpen::Control(hello) => session::run(stream, hello, who, executor).await,
         StreamOpen::Put(blob) => transfer::serve_put(stream, blob, &who, &executor).await,
+        StreamOpen::Relay(blob) => transfer::serve_relay(stream, blob, &executor).await,
         StreamOpen::Get { blob, from_chunk } => transfer::serve_get(stream, (blob, from_chunk), &who, &executor).await,
         StreamOpen::Peer(ask) => peer::serve(stream, ask, &executor).await,
         StreamOpen::Raft => receive_raft(stream, &who, &executor, None).await,
@@ -122,7 +123,7 @@ async fn receive_raft(stream: Stream, who: &Principal, executor: &Executor, addr
 /// Says no in the words of the stream's kind, where it has any.
 async fn refuse(mut stream: Stream, open: &StreamOpen, refusal: Refusal) -> Result<()> {
     let frame = match open {
-        StreamOpen::Put(_) => frame::encode(&PutReply::Refused(refusal))?,
+        StreamOpen::Put(_) | StreamOpen::Relay(_) => frame::encode(&PutReply::Refused(refusal))?,
         StreamOpen::Get { .. } => frame::encode(&GetReply::Refused(refusal))?,
         StreamOpen::Control(_) | StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) => {
             return Err(refusal.into());

@@ -111,6 +111,7 @@ async fn put_once(
         PutReply::Send { from_chunk } => from_chunk,
         PutReply::Durable => return Ok(()),
         PutReply::Refused(refusal) => return Err(Failed::Refused(refusal)),
+        PutReply::Has { .. } => return Err(out_of_turn()),
     };
     let mut sender = ChunkSender::new(blob, from_chunk).map_err(|e| bad_peer(&e))?;
     let mut offset = sender.poll_piece().map_or(blob.size, |piece| piece.offset);
@@ -128,7 +129,9 @@ async fn put_once(
             Err(TransportError::StreamReset) => {
                 return match reply(&mut stream, STALL).await? {
                     PutReply::Refused(refusal) => Err(Failed::Refused(refusal)),
-                    PutReply::Send { .. } | PutReply::Durable => Err(TransportError::StreamReset.into()),
+                    PutReply::Send { .. } | PutReply::Durable | PutReply::Has { .. } => {
+                        Err(TransportError::StreamReset.into())
+                    }
                 };
             }
             Err(error) => return Err(error.into()),
@@ -141,7 +144,7 @@ async fn put_once(
             Ok(())
         }
         PutReply::Refused(refusal) => Err(Failed::Refused(refusal)),
-        PutReply::Send { .. } => Err(out_of_turn()),
+        PutReply::Send { .. } | PutReply::Has { .. } => Err(out_of_turn()),
     }
 }
 

@@ -352,7 +352,7 @@ impl World {
                 let other = self.network.streams.get(&stream).map(|s| s.other(Actor::Node(node)));
                 self.pushed(node, stream, quest, other);
             }
-            PutReply::Refused(_) => self.pushed(node, stream, quest, None),
+            PutReply::Refused(_) | PutReply::Has { .. } => self.pushed(node, stream, quest, None),
         }
     }
 

@@ -174,6 +174,7 @@ impl World {
                 }
                 Ok(PutReply::Durable) => self.uploaded(peer, stream, Ok(())),
                 Ok(PutReply::Refused(_)) => self.uploaded(peer, stream, Err(())),
+                Ok(PutReply::Has { .. }) => self.fail(format!("p{peer} was told of a relay that it did not ask for")),
                 Err(error) => self.fail(format!("p{peer} was told nonsense about an upload: {error}")),
             }
         }

@@ -321,7 +321,7 @@ impl World {
             StreamOpen::Put(blob) => self.serve_put(node, stream, who, blob),
             StreamOpen::Get { blob, from_chunk } => self.serve_get(node, stream, &who, (blob, from_chunk)),
             // Raft's messages are carried one by one here, and what nodes ask one another is looked up.
-            StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) => {}
+            StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) | StreamOpen::Relay(_) => {}
         }
     }
 

@@ -189,7 +189,7 @@ async fn serve_stream(state: &Mutex<State>, mut stream: Stream, connection: &Con
         }
         StreamOpen::Put(blob) => take(state, stream, blob).await,
         StreamOpen::Get { blob, from_chunk } => give(state, stream, blob, from_chunk).await,
-        StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) => {
+        StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Relay(_) | StreamOpen::Peer(_) => {
             panic!("a worker opened a stream of coordinators")
         }
     }

@@ -98,7 +98,7 @@ impl Cluster {
             StreamOpen::Control(hello) => self.control(stream, connection, node, &hello).await,
             StreamOpen::Put(blob) => self.put(stream, blob, node).await,
             StreamOpen::Get { blob, from_chunk } => self.get(stream, blob, from_chunk).await,
-            StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Peer(_) => {
+            StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Relay(_) | StreamOpen::Peer(_) => {
                 panic!("a client opened a stream of coordinators")
             }
         }
