@@ -155,8 +155,10 @@ impl SiteData {
         if rows.is_empty() {
             return Err(cells(archipelago_anndata::Error::NoCells));
         }
+        let is_minified = is_minified(&file).map_err(cells)?;
         let annotations = Annotations::read(file.obs(), &spec, &rows)?;
-        let proteins = spec.proteins.as_ref().map(|source| proteins::read(&spec, &file, source, &rows)).transpose()?;
+        let source = spec.proteins.as_ref().filter(|_| !is_minified);
+        let proteins = source.map(|source| proteins::read(&spec, &file, source, &rows)).transpose()?;
         let annotations = annotations.with_proteins(proteins);
         let batches = rows.iter().filter_map(|&row| batch_of[row].clone()).collect();
         Ok(Self { spec, file, preparation, rows, batches, annotations })
@@ -268,7 +270,7 @@ impl SiteData {
     /// # Errors  [`Error::Cells`] where it says so and something is missing
     pub fn minified(&self) -> Result<Option<Minified>> {
         let cells = |source| Error::Cells { path: self.spec.path.clone(), source };
-        if !self.file.names("uns").map_err(cells)?.iter().any(|name| name == MINIFIED_UNS) {
+        if !is_minified(&self.file).map_err(cells)? {
             return Ok(None);
         }
         let matrix = |name: &str| -> Result<Array2<f32>> {
@@ -298,6 +300,11 @@ impl SiteData {
         let read = |source| Error::File { action: "read", path: self.spec.path.clone(), source };
         Ok(std::fs::metadata(&self.spec.path).map_err(read)?.len())
     }
+}
+
+/// Whether a file keeps what an encoder said of its cells, and nothing of their counts.
+fn is_minified(file: &H5adFile) -> archipelago_anndata::Result<bool> {
+    Ok(file.names("uns")?.iter().any(|name| name == MINIFIED_UNS))
 }
 
 /// The entry of `uns` by which scvi-tools knows minified data.

@@ -208,13 +208,8 @@ impl Reference {
     /// # Errors  data that the reference does not know or cannot take
     pub fn encode<'a>(&self, cells: &Cells<'a>, conditions: &CellConditions) -> Result<Dataset<'a>> {
         let blueprint = Blueprint::of_card(&self.base.card)?;
-        if cells.minified.is_some() {
-            if zoo::model(&self.base.card.model)?.takes_proteins() {
-                return Err(Error::Minified { what: "a model of proteins" });
-            }
-            if blueprint.config.get("use_observed_lib_size") == Some(&false.into()) {
-                return Err(Error::Minified { what: "a model that learns the library size" });
-            }
+        if cells.minified.is_some() && blueprint.config.get("use_observed_lib_size") == Some(&false.into()) {
+            return Err(Error::Minified { what: "a model that learns the library size" });
         }
         blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)
     }

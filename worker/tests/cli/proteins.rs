@@ -1,8 +1,13 @@
 //! Models of RNA and proteins: from counts in two places to imputed proteins.
 
 use archipelago_anndata::{AnnData, Array, Compression, Csr, DataFrame, MuData};
+use archipelago_common::reference_dir::ReferenceDir;
 
-use super::Bench;
+use super::{
+    Bench,
+    coordinator::Coordinator,
+    site::{authority, write_site},
+};
 
 const PROTEINS: [&str; 6] = ["CD3", "CD4", "CD8", "CD14", "CD19", "CD56"];
 
@@ -113,6 +118,105 @@ fn proteins_are_trained_mapped_imputed_and_written() {
         lines(&bench, "reference.csv"),
         "one seed, one result, wherever proteins are"
     );
+}
+
+const OBSM: [&str; 2] = ["--protein-obsm-key", "protein_expression"];
+
+#[test]
+fn every_question_speaks_of_proteins_too() {
+    let bench = Bench::new();
+    add_proteins(&bench);
+    train(&bench, "cite.h5ad", &[&OBSM[..], &["--out", "reference"]].concat());
+    let ask = |what: &str, more: &[&str]| {
+        let of = ["results", what, "reference", "cite.h5ad", "--batches", "a", "--device", "cpu"];
+        bench.run_json(&[&of[..], more].concat())
+    };
+
+    let groups = ["--groupby", "cell_type", "--group1", "type-01", "--n-draws", "50", "--out", "de.csv"];
+    let comparison = &ask("differential", &groups)["comparisons"][0];
+    assert_eq!(comparison["pseudocount"], 1e-5, "what upstream takes with proteins");
+    let table = lines(&bench, "de.csv");
+    assert_eq!(table.len(), 1 + 60 + PROTEINS.len());
+    let head: Vec<&str> = table[0].split(',').collect();
+    let raw_mean = head.iter().position(|name| *name == "raw_mean1").unwrap();
+    let row = table.iter().find(|row| row.starts_with("CD3_protein,type-01,Rest,")).unwrap();
+    let cite = AnnData::read(bench.path("cite.h5ad")).unwrap();
+    let (types, batches) = ["cell_type", "batch"].map(|name| cite.obs.column(name).unwrap().to_strings()).into();
+    let counts = cite.obsm("protein_expression").unwrap().to_table("protein_expression").unwrap();
+    let group: Vec<f64> = (0..cite.n_obs())
+        .filter(|&cell| types[cell].as_deref() == Some("type-01") && batches[cell].as_deref() == Some("a"))
+        .map(|cell| f64::from(counts.values[cell * PROTEINS.len()]))
+        .collect();
+    let found: f64 = row.split(',').nth(raw_mean).unwrap().parse().unwrap();
+    assert!((found - group.iter().sum::<f64>() / group.len() as f64).abs() < 1e-4, "{row}");
+
+    ask("correlation", &["--genes", "GENE00001,CD3_protein", "--log", "--n-samples", "2", "--out", "c.csv"]);
+    let matrix = lines(&bench, "c.csv");
+    assert_eq!(matrix[0], "gene,GENE00001,CD3_protein");
+    assert!(matrix[2].starts_with("CD3_protein,") && matrix[2].ends_with(",1"), "{matrix:?}");
+
+    ask("predictive", &["--n-samples", "2", "--out", "drawn.h5ad"]);
+    let drawn = AnnData::read(bench.path("drawn.h5ad")).unwrap();
+    for sample in ["protein_sample_1", "protein_sample_2"] {
+        let table = drawn.obsm(sample).unwrap().to_table(sample).unwrap();
+        assert_eq!((table.n_rows, table.columns.unwrap()), (40, PROTEINS.map(str::to_owned).to_vec()));
+        assert!(table.values.iter().all(|count| *count >= 0.0 && count.fract() == 0.0));
+        assert!(table.values.iter().any(|count| *count > 0.0));
+    }
+    ask("predictive", &["--out", "drawn.csv"]);
+    assert!(lines(&bench, "drawn.csv").iter().any(|row| row.contains(",CD3_protein,1,")));
+}
+
+#[test]
+fn minified_cells_answer_for_their_proteins() {
+    let bench = Bench::new();
+    add_proteins(&bench);
+    train(&bench, "cite.h5ad", &[&OBSM[..], &["--out", "reference"]].concat());
+    let of = ["--batches", "a", "--device", "cpu"];
+    bench.run(&[&["results", "minified", "reference", "cite.h5ad", "--out", "small.h5ad"][..], &of].concat());
+    let small = AnnData::read(bench.path("small.h5ad")).unwrap();
+    assert!(small.obsm("protein_expression").is_err(), "protein counts are gone too");
+    for what in [&["latent"][..], &["results", "proteins"], &["results", "proteins", "--what", "foreground"]] {
+        let (verb, more) = what.split_at(what.len().min(2));
+        let answer = |cells: &str| {
+            bench.run(&[verb, &["reference", cells, "--out", "x.csv"], &of, more].concat());
+            let rows = lines(&bench, "x.csv").split_off(1);
+            rows.iter()
+                .flat_map(|row| row.split(',').skip(1).map(|v| v.parse().unwrap()).collect::<Vec<f64>>())
+                .collect()
+        };
+        let (whole, kept): (Vec<f64>, Vec<f64>) = (answer("cite.h5ad"), answer("small.h5ad"));
+        let is_close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-5 * a.abs().max(1.0);
+        assert!(whole.len() == kept.len() && whole.iter().zip(&kept).all(is_close), "{what:?}");
+    }
+    let said = bench.fail(1, &["results", "fit", "reference", "small.h5ad"]);
+    assert!(said.contains("the ELBO needs counts, and these cells are minified"), "{said}");
+}
+
+/// A site keeps its proteins elsewhere than the reference's cells did, or has none: what it says in `site.toml`.
+#[test]
+fn a_site_serves_a_model_of_proteins() {
+    let bench = Bench::new();
+    add_proteins(&bench);
+    train(&bench, "cite.h5ad", &[&OBSM[..], &["--out", "reference"]].concat());
+    let (authority, reference) = (authority(), ReferenceDir::open(&bench.path("reference")).unwrap());
+    let served = |file: &str, proteins: &str| {
+        let coordinator = Coordinator::start(&authority, &reference, |_| {});
+        ["site.pem", "site.key"].map(|name| std::fs::remove_file(bench.path(name)).ok());
+        ["state", "results"].map(|name| std::fs::remove_dir_all(bench.path(name)).ok());
+        write_site(&bench, &authority, "site/north", &coordinator.address);
+        let config = std::fs::read_to_string(bench.path("site.toml")).unwrap();
+        let config = config.replace("path = \"cells.h5ad\"", &format!("path = \"{file}\"\n{proteins}"));
+        std::fs::write(bench.path("site.toml"), config).unwrap();
+        bench.run(&["serve", "--config", "site.toml", "--once"]);
+        let state = coordinator.state();
+        let [submission] = &state.submissions[..] else { panic!("{} submissions", state.submissions.len()) };
+        submission.conditions.values().next().unwrap().columns.digest
+    };
+    let obsm = served("cite.h5ad", "");
+    assert_eq!(served("cite.h5ad", "proteins = { obsm = { key = \"protein_expression\" } }"), obsm);
+    assert_eq!(served("cite.h5mu", "proteins = { modality = \"prot\" }"), obsm, "the same counts from another place");
+    assert_ne!(served("cells.h5ad", "without_proteins = true"), obsm);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{Builder, CovariateSizes, Linear, Pass, Stack, StackOptions};
 use crate::{
-    data::Covariates,
+    data::{Covariates, MinifiedBatch},
     error::Result,
     fast::{LayerSpec, Unsupported},
 };
@@ -19,6 +19,11 @@ pub struct Posterior {
 }
 
 impl Posterior {
+    /// What was kept of cells whose counts are gone.
+    pub fn kept(cells: &MinifiedBatch) -> Self {
+        Self { mean: cells.qz_mean.shallow_clone(), var: cells.qz_var.shallow_clone() }
+    }
+
     /// One draw per cell by reparameterisation with given standard-normal noise, `[…, n, n_out]`.
     pub fn sample(&self, noise: &Tensor) -> Tensor {
         &self.mean + self.var.sqrt() * noise

@@ -115,9 +115,12 @@ impl CountResults<'_> {
     /// Mean of the library size of each cell as the encoder sees it, upstream's latent library size. With an observed library
     /// size nothing trains it; [`Self::library_size`] is the total count then.
     ///
-    /// # Errors  [`Error::NotProteinModel`]
+    /// # Errors  [`Error::NotProteinModel`], [`Error::Minified`] without counts
     pub fn latent_library_size(&self) -> Result<Vec<f32>> {
         let model = self.protein_model()?;
+        if self.dataset.minified.is_some() {
+            return Err(Error::Minified { what: "the library size that an encoder sees" });
+        }
         let sizes = self.by_chunk("latent library", |minibatch, pass| {
             let posterior = model.library_posterior(minibatch, pass);
             (posterior.mean + posterior.var / 2.0).exp()

@@ -1,22 +1,30 @@
-//! Correlation of genes over denoised draws.
+//! Correlation of genes, and proteins, over denoised draws.
 
 use std::path::PathBuf;
 
 use archipelago_anndata::DataFrame;
-use archipelago_models::results::Correlation;
+use archipelago_models::results::{Correlation, CorrelationAsk};
 use clap::{Args, ValueEnum};
 
-use super::{Asked, Written};
-use crate::{error::Result, output::Output, table::NamedMatrix};
+use super::{
+    Asked, Written,
+    features::{Features, positions},
+};
+use crate::{
+    error::{Error, Result},
+    output::Output,
+    table::NamedMatrix,
+};
 
-/// Correlation of each gene with each, free of noise and library size.
+/// Correlation of each gene with each, free of noise and library size; of proteins too where the model takes them.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  \
-    archipelago-worker results correlation reference cells.h5ad --genes CD3D,CD3E,LYZ --out correlation.csv")]
+#[command(after_help = "Examples:\n  \
+    archipelago-worker results correlation reference cells.h5ad --genes CD3D,CD3E,LYZ --out correlation.csv\n  \
+    archipelago-worker results correlation reference cite.h5ad --genes CD3E,CD3_protein --log --out correlation.csv")]
 pub(super) struct CorrelationArgs {
     #[command(flatten)]
     asked: Asked,
-    /// The file to write: h5ad (genes × genes as `X`) or csv.
+    /// The file to write: h5ad (features × features as `X`) or csv.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Decode every cell as if it came from these batches of the reference, and average over them [default: its own]
@@ -28,7 +36,10 @@ pub(super) struct CorrelationArgs {
     /// How genes are compared.
     #[arg(long, value_enum, default_value_t = Kind::Spearman)]
     kind: Kind,
-    /// Write these genes only, separated by commas [default: all of the panel]
+    /// Compare logarithms of the draws; for a model that takes proteins.
+    #[arg(long)]
+    log: bool,
+    /// Write these genes, and proteins as `<protein>_protein`, separated by commas [default: all of the panel]
     #[arg(long, value_delimiter = ',')]
     genes: Vec<String>,
 }
@@ -44,18 +55,25 @@ enum Kind {
 
 pub(super) fn run(args: &CorrelationArgs, output: &Output) -> Result<()> {
     let known = args.asked.known.open()?;
-    let genes = known.genes(&args.genes)?;
+    let features = Features::of(&known)?;
+    let chosen = positions(&features.names, &args.genes)?;
     let results = known.count_results(args.asked.seed)?;
     let transform = known.codes(&args.asked, &results, &args.transform_batch)?;
     let kind = match args.kind {
         Kind::Spearman => Correlation::Spearman,
         Kind::Pearson => Correlation::Pearson,
     };
-    let matrix = results.feature_correlation(&transform, args.n_samples, kind);
-    let pairs = genes.iter().flat_map(|&row| genes.iter().map(move |&column| (row, column)));
+    let matrix = if features.with_proteins() {
+        results.joint_correlation(&CorrelationAsk { transform, n_samples: args.n_samples, kind, log: args.log })?
+    } else if args.log {
+        let expected = "a model that takes proteins, such as totalvi";
+        return Err(Error::Setting { what: "--log", found: "given for a model of RNA".to_owned(), expected });
+    } else {
+        results.feature_correlation(&transform, args.n_samples, kind)
+    };
+    let pairs = chosen.iter().flat_map(|&row| chosen.iter().map(move |&column| (row, column)));
     let values: Vec<f32> = pairs.map(|(row, column)| matrix[[row, column]] as f32).collect();
-    let panel = &known.reference().base.card.genes;
-    let names: Vec<String> = genes.iter().map(|&gene| panel[gene].clone()).collect();
+    let names: Vec<String> = chosen.iter().map(|&feature| features.names[feature].clone()).collect();
     let rows = DataFrame::new(names.iter().cloned());
     NamedMatrix { rows_are: "gene", rows: &rows, columns: &names, values: &values }.write(&args.out)?;
     output.show(&Written {

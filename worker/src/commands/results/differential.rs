@@ -3,19 +3,14 @@
 use std::{fmt, path::PathBuf};
 
 use archipelago_common::id::VersionId;
-use archipelago_models::{
-    model::Blueprint,
-    results::{
-        CountResults, GroupAsk, ProteinAsk, RawStatistics,
-        differential_expression::{
-            Change, Decision, DifferentialExpression, GeneDifference, Hypothesis, called_at_fdr,
-        },
-    },
+use archipelago_models::results::{
+    CountResults, GroupAsk, ProteinAsk, RawStatistics,
+    differential_expression::{Change, Decision, DifferentialExpression, GeneDifference, Hypothesis, called_at_fdr},
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::Asked;
+use super::{Asked, features::Features};
 use crate::{
     commands::known::KnownCells,
     error::{Error, Result},
@@ -134,22 +129,6 @@ struct Comparison {
     first: Vec<String>,
 }
 
-/// What is compared: the genes and, for a model that takes them, the proteins.
-struct Features {
-    names: Vec<String>,
-    with_proteins: bool,
-}
-
-impl Features {
-    fn of(known: &KnownCells) -> Result<Self> {
-        let card = &known.reference().base.card;
-        let proteins = Blueprint::of_card(card)?.registry.proteins;
-        let with_proteins = !proteins.is_empty();
-        let proteins = proteins.into_iter().map(|protein| format!("{protein}_protein"));
-        Ok(Self { names: card.genes.iter().cloned().chain(proteins).collect(), with_proteins })
-    }
-}
-
 /// The cells of both groups, and what they are called.
 struct Groups {
     names: [String; 2],
@@ -177,11 +156,11 @@ pub(super) fn run(args: &DifferentialArgs, output: &Output) -> Result<()> {
         let [first, second] = groups.cells.clone();
         let (n_draws, decision) = (args.n_draws, args.decision(&features));
         let ask = GroupAsk { first, second, transform: transform.clone(), n_draws, decision };
-        let found = match features.with_proteins {
+        let found = match features.with_proteins() {
             true => results.joint_differential_expression(&ask, &ProteinAsk::default())?,
             false => results.differential_expression(&ask)?,
         };
-        let raw = |cells: &[usize]| match features.with_proteins {
+        let raw = |cells: &[usize]| match features.with_proteins() {
             true => results.joint_raw_statistics(cells),
             false => results.raw_statistics(cells),
         };
@@ -198,7 +177,7 @@ impl DifferentialArgs {
     fn decision(&self, features: &Features) -> Decision {
         let pseudocount = match self.pseudocount {
             Some(given) => given.0,
-            None if features.with_proteins => Change::of_proteins().pseudocount,
+            None if features.with_proteins() => Change::of_proteins().pseudocount,
             None => None,
         };
         match self.mode {

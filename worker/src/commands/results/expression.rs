@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use archipelago_models::results::{ExpressionAsk, LibraryAsk};
 use clap::Args;
 
-use super::{Asked, Written};
+use super::{Asked, Written, features::positions};
 use crate::{error::Result, output::Output, table::NamedMatrix};
 
 /// Normalised expression of each cell.
@@ -51,7 +51,7 @@ impl FromStr for LibrarySize {
 
 pub(super) fn run(args: &ExpressionArgs, output: &Output) -> Result<()> {
     let known = args.asked.known.open()?;
-    let genes = known.genes(&args.genes)?;
+    let genes = positions(&known.reference().base.card.genes, &args.genes)?;
     let results = known.count_results(args.asked.seed)?;
     let ask = ExpressionAsk {
         transform: known.codes(&args.asked, &results, &args.transform_batch)?,

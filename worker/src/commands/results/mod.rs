@@ -3,6 +3,7 @@
 mod correlation;
 mod differential;
 mod expression;
+mod features;
 mod fit;
 mod library;
 mod minified;
@@ -17,10 +18,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::known::{KnownCellArgs, KnownCells};
-use crate::{
-    error::{Error, Result},
-    output::Output,
-};
+use crate::{error::Result, output::Output};
 
 /// Ask a trained model about cells: expression, proteins, fit, draws, differences.
 ///
@@ -84,19 +82,6 @@ impl KnownCells {
     fn codes(&self, asked: &Asked, results: &CountResults<'_>, batches: &[String]) -> Result<Vec<i64>> {
         let code = |batch: &String| Ok(results.code(&asked.known.among.key_of(batch, self.reference())?)?);
         batches.iter().map(code).collect()
-    }
-
-    /// Positions in the panel of the genes asked for, all where none is.
-    fn genes(&self, asked: &[String]) -> Result<Vec<usize>> {
-        let panel = &self.reference().base.card.genes;
-        if asked.is_empty() {
-            return Ok((0..panel.len()).collect());
-        }
-        let position = |gene: &String| {
-            let unknown = || Error::UnknownGene { gene: gene.clone(), n_panel: panel.len() };
-            panel.iter().position(|known| known == gene).ok_or_else(unknown)
-        };
-        asked.iter().map(position).collect()
     }
 }
 

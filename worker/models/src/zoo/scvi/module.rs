@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{BatchRepresentation, Dispersion, LatentDistribution, ScviConfig};
 use crate::{
-    data::{Covariates, Dataset, Minibatch, MinifiedBatch, Registry},
+    data::{Covariates, Dataset, Minibatch, Registry},
     distributions::{CountParameters, normal},
     error::Result,
     fast::{EncoderInput, LayerSpec, LogDispersionSpec, Unsupported, VaeSpec},
@@ -147,7 +147,7 @@ impl ScviModule {
     /// Posteriors of the cells, and one draw from them (`[n, …]`) or several (`[n_samples, n, …]`).
     pub fn inference(&self, minibatch: &Minibatch, n_samples: Option<i64>, pass: &mut Pass<'_>) -> Inference {
         if let Some(kept) = &minibatch.minified {
-            let qz = kept_posterior(kept);
+            let qz = Posterior::kept(kept);
             let z = self.transform(draw(&qz, "z", n_samples, pass));
             return Inference { qz, z, ql: None, library: kept.library.log() };
         }
@@ -268,7 +268,7 @@ impl Module for ScviModule {
 
     fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
         if let Some(kept) = &minibatch.minified {
-            return kept_posterior(kept);
+            return Posterior::kept(kept);
         }
         self.z_encoder.forward(&self.encoder_input(minibatch), &minibatch.covariates, pass)
     }
@@ -317,11 +317,6 @@ impl LatentLibrary {
         let encoder = Encoder::new(b, "l_encoder", n_in, 1, options)?;
         Ok(Self { encoder, prior: LibraryPrior::new(b)? })
     }
-}
-
-/// The posterior of cells whose counts are gone.
-fn kept_posterior(kept: &MinifiedBatch) -> Posterior {
-    Posterior { mean: kept.qz_mean.shallow_clone(), var: kept.qz_var.shallow_clone() }
 }
 
 /// Log of the total count of each cell, `[n, 1]`; minus infinity for an empty cell.

@@ -143,14 +143,18 @@ impl TotalviModule {
     /// Posteriors of the cells and one draw from them.
     pub fn inference(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Inference {
         let x = self.encoder_input(minibatch);
-        let qz = self.encoder.latent(&x, &minibatch.covariates, pass);
+        let qz = match &minibatch.minified {
+            Some(kept) => Posterior::kept(kept),
+            None => self.encoder.latent(&x, &minibatch.covariates, pass),
+        };
         let untransformed_z = qz.sample(&pass.noise.normal("z", &qz.mean.size(), x.device()));
         let ql = self.encoder.library(&x, &minibatch.covariates, pass);
         let log_library =
             ql.sample(&pass.noise.normal("l", &ql.mean.size(), x.device())).clamp_max(LARGEST_LOG_LIBRARY);
-        let library = match &self.library_prior {
-            Some(_) => log_library.exp(),
-            None => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float),
+        let library = match (&self.library_prior, &minibatch.minified) {
+            (Some(_), _) => log_library.exp(),
+            (None, Some(kept)) => kept.library.shallow_clone(),
+            (None, None) => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float),
         };
         Inference { z: self.transform(untransformed_z.shallow_clone()), untransformed_z, qz, ql, log_library, library }
     }
@@ -286,6 +290,9 @@ impl Module for TotalviModule {
     }
 
     fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
+        if let Some(kept) = &minibatch.minified {
+            return Posterior::kept(kept);
+        }
         self.encoder.latent(&self.encoder_input(minibatch), &minibatch.covariates, pass)
     }
 
