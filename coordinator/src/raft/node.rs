@@ -321,13 +321,13 @@ impl Node {
                 EntryType::EntryNormal => self.apply_command(&entry, events)?,
                 EntryType::EntryConfChange => {
                     let change: ConfChange = parse_change(&entry)?;
-                    self.conf_state = self.raw.apply_conf_change(&change).map_err(refused)?;
-                    self.needs_snapshot = true;
+                    let conf_state = self.raw.apply_conf_change(&change).map_err(refused)?;
+                    self.reconfigured(conf_state);
                 }
                 EntryType::EntryConfChangeV2 => {
                     let change: ConfChangeV2 = parse_change(&entry)?;
-                    self.conf_state = self.raw.apply_conf_change(&change).map_err(refused)?;
-                    self.needs_snapshot = true;
+                    let conf_state = self.raw.apply_conf_change(&change).map_err(refused)?;
+                    self.reconfigured(conf_state);
                 }
             }
             self.applied = (entry.index, entry.term);

@@ -198,6 +198,8 @@ impl World {
 
     fn uploaded(&mut self, peer: usize, stream: StreamId, result: Result<(), ()>) {
         let Some((blob, _)) = self.peers[peer].uploads.remove(&stream) else { return };
+        let end = if result.is_ok() { "is durable" } else { "has failed" };
+        self.say(format_args!("p{peer}'s upload of {} {end}", blob.digest.short()));
         if result.is_ok() {
             self.coverage.note("uploads acknowledged");
         }
@@ -245,6 +247,7 @@ impl World {
         let Some(hello) = self.peers[peer].session.as_ref().map(SiteSession::hello) else { return };
         let stream = self.open_stream(Actor::Peer(peer), Actor::Node(node), &StreamOpen::Control(hello));
         self.peers[peer].control = Some(stream);
+        self.say(format_args!("p{peer} dials n{node}"));
         self.coverage.note("sessions opened");
     }
 
@@ -291,6 +294,7 @@ impl World {
         let node = self.peers[peer].session.as_ref().and_then(SiteSession::node);
         match node {
             Some(node) => {
+                self.say(format_args!("p{peer} uploads {} to n{node}", blob.digest.short()));
                 let stream = self.open_stream(Actor::Peer(peer), Actor::Node(node), &StreamOpen::Put(blob));
                 self.peers[peer].uploads.insert(stream, (blob, bytes));
             }

@@ -100,6 +100,17 @@ impl Node {
         }
     }
 
+    /// A change has been applied. A leader that is no member any more must not stay one: Raft leaves it to us to end its
+    /// leadership, and fails at the next entry if we do not.
+    pub(super) fn reconfigured(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+        self.needs_snapshot = true;
+        if self.is_leader() && !self.configuration().contains(self.id) {
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
+    }
+
     /// Proposes the next step towards the members that the state machine names, if there is one to make.
     pub(super) fn follow_members(&mut self) {
         let raft = &self.raw.raft;
@@ -110,6 +121,9 @@ impl Node {
         if !self.conf_state.voters_outgoing.is_empty() {
             // Raft leaves the joint configuration by itself, but only under the leader that entered it: one that leads
             // later finds it applied already, and would stay in it for ever.
+            if !self.conf_state.voters.contains(&self.id.as_u64()) {
+                return self.hand_over(None);
+            }
             return self.propose_change(ConfChangeV2::default());
         }
         let change = change(&self.configuration(), &self.cluster.voters(), &self.cluster.learners());
