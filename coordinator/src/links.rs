@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ pub struct Link {
     /// One for relayed chunks alone: Raft does not queue behind them, and it is no loss if a coordinator of an earlier
     /// version, which does not know what they are, ends it.
     for_relays: Mutex<Option<Connection>>,
+    /// Whether the last attempt to relay to it got through.
+    relays: AtomicBool,
 }
 
 /// The ways to all other coordinators. Clones are the same.
@@ -107,7 +112,14 @@ impl Links {
 
     fn link(&self, node: NodeId, address: &str) -> Arc<Link> {
         let (transport, address) = (self.transport.clone(), address.to_owned());
-        Arc::new(Link { node, address, transport, connection: Mutex::default(), for_relays: Mutex::default() })
+        Arc::new(Link {
+            node,
+            address,
+            transport,
+            connection: Mutex::default(),
+            for_relays: Mutex::default(),
+            relays: AtomicBool::new(true),
+        })
     }
 }
 
@@ -133,7 +145,14 @@ impl Link {
     ///
     /// # Errors  [`crate::Error::Transport`]
     pub async fn open_for_relay(&self, open: &StreamOpen) -> Result<Stream> {
-        self.open_over(&self.for_relays, open).await
+        let opened = self.open_over(&self.for_relays, open).await;
+        self.relays.store(opened.is_ok(), Ordering::Relaxed);
+        opened
+    }
+
+    /// Whether it is worth waiting for this one: the last [`Self::open_for_relay`] got through, or there was none yet.
+    pub fn takes_relays(&self) -> bool {
+        self.relays.load(Ordering::Relaxed)
     }
 
     async fn open_over(&self, connection: &Mutex<Option<Connection>>, open: &StreamOpen) -> Result<Stream> {

@@ -60,7 +60,8 @@ impl Relays {
         let n_written = watch::Sender::new(receiving.next_chunk());
         let (mut standings, mut running) = (Vec::new(), JoinSet::new());
         for link in links.all() {
-            let standing = Arc::new(watch::Sender::new(Standing { n_chunks: 0, is_waited_for: true }));
+            let standing = Standing { n_chunks: 0, is_waited_for: link.takes_relays() };
+            let standing = Arc::new(watch::Sender::new(standing));
             standings.push(standing.clone());
             let (written, n_written) = (written.clone(), n_written.subscribe());
             running.spawn(Relay { link, written, n_written, standing }.run());
