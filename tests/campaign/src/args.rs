@@ -55,12 +55,12 @@ pub struct RunArgs {
 /// How processes are cut off from one another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum NetworkChoice {
-    /// Namespaces where the machine allows them, else the proxy.
+    /// Namespaces where the machine allows them, else loopback.
     Auto,
     /// Each coordinator in a network namespace of its own; needs `unshare`, `nsenter` and `ip`.
     Namespaces,
-    /// Every datagram passes a proxy on loopback; nobody is cut off.
-    Proxy,
+    /// All on loopback; nobody is cut off.
+    Loopback,
 }
 
 /// Options of a site.

@@ -49,7 +49,7 @@ impl Fleet {
     /// Starts a site, on the journal it has, and gives it the orders that it has not carried out.
     pub fn start(&self, site: &SiteId) -> Result<()> {
         let dir = self.0.dir.join(site.as_str());
-        let addresses = self.0.network.addresses(site.as_str());
+        let addresses = self.0.network.addresses();
         let addresses: Vec<_> = addresses.iter().map(|(node, address)| format!("{node}={address}")).collect();
         let (dir_text, seed) = (dir.to_string_lossy(), self.0.seed.to_string());
         let coordinators = addresses.join(",");

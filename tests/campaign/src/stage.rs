@@ -16,7 +16,7 @@ use crate::{
     event::now_us,
     fault::{Blow, Fault, Victim, Window},
     fleet::Fleet,
-    network::{Network, OPERATORS, Whom},
+    network::{Network, Whom},
     operator::{Operator, PROBE},
     payload::{self, below},
     resent::{self, Resumed},
@@ -69,7 +69,7 @@ impl Stage {
         }
         let anna = consortium.dir().join("anna");
         write_operator_config(&anna, &network)?;
-        let addresses = network.addresses(OPERATORS);
+        let addresses = network.addresses();
         let operator = Operator::connect(&anna, &addresses, "journal.jsonl").await?;
         let probe = Operator::connect(&anna, &addresses, "probe.jsonl").await?;
         operator.add_site(PROBE).await?;
@@ -231,7 +231,7 @@ pub fn base_path(dir: &Path, blob: BlobRef, suffix: &str) -> PathBuf {
 
 fn write_operator_config(dir: &Path, network: &Network) -> Result<()> {
     let mut file = "ca = \"ca.pem\"\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\n[coordinators]\n".to_owned();
-    for (node, address) in network.addresses(OPERATORS) {
+    for (node, address) in network.addresses() {
         file += &format!("{node} = \"{address}\"\n");
     }
     Ok(std::fs::write(dir.join("operator.toml"), file)?)

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Summary {
     /// Seed of the schedule.
     pub seed: u64,
-    /// How processes were cut off: `namespaces` or `proxy`.
+    /// How processes were cut off: `namespaces`, or not at all, on `loopback`.
     pub network: &'static str,
     /// Processor cores of the machine.
     pub cores: usize,

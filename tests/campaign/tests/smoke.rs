@@ -32,8 +32,8 @@ fn check(seed: u64, network: &str) {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_while_processes_are_killed_and_stopped_behind_a_proxy() {
-    check(1, "proxy");
+fn nothing_acknowledged_is_lost_while_processes_are_killed_and_stopped_on_loopback() {
+    check(1, "loopback");
 }
 
 #[test]

@@ -1,21 +1,19 @@
-//! The ways between the parties, and how they are cut: by network namespaces where the machine allows them, else by a
-//! proxy on loopback. A party is a name: `node1`, a site's, or [`OPERATORS`].
+//! The ways between the parties, and how they are cut: by network namespaces where the machine allows them, else not at all.
+//! A party is a name: `node1`, a site's, or `operators`.
 
 mod namespaces;
-mod proxy;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use archipelago_processes::{NodePlan, free_ports};
 
 pub use namespaces::{Namespaces, enter};
-use proxy::Proxy;
 
 use crate::args::NetworkChoice;
 
 /// The campaign's own clients and the product's operator commands.
-pub const OPERATORS: &str = "operators";
+const OPERATORS: &str = "operators";
 
 /// Which datagrams of a party are lost.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -42,32 +40,31 @@ pub enum Whom {
 /// The network of a campaign. Clones are the same.
 #[derive(Clone)]
 pub enum Network {
-    /// Every datagram passes us.
-    Proxy(Arc<Proxy>),
+    /// Everybody on loopback, where nobody is cut off: the coordinators, by their addresses.
+    Loopback(BTreeMap<u64, SocketAddr>),
     /// Coordinators have namespaces of their own.
     Namespaces(Arc<Namespaces>),
 }
 
 impl Network {
-    /// Builds the ways between `n_nodes` coordinators and the sites. Needs a tokio runtime for the proxy.
+    /// Builds the ways between `n_nodes` coordinators and the sites.
     pub fn build(choice: NetworkChoice, n_nodes: u64, sites: &[String]) -> Result<Self> {
-        if choice != NetworkChoice::Proxy && namespaces::is_inside() {
+        if choice != NetworkChoice::Loopback && namespaces::is_inside() {
             return Ok(Self::Namespaces(Arc::new(Namespaces::build(n_nodes, sites)?)));
         }
-        let from = sites.iter().cloned().chain([OPERATORS.to_owned()]).collect::<Vec<_>>();
-        Ok(Self::Proxy(Arc::new(Proxy::build(n_nodes, &from)?)))
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Ok(Self::Loopback((1..).zip(free_ports(n_nodes as usize)?.into_iter().map(at)).collect()))
     }
 
     /// What it is, for the summary.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Proxy(_) => "proxy",
+            Self::Loopback(_) => "loopback",
             Self::Namespaces(_) => "namespaces",
         }
     }
 
-    /// Whether a cut separates whom it is meant to. Behind the proxy everybody comes to use the addresses of the members as
-    /// the first leader knew them, so one relay carries the datagrams of several parties.
+    /// Whether anybody can be cut off.
     pub fn can_cut(&self) -> bool {
         matches!(self, Self::Namespaces(_))
     }
@@ -78,19 +75,19 @@ impl Network {
         let plan = |node| {
             let port = ops.next().unwrap_or_default();
             let (listen, ops) = match self {
-                Self::Proxy(proxy) => (proxy.listen(node), SocketAddr::from(([127, 0, 0, 1], port))),
+                Self::Loopback(nodes) => (nodes[&node].to_string(), SocketAddr::from(([127, 0, 0, 1], port))),
                 Self::Namespaces(namespaces) => namespaces.listen(node),
             };
-            let peers = self.addresses(&node_name(node));
+            let peers = self.addresses();
             (node, NodePlan { listen, ops, peers, prefix: self.prefix(&node_name(node)) })
         };
         Ok((1..=n_nodes).map(plan).collect())
     }
 
-    /// The coordinators as a party dials them.
-    pub fn addresses(&self, party: &str) -> BTreeMap<u64, String> {
+    /// Where the coordinators are reached.
+    pub fn addresses(&self) -> BTreeMap<u64, String> {
         match self {
-            Self::Proxy(proxy) => proxy.addresses(party),
+            Self::Loopback(nodes) => nodes.iter().map(|(node, address)| (*node, address.to_string())).collect(),
             Self::Namespaces(namespaces) => namespaces.addresses(),
         }
     }
@@ -98,7 +95,7 @@ impl Network {
     /// Words before a party's program.
     pub fn prefix(&self, party: &str) -> Vec<String> {
         match self {
-            Self::Proxy(_) => vec![],
+            Self::Loopback(_) => vec![],
             Self::Namespaces(namespaces) => namespaces.prefix(party),
         }
     }
@@ -106,28 +103,25 @@ impl Network {
     /// Cuts a coordinator off.
     pub fn cut_node(&self, node: u64, from: Whom, way: Way) -> Result<()> {
         match self {
-            Self::Proxy(proxy) => proxy.cut_node(node, from, way),
-            Self::Namespaces(namespaces) => namespaces.cut_node(node, from, way)?,
+            Self::Loopback(_) => bail!("nobody can be cut off on loopback"),
+            Self::Namespaces(namespaces) => namespaces.cut_node(node, from, way),
         }
-        Ok(())
     }
 
     /// Cuts a site off from all coordinators.
     pub fn cut_site(&self, site: &str, way: Way) -> Result<()> {
         match self {
-            Self::Proxy(proxy) => proxy.cut_party(site, way),
-            Self::Namespaces(namespaces) => namespaces.cut_site(site, way)?,
+            Self::Loopback(_) => bail!("nobody can be cut off on loopback"),
+            Self::Namespaces(namespaces) => namespaces.cut_site(site, way),
         }
-        Ok(())
     }
 
     /// Makes everything reach everybody again.
     pub fn heal(&self) -> Result<()> {
         match self {
-            Self::Proxy(proxy) => proxy.heal(),
-            Self::Namespaces(namespaces) => namespaces.heal()?,
+            Self::Loopback(_) => Ok(()),
+            Self::Namespaces(namespaces) => namespaces.heal(),
         }
-        Ok(())
     }
 }
 

@@ -35,7 +35,7 @@ struct Party {
 ///
 /// # Errors  that it is wanted and not possible
 pub fn enter(choice: NetworkChoice) -> Result<()> {
-    if choice == NetworkChoice::Proxy || is_inside() {
+    if choice == NetworkChoice::Loopback || is_inside() {
         return Ok(());
     }
     if !is_possible() {
