@@ -9,7 +9,10 @@
 //! [`SiteSession::handle_time`] at [`SiteSession::poll_timeout`] or earlier with another input. The driver reports on
 //! the connection that was asked for last and on no earlier one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+};
 
 use archipelago_common::{NodeId, limits};
 use rand_chacha::{
@@ -430,7 +433,9 @@ impl SiteSession {
         if self.config.nodes.is_subset(&self.silent) {
             self.silent.clear();
         }
-        let (before, after) = (self.config.nodes.range(..=self.node), self.config.nodes.range(self.node..).skip(1));
+        // The one that failed need not be among them: it may have been removed.
+        let after = self.config.nodes.range((Bound::Excluded(self.node), Bound::Unbounded));
+        let before = self.config.nodes.range(..=self.node);
         let next = after.chain(before).find(|node| !self.silent.contains(node));
         self.node = next.copied().unwrap_or(self.node);
         let pause_ms = longest_ms / 2 + self.rng.next_u64() % (longest_ms / 2 + 1);

@@ -468,3 +468,17 @@ fn the_session_follows_to_coordinators_that_were_added_and_leaves_those_that_wer
     let next = script.dialled_later();
     assert!(next == second && next != node, "{next}");
 }
+
+/// Found by the simulation (seed 407): the session stood with a coordinator that was removed and left only one other, passed
+/// that one over, and dialled the removed one for ever.
+#[test]
+fn a_session_whose_coordinator_was_removed_goes_to_the_only_one_left() {
+    let (mut script, node) = Script::ready(1);
+    let left = NodeId::new(2).unwrap();
+    let addresses = BTreeMap::from([(left, "h2:1".to_owned())]);
+    script.hear(&FromCoordinator::Notice(Notice::MembersChanged { addresses })).unwrap();
+    script.outputs();
+    script.session.handle_disconnected(script.now_ms);
+    assert_ne!(node, left);
+    assert_eq!(script.dialled_later(), left);
+}
