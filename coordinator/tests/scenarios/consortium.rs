@@ -71,10 +71,25 @@ impl Consortium {
     }
 
     pub(crate) fn start(&mut self, node: u64) {
+        self.start_within(&[], node);
+    }
+
+    /// Starts a node by a program that does something first, given by its words, and then becomes the node.
+    pub(crate) fn start_within(&mut self, words: &[&str], node: u64) {
         let log = File::options().create(true).append(true).open(self.path(&format!("node{node}.log"))).unwrap();
         let mut command = self.command(&["serve", "--config", &format!("node{node}/node.toml")]);
+        if let Some((first, rest)) = words.split_first() {
+            let mut outer = Command::new(first);
+            outer.current_dir(self.dir.path()).args(rest).arg(command.get_program()).args(command.get_args());
+            command = outer;
+        }
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.nodes.insert(node, child);
+    }
+
+    /// The process of a node that runs.
+    pub(crate) fn process(&self, node: u64) -> u32 {
+        self.nodes[&node].id()
     }
 
     /// kill -9

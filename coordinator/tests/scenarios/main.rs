@@ -3,5 +3,6 @@
 mod consortium;
 mod dead_worker;
 mod failover;
+mod full_disk;
 mod life;
 mod members;
