@@ -3,8 +3,8 @@
 //! Edge weights come from neighbour distances: each cell's own scale, then the fuzzy union of both directions. They are
 //! what scanpy stores as `connectivities`.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
 use crate::neighbours::Neighbours;
 use crate::{AnalysisError, Result};
@@ -27,21 +27,26 @@ pub struct Edge {
 pub fn connectivities(neighbours: &Neighbours) -> Vec<Edge> {
     let overall_mean = neighbours.iter().flat_map(|(_, distances)| distances).sum::<f64>()
         / (neighbours.n_cells() * (neighbours.k() + 1)) as f64;
-    let mut directed = BTreeMap::<(u32, u32), f64>::new();
-    for (head, (rows, distances)) in (0u32..).zip(neighbours.iter()) {
+    let of_cell = |(head, (rows, distances)): (u32, (&[u32], &[f64]))| {
         let scale = Scale::of(distances, overall_mean);
-        for (&tail, &distance) in rows.iter().zip(distances) {
-            directed.insert((head, tail), scale.weight(distance));
+        let weight = |(&tail, &distance)| Edge { head, tail, weight: scale.weight(distance) };
+        rows.iter().zip(distances).map(weight).collect::<Vec<Edge>>()
+    };
+    // Both directions of every edge side by side, so that each finds the other.
+    let mut there: Vec<Edge> = (0u32..).zip(neighbours.iter()).flat_map(of_cell).collect();
+    there.sort_unstable_by_key(|edge| (edge.head, edge.tail));
+    let mut union: Vec<Edge> = Vec::with_capacity(2 * there.len());
+    for edge in &there {
+        let back = there.binary_search_by_key(&(edge.tail, edge.head), |edge| (edge.head, edge.tail));
+        let back = back.ok().map(|at| there[at].weight);
+        let weight = edge.weight + back.unwrap_or(0.0) - edge.weight * back.unwrap_or(0.0);
+        union.push(Edge { weight, ..*edge });
+        if back.is_none() {
+            union.push(Edge { head: edge.tail, tail: edge.head, weight });
         }
     }
-    let mut union = BTreeMap::<(u32, u32), f64>::new();
-    for (&(head, tail), &there) in &directed {
-        let back = directed.get(&(tail, head)).copied().unwrap_or(0.0);
-        let weight = there + back - there * back;
-        union.insert((head, tail), weight);
-        union.insert((tail, head), weight);
-    }
-    union.into_iter().map(|((head, tail), weight)| Edge { head, tail, weight }).collect()
+    union.sort_unstable_by_key(|edge| (edge.head, edge.tail));
+    union
 }
 
 /// The graph laid out by cell, for walking along its edges.
@@ -74,11 +79,14 @@ impl Paths {
     }
 
     /// The at most `k` nearest other cells and their distances along edges, nearest first (Dijkstra 1959).
-    pub(crate) fn nearest(&self, cell: usize, k: usize) -> (Vec<u32>, Vec<f64>) {
-        let mut best = BTreeMap::from([(cell as u32, 0.0f64)]);
-        let mut open = BTreeSet::from([Place { distance: 0.0, cell: cell as u32 }]);
+    pub(crate) fn nearest(&self, cell: usize, k: usize, walk: &mut Walk) -> (Vec<u32>, Vec<f64>) {
+        walk.start(cell as u32, self.first_edge.len() - 1);
         let (mut rows, mut distances) = (Vec::with_capacity(k), Vec::with_capacity(k));
-        while let Some(Place { distance, cell: at }) = open.pop_first() {
+        while let Some(Reverse(Place { distance, cell: at })) = walk.open.pop() {
+            if distance > walk.best[at as usize] {
+                // A shorter path was found after this one.
+                continue;
+            }
             if at as usize != cell {
                 rows.push(at);
                 distances.push(distance);
@@ -87,19 +95,40 @@ impl Paths {
                 break;
             }
             for &(tail, weight) in &self.tails[self.first_edge[at as usize]..self.first_edge[at as usize + 1]] {
-                let through = Place { distance: distance + weight, cell: tail };
-                let known = best.get(&tail).copied();
-                if known.is_some_and(|known| known <= through.distance) {
-                    continue;
-                }
-                if let Some(known) = known {
-                    open.remove(&Place { distance: known, cell: tail });
-                }
-                best.insert(tail, through.distance);
-                open.insert(through);
+                walk.reach(Place { distance: distance + weight, cell: tail });
             }
         }
         (rows, distances)
+    }
+}
+
+/// What a walk along the graph keeps in mind, for many walks one after another.
+#[derive(Default)]
+pub(crate) struct Walk {
+    /// Shortest known distance of every cell.
+    best: Vec<f64>,
+    /// Cells with a known distance.
+    reached: Vec<u32>,
+    open: BinaryHeap<Reverse<Place>>,
+}
+
+impl Walk {
+    fn start(&mut self, cell: u32, n_cells: usize) {
+        self.reached.drain(..).for_each(|cell| self.best[cell as usize] = f64::INFINITY);
+        self.best.resize(n_cells, f64::INFINITY);
+        self.open.clear();
+        self.reach(Place { distance: 0.0, cell });
+    }
+
+    fn reach(&mut self, place: Place) {
+        let best = &mut self.best[place.cell as usize];
+        if place.distance < *best {
+            if best.is_infinite() {
+                self.reached.push(place.cell);
+            }
+            *best = place.distance;
+            self.open.push(Reverse(place));
+        }
     }
 }
 
@@ -191,9 +220,9 @@ mod tests {
     fn the_nearest_by_path_may_lie_around_a_corner() {
         let edge = |head, tail, weight| Edge { head, tail, weight };
         let edges = [edge(0, 1, 5.0), edge(0, 2, 1.0), edge(2, 1, 1.0), edge(1, 3, 1.0)];
-        let paths = Paths::new(&edges, 4).unwrap();
-        assert_eq!(paths.nearest(0, 2), (vec![2, 1], vec![1.0, 2.0]));
-        assert_eq!(paths.nearest(1, 5), (vec![3], vec![1.0]));
+        let (paths, mut walk) = (Paths::new(&edges, 4).unwrap(), Walk::default());
+        assert_eq!(paths.nearest(0, 2, &mut walk), (vec![2, 1], vec![1.0, 2.0]));
+        assert_eq!(paths.nearest(1, 5, &mut walk), (vec![3], vec![1.0]));
         assert!(matches!(Paths::new(&edges, 3), Err(AnalysisError::Length { expected: 4, .. })));
         assert!(matches!(Paths::new(&[edge(0, 1, f64::NAN)], 2), Err(AnalysisError::Option { .. })));
     }

@@ -1,9 +1,12 @@
 //! Leiden clustering of the neighbour graph: communities by modularity at a resolution.
 
-use leiden_rs::{GraphDataBuilder, LeidenConfig, QualityType};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use leiden_rs::{GraphData, GraphDataBuilder, LeidenConfig, LeidenError, QualityType};
 use rayon::prelude::*;
 
 use crate::graph::Edge;
+use crate::progress::{Progress, silent};
 use crate::{AnalysisError, Result};
 
 /// Cluster of each cell; cluster 0 is the largest, equal ones in order of their first cell. The best of a few starts by
@@ -12,30 +15,54 @@ use crate::{AnalysisError, Result};
 /// # Errors   a resolution that is not a positive number, an edge beyond `n_cells` or without a finite weight
 /// # Source   Traag, Waltman & van Eck 2019, configuration null model, as `leiden` of scanpy
 pub fn leiden(edges: &[Edge], n_cells: usize, resolution: f64, seed: u64) -> Result<Vec<u32>> {
-    if !(f64::MIN_POSITIVE..f64::INFINITY).contains(&resolution) {
-        let found = resolution.to_string();
-        return Err(AnalysisError::Option { option: "resolution", expected: "above 0", found });
+    Communities::new(edges, n_cells)?.leiden(resolution, seed, &silent)
+}
+
+/// A neighbour graph, to be clustered at one resolution or at many.
+pub struct Communities {
+    graph: GraphData,
+}
+
+impl Communities {
+    /// # Errors   an edge beyond `n_cells` or without a finite weight
+    pub fn new(edges: &[Edge], n_cells: usize) -> Result<Self> {
+        let mut graph = GraphDataBuilder::new(n_cells);
+        for edge in edges.iter().filter(|edge| edge.head < edge.tail) {
+            graph.add_edge(edge.head as usize, edge.tail as usize, edge.weight).map_err(failed)?;
+        }
+        Ok(Self { graph: graph.build().map_err(failed)? })
     }
-    let failed = |error: leiden_rs::LeidenError| AnalysisError::Clustering { reason: error.to_string() };
-    let mut graph = GraphDataBuilder::new(n_cells);
-    for edge in edges.iter().filter(|edge| edge.head < edge.tail) {
-        graph.add_edge(edge.head as usize, edge.tail as usize, edge.weight).map_err(failed)?;
+
+    /// As [`leiden`].
+    ///
+    /// # Errors   a resolution that is not a positive number
+    pub fn leiden(&self, resolution: f64, seed: u64, progress: Progress<'_>) -> Result<Vec<u32>> {
+        if !(f64::MIN_POSITIVE..f64::INFINITY).contains(&resolution) {
+            let found = resolution.to_string();
+            return Err(AnalysisError::Option { option: "resolution", expected: "above 0", found });
+        }
+        let n_done = AtomicU64::new(0);
+        let starts: Vec<_> = (0..N_STARTS)
+            .into_par_iter()
+            .map(|start| {
+                let config = LeidenConfig::builder()
+                    .quality(QualityType::RBConfiguration)
+                    .resolution(resolution)
+                    .seed(seed.wrapping_add(start))
+                    .build();
+                let found = leiden_rs::Leiden::new(config).run(&self.graph);
+                progress((1 + n_done.fetch_add(1, Ordering::Relaxed)) as f64 / N_STARTS as f64);
+                found
+            })
+            .collect::<std::result::Result<_, _>>()
+            .map_err(failed)?;
+        let best = starts.into_iter().reduce(|best, other| if other.quality > best.quality { other } else { best });
+        Ok(best.map(|found| by_size(found.partition.as_slice())).unwrap_or_default())
     }
-    let graph = graph.build().map_err(failed)?;
-    let starts: Vec<_> = (0..N_STARTS)
-        .into_par_iter()
-        .map(|start| {
-            let config = LeidenConfig::builder()
-                .quality(QualityType::RBConfiguration)
-                .resolution(resolution)
-                .seed(seed.wrapping_add(start))
-                .build();
-            leiden_rs::Leiden::new(config).run(&graph)
-        })
-        .collect::<std::result::Result<_, _>>()
-        .map_err(failed)?;
-    let best = starts.into_iter().reduce(|best, other| if other.quality > best.quality { other } else { best });
-    Ok(best.map(|found| by_size(found.partition.as_slice())).unwrap_or_default())
+}
+
+fn failed(error: LeidenError) -> AnalysisError {
+    AnalysisError::Clustering { reason: error.to_string() }
 }
 
 fn by_size(clusters: &[usize]) -> Vec<u32> {

@@ -75,6 +75,18 @@ impl Neighbours {
         Ok(merged)
     }
 
+    /// The nearest `k` of each cell's neighbours; all, if there are fewer.
+    #[must_use]
+    pub fn nearest(&self, k: usize) -> Self {
+        let k = k.clamp(1, self.k);
+        let (mut indices, mut distances) = (Vec::new(), Vec::new());
+        for (rows, of_rows) in self.iter() {
+            indices.extend_from_slice(&rows[..k]);
+            distances.extend_from_slice(&of_rows[..k]);
+        }
+        Self { k, indices, distances }
+    }
+
     /// Neighbours per cell.
     pub fn k(&self) -> usize {
         self.k
@@ -319,6 +331,14 @@ mod tests {
         let parts = [(0, 30), (30, 70), (70, 90)].map(|(from, to)| knn(query, x.slice(s![from..to, ..]), 7).unwrap());
         let merged = Neighbours::merge(&parts, &[0, 30, 70]).unwrap();
         assert_eq!(merged, knn(query, x.view(), 7).unwrap());
+    }
+
+    #[test]
+    fn the_nearest_of_many_are_those_of_a_search_for_few() {
+        let x = Array2::from_shape_fn((60, 2), |(i, j)| ((i * 31 + j * 17) % 23) as f32);
+        let many = self_knn(x.view(), 20).unwrap();
+        assert_eq!(many.nearest(6), self_knn(x.view(), 6).unwrap());
+        assert_eq!(many.nearest(21), many);
     }
 
     #[test]

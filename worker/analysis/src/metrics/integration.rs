@@ -3,16 +3,18 @@
 use ndarray::ArrayView2;
 use serde::Serialize;
 
-use crate::graph::{Edge, connectivities};
+use crate::graph::connectivities;
 use crate::kmeans::{KMeans, kmeans};
-use crate::leiden::leiden;
 use crate::neighbours::{Method, nearest_others};
-use crate::progress::{Progress, silent};
+use crate::progress::Progress;
 use crate::{AnalysisError, Labels, Result};
 
+use super::isolated::isolated_asw_of;
+use super::resolution::{best_of, clusterings};
+use super::silhouette::scaled_mean;
 use super::{
-    NmiAverage, Pools, ari, asw_batch, asw_label, batch_variance, clisi, entropy_batch_mixing, graph_connectivity,
-    graph_lisi, ilisi, isolated_label_asw, isolated_label_f1, knn_purity_by_label, mean, nmi,
+    NmiAverage, Pools, ari, asw_batch, batch_variance, clisi, entropy_batch_mixing, graph_connectivity, graph_lisi,
+    ilisi, isolated_label_f1, kbet_by_label, knn_purity_by_label, mean, nmi, silhouette_samples,
 };
 
 /// What a figure is about.
@@ -84,7 +86,8 @@ impl Integration {
 ///
 /// # Shapes   `x`: `[n_cells, n_dims]`
 /// # Errors   fewer than 16 cells, columns of another number of cells, values not finite
-/// # Source   Luecken et al. 2022 (scib), Haghverdi et al. 2018 (entropy of batch mixing), scArches 0.6.1 (purity)
+/// # Source   Luecken et al. 2022 (scib), Haghverdi et al. 2018 (entropy of batch mixing), Büttner et al. 2019 (kBET),
+///            scArches 0.6.1 (purity)
 pub fn integration(
     x: ArrayView2<'_, f32>,
     labels: &Labels,
@@ -98,85 +101,67 @@ pub fn integration(
         let needed = GRAPH_NEIGHBOURS + 1;
         return Err(AnalysisError::TooFew { step: "the figures", unit: "cells", needed, found: x.nrows() });
     }
+    let method = Method::for_size(x.nrows(), x.ncols(), seed);
     let few = |k: usize| k.min(x.nrows() - 1);
-    let search = |k: usize| nearest_others(x, k, Method::for_size(x.nrows(), x.ncols(), seed), &silent);
-    let (wide, near) = (search(few(MIXING_NEIGHBOURS))?, search(few(PURITY_NEIGHBOURS))?);
-    progress(0.1);
-    let graph_neighbours = search(GRAPH_NEIGHBOURS)?;
+    let neighbours = nearest_others(x, few(MIXING_NEIGHBOURS), method, &|share| progress(0.15 * share))?;
     // Scanpy's 15 neighbours count the cell itself.
-    let graph = connectivities(&search(GRAPH_NEIGHBOURS - 1)?);
-    progress(0.2);
-    let agreement = Agreement::of(&graph, labels, seed, &|share| progress(0.2 + 0.3 * share))?;
+    let graph = connectivities(&neighbours.nearest(GRAPH_NEIGHBOURS - 1));
+    let resolutions: Vec<f64> = (1..=N_RESOLUTIONS).map(|step| f64::from(step) / 10.0).collect();
+    let telling = |share| progress(0.15 + 0.35 * share);
+    let clusterings = clusterings(&graph, labels.len(), &resolutions, seed, &telling)?;
+    let best = best_of(&clusterings, labels, &resolutions)?;
     let k_means = kmeans(x, KMeans::new(labels.names().len(), seed))?.assignment;
     progress(0.6);
-    let k = few(LISI_NEIGHBOURS);
-    let (label_lisi, batch_lisi) = (graph_lisi(&graph, labels, k)?, graph_lisi(&graph, batches, k)?);
-    progress(0.7);
-    let (asw_label, asw_batch) = (asw_label(x, labels)?, asw_batch(x, labels, batches)?);
+    let [label_lisi, batch_lisi] = graph_lisi(&graph, [labels, batches], few(LISI_NEIGHBOURS))?;
+    progress(0.75);
+    let silhouettes = silhouette_samples(x, labels)?;
+    progress(0.85);
+    let asw_batch = asw_batch(x, labels, batches)?;
     progress(0.9);
-    let isolated_f1 = isolated_label_f1(&agreement.clusterings, labels, batches)?;
+    let kbet = mean(kbet_by_label(x, labels, batches)?.into_iter().map(|(_, accepted)| accepted));
+    progress(0.95);
+    let isolated_asw = match &silhouettes {
+        Some(silhouettes) => isolated_asw_of(silhouettes, labels, batches)?,
+        None => None,
+    };
+    let isolated_f1 = isolated_label_f1(&clusterings, labels, batches)?;
     let labels_figure = |name, meaning, value| Figure { name, aspect: Aspect::Labels, meaning, value };
     let batch_figure = |name, meaning, value| Figure { name, aspect: Aspect::Batches, meaning, value };
     let nmi_kmeans = nmi(labels.codes(), &k_means, NmiAverage::Arithmetic)?;
     let figures = vec![
-        labels_figure(
-            "nmi_leiden",
-            "agreement of labels and Leiden clusters, best of 20 resolutions",
-            Some(agreement.nmi),
-        ),
-        labels_figure("ari_leiden", "the same as adjusted Rand index", Some(agreement.ari)),
+        labels_figure("nmi_leiden", "agreement of labels and Leiden clusters, best of 20 resolutions", Some(best.nmi)),
+        labels_figure("ari_leiden", "the same as adjusted Rand index", Some(best.ari)),
         labels_figure("nmi_kmeans", "agreement of labels and as many k-means clusters", Some(nmi_kmeans)),
         labels_figure("ari_kmeans", "the same as adjusted Rand index", Some(ari(labels.codes(), &k_means)?)),
-        labels_figure("asw_label", "silhouette of labels", asw_label),
+        labels_figure("asw_label", "silhouette of labels", silhouettes.as_deref().and_then(scaled_mean)),
         labels_figure("clisi", "neighbourhoods hold one label", clisi(&label_lisi, labels)),
-        labels_figure("knn_purity", "share of 30 neighbours of the own label", knn_purity_by_label(&near, labels)?),
-        labels_figure("isolated_asw", "silhouette of labels of few batches", isolated_label_asw(x, labels, batches)?),
+        labels_figure(
+            "knn_purity",
+            "share of 30 neighbours of the own label",
+            knn_purity_by_label(&neighbours.nearest(PURITY_NEIGHBOURS), labels)?,
+        ),
+        labels_figure("isolated_asw", "silhouette of labels of few batches", isolated_asw),
         labels_figure("isolated_f1", "best cluster of labels of few batches", isolated_f1),
         batch_figure("asw_batch", "1 - |silhouette of batches| within labels", asw_batch),
         batch_figure("ilisi", "neighbourhoods hold all batches", ilisi(&batch_lisi, batches)),
         batch_figure(
             "graph_connectivity",
             "cells of a label hang together",
-            graph_connectivity(&graph_neighbours, labels)?,
+            graph_connectivity(&neighbours.nearest(GRAPH_NEIGHBOURS), labels)?,
         ),
-        batch_figure("ebm", "entropy of batches among 50 neighbours", mixing(&wide, batches)?),
+        batch_figure("ebm", "entropy of batches among 50 neighbours", mixing(&neighbours, batches)?),
+        batch_figure("kbet", "neighbourhoods within labels as mixed as the label", kbet),
     ];
     let n_components = x.ncols().min(x.nrows() - 1).min(PCR_COMPONENTS);
     let batch_variance = batch_variance(x, batches, n_components)?;
     progress(1.0);
-    Ok(Integration { figures, resolution: agreement.resolution, batch_variance })
+    Ok(Integration { figures, resolution: best.resolution, batch_variance })
 }
 
 /// Undefined with one batch, where entropy has no base.
 fn mixing(neighbours: &crate::neighbours::Neighbours, batches: &Labels) -> Result<Option<f64>> {
     let n_batches = batches.counts().into_iter().filter(|&count| count > 0).count();
     if n_batches < 2 { Ok(None) } else { entropy_batch_mixing(neighbours, batches, Pools::AllCells) }
-}
-
-/// Clusterings at all resolutions, and the best of them.
-struct Agreement {
-    clusterings: Vec<Vec<u32>>,
-    resolution: f64,
-    nmi: f64,
-    ari: f64,
-}
-
-impl Agreement {
-    fn of(graph: &[Edge], labels: &Labels, seed: u64, progress: Progress<'_>) -> Result<Self> {
-        let mut all = Self { clusterings: Vec::new(), resolution: 0.0, nmi: f64::NEG_INFINITY, ari: 0.0 };
-        for step in 1..=N_RESOLUTIONS {
-            let resolution = f64::from(step) / 10.0;
-            let clusters = leiden(graph, labels.len(), resolution, seed)?;
-            let agreement = nmi(labels.codes(), &clusters, NmiAverage::Arithmetic)?;
-            if agreement > all.nmi {
-                all.ari = ari(labels.codes(), &clusters)?;
-                (all.nmi, all.resolution) = (agreement, resolution);
-            }
-            all.clusterings.push(clusters);
-            progress(f64::from(step) / f64::from(N_RESOLUTIONS));
-        }
-        Ok(all)
-    }
 }
 
 const GRAPH_NEIGHBOURS: usize = 15;
@@ -192,6 +177,7 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
+    use crate::progress::silent;
 
     /// Two labels far apart, two batches: mixed, or apart too.
     fn check(batch_effect: f32) -> Integration {
@@ -209,7 +195,7 @@ mod tests {
     #[test]
     fn a_batch_effect_lowers_the_batches_figures_and_leaves_the_labels() {
         let (mixed, apart) = (check(0.0), check(20.0));
-        for name in ["asw_batch", "graph_connectivity", "ebm"] {
+        for name in ["asw_batch", "graph_connectivity", "ebm", "kbet"] {
             assert!(mixed.value(name) > apart.value(name), "{name}: {:?}, {:?}", mixed.value(name), apart.value(name));
         }
         assert!(mixed.value("knn_purity").unwrap() > 0.99 && apart.value("knn_purity").unwrap() > 0.9);

@@ -29,8 +29,15 @@ pub fn isolated_labels(labels: &Labels, batches: &Labels) -> Result<Vec<String>>
 /// # Errors   columns of another number of cells, values that are not finite
 /// # Source   `isolated_labels_asw` of scib
 pub fn isolated_label_asw(x: ArrayView2<'_, f32>, labels: &Labels, batches: &Labels) -> Result<Option<f64>> {
-    let isolated = isolated_labels(labels, batches)?;
     let Some(silhouettes) = silhouette_samples(x, labels)? else { return Ok(None) };
+    isolated_asw_of(&silhouettes, labels, batches)
+}
+
+/// The same from the silhouettes of all cells by label.
+///
+/// # Errors   columns of different numbers of cells
+pub(super) fn isolated_asw_of(silhouettes: &[f64], labels: &Labels, batches: &Labels) -> Result<Option<f64>> {
+    let isolated = isolated_labels(labels, batches)?;
     let members = labels.members();
     let per_label = isolated.iter().filter_map(|name| labels.code(name)).filter_map(|code| {
         mean(members[code as usize].iter().map(|&cell| silhouettes[cell])).map(|silhouette| (silhouette + 1.0) / 2.0)

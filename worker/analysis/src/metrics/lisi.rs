@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::graph::{Edge, Paths};
+use crate::graph::{Edge, Paths, Walk};
 use crate::neighbours::Neighbours;
 use crate::{Labels, Result};
 
@@ -13,23 +13,31 @@ use crate::{Labels, Result};
 /// # Source   Korsunsky et al. 2019; `compute_lisi` of harmonypy
 pub fn lisi(neighbours: &Neighbours, groups: &Labels, perplexity: f64) -> Result<Vec<f64>> {
     groups.check_len("the group column", neighbours.n_cells())?;
-    let cells = neighbours.iter().map(|(rows, distances)| index(rows, distances, groups, perplexity));
+    let cells = neighbours.iter().map(|(rows, distances)| index(rows, &kernel(distances, perplexity), groups));
     Ok(cells.collect())
 }
 
 /// The same over each cell's `k` nearest by paths in the neighbour graph, the length of an edge being its weight, as scib
-/// measures integration. A cell that reaches fewer than `k` others counts as pure, 1.
+/// measures integration, for several groupings of the cells at once. A cell that reaches fewer than `k` others counts as
+/// pure, 1.
 ///
-/// # Errors   an edge beyond the grouped cells
+/// # Errors   groupings of other numbers of cells, an edge beyond the grouped cells
 /// # Source   `ilisi_graph` and `clisi_graph` of scib 1.1.7 (`k` 90), whose lengths are connectivities too
-pub fn graph_lisi(edges: &[Edge], groups: &Labels, k: usize) -> Result<Vec<f64>> {
-    let paths = Paths::new(edges, groups.len())?;
+pub fn graph_lisi<const N: usize>(edges: &[Edge], groupings: [&Labels; N], k: usize) -> Result<[Vec<f64>; N]> {
+    let n_cells = groupings.first().map_or(0, |groups| groups.len());
+    groupings.iter().try_for_each(|groups| groups.check_len("a grouping", n_cells))?;
+    let paths = Paths::new(edges, n_cells)?;
     let perplexity = (k / 3).max(1) as f64;
-    let cells = (0..groups.len()).into_par_iter().map(|cell| {
-        let (rows, distances) = paths.nearest(cell, k);
-        if rows.len() < k { 1.0 } else { index(&rows, &distances, groups, perplexity) }
-    });
-    Ok(cells.collect())
+    let of_cell = |walk: &mut Walk, cell| {
+        let (rows, distances) = paths.nearest(cell, k, walk);
+        if rows.len() < k {
+            return [1.0; N];
+        }
+        let weights = kernel(&distances, perplexity);
+        groupings.map(|groups| index(&rows, &weights, groups))
+    };
+    let cells: Vec<[f64; N]> = (0..n_cells).into_par_iter().map_init(Walk::default, of_cell).collect();
+    Ok(std::array::from_fn(|grouping| cells.iter().map(|indices| indices[grouping]).collect()))
 }
 
 /// Median index of batches, scaled so that 0 is no mixing and 1 is full mixing; `None` with fewer than two batches.
@@ -60,9 +68,9 @@ fn median(values: &[f64]) -> Option<f64> {
     (n > 0).then(|| (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0)
 }
 
-fn index(rows: &[u32], distances: &[f64], groups: &Labels, perplexity: f64) -> f64 {
+fn index(rows: &[u32], weights: &[f64], groups: &Labels) -> f64 {
     let mut shares = vec![0.0; groups.names().len()];
-    for (&row, weight) in rows.iter().zip(kernel(distances, perplexity)) {
+    for (&row, weight) in rows.iter().zip(weights) {
         shares[groups.codes()[row as usize] as usize] += weight;
     }
     1.0 / shares.iter().map(|share| share * share).sum::<f64>()
@@ -122,6 +130,6 @@ mod tests {
     fn a_cell_that_reaches_too_few_counts_as_pure() {
         let edges = [Edge { head: 0, tail: 1, weight: 0.5 }, Edge { head: 1, tail: 0, weight: 0.5 }];
         let groups = Labels::from_names(&["a", "b", "a"]);
-        assert_eq!(graph_lisi(&edges, &groups, 2).unwrap(), [1.0, 1.0, 1.0]);
+        assert_eq!(graph_lisi(&edges, [&groups], 2).unwrap(), [[1.0, 1.0, 1.0]]);
     }
 }

@@ -73,7 +73,7 @@ pub fn mapping_quality(reference: Embedded<'_>, query: Embedded<'_>, seed: u64) 
     let neighbours = self_knn(latent, INTEGRATION_NEIGHBOURS)?;
     let clusters = kmeans(latent, KMeans::new(labels.names().len(), seed))?.assignment;
     // Scanpy's 15 neighbours count the cell itself.
-    let graph = connectivities(&self_knn(latent, INTEGRATION_NEIGHBOURS - 1)?);
+    let graph = connectivities(&neighbours.nearest(INTEGRATION_NEIGHBOURS - 1));
     let leiden = best_resolution(&graph, &labels, &RESOLUTIONS, seed)?;
     Ok(MappingQuality {
         knn_accuracy: transfer.all.accuracy(),

@@ -1,7 +1,12 @@
 //! The Leiden clustering that agrees best with given labels.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
 use crate::graph::Edge;
-use crate::leiden::leiden;
+use crate::leiden::Communities;
+use crate::progress::{Progress, silent};
 use crate::{AnalysisError, Labels, Result};
 
 use super::{NmiAverage, ari, nmi};
@@ -23,14 +28,44 @@ pub struct BestResolution {
 ///
 /// # Errors   no resolution, one that is not positive, edges beyond the labelled cells
 pub fn best_resolution(edges: &[Edge], labels: &Labels, resolutions: &[f64], seed: u64) -> Result<BestResolution> {
-    let mut best: Option<BestResolution> = None;
-    for &resolution in resolutions {
-        let clusters = leiden(edges, labels.len(), resolution, seed)?;
-        let agreement = nmi(labels.codes(), &clusters, NmiAverage::Arithmetic)?;
-        if best.as_ref().is_none_or(|best| agreement > best.nmi) {
-            let ari = ari(labels.codes(), &clusters)?;
-            best = Some(BestResolution { resolution, clusters, nmi: agreement, ari });
+    best_of(&clusterings(edges, labels.len(), resolutions, seed, &silent)?, labels, resolutions)
+}
+
+/// The clusters at each resolution.
+///
+/// # Errors   one that is not positive, edges beyond the cells
+pub(super) fn clusterings(
+    edges: &[Edge],
+    n_cells: usize,
+    resolutions: &[f64],
+    seed: u64,
+    progress: Progress<'_>,
+) -> Result<Vec<Vec<u32>>> {
+    let graph = Communities::new(edges, n_cells)?;
+    let n_done = AtomicUsize::new(0);
+    let found = resolutions.par_iter().map(|&resolution| {
+        let clusters = graph.leiden(resolution, seed, &silent);
+        progress((1 + n_done.fetch_add(1, Ordering::Relaxed)) as f64 / resolutions.len() as f64);
+        clusters
+    });
+    found.collect()
+}
+
+/// The clustering with the highest NMI, the first of equals.
+///
+/// # Errors   no clustering, one of other cells
+pub(super) fn best_of(clusterings: &[Vec<u32>], labels: &Labels, resolutions: &[f64]) -> Result<BestResolution> {
+    let mut best: Option<(f64, usize)> = None;
+    for (at, clusters) in clusterings.iter().enumerate() {
+        let agreement = nmi(labels.codes(), clusters, NmiAverage::Arithmetic)?;
+        if best.is_none_or(|(best, _)| agreement > best) {
+            best = Some((agreement, at));
         }
     }
-    best.ok_or(AnalysisError::TooFew { step: "the search for a resolution", unit: "resolutions", needed: 1, found: 0 })
+    let Some((nmi, at)) = best else {
+        let step = "the search for a resolution";
+        return Err(AnalysisError::TooFew { step, unit: "resolutions", needed: 1, found: 0 });
+    };
+    let (clusters, resolution) = (clusterings[at].clone(), resolutions[at]);
+    Ok(BestResolution { resolution, ari: ari(labels.codes(), &clusters)?, clusters, nmi })
 }

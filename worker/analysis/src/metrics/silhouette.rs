@@ -43,8 +43,12 @@ pub fn silhouette_samples(x: ArrayView2<'_, f32>, groups: &Labels) -> Result<Opt
 ///
 /// # Errors   as [`silhouette_samples`]
 pub fn asw_label(x: ArrayView2<'_, f32>, labels: &Labels) -> Result<Option<f64>> {
-    let samples = silhouette_samples(x, labels)?;
-    Ok(samples.and_then(mean).map(|silhouette| (silhouette + 1.0) / 2.0))
+    Ok(silhouette_samples(x, labels)?.and_then(|samples| scaled_mean(&samples)))
+}
+
+/// Mean of silhouettes, scaled to 0..1.
+pub(super) fn scaled_mean(silhouettes: &[f64]) -> Option<f64> {
+    mean(silhouettes.iter().copied()).map(|silhouette| (silhouette + 1.0) / 2.0)
 }
 
 /// Mean over labels of [`asw_batch_by_label`]; `None` when no label has cells of two batches.
