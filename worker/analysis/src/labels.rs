@@ -1,5 +1,6 @@
 //! A categorical column of cells: codes and the names they stand for.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::{AnalysisError, Result};
@@ -100,12 +101,27 @@ impl Labels {
         members
     }
 
+    /// Names that some cell carries, each with its code and the rows of its cells, in [`reading_order`]: how legends and
+    /// tables list them.
+    pub fn carried(&self) -> Vec<(&str, usize, Vec<usize>)> {
+        let members = self.members().into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+        let mut carried: Vec<_> = members.map(|(code, rows)| (self.names[code].as_str(), code, rows)).collect();
+        carried.sort_by(|(a, ..), (b, ..)| reading_order(a, b));
+        carried
+    }
+
     pub(crate) fn check_len(&self, what: &'static str, expected: usize) -> Result<()> {
         match self.len() == expected {
             true => Ok(()),
             false => Err(AnalysisError::Length { what, found: self.len(), expected }),
         }
     }
+}
+
+/// Numbers by value, then other names as text: cluster 2 comes before cluster 10.
+pub fn reading_order(a: &str, b: &str) -> Ordering {
+    let key = |name: &str| name.parse::<u64>().map_or((true, 0), |number| (false, number));
+    key(a).cmp(&key(b)).then_with(|| a.cmp(b))
 }
 
 #[cfg(test)]
@@ -132,5 +148,14 @@ mod tests {
     fn concatenation_unites_the_names() {
         let joint = Labels::from_names(&["b", "c"]).followed_by(&Labels::from_names(&["a", "c"]));
         assert_eq!(joint.codes(), [1, 2, 0, 2]);
+    }
+
+    #[test]
+    fn numbers_are_read_by_value() {
+        let labels = Labels::from_names(&["10", "B", "2", "2", "1"]);
+        let names: Vec<&str> = labels.carried().into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["1", "2", "10", "B"]);
+        assert_eq!(labels.carried()[1].2, [2, 3]);
+        assert_eq!(labels.select(&[1]).carried().len(), 1, "names without cells are left out");
     }
 }

@@ -28,7 +28,7 @@ pub mod umap;
 
 pub use csr::CsrView;
 pub use error::AnalysisError;
-pub use labels::Labels;
+pub use labels::{Labels, reading_order};
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, AnalysisError>;

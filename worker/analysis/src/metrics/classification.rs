@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::{Labels, Result};
+use crate::{Labels, Result, reading_order};
 
 use super::mean;
 
 /// How often each true label was predicted as which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Confusion {
-    /// All labels that are true or predicted somewhere, sorted.
+    /// All labels that are true or predicted somewhere, in [`reading_order`].
     pub labels: Vec<String>,
     /// Cells by true label (row) and predicted label (column).
     pub counts: Vec<Vec<u64>>,
@@ -39,9 +39,10 @@ impl Confusion {
     pub fn new(truth: &Labels, predicted: &Labels) -> Result<Self> {
         predicted.check_len("the list of predictions", truth.len())?;
         let union: BTreeSet<&str> = truth.iter().chain(predicted.iter()).collect();
-        let labels: Vec<String> = union.into_iter().map(str::to_owned).collect();
+        let mut labels: Vec<String> = union.into_iter().map(str::to_owned).collect();
+        labels.sort_by(|a, b| reading_order(a, b));
         let rank = |of: &Labels| -> Vec<Option<usize>> {
-            of.names().iter().map(|name| labels.binary_search(name).ok()).collect()
+            of.names().iter().map(|name| labels.binary_search_by(|label| reading_order(label, name)).ok()).collect()
         };
         let (row_of, column_of) = (rank(truth), rank(predicted));
         let mut counts = vec![vec![0; labels.len()]; labels.len()];

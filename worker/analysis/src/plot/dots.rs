@@ -64,9 +64,8 @@ impl DotPlot<'_> {
             let (found, expected) = (n_genes, column + 1);
             return Err(AnalysisError::Length { what: "the expression matrix's gene axis", found, expected });
         }
-        let members = self.labels.members();
-        let rows = self.labels.names().iter().zip(&members).filter(|(_, cells)| !cells.is_empty());
-        Ok(rows.map(|(name, cells)| Row { name, dots: self.dots(cells) }).collect())
+        let rows = self.labels.carried().into_iter();
+        Ok(rows.map(|(name, _, cells)| Row { name, dots: self.dots(&cells) }).collect())
     }
 
     fn dots(&self, cells: &[usize]) -> Vec<Dot> {

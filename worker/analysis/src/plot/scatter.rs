@@ -108,18 +108,16 @@ fn draw_categories(
             canvas.dots(centres, radius, palette.colour(name, theme));
         }
     }
-    let members = labels.members();
-    let shown: Vec<usize> = (0..members.len()).filter(|&code| !members[code].is_empty()).collect();
-    let is_numbered = shown.len() > MOST_UNNUMBERED;
+    let carried = labels.carried();
+    let is_numbered = carried.len() > MOST_UNNUMBERED;
     let mut entries = Vec::new();
-    for (rank, code) in shown.into_iter().enumerate() {
-        let name = &labels.names()[code];
+    for (rank, (name, _, cells)) in carried.into_iter().enumerate() {
         let colour = palette.colour(name, theme);
         let number = is_numbered.then_some(rank + 1);
         if let Some(number) = number {
-            draw_number(canvas, middle(&members[code], places), number, colour, theme);
+            draw_number(canvas, middle(&cells, places), number, colour, theme);
         }
-        entries.push(Entry { name: name.clone(), colour, number });
+        entries.push(Entry { name: name.to_owned(), colour, number });
     }
     let legend = Legend::new(entries, SIDE);
     legend.draw(canvas, SIDE + LEGEND_GAP, HEADING_HEIGHT, theme);

@@ -70,12 +70,12 @@ impl Violin<'_> {
     fn groups(&self) -> Result<Vec<(&str, Vec<f64>)>> {
         self.labels.check_len("the label column", self.values.len())?;
         let mut groups = Vec::new();
-        for (name, cells) in self.labels.names().iter().zip(self.labels.members()) {
+        for (name, _, cells) in self.labels.carried() {
             let values = cells.iter().map(|&cell| f64::from(self.values[cell]));
             let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
             values.sort_by(f64::total_cmp);
             if !values.is_empty() {
-                groups.push((name.as_str(), values));
+                groups.push((name, values));
             }
         }
         match groups.is_empty() {
