@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::distance::check_finite;
+use crate::progress::{Progress, silent};
 use crate::{AnalysisError, CsrView, Result};
 
 /// A fitted projection.
@@ -32,15 +33,22 @@ impl Pca {
     /// # Source   `PCA` of scikit-learn, full solver
     pub fn fit(x: ArrayView2<'_, f32>, n_components: usize) -> Result<Self> {
         check_finite("the matrix", x)?;
-        fit(Rows::Dense(x), n_components)
+        fit(Rows::Dense(x), n_components, &silent)
     }
 
     /// Fits the first `n_components` of sparse values, which are centred without being stored densely.
     ///
     /// # Errors   as [`Self::fit`]
     pub fn fit_csr(x: CsrView<'_>, n_components: usize) -> Result<Self> {
+        Self::fit_csr_telling(x, n_components, &silent)
+    }
+
+    /// [`Self::fit_csr`] that tells how far it has come.
+    ///
+    /// # Errors   as [`Self::fit`]
+    pub fn fit_csr_telling(x: CsrView<'_>, n_components: usize, progress: Progress<'_>) -> Result<Self> {
         check_finite_csr(x)?;
-        fit(Rows::Sparse(x), n_components)
+        fit(Rows::Sparse(x), n_components, progress)
     }
 
     /// Coordinates of cells on the components.
@@ -136,7 +144,7 @@ impl Rows<'_> {
     }
 }
 
-fn fit(x: Rows<'_>, n_components: usize) -> Result<Pca> {
+fn fit(x: Rows<'_>, n_components: usize, progress: Progress<'_>) -> Result<Pca> {
     let (n_cells, n_genes) = (x.n_cells(), x.n_genes());
     if n_components == 0 {
         return Err(AnalysisError::Option { option: "n_components", expected: "at least 1", found: "0".into() });
@@ -151,7 +159,7 @@ fn fit(x: Rows<'_>, n_components: usize) -> Result<Pca> {
     }
     let mean = x.mean();
     let (eigenvalues, mut components) = match n_genes <= n_cells {
-        true => by_gene_covariance(x, &mean, n_components)?,
+        true => by_gene_covariance(x, &mean, n_components, progress)?,
         false => by_cell_products(x, &mean, n_components)?,
     };
     for mut component in components.rows_mut() {
@@ -160,6 +168,7 @@ fn fit(x: Rows<'_>, n_components: usize) -> Result<Pca> {
             component.mapv_inplace(|loading| -loading);
         }
     }
+    progress(1.0);
     let divisor = (n_cells - 1) as f64;
     let total: f64 = eigenvalues.iter().sum();
     let kept = eigenvalues.iter().rev().take(n_components).map(|value| value.max(0.0));
@@ -172,8 +181,15 @@ fn fit(x: Rows<'_>, n_components: usize) -> Result<Pca> {
 }
 
 /// Eigenvalues (ascending) and the leading components from the product of genes with genes, summed over blocks of cells.
-fn by_gene_covariance(x: Rows<'_>, mean: &[f64], n_components: usize) -> Result<(Vec<f64>, Array2<f64>)> {
+fn by_gene_covariance(
+    x: Rows<'_>,
+    mean: &[f64],
+    n_components: usize,
+    progress: Progress<'_>,
+) -> Result<(Vec<f64>, Array2<f64>)> {
     let n_genes = mean.len();
+    // The decomposition that follows takes about as long as the products of so many cells per gene.
+    let whole = (x.n_cells() + DECOMPOSITION_CELLS * n_genes) as f64;
     let mut products = Mat::<f64>::zeros(n_genes, n_genes);
     for start in (0..x.n_cells()).step_by(BLOCK_CELLS) {
         let cells = start..(start + BLOCK_CELLS).min(x.n_cells());
@@ -181,6 +197,7 @@ fn by_gene_covariance(x: Rows<'_>, mean: &[f64], n_components: usize) -> Result<
         let block = x.centred(cells, mean);
         let block = MatRef::from_row_major_slice(&block, n_cells, n_genes);
         matmul(products.as_mut(), Accum::Add, block.transpose(), block, 1.0, Par::Seq);
+        progress((start + n_cells) as f64 / whole);
     }
     let eigen = products.self_adjoint_eigen(Side::Lower).map_err(|_| AnalysisError::Decomposition)?;
     let vectors = eigen.U();
@@ -223,6 +240,7 @@ fn check_finite_csr(x: CsrView<'_>) -> Result<()> {
 /// Above it the decomposition takes minutes and gigabytes.
 const LARGEST_SIDE: usize = 8192;
 const BLOCK_CELLS: usize = 1024;
+const DECOMPOSITION_CELLS: usize = 10;
 
 #[cfg(test)]
 mod tests {

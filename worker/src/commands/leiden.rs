@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use archipelago_analysis::leiden::leiden;
+use archipelago_analysis::leiden::Communities;
 use archipelago_anndata::{AnnData, Array, Categorical, Column, Dict, Element};
 use clap::Args;
 use serde::Serialize;
@@ -52,8 +52,9 @@ pub fn run(args: &LeidenArgs, output: &Output) -> Result<()> {
 impl LeidenArgs {
     fn cluster(&self, adata: &mut AnnData, output: &Output) -> Result<Vec<usize>> {
         let (edges, _) = self.graph.of(adata, output)?;
-        let work = output.waiting("clustering");
-        let clusters = leiden(&edges, adata.n_obs(), self.resolution, self.graph.seed)?;
+        let work = output.work("clustering");
+        let graph = Communities::new(&edges, adata.n_obs())?;
+        let clusters = graph.leiden(self.resolution, self.graph.seed, &|share| work.share(share))?;
         drop(work);
         let n_clusters = clusters.iter().max().map_or(0, |&last| last as usize + 1);
         let mut sizes = vec![0; n_clusters];

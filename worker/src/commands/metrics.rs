@@ -163,8 +163,9 @@ pub fn components(adata: &AnnData, layer: Option<&str>, output: &Output) -> Resu
     let genes = expression::variable_genes(adata).unwrap_or_else(|| (0..adata.n_vars()).collect());
     let chosen = expression.select_cols(&genes)?;
     let n_comps = N_COMPONENTS.min(chosen.n_rows().min(chosen.n_cols()).saturating_sub(1)).max(1);
-    let _work = output.waiting("computing components of the unintegrated data");
-    Ok(Pca::fit_csr(view(&chosen)?, n_comps)?.project_csr(view(&chosen)?)?)
+    let work = output.work("computing components of the unintegrated data");
+    let pca = Pca::fit_csr_telling(view(&chosen)?, n_comps, &|share| work.share(share))?;
+    Ok(pca.project_csr(view(&chosen)?)?)
 }
 
 /// What the data before integration is called.

@@ -50,9 +50,7 @@ struct Summary {
 /// # Errors  [`crate::Error::Cells`], [`crate::Error::Analysis`]
 pub fn run(args: &PcaArgs, output: &Output) -> Result<()> {
     let mut adata = args.file.read(output)?;
-    let work = output.waiting("computing components");
     let (n_genes, pca) = args.fit(&mut adata, output).map_err(|error| args.file.within(error))?;
-    drop(work);
     let out = args.file.write(&adata, output)?;
     let variance_ratio = pca.explained_variance_ratio;
     output.show(&Summary { out, n_cells: adata.n_obs(), n_genes, n_comps: variance_ratio.len(), variance_ratio });
@@ -66,7 +64,9 @@ impl PcaArgs {
         let genes = if self.all_genes { all } else { expression::variable_genes(adata).unwrap_or(all) };
         let chosen = expression.select_cols(&genes)?;
         let n_comps = self.n_comps.min(chosen.n_rows().min(chosen.n_cols()).saturating_sub(1));
-        let pca = Pca::fit_csr(view(&chosen)?, n_comps.max(1))?;
+        let work = output.work("computing components");
+        let pca = Pca::fit_csr_telling(view(&chosen)?, n_comps.max(1), &|share| work.share(share))?;
+        drop(work);
         adata.obsm.insert("X_pca".to_owned(), dense(pca.project_csr(view(&chosen)?)?.view())?);
         let mut loadings = vec![0.0f32; adata.n_vars() * pca.components.nrows()];
         let n_comps = pca.components.nrows();
