@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod models;
 pub mod neighbors;
 pub mod pca;
+pub mod placed;
 pub mod plot;
 pub mod predict;
 pub mod preprocess;

@@ -1,19 +1,12 @@
 //! `tsne`: cells in the plane by t-SNE.
 
-use std::{fmt, path::PathBuf};
-
 use archipelago_analysis::tsne::{Tsne, tsne};
 use archipelago_anndata::AnnData;
 use clap::Args;
-use serde::Serialize;
+use ndarray::Array2;
 
-use super::file::FileArgs;
-use crate::{
-    cells::{dense, embedding},
-    error::Result,
-    graph_file,
-    output::Output,
-};
+use super::{file::FileArgs, placed::place};
+use crate::{cells::embedding, error::Result, graph_file, output::Output};
 
 /// Place cells in the plane, as `scanpy.tl.tsne` does. Writes `obsm['X_tsne']`.
 ///
@@ -38,41 +31,20 @@ pub struct TsneArgs {
     seed: u64,
 }
 
-/// What came of it.
-#[derive(Serialize)]
-struct Summary {
-    out: PathBuf,
-    n_cells: usize,
-    use_rep: String,
-}
-
 /// Runs the command.
 ///
 /// # Errors  [`crate::Error::Cells`], [`crate::Error::NoEmbedding`], [`crate::Error::Analysis`]
 pub fn run(args: &TsneArgs, output: &Output) -> Result<()> {
-    let mut adata = args.file.read(output)?;
-    let use_rep = args.place(&mut adata, output).map_err(|error| args.file.within(error))?;
-    let out = args.file.write(&adata, output)?;
-    output.show(&Summary { out, n_cells: adata.n_obs(), use_rep });
-    Ok(())
+    place(&args.file, "X_tsne", |adata| args.place(adata, output), output)
 }
 
 impl TsneArgs {
-    fn place(&self, adata: &mut AnnData, output: &Output) -> Result<String> {
+    fn place(&self, adata: &AnnData, output: &Output) -> Result<(Array2<f32>, String)> {
         let use_rep = self.use_rep.clone().map_or_else(|| graph_file::default_rep(adata), Ok)?;
         let x = embedding(adata, &use_rep)?;
         let options = Tsne { perplexity: self.perplexity, n_epochs: self.maxiter, seed: self.seed };
         let work = output.work("placing cells");
         let placed = tsne(x.view(), options, &|share| work.share(share))?;
-        drop(work);
-        adata.obsm.insert("X_tsne".to_owned(), dense(placed.view())?);
-        Ok(use_rep)
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "written     {}", self.out.display())?;
-        write!(f, "placed      {} cells by {} in X_tsne", self.n_cells, self.use_rep)
+        Ok((placed, use_rep))
     }
 }

@@ -1,19 +1,12 @@
 //! `umap`: cells in the plane by their neighbour graph.
 
-use std::{fmt, path::PathBuf};
-
 use archipelago_analysis::umap::{Umap, umap_of_graph};
 use archipelago_anndata::AnnData;
 use clap::Args;
-use serde::Serialize;
+use ndarray::Array2;
 
-use super::{file::FileArgs, neighbors::GraphArgs};
-use crate::{
-    cells::{dense, embedding},
-    error::Result,
-    graph_file,
-    output::Output,
-};
+use super::{file::FileArgs, neighbors::GraphArgs, placed::place};
+use crate::{cells::embedding, error::Result, graph_file, output::Output};
 
 /// Place cells in the plane, as `scanpy.tl.umap` does.
 ///
@@ -38,27 +31,15 @@ pub struct UmapArgs {
     maxiter: Option<usize>,
 }
 
-/// What came of it.
-#[derive(Serialize)]
-struct Summary {
-    out: PathBuf,
-    n_cells: usize,
-    use_rep: String,
-}
-
 /// Runs the command.
 ///
 /// # Errors  [`crate::Error::Cells`], [`crate::Error::NoEmbedding`], [`crate::Error::Analysis`]
 pub fn run(args: &UmapArgs, output: &Output) -> Result<()> {
-    let mut adata = args.file.read(output)?;
-    let use_rep = args.place(&mut adata, output).map_err(|error| args.file.within(error))?;
-    let out = args.file.write(&adata, output)?;
-    output.show(&Summary { out, n_cells: adata.n_obs(), use_rep });
-    Ok(())
+    place(&args.file, "X_umap", |adata| args.place(adata, output), output)
 }
 
 impl UmapArgs {
-    fn place(&self, adata: &mut AnnData, output: &Output) -> Result<String> {
+    fn place(&self, adata: &mut AnnData, output: &Output) -> Result<(Array2<f32>, String)> {
         let (edges, use_rep) = self.graph.of(adata, output)?;
         let x = embedding(adata, &use_rep)?;
         let options = Umap {
@@ -70,9 +51,7 @@ impl UmapArgs {
         };
         let work = output.work("placing cells");
         let placed = umap_of_graph(x.view(), &edges, options, &|share| work.share(share))?;
-        drop(work);
-        adata.obsm.insert("X_umap".to_owned(), dense(placed.view())?);
-        Ok(use_rep)
+        Ok((placed, use_rep))
     }
 }
 
@@ -90,12 +69,5 @@ impl GraphArgs {
         let made = self.add_to(adata, output)?;
         let (edges, _) = graph_file::read(adata)?.expect("the graph was written just now");
         Ok((edges, made.use_rep))
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "written     {}", self.out.display())?;
-        write!(f, "placed      {} cells by {} in X_umap", self.n_cells, self.use_rep)
     }
 }
