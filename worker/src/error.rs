@@ -243,13 +243,23 @@ pub enum Error {
         /// The elements of `obsm`.
         available: String,
     },
-    /// A name that is neither an obs column nor a gene.
-    #[error("`{name}` is neither an obs column nor a gene; columns are: {columns}")]
+    /// A name that is neither a column of obs or of a table in obsm nor a gene.
+    #[error("`{name}` is neither a column nor a gene; columns are: {columns}")]
     NothingToShow {
         /// The name.
         name: String,
         /// The columns there are.
         columns: String,
+    },
+    /// Cells that another network placed.
+    #[error("the cells of `{}` were placed by the network {found}, those of the other file by {expected}", path.display())]
+    OtherNetwork {
+        /// The file.
+        path: PathBuf,
+        /// Beginning of the digest of the base by which its cells were placed.
+        found: String,
+        /// That of the other file.
+        expected: String,
     },
     /// Two files whose embeddings cannot be of one model.
     #[error("`{rep}` of `{}` has {found} dimensions, that of the other file {expected}", path.display())]
@@ -407,7 +417,7 @@ impl Error {
                 "name one with `--use-rep`, or make one: `archipelago-worker pca` or `latent`".into()
             }
             Self::NothingToShow { .. } => "`archipelago-worker inspect FILE` lists columns and genes".into(),
-            Self::OtherSpace { .. } => {
+            Self::OtherSpace { .. } | Self::OtherNetwork { .. } => {
                 "place both with the same reference: `archipelago-worker latent` and `map`".into()
             }
             Self::NothingLeft { .. } => "loosen the bounds, and look at the figures of quality first".into(),

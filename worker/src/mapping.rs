@@ -26,6 +26,7 @@ use crate::{
     data::{AlignedCounts, SiteData},
     egress::Latent,
     error::{Error, Result},
+    network,
 };
 
 /// The name of the latent representation in `obsm`.
@@ -223,7 +224,7 @@ where
 }
 
 /// Writes the cells of these batches, with everything the file holds about them, their conditions in `obs`, the rules they
-/// were mapped under in `uns`, and one or more sets of positions (one `Latent` per batch) in `obsm`.
+/// were mapped under and the base they were mapped onto in `uns`, and one or more sets of positions (one `Latent` per batch) in `obsm`.
 ///
 /// # Errors  [`Error::Cells`] where the file cannot be read or written
 pub fn write_mapped(
@@ -231,7 +232,7 @@ pub fn write_mapped(
     data: &SiteData,
     batches: &[QueryBatch],
     positions: &[(&str, Vec<Latent>)],
-    rules: Rules,
+    (rules, base): (Rules, &Digest),
 ) -> Result<()> {
     // In the order of the file, whatever batch a cell is of.
     let mut cells: Vec<(usize, usize, usize)> = Vec::new();
@@ -252,5 +253,6 @@ pub fn write_mapped(
     let conditions: Vec<String> = cells.iter().map(|&(_, batch, _)| batches[batch].key.to_string()).collect();
     adata.obs.insert(OBS_KEY, Column::categorical(&conditions)).map_err(failed)?;
     adata.uns.insert(UNS_KEY.to_owned(), Element::Array(Array::text(rules.label())));
+    network::remember(&mut adata, base);
     adata.write(path, Compression::Gzip(4)).map_err(failed)
 }

@@ -253,7 +253,13 @@ impl<'a> SurgeryTask<'a> {
         let path = self.out_dir()?.join("mapped.h5ad");
         let write = move || {
             let positions = [(OBSM_KEY, latents)];
-            mapping::write_mapped(&path, &prepared.data, &prepared.batches, &positions, Rules::Exact)
+            mapping::write_mapped(
+                &path,
+                &prepared.data,
+                &prepared.batches,
+                &positions,
+                (Rules::Exact, &prepared.base_digest),
+            )
         };
         self.beside_renewals(blocking(write)).await
     }

@@ -16,6 +16,7 @@ use crate::{
     data::SiteData,
     error::{Error, Result},
     mapping::{OBS_KEY, OBSM_KEY},
+    network,
     output::Output,
     results::csv_field,
 };
@@ -87,6 +88,7 @@ fn write_h5ad(args: &LatentArgs, known: &KnownCells, latent: &Latent) -> Result<
         adata.obsm.insert(name.to_owned(), Element::Array(array));
     }
     adata.obs.insert(OBS_KEY, Column::categorical(&known.condition_names())).map_err(failed)?;
+    network::remember(&mut adata, &known.open.dir.version().base.digest);
     adata.write(&args.out, Compression::Gzip(4)).map_err(failed)
 }
 

@@ -17,7 +17,7 @@ use crate::{
     cells::{column, embedding, labels},
     colours::MISSING,
     error::{Error, Result},
-    graph_file,
+    graph_file, network,
     output::Output,
 };
 
@@ -96,7 +96,8 @@ struct Judgement {
 
 /// Runs the command.
 ///
-/// # Errors  [`Error::Cells`], [`Error::NoEmbedding`], [`Error::OtherSpace`], [`Error::Analysis`]
+/// # Errors  [`Error::Cells`], [`Error::NoEmbedding`], [`Error::OtherSpace`], [`Error::OtherNetwork`],
+/// [`Error::Analysis`]
 pub fn run(args: &TransferArgs, output: &Output) -> Result<()> {
     let rule = args.rule()?;
     let reference = read(&args.reference, output)?;
@@ -110,6 +111,7 @@ pub fn run(args: &TransferArgs, output: &Output) -> Result<()> {
         let (found, expected) = (y.ncols(), x.ncols());
         return Err(Error::OtherSpace { path: args.query.file.clone(), rep, found, expected });
     }
+    network::check(&rep, &reference, (&args.query.file, &query), output)?;
     let work = output.work("finding neighbours");
     let neighbours = knn_telling(y.view(), x.view(), args.n_neighbors, &|share| work.share(share))?;
     drop(work);

@@ -32,6 +32,7 @@ use crate::{
     },
     error::{Error, Result},
     mapping::{OBS_KEY, OBSM_KEY},
+    network,
     output::Output,
     results::{self, History},
 };
@@ -134,6 +135,7 @@ impl Findings {
             if found != expected {
                 return Err(Error::OtherSpace { path: path.clone(), rep: OBSM_KEY.to_owned(), found, expected });
             }
+            network::check(OBSM_KEY, &query.adata, (path, &reference.adata), output)?;
         }
         let query_picture = place(&query.latent, "placing the query", subject.seed, output)?;
         let joint = reference.as_ref().map(|reference| reference.joint_latent(&query));

@@ -1,6 +1,6 @@
 //! A data scientist's day after preprocessing: components, graphs, pictures, labels, figures, a page.
 
-use archipelago_anndata::{AnnData, Element};
+use archipelago_anndata::{AnnData, Compression, Element};
 
 use super::{Bench, TRAIN};
 
@@ -155,9 +155,23 @@ fn every_kind_of_picture_is_drawn() {
         assert!(if file.ends_with("png") { is_png } else { bytes.starts_with(b"<svg") }, "{file}");
     }
     let said = bench.fail(1, &["plot", "embedding", "u.h5ad", "--color", "GENE1", "--out", "x.png"]);
-    assert!(said.contains("`GENE1` is neither an obs column nor a gene"), "{said}");
+    assert!(said.contains("`GENE1` is neither a column nor a gene"), "{said}");
     let said = bench.fail(2, &["plot", "embedding", "u.h5ad", "--color", "batch", "--out", "x.jpg"]);
     assert!(said.contains("ends in .png or .svg"), "{said}");
+}
+
+#[test]
+fn cells_of_another_network_are_not_compared() {
+    let bench = mapped();
+    let mut adata = AnnData::read(bench.path("reference_cells.h5ad")).unwrap();
+    adata.uns.insert("archipelago_network".to_owned(), Element::from("0123456789abcdef"));
+    adata.write(bench.path("other.h5ad"), Compression::None).unwrap();
+    let transfer = ["transfer", "other.h5ad", "mapped/mapped.h5ad", "--labels-key", "cell_type", "--out", "x.h5ad"];
+    let report = ["report", "mapped", "--reference-cells", "other.h5ad"];
+    for command in [&transfer[..], &report] {
+        let said = bench.fail(1, command);
+        assert!(said.contains("0123456789ab") && said.contains("place both with the same reference"), "{said}");
+    }
 }
 
 #[test]

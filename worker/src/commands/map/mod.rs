@@ -233,7 +233,8 @@ impl<'a> Mapping<'a> {
 
     fn write_cells(&self, positions: &[(&str, Vec<crate::egress::Latent>)]) -> Result<()> {
         let path = self.args.out.join("mapped.h5ad");
-        mapping::write_mapped(&path, &self.data, &self.batches, positions, self.args.rules())
+        let base = &self.parent.dir.version().base.digest;
+        mapping::write_mapped(&path, &self.data, &self.batches, positions, (self.args.rules(), base))
     }
 }
 
