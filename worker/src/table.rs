@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use archipelago_anndata::{AnnData, Compression, DataFrame};
+use archipelago_anndata::{AnnData, Compression, DataFrame, Element};
 use archipelago_common::fs;
 
 use crate::{
@@ -99,6 +99,25 @@ impl NamedMatrix<'_> {
         }
     }
 
+    /// Writes these cells as h5ad, with the matrix as a table in `obsm`.
+    ///
+    /// # Errors  [`Error::Setting`] for a name of another kind, [`Error::Cells`]
+    pub fn write_beside(&self, mut cells: AnnData, key: &str, path: &Path) -> Result<()> {
+        if TableFormat::of(path)? == TableFormat::Csv {
+            let (found, expected) =
+                (format!("`{}`", path.display()), "a file name that ends in `.h5ad`, for cells with a table");
+            return Err(Error::Setting { what: "--out", found, expected });
+        }
+        let failed = |source| Error::Cells { path: PathBuf::from(path), source };
+        let mut frame = DataFrame::new(cells.obs_names().to_vec());
+        for (at, name) in self.columns.iter().enumerate() {
+            let column: Vec<f32> = self.values.chunks_exact(self.columns.len()).map(|row| row[at]).collect();
+            frame.insert(name.as_str(), column).map_err(failed)?;
+        }
+        cells.obsm.insert(key.to_owned(), Element::Frame(frame));
+        write_h5ad(path, &cells)
+    }
+
     fn to_anndata(self, path: &Path) -> Result<AnnData> {
         let failed = |source| Error::Cells { path: PathBuf::from(path), source };
         let array = archipelago_anndata::Array::matrix(self.rows.n_rows(), self.columns.len(), self.values.to_vec());
@@ -131,6 +150,21 @@ mod tests {
         let read = AnnData::read(h5ad).unwrap();
         assert_eq!(read.matrix(None).unwrap().to_csr().unwrap().to_dense(), matrix.values);
         assert_eq!((read.obs_names()[1].as_str(), read.var_names()), ("c,1", &columns[..]));
+    }
+
+    #[test]
+    fn a_matrix_beside_cells_is_a_table_in_obsm() {
+        let dir = tempfile::tempdir().unwrap();
+        let cells = AnnData { obs: DataFrame::new(["c0", "c1"]), ..AnnData::default() };
+        let columns = ["CD3".to_owned(), "CD4".to_owned()];
+        let matrix =
+            NamedMatrix { rows_are: "cell", rows: &cells.obs, columns: &columns, values: &[1.0, 2.0, 3.0, 4.0] };
+        let path = dir.path().join("x.h5ad");
+        matrix.write_beside(cells.clone(), "imputed", &path).unwrap();
+        let table = AnnData::read(&path).unwrap().obsm("imputed").unwrap().to_table("imputed").unwrap();
+        assert_eq!((table.columns.as_deref(), &table.values[..]), (Some(&columns[..]), matrix.values));
+        let error = matrix.write_beside(cells.clone(), "imputed", Path::new("x.csv")).unwrap_err().to_string();
+        assert!(error.contains("`x.csv`") && error.contains("ends in `.h5ad`"), "{error}");
     }
 
     #[test]

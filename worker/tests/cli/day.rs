@@ -156,6 +156,10 @@ fn every_kind_of_picture_is_drawn() {
     }
     let said = bench.fail(1, &["plot", "embedding", "u.h5ad", "--color", "GENE1", "--out", "x.png"]);
     assert!(said.contains("`GENE1` is neither a column nor a gene"), "{said}");
+    let table = |column: &str| format!("X_archipelago:{column}");
+    bench.run(&["plot", "embedding", "u.h5ad", "--color", &table("1"), "--out", "table.png"]);
+    let said = bench.fail(1, &["plot", "embedding", "u.h5ad", "--color", &table("0"), "--out", "x.png"]);
+    assert!(said.contains("`X_archipelago:0` is neither a column nor a gene; columns are: 1, 2"), "{said}");
     let said = bench.fail(2, &["plot", "embedding", "u.h5ad", "--color", "batch", "--out", "x.jpg"]);
     assert!(said.contains("ends in .png or .svg"), "{said}");
 }

@@ -22,14 +22,16 @@ use crate::{
 /// Cells in the plane, one panel per column of obs or gene.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
-    archipelago-worker plot embedding cells.h5ad --basis X_umap --color cell_type,total_counts,CD3D --out umap.png")]
+    archipelago-worker plot embedding cells.h5ad --basis X_umap --color cell_type,total_counts,CD3D --out umap.png\n  \
+    archipelago-worker plot embedding cite.h5ad --color protein_expression:CD3 --out proteins.png")]
 pub(super) struct EmbeddingArgs {
     /// The h5ad file.
     file: PathBuf,
     /// The element of obsm to draw; its first two dimensions are taken.
     #[arg(long, value_name = "OBSM", default_value = "X_umap")]
     basis: String,
-    /// What colours the cells: obs columns (by category or by number) and genes, separated by commas.
+    /// What colours the cells, separated by commas: obs columns (by category or by number), genes, and columns of tables in
+    /// obsm (`protein_expression:CD3`).
     #[arg(long, required = true, value_delimiter = ',')]
     color: Vec<String>,
     /// The layer that holds expression [default: X]
@@ -46,7 +48,7 @@ pub(super) struct EmbeddingArgs {
 pub(super) struct ViolinArgs {
     /// The h5ad file.
     file: PathBuf,
-    /// Obs columns of numbers and genes, separated by commas.
+    /// Obs columns of numbers, genes, and columns of tables in obsm (`protein_expression:CD3`), separated by commas.
     #[arg(long, required = true, value_delimiter = ',')]
     values: Vec<String>,
     /// The obs column of the category.
@@ -84,7 +86,8 @@ pub(super) fn violin(args: &ViolinArgs, output: &Output) -> Result<()> {
         let palette = colours::palette(&adata, &args.groupby)?;
         let panel = |name: &String| match shown(&adata, name, args.layer.as_deref(), output)? {
             Shown::Numbers(values) => {
-                let y_label = if adata.obs.column(name).is_ok() { "" } else { "log-normalised expression" };
+                let is_gene = adata.obs.column(name).is_err() && adata.var_names().contains(name);
+                let y_label = if is_gene { "log-normalised expression" } else { "" };
                 let violin = Violin { title: name, y_label, values: &values, labels: &groups, palette: &palette };
                 Ok(violin.panel(&args.picture.theme())?)
             }
@@ -99,7 +102,7 @@ pub(super) fn violin(args: &ViolinArgs, output: &Output) -> Result<()> {
     args.picture.write(&panels, output)
 }
 
-/// An obs column where there is one of the name, else a gene.
+/// An obs column where there is one of the name, else a column of a table in obsm, else a gene.
 fn shown(adata: &AnnData, name: &str, layer: Option<&str>, output: &Output) -> Result<Shown> {
     if let Ok(column) = adata.obs.column(name) {
         let is_number = !matches!(column, Column::Categorical(_)) && !column.kind().contains("bool");
@@ -111,11 +114,27 @@ fn shown(adata: &AnnData, name: &str, layer: Option<&str>, output: &Output) -> R
             }
         };
     }
+    if let Some(values) = of_table(adata, name)? {
+        return Ok(Shown::Numbers(values));
+    }
     let Some(gene) = adata.var_names().iter().position(|gene| gene == name) else {
         return Err(Error::NothingToShow { name: name.to_owned(), columns: adata.obs.column_names().join(", ") });
     };
     let expression = expression::log_normalised(adata, layer, output)?;
     Ok(Shown::Numbers((0..expression.n_rows()).map(|cell| expression.value(cell, gene as u32)).collect()))
+}
+
+/// A column of a table in obsm, by a name such as `protein_expression:CD3`; none where the name is no such.
+fn of_table(adata: &AnnData, name: &str) -> Result<Option<Vec<f32>>> {
+    let Some((key, column)) = name.split_once(':').filter(|(key, _)| adata.obsm.contains_key(*key)) else {
+        return Ok(None);
+    };
+    let table = adata.obsm(key)?.to_table(key)?;
+    let columns = table.columns.unwrap_or_else(|| (1..=table.n_cols).map(|number| number.to_string()).collect());
+    let Some(at) = columns.iter().position(|known| known == column) else {
+        return Err(Error::NothingToShow { name: name.to_owned(), columns: columns.join(", ") });
+    };
+    Ok(Some(table.values.chunks_exact(table.n_cols).map(|row| row[at]).collect()))
 }
 
 fn scatter(adata: &AnnData, basis: &str, title: &str, shown: &Shown, theme: &Theme) -> Result<Panel> {

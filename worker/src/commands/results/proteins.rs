@@ -25,13 +25,17 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     archipelago-worker results proteins reference cite.h5ad --scale-protein --out proteins.h5ad\n  \
     archipelago-worker results proteins reference cite.h5ad --what foreground --out foreground.csv\n  \
-    archipelago-worker results proteins mapped query.h5ad --without-proteins --impute --n-samples 25 --out imputed.csv")]
+    archipelago-worker results proteins mapped query.h5ad --without-proteins --impute --n-samples 25 --out imputed.csv\n  \
+    archipelago-worker results proteins mapped mapped/mapped.h5ad --without-proteins --impute --obsm-key imputed --out imputed.h5ad")]
 pub(super) struct ProteinsArgs {
     #[command(flatten)]
     asked: Asked,
-    /// The file to write: h5ad (cells × proteins as `X`) or csv.
+    /// The file to write: h5ad (cells × proteins as `X`, or as `--obsm-key` says) or csv.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Write the cells of the file with all that it holds, and the proteins as this table in obsm.
+    #[arg(long, value_name = "OBSM")]
+    obsm_key: Option<String>,
     /// What of the proteins.
     #[arg(long, value_enum, default_value_t = What::Expression)]
     what: What,
@@ -80,7 +84,11 @@ pub(super) fn run(args: &ProteinsArgs, output: &Output) -> Result<()> {
         values.rows().into_iter().flat_map(|row| chosen.iter().map(|&at| row[at]).collect::<Vec<_>>()).collect();
     let columns: Vec<String> = chosen.iter().map(|&at| panel[at].clone()).collect();
     let rows = known.data.obs();
-    NamedMatrix { rows_are: "cell", rows: &rows, columns: &columns, values: &values }.write(&args.out)?;
+    let proteins = NamedMatrix { rows_are: "cell", rows: &rows, columns: &columns, values: &values };
+    match &args.obsm_key {
+        None => proteins.write(&args.out)?,
+        Some(key) => proteins.write_beside(known.data.read_cells()?, key, &args.out)?,
+    }
     output.show(&Written {
         out: args.out.clone(),
         version: known.open.dir.version().id(),
