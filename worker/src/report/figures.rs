@@ -6,6 +6,7 @@ use archipelago_analysis::{
     page::{Stored, note, picture, table, thousands},
     plot::{Colouring, Figure, Heatmap, Palette, Panel, Sankey, Scatter, Theme, Violin},
 };
+use archipelago_common::progress::EpochReport;
 use ndarray::Array2;
 
 use super::{Findings, Subject, Transferred};
@@ -13,6 +14,7 @@ use crate::{
     colours::{MISSING, muted},
     commands::plot::loss_panel,
     error::Result,
+    results::History,
 };
 
 const AXES: [&str; 2] = ["UMAP 1", "UMAP 2"];
@@ -22,8 +24,12 @@ const REFERENCE: &str = "reference";
 /// Curves of all trainings of the mapping.
 pub(super) fn losses(findings: &Findings) -> Result<String> {
     let draw = |theme: &Theme| {
-        let panel = loss_panel("Surgery", &findings.history, theme)?;
-        Ok(Figure::grid(None, &[panel], 1, theme))
+        // Levels differ more between batches than over the epochs of one: each has its own scale.
+        let panel = |(name, reports): (&String, &Vec<EpochReport>)| {
+            loss_panel(name, &History::from([(name.clone(), reports.clone())]), theme)
+        };
+        let panels = findings.history.iter().map(panel).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(Figure::grid(None, &panels, 2, theme))
     };
     let epochs = findings.history.values().map(Vec::len).max().unwrap_or(0);
     let last = findings.history.iter().filter_map(|(name, reports)| Some((name, reports.last()?.loss)));

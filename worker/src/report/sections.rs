@@ -6,7 +6,7 @@ use archipelago_analysis::{
 };
 
 use super::{Findings, Subject};
-use crate::{audit::Kind, commands::metrics::Judged};
+use crate::{audit::Kind, commands::metrics::Judged, mapping::OBSM_KEY};
 
 /// Model, versions, cells and genes.
 pub(super) fn mapping(findings: &Findings) -> String {
@@ -19,10 +19,10 @@ pub(super) fn mapping(findings: &Findings) -> String {
         ("reference", short(text("parent"))),
         ("grown reference", short(findings.dir.version().id().to_string())),
         ("query cells", thousands(findings.query.batches.len() as u64)),
-        ("genes of the panel found", format!("{} of {} ({:.1} %)", found, panel, 100.0 * found as f64 / panel as f64)),
+        ("genes of the panel found", coverage(found, panel)),
         ("cells without a count", thousands(count("n_empty_cells"))),
         ("prepared by a recipe", if findings.card.recipe.is_some() { "yes" } else { "no" }.to_owned()),
-        ("seconds", format!("{:.1}", findings.summary["seconds"].as_f64().unwrap_or(0.0))),
+        ("seconds of training", format!("{:.1}", findings.summary["seconds"].as_f64().unwrap_or(0.0))),
     ]);
     if (found as f64) < 0.8 * panel as f64 {
         html += "<p class=\"claim fails\"><b>Few of the reference's genes were found</b><span>Genes that are missing count as \
@@ -44,10 +44,18 @@ pub(super) fn mapping(findings: &Findings) -> String {
     html
 }
 
+fn coverage(found: u64, panel: u64) -> String {
+    match found == panel {
+        true => format!("all {}", thousands(panel)),
+        false => format!("{} of {}", thousands(found), thousands(panel)),
+    }
+}
+
 /// The figures of both spaces.
 pub(super) fn figures(judged: &Judged) -> String {
     let number = |value: &Option<f64>| value.map_or("—".to_owned(), |value| format!("{value:.3}"));
-    let names: Vec<&str> = judged.embeddings().iter().map(|(name, _)| name.as_str()).collect();
+    let name = |name: &str| if name == OBSM_KEY { "latent space" } else { "before integration" };
+    let names: Vec<&str> = judged.embeddings().iter().map(|(space, _)| name(space)).collect();
     let head: Vec<&str> = [&["figure"][..], &names].concat();
     let part = |aspect| {
         let rows = judged.rows().filter(|(_, of, _, _)| *of == aspect);

@@ -115,14 +115,25 @@ impl SankeyGeometry {
     }
 }
 
+impl SankeyGeometry {
+    /// Pixels that keep names beside their boxes, also of the smallest neighbouring labels, as far as a picture may grow.
+    fn readable_height(&self) -> f64 {
+        let n_labels = self.left.len().max(self.right.len()) as f64;
+        let middles = [self.middles(0), self.middles(1)];
+        let steps = middles.iter().flat_map(|side| side.windows(2).map(|pair| pair[1] - pair[0]));
+        let closest = steps.fold(f64::INFINITY, f64::min);
+        let wanted = NAME_HEIGHT * self.heights[0].max(self.heights[1]) / closest;
+        wanted.min(HIGHEST).max(n_labels * NAME_HEIGHT * 1.4).max(LEAST_HEIGHT)
+    }
+}
+
 impl Sankey<'_> {
     /// Draws the veins with the names and sizes of the labels beside them.
     ///
     /// # Errors   as [`SankeyGeometry::new`]
     pub fn panel(&self, theme: &Theme) -> Result<Panel> {
         let geometry = SankeyGeometry::new(self.left, self.right, RESOLUTION)?;
-        let n_labels = geometry.left.len().max(geometry.right.len()) as f64;
-        let height = (n_labels * NAME_HEIGHT * 1.4).max(LEAST_HEIGHT);
+        let height = geometry.readable_height();
         let captions = [&geometry.left, &geometry.right].map(|side| side.iter().map(caption).collect::<Vec<_>>());
         let widest = captions
             .each_ref()
@@ -201,6 +212,7 @@ const GAP_SHARE: f64 = 0.03;
 const RESOLUTION: usize = 40;
 const PLOT_WIDTH: f64 = 360.0;
 const LEAST_HEIGHT: f64 = 300.0;
+const HIGHEST: f64 = 640.0;
 const NAME_HEIGHT: f64 = 17.0;
 const BOX_GAP: f64 = 16.0;
 const WIDEST_NAME: f64 = 160.0;
