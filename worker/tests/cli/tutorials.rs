@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use archipelago_anndata::{AnnData, Column, Compression};
+use archipelago_anndata::{AnnData, Column, Compression, DataFrame, Element};
 
 use super::Bench;
 
@@ -28,7 +28,7 @@ impl Tutorial {
             pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
         pages.retain(|path| !path.ends_with("README.md"));
         pages.sort();
-        assert!(pages.len() >= 4, "{} tutorials", pages.len());
+        assert!(pages.len() >= 5, "{} tutorials", pages.len());
         pages.iter().map(|path| Self::read(path)).collect()
     }
 
@@ -94,6 +94,8 @@ fn shorter(command: &mut Vec<String>) {
     let value = |flag: &str| match flag {
         "--epochs" | "--maxiter" => Some("2"),
         "--n-neighbors" => Some("15"),
+        "--n-latent" => Some("4"),
+        "--n-samples" => Some("2"),
         _ => None,
     };
     for at in 1..command.len() {
@@ -101,10 +103,15 @@ fn shorter(command: &mut Vec<String>) {
             command[at] = value.to_owned();
         }
     }
+    let is_given = |flag: &str, command: &[String]| command.iter().any(|word| word == flag);
     match command[0].as_str() {
         "umap" => command.extend(["--maxiter".to_owned(), "10".to_owned()]),
-        "train" => command.extend(["--n-hidden", "16", "--n-latent", "4", "--device", "cpu"].map(str::to_owned)),
-        "map" | "latent" | "predict" => command.extend(["--device", "cpu"].map(str::to_owned)),
+        "train" => {
+            let latent: &[&str] = if is_given("--n-latent", command) { &[] } else { &["--n-latent", "4"] };
+            let small = ["--n-hidden", "16", "--device", "cpu"];
+            command.extend(small.iter().chain(latent).map(|word| (*word).to_owned()));
+        }
+        "map" | "latent" | "predict" | "results" => command.extend(["--device", "cpu"].map(str::to_owned)),
         _ => {}
     }
 }
@@ -122,6 +129,23 @@ fn stand_in(bench: &Bench) {
     cells.write(bench.path(CELLS), Compression::None).unwrap();
 }
 
+/// Made-up cells with proteins under the names of the real pair: the second file has fewer.
+fn stand_in_with_proteins(bench: &Bench) {
+    let pair = [(CITE[0], "pbmc5k", &PROTEINS[..]), (CITE[1], "pbmc10k", &PROTEINS[..5])];
+    for (file, batch, proteins) in pair {
+        bench.run(&["generate", "--batches", batch, "--n-cells", "60", "--n-genes", "100", "--out", file]);
+        let mut cells = AnnData::read(bench.path(file)).unwrap();
+        name_strongest(&mut cells, &["CD3D", "LYZ", "MS4A1"]);
+        let mut counts = DataFrame::new(cells.obs_names().to_vec());
+        for (at, protein) in proteins.iter().enumerate() {
+            let count = |cell: usize| (3 + (cell * 7 + at * 11) % 17) as f32;
+            counts.insert(*protein, (0..cells.n_obs()).map(count).collect::<Vec<f32>>()).unwrap();
+        }
+        cells.obsm.insert("protein_expression".to_owned(), Element::Frame(counts));
+        cells.write(bench.path(file), Compression::None).unwrap();
+    }
+}
+
 /// Gives names to the genes with the most counts: no filter takes them.
 fn name_strongest(cells: &mut AnnData, names: &[&str]) {
     let counts = cells.matrix(None).unwrap().to_csr().unwrap();
@@ -135,6 +159,9 @@ fn name_strongest(cells: &mut AnnData, names: &[&str]) {
 }
 
 const CELLS: &str = "pbmc_5batch.h5ad";
+const CITE: [&str; 2] = ["cite_pbmc5k.h5ad", "cite_pbmc10k.h5ad"];
+/// The proteins that the page names; the last is in the first file only.
+const PROTEINS: [&str; 6] = ["CD3", "CD4", "CD14", "CD19", "CD56", "CD20"];
 
 #[test]
 fn tutorials_run_as_they_are_written() {
@@ -150,6 +177,7 @@ fn tutorials_run_as_they_are_written() {
             }
             None => {
                 stand_in(&bench);
+                stand_in_with_proteins(&bench);
                 tutorial.run(&bench, shorter);
             }
         }
@@ -168,5 +196,7 @@ fn tutorials_run_as_they_are_written() {
 fn real_cells(bench: &Bench) {
     let shared = std::env::var_os("ARCHIPELAGO_SHARED").map(PathBuf::from);
     let data = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared")).join("data");
-    std::fs::copy(data.join(CELLS), bench.path(CELLS)).unwrap();
+    for file in [CELLS, CITE[0], CITE[1]] {
+        std::fs::copy(data.join(file), bench.path(file)).unwrap();
+    }
 }
