@@ -1,6 +1,6 @@
 """totalVI on the real CITE-seq pair: scvi-tools' figures, and ours scored the same way.
 
-Reference: 200 PBMC with 29 antibodies. Query: 200 PBMC of another experiment with 14 of them. Three questions, each with seeds 0, 1, 2:
+Reference: 200 PBMC with 29 antibodies. Query: 200 PBMC of another experiment with 14 of them. Three questions, each with seeds 0 to 7:
 
 * joint: both batches are trained together on the 14 shared proteins, those of the query hidden; its proteins are imputed
   as the reference measured them (25 draws) and compared with what was measured.
@@ -26,7 +26,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
 
-SEEDS = (0, 1, 2)
+SEEDS = range(8)
 EPOCHS, SURGERY_EPOCHS, N_DRAWS, K = 200, 100, 25, 15
 SURGERY = {"use_layer_norm": "both", "use_batch_norm": "none", "n_layers_decoder": 2, "n_layers_encoder": 2}
 PROTEINS = "protein_expression"

@@ -202,8 +202,12 @@ fn a_site_serves_a_model_of_proteins() {
     let (authority, reference) = (authority(), ReferenceDir::open(&bench.path("reference")).unwrap());
     let served = |file: &str, proteins: &str| {
         let coordinator = Coordinator::start(&authority, &reference, |_| {});
-        ["site.pem", "site.key"].map(|name| std::fs::remove_file(bench.path(name)).ok());
-        ["state", "results"].map(|name| std::fs::remove_dir_all(bench.path(name)).ok());
+        for file in ["site.pem", "site.key"] {
+            let _ = std::fs::remove_file(bench.path(file));
+        }
+        for dir in ["state", "results"] {
+            let _ = std::fs::remove_dir_all(bench.path(dir));
+        }
         write_site(&bench, &authority, "site/north", &coordinator.address);
         let config = std::fs::read_to_string(bench.path("site.toml")).unwrap();
         let config = config.replace("path = \"cells.h5ad\"", &format!("path = \"{file}\"\n{proteins}"));

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use archipelago_anndata::{AnnData, Compression};
+use archipelago_anndata::{AnnData, Compression, Csr, DataFrame, MuData};
 
 use crate::{example::everything, skipped};
 
@@ -26,4 +26,26 @@ fn python_opens_our_files_and_we_open_its() {
         read.obs.insert("site", site.clone()).unwrap();
         assert_eq!(read, expected);
     }
+}
+
+#[test]
+fn python_opens_our_modalities_and_we_open_its() {
+    let Some(python) = std::env::var_os("ARCHIPELAGO_PYTHON") else {
+        skipped("set ARCHIPELAGO_PYTHON to a python that has mudata");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (written, rewritten) = (folder.path().join("written.h5mu"), folder.path().join("rewritten.h5mu"));
+    let modality = |cells: &[&str], features: [&str; 2], counts: &[f32]| {
+        let counts = Csr::from_dense(cells.len(), 2, counts).unwrap();
+        AnnData::new(counts, DataFrame::new(cells.iter().copied()), DataFrame::new(features)).unwrap()
+    };
+    let rna = modality(&["c1", "c2", "c3"], ["g1", "g2"], &[1.0, 0.0, 0.0, 2.0, 3.0, 4.0]);
+    let prot = modality(&["c2", "c1"], ["CD3", "CD4"], &[5.0, 6.0, 7.0, 8.0]);
+    let ours = MuData { modalities: [("rna".to_owned(), rna), ("prot".to_owned(), prot)].into() };
+    ours.write(&written, Compression::Gzip(6)).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/h5ad/check_mudata.py");
+    let run = Command::new(&python).arg(script).arg(&written).arg(&rewritten).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert_eq!(MuData::read(&rewritten).unwrap(), ours);
 }
