@@ -1,16 +1,18 @@
 //! A few cells on their way through the network and back. One thread works on a block; nothing in it depends on other blocks.
 
 use super::{
-    network::{Begin, Layer, Network},
+    network::{Layer, Matrix, Network},
     part::Part,
     spec::EncoderInput,
 };
 use crate::{
     data::Dataset,
     kernels::{
-        Buffer, layer,
+        Buffer,
+        buffer::PANEL,
+        layer,
         likelihood::{self, Row, Scratch},
-        padded, sparse,
+        matrix, padded, sparse,
     },
 };
 
@@ -39,6 +41,8 @@ pub(super) struct Block {
     /// Gradient by the log dispersions, a row each.
     pub(super) of_log_r: Buffer,
     scratch: Scratch,
+    /// Gradient by what goes into a linear map, a row per unit and a column per cell.
+    back: Buffer,
     /// Sums over the block's cells, in nats.
     pub(super) sums: BlockSums,
 }
@@ -130,6 +134,7 @@ impl Block {
             dropout: genes(decodes && network.dropout.is_some()),
             of_log_r: Buffer::zeros(if decodes { network.dispersions.len() * padded(network.n_genes) } else { 0 }),
             scratch: Scratch::new(network.n_genes),
+            back: Buffer::zeros(if decodes { ROWS * network.widest_below() } else { 0 }),
             sums: BlockSums::default(),
         }
     }
@@ -215,14 +220,32 @@ impl Block {
         self.sums.reconstruction = 0.0;
         for i in 0..n {
             self.likelihood(pass, i);
+            if i + 1 == n || self.dispersion_row(pass, i + 1) != self.dispersion_row(pass, i) {
+                self.finish_likelihood(pass, i);
+            }
         }
+    }
+
+    /// Which row of the log dispersions is that of a cell of the block.
+    fn dispersion_row(&self, pass: &Pass<'_>, i: usize) -> usize {
+        if pass.network.dispersions.len() > 1 { pass.dataset.conditions[self.cells[i]] as usize } else { 0 }
+    }
+
+    /// Adds what the likelihood keeps back of the cells up to `i`, which share their dispersions.
+    fn finish_likelihood(&mut self, pass: &Pass<'_>, i: usize) {
+        let (network, own) = (pass.network, self.dispersion_row(pass, i));
+        let (dispersion, width) = (&network.dispersions[own], padded(network.n_genes));
+        let trains = pass.dispersions == Dispersions::Train;
+        let of_log_r = trains.then(|| &mut self.of_log_r[own * width..][..width]);
+        let value = likelihood::finish(network.level, dispersion, -pass.scale, of_log_r, &mut self.scratch);
+        self.sums.reconstruction -= f64::from(value);
     }
 
     fn likelihood(&mut self, pass: &Pass<'_>, i: usize) {
         let (network, cell) = (pass.network, self.cells[i]);
         let width = padded(network.n_genes);
         let (genes, counts) = pass.dataset.counts.row(cell);
-        let own = if network.dispersions.len() > 1 { pass.dataset.conditions[cell] as usize } else { 0 };
+        let own = self.dispersion_row(pass, i);
         let dispersion = &network.dispersions[own];
         let trains = pass.dispersions == Dispersions::Train;
         let row = Row {
@@ -247,17 +270,19 @@ impl Block {
     /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state.
     pub(super) fn decoder_gradient(&mut self, pass: &Pass<'_>) {
         let (network, n) = (pass.network, self.n());
-        let (level, genes) = (network.level, padded(network.n_genes));
+        let genes = padded(network.n_genes);
         let last = &mut self.decoder[network.decoder.len() - 1].delta;
-        network.scale.backward(level, (&self.logits, genes), n, Begin::Zero, last);
-        if let Some(dropout) = &network.dropout {
-            dropout.backward(level, (&self.dropout, genes), n, Begin::Result, last);
+        let scale = (&network.scale, &*self.logits, genes);
+        match &network.dropout {
+            None => backward(pass, [scale], n, &mut self.back, last),
+            Some(dropout) => backward(pass, [scale, (dropout, &self.dropout, genes)], n, &mut self.back, last),
         }
         for (l, layer) in network.decoder.iter().enumerate().rev() {
             let (before, activations) = self.decoder.split_at_mut(l);
             activations[0].gradient(pass, layer, n, 0.0);
             let below = before.last_mut().map_or(&mut self.of_mean, |before| &mut before.delta);
-            layer.matrix.backward(level, (&activations[0].delta, layer.matrix.width()), n, Begin::Zero, below);
+            let delta = (&layer.matrix, &*activations[0].delta, layer.matrix.width());
+            backward(pass, [delta], n, &mut self.back, below);
         }
     }
 
@@ -284,14 +309,14 @@ impl Block {
             return;
         }
         let last = &mut self.encoder[network.encoder.len() - 1].delta;
-        network.mean.backward(level, (&self.of_mean, width), n, Begin::Zero, last);
-        network.var.backward(level, (&self.of_var, width), n, Begin::Result, last);
+        let heads = [(&network.mean, &*self.of_mean, width), (&network.var, &*self.of_var, width)];
+        backward(pass, heads, n, &mut self.back, last);
         for (l, layer) in network.encoder.iter().enumerate().skip(lowest).rev() {
             let (before, activations) = self.encoder.split_at_mut(l);
             activations[0].gradient(pass, layer, n, if pass.drops { layer.dropout.1 } else { 0.0 });
             if let Some(before) = before.last_mut().filter(|_| l > lowest) {
-                let delta = (&*activations[0].delta, layer.matrix.width());
-                layer.matrix.backward(level, delta, n, Begin::Zero, &mut before.delta);
+                let delta = (&layer.matrix, &*activations[0].delta, layer.matrix.width());
+                backward(pass, [delta], n, &mut self.back, &mut before.delta);
             }
         }
     }
@@ -342,12 +367,31 @@ impl Activations {
     }
 }
 
+/// The gradient by what goes into linear maps of one input, from those by what comes out: map, gradient, width of its rows. `sum` is
+/// room for its transpose.
+fn backward<const N: usize>(
+    pass: &Pass<'_>,
+    maps: [(&Matrix, &[f32], usize); N],
+    n: usize,
+    sum: &mut [f32],
+    result: &mut [f32],
+) {
+    let (level, n_in) = (pass.network.level, maps[0].0.n_in);
+    let sum = &mut sum[..padded(n_in) * ROWS];
+    sum.fill(0.0);
+    for (matrix, gradient, width) in maps {
+        let panels = pass.parts[matrix.panels.clone()].iter().map(|part| &*part.values);
+        matrix::add_back(level, (gradient, width), (n, matrix.n_out, n_in), panels, sum);
+    }
+    matrix::turn(level, sum, n, result, padded(n_in));
+}
+
 /// Adds the first layer's product with one cell to `row`.
 pub(super) fn first_layer_row(pass: &Pass<'_>, genes: &[u32], inputs: &[f32], row: &mut [f32]) {
     let first = &pass.network.encoder[0].matrix;
     let panels = &pass.parts[first.panels.clone()];
     let mut some: [&[f32]; 4] = [&[]; 4];
-    for (panels, row) in panels.chunks(some.len()).zip(row.chunks_mut(some.len() * crate::kernels::buffer::PANEL)) {
+    for (panels, row) in panels.chunks(some.len()).zip(row.chunks_mut(some.len() * PANEL)) {
         some.iter_mut().zip(panels).for_each(|(slot, part)| *slot = &part.values);
         sparse::add_row(pass.network.level, genes, inputs, &some[..panels.len()], row);
     }
@@ -355,3 +399,5 @@ pub(super) fn first_layer_row(pass: &Pass<'_>, genes: &[u32], inputs: &[f32], ro
 
 /// Cells of a block. Results do not depend on it but for the order of sums over blocks; it is never changed by the number of threads.
 pub(super) const ROWS: usize = 32;
+
+const _: () = assert!(ROWS <= PANEL && ROWS <= likelihood::MOST_ROWS, "a block's gradient is turned as one panel");

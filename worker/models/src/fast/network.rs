@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{
     part::{Layout, Part, values_of},
     spec::{EncoderInput, LayerSpec, LogDispersionSpec, Unsupported, VaeSpec},
@@ -64,8 +62,6 @@ pub(super) struct Matrix {
     pub(super) panels: Range<usize>,
     /// Part of its bias.
     pub(super) bias: usize,
-    /// Panels of its transpose, for gradients by what goes in.
-    transpose: Vec<Buffer>,
 }
 
 /// How batch norm is computed.
@@ -99,9 +95,7 @@ impl Network {
         let hidden = |layers: &[LayerSpec]| layers.last().map(|layer| layer.n_out);
         let no_layers = Unsupported("a stack has no layers");
         let (n_encoder, n_decoder) = (hidden(&spec.encoder).ok_or(no_layers)?, hidden(&spec.decoder).ok_or(no_layers)?);
-        let mut encoder = builder.layers(&spec.encoder)?;
-        // Nothing asks for the gradient by a count.
-        encoder[0].matrix.transpose = Vec::new();
+        let encoder = builder.layers(&spec.encoder)?;
         let mean = builder.matrix(&spec.mean, n_encoder, spec.n_latent)?;
         let var = builder.matrix(&spec.var, n_encoder, spec.n_latent)?;
         let decoder = builder.layers(&spec.decoder)?;
@@ -138,16 +132,12 @@ impl Network {
             let rows = parts[log_r].values.chunks_exact(padded(self.n_genes));
             rows.zip(&mut self.dispersions).for_each(|(row, dispersion)| set_dispersion(level, row, dispersion));
         }
-        let layers = self.encoder.iter_mut().chain(&mut self.decoder).map(|layer| &mut layer.matrix);
-        let heads = [&mut self.mean, &mut self.var, &mut self.scale].into_iter().chain(&mut self.dropout);
-        for matrix in layers.chain(heads).filter(|matrix| is_due(matrix.panels.start)) {
-            let panels = &parts[matrix.panels.clone()];
-            let of_panels = || panels.iter().map(|part| &*part.values);
-            let transpose = |(q, panel): (usize, &mut Buffer)| {
-                matrix::transpose_panel(of_panels(), matrix.n_in, q, panel);
-            };
-            matrix.transpose.par_iter_mut().enumerate().for_each(transpose);
-        }
+    }
+
+    /// Units, with padding, of the widest layer that a gradient goes back to.
+    pub(super) fn widest_below(&self) -> usize {
+        let above_first = self.encoder.iter().skip(1).chain(&self.decoder).map(|layer| layer.matrix.n_in);
+        above_first.chain([self.mean.n_in, self.scale.n_in]).map(padded).max().unwrap_or(0)
     }
 
     /// The lowest layer of the encoder with something that trains, the heads counted as one more; `None` if there is none.
@@ -180,23 +170,6 @@ impl Matrix {
         let (left, bias) = (Left::rows(input, padded(self.n_in)), Some(&*parts[self.bias].values));
         matrix::multiply(level, left, (n, self.n_in), panels, bias, result, self.width());
     }
-
-    /// The gradient by what goes in, from that by what comes out; `stride` is the width of its rows.
-    pub(super) fn backward(&self, level: Level, gradient: (&[f32], usize), n: usize, begin: Begin, result: &mut [f32]) {
-        let panels = self.transpose.iter().map(|panel| &**panel);
-        let (left, width) = (Left::rows(gradient.0, gradient.1), padded(self.n_in));
-        match begin {
-            Begin::Zero => matrix::multiply(level, left, (n, self.n_out), panels, None, result, width),
-            Begin::Result => matrix::add_product(level, left, (n, self.n_out), panels, result, width),
-        }
-    }
-}
-
-/// Whether a gradient is the first that reaches its place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Begin {
-    Zero,
-    Result,
 }
 
 impl Builder<'_> {
@@ -220,8 +193,7 @@ impl Builder<'_> {
         let panels = first..self.parts.len();
         let values = self.tensor(&bias)?;
         let bias = self.part(&bias, Layout::Rows { n_rows: 1, n: n_out }, &values);
-        let transpose = vec![Buffer::zeros(padded(n_out) * PANEL); padded(n_in) / PANEL];
-        Ok(Matrix { n_in, n_out, panels, bias, transpose })
+        Ok(Matrix { n_in, n_out, panels, bias })
     }
 
     fn layers(&mut self, specs: &[LayerSpec]) -> Result<Vec<Layer>, Unsupported> {

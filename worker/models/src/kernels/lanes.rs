@@ -105,8 +105,30 @@ pub(crate) trait Lanes: Copy {
     fn exp2_of_integer(self) -> Self;
     /// Exponent and mantissa (from 1 up to 2) of a normal number above 0.
     fn exponent_and_mantissa(self) -> (Self, Self);
+    /// The lanes of both in turn: the first halves, then the second.
+    fn interleave(self, other: Self) -> (Self, Self);
     /// `self < bound ? yes : no`; a NaN gives `no`.
     fn where_below(self, bound: Self, yes: Self, no: Self) -> Self;
+
+    /// The numbers at these places.
+    ///
+    /// # Panics  if one of them is not there
+    #[inline(always)]
+    fn gather(from: &[f32], at: &[u32; LANES]) -> Self {
+        Self::load(&at.map(|at| from[at as usize]))
+    }
+
+    /// Adds the first `n` lanes to the numbers at these places, which differ.
+    ///
+    /// # Panics  if one of them is not there
+    #[inline(always)]
+    fn scatter_add(self, to: &mut [f32], at: &[u32; LANES], n: usize) {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes);
+        for (&at, lane) in at.iter().zip(lanes).take(n) {
+            to[at as usize] += lane;
+        }
+    }
 
     /// `term - self * factor`, rounded once.
     #[inline(always)]
@@ -221,6 +243,13 @@ impl Lanes for Portable {
     fn exponent_and_mantissa(self) -> (Self, Self) {
         let exponent = self.map(|x| ((x.to_bits() >> MANTISSA_BITS) as i32 - EXPONENT_BIAS) as f32);
         (exponent, self.map(|x| f32::from_bits(x.to_bits() & MANTISSA_MASK | ONE_BITS)))
+    }
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        let of_half = |start: usize| {
+            Self(std::array::from_fn(|i| if i % 2 == 0 { self.0[start + i / 2] } else { other.0[start + i / 2] }))
+        };
+        (of_half(0), of_half(LANES / 2))
     }
     #[inline(always)]
     fn where_below(self, bound: Self, yes: Self, no: Self) -> Self {

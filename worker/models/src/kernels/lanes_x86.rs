@@ -82,6 +82,48 @@ impl Lanes for Avx512 {
             (Self(_mm512_cvtepi32_ps(exponent)), Self(_mm512_castsi512_ps(mantissa)))
         }
     }
+
+    #[inline(always)]
+    fn gather(from: &[f32], at: &[u32; LANES]) -> Self {
+        // SAFETY: see the top of this file; every place is one of `from`.
+        unsafe {
+            let at = _mm512_loadu_si512(at.as_ptr().cast());
+            assert_eq!(beyond(at, from.len()), 0, "a place is not there");
+            Self(_mm512_i32gather_ps::<4>(at, from.as_ptr()))
+        }
+    }
+
+    #[inline(always)]
+    fn scatter_add(self, to: &mut [f32], at: &[u32; LANES], n: usize) {
+        // SAFETY: see the top of this file; every place is one of `to`.
+        unsafe {
+            let at = _mm512_loadu_si512(at.as_ptr().cast());
+            assert_eq!(beyond(at, to.len()), 0, "a place is not there");
+            let sum = _mm512_add_ps(_mm512_i32gather_ps::<4>(at, to.as_ptr()), self.0);
+            let first = ((1_u32 << n.min(LANES)) - 1) as __mmask16;
+            _mm512_mask_i32scatter_ps::<4>(to.as_mut_ptr(), first, at, sum);
+        }
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        // SAFETY: see the top of this file.
+        unsafe {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            (Self(_mm512_permutex2var_ps(self.0, low, other.0)), Self(_mm512_permutex2var_ps(self.0, high, other.0)))
+        }
+    }
+}
+
+/// Which of these places are not below `n`, or too far for an index with a sign.
+///
+/// # Safety  the processor has AVX-512
+#[inline(always)]
+unsafe fn beyond(at: __m512i, n: usize) -> __mmask16 {
+    let n = i32::try_from(n).unwrap_or(i32::MAX);
+    // SAFETY: the caller's.
+    unsafe { _mm512_cmpge_epu32_mask(at, _mm512_set1_epi32(n)) }
 }
 
 impl Lanes for Avx2 {
@@ -151,6 +193,17 @@ impl Lanes for Avx2 {
                 _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(high, mask), one)),
             );
             (exponent, mantissa)
+        }
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        // SAFETY: see the top of this file.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(self.0, other.0), _mm256_unpackhi_ps(self.0, other.0));
+            let first = Self(_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high));
+            let (low, high) = (_mm256_unpacklo_ps(self.1, other.1), _mm256_unpackhi_ps(self.1, other.1));
+            (first, Self(_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)))
         }
     }
 }

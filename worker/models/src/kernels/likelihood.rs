@@ -5,12 +5,15 @@
 //! any dispersion, where `theta (ln theta - ln(theta + mu))` in single precision loses all digits. Every gene is first treated as if its
 //! count were 0; then the counts above 0 add their terms, 16 at a time.
 //!
+//! The value of the negative binomial needs that logarithm of every gene of every cell, but only its sum over cells is asked for, and
+//! theta is a gene's: the mantissas of `1 + q` are multiplied over the rows of a block, and [`finish`] takes one logarithm per gene.
+//!
 //! What depends on a count and a constant dispersion alone is not computed here: see [`constants`].
 
 use super::{
     buffer::{Buffer, padded},
     lanes::{LANES, Lanes, kernel},
-    math::{exp, lgamma_digamma, ln, ln_1p},
+    math::{exp, exp_of_negative, lgamma_digamma, ln, ln_1p},
 };
 
 /// Which distribution the counts have.
@@ -92,17 +95,28 @@ pub(crate) struct Scratch {
     dense: Buffer,
     /// Gradient by the logarithm of the rate.
     gradient: Buffer,
+    /// Of the rows since the last [`finish`], gene by gene: product of the mantissas of `1 + q`.
+    product: Buffer,
+    /// What the product lacks of the sum of `ln(1 + q)`: exponents, and what rounding lost.
+    rest: Buffer,
+    /// Sum of `q / (1 + q)`.
+    share: Buffer,
+    /// Number of those rows.
+    n_rows: usize,
 }
 
 impl Scratch {
     /// For rows of so many genes.
     pub(crate) fn new(n_genes: usize) -> Self {
         let zeros = || Buffer::zeros(padded(n_genes));
-        Self { exps: zeros(), dense: zeros(), gradient: zeros() }
+        let mut product = zeros();
+        product.fill(1.0);
+        Self { exps: zeros(), dense: zeros(), gradient: zeros(), product, rest: zeros(), share: zeros(), n_rows: 0 }
     }
 }
 
-/// Log-likelihood of a row without its constants (see [`constants`]), in nats; logits become gradients.
+/// Log-likelihood of a row without its constants (see [`constants`]) and without what [`finish`] adds for all rows since the last time,
+/// in nats; logits become gradients. At most [`MOST_ROWS`] rows of one dispersion go by until then.
 pub(crate) fn row(level: super::Level, kind: Counts, row: Row<'_>, scratch: &mut Scratch) -> f32 {
     match kind {
         Counts::NegativeBinomial => negative_binomial(level, row, scratch),
@@ -113,31 +127,73 @@ pub(crate) fn row(level: super::Level, kind: Counts, row: Row<'_>, scratch: &mut
 
 kernel! {
     fn negative_binomial<V>(row: Row<'_>, scratch: &mut Scratch) -> f32 {
-        let Row { logits, n_genes, genes, counts, total, dispersion, scale, mut of_log_r, .. } = row;
+        let Row { logits, n_genes, genes, counts, total, dispersion, scale, of_log_r, .. } = row;
+        assert!(scratch.n_rows < MOST_ROWS, "a product of more mantissas may be no finite number");
+        scratch.n_rows += 1;
         let factor = softmax::<V>(logits, n_genes, &mut scratch.exps);
-        let rate = V::splat(total * factor);
-        let (mut value, mut slope) = (V::splat(0.0), V::splat(0.0));
+        let (rate, one, zero) = (V::splat(total * factor), V::splat(1.0), V::splat(0.0));
+        let mut slope = zero;
         let thetas = chunks(&dispersion.theta).iter().zip(chunks(&dispersion.inverse));
         let gradients = chunks(&scratch.exps).iter().zip(scratch.gradient.as_chunks_mut::<LANES>().0);
-        for (i, ((exps, gradient), (theta, inverse))) in gradients.zip(thetas).enumerate() {
-            let (theta, inverse) = (V::load(theta), V::load(inverse));
-            let q = V::load(exps).mul(rate).mul(inverse);
-            let (log, over) = ln_1p(q);
+        let sums = scratch.product.as_chunks_mut::<LANES>().0.iter_mut().zip(scratch.rest.as_chunks_mut::<LANES>().0);
+        let shares = scratch.share.as_chunks_mut::<LANES>().0;
+        for ((((exps, gradient), (theta, inverse)), (product, rest)), sum) in gradients.zip(thetas).zip(sums).zip(shares) {
+            let q = V::load(exps).mul(rate).mul(V::load(inverse));
+            let u = q.add(one);
+            let over = one.div(u);
+            // What the sum lost of q, as in `ln_1p`.
+            let lost = q.sub(u.sub(one));
+            let (exponent, mantissa) = u.exponent_and_mantissa();
+            mantissa.mul(V::load(product)).store(product);
+            lost.mul_add(over, exponent.mul_add(V::splat(std::f32::consts::LN_2), V::load(rest))).store(rest);
             let share = q.mul(over);
-            value = theta.neg_mul_add(log, value);
-            let by_rate = V::splat(0.0).sub(theta.mul(share));
+            if of_log_r.is_some() {
+                V::load(sum).add(share).store(sum);
+            }
+            let by_rate = zero.sub(V::load(theta)).mul(share);
             slope = slope.add(by_rate);
             by_rate.store(gradient);
-            if let Some(of_log_r) = of_log_r.as_deref_mut() {
-                let sum = &mut of_log_r.as_chunks_mut::<LANES>().0[i];
-                let by_theta = theta.mul(inverse).mul(share).sub(log).mul(theta);
-                by_theta.mul_add(V::splat(scale), V::load(sum)).store(sum);
-            }
         }
         let (more, steeper) =
             at_counts::<V>(genes, counts, total * factor, scale, dispersion, scratch, of_log_r);
         to_logits::<V>(logits, &scratch.exps, &scratch.gradient, slope.sum() + steeper, factor, scale);
-        value.sum() + more
+        more
+    }
+}
+
+/// What all rows since the last time add to the log-likelihood together, in nats, and to the gradient of the log dispersions.
+pub(crate) fn finish(
+    level: super::Level,
+    dispersion: &Dispersion,
+    scale: f32,
+    of_log_r: Option<&mut [f32]>,
+    scratch: &mut Scratch,
+) -> f32 {
+    if scratch.n_rows == 0 { 0.0 } else { finish_rows(level, dispersion, scale, of_log_r, scratch) }
+}
+
+kernel! {
+    fn finish_rows<V>(dispersion: &Dispersion, scale: f32, of_log_r: Option<&mut [f32]>, scratch: &mut Scratch) -> f32 {
+        let mut of_log_r = of_log_r;
+        scratch.n_rows = 0;
+        let mut value = V::splat(0.0);
+        let thetas = chunks(&dispersion.theta).iter().zip(chunks(&dispersion.inverse));
+        let sums = scratch.product.as_chunks_mut::<LANES>().0.iter_mut().zip(scratch.rest.as_chunks_mut::<LANES>().0);
+        let shares = scratch.share.as_chunks_mut::<LANES>().0;
+        for (i, (((theta, inverse), (product, rest)), share)) in thetas.zip(sums).zip(shares).enumerate() {
+            let (theta, inverse) = (V::load(theta), V::load(inverse));
+            let log = ln(V::load(product)).add(V::load(rest));
+            value = theta.neg_mul_add(log, value);
+            if let Some(of_log_r) = of_log_r.as_deref_mut() {
+                let sum = &mut of_log_r.as_chunks_mut::<LANES>().0[i];
+                let by_theta = theta.mul(inverse).mul(V::load(share)).sub(log).mul(theta);
+                by_theta.mul_add(V::splat(scale), V::load(sum)).store(sum);
+            }
+            V::splat(1.0).store(product);
+            V::splat(0.0).store(rest);
+            V::splat(0.0).store(share);
+        }
+        value.sum()
     }
 }
 
@@ -204,19 +260,18 @@ kernel! {
             by_rate.store(gradient);
         }
         let dense = slope.sum();
-        let (mut value, mut steeper) = (V::splat(0.0), 0.0);
+        let (mut value, mut steeper) = (V::splat(0.0), V::splat(0.0));
         for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
-            let (mut exps, mut x) = ([1.0; LANES], [0.0; LANES]);
-            for (i, (&gene, &count)) in genes.iter().zip(counts).enumerate() {
-                (exps[i], x[i]) = (scratch.exps[gene as usize], count);
-                scratch.gradient[gene as usize] += count;
-                steeper += count;
-            }
+            let (mut at, mut x) = ([0; LANES], [0.0; LANES]);
+            at[..genes.len()].copy_from_slice(genes);
+            x[..genes.len()].copy_from_slice(counts);
             let x = V::load(&x);
-            let log = ln(V::load(&exps).mul(rate));
+            let log = ln(V::gather(&scratch.exps, &at).mul(rate));
             value = value.add(V::splat(0.0).where_below(x, x.mul(log), V::splat(0.0)));
+            steeper = steeper.add(x);
+            x.scatter_add(&mut scratch.gradient, &at, genes.len());
         }
-        to_logits::<V>(logits, &scratch.exps, &scratch.gradient, dense + steeper, factor, scale);
+        to_logits::<V>(logits, &scratch.exps, &scratch.gradient, dense + steeper.sum(), factor, scale);
         dense + value.sum()
     }
 }
@@ -233,7 +288,7 @@ fn softmax<V: Lanes>(logits: &mut [f32], n_genes: usize, exps: &mut Buffer) -> f
     let largest = V::splat(largest.largest());
     let mut sum = V::splat(0.0);
     for (logits, exps) in logits.iter().zip(exps.as_chunks_mut::<LANES>().0) {
-        let e = exp(V::load(logits).sub(largest));
+        let e = exp_of_negative(V::load(logits).sub(largest));
         sum = sum.add(e);
         e.store(exps);
     }
@@ -253,43 +308,29 @@ fn at_counts<V: Lanes>(
     mut of_log_r: Option<&mut [f32]>,
 ) -> (f32, f32) {
     let (mut value, mut slope) = (V::splat(0.0), V::splat(0.0));
-    let (rate, eps, zero) = (V::splat(rate), V::splat(EPS), V::splat(0.0));
+    let (rate, eps, zero, one) = (V::splat(rate), V::splat(EPS), V::splat(0.0), V::splat(1.0));
     for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
-        let (mut exps, mut x, mut inverse, mut log) = ([0.0; LANES], [0.0; LANES], [1.0; LANES], [0.0; LANES]);
-        for (i, (&gene, &count)) in genes.iter().zip(counts).enumerate() {
-            let gene = gene as usize;
-            x[i] = count;
-            (exps[i], inverse[i], log[i]) = (scratch.exps[gene], dispersion.inverse[gene], dispersion.log[gene]);
-        }
-        let (x, inverse) = (V::load(&x), V::load(&inverse));
-        let mu = V::load(&exps).mul(rate);
+        // Lanes without a count stand for the first gene and add nothing.
+        let n = genes.len();
+        let (mut at, mut x) = ([0; LANES], [0.0; LANES]);
+        at[..n].copy_from_slice(genes);
+        x[..n].copy_from_slice(counts);
+        let (x, inverse) = (V::load(&x), V::gather(&dispersion.inverse, &at));
+        let mu = V::gather(&scratch.exps, &at).mul(rate);
         let q = mu.mul(inverse);
-        let (log_1p, over) = ln_1p(q);
+        let over = one.div(q.add(one));
         let kept = mu.add(eps);
-        value = x.mul_add(ln(kept).sub(V::load(&log)).sub(log_1p), value);
+        value = x.mul_add(ln(kept.mul(over)).sub(V::gather(&dispersion.log, &at)), value);
         let by_rate = x.mul(mu.div(kept).sub(q.mul(over)));
         slope = slope.add(by_rate);
-        let mut lanes = [0.0; LANES];
-        by_rate.store(&mut lanes);
-        for (&gene, by_rate) in genes.iter().zip(lanes) {
-            scratch.gradient[gene as usize] += by_rate;
-        }
+        by_rate.scatter_add(&mut scratch.gradient, &at, n);
         if let Some(of_log_r) = of_log_r.as_deref_mut() {
-            let (mut theta, mut lgamma, mut digamma) = ([1.0; LANES], [0.0; LANES], [0.0; LANES]);
-            for (i, &gene) in genes.iter().enumerate() {
-                let gene = gene as usize;
-                theta[i] = dispersion.theta[gene];
-                (lgamma[i], digamma[i]) = (dispersion.lgamma[gene], dispersion.digamma[gene]);
-            }
-            let theta = V::load(&theta);
-            let (lgamma_x, digamma_x) = lgamma_digamma(x.add(theta));
-            let gained = zero.where_below(x, lgamma_x.sub(V::load(&lgamma)), zero);
+            let theta = V::gather(&dispersion.theta, &at);
+            let (lgamma, digamma) = lgamma_digamma(x.add(theta));
+            let gained = zero.where_below(x, lgamma.sub(V::gather(&dispersion.lgamma, &at)), zero);
             value = value.add(gained);
-            let by_theta = digamma_x.sub(V::load(&digamma)).sub(x.mul(inverse).mul(over));
-            by_theta.mul(theta).mul(V::splat(scale)).store(&mut lanes);
-            for (&gene, by_theta) in genes.iter().zip(lanes) {
-                of_log_r[gene as usize] += by_theta;
-            }
+            let by_theta = digamma.sub(V::gather(&dispersion.digamma, &at)).sub(x.mul(inverse).mul(over));
+            by_theta.mul(theta).mul(V::splat(scale)).scatter_add(of_log_r, &at, n);
         }
     }
     (value.sum(), slope.sum())
@@ -338,6 +379,9 @@ fn chunks(values: &[f32]) -> &[[f32; LANES]] {
 fn store<V: Lanes>(value: V, to: &mut [f32]) {
     value.store(to.try_into().expect("a chunk has as many numbers as there are lanes"));
 }
+
+/// Mantissas below 2 whose product is a finite number, with room for the one it starts from.
+pub(crate) const MOST_ROWS: usize = 120;
 
 /// Keeps logarithms finite, as upstream does; also the border between zero and a count.
 const EPS: f32 = 1e-8;

@@ -57,6 +57,7 @@ fn kernel_of(level: Level, example: &Example, kind: Counts, trains: bool) -> Res
         (0..).zip(&example.counts).filter(|(_, count)| **count > 0.0).map(|(gene, &count)| (gene, count)).unzip();
     let (mut logits, mut dropout) = (pad(&example.logits), pad(&example.dropout));
     let (mut of_log_r, mut scratch) = (pad(&vec![0.0; n_genes]), Scratch::new(n_genes));
+    let mut wanted = (trains && kind != Counts::Poisson).then_some(&mut of_log_r[..]);
     let found = row(
         level,
         kind,
@@ -69,13 +70,14 @@ fn kernel_of(level: Level, example: &Example, kind: Counts, trains: bool) -> Res
             total: counts.iter().sum(),
             dispersion: &dispersion,
             scale: 1.0,
-            of_log_r: (trains && kind != Counts::Poisson).then_some(&mut of_log_r),
+            of_log_r: wanted.as_deref_mut(),
         },
         &mut scratch,
     );
+    let found = f64::from(found) + f64::from(finish(level, &dispersion, 1.0, wanted, &mut scratch));
     assert!(scratch.dense.iter().all(|&x| x == 0.0), "the next row would see these counts");
     let with_theta = (!trains && kind != Counts::Poisson).then_some(&dispersion);
-    let value = f64::from(found) + constants(level, &genes, &counts, with_theta);
+    let value = found + constants(level, &genes, &counts, with_theta);
     let numbers = |values: &[f32]| values[..n_genes].iter().map(|&v| f64::from(v)).collect();
     Result { value, gradients: [numbers(&logits), numbers(&of_log_r), numbers(&dropout)] }
 }

@@ -7,7 +7,14 @@ use super::lanes::Lanes;
 /// Source: range reduction by Cody and Waite; the polynomial is that of Cephes' `expf`.
 #[inline(always)]
 pub(crate) fn exp<V: Lanes>(x: V) -> V {
-    let bounded = V::splat(HIGHEST_EXPONENT).min(V::splat(LOWEST_EXPONENT).max(x));
+    let value = exp_of_negative(V::splat(HIGHEST_EXPONENT).min(x));
+    V::splat(HIGHEST_EXPONENT).where_below(x, V::splat(f32::INFINITY), value)
+}
+
+/// [`exp`] of what is not above 88.37.
+#[inline(always)]
+pub(crate) fn exp_of_negative<V: Lanes>(x: V) -> V {
+    let bounded = V::splat(LOWEST_EXPONENT).max(x);
     let n = bounded.mul(V::splat(std::f32::consts::LOG2_E)).round();
     let r = n.neg_mul_add(V::splat(LN_2_HIGH), bounded);
     let r = n.neg_mul_add(V::splat(LN_2_LOW), r);
@@ -16,7 +23,6 @@ pub(crate) fn exp<V: Lanes>(x: V) -> V {
         p = p.mul_add(r, V::splat(c));
     }
     let value = p.mul_add(r.mul(r), r).add(V::splat(1.0)).mul(n.exp2_of_integer());
-    let value = V::splat(HIGHEST_EXPONENT).where_below(x, V::splat(f32::INFINITY), value);
     x.where_below(V::splat(LOWEST_EXPONENT), V::splat(0.0), value)
 }
 
