@@ -190,7 +190,13 @@ pub(crate) fn check_length(part: &str, axis: &'static str, found: usize, expecte
 }
 
 fn check_values(part: &str, values: &[f32], expected: &str, is_valid: impl Fn(f32) -> bool) -> Result<()> {
-    match values.iter().find(|&&value| !is_valid(value)) {
+    // A chunk without a branch per number is checked several numbers at a time.
+    let all_valid = |chunk: &&[f32]| chunk.iter().fold(true, |all, &value| all & is_valid(value));
+    match values
+        .chunks(1024)
+        .find(|chunk| !all_valid(chunk))
+        .and_then(|chunk| chunk.iter().find(|&&value| !is_valid(value)))
+    {
         None => Ok(()),
         Some(value) => {
             Err(Error::Value { part: part.to_owned(), found: value.to_string(), expected: expected.to_owned() })

@@ -1,20 +1,20 @@
 //! Steps, evaluations and embeddings of one module on one data set.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use rayon::prelude::*;
 use tch::Tensor;
 
 use super::{
     block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach, first_layer_row},
-    gradient::{self, Source},
+    gradient,
     network::{BatchStatistics, Network, Refresh},
     part::{Part, Which, set_values, values_of},
     spec::{EncoderInput, Unsupported},
 };
 use crate::{
     data::Dataset,
-    kernels::{Buffer, adam, likelihood, padded, sparse},
+    kernels::{Buffer, Team, adam, likelihood, padded, sparse},
     model::Module,
     nn::{Mode, Noise, Weights},
     train::{Adam, AdamOptions, EVALUATION_MINIBATCH},
@@ -26,7 +26,9 @@ pub struct Autoencoder<'a> {
     dataset: &'a Dataset<'a>,
     network: Network,
     parts: Vec<Part>,
-    sources: Vec<Source>,
+    /// Where all parts that train are.
+    trained: Range<usize>,
+    team: Team,
     blocks: Vec<Block>,
     first_layer: Option<Buffer>,
     totals: Vec<f32>,
@@ -89,15 +91,17 @@ impl<'a> Autoencoder<'a> {
             Purpose::Train(Mode::Training, n) => (true, BatchStatistics::OfMinibatch, n),
             Purpose::Train(Mode::Evaluation, n) => (false, BatchStatistics::Running, n),
             Purpose::Evaluate => (false, BatchStatistics::Running, 0),
-            Purpose::Embed => (false, BatchStatistics::Running, EMBEDDED_AT_ONCE),
+            Purpose::Embed => (false, BatchStatistics::Running, 0),
         };
-        let (network, parts) = Network::new(&spec, module.weights(), trains, statistics)?;
+        let reach = if purpose == Purpose::Embed { Reach::Posterior } else { Reach::Likelihood };
+        let (network, mut parts) = Network::new(&spec, module.weights(), trains, statistics, reach)?;
         let in_parts = |name: &str| parts.iter().any(|part| part.name == name);
         if module.weights().iter().any(|(name, _)| trains(name) && !in_parts(name)) {
             return Err(Unsupported("something trains that is not part of the autoencoder"));
         }
-        let reach = if purpose == Purpose::Embed { Reach::Posterior } else { Reach::Likelihood };
         let n_blocks = minibatch.max(EVALUATION_MINIBATCH).min(dataset.n_cells()).div_ceil(ROWS);
+        // Embedding, each thread takes a few runs of cells: enough that none waits long for another.
+        let n_blocks = if purpose == Purpose::Embed { 4 * rayon::current_num_threads() } else { n_blocks };
         let blocks = (0..n_blocks).map(|_| Block::new(&network, reach)).collect();
         let dispersions = match network.log_r {
             Some(part) if parts[part].moments.is_some() => Dispersions::Train,
@@ -105,11 +109,19 @@ impl<'a> Autoencoder<'a> {
         };
         let lowest = network.lowest_trained(&parts);
         let sources = gradient::sources(&network, parts.len());
+        for (part, source) in parts.iter_mut().zip(sources) {
+            part.source = source;
+        }
+        let trains = |part: &Part| part.moments.is_some();
+        let trained =
+            parts.iter().position(trains).unwrap_or(0)..parts.iter().rposition(trains).map_or(0, |last| last + 1);
+        let team = if purpose == Purpose::Embed { Team::default() } else { Team::new(n_blocks) };
         let mut whole = Self {
             dataset,
             network,
             parts,
-            sources,
+            trained,
+            team,
             blocks,
             first_layer: None,
             totals: Vec::new(),
@@ -139,12 +151,18 @@ impl<'a> Autoencoder<'a> {
         let step = adam_step(options, self.n_steps);
         let (level, network, dataset) = (self.network.level, &self.network, self.dataset);
         let blocks = &self.blocks[..n_blocks];
-        let update = |(part, source): (&mut Part, &Source)| {
-            gradient::collect(network, dataset, blocks, *source, part);
-            part.step(level, step);
+        let update = |part: &mut Part| {
+            if part.moments.is_some() {
+                gradient::collect(network, dataset, blocks, part);
+                part.step(level, step);
+            }
         };
-        let trained = |(part, _): &(&mut Part, &Source)| part.moments.is_some();
-        self.parts.par_iter_mut().zip(&self.sources).filter(trained).for_each(update);
+        let parts = &mut self.parts[self.trained.clone()];
+        if parts.iter().filter(|part| part.moments.is_some()).count() <= FEW_PARTS {
+            parts.iter_mut().for_each(update);
+        } else {
+            self.team.for_each(parts, update);
+        }
         self.network.refresh(&self.parts, Refresh::Trained);
         terms
     }
@@ -154,9 +172,9 @@ impl<'a> Autoencoder<'a> {
         self.place(cells, noise, self.drops);
         let n_blocks = cells.len().div_ceil(ROWS);
         let lowest = self.lowest;
-        let mut blocks = std::mem::take(&mut self.blocks);
+        let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
         let pass = self.pass(self.drops, self.dispersions, 1.0 / cells.len() as f32, kl_weight);
-        blocks[..n_blocks].par_iter_mut().for_each(|block| {
+        team.for_each(&mut blocks[..n_blocks], |block| {
             block.encode(&pass);
             block.decode(&pass);
             block.decoder_gradient(&pass);
@@ -164,7 +182,7 @@ impl<'a> Autoencoder<'a> {
                 block.encoder_gradient(&pass, lowest);
             }
         });
-        self.blocks = blocks;
+        (self.blocks, self.team) = (blocks, team);
     }
 
     /// Sums over some cells and the gradients of their mean loss, without a step.
@@ -176,8 +194,8 @@ impl<'a> Autoencoder<'a> {
     ) -> (Terms, BTreeMap<String, Tensor>) {
         self.differentiate(cells, kl_weight, noise);
         let n_blocks = cells.len().div_ceil(ROWS);
-        for (part, source) in self.parts.iter_mut().zip(&self.sources) {
-            gradient::collect(&self.network, self.dataset, &self.blocks[..n_blocks], *source, part);
+        for part in &mut self.parts {
+            gradient::collect(&self.network, self.dataset, &self.blocks[..n_blocks], part);
         }
         (self.terms(n_blocks, kl_weight), self.trained(Which::Gradient))
     }
@@ -208,13 +226,13 @@ impl<'a> Autoencoder<'a> {
         for cells in cells.chunks(EVALUATION_MINIBATCH) {
             self.place(cells, noise, false);
             let n_blocks = cells.len().div_ceil(ROWS);
-            let mut blocks = std::mem::take(&mut self.blocks);
+            let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
             let pass = self.pass(false, dispersions, 1.0, kl_weight);
-            blocks[..n_blocks].par_iter_mut().for_each(|block| {
+            team.for_each(&mut blocks[..n_blocks], |block| {
                 block.encode(&pass);
                 block.decode(&pass);
             });
-            self.blocks = blocks;
+            (self.blocks, self.team) = (blocks, team);
             total.add(self.terms(n_blocks, kl_weight));
         }
         total
@@ -305,10 +323,17 @@ impl<'a> Autoencoder<'a> {
         if drops {
             for (l, layer) in self.network.encoder.iter().enumerate() {
                 let (n_out, (name, rate)) = (layer.matrix.n_out, &layer.dropout);
-                self.draws.resize(n * n_out, 0.0);
                 if *rate <= 0.0 {
                     continue;
                 }
+                if let Some(mut taken) = noise.take_keep(name, n * n_out) {
+                    for block in self.blocks.iter_mut().take(n.div_ceil(ROWS)) {
+                        block.encoder[l].keep_noise = Some(taken.clone());
+                        taken.skip_keep(ROWS * n_out);
+                    }
+                    continue;
+                }
+                self.draws.resize(n * n_out, 0.0);
                 if !noise.fill_keep(name, [n, n_out], *rate, &mut self.draws) {
                     self.draws.fill(1.0 - *rate as f32);
                 }
@@ -407,5 +432,5 @@ fn adam_step(options: &AdamOptions, n_steps: i64) -> adam::Step {
     }
 }
 
-/// Cells that are embedded at a time: enough for all threads, little memory.
-const EMBEDDED_AT_ONCE: usize = 64 * ROWS;
+/// Parts that one thread updates sooner than another one hears of them.
+const FEW_PARTS: usize = 4;

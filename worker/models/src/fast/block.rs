@@ -14,6 +14,7 @@ use crate::{
         likelihood::{self, Row, Scratch},
         matrix, padded, sparse,
     },
+    nn::SeededNoise,
 };
 
 /// Memory for up to [`ROWS`] cells.
@@ -56,6 +57,8 @@ pub(super) struct Activations {
     inverse: [f32; ROWS],
     /// What dropout keeps, divided by its chance.
     pub(super) keep: Buffer,
+    /// What `keep` is still to be drawn from.
+    pub(super) keep_noise: Option<SeededNoise>,
     /// After ReLU and dropout.
     pub(super) out: Buffer,
     /// Gradient by `out`, then by what the linear map gives.
@@ -133,7 +136,7 @@ impl Block {
             logits: genes(decodes),
             dropout: genes(decodes && network.dropout.is_some()),
             of_log_r: Buffer::zeros(if decodes { network.dispersions.len() * padded(network.n_genes) } else { 0 }),
-            scratch: Scratch::new(network.n_genes),
+            scratch: Scratch::new(if decodes { network.n_genes } else { 0 }),
             back: Buffer::zeros(if decodes { ROWS * network.widest_below() } else { 0 }),
             sums: BlockSums::default(),
         }
@@ -325,13 +328,16 @@ impl Block {
 impl Activations {
     fn new(n_out: usize) -> Self {
         let rows = || Buffer::zeros(ROWS * padded(n_out));
-        Self { normal: rows(), inverse: [0.0; ROWS], keep: rows(), out: rows(), delta: rows() }
+        Self { normal: rows(), inverse: [0.0; ROWS], keep: rows(), keep_noise: None, out: rows(), delta: rows() }
     }
 
     /// From what the linear map gave, in `normal`, to `out`.
     fn activate(&mut self, pass: &Pass<'_>, layer: &Layer, cells: &[usize], rate: f64) {
         let (level, width) = (pass.network.level, layer.matrix.width());
         let columns = layer.columns.map(|part| &*pass.parts[part].values);
+        if rate > 0.0 {
+            self.draw_keep(layer, cells.len());
+        }
         let rows = self.normal.chunks_exact_mut(width).zip(self.out.chunks_exact_mut(width));
         for (i, ((normal, out), &cell)) in rows.zip(cells).enumerate() {
             if let Some(columns) = columns {
@@ -346,6 +352,16 @@ impl Activations {
             }
             let keep = (rate > 0.0).then(|| &self.keep[i * width..][..width]);
             layer::relu(level, normal, keep, out);
+        }
+    }
+
+    fn draw_keep(&mut self, layer: &Layer, n: usize) {
+        let Some(mut noise) = self.keep_noise.take() else { return };
+        let (n_out, rate) = (layer.matrix.n_out, layer.dropout.1);
+        let by_chance = 1.0 / (1.0 - rate as f32);
+        for keep in self.keep.chunks_exact_mut(padded(n_out)).take(n) {
+            noise.draw_keep(rate, &mut keep[..n_out]);
+            keep[..n_out].iter_mut().for_each(|keep| *keep *= by_chance);
         }
     }
 

@@ -70,8 +70,8 @@ pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
 }
 
 /// Computes the gradient of a part that trains.
-pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: &[Block], source: Source, part: &mut Part) {
-    let (level, layout) = (network.level, part.layout);
+pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: &[Block], part: &mut Part) {
+    let (level, layout, source) = (network.level, part.layout, part.source);
     let Some(moments) = &mut part.moments else { return };
     let gradient = &mut *moments.gradient;
     match (source, layout) {

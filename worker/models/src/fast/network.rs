@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    block::Reach,
     part::{Layout, Part, values_of},
     spec::{EncoderInput, LayerSpec, LogDispersionSpec, Unsupported, VaeSpec},
 };
@@ -90,7 +91,11 @@ impl Network {
         weights: &Weights,
         trains: &dyn Fn(&str) -> bool,
         statistics: BatchStatistics,
+        reach: Reach,
     ) -> Result<(Self, Vec<Part>), Unsupported> {
+        // Where nothing is decoded the decoder keeps its layers, and no gene.
+        let decodes = reach == Reach::Likelihood;
+        let n_genes = if decodes { spec.n_genes } else { 0 };
         let mut builder = Builder { weights, trains, statistics, parts: Vec::new() };
         let hidden = |layers: &[LayerSpec]| layers.last().map(|layer| layer.n_out);
         let no_layers = Unsupported("a stack has no layers");
@@ -99,9 +104,10 @@ impl Network {
         let mean = builder.matrix(&spec.mean, n_encoder, spec.n_latent)?;
         let var = builder.matrix(&spec.var, n_encoder, spec.n_latent)?;
         let decoder = builder.layers(&spec.decoder)?;
-        let scale = builder.matrix(&spec.scale, n_decoder, spec.n_genes)?;
-        let dropout = spec.dropout.as_deref().map(|name| builder.matrix(name, n_decoder, spec.n_genes)).transpose()?;
-        let log_r = spec.log_r.as_ref().map(|log_r| builder.log_r(log_r, spec.n_genes)).transpose()?;
+        let scale = builder.matrix(&spec.scale, n_decoder, n_genes)?;
+        let dropout = spec.dropout.as_deref().map(|name| builder.matrix(name, n_decoder, n_genes)).transpose()?;
+        let log_r =
+            spec.log_r.as_ref().filter(|_| decodes).map(|log_r| builder.log_r(log_r, spec.n_genes)).transpose()?;
         let parts = builder.parts;
         let n_dispersions = log_r.map_or(1, |part| parts[part].values.len() / padded(spec.n_genes));
         let mut network = Self {

@@ -2,6 +2,7 @@
 
 use tch::{Tensor, no_grad};
 
+use super::gradient::Source;
 use crate::{
     kernels::{Buffer, Level, adam, buffer::PANEL, padded},
     nn::from_tch,
@@ -13,6 +14,8 @@ pub(super) struct Part {
     /// The module's tensor.
     pub(super) name: String,
     pub(super) layout: Layout,
+    /// Where its gradient comes from.
+    pub(super) source: Source,
     pub(super) values: Buffer,
     /// Where it trains.
     pub(super) moments: Option<Moments>,
@@ -52,7 +55,8 @@ impl Part {
         };
         let moments =
             trains.then(|| Moments { gradient: Buffer::zeros(n), mean: Buffer::zeros(n), square: Buffer::zeros(n) });
-        let mut part = Self { name: name.to_owned(), layout, values: Buffer::zeros(n), moments };
+        let mut part =
+            Self { name: name.to_owned(), layout, source: Source::LogDispersion, values: Buffer::zeros(n), moments };
         part.read(Which::Value, values);
         part
     }

@@ -19,6 +19,8 @@ pub(crate) mod likelihood;
 pub(crate) mod math;
 pub(crate) mod matrix;
 pub(crate) mod sparse;
+pub(crate) mod team;
 
 pub(crate) use buffer::{Buffer, padded};
 pub(crate) use lanes::Level;
+pub(crate) use team::Team;

@@ -1,6 +1,6 @@
 //! Random numbers of a pass, drawn by ourselves: libtorch's generator is shared by all threads of a process.
 
-use rand::{Rng as _, RngCore as _, SeedableRng as _};
+use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use tch::{Device, Kind, Tensor};
@@ -27,9 +27,16 @@ pub trait Noise {
         }
         kept.is_some()
     }
+
+    /// Takes the next numbers that `n` units of a dropout layer are kept by out of this noise, to be drawn later, by another thread;
+    /// `None` where that cannot be told.
+    fn take_keep(&mut self, _layer: &str, _n: usize) -> Option<SeededNoise> {
+        None
+    }
 }
 
 /// Noise from a seed: the same numbers on every machine, whatever else the process does.
+#[derive(Clone, Debug)]
 pub struct SeededNoise(ChaCha8Rng);
 
 impl SeededNoise {
@@ -42,9 +49,20 @@ impl SeededNoise {
         out.fill_with(|| self.0.sample(StandardNormal));
     }
 
-    fn draw_keep(&mut self, rate: f64, out: &mut [f32]) {
+    /// 1 where a unit is kept and 0 where it is dropped, at this rate.
+    pub(crate) fn draw_keep(&mut self, rate: f64, out: &mut [f32]) {
         let threshold = (rate * 2.0_f64.powi(32)) as u32;
-        out.fill_with(|| f32::from(self.0.next_u32() >= threshold));
+        let mut words = [0_u32; 64];
+        for out in out.chunks_mut(words.len()) {
+            let words = &mut words[..out.len()];
+            self.0.fill(words);
+            out.iter_mut().zip(words).for_each(|(out, word)| *out = f32::from(u8::from(*word >= threshold)));
+        }
+    }
+
+    /// Leaves out what [`Self::draw_keep`] would draw for so many units.
+    pub(crate) fn skip_keep(&mut self, n: usize) {
+        self.0.set_word_pos(self.0.get_word_pos() + n as u128);
     }
 }
 
@@ -71,6 +89,12 @@ impl Noise for SeededNoise {
     fn fill_keep(&mut self, _: &str, _: [usize; 2], rate: f64, out: &mut [f32]) -> bool {
         self.draw_keep(rate, out);
         true
+    }
+
+    fn take_keep(&mut self, _: &str, n: usize) -> Option<SeededNoise> {
+        let taken = self.clone();
+        self.skip_keep(n);
+        Some(taken)
     }
 }
 
