@@ -262,10 +262,7 @@ kernel! {
         let dense = slope.sum();
         let (mut value, mut steeper) = (V::splat(0.0), V::splat(0.0));
         for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
-            let (mut at, mut x) = ([0; LANES], [0.0; LANES]);
-            at[..genes.len()].copy_from_slice(genes);
-            x[..genes.len()].copy_from_slice(counts);
-            let x = V::load(&x);
+            let (at, x) = (filled(genes), V::load(&filled(counts)));
             let log = ln(V::gather(&scratch.exps, &at).mul(rate));
             value = value.add(V::splat(0.0).where_below(x, x.mul(log), V::splat(0.0)));
             steeper = steeper.add(x);
@@ -311,11 +308,8 @@ fn at_counts<V: Lanes>(
     let (rate, eps, zero, one) = (V::splat(rate), V::splat(EPS), V::splat(0.0), V::splat(1.0));
     for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
         // Lanes without a count stand for the first gene and add nothing.
-        let n = genes.len();
-        let (mut at, mut x) = ([0; LANES], [0.0; LANES]);
-        at[..n].copy_from_slice(genes);
-        x[..n].copy_from_slice(counts);
-        let (x, inverse) = (V::load(&x), V::gather(&dispersion.inverse, &at));
+        let (n, at, x) = (genes.len(), filled(genes), V::load(&filled(counts)));
+        let inverse = V::gather(&dispersion.inverse, &at);
         let mu = V::gather(&scratch.exps, &at).mul(rate);
         let q = mu.mul(inverse);
         let over = one.div(q.add(one));
@@ -368,6 +362,17 @@ kernel! {
         }
         total
     }
+}
+
+/// Up to 16 of something, and zeros.
+#[inline(always)]
+fn filled<T: Copy + Default>(some: &[T]) -> [T; LANES] {
+    // Whole chunks, nearly all, are copied without a call.
+    some.first_chunk().copied().unwrap_or_else(|| {
+        let mut all = [T::default(); LANES];
+        all[..some.len()].copy_from_slice(some);
+        all
+    })
 }
 
 #[inline(always)]

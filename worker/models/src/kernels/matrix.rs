@@ -245,8 +245,10 @@ unsafe fn tile<V: Lanes, const ROWS: usize, const VECTORS: usize>(
 
 /// Copies columns `p * 32..` of some rows to a panel of their own.
 pub(crate) fn pack_panel(rows: &[f32], width: usize, n_rows: usize, p: usize, panel: &mut [f32]) {
-    for (from, to) in rows.chunks_exact(width).zip(panel.chunks_exact_mut(PANEL)).take(n_rows) {
-        to.copy_from_slice(&from[p * PANEL..][..PANEL]);
+    let panel = panel.as_chunks_mut::<PANEL>().0;
+    for (from, to) in rows.chunks_exact(width).zip(panel).take(n_rows) {
+        // An array, not a slice: a copy of this length needs no call.
+        *to = *from[p * PANEL..].first_chunk().expect("a row is as wide as all panels");
     }
 }
 
