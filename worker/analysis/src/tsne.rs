@@ -7,7 +7,7 @@ use bhtsne::Neighbor;
 use ndarray::{Array2, ArrayView2};
 
 use crate::neighbours::{Method, nearest_others};
-use crate::progress::{Progress, silent};
+use crate::progress::Progress;
 use crate::umap::principal_plane;
 use crate::{AnalysisError, Result};
 
@@ -40,7 +40,8 @@ pub fn tsne(x: ArrayView2<'_, f32>, options: Tsne, progress: Progress<'_>) -> Re
         return Err(AnalysisError::Option { option: "perplexity", expected: "between 2 and 1000", found });
     }
     let k = (3.0 * perplexity) as usize;
-    let neighbours = nearest_others(x, k, Method::for_size(x.nrows(), x.ncols(), seed), &silent)?;
+    let method = Method::for_size(x.nrows(), x.ncols(), seed);
+    let neighbours = nearest_others(x, k, method, &|share| progress(SEARCH * share))?;
     let table: Vec<Vec<Neighbor<f32>>> = neighbours
         .iter()
         .map(|(rows, distances)| {
@@ -59,7 +60,7 @@ pub fn tsne(x: ArrayView2<'_, f32>, options: Tsne, progress: Progress<'_>) -> Re
             .learning_rate((x.nrows() as f32 / EXAGGERATION).max(SLOWEST))
             .early_exaggeration(EXAGGERATION)
             .initial_embedding(start)
-            .epoch_callback(|epoch, _| progress(epoch as f64 / n_epochs as f64));
+            .epoch_callback(|epoch, _| progress(SEARCH + (1.0 - SEARCH) * epoch as f64 / n_epochs as f64));
         tsne.barnes_hut_with_neighbors(THETA, &table);
         tsne.embedding()
     });
@@ -75,6 +76,8 @@ fn start(x: ArrayView2<'_, f32>, seed: u64) -> Result<Vec<f32>> {
     Ok(plane.iter().map(|value| value * scale).collect())
 }
 
+/// Share of the work that the search for neighbours is.
+const SEARCH: f64 = 0.1;
 const THETA: f32 = 0.5;
 const EXAGGERATION: f32 = 12.0;
 const SLOWEST: f32 = 50.0;
@@ -84,6 +87,7 @@ const START_DEVIATION: f32 = 1e-4;
 mod tests {
     use super::*;
     use crate::neighbours::self_knn;
+    use crate::progress::silent;
 
     fn three_groups(n_cells: usize) -> Array2<f32> {
         Array2::from_shape_fn((n_cells, 4), |(i, j)| {

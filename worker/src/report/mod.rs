@@ -14,7 +14,6 @@ use archipelago_analysis::{
     graph::connectivities,
     neighbours::{Method, knn_telling, nearest_others},
     page::{Page, thousands},
-    progress::silent,
     transfer::{Transfer, Unknown, weighted},
     umap::{Umap, umap_of_graph},
 };
@@ -170,8 +169,9 @@ fn place(latent: &Array2<f32>, what: &str, seed: u64, output: &Output) -> Result
     let (x, options) = (latent.view(), Umap { seed, ..Umap::default() });
     let k = (options.n_neighbors - 1).min(x.nrows().saturating_sub(1));
     let work = output.work(what);
-    let neighbours = nearest_others(x, k, Method::for_size(x.nrows(), x.ncols(), seed), &silent)?;
-    Ok(umap_of_graph(x, &connectivities(&neighbours), options, &|share| work.share(share))?)
+    let method = Method::for_size(x.nrows(), x.ncols(), seed);
+    let neighbours = nearest_others(x, k, method, &|share| work.share(0.2 * share))?;
+    Ok(umap_of_graph(x, &connectivities(&neighbours), options, &|share| work.share(0.2 + 0.8 * share))?)
 }
 
 /// The figures of all labelled cells in the latent space and before integration; none without labels.

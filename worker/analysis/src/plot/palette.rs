@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::theme::Theme;
+use crate::reading_order;
 
 /// An sRGB colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +45,12 @@ pub struct Palette {
 }
 
 impl Palette {
-    /// Assigns colours to the distinct names in sorted order: the same names give the same colours.
+    /// Assigns colours to the distinct names in [`reading_order`]: the same names give the same colours.
     pub fn new<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Self {
-        let mut colours: BTreeMap<String, Option<Colour>> =
-            names.into_iter().map(|name| (name.as_ref().to_owned(), None)).collect();
-        for (rank, colour) in colours.values_mut().enumerate() {
-            *colour = Some(nth(rank));
-        }
-        Self { colours }
+        let mut names: Vec<String> = names.into_iter().map(|name| name.as_ref().to_owned()).collect();
+        names.sort_by(|a, b| reading_order(a, b));
+        names.dedup();
+        Self { colours: names.into_iter().enumerate().map(|(rank, name)| (name, Some(nth(rank)))).collect() }
     }
 
     /// The same palette with one category drawn as a backdrop, in the theme's muted tone, behind the others.
@@ -137,6 +136,8 @@ mod tests {
         let (a, b) = (Palette::new(["T", "B", "NK"]), Palette::new(["NK", "T", "B", "T"]));
         assert_eq!(a, b);
         assert_ne!(a.colour("B", &Theme::LIGHT), a.colour("T", &Theme::LIGHT));
+        let (few, many) = (Palette::new(["0", "1", "2"]), Palette::new((0..12).map(|cluster| cluster.to_string())));
+        assert_eq!(few.colour("2", &Theme::LIGHT), many.colour("2", &Theme::LIGHT), "cluster 10 comes after cluster 2");
     }
 
     #[test]

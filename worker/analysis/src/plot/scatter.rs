@@ -110,10 +110,12 @@ fn draw_categories(
     }
     let carried = labels.carried();
     let is_numbered = carried.len() > MOST_UNNUMBERED;
+    // Clusters that are called by numbers keep them.
+    let numbers: Option<Vec<usize>> = carried.iter().map(|(name, ..)| name.parse().ok()).collect();
     let mut entries = Vec::new();
     for (rank, (name, _, cells)) in carried.into_iter().enumerate() {
         let colour = palette.colour(name, theme);
-        let number = is_numbered.then_some(rank + 1);
+        let number = is_numbered.then(|| numbers.as_ref().map_or(rank + 1, |numbers| numbers[rank]));
         if let Some(number) = number {
             draw_number(canvas, middle(&cells, places), number, colour, theme);
         }
