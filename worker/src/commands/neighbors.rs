@@ -52,7 +52,7 @@ pub struct GraphArgs {
 /// How neighbours are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum MethodArg {
-    /// Exactly, but approximately for more than 50,000 cells in more than 20 dimensions.
+    /// Exactly, but approximately for more than 300,000 cells in more than 20 dimensions.
     Auto,
     /// All of them are found.
     Exact,
