@@ -87,7 +87,7 @@ impl Integration {
 /// # Shapes   `x`: `[n_cells, n_dims]`
 /// # Errors   fewer than 16 cells, columns of another number of cells, values not finite
 /// # Source   Luecken et al. 2022 (scib), Haghverdi et al. 2018 (entropy of batch mixing), Büttner et al. 2019 (kBET),
-///            scArches 0.6.1 (purity)
+/// scArches 0.6.1 (purity)
 pub fn integration(
     x: ArrayView2<'_, f32>,
     labels: &Labels,

@@ -42,7 +42,7 @@ pub fn kbet(neighbours: &Neighbours, batches: &Labels, alpha: f64) -> Result<Opt
 /// # Shapes   `x`: `[n_cells, n_dims]`
 /// # Errors   columns of another number of cells, values that are not finite
 /// # Source   Luecken et al. 2022. scib takes a label's neighbours from a diffusion along the graph, for outputs that are
-///            graphs; an embedding gives them directly, as in kBET's own package
+/// graphs; an embedding gives them directly, as in kBET's own package
 pub fn kbet_by_label(x: ArrayView2<'_, f32>, labels: &Labels, batches: &Labels) -> Result<Vec<(String, f64)>> {
     labels.check_len("the label column", x.nrows())?;
     batches.check_len("the batch column", x.nrows())?;
