@@ -78,6 +78,8 @@ pub struct Latent {
     pub mean: Array2<f32>,
     /// Posterior variance, `[n_cells, n_latent]`.
     pub var: Array2<f32>,
+    /// Who computed.
+    pub engine: Engine,
 }
 
 /// Trains a reference. Each condition of the cells becomes one of the reference.
@@ -234,7 +236,7 @@ impl Reference {
                     let shape = (dataset.n_cells(), values.len() / dataset.n_cells());
                     Array2::from_shape_vec(shape, values).expect("every cell has as many dimensions")
                 };
-                Latent { mean: array(mean), var: array(var) }
+                Latent { mean: array(mean), var: array(var), engine }
             }
             None => latent(module.as_ref(), &dataset),
         })
@@ -312,7 +314,8 @@ fn of_cells(
         means.push(mean_of(&posterior, &mut pass));
         vars.push(posterior.var);
     }
-    Latent { mean: to_array(&Tensor::cat(&means, 0)), var: to_array(&Tensor::cat(&vars, 0)) }
+    let (mean, var) = (to_array(&Tensor::cat(&means, 0)), to_array(&Tensor::cat(&vars, 0)));
+    Latent { mean, var, engine: Engine::Autograd }
 }
 
 /// A matrix of 32-bit floats as an array.

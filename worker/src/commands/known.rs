@@ -8,13 +8,13 @@ use archipelago_common::{
     id::{Name, SiteId},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Compute, Device, Reference,
+    Categorical, CellConditions, Cells, Device, Reference,
     data::{LabelUse, Minified},
     model::Blueprint,
 };
 use clap::Args;
 
-use super::{CellArgs, ComputeArgs, OpenReference};
+use super::{CellArgs, DeviceArg, OpenReference};
 use crate::{
     data::SiteData,
     error::{Error, Result},
@@ -34,9 +34,9 @@ pub struct KnownCellArgs {
     pub(super) cells: CellArgs,
     #[command(flatten)]
     pub(super) among: ConditionArgs,
-    /// Where and how to compute.
-    #[command(flatten)]
-    pub compute: ComputeArgs,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
 }
 
 /// Where to look for batches among the conditions of a reference.
@@ -64,8 +64,6 @@ pub struct KnownCells {
     pub conditions: CellConditions,
     /// Where to compute.
     pub device: Device,
-    /// Where and how to compute what the kernels know.
-    pub compute: Compute,
 }
 
 impl KnownCellArgs {
@@ -82,8 +80,7 @@ impl KnownCellArgs {
             Some(_) => Csr::zeros(data.n_cells(), card.genes.len()),
         };
         let conditions = self.among.conditions(&data, &open.reference)?;
-        let compute = Compute::from(self.compute);
-        Ok(KnownCells { open, data, counts, minified, conditions, device: compute.device, compute })
+        Ok(KnownCells { open, data, counts, minified, conditions, device: self.device.into() })
     }
 }
 

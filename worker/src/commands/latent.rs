@@ -7,11 +7,14 @@ use std::{
 
 use archipelago_anndata::{Array, Column, Compression, Element};
 use archipelago_common::{fs, id::VersionId};
-use archipelago_models::Latent;
+use archipelago_models::{Compute, Engine, Latent};
 use clap::Args;
 use serde::Serialize;
 
-use super::known::{KnownCellArgs, KnownCells};
+use super::{
+    EngineArg,
+    known::{KnownCellArgs, KnownCells},
+};
 use crate::{
     data::SiteData,
     error::{Error, Result},
@@ -31,6 +34,9 @@ use crate::{
 pub struct LatentArgs {
     #[command(flatten)]
     known: KnownCellArgs,
+    /// Who computes.
+    #[arg(long, value_enum, default_value_t = EngineArg::Fast)]
+    engine: EngineArg,
     /// The file to write: h5ad (the cells with `obsm['X_archipelago']`) or csv (mean and variance).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -49,6 +55,8 @@ struct Summary {
     /// Nothing for cells without counts.
     elbo: Option<f64>,
     reconstruction: Option<f64>,
+    /// Who computed.
+    engine: Engine,
 }
 
 /// Runs the command.
@@ -57,9 +65,10 @@ struct Summary {
 pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
     let known = args.known.open()?;
     let cells = known.cells()?;
-    let latent = known.reference().latent(&cells, &known.conditions, known.compute)?;
+    let compute = Compute { device: known.device, engine: args.engine.into() };
+    let latent = known.reference().latent(&cells, &known.conditions, compute)?;
     let fit = match known.minified {
-        None => Some(known.reference().evaluate(&cells, &known.conditions, 0, known.compute)?),
+        None => Some(known.reference().evaluate(&cells, &known.conditions, 0, compute)?),
         Some(_) => None,
     };
     if args.out.extension().is_some_and(|extension| extension == "csv") {
@@ -74,6 +83,7 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
         n_latent: latent.mean.ncols(),
         elbo: fit.map(|fit| -fit.negative_elbo),
         reconstruction: fit.map(|fit| fit.reconstruction),
+        engine: latent.engine,
     });
     Ok(())
 }

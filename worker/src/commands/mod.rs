@@ -183,13 +183,18 @@ pub enum EngineArg {
     Autograd,
 }
 
+impl From<EngineArg> for Engine {
+    fn from(engine: EngineArg) -> Self {
+        match engine {
+            EngineArg::Fast => Self::Fast,
+            EngineArg::Autograd => Self::Autograd,
+        }
+    }
+}
+
 impl From<ComputeArgs> for Compute {
     fn from(args: ComputeArgs) -> Self {
-        let engine = match args.engine {
-            EngineArg::Fast => Engine::Fast,
-            EngineArg::Autograd => Engine::Autograd,
-        };
-        Self { device: args.device.into(), engine }
+        Self { device: args.device.into(), engine: args.engine.into() }
     }
 }
 
