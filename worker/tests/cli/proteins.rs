@@ -102,6 +102,20 @@ fn proteins_are_trained_mapped_imputed_and_written() {
     let values = foreground.matrix(None).unwrap().to_csr().unwrap().to_dense();
     assert!(values.iter().all(|p| (0.0..=1.0).contains(p)));
 
+    // The cells with their imputed proteins beside them, in a picture with those that were measured.
+    let beside = ["results", "proteins", "mapped", "mapped/mapped.h5ad", "--impute", "--device", "cpu"];
+    bench.run(&[&beside[..], &["--obsm-key", "imputed", "--out", "beside.h5ad"]].concat());
+    let adata = AnnData::read(bench.path("beside.h5ad")).unwrap();
+    assert_eq!(adata.obsm("imputed").unwrap().to_table("imputed").unwrap().columns.unwrap(), PROTEINS);
+    assert!(adata.obsm.contains_key("X_archipelago") && adata.obsm.contains_key("protein_expression"));
+    let colours = "imputed:CD56,imputed:CD3,protein_expression:CD3";
+    let plot = ["plot", "embedding", "beside.h5ad", "--basis", "X_archipelago", "--out", "p.png"];
+    bench.run(&[&plot[..], &["--color", colours]].concat());
+    let said = bench.fail(1, &[&plot[..], &["--color", "imputed:CD5"]].concat());
+    assert!(said.contains("`imputed:CD5`") && said.contains("CD56"), "{said}");
+    let said = bench.fail(2, &[&beside[..], &["--obsm-key", "imputed", "--out", "beside.csv"]].concat());
+    assert!(said.contains("ends in `.h5ad`"), "{said}");
+
     // A reference that came from one place takes cells from the other.
     let modality = ["--protein-modality", "prot", "--out", "modal"];
     train(&bench, "cite.h5mu", &modality);
