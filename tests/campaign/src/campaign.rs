@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use archipelago_common::limits;
 use tokio::sync::watch;
 
 use crate::{
@@ -95,14 +96,17 @@ impl Record {
         let summary = &mut self.summary;
         summary.faults += 1;
         summary.kills += fault.n_kills();
-        summary.by_fault.entry(fault.to_string()).or_default().add(struck.hit, struck.recovery_ms);
+        let tally = summary.by_fault.entry(fault.to_string()).or_default();
+        tally.add(struck.hit, struck.recovery_ms);
         if fault.is_leader_kill() {
             self.failovers.push(struck.recovery_ms);
             summary.failover_ms = Quantiles::of(&self.failovers);
         }
         if let Some(resumed) = struck.resumed {
             summary.interrupted_transfers += 1;
+            tally.resent_bytes_max = tally.resent_bytes_max.max(resumed.arrived);
             summary.resent_bytes_max = summary.resent_bytes_max.max(resumed.arrived);
+            summary.resent_more_than_a_chunk += u64::from(resumed.arrived > limits::CHUNK_BYTES);
             summary.repeated_bytes_max = summary.repeated_bytes_max.max(resumed.handed);
         }
     }

@@ -37,7 +37,10 @@ pub fn report(summary: &Summary) {
         "failover            p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms of {}",
         failover.p50, failover.p99, failover.max, failover.n
     );
-    println!("sent again          {} bytes at most that had arrived, per stream", summary.resent_bytes_max);
+    println!(
+        "sent again          {} bytes at most that had arrived, per stream; more than a chunk in {} of {} transfers",
+        summary.resent_bytes_max, summary.resent_more_than_a_chunk, summary.interrupted_transfers
+    );
     if let Some(death) = &summary.worker_death {
         println!(
             "dead worker         noticed after {:.1} s, task offered again after {:.1} s",

@@ -31,6 +31,8 @@ pub struct Summary {
     pub failover_ms: Quantiles,
     /// Bytes that had arrived at a coordinator or a site and were sent again; the most of any stream.
     pub resent_bytes_max: u64,
+    /// Transfers that sent again more than one chunk that had arrived.
+    pub resent_more_than_a_chunk: u64,
     /// Bytes that a sender had handed to the transport and handed to it again, whether they had arrived or not.
     pub repeated_bytes_max: u64,
     /// Transfers that a fault interrupted and that these two were measured on.
@@ -52,6 +54,8 @@ pub struct Tally {
     pub hit: u32,
     /// To the next acknowledged write of a client that was connected before.
     pub recovery_ms: Quantiles,
+    /// Bytes that had arrived and were sent again; the most of any stream that this fault interrupted.
+    pub resent_bytes_max: u64,
     #[serde(skip)]
     samples: Vec<f64>,
 }
