@@ -12,7 +12,7 @@ pub(crate) mod record;
 
 use std::{
     fs,
-    io::{ErrorKind, Read},
+    io::{self, ErrorKind, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -20,7 +20,7 @@ use hdf5::{File, Group, Location};
 
 use crate::{Error, Result};
 
-/// The first bytes of every HDF5 file without a user block.
+/// The first bytes of every HDF5 file, after a user block if it has one.
 const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
 
 /// Opens a file for reading and makes sure that no link in it leads out of it.
@@ -29,10 +29,8 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         ErrorKind::NotFound => Error::NotFound { path: path.to_owned() },
         _ => Error::Io { action: "read", path: path.to_owned(), source },
     };
-    let mut start = Vec::new();
-    fs::File::open(path).map_err(io)?.take(SIGNATURE.len() as u64).read_to_end(&mut start).map_err(io)?;
     let size = fs::metadata(path).map_err(io)?.len();
-    if start != SIGNATURE {
+    if !is_hdf5(&mut fs::File::open(path).map_err(io)?, size).map_err(io)? {
         return Err(Error::NotHdf5 { path: path.to_owned() });
     }
     heap::check(path)?;
@@ -46,6 +44,25 @@ pub(crate) fn open(path: &Path) -> Result<File> {
     links::check(&file)?;
     Ok(file)
 }
+
+/// Whether the signature stands where HDF5 looks for it: at the start, or after a user block of 512 bytes, 1,024 and so on.
+/// Python's mudata writes such a block.
+fn is_hdf5(file: &mut fs::File, size: u64) -> io::Result<bool> {
+    let mut at = 0;
+    while at < size {
+        let mut start = Vec::new();
+        file.seek(SeekFrom::Start(at))?;
+        file.by_ref().take(SIGNATURE.len() as u64).read_to_end(&mut start)?;
+        if start == SIGNATURE {
+            return Ok(true);
+        }
+        at = (2 * at).max(SMALLEST_USER_BLOCK);
+    }
+    Ok(false)
+}
+
+/// HDF5's smallest user block, in bytes; others are twice as large, and so on.
+const SMALLEST_USER_BLOCK: u64 = 512;
 
 /// Names in a group, ascending.
 pub(crate) fn names(group: &Group) -> Result<Vec<String>> {
