@@ -2,6 +2,8 @@
 
 use archipelago_anndata::{AnnData, Compression, Csr, DataFrame, Error, H5adFile, MuData};
 
+use crate::example::everything;
+
 fn data(cells: &[&str], genes: &[&str], first: f32) -> AnnData {
     let n = cells.len() * genes.len();
     let values: Vec<f32> = (0..n).map(|i| first + i as f32).collect();
@@ -41,4 +43,19 @@ fn a_file_of_one_data_set_has_no_modalities() {
     data(&["c1"], &["g1"], 1.0).write(&path, Compression::None).unwrap();
     assert!(H5adFile::open(&path).unwrap().modalities().is_empty());
     assert!(matches!(H5adFile::open_modality(&path, "rna"), Err(Error::Missing { .. })));
+}
+
+#[test]
+fn a_file_with_a_user_block_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, blocked) = (folder.path().join("plain.h5ad"), folder.path().join("blocked.h5ad"));
+    everything().write(&plain, Compression::None).unwrap();
+    for block in [512, 2048] {
+        // As mudata does: text, filled up with zeros.
+        let mut bytes = b"MuData (format-version=0.1.0;)".to_vec();
+        bytes.resize(block, 0);
+        bytes.extend(std::fs::read(&plain).unwrap());
+        std::fs::write(&blocked, bytes).unwrap();
+        assert_eq!(AnnData::read(&blocked).unwrap(), everything());
+    }
 }
