@@ -1,17 +1,23 @@
 //! Python's anndata and scanpy open what we write, and we read what they write.
 
-use std::process::Command;
+use std::{ffi::OsString, process::Command};
 
 use archipelago_anndata::{AnnData, Compression, Csr, DataFrame, MuData};
 
 use crate::{example::everything, skipped};
 
+/// The Python to ask; without one the test says what it would need.
+fn python_with(packages: &str) -> Option<OsString> {
+    let python = std::env::var_os("ARCHIPELAGO_PYTHON");
+    if python.is_none() {
+        skipped(&format!("set ARCHIPELAGO_PYTHON to a python that has {packages}"));
+    }
+    python
+}
+
 #[test]
 fn python_opens_our_files_and_we_open_its() {
-    let Some(python) = std::env::var_os("ARCHIPELAGO_PYTHON") else {
-        skipped("set ARCHIPELAGO_PYTHON to a python that has anndata and scanpy");
-        return;
-    };
+    let Some(python) = python_with("anndata and scanpy") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (written, rewritten) = (folder.path().join("written.h5ad"), folder.path().join("rewritten.h5ad"));
     for compression in [Compression::None, Compression::Gzip(6)] {
@@ -30,10 +36,7 @@ fn python_opens_our_files_and_we_open_its() {
 
 #[test]
 fn python_opens_our_modalities_and_we_open_its() {
-    let Some(python) = std::env::var_os("ARCHIPELAGO_PYTHON") else {
-        skipped("set ARCHIPELAGO_PYTHON to a python that has mudata");
-        return;
-    };
+    let Some(python) = python_with("mudata") else { return };
     let folder = tempfile::tempdir().unwrap();
     let (written, rewritten) = (folder.path().join("written.h5mu"), folder.path().join("rewritten.h5mu"));
     let modality = |cells: &[&str], features: [&str; 2], counts: &[f32]| {

@@ -1,6 +1,6 @@
 //! A few threads that wait for the next piece of a step with open eyes.
 //!
-//! A step of surgery forks twice in about a millisecond. A pool whose threads sleep in between spends more on waking them than some of
+//! A step forks once or twice in about a millisecond. A pool whose threads sleep in between spends more on waking them than some of
 //! the pieces take, so these spin for a moment before they sleep, and the caller works too. Nobody waits for a thread that was too late
 //! to take part: on a busy machine the caller does what is left. Which thread does what never shows in a result: pieces are
 //! independent.
