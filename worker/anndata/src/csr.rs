@@ -1,18 +1,30 @@
 //! Compressed sparse rows of `f32`: the form in which counts travel from file to model.
 
-use crate::{Error, Result};
+use crate::{Access, CsrBuilder, Error, Result, Storage, Stored};
 
 /// A sparse matrix by rows: cells × genes, whatever the file held.
 ///
 /// Always true of a value of this type: `indptr` has `n_rows + 1` entries, starts at 0 and never falls; the columns of
 /// a row ascend without repeats and are below `n_cols`. Stored zeros are allowed.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// The stored values lie in memory, or in scratch files where a [`CsrBuilder`] was given a [`Storage`] that they do not fit
+/// into. Clones share them.
+#[derive(Debug, Clone)]
 pub struct Csr {
     n_rows: usize,
     n_cols: usize,
     indptr: Vec<usize>,
-    indices: Vec<u32>,
-    data: Vec<f32>,
+    indices: Stored<u32>,
+    data: Stored<f32>,
+    storage: Option<Storage>,
+}
+
+impl PartialEq for Csr {
+    fn eq(&self, other: &Self) -> bool {
+        (self.n_cols, &self.indptr) == (other.n_cols, &other.indptr)
+            && self.indices == other.indices
+            && self.data == other.data
+    }
 }
 
 impl Csr {
@@ -22,7 +34,7 @@ impl Csr {
     /// When lengths disagree, `indptr` falls, or a column is out of range.
     pub fn new(n_rows: usize, n_cols: usize, indptr: Vec<usize>, indices: Vec<u32>, data: Vec<f32>) -> Result<Self> {
         check_compressed("CSR matrix", n_rows, n_cols, &indptr, &indices, data.len())?;
-        let mut csr = Self { n_rows, n_cols, indptr, indices, data };
+        let mut csr = Self::in_memory(n_cols, indptr, indices, data);
         if (0..n_rows).any(|row| !csr.row(row).0.is_sorted_by(|a, b| a < b)) {
             csr.sort_rows();
         }
@@ -31,7 +43,22 @@ impl Csr {
 
     /// The matrix without a stored value.
     pub fn zeros(n_rows: usize, n_cols: usize) -> Self {
-        Self { n_rows, n_cols, indptr: vec![0; n_rows + 1], indices: Vec::new(), data: Vec::new() }
+        Self::in_memory(n_cols, vec![0; n_rows + 1], Vec::new(), Vec::new())
+    }
+
+    fn in_memory(n_cols: usize, indptr: Vec<usize>, indices: Vec<u32>, data: Vec<f32>) -> Self {
+        Self { n_rows: indptr.len() - 1, n_cols, indptr, indices: indices.into(), data: data.into(), storage: None }
+    }
+
+    /// What a builder made of valid rows.
+    pub(crate) fn built(
+        n_cols: usize,
+        indptr: Vec<usize>,
+        indices: Stored<u32>,
+        data: Stored<f32>,
+        storage: Storage,
+    ) -> Self {
+        Self { n_rows: indptr.len() - 1, n_cols, indptr, indices, data, storage: Some(storage) }
     }
 
     /// Keeps what is not zero of a row-major matrix.
@@ -42,17 +69,17 @@ impl Csr {
         if n_rows.checked_mul(n_cols) != Some(dense.len()) || u32::try_from(n_cols).is_err() {
             return Err(invalid("CSR matrix", format!("{n_rows} × {n_cols} from {} values", dense.len())));
         }
-        let mut csr = Self::zeros(n_rows, n_cols);
+        let (mut indptr, mut indices, mut data) = (vec![0; n_rows + 1], Vec::new(), Vec::new());
         for row in 0..n_rows {
             for (col, &value) in dense[row * n_cols..(row + 1) * n_cols].iter().enumerate() {
                 if value != 0.0 {
-                    csr.indices.push(col as u32);
-                    csr.data.push(value);
+                    indices.push(col as u32);
+                    data.push(value);
                 }
             }
-            csr.indptr[row + 1] = csr.data.len();
+            indptr[row + 1] = data.len();
         }
-        Ok(csr)
+        Ok(Self::in_memory(n_cols, indptr, indices, data))
     }
 
     /// Lays matrices of equal width below each other.
@@ -60,18 +87,11 @@ impl Csr {
     /// # Errors
     /// When widths differ.
     pub fn vstack(n_cols: usize, parts: impl IntoIterator<Item = Self>) -> Result<Self> {
-        let mut all = Self::zeros(0, n_cols);
+        let mut all = CsrBuilder::new(n_cols, &Storage::memory(), 0);
         for part in parts {
-            if part.n_cols != n_cols {
-                return Err(invalid("CSR matrix", format!("{} columns stacked on {n_cols}", part.n_cols)));
-            }
-            let offset = all.data.len();
-            all.n_rows += part.n_rows;
-            all.indptr.extend(part.indptr[1..].iter().map(|end| end + offset));
-            all.indices.extend(part.indices);
-            all.data.extend(part.data);
+            all.push(&part)?;
         }
-        Ok(all)
+        all.finish()
     }
 
     /// Number of rows (cells).
@@ -106,7 +126,33 @@ impl Csr {
 
     /// `(indptr, indices, data)`.
     pub fn into_parts(self) -> (Vec<usize>, Vec<u32>, Vec<f32>) {
-        (self.indptr, self.indices, self.data)
+        (self.indptr, self.indices.into_vec(), self.data.into_vec())
+    }
+
+    /// The storage that it was built in; what is derived from it row by row may go there as well. Memory if it was not.
+    pub fn storage(&self) -> Storage {
+        self.storage.clone().unwrap_or_else(Storage::memory)
+    }
+
+    /// Whether some of it lies in scratch files.
+    pub fn is_spilled(&self) -> bool {
+        self.indices.is_spilled() || self.data.is_spilled()
+    }
+
+    /// Tells the system in what order rows will be read; it changes nothing but speed.
+    pub fn expect(&self, access: Access) {
+        self.indices.expect(access);
+        self.data.expect(access);
+    }
+
+    /// Tells the system that a row will be wanted soon; it does not wait for it.
+    ///
+    /// # Panics
+    /// If `row` is not below `n_rows()`.
+    pub fn will_need(&self, row: usize) {
+        let range = self.indptr[row]..self.indptr[row + 1];
+        self.indices.will_need(range.clone());
+        self.data.will_need(range);
     }
 
     /// Columns and values of one row.
@@ -134,21 +180,35 @@ impl Csr {
     #[must_use]
     pub fn select_rows(&self, rows: &[usize]) -> Self {
         let nnz = rows.iter().map(|&row| self.row(row).0.len()).sum();
-        let mut out = Self {
-            n_rows: rows.len(),
-            n_cols: self.n_cols,
-            indptr: Vec::with_capacity(rows.len() + 1),
-            indices: Vec::with_capacity(nnz),
-            data: Vec::with_capacity(nnz),
-        };
-        out.indptr.push(0);
+        let (mut indices, mut data) = (Vec::with_capacity(nnz), Vec::with_capacity(nnz));
+        let mut indptr = Vec::with_capacity(rows.len() + 1);
+        indptr.push(0);
         for &row in rows {
             let (cols, values) = self.row(row);
-            out.indices.extend_from_slice(cols);
-            out.data.extend_from_slice(values);
-            out.indptr.push(out.data.len());
+            indices.extend_from_slice(cols);
+            data.extend_from_slice(values);
+            indptr.push(data.len());
         }
-        out
+        Self::in_memory(self.n_cols, indptr, indices, data)
+    }
+
+    /// The rows at `rows`, in the storage of this matrix; all of them in order share its values.
+    ///
+    /// # Errors
+    /// [`Error::Scratch`] when they do not fit into memory and the disk does not take them.
+    ///
+    /// # Panics
+    /// If a row is out of range.
+    pub fn select_rows_stored(&self, rows: &[usize]) -> Result<Self> {
+        if rows.iter().copied().eq(0..self.n_rows) {
+            return Ok(self.clone());
+        }
+        let nnz = rows.iter().map(|&row| self.row(row).0.len()).sum();
+        let mut selected = CsrBuilder::new(self.n_cols, &self.storage(), nnz);
+        for some in rows.chunks(ROWS_AT_ONCE) {
+            selected.push(&self.select_rows(some))?;
+        }
+        selected.finish()
     }
 
     /// The columns at `cols`, in that order.
@@ -226,9 +286,12 @@ impl Csr {
             }
             indptr.push(data.len());
         }
-        (self.indptr, self.indices, self.data) = (indptr, indices, data);
+        (self.indptr, self.indices, self.data) = (indptr, indices.into(), data.into());
     }
 }
+
+/// Rows that are in memory while a selection is made.
+const ROWS_AT_ONCE: usize = 4096;
 
 /// What every compressed matrix must satisfy; `n_major` counts what `indptr` runs over.
 pub(crate) fn check_compressed(

@@ -27,6 +27,23 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// What does not fit into the memory that large arrays may take cannot be kept in a file either.
+    #[error(
+        "failed to {action} a scratch file of up to {needed} bytes in `{}`, after {spilled} bytes there",
+        folder.display()
+    )]
+    Scratch {
+        /// Verb: `create`, `write`, `map`.
+        action: &'static str,
+        /// The directory of scratch files.
+        folder: PathBuf,
+        /// Bytes that this file may come to.
+        needed: u64,
+        /// Bytes that were written to scratch files before.
+        spilled: u64,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// The file lacks the HDF5 signature.
     #[error("`{path}` is not an HDF5 file")]
     NotHdf5 {
@@ -179,6 +196,10 @@ impl Error {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Scratch { .. } => {
+                "name a directory on a disk with room with `--scratch` (`scratch` in site.toml), or allow more `--memory`"
+                    .into()
+            }
             Self::NotHdf5 { .. } => "h5ad files are HDF5; convert loom, mtx or csv with scanpy first".into(),
             Self::Truncated { .. } => "the copy or download stopped early; fetch the file again".into(),
             Self::LeavesFile { .. } => "write a self-contained copy: `anndata.read_h5ad(path).write_h5ad(copy)`".into(),

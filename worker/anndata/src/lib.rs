@@ -3,7 +3,7 @@
 //! Start at [`AnnData`] for a whole data set in memory ([`AnnData::read`], [`AnnData::write`]), at [`H5adFile`] for rows
 //! of a file that is too large for that, and at [`inspect`] for what a file holds. [`Csr`] is the form in which counts
 //! reach a model; [`align`] puts a query's genes into the order of a reference; [`counts`] says whether a matrix holds
-//! counts. No model, no statistics and no network here.
+//! counts; a [`Storage`] says how much memory they may take, and keeps the rest in scratch files. No model, no statistics and no network here.
 //!
 //! HDF5 has one lock for the whole process: use this crate from one blocking thread at a time; more gain nothing.
 
@@ -14,6 +14,7 @@ mod column;
 mod concat;
 pub mod counts;
 mod csr;
+mod csr_builder;
 mod element;
 mod error;
 mod frame;
@@ -24,6 +25,7 @@ mod mudata;
 mod read;
 mod rows;
 mod sparse;
+mod storage;
 mod values;
 mod write;
 
@@ -32,6 +34,7 @@ pub use array::Array;
 pub use column::{Categorical, Column};
 pub use concat::{Join, concat};
 pub use csr::Csr;
+pub use csr_builder::CsrBuilder;
 pub use element::{Dict, Element, Foreign, Matrix, Table};
 pub use error::{Error, Result};
 pub use frame::DataFrame;
@@ -39,4 +42,5 @@ pub use genes::Renaming;
 pub use mudata::MuData;
 pub use rows::{H5adFile, RowReader};
 pub use sparse::{Layout, Sparse};
+pub use storage::{Access, Growing, Storage, Stored};
 pub use values::Values;

@@ -3,6 +3,8 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
+    sync::mpsc::sync_channel,
+    thread,
 };
 
 use hdf5::{Dataset, File, Group};
@@ -306,6 +308,58 @@ impl RowReader {
         self.read(0..self.n_rows)
     }
 
+    /// Number of stored values; of a dense matrix, of all.
+    pub fn n_stored(&self) -> usize {
+        match &self.source {
+            Source::Dense(_) => self.n_rows.saturating_mul(self.n_cols),
+            Source::ByRows { indptr, .. } => indptr[self.n_rows],
+            Source::InMemory(csr) => csr.nnz(),
+        }
+    }
+
+    /// All rows in order, cut where a piece would take more than some tens of megabytes of memory.
+    pub fn pieces(&self) -> Vec<Range<usize>> {
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        while start < self.n_rows {
+            let most = (start + PIECE_ROWS).min(self.n_rows);
+            let end = match &self.source {
+                Source::Dense(_) => start + (PIECE_VALUES / self.n_cols.max(1)).max(1),
+                Source::ByRows { indptr, .. } => indptr.partition_point(|&at| at <= indptr[start] + PIECE_VALUES) - 1,
+                Source::InMemory(_) => most,
+            };
+            let end = end.clamp(start + 1, most);
+            pieces.push(start..end);
+            start = end;
+        }
+        pieces
+    }
+
+    /// Reads pieces of rows in the order in which they are named; while one is used, the next is read on a thread beside.
+    ///
+    /// # Errors
+    /// That of reading (see [`RowReader::read`]) or of using, whichever comes first in the order of the pieces.
+    pub fn read_ahead<E: From<Error>>(
+        &self,
+        pieces: impl IntoIterator<Item = Range<usize>, IntoIter: Send>,
+        mut use_piece: impl FnMut(Range<usize>, Csr) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let pieces = pieces.into_iter();
+        thread::scope(|scope| {
+            // No room in the channel: one piece is in use and one is waiting, never more.
+            let (sender, receiver) = sync_channel(0);
+            scope.spawn(move || {
+                for range in pieces {
+                    // Nobody receives any more where using a piece failed.
+                    if sender.send((range.clone(), self.read(range))).is_err() {
+                        return;
+                    }
+                }
+            });
+            receiver.into_iter().try_for_each(|(range, rows)| use_piece(range, rows?))
+        })
+    }
+
     /// All rows in order, at most `n_rows` at a time.
     ///
     /// # Panics
@@ -315,3 +369,8 @@ impl RowReader {
         (0..self.n_rows).step_by(n_rows).map(move |start| self.read(start..(start + n_rows).min(self.n_rows)))
     }
 }
+
+/// Rows of a piece at most.
+const PIECE_ROWS: usize = 8192;
+/// Stored values of a piece at most, unless one row has more: 32 MiB with their columns.
+const PIECE_VALUES: usize = 1 << 22;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use archipelago_anndata::{
-    AnnData, Array, Categorical, Column, Compression, Csr, DataFrame, Element, H5adFile, Matrix, Values,
+    AnnData, Array, Categorical, Column, Compression, Csr, CsrBuilder, DataFrame, Element, Error, H5adFile, Layout,
+    Matrix, Sparse, Storage, Values,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -107,6 +108,31 @@ fn chunks_of_many_cells_hold_those_cells_only() {
     let chunks: Vec<Csr> = rows.chunks(1024).collect::<Result<_, _>>().unwrap();
     assert_eq!(chunks.iter().map(Csr::nnz).max(), Some(1024 * per_cell));
     assert!(Csr::vstack(n_genes, chunks).unwrap() == counts);
+    let mut ahead = CsrBuilder::new(n_genes, &Storage::new(1 << 20, folder.path()), rows.n_stored());
+    rows.read_ahead(rows.pieces(), |_, piece| ahead.push(&piece)).unwrap();
+    let ahead = ahead.finish().unwrap();
+    assert!(ahead.is_spilled() && ahead == counts);
+}
+
+#[test]
+fn pieces_cover_all_rows_whatever_their_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.h5ad");
+    // One row alone has more stored values than a piece, all of one gene; the others have none.
+    let (n_stored, row) = (5_000_000, 3);
+    let indptr = (0..=9_000).map(|at| if at > row { n_stored } else { 0 }).collect();
+    let counts = Sparse::new(Layout::Csr, (9_000, 1), indptr, vec![0; n_stored], vec![1_u8; n_stored]).unwrap();
+    let obs = DataFrame::new((0..9_000).map(|i| i.to_string()));
+    AnnData::new(counts, obs, DataFrame::new(["g"])).unwrap().write(&path, Compression::None).unwrap();
+    let rows = H5adFile::open(&path).unwrap().rows(None).unwrap();
+    assert_eq!(rows.pieces(), [0..3, 3..4, 4..8_196, 8_196..9_000]);
+    let mut used = Vec::new();
+    let stopped = rows.read_ahead(rows.pieces(), |range, piece| {
+        used.push((range, piece.row_sums().iter().sum::<f64>()));
+        if used.len() < 2 { Ok(()) } else { Err(Error::NoCells) }
+    });
+    assert!(matches!(stopped, Err(Error::NoCells)));
+    assert_eq!(used, [(0..3, 0.0), (3..4, 5e6)], "nothing is used after a failure");
 }
 
 /// A matrix of up to 8 × 6 with many zeros, dense or sparse.
