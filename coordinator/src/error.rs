@@ -123,14 +123,14 @@ pub enum Error {
         /// The bound.
         limit: u64,
     },
-    /// A blob could not be made durable on a majority of coordinators.
-    #[error("blob {blob} is on {found} coordinators, {needed} are needed")]
+    /// A blob, or the next chunk of one, could not be brought to a majority of coordinators.
+    #[error("blob {blob} reaches {found} coordinators, {needed} are needed")]
     NoMajority {
         /// Which.
         blob: BlobRef,
-        /// Coordinators that have it.
+        /// Coordinators that have it, or answer.
         found: usize,
-        /// Coordinators that must have it.
+        /// Coordinators that must.
         needed: usize,
     },
     /// A configuration that contradicts itself or lacks something.

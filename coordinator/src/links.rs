@@ -29,8 +29,8 @@ pub struct Link {
     /// One for relayed chunks alone: Raft does not queue behind them, and it is no loss if a coordinator of an earlier
     /// version, which does not know what they are, ends it.
     for_relays: Mutex<Option<Connection>>,
-    /// Whether the last attempt to relay to it got through.
-    relays: AtomicBool,
+    /// Whether it has ever taken a relay.
+    takes_relays: AtomicBool,
 }
 
 /// The ways to all other coordinators. Clones are the same.
@@ -118,7 +118,7 @@ impl Links {
             transport,
             connection: Mutex::default(),
             for_relays: Mutex::default(),
-            relays: AtomicBool::new(true),
+            takes_relays: AtomicBool::new(false),
         })
     }
 }
@@ -145,14 +145,18 @@ impl Link {
     ///
     /// # Errors  [`crate::Error::Transport`]
     pub async fn open_for_relay(&self, open: &StreamOpen) -> Result<Stream> {
-        let opened = self.open_over(&self.for_relays, open).await;
-        self.relays.store(opened.is_ok(), Ordering::Relaxed);
-        opened
+        self.open_over(&self.for_relays, open).await
     }
 
-    /// Whether it is worth waiting for this one: the last [`Self::open_for_relay`] got through, or there was none yet.
+    /// It has taken a relay, and will again.
+    pub fn note_takes_relays(&self) {
+        self.takes_relays.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is known to take relays. One that ends the connection instead may be of a version that does not know
+    /// what they are.
     pub fn takes_relays(&self) -> bool {
-        self.relays.load(Ordering::Relaxed)
+        self.takes_relays.load(Ordering::Relaxed)
     }
 
     async fn open_over(&self, connection: &Mutex<Option<Connection>>, open: &StreamOpen) -> Result<Stream> {

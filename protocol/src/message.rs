@@ -442,6 +442,12 @@ pub enum GetReply {
     Sending,
     /// The download is refused.
     Refused(Refusal),
+    /// The blob is still on its way in. So many chunks of it are here, from the first, and those of them that were asked
+    /// for follow; between coordinators only.
+    SendingPart {
+        /// How many.
+        n_chunks: u64,
+    },
 }
 
 /// One piece of a blob on a transfer stream.

@@ -83,6 +83,7 @@ async fn fetch(credentials: Credentials, node: NodeId, address: String, blob: Bl
     match frame::decode(&reply)? {
         GetReply::Sending => {}
         GetReply::Refused(refusal) => bail!("the download was refused: {refusal}"),
+        GetReply::SendingPart { n_chunks } => bail!("only {n_chunks} chunks are there"),
     }
     while !receiver.is_complete() {
         let next = tokio::time::timeout(STALL, stream.recv_frame(Chunk::LIMIT)).await??.context("a chunk comes")?;

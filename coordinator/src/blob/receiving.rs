@@ -15,7 +15,7 @@ use std::{
 use archipelago_common::{BlobRef, Digest, fs, limits};
 use archipelago_protocol::{ChunkReceiver, ChunkRecord, message::Chunk};
 
-use super::store::Claim;
+use super::store::{BlobStore, Claim};
 use crate::error::{Error, Result};
 
 /// A blob that is being received. Dropping it keeps what has come for the next attempt.
@@ -57,10 +57,9 @@ impl Receiving {
     /// What is written and recorded, for reading it while more comes.
     ///
     /// # Errors  [`Error::Common`]
-    pub(super) fn written(&self) -> Result<Written> {
-        let open = |path: &Path| File::open(path).map_err(|source| file_error("open", path, source));
-        let (data, record) = (open(&self.data.path)?, open(&self.record.path)?);
-        Ok(Written { blob: self.blob(), data, record, path: self.data.path.clone() })
+    pub(super) fn part(&self) -> Result<Part> {
+        let opened = Part::open(&self.claim.store, self.blob());
+        opened.map_err(|source| file_error("open", &self.data.path, source))
     }
 
     /// Whether every chunk is there.
@@ -73,12 +72,22 @@ impl Receiving {
         self.claim.turn.over().await;
     }
 
+    /// From now until the next chunk is written it is not the sender who stands still.
+    pub(super) fn await_others(&self) {
+        self.claim.turn.await_others();
+    }
+
+    /// It is the sender's turn to give a chunk.
+    pub(super) fn await_sender(&self) {
+        self.claim.turn.await_sender();
+    }
+
     /// Verifies a chunk, writes and records it.
     ///
     /// # Errors  [`Error::Protocol`] for a chunk that is not the next or is damaged; [`Error::Common`]
     pub fn write(&mut self, chunk: &Chunk) -> Result<()> {
         let piece = self.receiver.handle_chunk(chunk)?;
-        self.claim.turn.progress();
+        self.claim.turn.await_sender();
         self.data.write_at(piece.offset, &chunk.bytes)?;
         self.record.write_at(ChunkRecord::size(chunk.chunk_idx), &ChunkRecord::entry(chunk))?;
         let n_bytes = chunk.bytes.len() as u64;
@@ -135,18 +144,43 @@ impl Receiving {
     }
 }
 
-/// The chunks of a blob on its way in that are there already. They stay readable once it is whole and has moved.
-pub(super) struct Written {
+/// The chunks of a blob on its way in that are there already, for reading. They stay readable once it is whole and has
+/// moved.
+pub(super) struct Part {
     blob: BlobRef,
     data: File,
     record: File,
     path: PathBuf,
 }
 
-impl Written {
+impl Part {
+    /// Opens the partial files of a blob.
+    pub(super) fn open(store: &BlobStore, blob: BlobRef) -> std::io::Result<Self> {
+        let path = store.partial_path(&blob.digest, "data");
+        let record = File::open(store.partial_path(&blob.digest, "record"))?;
+        Ok(Self { blob, data: File::open(&path)?, record, path })
+    }
+
     /// The blob.
     pub(super) fn blob(&self) -> BlobRef {
         self.blob
+    }
+
+    /// How many chunks are recorded and there, from the first, as of now. Whether a disk has spoilt them shows when they
+    /// are verified where they go.
+    pub(super) fn n_chunks(&self) -> u64 {
+        let mut header = ChunkRecord::header(self.blob);
+        let is_ours = self.record.read_exact_at(&mut header, 0).is_ok() && header == ChunkRecord::header(self.blob);
+        if !is_ours {
+            return 0;
+        }
+        let size = |file: &File| file.metadata().map_or(0, |metadata| metadata.len());
+        let recorded = size(&self.record).saturating_sub(ChunkRecord::size(0)) / 32;
+        let written = match size(&self.data) {
+            all if all >= self.blob.size => self.blob.n_chunks(),
+            some => some / limits::CHUNK_BYTES,
+        };
+        recorded.min(written)
     }
 
     /// Reads a chunk that was written, with the digest it was recorded with.

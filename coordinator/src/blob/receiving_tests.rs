@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use archipelago_common::{BlobRef, Digest, limits};
+use archipelago_common::{BlobRef, Digest, NodeId, limits};
 
 use super::*;
 use crate::blob::{
@@ -135,4 +135,21 @@ async fn a_sender_that_died_does_not_keep_its_blob_from_being_sent_by_another() 
     assert!(!is_over().await, "one that gets on goes on");
     turn.end_if_stalled(begun + Duration::from_secs(3));
     assert!(is_over().await, "one that stands still gives up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_gives_way_to_its_own_node_and_to_the_leader_and_to_nobody_else() {
+    let (all, (_dir, store)) = (bytes(3), store());
+    let (blob, node) = (BlobRef::of(&all), |id| NodeId::new(id).unwrap());
+    let receiving = store.receive_relayed(blob, node(2), None).await.unwrap();
+    for leader in [None, Some(node(2)), Some(node(1))] {
+        assert!(
+            matches!(store.receive_relayed(blob, node(3), leader).await, Err(Error::BlobBusy { .. })),
+            "{leader:?}"
+        );
+    }
+    let gives_way = async |receiving: Receiving| receiving.over().await;
+    let (next, ()) = tokio::join!(store.receive_relayed(blob, node(2), None), gives_way(receiving));
+    let (next, ()) = tokio::join!(store.receive_relayed(blob, node(3), Some(node(3))), gives_way(next.unwrap()));
+    assert_eq!(next.unwrap().next_chunk(), 0);
 }

@@ -1,14 +1,19 @@
 //! The chunks of an upload on their way to the other coordinators while it still comes in, so that whoever leads next goes
 //! on where the sender is.
 //!
-//! The node that receives writes and records a chunk only when every coordinator that keeps pace has the one before. If it
-//! dies, each of them lacks at most one chunk that had arrived. One that falls behind is not waited for until it has caught
-//! up; what it lacks in the end it fetches by digest, like any blob. Each relay reads from the partial file and holds one
-//! chunk.
+//! The node that receives records a chunk only when a majority, itself included, has recorded the one before. Whoever
+//! takes the upload over asks a majority what has come ([`super::gather`]), and the two have a node in common: the sender
+//! repeats the one chunk under way and no other, whoever was killed. Nobody beyond a majority is waited for; what others
+//! lack comes later. Without a majority the blob could not become durable anyway: its sender waits, and is told to come
+//! again if that takes long. Each relay reads from the partial file and holds one chunk.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use archipelago_common::NodeId;
+use archipelago_common::{BlobRef, NodeId};
 use archipelago_protocol::{
     frame::{self, Message as _},
     message::{PutReply, StreamOpen},
@@ -21,68 +26,80 @@ use tokio::{
 };
 
 use super::{
-    receiving::{Receiving, Written},
-    replicate,
+    receiving::{Part, Receiving},
+    replicate::{self, Replicas},
 };
 use crate::{
-    error::Result,
-    links::{Link, Links},
+    error::{Error, Result},
+    links::Link,
 };
 
 /// The relays of one upload, to every other coordinator. They end when this is dropped, and the others keep what they have.
 pub(super) struct Relays {
+    blob: BlobRef,
+    replicas: Replicas,
     n_written: watch::Sender<u64>,
-    standings: Vec<Arc<watch::Sender<Standing>>>,
+    standings: Standings,
     running: JoinSet<Option<NodeId>>,
 }
 
+/// How far every other coordinator is; nothing is known of one that is not in it.
+type Standings = Arc<watch::Sender<BTreeMap<NodeId, Standing>>>;
+
 /// How far another coordinator is.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
-    n_chunks: u64,
-    is_waited_for: bool,
+enum Standing {
+    /// It has recorded so many chunks, from the first.
+    Has(u64),
+    /// It is of a version that takes whole blobs only, and nobody waits for its chunks.
+    TakesNone,
 }
 
 /// One relay.
 struct Relay {
     link: Arc<Link>,
-    written: Arc<Written>,
+    part: Arc<Part>,
     n_written: watch::Receiver<u64>,
-    standing: Arc<watch::Sender<Standing>>,
+    standings: Standings,
 }
 
 impl Relays {
     /// Begins to relay what is there and what will come.
     ///
-    /// # Errors  [`crate::Error::Common`]
-    pub(super) fn begin(links: &Links, receiving: &Receiving) -> Result<Self> {
-        let written = Arc::new(receiving.written()?);
+    /// # Errors  [`Error::Common`]
+    pub(super) fn begin(replicas: &Replicas, receiving: &Receiving) -> Result<Self> {
+        let part = Arc::new(receiving.part()?);
         let n_written = watch::Sender::new(receiving.next_chunk());
-        let (mut standings, mut running) = (Vec::new(), JoinSet::new());
-        for link in links.all() {
-            let standing = Standing { n_chunks: 0, is_waited_for: link.takes_relays() };
-            let standing = Arc::new(watch::Sender::new(standing));
-            standings.push(standing.clone());
-            let (written, n_written) = (written.clone(), n_written.subscribe());
-            running.spawn(Relay { link, written, n_written, standing }.run());
+        let (standings, mut running) = (Standings::default(), JoinSet::new());
+        for link in replicas.links().all() {
+            let (part, n_written, standings) = (part.clone(), n_written.subscribe(), standings.clone());
+            running.spawn(Relay { link, part, n_written, standings }.run());
         }
-        Ok(Self { n_written, standings, running })
+        Ok(Self { blob: receiving.blob(), replicas: replicas.clone(), n_written, standings, running })
     }
 
-    /// Waits until every coordinator that keeps pace has the first `n_chunks` chunks; not for long.
-    pub(super) async fn keep_pace(&self, n_chunks: u64) {
-        let all = async {
-            for standing in &self.standings {
-                let is_there = |standing: &Standing| !standing.is_waited_for || standing.n_chunks >= n_chunks;
-                // The sender is `self`'s, so it is there.
-                let _ = standing.subscribe().wait_for(is_there).await;
+    /// Waits until a majority, this node included, has recorded the first `n_chunks` chunks.
+    ///
+    /// # Errors  [`Error::NoMajority`] if that takes too long
+    pub(super) async fn keep_pace(&self, n_chunks: u64) -> Result<()> {
+        let (mut standings, mut view) = (self.standings.subscribe(), self.replicas.raft().watch());
+        let mut lacking = None;
+        let reached = async {
+            loop {
+                lacking = self.replicas.lacking(&with(n_chunks, &standings.borrow_and_update()));
+                if lacking.is_none() {
+                    return;
+                }
+                tokio::select! {
+                    // The sender is `self`'s, so it is there.
+                    _ = standings.changed() => {}
+                    // Members may change meanwhile.
+                    Ok(()) = view.changed() => {}
+                }
             }
         };
-        if timeout(PATIENCE, all).await.is_err() {
-            for standing in &self.standings {
-                standing.send_modify(|standing| standing.is_waited_for &= standing.n_chunks >= n_chunks);
-            }
-        }
+        let _ = timeout(replicate::STEP, reached).await;
+        replicate::none_lacking(self.blob, lacking)
     }
 
     /// So many chunks are written and recorded here.
@@ -90,17 +107,17 @@ impl Relays {
         self.n_written.send_replace(n_chunks);
     }
 
-    /// Once all chunks are written: the coordinators that have made the blob durable, as soon as they are enough, or when
-    /// there will be no more. The others are served to the end.
-    pub(super) async fn holders(mut self, is_enough: impl Fn(&BTreeSet<NodeId>) -> bool) -> BTreeSet<NodeId> {
+    /// Once all chunks are written: waits until the blob is durable on a majority, this node included; `false` if the
+    /// relays alone do not get there. The other coordinators are served to the end.
+    pub(super) async fn conclude(mut self) -> bool {
         let mut holders = BTreeSet::new();
-        while !is_enough(&holders)
+        while self.replicas.lacking(&holders).is_some()
             && let Some(ended) = self.running.join_next().await
         {
             holders.extend(ended.ok().flatten());
         }
         self.running.detach_all();
-        holders
+        self.replicas.lacking(&holders).is_none()
     }
 }
 
@@ -110,43 +127,53 @@ impl Relay {
         let mut pause = RETRY;
         loop {
             let Err(error) = self.relay().await else { return Some(self.link.node()) };
-            let blob = self.written.blob();
+            let blob = self.part.blob();
             tracing::debug!(node = %self.link.node(), %blob, %error, "an upload is not relayed");
-            self.standing.send_modify(|standing| standing.is_waited_for = false);
-            sleep(pause).await;
-            pause *= 2;
             if *self.n_written.borrow() == blob.n_chunks() {
                 return None;
+            }
+            if matches!(error, Error::Transport(TransportError::Closed { .. })) && !self.link.takes_relays() {
+                self.note(Standing::TakesNone);
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
+            // Whoever has nothing to give takes nobody's turn.
+            if let Some(Standing::Has(n_recorded)) = self.standing() {
+                self.n_written.wait_for(|n| *n > n_recorded || *n == blob.n_chunks()).await.ok()?;
             }
         }
     }
 
     async fn relay(&mut self) -> Result<()> {
-        let blob = self.written.blob();
+        let blob = self.part.blob();
         let mut stream = self.link.open_for_relay(&StreamOpen::Relay(blob)).await?;
         let from_chunk = match replicate::receive(&mut stream).await? {
             PutReply::Send { from_chunk } => from_chunk,
             PutReply::Refused(refusal) => return Err(refusal.into()),
             PutReply::Durable | PutReply::Has { .. } => return Err(TransportError::StreamReset.into()),
         };
+        self.link.note_takes_relays();
+        self.note(Standing::Has(from_chunk));
         let (mut send, mut recv) = stream.split();
-        let (written, standing, known) = (&self.written, &self.standing, self.n_written.clone());
-        note(standing, from_chunk, &known);
-        let n_written = &mut self.n_written;
+        let (this, mut n_written) = (&*self, self.n_written.clone());
         let sending = async {
             for chunk_idx in from_chunk..blob.n_chunks() {
                 n_written.wait_for(|n| *n > chunk_idx).await.map_err(|_| TransportError::StreamReset)?;
-                let chunk = tokio::task::block_in_place(|| written.chunk(chunk_idx))?;
+                let chunk = tokio::task::block_in_place(|| this.part.chunk(chunk_idx))?;
                 send.send_frame(&frame::encode(&chunk)?).await?;
             }
             Ok(())
         };
         let hearing = async {
+            let mut n_recorded = from_chunk;
             loop {
                 // Only what is due can be late: the sender of the upload may be slow.
-                let is_due = || standing.borrow().n_chunks < *known.borrow() || *known.borrow() == blob.n_chunks();
+                let is_due = || n_recorded < *this.n_written.borrow() || *this.n_written.borrow() == blob.n_chunks();
                 match hear(&mut recv, is_due).await? {
-                    PutReply::Has { n_chunks } => note(standing, n_chunks, &known),
+                    PutReply::Has { n_chunks } => {
+                        n_recorded = n_chunks;
+                        this.note(Standing::Has(n_chunks));
+                    }
                     PutReply::Durable => return Ok(()),
                     PutReply::Refused(refusal) => return Err(refusal.into()),
                     PutReply::Send { .. } => return Err(TransportError::StreamReset.into()),
@@ -155,14 +182,25 @@ impl Relay {
         };
         tokio::try_join!(sending, hearing).map(drop)
     }
+
+    fn standing(&self) -> Option<Standing> {
+        self.standings.borrow().get(&self.link.node()).copied()
+    }
+
+    fn note(&self, standing: Standing) {
+        self.standings.send_modify(|all| {
+            all.insert(self.link.node(), standing);
+        });
+    }
 }
 
-/// Notes how far the other side is. It is waited for (again) if it lacks no more than the chunk under way.
-fn note(standing: &watch::Sender<Standing>, n_chunks: u64, n_written: &watch::Receiver<u64>) {
-    standing.send_modify(|standing| {
-        standing.n_chunks = n_chunks;
-        standing.is_waited_for |= n_chunks + 1 >= *n_written.borrow();
-    });
+/// Those that have recorded the first `n_chunks` chunks, or need not.
+fn with(n_chunks: u64, standings: &BTreeMap<NodeId, Standing>) -> BTreeSet<NodeId> {
+    let has_them = |standing: &Standing| match standing {
+        Standing::Has(n) => *n >= n_chunks,
+        Standing::TakesNone => true,
+    };
+    standings.iter().filter(|(_, standing)| has_them(standing)).map(|(node, _)| *node).collect()
 }
 
 /// The next word from the other side.
@@ -176,10 +214,10 @@ async fn hear(recv: &mut RecvHalf, is_due: impl Fn() -> bool) -> Result<PutReply
     }
 }
 
-/// How long an upload waits for a coordinator to take a chunk, before it goes on without it.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Pause before the first new attempt.
-const RETRY: Duration = Duration::from_millis(500);
+/// Pause before the first new attempt; doubles each time.
+const RETRY: Duration = Duration::from_millis(100);
+/// Longest pause: the sender may be waiting for this one.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 #[path = "relay_tests.rs"]

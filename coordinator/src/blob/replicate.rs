@@ -1,7 +1,7 @@
 //! Blobs on more than one node: pushed to a majority before anybody is told that they are durable, and fetched by
 //! digest where one is missing.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
 
 use archipelago_common::{BlobRef, NodeId};
 use archipelago_protocol::{
@@ -11,7 +11,10 @@ use archipelago_protocol::{
 use archipelago_transport::Stream;
 use tokio::sync::mpsc;
 
-use super::{receiving::Receiving, store::BlobStore};
+use super::{
+    receiving::{Part, Receiving},
+    store::BlobStore,
+};
 use crate::{
     error::{Error, Result},
     links::{Link, Links, majority_of},
@@ -81,10 +84,11 @@ impl Replicas {
         }
     }
 
-    /// Whether these and this node are a majority of the voters; while members change, of those before and after.
-    pub fn is_majority(&self, others: &BTreeSet<NodeId>) -> bool {
+    /// What these and this node lack to a majority of the voters; while members change, of those before and after. Holders
+    /// and needed holders, as of [`shortfall`].
+    pub(super) fn lacking(&self, others: &BTreeSet<NodeId>) -> Option<(usize, usize)> {
         let holders = others.iter().copied().chain([self.links.own()]).collect();
-        shortfall(&self.raft.view().electorates(), &holders).is_none()
+        shortfall(&self.raft.view().electorates(), &holders)
     }
 
     /// Fetches a blob that is missing here from whoever has it.
@@ -150,6 +154,13 @@ pub fn shortfall(electorates: &[BTreeSet<NodeId>], holders: &BTreeSet<NodeId>) -
     counts.into_iter().find(|(found, needed)| found < needed)
 }
 
+/// That nothing is lacking to a majority, or an error that says what is.
+///
+/// # Errors  [`Error::NoMajority`]
+pub(super) fn none_lacking(blob: BlobRef, lacking: Option<(usize, usize)>) -> Result<()> {
+    lacking.map_or(Ok(()), |(found, needed)| Err(Error::NoMajority { blob, found, needed }))
+}
+
 async fn push(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> {
     for _ in 0..BUSY_TRIES {
         match push_once(link, store, blob).await {
@@ -176,16 +187,27 @@ async fn push_once(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> 
 
 async fn pull(link: &Link, store: &Arc<BlobStore>, blob: BlobRef) -> Result<()> {
     let mut receiving = tokio::task::block_in_place(|| store.receive(blob))?;
-    let mut stream = link.open(&StreamOpen::Get { blob, from_chunk: receiving.next_chunk() }).await?;
-    match receive::<GetReply>(&mut stream).await? {
-        GetReply::Sending => {}
-        GetReply::Refused(refusal) => return Err(refusal.into()),
+    pull_into(link, &mut receiving).await?;
+    match receiving.is_complete() {
+        true => tokio::task::block_in_place(|| receiving.finish()),
+        false => Err(Error::NoBlob { blob }),
     }
-    while !receiving.is_complete() {
-        let chunk = receive_chunk(&mut stream, &receiving).await?;
+}
+
+/// Takes the chunks that another coordinator has, from the first that is missing here.
+pub(super) async fn pull_into(link: &Link, receiving: &mut Receiving) -> Result<()> {
+    let (blob, from_chunk) = (receiving.blob(), receiving.next_chunk());
+    let mut stream = link.open(&StreamOpen::Get { blob, from_chunk }).await?;
+    let to_chunk = match receive::<GetReply>(&mut stream).await? {
+        GetReply::Sending => blob.n_chunks(),
+        GetReply::SendingPart { n_chunks } => n_chunks.min(blob.n_chunks()),
+        GetReply::Refused(refusal) => return Err(refusal.into()),
+    };
+    while receiving.next_chunk() < to_chunk {
+        let chunk = receive_chunk(&mut stream, receiving).await?;
         tokio::task::block_in_place(|| receiving.write(&chunk))?;
     }
-    tokio::task::block_in_place(|| receiving.finish())
+    Ok(())
 }
 
 /// Sends the chunks of a blob of this store from `from_chunk` on.
@@ -197,6 +219,18 @@ pub(super) async fn send_chunks(stream: &mut Stream, store: &BlobStore, blob: Bl
     while let Some(piece) = sender.poll_piece() {
         let bytes = tokio::task::block_in_place(|| file.piece(piece))?;
         let frame = frame::encode(&sender.handle_read(bytes)?)?;
+        patiently(stream.send_frame(&frame)).await??;
+    }
+    Ok(())
+}
+
+/// Sends chunks of a blob that is still on its way in.
+///
+/// # Errors  [`Error::Common`], [`Error::Transport`]
+pub(super) async fn send_part(stream: &mut Stream, part: &Part, chunks: Range<u64>) -> Result<()> {
+    for chunk_idx in chunks {
+        let chunk = tokio::task::block_in_place(|| part.chunk(chunk_idx))?;
+        let frame = frame::encode(&chunk)?;
         patiently(stream.send_frame(&frame)).await??;
     }
     Ok(())
@@ -215,8 +249,15 @@ pub(crate) async fn receive<M: frame::Message>(stream: &mut Stream) -> Result<M>
 ///
 /// # Errors  as [`receive`]; [`Error::BlobBusy`]
 pub(super) async fn receive_chunk(stream: &mut Stream, receiving: &Receiving) -> Result<Chunk> {
+    unless_over(receiving, receive(stream)).await
+}
+
+/// A step of a receiver, unless somebody else is to go on.
+///
+/// # Errors  of the step; [`Error::BlobBusy`]
+pub(super) async fn unless_over<T>(receiving: &Receiving, step: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
-        chunk = receive(stream) => chunk,
+        done = step => done,
         () = receiving.over() => Err(Error::BlobBusy { blob: receiving.blob() }),
     }
 }

@@ -18,11 +18,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use archipelago_common::{BlobRef, Digest, fs};
+use archipelago_common::{BlobRef, Digest, NodeId, fs};
 use archipelago_protocol::Piece;
 use tokio::sync::{Notify, watch};
 
-use super::receiving::Receiving;
+use super::receiving::{Part, Receiving};
 use crate::{
     condition::Condition,
     error::{Error, Result},
@@ -119,23 +119,32 @@ impl BlobStore {
         self.receive_in(blob, Turn::new(Instant::now()))
     }
 
-    /// As [`Self::receive`], for chunks that another coordinator relays. It ends as soon as somebody else asks by
-    /// [`Self::receive_at_first_hand`].
+    /// As [`Self::receive`], for chunks that coordinator `by` relays. It ends as soon as the sender itself comes here
+    /// ([`Self::receive_at_first_hand`]), as soon as `by` begins anew, and when the leader relays and `by` is not the leader.
     ///
     /// # Errors  as [`Self::receive`]
-    pub fn receive_relayed(self: &Arc<Self>, blob: BlobRef) -> Result<Receiving> {
-        self.receive_in(blob, Turn { is_relayed: true, ..Turn::new(Instant::now()) })
+    pub async fn receive_relayed(
+        self: &Arc<Self>,
+        blob: BlobRef,
+        by: NodeId,
+        leader: Option<NodeId>,
+    ) -> Result<Receiving> {
+        self.end_relay(&blob, |other| other == by || leader == Some(by)).await;
+        let turn = Turn { relayed_by: Some(by), ..Turn::new(Instant::now()) };
+        tokio::task::block_in_place(|| self.receive_in(blob, turn))
     }
 
     /// As [`Self::receive`], for the sender itself: whoever relays the same blob to this node has died, or does without.
     ///
     /// # Errors  as [`Self::receive`]
     pub async fn receive_at_first_hand(self: &Arc<Self>, blob: BlobRef) -> Result<Receiving> {
-        if let Some(mut ended) = self.end_relay(&blob) {
-            // Nothing is ever sent; it changes when the turn is given back, or is past caring about.
-            let _ = tokio::time::timeout(STALLED, ended.changed()).await;
-        }
+        self.end_relay(&blob, |_| true).await;
         tokio::task::block_in_place(|| self.receive(blob))
+    }
+
+    /// What has arrived of a blob that is on its way in, if anything has.
+    pub(super) fn part(&self, blob: BlobRef) -> Option<Part> {
+        Part::open(self, blob).ok().filter(|part| part.n_chunks() > 0)
     }
 
     fn receive_in(self: &Arc<Self>, blob: BlobRef, turn: Turn) -> Result<Receiving> {
@@ -145,11 +154,20 @@ impl BlobStore {
         Receiving::open(Claim::new(self.clone(), blob, turn)?)
     }
 
-    fn end_relay(&self, blob: &BlobRef) -> Option<watch::Receiver<()>> {
-        let turns = self.turns.lock().unwrap_or_else(|e| e.into_inner());
-        let turn = turns.get(&blob.digest).filter(|turn| turn.is_relayed)?;
-        turn.over.notify_one();
-        Some(turn.ended.subscribe())
+    /// Has a relayed turn by one of these end, and waits until it has.
+    async fn end_relay(&self, blob: &BlobRef, is_one: impl Fn(NodeId) -> bool) {
+        let ended = {
+            let turns = self.turns.lock().unwrap_or_else(|e| e.into_inner());
+            let turn = turns.get(&blob.digest).filter(|turn| turn.relayed_by.is_some_and(is_one));
+            turn.map(|turn| {
+                turn.over.notify_one();
+                turn.ended.subscribe()
+            })
+        };
+        if let Some(mut ended) = ended {
+            // Nothing is ever sent; it changes when the turn is given back, or is past caring about.
+            let _ = tokio::time::timeout(STALLED, ended.changed()).await;
+        }
     }
 
     /// Number of blobs, and of their bytes.
@@ -220,21 +238,28 @@ pub(super) struct Claim {
 
 /// How a receiver gets on, for others who want to send the same blob.
 pub(super) struct Turn {
-    progress: Mutex<Instant>,
+    /// Since when the sender has given nothing; not while it is not the sender that is waited for.
+    idle_since: Mutex<Option<Instant>>,
     over: Notify,
-    is_relayed: bool,
+    /// The coordinator that relays; none for the sender itself, and for whole blobs.
+    relayed_by: Option<NodeId>,
     /// Closed when the turn is given back.
     ended: watch::Sender<()>,
 }
 
 impl Turn {
     pub(super) fn new(now: Instant) -> Self {
-        Self { progress: Mutex::new(now), over: Notify::new(), is_relayed: false, ended: watch::Sender::new(()) }
+        Self { idle_since: Mutex::new(Some(now)), over: Notify::new(), relayed_by: None, ended: watch::Sender::new(()) }
     }
 
-    /// A chunk has come.
-    pub(super) fn progress(&self) {
-        *self.progress.lock().unwrap_or_else(|e| e.into_inner()) = Instant::now();
+    /// The next chunk is awaited.
+    pub(super) fn await_sender(&self) {
+        self.note_idle_since(Some(Instant::now()));
+    }
+
+    /// The sender has done its part, and somebody else is awaited.
+    pub(super) fn await_others(&self) {
+        self.note_idle_since(None);
     }
 
     /// Waits until somebody else is to have the turn.
@@ -243,10 +268,14 @@ impl Turn {
     }
 
     pub(super) fn end_if_stalled(&self, now: Instant) {
-        let progress = *self.progress.lock().unwrap_or_else(|e| e.into_inner());
-        if now.duration_since(progress) > STALLED {
+        let idle_since = *self.idle_since.lock().unwrap_or_else(|e| e.into_inner());
+        if idle_since.is_some_and(|since| now.duration_since(since) > STALLED) {
             self.over.notify_one();
         }
+    }
+
+    fn note_idle_since(&self, since: Option<Instant>) {
+        *self.idle_since.lock().unwrap_or_else(|e| e.into_inner()) = since;
     }
 }
 

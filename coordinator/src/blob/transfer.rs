@@ -1,8 +1,6 @@
 //! The server's side of uploads and downloads.
 
-use std::collections::BTreeSet;
-
-use archipelago_common::{BlobRef, Principal};
+use archipelago_common::{BlobRef, NodeId, Principal, limits};
 use archipelago_protocol::{
     frame,
     message::{Chunk, GetReply, PutReply, Refusal},
@@ -10,7 +8,8 @@ use archipelago_protocol::{
 use archipelago_transport::Stream;
 
 use super::{
-    receiving::Receiving,
+    gather::gather,
+    receiving::{Part, Receiving},
     relay::Relays,
     replicate::{self, Replicas},
 };
@@ -26,27 +25,18 @@ use crate::{
 /// # Errors  [`Error::Transport`]: the stream is gone. Everything else is said to the peer
 pub async fn serve_put(mut stream: Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
     let received = match who {
-        Principal::Coordinator(_) => receive_copy(&mut stream, blob, Copy::Pushed, executor).await,
+        Principal::Coordinator(_) => receive_pushed(&mut stream, blob, executor).await,
         _ => receive(&mut stream, blob, who, executor).await,
     };
     conclude(stream, received).await
 }
 
-/// Receives a blob that another coordinator is receiving.
+/// Receives a blob that coordinator `by` is receiving.
 ///
 /// # Errors  as [`serve_put`]
-pub async fn serve_relay(mut stream: Stream, blob: BlobRef, executor: &Executor) -> Result<()> {
-    let received = receive_copy(&mut stream, blob, Copy::Relayed, executor).await;
+pub async fn serve_relay(mut stream: Stream, blob: BlobRef, by: NodeId, executor: &Executor) -> Result<()> {
+    let received = receive_relayed(&mut stream, blob, by, executor).await;
     conclude(stream, received).await
-}
-
-/// How a blob comes from another coordinator.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Copy {
-    /// It is whole there.
-    Pushed,
-    /// It is still on its way there, and every chunk is confirmed.
-    Relayed,
 }
 
 async fn conclude(mut stream: Stream, received: Result<()>) -> Result<()> {
@@ -71,13 +61,19 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
     // A single chunk is sent again as a whole in any case.
     let relays = match blob.n_chunks() {
         0 | 1 => None,
-        _ => Some(Relays::begin(replicas.links(), &receiving)?),
+        _ => {
+            receiving.await_others();
+            gather(replicas, &mut receiving).await?;
+            receiving.await_sender();
+            Some(Relays::begin(replicas, &receiving)?)
+        }
     };
     send_from(stream, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
         let chunk = replicate::receive_chunk(stream, &receiving).await?;
         if let Some(relays) = &relays {
-            relays.keep_pace(chunk.chunk_idx).await;
+            receiving.await_others();
+            replicate::unless_over(&receiving, relays.keep_pace(chunk.chunk_idx)).await?;
         }
         take(&mut receiving, &chunk)?;
         if let Some(relays) = &relays {
@@ -86,31 +82,41 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
         counted.uploaded(chunk.bytes.len() as u64);
     }
     tokio::task::block_in_place(|| receiving.finish())?;
-    let holders = match relays {
-        Some(relays) => relays.holders(|holders| replicas.is_majority(holders)).await,
-        None => BTreeSet::new(),
+    let is_durable = match relays {
+        Some(relays) => relays.conclude().await,
+        None => false,
     };
-    if replicas.is_majority(&holders) { Ok(()) } else { replicas.ensure_majority(blob).await }
+    if is_durable { Ok(()) } else { replicas.ensure_majority(blob).await }
 }
 
-/// Receives from another coordinator.
-async fn receive_copy(stream: &mut Stream, blob: BlobRef, copy: Copy, executor: &Executor) -> Result<()> {
+/// Receives what is whole at another coordinator.
+async fn receive_pushed(stream: &mut Stream, blob: BlobRef, executor: &Executor) -> Result<()> {
     let store = executor.replicas().store();
     if store.hold(&blob) {
         return send_from(stream, blob.n_chunks()).await;
     }
-    let mut receiving = tokio::task::block_in_place(|| match copy {
-        Copy::Pushed => store.receive(blob),
-        Copy::Relayed => store.receive_relayed(blob),
-    })?;
+    let mut receiving = tokio::task::block_in_place(|| store.receive(blob))?;
     send_from(stream, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
         let chunk = replicate::receive_chunk(stream, &receiving).await?;
         take(&mut receiving, &chunk)?;
-        if copy == Copy::Relayed {
-            let has = PutReply::Has { n_chunks: receiving.next_chunk() };
-            stream.send_frame(&frame::encode(&has)?).await?;
-        }
+    }
+    tokio::task::block_in_place(|| receiving.finish())
+}
+
+/// Receives what is still on its way at another coordinator, and confirms every chunk.
+async fn receive_relayed(stream: &mut Stream, blob: BlobRef, by: NodeId, executor: &Executor) -> Result<()> {
+    let store = executor.replicas().store();
+    if store.hold(&blob) {
+        return send_from(stream, blob.n_chunks()).await;
+    }
+    let mut receiving = store.receive_relayed(blob, by, executor.raft().view().leader).await?;
+    send_from(stream, receiving.next_chunk()).await?;
+    while !receiving.is_complete() {
+        let chunk = replicate::receive_chunk(stream, &receiving).await?;
+        take(&mut receiving, &chunk)?;
+        let has = PutReply::Has { n_chunks: receiving.next_chunk() };
+        stream.send_frame(&frame::encode(&has)?).await?;
     }
     tokio::task::block_in_place(|| receiving.finish())
 }
@@ -142,20 +148,37 @@ pub async fn serve_get(
 ) -> Result<()> {
     let (raft, replicas) = (executor.raft(), executor.replicas());
     let counted = executor.quotas().transfer(who);
-    let reply = match &counted {
-        Ok(_) => match prepare_get((blob, from_chunk), who, raft, replicas).await {
-            Ok(()) => GetReply::Sending,
-            Err(refusal) => GetReply::Refused(refusal),
-        },
+    let offer = match &counted {
+        Ok(_) => prepare_get((blob, from_chunk), who, raft, replicas).await,
+        Err(refusal) => Err(refusal.clone()),
+    };
+    let reply = match &offer {
+        Ok(Offer::Whole) => GetReply::Sending,
+        Ok(Offer::Part { n_chunks, .. }) => GetReply::SendingPart { n_chunks: *n_chunks },
         Err(refusal) => GetReply::Refused(refusal.clone()),
     };
     stream.send_frame(&frame::encode(&reply)?).await?;
-    if reply == GetReply::Sending {
-        replicate::send_chunks(&mut stream, replicas.store(), blob, from_chunk).await?;
-        let sent = blob.size.saturating_sub(from_chunk.saturating_mul(archipelago_common::limits::CHUNK_BYTES));
-        metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["out"]).inc_by(sent);
-    }
+    let sent = match offer {
+        Ok(Offer::Whole) => {
+            replicate::send_chunks(&mut stream, replicas.store(), blob, from_chunk).await?;
+            blob.size.saturating_sub(from_chunk.saturating_mul(limits::CHUNK_BYTES))
+        }
+        Ok(Offer::Part { part, n_chunks }) => {
+            replicate::send_part(&mut stream, &part, from_chunk..n_chunks).await?;
+            n_chunks.saturating_sub(from_chunk).saturating_mul(limits::CHUNK_BYTES)
+        }
+        Err(_) => 0,
+    };
+    metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["out"]).inc_by(sent);
     Ok(stream.finish().await?)
+}
+
+/// What may be sent.
+enum Offer {
+    /// The blob.
+    Whole,
+    /// What has come of it so far.
+    Part { part: Part, n_chunks: u64 },
 }
 
 async fn prepare_get(
@@ -163,7 +186,7 @@ async fn prepare_get(
     who: &Principal,
     raft: &Raft,
     replicas: &Replicas,
-) -> Result<(), Refusal> {
+) -> Result<Offer, Refusal> {
     let asker = who.clone();
     let may_fetch =
         raft.peek(move |cluster| cluster.may_fetch(&asker, &blob.digest)).await.map_err(refusal::dropped)?;
@@ -176,12 +199,19 @@ async fn prepare_get(
         });
     }
     archipelago_protocol::ChunkSender::new(blob, from_chunk).map_err(|e| refusal::of(&e.into()))?;
-    // Coordinators ask one another only for what the asker lacks; asking on would go in circles.
-    if !matches!(who, Principal::Coordinator(_)) && replicas.fetch(blob).await.is_ok() {
-        return Ok(());
-    }
-    match replicas.store().contains(&blob) {
-        true => Ok(()),
-        false => Err(Refusal::NotFound { what: format!("blob {blob}") }),
+    let part = match who {
+        // Coordinators ask one another only for what the asker lacks; asking on would go in circles. Looked for before the
+        // whole, which it may become meanwhile.
+        Principal::Coordinator(_) => replicas.store().part(blob),
+        _ => {
+            // What comes of it shows below.
+            let _ = replicas.fetch(blob).await;
+            None
+        }
+    };
+    match (replicas.store().contains(&blob), part) {
+        (true, _) => Ok(Offer::Whole),
+        (false, Some(part)) => Ok(Offer::Part { n_chunks: part.n_chunks(), part }),
+        (false, None) => Err(Refusal::NotFound { what: format!("blob {blob}") }),
     }
 }

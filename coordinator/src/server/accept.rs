@@ -104,7 +104,10 @@ async fn dispatch(stream: Stream, open: StreamOpen, who: Arc<Principal>, executo
     match open {
         StreamOpen::Control(hello) => session::run(stream, hello, who, executor).await,
         StreamOpen::Put(blob) => transfer::serve_put(stream, blob, &who, &executor).await,
-        StreamOpen::Relay(blob) => transfer::serve_relay(stream, blob, &executor).await,
+        StreamOpen::Relay(blob) => match *who {
+            Principal::Coordinator(by) => transfer::serve_relay(stream, blob, by, &executor).await,
+            _ => Ok(()),
+        },
         StreamOpen::Get { blob, from_chunk } => transfer::serve_get(stream, (blob, from_chunk), &who, &executor).await,
         StreamOpen::Peer(ask) => peer::serve(stream, ask, &executor).await,
         StreamOpen::Raft => receive_raft(stream, &who, &executor, None).await,

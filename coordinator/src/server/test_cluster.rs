@@ -59,7 +59,7 @@ impl TestCluster {
     /// Starts a node on what it left behind, if anything.
     pub(crate) async fn start(&self, id: u64) -> LiveNode {
         let id = NodeId::new(id).unwrap();
-        let home = self.dir.path().join(id.to_string());
+        let home = self.home(id);
         let principal = Principal::Coordinator(id);
         let identity = Identity { consortium: "lung".parse().unwrap(), principal };
         let transport = Arc::new(self.network.transport(identity));
@@ -79,6 +79,11 @@ impl TestCluster {
         let serving = executor.clone();
         parts.spawn(async move { accept::run(&mut listener, serving).await });
         LiveNode { executor, _parts: parts }
+    }
+
+    /// The directory of a node, which may be dead.
+    pub(crate) fn home(&self, id: NodeId) -> PathBuf {
+        self.dir.path().join(id.to_string())
     }
 
     /// A way in for anybody.

@@ -56,6 +56,10 @@ async fn get_once(
     match receive(&mut stream).await? {
         GetReply::Sending => {}
         GetReply::Refused(refusal) => return Err(Failed::Refused(refusal)),
+        GetReply::SendingPart { .. } => {
+            let detail = "it answered a download as if it came from a coordinator".to_owned();
+            return Err(TransportError::BadPeer { detail }.into());
+        }
     }
     while !receiver.is_complete() {
         let chunk: Chunk = receive(&mut stream).await?;

@@ -289,7 +289,8 @@ impl World {
     /// What another says to a fetch before the chunks.
     pub(crate) fn take_get_reply(&mut self, node: NodeId, stream: StreamId, quest: QuestId, reply: GetReply) {
         match reply {
-            GetReply::Refused(_) => {
+            // Uploads are not relayed here, and nobody asks for parts.
+            GetReply::Refused(_) | GetReply::SendingPart { .. } => {
                 self.close_stream(stream, Actor::Node(node));
                 self.fetch_failed(node, stream, quest);
             }
