@@ -106,7 +106,13 @@ impl Record {
             summary.interrupted_transfers += 1;
             tally.resent_bytes_max = tally.resent_bytes_max.max(resumed.arrived);
             summary.resent_bytes_max = summary.resent_bytes_max.max(resumed.arrived);
-            summary.resent_more_than_a_chunk += u64::from(resumed.arrived > limits::CHUNK_BYTES);
+            if resumed.arrived > limits::CHUNK_BYTES {
+                summary.resent_more_than_a_chunk += 1;
+                say(&format!(
+                    "fault {}: {fault}: {} bytes that had arrived were sent again",
+                    summary.faults, resumed.arrived
+                ));
+            }
             summary.repeated_bytes_max = summary.repeated_bytes_max.max(resumed.handed);
         }
     }

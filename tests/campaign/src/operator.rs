@@ -17,7 +17,10 @@ use archipelago_common::{
 use archipelago_protocol::message::{Refusal, Reply, Request};
 use archipelago_transport::Credentials;
 
-use crate::journal::{Journal, OperatorEntry};
+use crate::{
+    event::now_us,
+    journal::{Journal, OperatorEntry},
+};
 
 /// An operator with a session of its own. Clones share it.
 #[derive(Clone)]
@@ -81,10 +84,12 @@ impl Operator {
         }
     }
 
-    /// Closes a task.
-    pub async fn close(&self, task: TaskId) -> Result<()> {
+    /// Closes a task; returns when that was acknowledged, in Unix microseconds.
+    pub async fn close(&self, task: TaskId) -> Result<u64> {
         self.client.request(Request::CloseTask { task }).await.with_context(|| format!("closing task {task}"))?;
-        self.note(&OperatorEntry::Closed(task))
+        let at_us = now_us();
+        self.note(&OperatorEntry::Closed(task))?;
+        Ok(at_us)
     }
 
     /// One task.

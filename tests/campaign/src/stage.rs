@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use archipelago_common::{BlobRef, SiteId};
 use archipelago_processes::{Consortium, Signal, program};
 use rand_chacha::ChaCha8Rng;
@@ -92,7 +92,7 @@ impl Stage {
         // From here on the probe is connected to the leader, as any client at work.
         self.probe.write().await?;
         let mut armed = self.open_window(fault).await?;
-        let target = self.target(fault, &armed)?;
+        let target = self.target(fault, &armed).await?;
         armed.look_before_the_blow()?;
         let (at_us, begun) = (now_us(), Instant::now());
         self.blow(fault.blow, &target, &mut armed)?;
@@ -100,7 +100,7 @@ impl Stage {
         self.probe.write().await?;
         let recovery_ms = begun.elapsed().as_secs_f64() * 1e3;
         if fault.blow != Blow::Kill {
-            self.pause(LONGEST_HOLD_MS).await;
+            self.pause(LONGEST_HOLD).await;
         }
         self.undo(fault.blow, &target)?;
         self.healthy().await?;
@@ -133,15 +133,18 @@ impl Stage {
         sites[below(&mut self.rng, sites.len() as u64) as usize].clone()
     }
 
-    /// A pause of up to so many milliseconds, so that a fault comes at another moment each time.
-    pub(crate) async fn pause(&mut self, longest_ms: u64) {
-        let micros = below(&mut self.rng, longest_ms * 1_000 + 1);
+    /// A pause of up to so long, so that a fault comes at another moment each time.
+    pub(crate) async fn pause(&mut self, longest: Duration) {
+        let micros = below(&mut self.rng, longest.as_micros() as u64 + 1);
         tokio::time::sleep(Duration::from_micros(micros)).await;
     }
 
-    fn target(&mut self, fault: Fault, armed: &Armed) -> Result<Target> {
-        let leader = armed.leader.or_else(|| self.consortium.leader());
-        let leader = leader.context("the coordinators lost their leader without a fault")?;
+    async fn target(&mut self, fault: Fault, armed: &Armed) -> Result<Target> {
+        let leader = match armed.leader.or_else(|| self.consortium.leader()) {
+            Some(leader) => leader,
+            // A disk that stands still for a second costs a leader without any fault; the window may be over by then.
+            None => self.healthy().await?,
+        };
         Ok(match fault.victim {
             Victim::Leader => Target::Nodes(vec![leader]),
             Victim::Follower => {
@@ -244,4 +247,4 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 /// How much longer a stop or a cut lasts than until the next write.
-const LONGEST_HOLD_MS: u64 = 800;
+const LONGEST_HOLD: Duration = Duration::from_millis(800);

@@ -28,7 +28,7 @@ pub struct Armed {
     pub(crate) window: Window,
     /// The site that the window is about.
     pub(crate) site: Option<SiteId>,
-    /// The leader that the window is about.
+    /// The leader that the window is about, if asking for it at the moment of the blow would take too long.
     pub(crate) leader: Option<u64>,
     task: Option<TaskId>,
     /// Completes with the moment at which the task was closed.
@@ -75,25 +75,24 @@ impl Stage {
     pub(crate) async fn open_window(&mut self, fault: Fault) -> Result<Armed> {
         let mut armed = Armed::new(fault.window);
         match fault.window {
-            Window::Any => self.pause(300).await,
+            Window::Any => self.pause(Duration::from_millis(300)).await,
             Window::Upload => self.open_upload(&mut armed).await?,
             Window::Download => self.open_download(&mut armed).await?,
             Window::Submit => {
+                armed.leader = self.consortium.leader();
                 let seen = self.fleet.board().wait(PATIENCE, |sites| submitting_at(sites, now_us()).map(drop)).await;
                 armed.is_open = seen.is_some();
-                self.pause(COMMIT_MS).await;
+                self.pause(COMMIT).await;
             }
             Window::Reply => self.open_reply(&mut armed).await?,
             Window::Merge => {
                 let sites = self.fleet.sites();
                 let task = self.workload.order(PublishMode::AtClose, &sites, Load::default()).await?;
                 armed.is_open = self.workload.settled(task, SETTLED).await;
+                armed.leader = self.consortium.leader();
                 let operator = self.operator.clone();
-                armed.closing = Some(tokio::spawn(async move {
-                    operator.close(task).await?;
-                    Ok(now_us())
-                }));
-                self.pause(COMMIT_MS).await;
+                armed.closing = Some(tokio::spawn(async move { operator.close(task).await }));
+                self.pause(self.workload.usual_closing()).await;
             }
             Window::Publish => self.open_publish(&mut armed).await?,
         }
@@ -205,7 +204,7 @@ impl Stage {
         let goal = if below(&mut self.rng, 2) == 0 { blob.size / 4 } else { blob.size };
         armed.publication = Some(publication);
         armed.is_open = self.wait_for_arrival(blob, goal).await;
-        self.pause(COMMIT_MS).await;
+        self.pause(COMMIT).await;
         Ok(())
     }
 
@@ -291,7 +290,7 @@ const CHUNK: u64 = limits::CHUNK_BYTES;
 /// How long a window may take to open; a fault that misses it still happens, and is counted as a miss.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What a commit takes on most disks: blows come within this time after a request was sent.
-const COMMIT_MS: u64 = 12;
+const COMMIT: Duration = Duration::from_millis(12);
 /// How long a site holds a submission back, so that its answer can be cut off first.
 const HELD_MS: u64 = 250;
 /// How long work that was interrupted may take in all.

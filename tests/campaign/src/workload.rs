@@ -1,7 +1,11 @@
 //! The work that goes on all the time: small references, tasks on them for every site, closed when done. Faults order
 //! what they need besides.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex as StdMutex},
+    time::Duration,
+};
 
 use anyhow::Result;
 use archipelago_common::{
@@ -11,7 +15,12 @@ use archipelago_common::{
 };
 use tokio::sync::{Mutex, watch};
 
-use crate::{event::Order, fleet::Fleet, operator::Operator, payload};
+use crate::{
+    event::{Order, now_us},
+    fleet::Fleet,
+    operator::Operator,
+    payload,
+};
 
 /// Gives out work. Clones are the same.
 #[derive(Clone)]
@@ -20,6 +29,8 @@ pub struct Workload {
     fleet: Fleet,
     seed: u64,
     shelf: Arc<Mutex<Shelf>>,
+    /// How long the latest closings took, in microseconds.
+    closings: Arc<StdMutex<VecDeque<u64>>>,
 }
 
 /// What a task asks of a site beside its columns.
@@ -47,7 +58,7 @@ impl Workload {
         let columns = operator.upload(&payload::columns(&mut payload::rng(seed, "first columns")).to_bytes()).await?;
         let columns = BTreeMap::from([(OWN_CONDITION.parse()?, columns)]);
         let shelf = Shelf { base, columns, current: None, n_references: 0, n_tasks: 0 };
-        Ok(Self { operator, fleet, seed, shelf: Arc::new(Mutex::new(shelf)) })
+        Ok(Self { operator, fleet, seed, shelf: Arc::new(Mutex::new(shelf)), closings: Arc::default() })
     }
 
     /// Publishes a task on a small reference and orders these sites to carry it out.
@@ -93,10 +104,27 @@ impl Workload {
             let task = self.order(publish, &sites, Load::default()).await?;
             // A site that does not come is overtaken: it will be told that the task is closed.
             self.settled(task, SLOWEST).await;
-            self.operator.close(task).await?;
+            let begun_us = now_us();
+            let closed_us = self.operator.close(task).await?;
+            self.note_closing(closed_us.saturating_sub(begun_us));
             tokio::time::sleep(BREATH).await;
         }
         Ok(())
+    }
+
+    /// How long it usually takes to close a task and merge its submissions: the median of late.
+    pub fn usual_closing(&self) -> Duration {
+        let mut closings: Vec<_> = self.closings.lock().unwrap_or_else(|e| e.into_inner()).iter().copied().collect();
+        closings.sort_unstable();
+        Duration::from_micros(closings.get(closings.len() / 2).copied().unwrap_or(FIRST_CLOSING_US))
+    }
+
+    fn note_closing(&self, took_us: u64) {
+        let mut closings = self.closings.lock().unwrap_or_else(|e| e.into_inner());
+        closings.push_back(took_us);
+        if closings.len() > CLOSINGS {
+            closings.pop_front();
+        }
     }
 }
 
@@ -124,3 +152,7 @@ const TASKS_PER_REFERENCE: u64 = 12;
 const SLOWEST: Duration = Duration::from_secs(20);
 /// Pause between two tasks, so that fsyncs of the disk are not all that is measured.
 const BREATH: Duration = Duration::from_millis(50);
+/// Closings that [`Workload::usual_closing`] is the median of; those that a fault held up are the fewer.
+const CLOSINGS: usize = 15;
+/// What it is taken for before there was one, in microseconds.
+const FIRST_CLOSING_US: u64 = 5_000;
