@@ -42,8 +42,8 @@ pub(super) struct Block {
     /// Gradient by the log dispersions, a row each.
     pub(super) of_log_r: Buffer,
     scratch: Scratch,
-    /// Gradient by what goes into a linear map, a row per unit and a column per cell.
-    back: Buffer,
+    /// What goes into a linear map, or the gradient by it: a row per unit and a column per cell.
+    columns: Buffer,
     /// Sums over the block's cells, in nats.
     pub(super) sums: BlockSums,
 }
@@ -137,7 +137,7 @@ impl Block {
             dropout: genes(decodes && network.dropout.is_some()),
             of_log_r: Buffer::zeros(if decodes { network.dispersions.len() * padded(network.n_genes) } else { 0 }),
             scratch: Scratch::new(if decodes { network.n_genes } else { 0 }),
-            back: Buffer::zeros(if decodes { ROWS * network.widest_below() } else { 0 }),
+            columns: Buffer::zeros(ROWS * network.widest_below()),
             sums: BlockSums::default(),
         }
     }
@@ -160,13 +160,13 @@ impl Block {
         for (l, layer) in network.encoder.iter().enumerate() {
             let (before, activations) = self.encoder.split_at_mut(l);
             if let Some(before) = before.last() {
-                layer.matrix.forward(level, parts, &before.out, n, &mut activations[0].normal);
+                layer.matrix.forward(level, parts, (&before.out, n), &mut activations[0].normal, &mut self.columns);
             }
             activations[0].activate(pass, layer, &self.cells, if pass.drops { layer.dropout.1 } else { 0.0 });
         }
         let hidden = &self.encoder[network.encoder.len() - 1].out;
-        network.mean.forward(level, parts, hidden, n, &mut self.mean);
-        network.var.forward(level, parts, hidden, n, &mut self.var);
+        network.mean.forward(level, parts, (hidden, n), &mut self.mean, &mut self.columns);
+        network.var.forward(level, parts, (hidden, n), &mut self.var, &mut self.columns);
         let width = padded(network.n_latent);
         let rows = self.z.chunks_exact_mut(width).zip(self.var.chunks_exact_mut(width));
         let given = self.mean.chunks_exact(width).zip(self.noise.chunks_exact(width));
@@ -211,13 +211,13 @@ impl Block {
         for (l, layer) in network.decoder.iter().enumerate() {
             let (before, activations) = self.decoder.split_at_mut(l);
             let input = before.last().map_or(&self.z, |before| &before.out);
-            layer.matrix.forward(level, parts, input, n, &mut activations[0].normal);
+            layer.matrix.forward(level, parts, (input, n), &mut activations[0].normal, &mut self.columns);
             activations[0].activate(pass, layer, &self.cells, 0.0);
         }
         let hidden = &self.decoder[network.decoder.len() - 1].out;
-        network.scale.forward(level, parts, hidden, n, &mut self.logits);
+        network.scale.forward(level, parts, (hidden, n), &mut self.logits, &mut self.columns);
         if let Some(dropout) = &network.dropout {
-            dropout.forward(level, parts, hidden, n, &mut self.dropout);
+            dropout.forward(level, parts, (hidden, n), &mut self.dropout, &mut self.columns);
         }
         self.of_log_r.fill(0.0);
         self.sums.reconstruction = 0.0;
@@ -277,15 +277,15 @@ impl Block {
         let last = &mut self.decoder[network.decoder.len() - 1].delta;
         let scale = (&network.scale, &*self.logits, genes);
         match &network.dropout {
-            None => backward(pass, [scale], n, &mut self.back, last),
-            Some(dropout) => backward(pass, [scale, (dropout, &self.dropout, genes)], n, &mut self.back, last),
+            None => backward(pass, [scale], n, &mut self.columns, last),
+            Some(dropout) => backward(pass, [scale, (dropout, &self.dropout, genes)], n, &mut self.columns, last),
         }
         for (l, layer) in network.decoder.iter().enumerate().rev() {
             let (before, activations) = self.decoder.split_at_mut(l);
             activations[0].gradient(pass, layer, n, 0.0);
             let below = before.last_mut().map_or(&mut self.of_mean, |before| &mut before.delta);
             let delta = (&layer.matrix, &*activations[0].delta, layer.matrix.width());
-            backward(pass, [delta], n, &mut self.back, below);
+            backward(pass, [delta], n, &mut self.columns, below);
         }
     }
 
@@ -313,13 +313,13 @@ impl Block {
         }
         let last = &mut self.encoder[network.encoder.len() - 1].delta;
         let heads = [(&network.mean, &*self.of_mean, width), (&network.var, &*self.of_var, width)];
-        backward(pass, heads, n, &mut self.back, last);
+        backward(pass, heads, n, &mut self.columns, last);
         for (l, layer) in network.encoder.iter().enumerate().skip(lowest).rev() {
             let (before, activations) = self.encoder.split_at_mut(l);
             activations[0].gradient(pass, layer, n, if pass.drops { layer.dropout.1 } else { 0.0 });
             if let Some(before) = before.last_mut().filter(|_| l > lowest) {
                 let delta = (&layer.matrix, &*activations[0].delta, layer.matrix.width());
-                backward(pass, [delta], n, &mut self.back, &mut before.delta);
+                backward(pass, [delta], n, &mut self.columns, &mut before.delta);
             }
         }
     }
@@ -416,4 +416,4 @@ pub(super) fn first_layer_row(pass: &Pass<'_>, genes: &[u32], inputs: &[f32], ro
 /// Cells of a block. Results do not depend on it but for the order of sums over blocks; it is never changed by the number of threads.
 pub(super) const ROWS: usize = 32;
 
-const _: () = assert!(ROWS <= PANEL && ROWS <= likelihood::MOST_ROWS, "a block's gradient is turned as one panel");
+const _: () = assert!(ROWS <= PANEL, "a block's gradient is turned as one panel");

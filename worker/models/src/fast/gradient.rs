@@ -11,7 +11,7 @@ use crate::{
         Level,
         buffer::{PANEL, Square},
         layer,
-        matrix::{self, Left, Start},
+        matrix::{self, AT_ONCE, Left, Piece, Start},
         padded, sparse,
     },
 };
@@ -112,13 +112,16 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: &[Block]
 
 /// 32 columns of the gradient of a matrix.
 fn panel(level: Level, blocks: &[Block], id: MatrixId, (p, n_in, n_out): (usize, usize, usize), gradient: &mut [f32]) {
-    let mut packed = Square::default();
-    for (b, block) in blocks.iter().enumerate() {
-        let n = block.n();
-        matrix::pack_panel(delta(block, id), padded(n_out), n, p, &mut packed.0);
-        let left = Left::transposed(input(block, id), padded(n_in));
-        let start = if b == 0 { Start::Zero } else { Start::Result };
-        matrix::multiply_panel(level, left, &packed.0, start, gradient, PANEL, (n_in, n));
+    let mut packed: [Square; AT_ONCE] = Default::default();
+    for (at, blocks) in blocks.chunks(AT_ONCE).enumerate() {
+        let mut pieces = [Piece::default(); AT_ONCE];
+        for ((block, packed), piece) in blocks.iter().zip(&mut packed).zip(&mut pieces) {
+            matrix::pack_panel(delta(block, id), padded(n_out), block.n(), p, &mut packed.0);
+            let left = Left::transposed(input(block, id), padded(n_in));
+            *piece = Piece { left, panel: &packed.0, depth: block.n() };
+        }
+        let start = if at == 0 { Start::Zero } else { Start::Result };
+        matrix::multiply_panel(level, &pieces, start, gradient, PANEL, n_in);
     }
 }
 

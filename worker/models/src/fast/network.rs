@@ -12,8 +12,7 @@ use crate::{
         Buffer, Level,
         buffer::PANEL,
         likelihood::{Counts, Dispersion, set_dispersion},
-        matrix::{self, Left},
-        padded,
+        matrix, padded,
     },
     nn::Weights,
 };
@@ -140,7 +139,7 @@ impl Network {
         }
     }
 
-    /// Units, with padding, of the widest layer that a gradient goes back to.
+    /// Units, with padding, of the widest layer below a dense product.
     pub(super) fn widest_below(&self) -> usize {
         let above_first = self.encoder.iter().skip(1).chain(&self.decoder).map(|layer| layer.matrix.n_in);
         above_first.chain([self.mean.n_in, self.scale.n_in]).map(padded).max().unwrap_or(0)
@@ -170,11 +169,18 @@ impl Matrix {
         padded(self.n_out)
     }
 
-    /// `result = input · matrix + bias` for `n` rows.
-    pub(super) fn forward(&self, level: Level, parts: &[Part], input: &[f32], n: usize, result: &mut [f32]) {
+    /// `result = input · matrix + bias` for `n` rows; `columns` is room for the transpose of the input.
+    pub(super) fn forward(
+        &self,
+        level: Level,
+        parts: &[Part],
+        (input, n): (&[f32], usize),
+        result: &mut [f32],
+        columns: &mut [f32],
+    ) {
         let panels = parts[self.panels.clone()].iter().map(|part| &*part.values);
-        let (left, bias) = (Left::rows(input, padded(self.n_in)), Some(&*parts[self.bias].values));
-        matrix::multiply(level, left, (n, self.n_in), panels, bias, result, self.width());
+        let bias = &*parts[self.bias].values;
+        matrix::multiply(level, input, (n, self.n_in), panels, bias, (result, self.width()), columns);
     }
 }
 

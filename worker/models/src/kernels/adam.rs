@@ -1,6 +1,9 @@
 //! One step of Adam over a stretch of memory, as [`crate::train::Adam`] does it tensor by tensor.
 
-use super::lanes::{LANES, kernel};
+use super::{
+    lanes::{LANES, kernel},
+    math::{reciprocal, root},
+};
 
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +35,8 @@ kernel! {
             let second = gradient.mul(gradient).mul_add(one_minus_beta_2, V::load(square).mul(beta_2));
             first.store(mean);
             second.store(square);
-            let denominator = second.sqrt().mul_add(inverse_correction, eps);
-            first.div(denominator).neg_mul_add(rate, value).store(values);
+            let denominator = root(second).mul_add(inverse_correction, eps);
+            first.mul(reciprocal(denominator)).neg_mul_add(rate, value).store(values);
         }
     }
 }

@@ -99,10 +99,14 @@ pub(crate) trait Lanes: Copy {
     fn max(self, other: Self) -> Self;
     /// `self < other ? self : other`: a NaN in `other` stays.
     fn min(self, other: Self) -> Self;
-    /// The nearest integer, ties to even.
-    fn round(self) -> Self;
-    /// `2^self` for integers from -126 to 127.
-    fn exp2_of_integer(self) -> Self;
+    /// `2^n` of `n + `[`SHIFT`], for integers from -126 to 127; 0 for -127.
+    fn exp2_of_shifted(self) -> Self;
+    /// `1 / self` of a number from 2^-125 to 2^125, to 5.1 %.
+    fn near_reciprocal(self) -> Self;
+    /// `1 / sqrt(self)` of a normal number above 0, to 3.5 %; finite at 0.
+    fn near_reciprocal_root(self) -> Self;
+    /// Whether some lane is above the bound; a NaN is not.
+    fn any_above(self, bound: Self) -> bool;
     /// Exponent and mantissa (from 1 up to 2) of a normal number above 0.
     fn exponent_and_mantissa(self) -> (Self, Self);
     /// The lanes of both in turn: the first halves, then the second.
@@ -232,12 +236,20 @@ impl Lanes for Portable {
         self.zip(other, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
-    fn round(self) -> Self {
-        self.map(f32::round_ties_even)
+    fn exp2_of_shifted(self) -> Self {
+        self.map(|n| f32::from_bits((n.to_bits() << MANTISSA_BITS).wrapping_add(ONE_BITS)))
     }
     #[inline(always)]
-    fn exp2_of_integer(self) -> Self {
-        self.map(|n| f32::from_bits(((n as i32).wrapping_add(EXPONENT_BIAS) as u32) << MANTISSA_BITS))
+    fn near_reciprocal(self) -> Self {
+        self.map(|x| f32::from_bits(RECIPROCAL_BITS.wrapping_sub(x.to_bits())))
+    }
+    #[inline(always)]
+    fn near_reciprocal_root(self) -> Self {
+        self.map(|x| f32::from_bits(ROOT_BITS.wrapping_sub(x.to_bits() >> 1)))
+    }
+    #[inline(always)]
+    fn any_above(self, bound: Self) -> bool {
+        self.0.iter().zip(bound.0).any(|(&x, bound)| x > bound)
     }
     #[inline(always)]
     fn exponent_and_mantissa(self) -> (Self, Self) {
@@ -261,6 +273,13 @@ const MANTISSA_BITS: u32 = 23;
 const MANTISSA_MASK: u32 = (1 << MANTISSA_BITS) - 1;
 const EXPONENT_BIAS: i32 = 127;
 const ONE_BITS: u32 = 1.0_f32.to_bits();
+/// Bits read as a number are a logarithm, nearly: these less the bits of `x` are those of `1 / x`, as near as one constant can be.
+const RECIPROCAL_BITS: u32 = 0x7ef3_1000;
+/// The same for half of the bits, and the reciprocal of the root.
+const ROOT_BITS: u32 = 0x5f37_4700;
+
+/// Added to a number within ±2^22, it leaves the nearest integer (ties to even) in the lowest bits.
+pub(crate) const SHIFT: f32 = 12_582_912.0;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};

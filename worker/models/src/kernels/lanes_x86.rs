@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{EXPONENT_BIAS, LANES, Lanes, MANTISSA_BITS, MANTISSA_MASK, ONE_BITS, Tile};
+use super::{EXPONENT_BIAS, LANES, Lanes, MANTISSA_BITS, MANTISSA_MASK, ONE_BITS, RECIPROCAL_BITS, ROOT_BITS, Tile};
 
 /// One register of AVX-512.
 #[derive(Clone, Copy)]
@@ -61,14 +61,27 @@ impl Lanes for Avx512 {
         sqrt(self) => Self(_mm512_sqrt_ps(self.0));
         mul_add(self, b, c) => Self(_mm512_fmadd_ps(self.0, b.0, c.0));
         neg_mul_add(self, b, c) => Self(_mm512_fnmadd_ps(self.0, b.0, c.0));
-        round(self) => Self(_mm512_roundscale_ps::<NEAREST>(self.0));
-        exp2_of_integer(self) => {
-            let biased = _mm512_add_epi32(_mm512_cvttps_epi32(self.0), _mm512_set1_epi32(EXPONENT_BIAS));
-            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<MANTISSA_BITS>(biased)))
+        exp2_of_shifted(self) => {
+            let exponent = _mm512_slli_epi32::<MANTISSA_BITS>(_mm512_castps_si512(self.0));
+            Self(_mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(ONE_BITS as i32))))
+        };
+        near_reciprocal(self) => {
+            let all = _mm512_set1_epi32(RECIPROCAL_BITS as i32);
+            Self(_mm512_castsi512_ps(_mm512_sub_epi32(all, _mm512_castps_si512(self.0))))
+        };
+        near_reciprocal_root(self) => {
+            let half = _mm512_srli_epi32::<1>(_mm512_castps_si512(self.0));
+            Self(_mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(ROOT_BITS as i32), half)))
         };
         where_below(self, bound, yes, no) => {
             Self(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, bound.0), no.0, yes.0))
         };
+    }
+
+    #[inline(always)]
+    fn any_above(self, bound: Self) -> bool {
+        // SAFETY: see the top of this file.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, bound.0) != 0 }
     }
 
     #[inline(always)]
@@ -161,20 +174,45 @@ impl Lanes for Avx2 {
         sqrt(self) => Self(_mm256_sqrt_ps(self.0), _mm256_sqrt_ps(self.1));
         mul_add(self, b, c) => Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1));
         neg_mul_add(self, b, c) => Self(_mm256_fnmadd_ps(self.0, b.0, c.0), _mm256_fnmadd_ps(self.1, b.1, c.1));
-        round(self) => Self(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1));
-        exp2_of_integer(self) => {
-            let bias = _mm256_set1_epi32(EXPONENT_BIAS);
-            let low = _mm256_add_epi32(_mm256_cvttps_epi32(self.0), bias);
-            let high = _mm256_add_epi32(_mm256_cvttps_epi32(self.1), bias);
+        exp2_of_shifted(self) => {
+            let one = _mm256_set1_epi32(ONE_BITS as i32);
+            let low = _mm256_slli_epi32::<SHIFT>(_mm256_castps_si256(self.0));
+            let high = _mm256_slli_epi32::<SHIFT>(_mm256_castps_si256(self.1));
             Self(
-                _mm256_castsi256_ps(_mm256_slli_epi32::<SHIFT>(low)),
-                _mm256_castsi256_ps(_mm256_slli_epi32::<SHIFT>(high)),
+                _mm256_castsi256_ps(_mm256_add_epi32(low, one)),
+                _mm256_castsi256_ps(_mm256_add_epi32(high, one)),
+            )
+        };
+        near_reciprocal(self) => {
+            let all = _mm256_set1_epi32(RECIPROCAL_BITS as i32);
+            Self(
+                _mm256_castsi256_ps(_mm256_sub_epi32(all, _mm256_castps_si256(self.0))),
+                _mm256_castsi256_ps(_mm256_sub_epi32(all, _mm256_castps_si256(self.1))),
+            )
+        };
+        near_reciprocal_root(self) => {
+            let all = _mm256_set1_epi32(ROOT_BITS as i32);
+            let low = _mm256_srli_epi32::<1>(_mm256_castps_si256(self.0));
+            let high = _mm256_srli_epi32::<1>(_mm256_castps_si256(self.1));
+            Self(
+                _mm256_castsi256_ps(_mm256_sub_epi32(all, low)),
+                _mm256_castsi256_ps(_mm256_sub_epi32(all, high)),
             )
         };
         where_below(self, bound, yes, no) => Self(
             _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0)),
             _mm256_blendv_ps(no.1, yes.1, _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, bound.1)),
         );
+    }
+
+    #[inline(always)]
+    fn any_above(self, bound: Self) -> bool {
+        // SAFETY: see the top of this file.
+        unsafe {
+            let low = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, bound.0);
+            let high = _mm256_cmp_ps::<_CMP_GT_OQ>(self.1, bound.1);
+            _mm256_movemask_ps(_mm256_or_ps(low, high)) != 0
+        }
     }
 
     #[inline(always)]
@@ -208,5 +246,4 @@ impl Lanes for Avx2 {
     }
 }
 
-const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 const SHIFT: i32 = MANTISSA_BITS as i32;

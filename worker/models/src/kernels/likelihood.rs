@@ -6,14 +6,14 @@
 //! count were 0; then the counts above 0 add their terms, 16 at a time.
 //!
 //! The value of the negative binomial needs that logarithm of every gene of every cell, but only its sum over cells is asked for, and
-//! theta is a gene's: the mantissas of `1 + q` are multiplied over the rows of a block, and [`finish`] takes one logarithm per gene.
+//! theta is a gene's: `1 + q` is multiplied over the rows of a block, and [`finish`] takes one logarithm per gene.
 //!
 //! What depends on a count and a constant dispersion alone is not computed here: see [`constants`].
 
 use super::{
     buffer::{Buffer, padded},
     lanes::{LANES, Lanes, kernel},
-    math::{exp, exp_of_negative, lgamma_digamma, ln, ln_1p},
+    math::{LARGEST, exp, exp_of_negative, lgamma_digamma, ln, ln_1p, reciprocal},
 };
 
 /// Which distribution the counts have.
@@ -95,14 +95,14 @@ pub(crate) struct Scratch {
     dense: Buffer,
     /// Gradient by the logarithm of the rate.
     gradient: Buffer,
-    /// Of the rows since the last [`finish`], gene by gene: product of the mantissas of `1 + q`.
+    /// Of the rows since the last [`finish`], gene by gene: product of `1 + q`, less powers of two before it grows too large.
     product: Buffer,
-    /// What the product lacks of the sum of `ln(1 + q)`: exponents, and what rounding lost.
+    /// What the product lacks of the sum of `ln(1 + q)`: those powers, and what rounding lost.
     rest: Buffer,
     /// Sum of `q / (1 + q)`.
     share: Buffer,
-    /// Number of those rows.
-    n_rows: usize,
+    /// Whether there was such a row.
+    is_open: bool,
 }
 
 impl Scratch {
@@ -111,12 +111,20 @@ impl Scratch {
         let zeros = || Buffer::zeros(padded(n_genes));
         let mut product = zeros();
         product.fill(1.0);
-        Self { exps: zeros(), dense: zeros(), gradient: zeros(), product, rest: zeros(), share: zeros(), n_rows: 0 }
+        Self {
+            exps: zeros(),
+            dense: zeros(),
+            gradient: zeros(),
+            product,
+            rest: zeros(),
+            share: zeros(),
+            is_open: false,
+        }
     }
 }
 
 /// Log-likelihood of a row without its constants (see [`constants`]) and without what [`finish`] adds for all rows since the last time,
-/// in nats; logits become gradients. At most [`MOST_ROWS`] rows of one dispersion go by until then.
+/// in nats; logits become gradients.
 pub(crate) fn row(level: super::Level, kind: Counts, row: Row<'_>, scratch: &mut Scratch) -> f32 {
     match kind {
         Counts::NegativeBinomial => negative_binomial(level, row, scratch),
@@ -128,29 +136,34 @@ pub(crate) fn row(level: super::Level, kind: Counts, row: Row<'_>, scratch: &mut
 kernel! {
     fn negative_binomial<V>(row: Row<'_>, scratch: &mut Scratch) -> f32 {
         let Row { logits, n_genes, genes, counts, total, dispersion, scale, of_log_r, .. } = row;
-        assert!(scratch.n_rows < MOST_ROWS, "a product of more mantissas may be no finite number");
-        scratch.n_rows += 1;
-        let factor = softmax::<V>(logits, n_genes, &mut scratch.exps);
+        scratch.is_open = true;
+        let (factor, _) = softmax::<V>(logits, n_genes, &mut scratch.exps);
         let (rate, one, zero) = (V::splat(total * factor), V::splat(1.0), V::splat(0.0));
+        let (largest, bound) = (V::splat(LARGEST), V::splat(LARGEST_PRODUCT));
         let mut slope = zero;
         let thetas = chunks(&dispersion.theta).iter().zip(chunks(&dispersion.inverse));
         let gradients = chunks(&scratch.exps).iter().zip(scratch.gradient.as_chunks_mut::<LANES>().0);
         let sums = scratch.product.as_chunks_mut::<LANES>().0.iter_mut().zip(scratch.rest.as_chunks_mut::<LANES>().0);
         let shares = scratch.share.as_chunks_mut::<LANES>().0;
         for ((((exps, gradient), (theta, inverse)), (product, rest)), sum) in gradients.zip(thetas).zip(sums).zip(shares) {
-            let q = V::load(exps).mul(rate).mul(V::load(inverse));
+            let q = largest.min(V::load(exps).mul(rate).mul(V::load(inverse)));
             let u = q.add(one);
-            let over = one.div(u);
+            let over = reciprocal(u);
             // What the sum lost of q, as in `ln_1p`.
             let lost = q.sub(u.sub(one));
-            let (exponent, mantissa) = u.exponent_and_mantissa();
-            mantissa.mul(V::load(product)).store(product);
-            lost.mul_add(over, exponent.mul_add(V::splat(std::f32::consts::LN_2), V::load(rest))).store(rest);
+            let mut more = lost.mul_add(over, V::load(rest));
+            let mut grown = u.mul(V::load(product));
+            if grown.any_above(bound) {
+                let (exponent, mantissa) = grown.exponent_and_mantissa();
+                (more, grown) = (exponent.mul_add(V::splat(std::f32::consts::LN_2), more), mantissa);
+            }
+            more.store(rest);
+            grown.store(product);
             let share = q.mul(over);
             if of_log_r.is_some() {
                 V::load(sum).add(share).store(sum);
             }
-            let by_rate = zero.sub(V::load(theta)).mul(share);
+            let by_rate = zero.sub(V::load(theta).mul(share));
             slope = slope.add(by_rate);
             by_rate.store(gradient);
         }
@@ -169,13 +182,13 @@ pub(crate) fn finish(
     of_log_r: Option<&mut [f32]>,
     scratch: &mut Scratch,
 ) -> f32 {
-    if scratch.n_rows == 0 { 0.0 } else { finish_rows(level, dispersion, scale, of_log_r, scratch) }
+    if !scratch.is_open { 0.0 } else { finish_rows(level, dispersion, scale, of_log_r, scratch) }
 }
 
 kernel! {
     fn finish_rows<V>(dispersion: &Dispersion, scale: f32, of_log_r: Option<&mut [f32]>, scratch: &mut Scratch) -> f32 {
         let mut of_log_r = of_log_r;
-        scratch.n_rows = 0;
+        scratch.is_open = false;
         let mut value = V::splat(0.0);
         let thetas = chunks(&dispersion.theta).iter().zip(chunks(&dispersion.inverse));
         let sums = scratch.product.as_chunks_mut::<LANES>().0.iter_mut().zip(scratch.rest.as_chunks_mut::<LANES>().0);
@@ -200,7 +213,7 @@ kernel! {
 kernel! {
     fn zero_inflated<V>(row: Row<'_>, scratch: &mut Scratch) -> f32 {
         let Row { logits, dropout, n_genes, genes, counts, total, dispersion, scale, mut of_log_r } = row;
-        let factor = softmax::<V>(logits, n_genes, &mut scratch.exps);
+        let (factor, _) = softmax::<V>(logits, n_genes, &mut scratch.exps);
         dropout[n_genes..].fill(0.0);
         for (&gene, &count) in genes.iter().zip(counts) {
             scratch.dense[gene as usize] = count;
@@ -251,7 +264,7 @@ kernel! {
 kernel! {
     fn poisson<V>(row: Row<'_>, scratch: &mut Scratch) -> f32 {
         let Row { logits, n_genes, genes, counts, total, scale, .. } = row;
-        let factor = softmax::<V>(logits, n_genes, &mut scratch.exps);
+        let (factor, largest) = softmax::<V>(logits, n_genes, &mut scratch.exps);
         let rate = V::splat(total * factor);
         let mut slope = V::splat(0.0);
         for (exps, gradient) in chunks(&scratch.exps).iter().zip(scratch.gradient.as_chunks_mut::<LANES>().0) {
@@ -261,9 +274,11 @@ kernel! {
         }
         let dense = slope.sum();
         let (mut value, mut steeper) = (V::splat(0.0), V::splat(0.0));
+        // From the logit, a rate too small for a number still has its logarithm.
+        let shift = ln(rate).sub(V::splat(largest));
         for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
             let (at, x) = (filled(genes), V::load(&filled(counts)));
-            let log = ln(V::gather(&scratch.exps, &at).mul(rate));
+            let log = V::gather(logits, &at).add(shift);
             value = value.add(V::splat(0.0).where_below(x, x.mul(log), V::splat(0.0)));
             steeper = steeper.add(x);
             x.scatter_add(&mut scratch.gradient, &at, genes.len());
@@ -273,27 +288,27 @@ kernel! {
     }
 }
 
-/// `e^(logit - largest)` of a row, and one over their sum.
+/// `e^(logit - largest)` of a row; one over their sum, and the largest logit.
 #[inline(always)]
-fn softmax<V: Lanes>(logits: &mut [f32], n_genes: usize, exps: &mut Buffer) -> f32 {
+fn softmax<V: Lanes>(logits: &mut [f32], n_genes: usize, exps: &mut Buffer) -> (f32, f32) {
     logits[n_genes..].fill(f32::NEG_INFINITY);
     let logits = chunks(logits);
     let mut largest = V::splat(f32::NEG_INFINITY);
     for logits in logits {
         largest = largest.max(V::load(logits));
     }
-    let largest = V::splat(largest.largest());
+    let largest = largest.largest();
     let mut sum = V::splat(0.0);
     for (logits, exps) in logits.iter().zip(exps.as_chunks_mut::<LANES>().0) {
-        let e = exp_of_negative(V::load(logits).sub(largest));
+        let e = exp_of_negative(V::load(logits).sub(V::splat(largest)));
         sum = sum.add(e);
         e.store(exps);
     }
-    1.0 / sum.sum()
+    (1.0 / sum.sum(), largest)
 }
 
 /// The terms of counts above 0: what they add to the log-likelihood, and to the sum of the gradient by the rates' logarithms. With a
-/// gradient of the dispersions, their `lgamma` terms belong to the value too.
+/// gradient of the dispersions, the terms that are theirs alone belong to the value too.
 #[inline(always)]
 fn at_counts<V: Lanes>(
     genes: &[u32],
@@ -306,23 +321,25 @@ fn at_counts<V: Lanes>(
 ) -> (f32, f32) {
     let (mut value, mut slope) = (V::splat(0.0), V::splat(0.0));
     let (rate, eps, zero, one) = (V::splat(rate), V::splat(EPS), V::splat(0.0), V::splat(1.0));
+    let largest = V::splat(LARGEST);
     for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
         // Lanes without a count stand for the first gene and add nothing.
         let (n, at, x) = (genes.len(), filled(genes), V::load(&filled(counts)));
         let inverse = V::gather(&dispersion.inverse, &at);
         let mu = V::gather(&scratch.exps, &at).mul(rate);
-        let q = mu.mul(inverse);
-        let over = one.div(q.add(one));
-        let kept = mu.add(eps);
-        value = x.mul_add(ln(kept.mul(over)).sub(V::gather(&dispersion.log, &at)), value);
-        let by_rate = x.mul(mu.div(kept).sub(q.mul(over)));
+        let q = largest.min(mu.mul(inverse));
+        let over = reciprocal(q.add(one));
+        let kept = largest.min(mu.add(eps));
+        let log = ln(kept.mul(over));
+        let by_rate = x.mul(mu.mul(reciprocal(kept)).sub(q.mul(over)));
         slope = slope.add(by_rate);
         by_rate.scatter_add(&mut scratch.gradient, &at, n);
+        value = x.mul_add(log, value);
         if let Some(of_log_r) = of_log_r.as_deref_mut() {
             let theta = V::gather(&dispersion.theta, &at);
             let (lgamma, digamma) = lgamma_digamma(x.add(theta));
             let gained = zero.where_below(x, lgamma.sub(V::gather(&dispersion.lgamma, &at)), zero);
-            value = value.add(gained);
+            value = value.add(x.neg_mul_add(V::gather(&dispersion.log, &at), gained));
             let by_theta = digamma.sub(V::gather(&dispersion.digamma, &at)).sub(x.mul(inverse).mul(over));
             by_theta.mul(theta).mul(V::splat(scale)).scatter_add(of_log_r, &at, n);
         }
@@ -342,21 +359,24 @@ fn to_logits<V: Lanes>(logits: &mut [f32], exps: &[f32], gradient: &[f32], slope
 
 kernel! {
     /// The terms of a row's log-likelihood that depend on its counts, and on the dispersions unless these train: `-lgamma(x + 1)`,
-    /// and `lgamma(x + theta) - lgamma(theta)` where a dispersion is given.
+    /// and `lgamma(x + theta) - lgamma(theta) - x ln theta` where a dispersion is given.
     pub(crate) fn constants<V>(genes: &[u32], counts: &[f32], dispersion: Option<&Dispersion>) -> f64 {
         let mut total = 0.0;
         for (genes, counts) in genes.chunks(LANES).zip(counts.chunks(LANES)) {
-            let (mut x, mut theta, mut lgamma) = ([0.0; LANES], [1.0; LANES], [0.0; LANES]);
+            let (mut x, mut theta, mut log, mut lgamma) = ([0.0; LANES], [1.0; LANES], [0.0; LANES], [0.0; LANES]);
             for (i, (&gene, &count)) in genes.iter().zip(counts).enumerate() {
                 x[i] = count;
                 if let Some(dispersion) = dispersion {
-                    (theta[i], lgamma[i]) = (dispersion.theta[gene as usize], dispersion.lgamma[gene as usize]);
+                    let gene = gene as usize;
+                    (theta[i], log[i], lgamma[i]) =
+                        (dispersion.theta[gene], dispersion.log[gene], dispersion.lgamma[gene]);
                 }
             }
             let (x, one, zero) = (V::load(&x), V::splat(1.0), V::splat(0.0));
             let mut terms = zero.sub(lgamma_digamma(x.add(one)).0);
             if dispersion.is_some() {
-                terms = terms.add(lgamma_digamma(x.add(V::load(&theta))).0.sub(V::load(&lgamma)));
+                let gained = lgamma_digamma(x.add(V::load(&theta))).0.sub(V::load(&lgamma));
+                terms = terms.add(x.neg_mul_add(V::load(&log), gained));
             }
             total += f64::from(zero.where_below(x, terms, zero).sum());
         }
@@ -385,8 +405,8 @@ fn store<V: Lanes>(value: V, to: &mut [f32]) {
     value.store(to.try_into().expect("a chunk has as many numbers as there are lanes"));
 }
 
-/// Mantissas below 2 whose product is a finite number, with room for the one it starts from.
-pub(crate) const MOST_ROWS: usize = 120;
+/// Above it a product gives its powers of two away; one more factor does not make it infinite.
+const LARGEST_PRODUCT: f32 = (1 << 24) as f32;
 
 /// Keeps logarithms finite, as upstream does; also the border between zero and a count.
 const EPS: f32 = 1e-8;

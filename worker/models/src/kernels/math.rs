@@ -1,10 +1,8 @@
 //! Elementary and special functions of sixteen lanes, to about the last bit of single precision.
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, SHIFT};
 
-/// `e^x`; 0 below -87.3, where the result is no normal number; infinity above 88.37; NaN for NaN.
-///
-/// Source: range reduction by Cody and Waite; the polynomial is that of Cephes' `expf`.
+/// `e^x`; 0 where that is well below the smallest normal number, from -87.7 down; infinity above 88.37; NaN for NaN.
 #[inline(always)]
 pub(crate) fn exp<V: Lanes>(x: V) -> V {
     let value = exp_of_negative(V::splat(HIGHEST_EXPONENT).min(x));
@@ -12,18 +10,45 @@ pub(crate) fn exp<V: Lanes>(x: V) -> V {
 }
 
 /// [`exp`] of what is not above 88.37.
+///
+/// Source: range reduction by Cody and Waite; the polynomial is that of Cephes' `expf`.
 #[inline(always)]
 pub(crate) fn exp_of_negative<V: Lanes>(x: V) -> V {
-    let bounded = V::splat(LOWEST_EXPONENT).max(x);
-    let n = bounded.mul(V::splat(std::f32::consts::LOG2_E)).round();
-    let r = n.neg_mul_add(V::splat(LN_2_HIGH), bounded);
+    let x = V::splat(LOWEST_EXPONENT).max(x);
+    let shift = V::splat(SHIFT);
+    let shifted = x.mul_add(V::splat(std::f32::consts::LOG2_E), shift);
+    let n = shifted.sub(shift);
+    let r = n.neg_mul_add(V::splat(LN_2_HIGH), x);
     let r = n.neg_mul_add(V::splat(LN_2_LOW), r);
     let mut p = V::splat(1.987_569_1e-4);
     for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p.mul_add(r, V::splat(c));
     }
-    let value = p.mul_add(r.mul(r), r).add(V::splat(1.0)).mul(n.exp2_of_integer());
-    x.where_below(V::splat(LOWEST_EXPONENT), V::splat(0.0), value)
+    p.mul_add(r.mul(r), r).add(V::splat(1.0)).mul(shifted.exp2_of_shifted())
+}
+
+/// `1 / x` for `x` from 2^-125 up to [`LARGEST`], within one in the last place. Two steps, of the third and the second order, take a third of
+/// the time of a division.
+#[inline(always)]
+pub(crate) fn reciprocal<V: Lanes>(x: V) -> V {
+    let one = V::splat(1.0);
+    let y = x.near_reciprocal();
+    let error = x.neg_mul_add(y, one);
+    let y = y.mul_add(error.mul_add(error, error), y);
+    let error = x.neg_mul_add(y, one);
+    y.mul_add(error, y)
+}
+
+/// `sqrt(x)` for normal `x` and 0, within two in the last place; less than 1e-19 below the smallest normal number.
+#[inline(always)]
+pub(crate) fn root<V: Lanes>(x: V) -> V {
+    let (one, half) = (V::splat(1.0), V::splat(0.5));
+    let y = x.near_reciprocal_root();
+    let error = x.mul(y).neg_mul_add(y, one);
+    let y = y.mul(error).mul_add(error.mul_add(V::splat(0.375), half), y);
+    let root = x.mul(y);
+    let error = root.neg_mul_add(y, one);
+    root.mul(half).mul_add(error, root)
 }
 
 /// The natural logarithm of `x` from the smallest normal number up; minus infinity below it, NaN and infinity for themselves.
@@ -65,7 +90,7 @@ pub(crate) fn ln<V: Lanes>(x: V) -> V {
 pub(crate) fn ln_1p<V: Lanes>(q: V) -> (V, V) {
     let one = V::splat(1.0);
     let u = q.add(one);
-    let inverse = one.div(u);
+    let inverse = reciprocal(V::splat(LARGEST).min(u));
     // What the sum lost of q, to first order.
     let lost = q.sub(u.sub(one));
     (lost.mul_add(inverse, ln(u)), inverse)
@@ -98,8 +123,10 @@ pub(crate) fn lgamma_digamma<V: Lanes>(z: V) -> (V, V) {
     (lgamma, digamma)
 }
 
-/// Below it `e^x` is no normal number.
-const LOWEST_EXPONENT: f32 = -87.3;
+/// Above it a reciprocal is 0, to all digits that matter.
+pub(crate) const LARGEST: f32 = (1_u128 << 100) as f32;
+/// Where `2^n` with the nearest `n`, -127, is 0.
+const LOWEST_EXPONENT: f32 = -88.0;
 /// Above it, nearly, `e^x` is no finite number.
 const HIGHEST_EXPONENT: f32 = 88.37;
 /// `ln 2` in two parts: the first has few enough bits that its multiples are exact.
@@ -149,7 +176,9 @@ mod tests {
                     check("1 / (1 + x)", x, inverse, 1.0 / (1.0 + y), 2e-7, 0.0);
                 }
                 let x = i as f32 / 4.0 + 0.01;
-                check("exp", x, run(level, x)[0], if x < -87.3 { 0.0 } else { f64::from(x).exp() }, 3e-7, 0.0);
+                let smallest = f64::from(f32::MIN_POSITIVE);
+                check("exp", x, run(level, x)[0], f64::from(x).exp(), 3e-7, smallest);
+                assert!(x > -87.7 || run(level, x)[0] == 0.0);
                 assert!(x < 88.0 || run(level, x + 1.0)[0] == f32::INFINITY);
             }
         }

@@ -9,12 +9,15 @@ use super::{
 kernel! {
     /// `ln(1 + x)` of each value.
     pub(crate) fn ln_1p_of<V>(values: &[f32], out: &mut [f32]) {
-        let mut lanes = [0.0; LANES];
-        for (values, out) in values.chunks(LANES).zip(out.chunks_mut(LANES)) {
-            lanes[..values.len()].copy_from_slice(values);
-            ln_1p(V::load(&lanes)).0.store(&mut lanes);
-            out.copy_from_slice(&lanes[..out.len()]);
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        let (outs, rest_out) = out.as_chunks_mut::<LANES>();
+        for (values, out) in chunks.iter().zip(outs) {
+            ln_1p(V::load(values)).0.store(out);
         }
+        let mut lanes = [0.0; LANES];
+        lanes[..rest.len()].copy_from_slice(rest);
+        ln_1p(V::load(&lanes)).0.store(&mut lanes);
+        rest_out[..rest.len()].copy_from_slice(&lanes[..rest.len()]);
     }
 }
 
