@@ -280,7 +280,7 @@ impl Reference {
 
 /// The module inside the kernels, with nothing that trains, where they are asked for and know it.
 fn fast_engine<'a>(
-    module: &dyn Module,
+    module: &'a dyn Module,
     dataset: &'a Dataset<'a>,
     purpose: Purpose,
     engine: Engine,

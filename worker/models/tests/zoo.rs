@@ -242,26 +242,32 @@ fn both_engines_train_alike() {
 }
 
 #[test]
-fn scvi_as_it_is_made_for_surgery_goes_through_the_kernels() {
-    let model = &zoo::scvi::Scvi;
+fn models_as_they_are_made_for_surgery_go_through_the_kernels() {
     let options: Config = [("use_batch_norm", "none"), ("use_layer_norm", "both"), ("gene_likelihood", "zinb")]
         .map(|(name, value)| (name.to_owned(), value.into()))
         .into();
-    let (a, b, query) = (batch(1, 70), batch(2, 60), batch(3, 40));
-    let run = |n_threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-        pool.install(|| {
-            let options = options.clone().into_iter().chain(self::options(model)).collect();
-            let trained =
-                train_as(model, &options, &[("a", &a), ("b", &b)], &spec(4), Device::Cpu.into(), &mut NoCheckpoints);
-            let trained = trained.unwrap();
-            let mapped = map(&trained.reference.base, "q", &query, &spec(4)).unwrap();
-            assert_eq!((trained.engine, mapped.engine), (Engine::Fast, Engine::Fast));
-            (trained.reference, mapped.columns, mapped.elbo.to_bits())
-        })
-    };
-    let alone = run(1);
-    assert!(run(2) == alone && run(3) == alone, "the number of threads changes the result");
+    let models: [&dyn Model; 2] = [&zoo::scvi::Scvi, &zoo::scanvi::Scanvi];
+    for model in models {
+        let (a, b, query) = (batch(1, 70), batch(2, 60), batch(3, 40));
+        let run = |n_threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            pool.install(|| {
+                let options = options.clone().into_iter().chain(self::options(model)).collect();
+                let (batches, spec) = ([("a", &a), ("b", &b)], spec(4));
+                let trained = train_as(model, &options, &batches, &spec, Device::Cpu.into(), &mut NoCheckpoints);
+                let trained = trained.unwrap();
+                let mapped = map(&trained.reference.base, "q", &query, &spec).unwrap();
+                assert_eq!((trained.engine, mapped.engine), (Engine::Fast, Engine::Fast), "{}", model.card().name);
+                (trained.reference, mapped.columns, mapped.elbo.to_bits())
+            })
+        };
+        let alone = run(1);
+        assert!(
+            run(2) == alone && run(3) == alone,
+            "the number of threads changes the result of {}",
+            model.card().name
+        );
+    }
 }
 
 #[test]

@@ -6,17 +6,17 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::{
-    block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach, first_layer_row},
-    gradient,
+    block::{Block, Dispersions, Pass, ROWS, Reach, first_layer_row},
+    gradient::{self, Differentiated},
     network::{BatchStatistics, Network, Refresh},
-    part::{Part, Which, set_values, values_of},
+    part::{Part, Which},
     spec::{EncoderInput, Unsupported},
 };
 use crate::{
     data::Dataset,
     kernels::{Buffer, Team, adam, likelihood, padded, sparse},
-    model::Module,
-    nn::{Mode, Noise, Weights},
+    model::{LatentModel, Module},
+    nn::{Mode, Noise, Pass as ModulePass},
     train::{Adam, AdamOptions, EVALUATION_MINIBATCH},
 };
 
@@ -24,12 +24,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Autoencoder<'a> {
     dataset: &'a Dataset<'a>,
-    network: Network,
-    parts: Vec<Part>,
+    pub(super) network: Network,
+    pub(super) parts: Vec<Part>,
     /// Where all parts that train are.
     trained: Range<usize>,
     team: Team,
-    blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     first_layer: Option<Buffer>,
     totals: Vec<f32>,
     constants: Vec<f32>,
@@ -38,10 +38,13 @@ pub struct Autoencoder<'a> {
     dispersions: Dispersions,
     /// The lowest layer of the encoder that trains.
     lowest: Option<usize>,
-    n_steps: i64,
+    pub(super) n_steps: i64,
     draws: Vec<f32>,
+    pub(super) mode: Mode,
+    /// Who adds terms to the loss.
+    latent: Option<&'a dyn LatentModel>,
     /// Shape of each tensor.
-    shapes: BTreeMap<String, Vec<i64>>,
+    pub(super) shapes: BTreeMap<String, Vec<i64>>,
 }
 
 /// Sums over cells, in nats.
@@ -71,7 +74,7 @@ impl<'a> Autoencoder<'a> {
     ///
     /// # Errors  what the kernels cannot compute
     pub fn new(
-        module: &dyn Module,
+        module: &'a dyn Module,
         dataset: &'a Dataset<'a>,
         purpose: Purpose,
         trains: &dyn Fn(&str) -> bool,
@@ -87,19 +90,25 @@ impl<'a> Autoencoder<'a> {
         if dataset.minified.is_some() {
             return Err(Unsupported("the cells are minified"));
         }
-        let (drops, statistics, minibatch) = match purpose {
-            Purpose::Train(Mode::Training, n) => (true, BatchStatistics::OfMinibatch, n),
-            Purpose::Train(Mode::Evaluation, n) => (false, BatchStatistics::Running, n),
-            Purpose::Evaluate => (false, BatchStatistics::Running, 0),
-            Purpose::Embed => (false, BatchStatistics::Running, 0),
+        let (mode, minibatch) = match purpose {
+            Purpose::Train(mode, n) => (mode, n),
+            Purpose::Evaluate | Purpose::Embed => (Mode::Evaluation, 0),
         };
+        let (drops, statistics) = match mode {
+            Mode::Training => (true, BatchStatistics::OfMinibatch),
+            Mode::Evaluation => (false, BatchStatistics::Running),
+        };
+        let latent = module.as_latent_model();
         let reach = if purpose == Purpose::Embed { Reach::Posterior } else { Reach::Likelihood };
         let (network, mut parts) = Network::new(&spec, module.weights(), trains, statistics, reach)?;
         let in_parts = |name: &str| parts.iter().any(|part| part.name == name);
-        if module.weights().iter().any(|(name, _)| trains(name) && !in_parts(name)) {
+        if latent.is_none() && module.weights().iter().any(|(name, _)| trains(name) && !in_parts(name)) {
             return Err(Unsupported("something trains that is not part of the autoencoder"));
         }
         let n_blocks = minibatch.max(EVALUATION_MINIBATCH).min(dataset.n_cells()).div_ceil(ROWS);
+        // Labelled cells of a step come behind the others.
+        let n_labelled = if latent.is_some() { minibatch.min(dataset.n_cells()).div_ceil(ROWS) } else { 0 };
+        let n_blocks = n_blocks.max(minibatch.min(dataset.n_cells()).div_ceil(ROWS) + n_labelled);
         // Embedding, each thread takes a few runs of cells: enough that none waits long for another.
         let n_blocks = if purpose == Purpose::Embed { 4 * rayon::current_num_threads() } else { n_blocks };
         let blocks = (0..n_blocks).map(|_| Block::new(&network, reach)).collect();
@@ -131,6 +140,8 @@ impl<'a> Autoencoder<'a> {
             lowest,
             n_steps: 0,
             draws: Vec::new(),
+            mode,
+            latent,
             shapes: module.weights().iter().map(|(name, weight)| (name.to_owned(), weight.tensor.size())).collect(),
         };
         if reach == Reach::Likelihood {
@@ -142,15 +153,21 @@ impl<'a> Autoencoder<'a> {
         Ok(whole)
     }
 
-    /// One step of Adam on some cells; gives sums over them from before the step.
-    pub fn step(&mut self, cells: &[usize], kl_weight: f64, noise: &mut dyn Noise, options: &AdamOptions) -> Terms {
-        self.differentiate(cells, kl_weight, noise);
-        let n_blocks = cells.len().div_ceil(ROWS);
-        let terms = self.terms(n_blocks, kl_weight);
+    /// One step of Adam on some cells, and where a model adds terms to the loss on `labelled` ones; gives sums over the cells from before
+    /// the step. `adam` moves what the kernels do not hold.
+    pub fn step(
+        &mut self,
+        cells: &[usize],
+        labelled: &[usize],
+        kl_weight: f64,
+        noise: &mut dyn Noise,
+        adam: &mut Adam,
+    ) -> Terms {
+        let terms = self.differentiate(cells, labelled, kl_weight, noise, &mut |loss| adam.minimise(loss));
         self.n_steps += 1;
-        let step = adam_step(options, self.n_steps);
+        let step = adam_step(adam.options(), self.n_steps);
         let (level, network, dataset) = (self.network.level, &self.network, self.dataset);
-        let blocks = &self.blocks[..n_blocks];
+        let blocks = Differentiated::new(&self.blocks, cells.len(), labelled.len());
         let update = |part: &mut Part| {
             if part.moments.is_some() {
                 gradient::collect(network, dataset, blocks, part);
@@ -167,53 +184,74 @@ impl<'a> Autoencoder<'a> {
         terms
     }
 
-    /// Gradients of the mean loss of some cells, left in the blocks.
-    fn differentiate(&mut self, cells: &[usize], kl_weight: f64, noise: &mut dyn Noise) {
-        self.place(cells, noise, self.drops);
+    /// Gradients of the mean loss of some cells, left in the blocks; sums over the cells. `minimise` is handed what autograd computes.
+    fn differentiate(
+        &mut self,
+        cells: &[usize],
+        labelled: &[usize],
+        kl_weight: f64,
+        noise: &mut dyn Noise,
+        minimise: &mut dyn FnMut(&Tensor),
+    ) -> Terms {
+        self.place(0, cells, noise, self.drops);
+        self.draw_latent_noise(cells.len(), noise);
         let n_blocks = cells.len().div_ceil(ROWS);
-        let lowest = self.lowest;
-        let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
-        let pass = self.pass(self.drops, self.dispersions, 1.0 / cells.len() as f32, kl_weight);
-        team.for_each(&mut blocks[..n_blocks], |block| {
-            block.encode(&pass);
-            block.decode(&pass);
-            block.decoder_gradient(&pass);
-            if let Some(lowest) = lowest {
-                block.encoder_gradient(&pass, lowest);
-            }
+        let (lowest, drops, dispersions) = (self.lowest, self.drops, self.dispersions);
+        let scale = 1.0 / cells.len() as f32;
+        let Some(model) = self.latent else {
+            self.fork(0..n_blocks, (drops, dispersions), (scale, kl_weight), |block, pass| {
+                block.encode(pass);
+                block.decode(pass);
+                block.gradient(pass, lowest);
+            });
+            return self.terms(n_blocks, kl_weight);
+        };
+        self.fork(0..n_blocks, (drops, dispersions), (scale, 0.0), |block, pass| block.encode(pass));
+        let mut terms = self.further_gradients(model, n_blocks, labelled, kl_weight, noise, minimise);
+        self.fork(0..n_blocks, (drops, dispersions), (scale, 0.0), |block, pass| {
+            block.decode(pass);
+            block.gradient(pass, lowest);
         });
+        let behind = n_blocks..n_blocks + labelled.len().div_ceil(ROWS);
+        self.fork(behind, (drops, dispersions), (scale, 0.0), |block, pass| block.posterior_gradient(pass, lowest));
+        terms.add(self.reconstruction(n_blocks));
+        terms
+    }
+
+    /// Encodes labelled cells in blocks of their own.
+    pub(super) fn encode_labelled(&mut self, blocks: Range<usize>, cells: &[usize], noise: &mut dyn Noise) {
+        self.place(blocks.start, cells, noise, self.drops);
+        self.fork(blocks, (self.drops, self.dispersions), (1.0, 0.0), |block, pass| block.encode(pass));
+    }
+
+    /// Does some work on some blocks, by all threads. What dropout and dispersions do, the loss's scale and its weight of the divergence.
+    fn fork(
+        &mut self,
+        which: Range<usize>,
+        (drops, dispersions): (bool, Dispersions),
+        (scale, kl_weight): (f32, f64),
+        work: impl Fn(&mut Block, &Pass<'_>) + Sync,
+    ) {
+        let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
+        let pass = self.pass(drops, dispersions, scale, kl_weight);
+        team.for_each(&mut blocks[which], |block| work(block, &pass));
         (self.blocks, self.team) = (blocks, team);
     }
 
-    /// Sums over some cells and the gradients of their mean loss, without a step.
+    /// Sums over some cells and the gradients of their mean loss, without a step. Those that autograd computes are left in the tensors.
     pub fn gradients(
         &mut self,
         cells: &[usize],
+        labelled: &[usize],
         kl_weight: f64,
         noise: &mut dyn Noise,
     ) -> (Terms, BTreeMap<String, Tensor>) {
-        self.differentiate(cells, kl_weight, noise);
-        let n_blocks = cells.len().div_ceil(ROWS);
+        let terms = self.differentiate(cells, labelled, kl_weight, noise, &mut Tensor::backward);
+        let blocks = Differentiated::new(&self.blocks, cells.len(), labelled.len());
         for part in &mut self.parts {
-            gradient::collect(&self.network, self.dataset, &self.blocks[..n_blocks], part);
+            gradient::collect(&self.network, self.dataset, blocks, part);
         }
-        (self.terms(n_blocks, kl_weight), self.trained(Which::Gradient))
-    }
-
-    /// The tensors that train.
-    pub fn values(&mut self) -> BTreeMap<String, Tensor> {
-        self.trained(Which::Value)
-    }
-
-    fn trained(&mut self, which: Which) -> BTreeMap<String, Tensor> {
-        let mut joined: BTreeMap<String, (Vec<i64>, Vec<f32>)> = BTreeMap::new();
-        for part in self.parts.iter_mut().filter(|part| part.moments.is_some()) {
-            let shape = self.shapes[&part.name].clone();
-            let count = shape.iter().product::<i64>() as usize;
-            let (_, values) = joined.entry(part.name.clone()).or_insert_with(|| (shape, vec![0.0; count]));
-            part.write(which, values);
-        }
-        joined.into_iter().map(|(name, (shape, values))| (name, Tensor::from_slice(&values).view(&*shape))).collect()
+        (terms, self.trained(Which::Gradient))
     }
 
     /// Sums over some cells, without dropout and without a step.
@@ -224,16 +262,21 @@ impl<'a> Autoencoder<'a> {
         };
         let mut total = Terms::default();
         for cells in cells.chunks(EVALUATION_MINIBATCH) {
-            self.place(cells, noise, false);
+            self.place(0, cells, noise, false);
+            self.draw_latent_noise(cells.len(), noise);
             let n_blocks = cells.len().div_ceil(ROWS);
-            let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
-            let pass = self.pass(false, dispersions, 1.0, kl_weight);
-            team.for_each(&mut blocks[..n_blocks], |block| {
-                block.encode(&pass);
-                block.decode(&pass);
+            self.fork(0..n_blocks, (false, dispersions), (1.0, kl_weight), |block, pass| {
+                block.encode(pass);
+                block.decode(pass);
             });
-            (self.blocks, self.team) = (blocks, team);
-            total.add(self.terms(n_blocks, kl_weight));
+            match self.latent {
+                None => total.add(self.terms(n_blocks, kl_weight)),
+                Some(model) => {
+                    total.add(self.reconstruction(n_blocks));
+                    let pass = &mut ModulePass { mode: Mode::Evaluation, noise };
+                    total.add(self.further_terms(model, n_blocks, kl_weight, pass));
+                }
+            }
         }
         total
     }
@@ -266,38 +309,6 @@ impl<'a> Autoencoder<'a> {
         (means, vars)
     }
 
-    /// Gives the tensors back, and the optimiser its state.
-    pub fn store(&mut self, weights: &Weights, adam: &mut Adam) {
-        for slot in adam.slots_mut() {
-            slot.n_steps = self.n_steps;
-            self.write(&slot.name, Which::Mean, &slot.mean);
-            self.write(&slot.name, Which::Square, &slot.square);
-            self.write(&slot.name, Which::Value, weights.require(&slot.name).0);
-        }
-    }
-
-    /// Takes the tensors and the optimiser's state as they are now.
-    pub fn load(&mut self, weights: &Weights, adam: &Adam) {
-        for slot in adam.slots() {
-            self.n_steps = slot.n_steps;
-            self.read(&slot.name, Which::Mean, &slot.mean);
-            self.read(&slot.name, Which::Square, &slot.square);
-            self.read(&slot.name, Which::Value, weights.require(&slot.name).0);
-        }
-        self.network.refresh(&self.parts, Refresh::All);
-    }
-
-    fn write(&mut self, name: &str, which: Which, tensor: &Tensor) {
-        let mut values = vec![0.0; tensor.numel()];
-        self.parts.iter_mut().filter(|part| part.name == name).for_each(|part| part.write(which, &mut values));
-        set_values(tensor, &values);
-    }
-
-    fn read(&mut self, name: &str, which: Which, tensor: &Tensor) {
-        let values = values_of(tensor);
-        self.parts.iter_mut().filter(|part| part.name == name).for_each(|part| part.read(which, &values));
-    }
-
     fn pass(&self, drops: bool, dispersions: Dispersions, scale: f32, kl_weight: f64) -> Pass<'_> {
         Pass {
             network: &self.network,
@@ -310,12 +321,14 @@ impl<'a> Autoencoder<'a> {
             dispersions,
             scale,
             kl_weight: kl_weight as f32,
+            has_further: self.latent.is_some(),
         }
     }
 
-    /// Puts cells into blocks and draws their noise, in the order in which the layers of the module draw it.
-    fn place(&mut self, cells: &[usize], noise: &mut dyn Noise, drops: bool) {
-        for (block, cells) in self.blocks.iter_mut().zip(cells.chunks(ROWS)) {
+    /// Puts cells into blocks from `first` on and draws what dropout keeps, in the order in which the layers of the module draw it.
+    fn place(&mut self, first: usize, cells: &[usize], noise: &mut dyn Noise, drops: bool) {
+        let blocks = &mut self.blocks[first..];
+        for (block, cells) in blocks.iter_mut().zip(cells.chunks(ROWS)) {
             block.cells.clear();
             block.cells.extend_from_slice(cells);
         }
@@ -327,7 +340,7 @@ impl<'a> Autoencoder<'a> {
                     continue;
                 }
                 if let Some(mut taken) = noise.take_keep(name, n * n_out) {
-                    for block in self.blocks.iter_mut().take(n.div_ceil(ROWS)) {
+                    for block in blocks.iter_mut().take(n.div_ceil(ROWS)) {
                         block.encoder[l].keep_noise = Some(taken.clone());
                         taken.skip_keep(ROWS * n_out);
                     }
@@ -339,10 +352,13 @@ impl<'a> Autoencoder<'a> {
                 }
                 let by_chance = 1.0 / (1.0 - *rate as f32);
                 self.draws.iter_mut().for_each(|keep| *keep *= by_chance);
-                let blocks = self.blocks.iter_mut().map(|block| &mut block.encoder[l].keep);
-                spread(&self.draws, n_out, blocks);
+                spread(&self.draws, n_out, blocks.iter_mut().map(|block| &mut block.encoder[l].keep));
             }
         }
+    }
+
+    /// Draws the noise of the latent states of the first `n` cells.
+    fn draw_latent_noise(&mut self, n: usize, noise: &mut dyn Noise) {
         let n_latent = self.network.n_latent;
         self.draws.resize(n * n_latent, 0.0);
         noise.fill_normal("z", [n, n_latent], &mut self.draws);
@@ -350,15 +366,24 @@ impl<'a> Autoencoder<'a> {
     }
 
     fn terms(&self, n_blocks: usize, kl_weight: f64) -> Terms {
-        let mut terms = Terms::default();
-        for BlockSums { reconstruction, kl } in self.blocks[..n_blocks].iter().map(|block| block.sums) {
-            terms.add(Terms {
-                loss: reconstruction + kl_weight * kl,
-                negative_elbo: reconstruction + kl,
-                reconstruction,
-            });
+        let mut terms = self.reconstruction(n_blocks);
+        for kl in self.blocks[..n_blocks].iter().map(|block| block.sums.kl) {
+            terms.loss += kl_weight * kl;
+            terms.negative_elbo += kl;
         }
         terms
+    }
+
+    /// The terms of the likelihood alone.
+    fn reconstruction(&self, n_blocks: usize) -> Terms {
+        let reconstruction = self.blocks[..n_blocks].iter().map(|block| block.sums.reconstruction).sum();
+        Terms { loss: reconstruction, negative_elbo: reconstruction, reconstruction }
+    }
+
+    /// Label codes of some cells, `[n]`.
+    pub(super) fn label_codes(&self, cells: &[usize]) -> Tensor {
+        let labels = self.dataset.labels.as_ref().expect("the registry encodes labels");
+        Tensor::from_slice(&cells.iter().map(|&cell| labels[cell]).collect::<Vec<_>>())
     }
 
     fn set_constants(&mut self) {

@@ -35,6 +35,8 @@ pub(super) struct Block {
     /// Gradient by `z`, then by the mean.
     pub(super) of_mean: Buffer,
     pub(super) of_var: Buffer,
+    /// Gradients of what autograd adds to the loss.
+    pub(super) further: Further,
     /// Logits of the shares, then their gradient; empty where nothing is decoded.
     pub(super) logits: Buffer,
     /// The same for extra zeros.
@@ -46,6 +48,14 @@ pub(super) struct Block {
     columns: Buffer,
     /// Sums over the block's cells, in nats.
     pub(super) sums: BlockSums,
+}
+
+/// Gradients of further terms of the loss by the posterior and the draw, rows like the block's.
+#[derive(Debug)]
+pub(super) struct Further {
+    pub(super) by_mean: Buffer,
+    pub(super) by_var: Buffer,
+    pub(super) by_z: Buffer,
 }
 
 /// What a layer makes of a block.
@@ -99,8 +109,10 @@ pub(super) struct Pass<'a> {
     pub(super) dispersions: Dispersions,
     /// The loss is a sum over cells times this.
     pub(super) scale: f32,
-    /// Weight of the divergence.
+    /// Weight of the divergence from the standard normal; 0 where further terms take its place.
     pub(super) kl_weight: f32,
+    /// Whether autograd adds terms to the loss.
+    pub(super) has_further: bool,
 }
 
 /// What the dispersions do in a pass.
@@ -133,6 +145,7 @@ impl Block {
             z: rows(n_latent),
             of_mean: rows(n_latent),
             of_var: rows(n_latent),
+            further: Further { by_mean: rows(n_latent), by_var: rows(n_latent), by_z: rows(n_latent) },
             logits: genes(decodes),
             dropout: genes(decodes && network.dropout.is_some()),
             of_log_r: Buffer::zeros(if decodes { network.dispersions.len() * padded(network.n_genes) } else { 0 }),
@@ -271,7 +284,7 @@ impl Block {
     }
 
     /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state.
-    pub(super) fn decoder_gradient(&mut self, pass: &Pass<'_>) {
+    fn decoder_gradient(&mut self, pass: &Pass<'_>) {
         let (network, n) = (pass.network, self.n());
         let genes = padded(network.n_genes);
         let last = &mut self.decoder[network.decoder.len() - 1].delta;
@@ -289,12 +302,31 @@ impl Block {
         }
     }
 
+    /// From the gradient of the logits down to layer `lowest` of the encoder, if something trains there.
+    pub(super) fn gradient(&mut self, pass: &Pass<'_>, lowest: Option<usize>) {
+        self.decoder_gradient(pass);
+        if let Some(lowest) = lowest {
+            self.encoder_gradient(pass, lowest);
+        }
+    }
+
+    /// The same of cells that were encoded only, for the sake of further terms.
+    pub(super) fn posterior_gradient(&mut self, pass: &Pass<'_>, lowest: Option<usize>) {
+        self.of_mean.fill(0.0);
+        if let Some(lowest) = lowest {
+            self.encoder_gradient(pass, lowest);
+        }
+    }
+
     /// From the gradient of the latent state down to layer `lowest` of the encoder.
-    pub(super) fn encoder_gradient(&mut self, pass: &Pass<'_>, lowest: usize) {
+    fn encoder_gradient(&mut self, pass: &Pass<'_>, lowest: usize) {
         let (network, n) = (pass.network, self.n());
         let (level, width) = (network.level, padded(network.n_latent));
         for i in 0..n {
             let row = i * width..(i + 1) * width;
+            if pass.has_further {
+                layer::add(level, &mut self.of_mean[row.clone()], &self.further.by_z[row.clone()]);
+            }
             layer::draw_gradient(
                 level,
                 layer::DrawGradient {
@@ -302,11 +334,16 @@ impl Block {
                     var: &self.var[row.clone()],
                     noise: &self.noise[row.clone()],
                     of_mean: &mut self.of_mean[row.clone()],
-                    of_var: &mut self.of_var[row],
+                    of_var: &mut self.of_var[row.clone()],
                     mask: &network.latent_mask,
                     kl_weight: pass.kl_weight * pass.scale,
                 },
             );
+            if pass.has_further {
+                let (of_mean, of_var) = (&mut self.of_mean[row.clone()], &mut self.of_var[row.clone()]);
+                let (by_mean, by_var) = (&self.further.by_mean[row.clone()], &self.further.by_var[row.clone()]);
+                layer::add_posterior_gradient(level, of_mean, of_var, &self.var[row], by_mean, by_var);
+            }
         }
         if lowest == network.encoder.len() {
             return;

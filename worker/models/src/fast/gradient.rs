@@ -1,7 +1,7 @@
 //! Gradients of the tensors, piece by piece, from what the blocks hold. Sums go over cells in order.
 
 use super::{
-    block::Block,
+    block::{Block, ROWS},
     network::{Layer, Matrix, Network},
     part::{Layout, Part},
 };
@@ -40,6 +40,31 @@ pub(super) enum MatrixId {
     Dropout,
 }
 
+/// The blocks that hold a step's gradients.
+#[derive(Clone, Copy)]
+pub(super) struct Differentiated<'a> {
+    /// All of them; the last may hold labelled cells, which were encoded only.
+    encoded: &'a [Block],
+    /// Those whose cells were decoded.
+    decoded: &'a [Block],
+}
+
+impl<'a> Differentiated<'a> {
+    /// The blocks of so many cells, and of labelled cells behind.
+    pub(super) fn new(blocks: &'a [Block], n_cells: usize, n_labelled: usize) -> Self {
+        let (decoded, labelled) = (n_cells.div_ceil(ROWS), n_labelled.div_ceil(ROWS));
+        Self { encoded: &blocks[..decoded + labelled], decoded: &blocks[..decoded] }
+    }
+
+    /// Those that a linear map has a gradient in.
+    fn of(self, id: MatrixId) -> &'a [Block] {
+        match id {
+            MatrixId::Encoder(_) | MatrixId::Mean | MatrixId::Var => self.encoded,
+            MatrixId::Decoder(_) | MatrixId::Scale | MatrixId::Dropout => self.decoded,
+        }
+    }
+}
+
 /// The source of each part.
 pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
     let mut sources = vec![Source::LogDispersion; n_parts];
@@ -70,7 +95,7 @@ pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
 }
 
 /// Computes the gradient of a part that trains.
-pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: &[Block], part: &mut Part) {
+pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differentiated<'_>, part: &mut Part) {
     let (level, layout, source) = (network.level, part.layout, part.source);
     let Some(moments) = &mut part.moments else { return };
     let gradient = &mut *moments.gradient;
@@ -78,7 +103,7 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: &[Block]
         (Source::Panel(MatrixId::Encoder(0)), Layout::Panel { p, .. }) => {
             gradient.fill(0.0);
             let width = network.encoder[0].matrix.width();
-            for block in blocks {
+            for block in blocks.encoded {
                 let deltas = block.encoder[0].delta.chunks_exact(width);
                 for (i, (&cell, delta)) in block.cells.iter().zip(deltas).enumerate() {
                     let (genes, _) = dataset.counts.row(cell);
@@ -87,12 +112,12 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: &[Block]
             }
         }
         (Source::Panel(id), Layout::Panel { p, n_in, n_out }) => {
-            panel(level, blocks, id, (p, n_in, n_out), gradient);
+            panel(level, blocks.of(id), id, (p, n_in, n_out), gradient);
         }
         (Source::Bias(id) | Source::Columns(id), Layout::Rows { n_rows, n }) => {
             gradient.fill(0.0);
             let width = padded(n);
-            for block in blocks {
+            for block in blocks.of(id) {
                 for (&cell, delta) in block.cells.iter().zip(delta(block, id).chunks_exact(width)) {
                     let by_condition = matches!(source, Source::Columns(_)) && n_rows > 1;
                     let row = if by_condition { dataset.conditions[cell] as usize } else { 0 };
@@ -102,7 +127,7 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: &[Block]
         }
         (Source::LogDispersion, _) => {
             gradient.fill(0.0);
-            blocks.iter().for_each(|block| layer::add(level, gradient, &block.of_log_r));
+            blocks.decoded.iter().for_each(|block| layer::add(level, gradient, &block.of_log_r));
         }
         (Source::Panel(_), Layout::Rows { .. }) | (Source::Bias(_) | Source::Columns(_), Layout::Panel { .. }) => {
             unreachable!("matrices are panels, and only they are")

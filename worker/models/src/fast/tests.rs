@@ -93,7 +93,7 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let cells: Vec<usize> = (0..n_cells).rev().collect();
     let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
     let mut fast = Autoencoder::new(&module, &dataset, Purpose::Train(mode, n_cells), &trains).unwrap();
-    let (terms, gradients) = fast.gradients(&cells, 0.7, &mut SeededNoise::new([seed; 32]));
+    let (terms, gradients) = fast.gradients(&cells, &[], 0.7, &mut SeededNoise::new([seed; 32]));
 
     let mut noise = SeededNoise::new([seed; 32]);
     let expected = module.loss(&dataset.minibatch(&cells, Device::Cpu), 0.7, &mut Pass { mode, noise: &mut noise });

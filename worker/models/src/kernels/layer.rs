@@ -174,5 +174,25 @@ kernel! {
     }
 }
 
+kernel! {
+    /// Adds the gradients, by one cell's posterior, of what else depends on it: by the mean to `of_mean`, and by the variance, through its
+    /// logarithm, to `of_var`.
+    pub(crate) fn add_posterior_gradient<V>(
+        of_mean: &mut [f32],
+        of_var: &mut [f32],
+        var: &[f32],
+        by_mean: &[f32],
+        by_var: &[f32],
+    ) {
+        let of = of_mean.as_chunks_mut::<LANES>().0.iter_mut().zip(of_var.as_chunks_mut::<LANES>().0);
+        let by = by_mean.as_chunks::<LANES>().0.iter().zip(by_var.as_chunks::<LANES>().0);
+        for (((of_mean, of_var), (by_mean, by_var)), var) in of.zip(by).zip(var.as_chunks::<LANES>().0) {
+            let above_floor = V::load(var).sub(V::splat(VARIANCE_FLOOR));
+            V::load(of_mean).add(V::load(by_mean)).store(of_mean);
+            above_floor.mul_add(V::load(by_var), V::load(of_var)).store(of_var);
+        }
+    }
+}
+
 /// Added to every variance, as upstream does.
 const VARIANCE_FLOOR: f32 = 1e-4;

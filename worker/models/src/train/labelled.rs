@@ -1,9 +1,6 @@
 //! The labelled cells that a classifier is trained on, apart from the minibatches of all cells.
 
-use std::{
-    collections::BTreeMap,
-    ops::{Range, RangeInclusive},
-};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -42,19 +39,19 @@ impl<'a> LabelledCells<'a> {
 
     /// The loss of the next minibatch, a scalar.
     pub(super) fn next_loss(&mut self, pass: &mut Pass<'_>) -> Tensor {
-        let cells = self.next_cells();
-        let minibatch = self.dataset.minibatch(&self.cells[cells], self.model.weights().device());
-        self.model.label_loss(&minibatch, pass)
+        let (model, dataset) = (self.model, self.dataset);
+        model.label_loss(&dataset.minibatch(self.next_cells(), model.weights().device()), pass)
     }
 
-    fn next_cells(&mut self) -> Range<usize> {
+    /// The cells of the next minibatch.
+    pub(super) fn next_cells(&mut self) -> &[usize] {
         if self.cells.len() - self.n_seen < *self.sizes.start() {
             self.cells.shuffle(&mut self.rng);
             self.n_seen = 0;
         }
         let start = self.n_seen;
         self.n_seen = self.cells.len().min(start + self.sizes.end());
-        start..self.n_seen
+        &self.cells[start..self.n_seen]
     }
 }
 

@@ -209,7 +209,8 @@ impl<'a> Trainer<'a> {
             let weight = self.plan.kl.weight(self.epoch, self.step);
             self.step += 1;
             if let Some(fast) = &mut self.fast {
-                sums.add_sums(fast.step(cells, weight, &mut noise, self.adam.options()), cells.len());
+                let labelled = labelled.as_mut().map(LabelledCells::next_cells).unwrap_or_default();
+                sums.add_sums(fast.step(cells, labelled, weight, &mut noise, &mut self.adam), cells.len());
                 continue;
             }
             let minibatch = self.dataset.minibatch(cells, self.module.weights().device());

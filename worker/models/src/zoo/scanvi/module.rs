@@ -11,9 +11,9 @@ use crate::{
     error::{Error, Result},
     fast::{Unsupported, VaeSpec},
     losses::LossTerms,
-    model::{CountModel, LabelModel, Module, PredictFrom},
+    model::{CountModel, LabelModel, LatentModel, LatentTerms, Module, PredictFrom},
     nn::{Builder, Init, Pass, Posterior, Role, Weights},
-    zoo::scvi::{Inference, ScviLoss, ScviModule},
+    zoo::scvi::{ScviLoss, ScviModule},
 };
 
 /// The network of scANVI.
@@ -77,9 +77,8 @@ impl ScanviModule {
         &self.classifier
     }
 
-    /// What each possible label says about the drawn latent states of cells.
-    pub fn over_labels(&self, inference: &Inference, pass: &mut Pass<'_>) -> OverLabels {
-        let z1 = &inference.z;
+    /// What each possible label says about cells with these posteriors and draws `z1` from them.
+    pub fn over_labels(&self, posterior: &Posterior, z1: &Tensor, pass: &mut Pass<'_>) -> OverLabels {
         let (n, n_latent) = z1.size2().expect("one draw per cell is a matrix");
         let labels = Tensor::arange(self.n_labels, (Kind::Int64, z1.device()));
         let labels = labels.repeat_interleave_self_int(n, None, self.n_labels * n);
@@ -91,7 +90,7 @@ impl ScanviModule {
         let probabilities = self.classifier.probabilities(z1, pass);
         OverLabels {
             negative_log_pz1: by_cell(-row_sums(&normal::log_prob(&repeated, &pz1.mean, &pz1.var))),
-            log_qz1: row_sums(&normal::log_prob(z1, &inference.qz.mean, &inference.qz.var)),
+            log_qz1: row_sums(&normal::log_prob(z1, &posterior.mean, &posterior.var)),
             kl_z2: by_cell(qz2.kl_standard_normal()),
             kl_y: kl_categorical(&probabilities, &self.y_prior),
             probabilities,
@@ -102,14 +101,23 @@ impl ScanviModule {
 
     /// The loss of cells whose labels nobody knows. The warm-up weight covers every divergence, that of the library size too.
     pub fn terms(&self, scvi: ScviLoss, over: &OverLabels, kl_weight: f64) -> LossTerms {
-        let p = &over.probabilities;
-        let reconstruction = scvi.reconstruction + &over.log_qz1 + row_sums(&(p * &over.negative_log_pz1));
-        let kl = row_sums(&(p * &over.kl_z2)) + &over.kl_y;
+        let LatentTerms { reconstruction, kl } = over.terms();
         let kl = match scvi.kl_l {
             Some(kl_l) => kl + kl_l,
             None => kl,
         };
-        LossTerms::new(reconstruction, &kl, None, kl_weight)
+        LossTerms::new(scvi.reconstruction + reconstruction, &kl, None, kl_weight)
+    }
+}
+
+impl OverLabels {
+    /// What it adds to the loss: means over the labels that a cell may have.
+    pub fn terms(&self) -> LatentTerms {
+        let p = &self.probabilities;
+        LatentTerms {
+            reconstruction: &self.log_qz1 + row_sums(&(p * &self.negative_log_pz1)),
+            kl: row_sums(&(p * &self.kl_z2)) + &self.kl_y,
+        }
     }
 }
 
@@ -135,17 +143,21 @@ impl Module for ScanviModule {
         let (z, library) = (&inference.z, &inference.library);
         let generative = self.scvi.generative(z, library, minibatch, &minibatch.covariates, pass);
         let scvi = self.scvi.loss_terms(minibatch, &inference, &generative);
-        let over = self.over_labels(&inference, pass);
+        let over = self.over_labels(&inference.qz, z, pass);
         self.terms(scvi, &over, kl_weight)
     }
 
-    /// The posterior is scVI's; its loss has more terms than the kernels know.
-    fn posterior_spec(&self) -> Result<VaeSpec, Unsupported> {
+    /// The part that is scVI; [`Self::latent_terms`] is the rest.
+    fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
         self.scvi.train_spec()
     }
 
     fn as_count_model(&self) -> Option<&dyn CountModel> {
         Some(&self.scvi)
+    }
+
+    fn as_latent_model(&self) -> Option<&dyn LatentModel> {
+        Some(self)
     }
 
     fn as_label_model(&self) -> Option<&dyn LabelModel> {
@@ -157,6 +169,12 @@ impl Module for ScanviModule {
     }
 }
 
+impl LatentModel for ScanviModule {
+    fn latent_terms(&self, posterior: &Posterior, z: &Tensor, pass: &mut Pass<'_>) -> LatentTerms {
+        self.over_labels(posterior, z, pass).terms()
+    }
+}
+
 impl LabelModel for ScanviModule {
     fn n_samples_per_label(&self) -> Option<usize> {
         self.config.own.n_samples_per_label
@@ -164,10 +182,8 @@ impl LabelModel for ScanviModule {
 
     /// Cross entropy of what the classifier makes of the posterior mean. A head that ends in probabilities is treated as if it
     /// gave logits, as upstream does.
-    fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
-        let labels = labelled.labels.as_ref().expect("the registry encodes labels");
-        let mean = self.posterior(labelled, pass).mean;
-        self.classifier.forward(&mean, pass).cross_entropy_for_logits(labels) * self.config.own.classification_ratio
+    fn label_loss_at(&self, mean: &Tensor, labels: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+        self.classifier.forward(mean, pass).cross_entropy_for_logits(labels) * self.config.own.classification_ratio
     }
 
     fn label_probabilities(&self, minibatch: &Minibatch, from: PredictFrom, pass: &mut Pass<'_>) -> Tensor {

@@ -36,7 +36,7 @@ pub(crate) fn forward(case: &Case, group: &str, module: &ScanviModule, mode: Mod
     let out = module.scvi().generative(z, library, &minibatch, &minibatch.covariates, &mut pass);
     compare_network(case, group, &inference, &out, report);
 
-    let over = module.over_labels(&inference, &mut pass);
+    let over = module.over_labels(&inference.qz, &inference.z, &mut pass);
     let terms = module.scvi().loss_terms(&minibatch, &inference, &out);
     let (values, per_cell) = (case.tolerance("forward"), case.tolerance("loss_per_cell"));
     let mut check = |name: &str, ours: &Tensor, tolerance| {

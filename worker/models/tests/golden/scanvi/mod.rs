@@ -1,6 +1,7 @@
 //! scANVI against scvi-tools 1.4.2.
 
 mod core;
+mod kernels;
 mod pretrained;
 mod setup;
 mod surgery;

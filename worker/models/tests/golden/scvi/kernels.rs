@@ -4,10 +4,9 @@ use archipelago_anndata::Csr;
 use archipelago_models::{
     data::Dataset,
     fast::{Autoencoder, Purpose},
-    model::Module as _,
+    model::Module,
     nn::{Mode, Trainable},
-    train::{AdamOptions, Decay},
-    zoo::scvi::ScviModule,
+    train::{Adam, AdamOptions, Decay},
 };
 use tch::{Kind, Tensor};
 
@@ -48,7 +47,8 @@ pub(super) fn dataset<'a>(case: &Case, counts: &'a Csr) -> Dataset<'a> {
     }
 }
 
-fn trained(module: &ScviModule) -> impl Fn(&str) -> bool {
+/// Whether a tensor trains.
+pub(crate) fn trained(module: &dyn Module) -> impl Fn(&str) -> bool {
     |name| module.weights().get(name).is_some_and(Tensor::requires_grad)
 }
 
@@ -102,7 +102,7 @@ fn gradients_with_and_without_dropout() {
             let mut fast = Autoencoder::new(&module, &dataset, purpose, &trained(&module)).unwrap();
             let mut noise = FixedNoise::of_prefix(case, "noise/".to_owned(), masks);
             let weight = case.json["kl_weight"].as_f64().unwrap();
-            let (terms, gradients) = fast.gradients(&cells, weight, &mut noise);
+            let (terms, gradients) = fast.gradients(&cells, &[], weight, &mut noise);
             let group = if masks == Masks::Off { "train" } else { "drop" };
             let loss = Tensor::from(terms.loss / cells.len() as f64);
             report.close(case, &format!("{group}/loss"), &loss, case.tolerance("loss_per_cell"));
@@ -123,8 +123,9 @@ fn optimiser_steps() {
             let purpose = Purpose::Train(Mode::Training, cells.len());
             let mut fast = Autoencoder::new(&module, &dataset, purpose, &trained(&module)).unwrap();
             let weight = case.json["kl_weight"].as_f64().unwrap();
+            let mut adam = Adam::new(options(case), []);
             for _ in 0..n_steps {
-                let _terms = fast.step(&cells, weight, &mut FixedNoise::new(case), &options(case));
+                let _terms = fast.step(&cells, &[], weight, &mut FixedNoise::new(case), &mut adam);
             }
             let ours = setup::joined(&module, &fast.values());
             report.group(case, &format!("step{n_steps}/"), &ours, "param/", |_| case.tolerance("step"));

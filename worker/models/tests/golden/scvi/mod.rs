@@ -1,7 +1,7 @@
 //! scVI against scvi-tools 1.4.2.
 
 pub(crate) mod core;
-mod kernels;
+pub(crate) mod kernels;
 mod separability;
 pub(crate) mod setup;
 pub(crate) mod surgery;

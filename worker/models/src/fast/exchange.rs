@@ -1,0 +1,73 @@
+//! Tensors on their way into the kernels and back.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use super::{
+    autoencoder::Autoencoder,
+    network::Refresh,
+    part::{Which, set_values, values_of},
+};
+use crate::{nn::Weights, train::Adam};
+
+impl Autoencoder<'_> {
+    /// The tensors that train.
+    pub fn values(&mut self) -> BTreeMap<String, Tensor> {
+        self.trained(Which::Value)
+    }
+
+    pub(super) fn trained(&mut self, which: Which) -> BTreeMap<String, Tensor> {
+        let mut joined: BTreeMap<String, (Vec<i64>, Vec<f32>)> = BTreeMap::new();
+        for part in self.parts.iter_mut().filter(|part| part.moments.is_some()) {
+            let shape = self.shapes[&part.name].clone();
+            let count = shape.iter().product::<i64>() as usize;
+            let (_, values) = joined.entry(part.name.clone()).or_insert_with(|| (shape, vec![0.0; count]));
+            part.write(which, values);
+        }
+        joined.into_iter().map(|(name, (shape, values))| (name, Tensor::from_slice(&values).view(&*shape))).collect()
+    }
+
+    /// Gives the tensors back, and the optimiser its state.
+    pub fn store(&mut self, weights: &Weights, adam: &mut Adam) {
+        for slot in adam.slots_mut() {
+            if !self.holds(&slot.name) {
+                continue;
+            }
+            slot.n_steps = self.n_steps;
+            self.write(&slot.name, Which::Mean, &slot.mean);
+            self.write(&slot.name, Which::Square, &slot.square);
+            self.write(&slot.name, Which::Value, weights.require(&slot.name).0);
+        }
+    }
+
+    /// Takes the tensors and the optimiser's state as they are now.
+    pub fn load(&mut self, weights: &Weights, adam: &Adam) {
+        for slot in adam.slots() {
+            if !self.holds(&slot.name) {
+                continue;
+            }
+            self.n_steps = slot.n_steps;
+            self.read(&slot.name, Which::Mean, &slot.mean);
+            self.read(&slot.name, Which::Square, &slot.square);
+            self.read(&slot.name, Which::Value, weights.require(&slot.name).0);
+        }
+        self.network.refresh(&self.parts, Refresh::All);
+    }
+
+    /// Whether a tensor is the kernels' to move.
+    fn holds(&self, name: &str) -> bool {
+        self.parts.iter().any(|part| part.name == name)
+    }
+
+    fn write(&mut self, name: &str, which: Which, tensor: &Tensor) {
+        let mut values = vec![0.0; tensor.numel()];
+        self.parts.iter_mut().filter(|part| part.name == name).for_each(|part| part.write(which, &mut values));
+        set_values(tensor, &values);
+    }
+
+    fn read(&mut self, name: &str, which: Which, tensor: &Tensor) {
+        let values = values_of(tensor);
+        self.parts.iter_mut().filter(|part| part.name == name).for_each(|part| part.read(which, &values));
+    }
+}
