@@ -14,10 +14,30 @@ use rayon::prelude::*;
 pub(crate) struct Case {
     /// Part of the names in the summary: `10000x2000-d12`.
     pub(crate) name: String,
+    pub(crate) model: ModelArg,
     pub(crate) source: Source,
     pub(crate) epochs: u32,
     /// How often both sides run.
     pub(crate) rounds: usize,
+}
+
+/// The model that is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum ModelArg {
+    /// scVI.
+    Scvi,
+    /// scANVI: labels in the reference, none in the query.
+    Scanvi,
+}
+
+impl ModelArg {
+    /// Its name in the zoo and on the command lines of both sides.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Scvi => "scvi",
+            Self::Scanvi => "scanvi",
+        }
+    }
 }
 
 /// Where the cells come from.
@@ -33,6 +53,7 @@ pub(crate) enum Source {
 pub(crate) fn all(quick: bool) -> Vec<Case> {
     let synthetic = |name: &str, cells, genes, library, epochs, rounds| Case {
         name: name.to_owned(),
+        model: ModelArg::Scvi,
         source: Source::Synthetic(cells, genes, library),
         epochs,
         rounds,
@@ -41,11 +62,14 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     if quick {
         return cases;
     }
+    let scanvi = synthetic("scanvi-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
+    cases.push(Case { model: ModelArg::Scanvi, ..scanvi });
     cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));
     cases.push(synthetic("10000x2000-d32", 10_000, 2_000, 2_000.0, 3, 1));
     cases.push(synthetic("100000x2000-d8", 100_000, 2_000, 210.0, 2, 1));
     if let Some(file) = shared_file("pbmc_5batch.h5ad") {
-        cases.push(Case { name: "pbmc_5batch".to_owned(), source: Source::Pbmc(file), epochs: 5, rounds: 2 });
+        let (name, model, source) = ("pbmc_5batch".to_owned(), ModelArg::Scvi, Source::Pbmc(file));
+        cases.push(Case { name, model, source, epochs: 5, rounds: 2 });
     }
     cases
 }
@@ -149,11 +173,18 @@ fn write(folder: &Path, name: &str, counts: Csr, batches: &[&str]) -> Result<()>
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let mut obs = DataFrame::new((0..counts.n_rows()).map(|cell| format!("c{cell}")));
     obs.insert("batch", Column::categorical(batches))?;
+    let label = |cell| if name.starts_with("query") { UNLABELLED.to_owned() } else { format!("t{}", cell % N_LABELS) };
+    obs.insert(LABELS, Column::categorical(&(0..counts.n_rows()).map(label).collect::<Vec<_>>()))?;
     let var = DataFrame::new((0..counts.n_cols()).map(|gene| format!("g{gene}")));
     AnnData::new(counts, obs, var)?.write(folder.join(format!("{name}.h5ad")), Compression::None)?;
     Ok(())
 }
 
+/// The obs column of labels, which have nothing to do with the counts.
+pub(crate) const LABELS: &str = "cell_type";
+/// What stands there for no label.
+const UNLABELLED: &str = "Unknown";
+const N_LABELS: usize = 8;
 /// Cells that both sides report an ELBO on.
 const VALIDATION_CELLS: usize = 2_000;
 /// Cells of one random stream.

@@ -20,13 +20,19 @@ use archipelago_models::{
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::{machine, report};
+use crate::{
+    cases::{LABELS, ModelArg},
+    machine, report,
+};
 
 /// What one process measures.
 #[derive(Args, Debug)]
 pub(crate) struct MeasureArgs {
     /// The folder with the four files of a case.
     folder: PathBuf,
+    /// The model.
+    #[arg(long, value_enum, default_value_t = ModelArg::Scvi)]
+    model: ModelArg,
     /// Passes over the cells.
     #[arg(long, default_value_t = 3)]
     epochs: u32,
@@ -57,6 +63,7 @@ pub(crate) struct File {
     pub(crate) counts: Csr,
     pub(crate) genes: Vec<String>,
     pub(crate) conditions: CellConditions,
+    labels: Option<Categorical>,
 }
 
 impl File {
@@ -66,7 +73,14 @@ impl File {
         let batches: Option<Vec<String>> = file.obs().column("batch")?.to_strings().into_iter().collect();
         let batches = Categorical::from_values(&batches.context("a cell has no batch")?);
         let conditions = CellConditions::from_batches(&batches, |batch| format!("bench/data/{batch}").parse())?;
-        Ok(Self { counts, genes: file.var().index().to_vec(), conditions })
+        let labels = file.obs().column(LABELS).ok().and_then(|labels| labels.to_strings().into_iter().collect());
+        let labels = labels.map(|labels: Vec<String>| Categorical::from_values(&labels));
+        Ok(Self { counts, genes: file.var().index().to_vec(), conditions, labels })
+    }
+
+    /// The cells as the model takes them.
+    fn cells(&self, model: ModelArg) -> Cells<'_> {
+        Cells { labels: self.labels.clone().filter(|_| model == ModelArg::Scanvi), ..Cells::new(&self.counts) }
     }
 }
 
@@ -110,10 +124,13 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
         let (reference, measured) = train(&file, args, compute)?;
         kinds.insert("train".to_owned(), measured);
         machine::reset_peak()?;
-        let start = Instant::now();
-        let latent = reference.latent(&Cells::new(&file.counts), &file.conditions, compute)?;
-        let epochs_s = vec![start.elapsed().as_secs_f64()];
-        anyhow::ensure!(latent.mean.nrows() == file.counts.n_rows(), "not every cell was embedded");
+        let mut clock = Clock::start();
+        for _ in 0..args.epochs {
+            let latent = reference.latent(&file.cells(args.model), &file.conditions, compute)?;
+            clock.lap();
+            anyhow::ensure!(latent.mean.nrows() == file.counts.n_rows(), "not every cell was embedded");
+        }
+        let epochs_s = clock.epochs_s;
         kinds.insert("latent".to_owned(), Measured { epochs_s, elbo: None, peak_mib: machine::peak_mib()? });
         reference
     };
@@ -123,15 +140,15 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
 }
 
 fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference, Measured)> {
-    let (cells, options) = (Cells::new(&file.counts), options());
+    let (cells, options) = (file.cells(args.model), options());
     let training = Training {
-        model: "scvi",
+        model: args.model.name(),
         options: &options,
         genes: &file.genes,
         cells: &cells,
         conditions: &file.conditions,
         batch_key: "batch",
-        labels_key: None,
+        labels_key: (args.model == ModelArg::Scanvi).then_some(LABELS),
         size_factor_key: None,
         spec: &spec(args.epochs, 1e-6),
         further: &FurtherOptions::default(),
@@ -142,14 +159,14 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
     let peak_mib = machine::peak_mib()?;
     anyhow::ensure!(trained.engine == compute.engine, "training went through autograd");
     let validation = File::read(&args.folder, "reference_validation")?;
-    let elbo = elbo(&trained.reference, &validation, compute)?;
+    let elbo = elbo(&trained.reference, &validation, args.model, compute)?;
     Ok((trained.reference, Measured { epochs_s: clock.epochs_s, elbo: Some(elbo), peak_mib }))
 }
 
 fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Measured> {
     let file = File::read(&args.folder, "query")?;
     let [key] = file.conditions.keys() else { anyhow::bail!("the query has more than one batch") };
-    let query = Query { key: key.clone(), cells: Cells::new(&file.counts) };
+    let query = Query { key: key.clone(), cells: file.cells(args.model) };
     let mut clock = Clock::start();
     let mapped = surgery(
         &reference.base,
@@ -162,12 +179,12 @@ fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Mea
     let peak_mib = machine::peak_mib()?;
     anyhow::ensure!(mapped.engine == compute.engine, "surgery went through autograd");
     let grown = reference.with(key.clone(), mapped.columns)?;
-    let elbo = elbo(&grown, &File::read(&args.folder, "query_validation")?, compute)?;
+    let elbo = elbo(&grown, &File::read(&args.folder, "query_validation")?, args.model, compute)?;
     Ok(Measured { epochs_s: clock.epochs_s, elbo: Some(elbo), peak_mib })
 }
 
-fn elbo(reference: &Reference, file: &File, compute: Compute) -> Result<f64> {
-    let fit = reference.evaluate(&Cells::new(&file.counts), &file.conditions, 0, compute)?;
+fn elbo(reference: &Reference, file: &File, model: ModelArg, compute: Compute) -> Result<f64> {
+    let fit = reference.evaluate(&file.cells(model), &file.conditions, 0, compute)?;
     Ok(-fit.negative_elbo)
 }
 

@@ -31,6 +31,9 @@ pub(crate) struct SuiteArgs {
     /// Only the case that the goals speak of, once.
     #[arg(long)]
     quick: bool,
+    /// Only cases with this in their name, and no growth.
+    #[arg(long, value_name = "TEXT", conflicts_with = "quick")]
+    only: Option<String>,
 }
 
 /// Runs all cases.
@@ -40,10 +43,11 @@ pub(crate) fn run(args: &SuiteArgs) -> Result<()> {
     let gemm = machine::gemm_rate(args.threads)?;
     note(&format!("dense products: {:.1} GFLOP/s on {} threads", gemm / 1e9, args.threads));
     let mut rows = Vec::new();
-    for case in cases::all(args.quick) {
+    let is_wanted = |case: &Case| args.only.as_ref().is_none_or(|only| case.name.contains(only));
+    for case in cases::all(args.quick).into_iter().filter(is_wanted) {
         rows.extend(compare(&case, args, gemm)?);
     }
-    let growth = if args.quick { Vec::new() } else { growth::run()? };
+    let growth = if args.quick || args.only.is_some() { Vec::new() } else { growth::run()? };
     let load_before = load_before.split(' ').next().unwrap_or_default().to_owned();
     let summary = Summary { threads: args.threads, gemm_gflops: gemm / 1e9, load_before, cases: rows, growth };
     std::fs::write(args.out.join("summary.json"), serde_json::to_string_pretty(&summary)?)?;
@@ -68,14 +72,14 @@ fn compare(case: &Case, args: &SuiteArgs, gemm: f64) -> Result<Vec<Row>> {
 
 fn run_ours(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("measure").arg(folder);
+    command.args(["measure", "--model", case.model.name()]).arg(folder);
     output(command, case, args)
 }
 
 fn run_peer(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/speed.py");
     let mut command = Command::new(&args.peer);
-    command.arg(script).arg(folder);
+    command.arg(script).args(["--model", case.model.name()]).arg(folder);
     output(command, case, args)
 }
 
