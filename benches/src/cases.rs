@@ -62,7 +62,7 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     if quick {
         return cases;
     }
-    let scanvi = synthetic("scanvi-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
+    let scanvi = synthetic("scanvi-10000x2000-d12", 10_000, 2_000, 350.0, 2, 1);
     cases.push(Case { model: ModelArg::Scanvi, ..scanvi });
     cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));
     cases.push(synthetic("10000x2000-d32", 10_000, 2_000, 2_000.0, 3, 1));

@@ -10,6 +10,7 @@ use crate::{
     distributions::Likelihood,
     model::Module as _,
     nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable},
+    train::{Adam, AdamOptions, Decay},
     zoo::scvi::{Dispersion, Norms, ScviConfig, ScviModule},
 };
 
@@ -63,6 +64,21 @@ fn example() -> impl Strategy<Value = Example> {
     })
 }
 
+/// Cells of which counts and conditions are known.
+fn dataset(counts: &Csr, conditions: Vec<i64>) -> Dataset<'_> {
+    Dataset {
+        counts,
+        conditions,
+        labels: None,
+        unlabelled: None,
+        covariates: vec![],
+        continuous: vec![],
+        size_factor: None,
+        proteins: None,
+        minified: None,
+    }
+}
+
 /// Compares loss and gradients of one minibatch of all cells. Where a unit is as good as at the kink of its ReLU, both sides may
 /// fall on different sides of it, and both are right: it is not there with other noise.
 fn check(example: &Example, mode: Mode, trainable: Trainable) {
@@ -79,17 +95,7 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let module = ScviModule::new(config.clone(), &Registry::default(), *n_genes, builder).unwrap();
     let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
     let conditions = example.conditions.clone();
-    let dataset = Dataset {
-        counts: &counts,
-        conditions,
-        labels: None,
-        unlabelled: None,
-        covariates: vec![],
-        continuous: vec![],
-        size_factor: None,
-        proteins: None,
-        minified: None,
-    };
+    let dataset = dataset(&counts, conditions);
     let cells: Vec<usize> = (0..n_cells).rev().collect();
     let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
     let mut fast = Autoencoder::new(&module, &dataset, Purpose::Train(mode, n_cells), &trains).unwrap();
@@ -125,6 +131,35 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     Ok(())
 }
 
+#[test]
+fn a_step_allocates_nothing() {
+    // A pool of one thread does all the work here, so that all that is allocated is counted.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().unwrap();
+    for (mode, trainable) in [(Mode::Training, Trainable::Everything), (Mode::Evaluation, Trainable::Conditions)] {
+        pool.install(|| {
+            let (n_cells, n_genes) = (90, 40);
+            let count = |i: usize| if i % 7 == 0 { (i % 5 + 1) as f32 } else { 0.0 };
+            let counts: Vec<f32> = (0..n_cells * n_genes).map(count).collect();
+            let counts = Csr::from_dense(n_cells, n_genes, &counts).unwrap();
+            let dataset = dataset(&counts, (0..n_cells as i64).map(|cell| cell % 2).collect());
+            let builder = Builder::new(Source::Fresh, ConditionSource::Fresh(2), trainable, [7; 32], Device::Cpu);
+            let module = ScviModule::new(ScviConfig::for_surgery(), &Registry::default(), n_genes, builder).unwrap();
+            let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
+            let mut fast = Autoencoder::new(&module, &dataset, Purpose::Train(mode, 64), &trains).unwrap();
+            let options = AdamOptions { rate: 1e-3, eps: 0.01, weight_decay: 0.0, decay: Decay::L2 };
+            let (mut adam, mut noise) = (Adam::new(options, []), SeededNoise::new([3; 32]));
+            let cells: Vec<usize> = (0..n_cells).collect();
+            let mut epoch = || {
+                cells.chunks(64).for_each(|cells| {
+                    assert!(fast.step(cells, &[], 0.5, &mut noise, &mut adam).loss.is_finite());
+                });
+            };
+            assert!(allocation_counter::measure(&mut epoch).count_total > 0, "the first steps make room");
+            assert_eq!(allocation_counter::measure(&mut epoch).count_total, 0, "{mode:?}");
+        });
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -149,17 +184,7 @@ fn what_the_kernels_do_not_know_is_said() {
             Builder::new(Source::Fresh, ConditionSource::Fresh(1), Trainable::Everything, [0; 32], Device::Cpu);
         let module = ScviModule::new(config, &Registry::default(), 3, builder).unwrap();
         let counts = Csr::zeros(2, 3);
-        let dataset = Dataset {
-            counts: &counts,
-            conditions: vec![0; 2],
-            labels: None,
-            unlabelled: None,
-            covariates: vec![],
-            continuous: vec![],
-            size_factor: None,
-            proteins: None,
-            minified: None,
-        };
+        let dataset = dataset(&counts, vec![0; 2]);
         let refused = Autoencoder::new(&module, &dataset, Purpose::Train(mode, 2), &|_| true);
         refused.err().map(|why| why.to_string())
     };
