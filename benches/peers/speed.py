@@ -1,7 +1,7 @@
 """Times scvi-tools on the files of one case: training, embedding, surgery. Prints one JSON object.
 
 usage: speed.py <folder with reference.h5ad, reference_validation.h5ad, query.h5ad, query_validation.h5ad>
-                [--model scvi] [--epochs 3] [--threads 2] [--likelihood nb] [--csr]
+                [--model scvi] [--epochs 3] [--threads 2] [--likelihood nb] [--csr] [--cuda]
 """
 import argparse, gc, json, logging, os, sys, time, warnings
 
@@ -12,6 +12,7 @@ ap.add_argument("--epochs", type=int, default=3)
 ap.add_argument("--threads", type=int, default=2)
 ap.add_argument("--likelihood", default="nb")
 ap.add_argument("--csr", action="store_true", help="keep counts as compressed rows: less memory, more time")
+ap.add_argument("--cuda", action="store_true", help="on the first CUDA device")
 a = ap.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(a.threads)
 warnings.filterwarnings("ignore")
@@ -23,7 +24,8 @@ for name in ("lightning", "lightning.pytorch", "lightning.pytorch.utilities.rank
     logging.getLogger(name).setLevel(logging.ERROR)
 OPTIONS = dict(n_layers=2, n_hidden=128, n_latent=10, gene_likelihood=a.likelihood, use_batch_norm="none",
                use_layer_norm="both", encode_covariates=True, deeply_inject_covariates=False)
-TRAIN = dict(accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=False,
+ACCELERATOR = "gpu" if a.cuda else "cpu"
+TRAIN = dict(accelerator=ACCELERATOR, enable_progress_bar=False, enable_model_summary=False, logger=False,
              train_size=1.0, batch_size=128, max_epochs=a.epochs)
 
 
@@ -87,7 +89,7 @@ out["latent"]["elbo"] = None
 del adata
 reset_peak()
 query = read("query")
-mapped = Model.load_query_data(query, model, accelerator="cpu", freeze_dropout=True)
+mapped = Model.load_query_data(query, model, accelerator=ACCELERATOR, freeze_dropout=True)
 clock = Clock()
 mapped.train(callbacks=[clock], plan_kwargs={"weight_decay": 0.0}, **TRAIN)
 out["surgery"] = {"epochs_s": clock.epochs, "peak_mib": peak_mib(), "elbo": elbo(mapped, read("query_validation"))}

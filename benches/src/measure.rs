@@ -39,9 +39,12 @@ pub(crate) struct MeasureArgs {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Go through libtorch's autograd.
+    /// Go through libtorch's autograd; on a CUDA device everything does.
     #[arg(long)]
     autograd: bool,
+    /// On the first CUDA device.
+    #[arg(long)]
+    cuda: bool,
 }
 
 /// One measurement of one side.
@@ -116,8 +119,10 @@ impl Clock {
 pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
     tch::set_num_threads(args.threads as i32);
-    let engine = if args.autograd { Engine::Autograd } else { Engine::Fast };
-    let compute = Compute { device: Device::Cpu, engine };
+    let device = if args.cuda { Device::best() } else { Device::Cpu };
+    anyhow::ensure!(!args.cuda || device != Device::Cpu, "libtorch finds no CUDA device");
+    let engine = if args.autograd || args.cuda { Engine::Autograd } else { Engine::Fast };
+    let compute = Compute { device, engine };
     let mut kinds = Kinds::new();
     let reference = {
         let file = File::read(&args.folder, "reference")?;

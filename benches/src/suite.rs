@@ -28,6 +28,9 @@ pub(crate) struct SuiteArgs {
     /// Threads of both sides.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Both sides on the first CUDA device.
+    #[arg(long)]
+    cuda: bool,
     /// Only the case that the goals speak of, once.
     #[arg(long)]
     quick: bool,
@@ -85,6 +88,9 @@ fn run_peer(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
 
 fn output(mut command: Command, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
     command.args(["--epochs", &case.epochs.to_string(), "--threads", &args.threads.to_string()]);
+    if args.cuda {
+        command.arg("--cuda");
+    }
     command.env("OMP_NUM_THREADS", args.threads.to_string());
     let output = command.stderr(std::process::Stdio::inherit()).output().context("failed to start one side")?;
     ensure!(output.status.success(), "{command:?} ended with {}", output.status);

@@ -11,7 +11,7 @@ use ndarray::Array2;
 use tch::Tensor;
 
 use crate::{
-    data::{CellConditions, Cells, Dataset, LabelUse, Registry},
+    data::{CellConditions, Cells, Dataset, LabelUse, Minibatches, Registry},
     device::{Compute, Device, Engine, OneThread},
     error::{Error, Result},
     fast::{Autoencoder, Purpose},
@@ -273,7 +273,10 @@ impl Reference {
         let cells: Vec<usize> = (0..dataset.n_cells()).collect();
         Ok(match fast_engine(module.as_ref(), &dataset, Purpose::Evaluate, engine) {
             Some(mut fast) => Evaluation::of_sums(&fast.evaluate(&cells, 1.0, &mut noise), cells.len()),
-            None => evaluate(module.as_ref(), &dataset, &cells, 1.0, noise),
+            None => {
+                let minibatches = Minibatches::new(&dataset, module.weights().device());
+                evaluate(module.as_ref(), &minibatches, &cells, 1.0, noise)
+            }
         })
     }
 }

@@ -90,6 +90,28 @@ impl Minibatch {
     pub fn n_cells(&self) -> usize {
         self.x.size()[0] as usize
     }
+
+    /// Some of these cells, `[n]` places, with what stands for their counts.
+    pub(super) fn select(&self, cells: &Tensor, x: Tensor) -> Self {
+        let rows = |tensor: &Tensor| tensor.index_select(0, cells);
+        let some = |tensor: &Option<Tensor>| tensor.as_ref().map(rows);
+        Self {
+            x,
+            covariates: Covariates {
+                condition: rows(&self.covariates.condition),
+                categorical: self.covariates.categorical.iter().map(rows).collect(),
+            },
+            labels: some(&self.labels),
+            continuous: some(&self.continuous),
+            size_factor: some(&self.size_factor),
+            proteins: some(&self.proteins),
+            minified: self.minified.as_ref().map(|kept| MinifiedBatch {
+                qz_mean: rows(&kept.qz_mean),
+                qz_var: rows(&kept.qz_var),
+                library: rows(&kept.library),
+            }),
+        }
+    }
 }
 
 impl Dataset<'_> {
@@ -143,6 +165,11 @@ impl Dataset<'_> {
 
     /// The cells at `cells`, in that order, as tensors.
     pub fn minibatch(&self, cells: &[usize], device: Device) -> Minibatch {
+        self.minibatch_with(self.dense_counts(cells).to_device(device), cells, device)
+    }
+
+    /// The cells at `cells`, with what stands for their counts.
+    pub(super) fn minibatch_with(&self, x: Tensor, cells: &[usize], device: Device) -> Minibatch {
         let n = cells.len() as i64;
         let codes = |column: &[i64]| Tensor::from_slice(&gather(column, cells)).to_device(device);
         let continuous = (!self.continuous.is_empty()).then(|| {
@@ -150,7 +177,7 @@ impl Dataset<'_> {
             Tensor::stack(&columns, 1).to_device(device)
         });
         Minibatch {
-            x: self.dense_counts(cells).to_device(device),
+            x,
             covariates: Covariates {
                 condition: codes(&self.conditions),
                 categorical: self.covariates.iter().map(|column| codes(column)).collect(),

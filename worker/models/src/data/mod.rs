@@ -6,6 +6,7 @@
 
 mod cells;
 mod dataset;
+mod minibatches;
 mod numpy;
 mod proteins;
 mod registry;
@@ -13,6 +14,7 @@ mod split;
 
 pub use cells::{Categorical, CellConditions, Cells, Minified};
 pub use dataset::{Covariates, Dataset, Minibatch, MinifiedBatch};
+pub use minibatches::Minibatches;
 pub use numpy::RandomState;
 pub use proteins::{ProteinAlignment, Proteins};
 pub use registry::{LabelUse, Registry};

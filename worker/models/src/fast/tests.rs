@@ -138,7 +138,7 @@ fn a_step_allocates_nothing() {
     for (mode, trainable) in [(Mode::Training, Trainable::Everything), (Mode::Evaluation, Trainable::Conditions)] {
         pool.install(|| {
             let (n_cells, n_genes) = (90, 40);
-            let count = |i: usize| if i % 7 == 0 { (i % 5 + 1) as f32 } else { 0.0 };
+            let count = |i: usize| if i.is_multiple_of(7) { (i % 5 + 1) as f32 } else { 0.0 };
             let counts: Vec<f32> = (0..n_cells * n_genes).map(count).collect();
             let counts = Csr::from_dense(n_cells, n_genes, &counts).unwrap();
             let dataset = dataset(&counts, (0..n_cells as i64).map(|cell| cell % 2).collect());

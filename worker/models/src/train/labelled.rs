@@ -6,12 +6,15 @@ use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-use crate::{data::Dataset, model::LabelModel, nn::Pass};
+use crate::{
+    data::{Dataset, Minibatches},
+    model::LabelModel,
+    nn::Pass,
+};
 
 /// Labelled training cells of one epoch, minibatch after minibatch: in new order whenever all were seen.
 pub(super) struct LabelledCells<'a> {
     model: &'a dyn LabelModel,
-    dataset: &'a Dataset<'a>,
     sizes: RangeInclusive<usize>,
     cells: Vec<usize>,
     n_seen: usize,
@@ -23,7 +26,7 @@ impl<'a> LabelledCells<'a> {
     /// of these sizes. `None` if they do not make one.
     pub(super) fn new(
         model: &'a dyn LabelModel,
-        dataset: &'a Dataset<'a>,
+        dataset: &Dataset<'_>,
         train: &[usize],
         sizes: RangeInclusive<usize>,
         seed: [u8; 32],
@@ -34,13 +37,13 @@ impl<'a> LabelledCells<'a> {
             cells = draw_per_label(&cells, dataset, n, &mut rng);
         }
         let n_seen = cells.len();
-        (n_seen >= *sizes.start()).then_some(Self { model, dataset, sizes, cells, n_seen, rng })
+        (n_seen >= *sizes.start()).then_some(Self { model, sizes, cells, n_seen, rng })
     }
 
     /// The loss of the next minibatch, a scalar.
-    pub(super) fn next_loss(&mut self, pass: &mut Pass<'_>) -> Tensor {
-        let (model, dataset) = (self.model, self.dataset);
-        model.label_loss(&dataset.minibatch(self.next_cells(), model.weights().device()), pass)
+    pub(super) fn next_loss(&mut self, minibatches: &Minibatches<'_>, pass: &mut Pass<'_>) -> Tensor {
+        let model = self.model;
+        model.label_loss(&minibatches.of(self.next_cells()), pass)
     }
 
     /// The cells of the next minibatch.

@@ -17,7 +17,7 @@ use super::{
     labelled::LabelledCells,
 };
 use crate::{
-    data::{Dataset, Split},
+    data::{Dataset, Minibatches, Split},
     device::Engine,
     error::{Error, Result},
     fast::{Autoencoder, Purpose, Terms},
@@ -30,6 +30,7 @@ use crate::{
 pub struct Trainer<'a> {
     module: &'a dyn Module,
     dataset: &'a Dataset<'a>,
+    minibatches: Minibatches<'a>,
     plan: TrainPlan,
     split: Split,
     seeds: Seeds,
@@ -98,6 +99,7 @@ impl<'a> Trainer<'a> {
         Ok(Self {
             module,
             dataset,
+            minibatches: Minibatches::new(dataset, module.weights().device()),
             plan,
             split,
             seeds,
@@ -148,7 +150,7 @@ impl<'a> Trainer<'a> {
     pub fn evaluate(&mut self, cells: &[usize], kl_weight: f64, mut noise: SeededNoise) -> Evaluation {
         match &mut self.fast {
             Some(fast) => Evaluation::of_sums(&fast.evaluate(cells, kl_weight, &mut noise), cells.len()),
-            None => evaluate(self.module, self.dataset, cells, kl_weight, noise),
+            None => evaluate(self.module, &self.minibatches, cells, kl_weight, noise),
         }
     }
 
@@ -213,11 +215,11 @@ impl<'a> Trainer<'a> {
                 sums.add_sums(fast.step(cells, labelled, weight, &mut noise, &mut self.adam), cells.len());
                 continue;
             }
-            let minibatch = self.dataset.minibatch(cells, self.module.weights().device());
+            let minibatch = self.minibatches.of(cells);
             let mut pass = Pass { mode: self.mode, noise: &mut noise };
             let mut terms = self.module.loss(&minibatch, weight, &mut pass);
             if let Some(labelled) = &mut labelled {
-                terms.loss += labelled.next_loss(&mut pass);
+                terms.loss += labelled.next_loss(&self.minibatches, &mut pass);
             }
             let guessed = self.adversary.as_mut().zip(terms.latent.take());
             if let Some((adversary, latent)) = &guessed
@@ -374,7 +376,7 @@ fn smallest_minibatch(mode: Mode) -> usize {
 /// Mean terms over some cells in evaluation mode, without gradients.
 pub fn evaluate(
     module: &dyn Module,
-    dataset: &Dataset<'_>,
+    minibatches: &Minibatches<'_>,
     cells: &[usize],
     kl_weight: f64,
     mut noise: SeededNoise,
@@ -382,7 +384,7 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let mut sums = Sums::default();
     for cells in cells.chunks(EVALUATION_MINIBATCH) {
-        let minibatch = dataset.minibatch(cells, module.weights().device());
+        let minibatch = minibatches.of(cells);
         let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
         sums.add(&module.loss(&minibatch, kl_weight, &mut pass), cells.len());
     }
