@@ -3,6 +3,8 @@
 //! Messages may name local paths, cells and genes: they are printed at the site and never sent. What the coordinator is
 //! told is a [`crate::session::Reason`], which can hold none of that.
 
+mod hint;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use archipelago_common::{
@@ -213,13 +215,13 @@ pub enum Error {
         /// The values there are.
         available: String,
     },
-    /// A gene that was asked for is not in the reference's panel.
-    #[error("the reference's panel of {n_panel} genes has no `{gene}`")]
-    UnknownGene {
-        /// The gene.
-        gene: String,
-        /// Genes in the panel.
-        n_panel: usize,
+    /// A gene or protein that was asked for is not among the reference's.
+    #[error("the reference knows no gene or protein `{name}`, of {n_known} in all")]
+    UnknownFeature {
+        /// What was asked for.
+        name: String,
+        /// Genes and proteins that it knows.
+        n_known: usize,
     },
     /// A column of numbers holds something else.
     #[error("obs column `{column}` of `{}` holds text, expected numbers", path.display())]
@@ -385,121 +387,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the user can do about it, where there is something.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Anndata(source) | Self::Cells { source, .. } => return anndata_hint(source),
-            Self::Models(archipelago_models::Error::KnownCondition { .. }) => {
-                "choose another `--owner` or `--dataset` for the new condition".into()
-            }
-            Self::Models(archipelago_models::Error::MissingCovariate { name }) if name == "labels" => {
-                "name the obs column that holds them with `--labels-key`".into()
-            }
-            Self::Models(archipelago_models::Error::MissingCovariate { name }) if name == "proteins" => {
-                "name where they are with `--protein-obsm-key` or `--protein-modality`".into()
-            }
-            Self::Models(archipelago_models::Error::NoCommonProteins { .. }) => {
-                "rename the proteins as in the reference, or map the cells with `--without-proteins`".into()
-            }
-            Self::Models(source) => return source.hint(),
-            Self::Analysis(source) => return source.hint().map(str::to_owned),
-            Self::Unnamed { .. } => "fill the column, or leave these cells out with `archipelago-worker subset`".into(),
-            Self::Recipe { .. } => "`archipelago-worker preprocess --help` shows a complete recipe".into(),
-            Self::CardRecipe { .. } => "update this program, or ask the reference's publisher for its recipe".into(),
-            Self::OtherRecipe { .. } => {
-                "name the file as it was before it was prepared: the reference's recipe is applied while it is read"
-                    .into()
-            }
-            Self::UnknownValue { .. } => "write values exactly as `archipelago-worker inspect FILE` lists them".into(),
-            Self::NoGene { .. } => "gene names are compared letter by letter; `inspect` shows the first ones".into(),
-            Self::NoEmbedding { .. } => {
-                "name one with `--use-rep`, or make one: `archipelago-worker pca` or `latent`".into()
-            }
-            Self::NothingToShow { .. } => "`archipelago-worker inspect FILE` lists columns and genes".into(),
-            Self::OtherSpace { .. } | Self::OtherNetwork { .. } => {
-                "place both with the same reference: `archipelago-worker latent` and `map`".into()
-            }
-            Self::NothingLeft { .. } => "loosen the bounds, and look at the figures of quality first".into(),
-            Self::Client(source) => return source.hint().map(str::to_owned),
-            Self::Transport(source) => return source.hint().map(str::to_owned),
-            Self::Config { .. } | Self::ConfigFile { .. } => {
-                "`archipelago-worker serve --help` shows a complete configuration".into()
-            }
-            Self::WrongIdentity { .. } => {
-                "set `site` to the name in the certificate, or use the right certificate".into()
-            }
-            Self::UnknownBatch { .. } => "name batches as `archipelago-worker inspect FILE` lists them".into(),
-            Self::UnknownGene { .. } => "genes are named as in the data that the reference was trained on".into(),
-            Self::NotNumbers { .. } => "name a column of numbers, or make it a categorical covariate".into(),
-            Self::MissingValues { .. } => "fill the column, or choose batches with `--batches`".into(),
-            Self::Reference { source: archipelago_common::Error::DigestMismatch { .. }, .. } => {
-                "the reference was changed or damaged: fetch it again, or train it anew".into()
-            }
-            Self::Reference { .. } => "name a directory that `archipelago-worker train` or `map` wrote".into(),
-            Self::Checkpoint { path, .. } => {
-                format!(
-                    "repeat the command with the settings of that run, or delete `{}` to start anew",
-                    path.display()
-                )
-            }
-            Self::NoProteinNames { .. } => "name the key of uns that holds them with `--protein-names-uns-key`".into(),
-            Self::CellsWithoutProteins { .. } => "use the cells that both modalities have".into(),
-            Self::NoCondition { .. } => "map the batch first: `archipelago-worker map`".into(),
-            Self::AmbiguousBatch { .. } => "choose with `--owner` and `--dataset`".into(),
-            Self::FrozenMoved { .. } => "nothing was sent; please report this with the version of the worker".into(),
-            Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),
-            Self::Withheld { .. } => "the site's policy file decides this".into(),
-            Self::AuditBroken { .. } | Self::AuditShortened { .. } => {
-                "keep the file as evidence, find out who changed it, and start a new log under another path".into()
-            }
-            Self::NoiseKey { .. } => {
-                "restore the file from a backup; a new key lets repeated releases be averaged".into()
-            }
-            Self::Bind { .. } => "choose another address, or port 0 for any free one".into(),
-            _ => return None,
-        })
-    }
-
-    /// What the process ends with: 2 for usage and configuration, 1 for work that failed.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Config { .. }
-            | Self::ConfigFile { .. }
-            | Self::Setting { .. }
-            | Self::Recipe { .. }
-            | Self::Analysis(archipelago_analysis::AnalysisError::Option { .. })
-            | Self::Bind { .. }
-            | Self::Transport(_)
-            | Self::WrongIdentity { .. }
-            | Self::Common(archipelago_common::Error::InvalidName { .. }) => 2,
-            Self::Models(source) if is_setting(source) => 2,
-            _ => 1,
-        }
-    }
-}
-
-/// Whether a model refuses what it was told to do, before any work.
-fn is_setting(error: &archipelago_models::Error) -> bool {
-    use archipelago_models::Error;
-    matches!(
-        error,
-        Error::Config { .. }
-            | Error::UnknownModel { .. }
-            | Error::Common(archipelago_common::Error::InvalidName { .. })
-    )
-}
-
 fn others(n_missing: usize) -> String {
     if n_missing > 1 { format!(" and lacks {} others of the list", n_missing - 1) } else { String::new() }
-}
-
-fn anndata_hint(source: &archipelago_anndata::Error) -> Option<String> {
-    use archipelago_anndata::Error;
-    match source {
-        Error::NotFound { .. } => Some("check the path; relative paths start in the current directory".into()),
-        Error::Missing { kind: "column", .. } => Some("choose a column with `--batch-key` or `--labels-key`".into()),
-        Error::Missing { kind: "layer", .. } => Some("choose a layer with `--layer`, or leave it out for X".into()),
-        other => other.hint(),
-    }
 }

@@ -38,7 +38,7 @@ pub(super) fn positions(names: &[String], asked: &[String]) -> Result<Vec<usize>
         return Ok((0..names.len()).collect());
     }
     let position = |name: &String| {
-        let unknown = || Error::UnknownGene { gene: name.clone(), n_panel: names.len() };
+        let unknown = || Error::UnknownFeature { name: name.clone(), n_known: names.len() };
         names.iter().position(|known| known == name).ok_or_else(unknown)
     };
     asked.iter().map(position).collect()
