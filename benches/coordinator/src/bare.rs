@@ -1,9 +1,9 @@
-//! The bound of a transfer: bytes through quinn and TLS to another process, with the product's windows and frames of a chunk's
-//! size, and nothing else: no hashing, no disk.
+//! The bound of a transfer: bytes through quinn and TLS to another process, with the product's windows, socket buffers and
+//! frames of a chunk's size, and nothing else: no hashing, no disk.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     process::{Command, Stdio},
     sync::Arc,
     time::Instant,
@@ -12,13 +12,15 @@ use std::{
 use anyhow::{Context as _, Result};
 use archipelago_common::limits;
 use quinn::{
-    ClientConfig, Endpoint, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivatePkcs8KeyDer},
 };
+
+use socket2::SockRef;
 
 use crate::transfer::rate;
 
@@ -50,7 +52,7 @@ async fn send(address: SocketAddr, certificate: Vec<u8>, n_bytes: u64) -> Result
         .with_no_client_auth();
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(Arc::new(windows()));
-    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+    let endpoint = endpoint(None)?;
     let connection = endpoint.connect_with(config, address, "localhost")?.await?;
     let (mut stream, mut answer) = connection.open_bi().await?;
     let chunk = vec![7; limits::CHUNK_BYTES as usize];
@@ -76,7 +78,7 @@ pub(crate) fn serve() -> Result<()> {
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(Arc::new(windows()));
     tokio::runtime::Runtime::new()?.block_on(async {
-        let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into())?;
+        let endpoint = endpoint(Some(config))?;
         let hex: String = certified.cert.der().iter().map(|byte| format!("{byte:02x}")).collect();
         writeln!(std::io::stdout(), "{}\n{hex}", endpoint.local_addr()?)?;
         let connection = endpoint.accept().await.context("one connection comes")?.await?;
@@ -88,6 +90,16 @@ pub(crate) fn serve() -> Result<()> {
         connection.closed().await;
         Ok(())
     })
+}
+
+/// An endpoint with the socket buffers of `archipelago-transport`.
+fn endpoint(server: Option<ServerConfig>) -> Result<Endpoint> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let sized = SockRef::from(&socket);
+    sized.set_recv_buffer_size(2 << 20)?;
+    sized.set_send_buffer_size(2 << 20)?;
+    let runtime = quinn::default_runtime().context("this runs in a runtime")?;
+    Ok(Endpoint::new(EndpointConfig::default(), server, socket, runtime)?)
 }
 
 /// The windows of `archipelago-transport`.
