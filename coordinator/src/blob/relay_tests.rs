@@ -78,8 +78,12 @@ impl Upload {
         self.from_chunk = to_chunk;
     }
 
-    async fn conclude(mut self) {
-        assert_eq!(replicate::receive::<PutReply>(&mut self.stream).await.unwrap(), PutReply::Durable);
+    async fn conclude(self) {
+        assert_eq!(self.reply().await, PutReply::Durable);
+    }
+
+    async fn reply(mut self) -> PutReply {
+        replicate::receive(&mut self.stream).await.unwrap()
     }
 }
 
@@ -258,6 +262,32 @@ async fn a_part_that_a_disk_has_spoilt_is_taken_as_far_as_it_is_sound() {
     let late = nodes.iter().find(|node| node.executor.raft().view().node.as_u64() == 3).unwrap();
     let mut upload = Upload::open(&cluster, late, blob).await;
     assert_eq!(upload.from_chunk, 2);
+    upload.send(&all, N_CHUNKS).await;
+    upload.conclude().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_of_something_else_are_thrown_away_everywhere_and_the_next_sender_begins_anew() {
+    let (cluster, all) = (TestCluster::new(3, Options::default()), bytes());
+    let (blob, other) = (BlobRef::of(&all), vec![7; all.len()]);
+    let nodes = leader_first(vec![cluster.start(1).await, cluster.start(2).await, cluster.start(3).await]).await;
+    let mut wrong = Upload::open(&cluster, &nodes[0], blob).await;
+    wrong.send(&other, 3).await;
+    wait_until("all have some of it", || nodes.iter().all(|node| n_recorded(node, blob) >= 2)).await;
+    drop(wrong);
+    // Whoever goes on, with the right bytes, is not to blame.
+    let mut upload = Upload::open(&cluster, &nodes[1], blob).await;
+    assert!(upload.from_chunk >= 2);
+    upload.send(&all, N_CHUNKS).await;
+    let reply = upload.reply().await;
+    assert!(matches!(reply, PutReply::Refused(Refusal::Busy { .. })), "{reply:?}");
+    let mut upload = Upload::open(&cluster, &nodes[2], blob).await;
+    assert_eq!(upload.from_chunk, 0);
+    upload.send(&other, N_CHUNKS).await;
+    let reply = upload.reply().await;
+    assert!(matches!(reply, PutReply::Refused(Refusal::Invalid { .. })), "{reply:?}");
+    let mut upload = Upload::open(&cluster, &nodes[0], blob).await;
+    assert_eq!(upload.from_chunk, 0);
     upload.send(&all, N_CHUNKS).await;
     upload.conclude().await;
 }

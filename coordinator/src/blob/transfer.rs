@@ -68,7 +68,8 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
             Some(Relays::begin(replicas, &receiving)?)
         }
     };
-    send_from(stream, receiving.next_chunk()).await?;
+    let from_chunk = receiving.next_chunk();
+    send_from(stream, from_chunk).await?;
     while !receiving.is_complete() {
         let chunk = replicate::receive_chunk(stream, &receiving).await?;
         if let Some(relays) = &relays {
@@ -81,12 +82,20 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
         }
         counted.uploaded(chunk.bytes.len() as u64);
     }
-    tokio::task::block_in_place(|| receiving.finish())?;
+    let finished = tokio::task::block_in_place(|| receiving.finish());
+    let is_something_else = matches!(&finished, Err(Error::Protocol(archipelago_protocol::Error::BlobDigest { .. })));
     let is_durable = match relays {
-        Some(relays) => relays.conclude().await,
-        None => false,
+        // If these bytes are not the blob, the others find that out too, and throw away what they have.
+        Some(relays) if finished.is_ok() || is_something_else => relays.conclude().await,
+        _ => false,
     };
-    if is_durable { Ok(()) } else { replicas.ensure_majority(blob).await }
+    match finished {
+        Ok(()) if is_durable => Ok(()),
+        Ok(()) => replicas.ensure_majority(blob).await,
+        // Perhaps through somebody else's chunks: this sender may begin anew.
+        Err(_) if is_something_else && from_chunk > 0 => Err(Error::BlobBusy { blob }),
+        Err(error) => Err(error),
+    }
 }
 
 /// Receives what is whole at another coordinator.
