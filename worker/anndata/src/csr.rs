@@ -13,7 +13,7 @@ use crate::{Access, CsrBuilder, Error, Result, Storage, Stored};
 pub struct Csr {
     n_rows: usize,
     n_cols: usize,
-    indptr: Vec<usize>,
+    indptr: Stored<usize>,
     indices: Stored<u32>,
     data: Stored<f32>,
     storage: Option<Storage>,
@@ -47,7 +47,8 @@ impl Csr {
     }
 
     fn in_memory(n_cols: usize, indptr: Vec<usize>, indices: Vec<u32>, data: Vec<f32>) -> Self {
-        Self { n_rows: indptr.len() - 1, n_cols, indptr, indices: indices.into(), data: data.into(), storage: None }
+        let n_rows = indptr.len() - 1;
+        Self { n_rows, n_cols, indptr: indptr.into(), indices: indices.into(), data: data.into(), storage: None }
     }
 
     /// What a builder made of valid rows.
@@ -58,7 +59,7 @@ impl Csr {
         data: Stored<f32>,
         storage: Storage,
     ) -> Self {
-        Self { n_rows: indptr.len() - 1, n_cols, indptr, indices, data, storage: Some(storage) }
+        Self { n_rows: indptr.len() - 1, n_cols, indptr: indptr.into(), indices, data, storage: Some(storage) }
     }
 
     /// Keeps what is not zero of a row-major matrix.
@@ -126,7 +127,7 @@ impl Csr {
 
     /// `(indptr, indices, data)`.
     pub fn into_parts(self) -> (Vec<usize>, Vec<u32>, Vec<f32>) {
-        (self.indptr, self.indices.into_vec(), self.data.into_vec())
+        (self.indptr.into_vec(), self.indices.into_vec(), self.data.into_vec())
     }
 
     /// The storage that it was built in; what is derived from it row by row may go there as well. Memory if it was not.
@@ -286,7 +287,7 @@ impl Csr {
             }
             indptr.push(data.len());
         }
-        (self.indptr, self.indices, self.data) = (indptr, indices.into(), data.into());
+        (self.indptr, self.indices, self.data) = (indptr.into(), indices.into(), data.into());
     }
 }
 

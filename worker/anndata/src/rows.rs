@@ -37,14 +37,23 @@ pub struct H5adFile {
 pub struct RowReader {
     n_rows: usize,
     n_cols: usize,
-    source: Source,
+    pub(crate) source: Source,
 }
 
 #[derive(Debug)]
-enum Source {
+pub(crate) enum Source {
     Dense(Dataset),
-    ByRows { group: Group, data: Dataset, indices: Dataset, indptr: Vec<usize> },
+    ByRows(ByRows),
     InMemory(Csr),
+}
+
+/// Parts of a matrix by rows; where each row starts is in memory.
+#[derive(Debug)]
+pub(crate) struct ByRows {
+    pub(crate) group: Group,
+    pub(crate) data: Dataset,
+    pub(crate) indices: Dataset,
+    pub(crate) indptr: Vec<usize>,
 }
 
 impl H5adFile {
@@ -235,6 +244,21 @@ enum Eager {
 }
 
 impl RowReader {
+    /// A matrix that can be read by rows from the file; nothing for what has to be read whole, such as a matrix by columns,
+    /// or what is no matrix of numbers.
+    pub(crate) fn streaming(parent: &Group, name: &str) -> Result<Option<Self>> {
+        let can = if h5::is_group(parent, name)? {
+            matches!(matrix::sparse_header(&h5::group(parent, name)?)?, Some((Layout::Csr, _)))
+        } else {
+            let dataset = h5::dataset::open(parent, name)?;
+            !h5::dataset::is_null(&dataset)?
+                && h5::dataset::shape(&dataset)?.len() == 2
+                && h5::record::compound(&dataset)?.is_none()
+                && h5::dataset::dtype_name(&dataset)? != "str"
+        };
+        if can { Self::open(parent, name, Eager::Yes).map(Some) } else { Ok(None) }
+    }
+
     fn open(parent: &Group, name: &str, eager: Eager) -> Result<Self> {
         if !h5::is_group(parent, name)? {
             let dataset = h5::dataset::open(parent, name)?;
@@ -257,7 +281,7 @@ impl RowReader {
                 if indptr[0] != 0 || indptr.last() != Some(&n_values) || !indptr.is_sorted() {
                     return Err(h5::malformed(&parts.indptr, format!("does not ascend from 0 to {n_values}")));
                 }
-                Source::ByRows { group, data: parts.data, indices: parts.indices, indptr }
+                Source::ByRows(ByRows { group, data: parts.data, indices: parts.indices, indptr })
             }
         };
         Ok(Self { n_rows, n_cols, source })
@@ -287,7 +311,7 @@ impl RowReader {
         }
         match &self.source {
             Source::Dense(dataset) => Csr::from_dense(n_rows, self.n_cols, &h5::dataset::rows(dataset, range)?),
-            Source::ByRows { group, data, indices, indptr } => {
+            Source::ByRows(ByRows { group, data, indices, indptr }) => {
                 let starts = &indptr[range.start..=range.end];
                 let stored = starts[0]..starts[n_rows];
                 let values: Vec<f32> = h5::dataset::slice(data, stored.clone())?;
@@ -308,16 +332,21 @@ impl RowReader {
         self.read(0..self.n_rows)
     }
 
+    /// Whether the whole matrix was read when the reader was made, as one by columns is.
+    pub fn is_held(&self) -> bool {
+        matches!(self.source, Source::InMemory(_))
+    }
+
     /// Number of stored values; of a dense matrix, of all.
     pub fn n_stored(&self) -> usize {
         match &self.source {
             Source::Dense(_) => self.n_rows.saturating_mul(self.n_cols),
-            Source::ByRows { indptr, .. } => indptr[self.n_rows],
+            Source::ByRows(ByRows { indptr, .. }) => indptr[self.n_rows],
             Source::InMemory(csr) => csr.nnz(),
         }
     }
 
-    /// All rows in order, cut where a piece would take more than some tens of megabytes of memory.
+    /// All rows in order, cut where a piece would take more than some megabytes of memory.
     pub fn pieces(&self) -> Vec<Range<usize>> {
         let mut pieces = Vec::new();
         let mut start = 0;
@@ -325,7 +354,9 @@ impl RowReader {
             let most = (start + PIECE_ROWS).min(self.n_rows);
             let end = match &self.source {
                 Source::Dense(_) => start + (PIECE_VALUES / self.n_cols.max(1)).max(1),
-                Source::ByRows { indptr, .. } => indptr.partition_point(|&at| at <= indptr[start] + PIECE_VALUES) - 1,
+                Source::ByRows(ByRows { indptr, .. }) => {
+                    indptr.partition_point(|&at| at <= indptr[start] + PIECE_VALUES) - 1
+                }
                 Source::InMemory(_) => most,
             };
             let end = end.clamp(start + 1, most);
@@ -372,5 +403,5 @@ impl RowReader {
 
 /// Rows of a piece at most.
 const PIECE_ROWS: usize = 8192;
-/// Stored values of a piece at most, unless one row has more: 32 MiB with their columns.
-const PIECE_VALUES: usize = 1 << 22;
+/// Stored values of a piece at most, unless one row has more: 8 MiB with their columns.
+const PIECE_VALUES: usize = 1 << 20;

@@ -53,6 +53,11 @@ impl Storage {
         &self.0.folder
     }
 
+    /// Whether so many bytes would fit into the memory that arrays may take.
+    pub fn could_hold(&self, bytes: u64) -> bool {
+        bytes <= self.0.limit
+    }
+
     /// Bytes of arrays that are in memory now.
     pub fn held(&self) -> u64 {
         self.0.held.load(Ordering::Relaxed)

@@ -9,6 +9,8 @@ use hdf5::{
     types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode},
 };
 
+use ndarray::{ArrayView1, ArrayView2};
+
 use super::{failed, failed_at, malformed, unsupported};
 use crate::{Array, Compression, Error, Result, Values, values::each_number};
 
@@ -55,7 +57,34 @@ pub(crate) fn read_container(container: &Container) -> Result<Array> {
     if is_null(container)? {
         return Ok(Array::vector(Vec::<f64>::new()));
     }
-    Array::new(shape, read_values(container, n)?)
+    Array::new(shape, read_values(container, &Part::All(n))?)
+}
+
+/// How much of a dataset is read.
+enum Part {
+    /// No element: only the type is wanted.
+    Nothing,
+    /// Everything, so many elements.
+    All(usize),
+    /// Elements of one dimension.
+    Elements(Range<usize>),
+    /// Rows of two dimensions.
+    Rows(Range<usize>),
+}
+
+/// No values, of the type that a dataset of numbers is read as.
+pub(crate) fn no_values(dataset: &Dataset) -> Result<Values> {
+    read_values(dataset, &Part::Nothing)
+}
+
+/// Elements at `range` of a one-dimensional dataset of numbers, in their own type.
+pub(crate) fn elements_at(dataset: &Dataset, range: Range<usize>) -> Result<Values> {
+    read_values(dataset, &Part::Elements(range))
+}
+
+/// Rows at `range` of a two-dimensional dataset of numbers, in their own type.
+pub(crate) fn rows_at(dataset: &Dataset, range: Range<usize>) -> Result<Values> {
+    read_values(dataset, &Part::Rows(range))
 }
 
 /// The element type, `None` for one that has no counterpart here (but may still convert to a float).
@@ -80,41 +109,50 @@ pub(crate) fn dtype_name(container: &Container) -> Result<String> {
 }
 
 /// Numbers at `range` of a one-dimensional dataset, converted to `T`.
-pub(crate) fn slice<T: H5Type>(dataset: &Dataset, range: Range<usize>) -> Result<Vec<T>> {
+pub(crate) fn slice<T: H5Type>(dataset: &Container, range: Range<usize>) -> Result<Vec<T>> {
     let read = dataset.read_slice_1d::<T, _>(range).map_err(|source| failed("read", dataset, source))?;
     Ok(read.into_raw_vec_and_offset().0)
 }
 
 /// Rows at `range` of a two-dimensional dataset as row-major `f32`.
 pub(crate) fn rows(dataset: &Dataset, range: Range<usize>) -> Result<Vec<f32>> {
+    numbers_of_rows(dataset, range)
+}
+
+fn numbers_of_rows<T: H5Type>(dataset: &Container, range: Range<usize>) -> Result<Vec<T>> {
     let selection = hdf5::Hyperslab::from(vec![range.into(), (..).into()]);
-    let read = dataset.read_slice_2d::<f32, _>(selection).map_err(|source| failed("read", dataset, source))?;
+    let read = dataset.read_slice_2d::<T, _>(selection).map_err(|source| failed("read", dataset, source))?;
     Ok(read.into_raw_vec_and_offset().0)
 }
 
-fn read_values(container: &Container, n: usize) -> Result<Values> {
+fn read_values(container: &Container, part: &Part) -> Result<Values> {
     use TypeDescriptor as T;
     Ok(match descriptor(container)? {
-        Some(T::Integer(IntSize::U1)) => Values::I8(numbers(container, n)?),
-        Some(T::Integer(IntSize::U2)) => Values::I16(numbers(container, n)?),
-        Some(T::Integer(IntSize::U4)) => Values::I32(numbers(container, n)?),
-        Some(T::Integer(IntSize::U8)) => Values::I64(numbers(container, n)?),
-        Some(T::Unsigned(IntSize::U1)) => Values::U8(numbers(container, n)?),
-        Some(T::Unsigned(IntSize::U2)) => Values::U16(numbers(container, n)?),
-        Some(T::Unsigned(IntSize::U4)) => Values::U32(numbers(container, n)?),
-        Some(T::Unsigned(IntSize::U8)) => Values::U64(numbers(container, n)?),
-        Some(T::Float(FloatSize::U4)) => Values::F32(numbers(container, n)?),
-        Some(T::Float(FloatSize::U8)) => Values::F64(numbers(container, n)?),
+        Some(T::Integer(IntSize::U1)) => Values::I8(numbers(container, part)?),
+        Some(T::Integer(IntSize::U2)) => Values::I16(numbers(container, part)?),
+        Some(T::Integer(IntSize::U4)) => Values::I32(numbers(container, part)?),
+        Some(T::Integer(IntSize::U8)) => Values::I64(numbers(container, part)?),
+        Some(T::Unsigned(IntSize::U1)) => Values::U8(numbers(container, part)?),
+        Some(T::Unsigned(IntSize::U2)) => Values::U16(numbers(container, part)?),
+        Some(T::Unsigned(IntSize::U4)) => Values::U32(numbers(container, part)?),
+        Some(T::Unsigned(IntSize::U8)) => Values::U64(numbers(container, part)?),
+        Some(T::Float(FloatSize::U4)) => Values::F32(numbers(container, part)?),
+        Some(T::Float(FloatSize::U8)) => Values::F64(numbers(container, part)?),
         // Read as a number: any byte may stand in the file, but Rust's `bool` is 0 or 1.
-        Some(T::Boolean) => Values::Bool(numbers::<u8>(container, n)?.into_iter().map(|b| b != 0).collect()),
-        Some(T::Enum(_)) => Values::I64(numbers(container, n)?),
+        Some(T::Boolean) => Values::Bool(numbers::<u8>(container, part)?.into_iter().map(|b| b != 0).collect()),
+        Some(T::Enum(_)) => Values::I64(numbers(container, part)?),
+        Some(T::VarLenUnicode | T::VarLenAscii | T::FixedAscii(_) | T::FixedUnicode(_))
+            if !matches!(part, Part::All(_)) =>
+        {
+            return Err(unsupported(container, "text is not read in parts"));
+        }
         Some(T::VarLenUnicode) => Values::Str(texts::<VarLenUnicode>(container)?),
         Some(T::VarLenAscii) => Values::Str(texts::<VarLenAscii>(container)?),
         Some(T::FixedAscii(size)) => Values::Str(fixed(container, size, Fixed::Ascii)?),
         Some(T::FixedUnicode(size)) => Values::Str(fixed(container, size, Fixed::Unicode)?),
         Some(other) => return Err(unsupported(container, format!("element type {other}"))),
         // Half precision and extended floats have no descriptor but convert.
-        None => Values::F32(numbers(container, n)?),
+        None => Values::F32(numbers(container, part)?),
     })
 }
 
@@ -131,7 +169,13 @@ fn check_claim(container: &Container) -> Result<usize> {
     }
 }
 
-fn numbers<T: H5Type + Copy + Default>(container: &Container, n: usize) -> Result<Vec<T>> {
+fn numbers<T: H5Type + Copy + Default>(container: &Container, part: &Part) -> Result<Vec<T>> {
+    let n = match part {
+        Part::Nothing => return Ok(Vec::new()),
+        Part::All(n) => *n,
+        Part::Elements(range) => return slice(container, range.clone()),
+        Part::Rows(range) => return numbers_of_rows(container, range.clone()),
+    };
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(n).map_err(|_| malformed(container, format!("{n} elements do not fit into memory")))?;
     buffer.resize(n, T::default());
@@ -217,6 +261,52 @@ pub(crate) fn write_null(parent: &Group, name: &str) -> Result<Dataset> {
     created.map_err(|source| failed_at("write", parent, name, source))
 }
 
+/// Creates a dataset of a shape, for values of the type of `like`, to be filled by [`fill_elements`] or [`fill_rows`].
+pub(crate) fn create(
+    parent: &Group,
+    name: &str,
+    shape: &[usize],
+    like: &Values,
+    compression: Compression,
+) -> Result<Dataset> {
+    fn of<T: H5Type>(_: &[T], parent: &Group, name: &str, shape: &[usize], by: Compression) -> hdf5::Result<Dataset> {
+        empty::<T>(parent, name, shape, by)
+    }
+    let created = match like {
+        Values::Bool(v) => of(v, parent, name, shape, compression),
+        other => each_number!(other, v => of(v, parent, name, shape, compression), _ => {
+            return Err(unsupported(parent, "text is not written in parts"));
+        }),
+    };
+    created.map_err(|source| failed_at("write", parent, name, source))
+}
+
+/// Writes values into a one-dimensional dataset, from element `at` on.
+pub(crate) fn fill_elements(dataset: &Dataset, at: usize, values: &Values) -> Result<()> {
+    fn fill<T: H5Type>(dataset: &Dataset, at: usize, values: &[T]) -> hdf5::Result<()> {
+        dataset.write_slice(ArrayView1::from(values), at..at + values.len())
+    }
+    let filled = match values {
+        Values::Bool(v) => fill(dataset, at, v),
+        other => each_number!(other, v => fill(dataset, at, v), _ => return Err(unsupported(dataset, "text"))),
+    };
+    filled.map_err(|source| failed("write", dataset, source))
+}
+
+/// Writes rows of `n_cols` values into a two-dimensional dataset, from row `at` on.
+pub(crate) fn fill_rows(dataset: &Dataset, at: usize, n_cols: usize, values: &Values) -> Result<()> {
+    fn fill<T: H5Type>(dataset: &Dataset, at: usize, n_cols: usize, values: &[T]) -> hdf5::Result<()> {
+        let n_rows = values.len() / n_cols;
+        let rows = ArrayView2::from_shape((n_rows, n_cols), values).map_err(|error| error.to_string())?;
+        dataset.write_slice(rows, hdf5::Hyperslab::from(vec![(at..at + n_rows).into(), (..).into()]))
+    }
+    let filled = match values {
+        Values::Bool(v) => fill(dataset, at, n_cols, v),
+        other => each_number!(other, v => fill(dataset, at, n_cols, v), _ => return Err(unsupported(dataset, "text"))),
+    };
+    filled.map_err(|source| failed("write", dataset, source))
+}
+
 fn put<T: H5Type>(
     parent: &Group,
     name: &str,
@@ -224,15 +314,41 @@ fn put<T: H5Type>(
     values: &[T],
     compression: Compression,
 ) -> hdf5::Result<Dataset> {
-    let builder = parent.new_dataset_builder();
-    let builder = match compression {
-        // A scalar has no chunks to compress, and an empty array nothing in them.
-        Compression::Gzip(level) if !shape.is_empty() && !values.is_empty() => builder.deflate(level.clamp(1, 9)),
-        _ => builder,
-    };
-    let dataset = builder.empty::<T>().shape(shape.to_vec()).create(name)?;
+    let dataset = empty::<T>(parent, name, shape, compression)?;
     if !values.is_empty() {
         dataset.write_raw(values)?;
     }
     Ok(dataset)
 }
+
+fn empty<T: H5Type>(parent: &Group, name: &str, shape: &[usize], compression: Compression) -> hdf5::Result<Dataset> {
+    let builder = parent.new_dataset_builder();
+    match compression {
+        // A scalar has no chunks to compress, and an empty array nothing in them.
+        Compression::Gzip(level) if !shape.is_empty() && !shape.contains(&0) => {
+            let chunk = chunk_shape(shape, size_of::<T>());
+            builder.deflate(level.clamp(1, 9)).empty::<T>().shape(shape.to_vec()).chunk(chunk).create(name)
+        }
+        _ => builder.empty::<T>().shape(shape.to_vec()).create(name),
+    }
+}
+
+/// As much of a dataset as is compressed together: whole rows, and no more bytes than [`CHUNK_BYTES`].
+fn chunk_shape(shape: &[usize], size: usize) -> Vec<usize> {
+    let (mut chunk, mut n) = (vec![1; shape.len()], 1);
+    for (take, &length) in chunk.iter_mut().zip(shape).rev() {
+        *take = (CHUNK_BYTES / size.max(1) / n).clamp(1, length);
+        n *= *take;
+    }
+    chunk
+}
+
+/// Bytes of the largest chunk of a dataset, 0 of one that has none.
+pub(super) fn chunk_bytes(dataset: &Dataset) -> usize {
+    let size = dataset.dtype().map_or(0, |dtype| dtype.size());
+    dataset.chunk().map_or(0, |chunk| chunk.into_iter().fold(size, usize::saturating_mul))
+}
+
+/// Half of what HDF5 keeps uncompressed of a dataset, so that rows that end within a chunk do not cost it twice. The library's
+/// own choice, 64 MiB and more, would be decompressed anew for every few rows.
+const CHUNK_BYTES: usize = 512 << 10;

@@ -6,15 +6,16 @@
 
 use hdf5::{File, Group, IndexType, IterationOrder, LinkType, LocationType};
 
-use super::failed_at;
+use super::{dataset, failed_at};
 use crate::{Error, Result};
 
 /// More objects than any real file has; a bound for the walk, also where links run in a circle.
 const MAX_OBJECTS: usize = 1 << 20;
 
-/// Refuses external links, dangling soft links and absurd numbers of objects.
-pub(crate) fn check(file: &File) -> Result<()> {
-    let mut n_objects = 0;
+/// Refuses external links, dangling soft links and absurd numbers of objects. Gives the bytes of the largest chunk of any
+/// dataset.
+pub(crate) fn check(file: &File) -> Result<usize> {
+    let (mut n_objects, mut largest_chunk) = (0, 0);
     let mut soft = Vec::new();
     // Groups that more than one hard link leads to are entered once.
     let mut shared = Vec::new();
@@ -31,6 +32,11 @@ pub(crate) fn check(file: &File) -> Result<()> {
                 LinkType::Hard => {
                     let info =
                         group.loc_info_by_name(&name).map_err(|source| failed_at("open", &group, &name, source))?;
+                    if info.loc_type == LocationType::Dataset {
+                        // One that cannot be opened is refused when it is read, with its name.
+                        let bytes = group.dataset(&name).map_or(0, |dataset| dataset::chunk_bytes(&dataset));
+                        largest_chunk = largest_chunk.max(bytes);
+                    }
                     if info.loc_type != LocationType::Group || shared.contains(&info.token) {
                         continue;
                     }
@@ -44,7 +50,7 @@ pub(crate) fn check(file: &File) -> Result<()> {
     }
     match soft.iter().find(|(group, name)| group.loc_info_by_name(name).is_err()) {
         Some((group, name)) => Err(refused(group, name, "is a soft link that leads to nothing in this file")),
-        None => Ok(()),
+        None => Ok(largest_chunk),
     }
 }
 

@@ -34,16 +34,34 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         return Err(Error::NotHdf5 { path: path.to_owned() });
     }
     heap::check(path)?;
-    let file = File::open(path).map_err(|source| {
+    let failed = |source: hdf5::Error| {
         let reason = source.to_string();
         if reason.contains("truncated") || reason.contains("eof") {
             return Error::Truncated { path: path.to_owned(), size };
         }
         Error::Hdf5 { action: "open", object: "/".into(), path: path.to_owned(), source }
-    })?;
-    links::check(&file)?;
-    Ok(file)
+    };
+    let file = File::open(path).map_err(failed)?;
+    let largest_chunk = links::check(&file)?;
+    if largest_chunk <= CHUNK_CACHE {
+        return Ok(file);
+    }
+    // A chunk that HDF5 cannot keep is decompressed anew for every few rows.
+    drop(file);
+    let cache = largest_chunk.min(LARGEST_CACHE);
+    File::with_options()
+        .with_fapl(|plist| plist.chunk_cache(CACHE_SLOTS, cache, CACHE_POLICY))
+        .open(path)
+        .map_err(failed)
 }
+
+/// Bytes that HDF5 keeps uncompressed of a dataset unless it is told otherwise.
+const CHUNK_CACHE: usize = 1 << 20;
+/// What it keeps at most of one with larger chunks.
+const LARGEST_CACHE: usize = 256 << 20;
+/// HDF5's own numbers for the rest.
+const CACHE_SLOTS: usize = 521;
+const CACHE_POLICY: f64 = 0.75;
 
 /// Whether the signature stands where HDF5 looks for it: at the start, or after a user block of 512 bytes, 1,024 and so on.
 /// Python's mudata writes such a block.

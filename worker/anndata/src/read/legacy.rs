@@ -2,8 +2,8 @@
 
 use hdf5::Group;
 
-use super::{element, frame, mapping, matrix};
-use crate::{Categorical, Column, DataFrame, Element, Raw, Result, Values, h5};
+use super::element;
+use crate::{Categorical, Column, DataFrame, Element, Result, Values, h5};
 
 /// Suffix of the `uns` entries that held the categories of a column.
 const CATEGORIES: &str = "_categories";
@@ -44,11 +44,11 @@ pub(crate) fn categories_from_uns(root: &Group, obs: &mut DataFrame, var: &mut D
     Ok(used)
 }
 
-/// `raw` as members `raw.X`, `raw.var` and `raw.varm` of the root.
-pub(crate) fn raw(root: &Group) -> Result<Option<Raw>> {
-    if !root.link_exists("raw.X") {
-        return Ok(None);
+/// Where `raw` is, and what its matrix, frame and mapping are called there: in a group of its own, or before 0.7 as members
+/// `raw.X`, `raw.var` and `raw.varm` of the root.
+pub(crate) fn raw_parts(root: &Group) -> Result<Option<(Group, &'static str, &'static str, &'static str)>> {
+    if root.link_exists("raw") && h5::is_group(root, "raw")? {
+        return Ok(Some((h5::group(root, "raw")?, "X", "var", "varm")));
     }
-    let (x, var, varm) = (matrix::read(root, "raw.X")?, frame::read(root, "raw.var")?, mapping(root, "raw.varm")?);
-    Ok(Some(Raw { x, var, varm }))
+    Ok(root.link_exists("raw.X").then(|| (root.clone(), "raw.X", "raw.var", "raw.varm")))
 }

@@ -20,7 +20,7 @@ pub(crate) fn write(parent: &Group, name: &str, element: &Element, compression: 
             let dataset = h5::record::write(parent, name, fields, compression)?;
             h5::attribute::write_encoding(&dataset, "rec-array", "0.2.0")
         }
-        Element::Dict(dict) => write_dict(parent, name, dict, compression),
+        Element::Dict(dict) => write_dict(parent, name, dict, compression).map(drop),
         Element::Foreign(Foreign { attributes, members }) => {
             let group = parent.create_group(name).map_err(|source| h5::failed_at("write", parent, name, source))?;
             for (attribute, value) in attributes {
@@ -42,7 +42,12 @@ pub(crate) fn write_array(parent: &Group, name: &str, array: &Array, compression
     write_encoded(parent, name, array, (kind, "0.2.0"), compression)
 }
 
-/// Writes a sparse matrix in its own layout; scipy's index width is 32 bits wherever that suffices.
+/// Whether the indices of a sparse matrix are written in 32 bits, as scipy does wherever that suffices.
+pub(crate) fn has_narrow_indices(n_stored: usize, (n_rows, n_cols): (usize, usize)) -> bool {
+    [n_stored, n_rows, n_cols].iter().all(|&n| i32::try_from(n).is_ok())
+}
+
+/// Writes a sparse matrix in its own layout.
 pub(crate) fn write_sparse(parent: &Group, name: &str, sparse: &Sparse, compression: Compression) -> Result<()> {
     let kind = match sparse.layout() {
         Layout::Csr => "csr_matrix",
@@ -51,8 +56,7 @@ pub(crate) fn write_sparse(parent: &Group, name: &str, sparse: &Sparse, compress
     let group = create_group(parent, name, kind, "0.1.0")?;
     let (n_rows, n_cols) = sparse.shape();
     h5::attribute::write(&group, "shape", &Array::vector(vec![n_rows as i64, n_cols as i64]))?;
-    let narrow = |n: usize| i32::try_from(n).is_ok();
-    let (indptr, indices): (Values, Values) = if narrow(sparse.values().len()) && narrow(n_rows) && narrow(n_cols) {
+    let (indptr, indices): (Values, Values) = if has_narrow_indices(sparse.values().len(), sparse.shape()) {
         let indptr: Vec<i32> = sparse.indptr().iter().map(|&start| start as i32).collect();
         let indices: Vec<i32> = sparse.indices().iter().map(|&index| index as i32).collect();
         (indptr.into(), indices.into())

@@ -3,6 +3,7 @@
 //! The file is written beside its destination and renamed onto it when it is complete and on disk, so that a reader
 //! finds the old file or the new one, never a half.
 
+mod cells;
 mod element;
 mod frame;
 
@@ -10,11 +11,12 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use hdf5::{File, Group};
 
+use self::cells::{Copies, Copy};
 use crate::{AnnData, Array, Compression, Dict, Element, Error, Matrix, MuData, Raw, Result, h5};
 
 /// Writes a whole file.
 pub(crate) fn write(adata: &AnnData, path: &Path, compression: Compression) -> Result<()> {
-    atomically(path, |root| write_root(adata, root, compression))
+    atomically(path, |root| write_root(adata, &mut Copies::none(), root, compression))
 }
 
 /// Writes an h5mu file: modalities below `mod`, and where the cells and variables of each stand among all.
@@ -27,7 +29,7 @@ pub(crate) fn write_modalities(mdata: &MuData, path: &Path, compression: Compres
         for (name, adata) in &mdata.modalities {
             check_key(&group, name)?;
             let modality = group.create_group(name).map_err(|source| h5::failed_at("write", &group, name, source))?;
-            write_root(adata, &modality, compression)?;
+            write_root(adata, &mut Copies::none(), &modality, compression)?;
         }
         let (obs, var) = (mdata.obs(), mdata.var());
         frame::write(root, "obs", &obs, compression)?;
@@ -43,7 +45,7 @@ pub(crate) fn write_modalities(mdata: &MuData, path: &Path, compression: Compres
         }
         ["obsm", "varm", "obsp", "varp", "uns"]
             .iter()
-            .try_for_each(|name| write_dict(root, name, &Dict::new(), compression))
+            .try_for_each(|name| write_dict(root, name, &Dict::new(), compression).map(drop))
     })
 }
 
@@ -97,15 +99,17 @@ fn set_ordinary_permissions(temporary: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_root(adata: &AnnData, root: &Group, compression: Compression) -> Result<()> {
+/// Writes a data set, and the matrices that are copied beside it.
+fn write_root(adata: &AnnData, copies: &mut Copies<'_>, root: &Group, compression: Compression) -> Result<()> {
     h5::attribute::write_encoding(root, "anndata", "0.1.0")?;
     if let Some(x) = &adata.x {
         write_matrix(root, "X", x, compression)?;
     }
+    copies.write(Copy::X, root, compression)?;
     frame::write(root, "obs", &adata.obs, compression)?;
     frame::write(root, "var", &adata.var, compression)?;
-    write_matrices(root, "layers", &adata.layers, compression)?;
-    write_dict(root, "obsm", &adata.obsm, compression)?;
+    copies.write(Copy::Layers, &write_matrices(root, "layers", &adata.layers, compression)?, compression)?;
+    copies.write(Copy::Obsm, &write_dict(root, "obsm", &adata.obsm, compression)?, compression)?;
     write_dict(root, "varm", &adata.varm, compression)?;
     write_matrices(root, "obsp", &adata.obsp, compression)?;
     write_matrices(root, "varp", &adata.varp, compression)?;
@@ -115,6 +119,12 @@ fn write_root(adata: &AnnData, root: &Group, compression: Compression) -> Result
         write_matrix(&group, "X", x, compression)?;
         frame::write(&group, "var", var, compression)?;
         write_dict(&group, "varm", varm, compression)?;
+    }
+    if let Some((var, varm)) = copies.raw() {
+        let group = create_group(root, "raw", "raw", "0.1.0")?;
+        copies.write(Copy::Raw, &group, compression)?;
+        frame::write(&group, "var", &var, compression)?;
+        write_dict(&group, "varm", &varm, compression)?;
     }
     Ok(())
 }
@@ -131,18 +141,19 @@ fn write_matrices(
     name: &str,
     matrices: &BTreeMap<String, Matrix>,
     compression: Compression,
-) -> Result<()> {
+) -> Result<Group> {
     let group = create_group(parent, name, "dict", "0.1.0")?;
     for (name, matrix) in matrices {
         check_key(&group, name)?;
         write_matrix(&group, name, matrix, compression)?;
     }
-    Ok(())
+    Ok(group)
 }
 
-fn write_dict(parent: &Group, name: &str, dict: &Dict, compression: Compression) -> Result<()> {
+fn write_dict(parent: &Group, name: &str, dict: &Dict, compression: Compression) -> Result<Group> {
     let group = create_group(parent, name, "dict", "0.1.0")?;
-    write_members(&group, dict, compression)
+    write_members(&group, dict, compression)?;
+    Ok(group)
 }
 
 fn write_members(group: &Group, members: &BTreeMap<String, Element>, compression: Compression) -> Result<()> {

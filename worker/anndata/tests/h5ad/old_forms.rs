@@ -2,7 +2,7 @@
 
 use std::{path::Path, str::FromStr};
 
-use archipelago_anndata::{AnnData, Array, Column, Element, Error, H5adFile, Values};
+use archipelago_anndata::{AnnData, Array, Column, Compression, Element, Error, H5adFile, Values};
 use hdf5::{
     File, Group, H5Type,
     types::{FixedAscii, FixedUnicode, VarLenUnicode},
@@ -81,6 +81,9 @@ fn check(make: impl FnOnce(&Path)) -> AnnData {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("old.h5ad");
     make(&path);
+    for rows in [&[0, 1][..], &[1]] {
+        crate::copied::check(&path, rows, Compression::None);
+    }
     AnnData::read(&path).unwrap()
 }
 

@@ -57,6 +57,16 @@ fn every_file_survives_being_rewritten() {
 }
 
 #[test]
+fn every_other_cell_is_copied_as_it_would_be_written() {
+    let Some(folder) = shared("data") else { return };
+    for name in ["cite_pbmc5k", "compat_paul15_original", "compat_wu2020_original", "spatial_merfish"] {
+        let path = folder.join(name).with_extension("h5ad");
+        let rows: Vec<usize> = (0..H5adFile::open(&path).unwrap().n_obs()).step_by(2).collect();
+        crate::copied::check(&path, &rows, Compression::Gzip(1));
+    }
+}
+
+#[test]
 fn chunks_are_the_whole_matrix_and_counts() {
     let Some(folder) = shared("data") else { return };
     for (name, _, n_vars, ..) in FACTS {
