@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use archipelago_anndata::Stored;
 use rayon::prelude::*;
 use tch::Tensor;
 
@@ -30,7 +31,7 @@ pub struct Autoencoder<'a> {
     trained: Range<usize>,
     team: Team,
     pub(super) blocks: Vec<Block>,
-    first_layer: Option<Buffer>,
+    first_layer: Option<Stored<f32>>,
     totals: Vec<f32>,
     constants: Vec<f32>,
     /// Whether dropout drops in a step.
@@ -407,25 +408,43 @@ impl<'a> Autoencoder<'a> {
             return;
         }
         let width = first.width();
-        let mut cache = Buffer::zeros(self.dataset.n_cells() * width);
+        let n_cells = self.dataset.n_cells();
         let pass = self.pass(false, Dispersions::Constant, 1.0, 0.0);
         let bias = &*self.parts[first.bias].values;
-        cache.par_chunks_mut(ROWS * width).enumerate().for_each_with(
-            Vec::new(),
-            |inputs: &mut Vec<f32>, (at, rows)| {
-                for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-                    let (genes, counts) = self.dataset.counts.row(at * ROWS + i);
-                    inputs.clear();
-                    inputs.extend_from_slice(counts);
-                    if self.network.input == EncoderInput::Log1p {
-                        sparse::ln_1p_of(self.network.level, counts, inputs);
+        let mut some = Buffer::zeros(CACHED_AT_ONCE.min(n_cells) * width);
+        // Where the counts lie there is room for this as well, in memory or in a scratch file.
+        let mut cache = self.dataset.counts.storage().growing(n_cells * width);
+        let filled = (0..n_cells).step_by(CACHED_AT_ONCE).try_for_each(|from| {
+            let some = &mut some[..CACHED_AT_ONCE.min(n_cells - from) * width];
+            some.par_chunks_mut(ROWS * width).enumerate().for_each_with(
+                Vec::new(),
+                |inputs: &mut Vec<f32>, (at, rows)| {
+                    for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+                        let (genes, counts) = self.dataset.counts.row(from + at * ROWS + i);
+                        inputs.clear();
+                        inputs.extend_from_slice(counts);
+                        if self.network.input == EncoderInput::Log1p {
+                            sparse::ln_1p_of(self.network.level, counts, inputs);
+                        }
+                        row.copy_from_slice(bias);
+                        first_layer_row(&pass, genes, inputs, row);
                     }
-                    row.copy_from_slice(bias);
-                    first_layer_row(&pass, genes, inputs, row);
-                }
-            },
-        );
-        self.first_layer = Some(cache);
+                },
+            );
+            cache.extend(some)
+        });
+        match filled.and_then(|()| cache.finish()) {
+            Ok(cache) => self.first_layer = Some(cache),
+            // It is the same number by number when it is computed in each step.
+            Err(error) => {
+                tracing::warn!(%error, "no room for what surgery computes once per cell: it is computed in every step")
+            }
+        }
+    }
+
+    /// What is kept of each cell where it is constant, and how many numbers that is: see [`crate::train`].
+    pub(crate) fn kept_rows(&self) -> Option<(Stored<f32>, usize)> {
+        Some((self.first_layer.clone()?, self.network.encoder[0].matrix.width()))
     }
 }
 
@@ -456,6 +475,9 @@ fn adam_step(options: &AdamOptions, n_steps: i64) -> adam::Step {
         weight_decay: options.weight_decay as f32,
     }
 }
+
+/// Cells whose first layer is computed before it is put away; whole blocks.
+const CACHED_AT_ONCE: usize = 256 * ROWS;
 
 /// Parts that one thread updates sooner than another one hears of them.
 const FEW_PARTS: usize = 4;

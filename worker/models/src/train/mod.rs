@@ -2,6 +2,7 @@
 
 mod adam;
 mod adversary;
+mod ahead;
 mod checkpoint;
 mod early_stopping;
 mod labelled;

@@ -13,6 +13,7 @@ use tch::{Kind, Tensor, no_grad};
 
 use super::{
     Adam, Adversary, CheckpointStore, Decay, GradientUse, Monitor, Seeds, TrainPlan, Verdict,
+    ahead::RowsAhead,
     checkpoint::{self, Observed, Progressed},
     labelled::LabelledCells,
 };
@@ -207,7 +208,10 @@ impl<'a> Trainer<'a> {
             let seed = self.seeds.of("labelled", round);
             LabelledCells::new(model, self.dataset, &self.split.train, smallest..=self.plan.minibatch, seed)
         });
+        let kept = self.fast.as_ref().and_then(Autoencoder::kept_rows);
+        let ahead = RowsAhead::start(self.dataset.counts, kept, &order, self.plan.minibatch);
         for cells in order.chunks(self.plan.minibatch).filter(is_usable) {
+            ahead.step();
             let weight = self.plan.kl.weight(self.epoch, self.step);
             self.step += 1;
             if let Some(fast) = &mut self.fast {
@@ -234,6 +238,7 @@ impl<'a> Trainer<'a> {
             }
             sums.add(&terms, cells.len());
         }
+        drop(ahead);
         let validates = self.plan.validates_after(self.epoch) && !self.split.validation.is_empty();
         let validation = validates.then(|| {
             let weight = self.plan.kl.weight(self.epoch, self.step);
