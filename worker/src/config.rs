@@ -14,11 +14,13 @@ use archipelago_common::{
     id::{Name, NodeId, SiteId},
     policy::SitePolicy,
 };
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     data::DataSpec,
     error::{Error, Result},
+    memory,
     proteins::ProteinSource,
 };
 
@@ -34,6 +36,12 @@ pub struct SiteConfig {
     /// Where mapped cells and results go.
     #[serde(default = "default_out_dir")]
     pub out_dir: PathBuf,
+    /// Memory that counts may take, such as `"4GiB"`; half of what is available if nothing is said.
+    #[serde(default, deserialize_with = "memory::deserialize_size")]
+    pub memory: Option<ByteSize>,
+    /// Directory of scratch files for counts beyond that: on a disk with room, and as private as the data.
+    #[serde(default = "default_scratch")]
+    pub scratch: PathBuf,
     /// The site's policy file; without one, columns and metrics may leave and nothing else.
     #[serde(default)]
     pub policy: Option<PathBuf>,
@@ -95,6 +103,7 @@ impl SiteConfig {
         let paths = [
             &mut config.state_dir,
             &mut config.out_dir,
+            &mut config.scratch,
             &mut config.data.path,
             &mut config.ca,
             &mut config.certificate,
@@ -199,6 +208,11 @@ fn default_state_dir() -> PathBuf {
     "state".into()
 }
 
+/// Beside the checkpoints: on a disk, writable, and the site's own.
+fn default_scratch() -> PathBuf {
+    default_state_dir()
+}
+
 fn default_out_dir() -> PathBuf {
     "results".into()
 }
@@ -255,6 +269,16 @@ mod tests {
         let (config, policy) = read(block("site.toml"), block("policy.toml")).unwrap();
         assert_eq!(config.coordinators.len(), 3);
         assert_eq!(policy.trusted_operators, ["anna"]);
+    }
+
+    #[test]
+    fn memory_is_a_size_and_scratch_lies_beside_the_state() {
+        let (config, _) = read(MINIMAL, "").unwrap();
+        assert_eq!((config.memory, &config.scratch), (None, &config.state_dir));
+        let (config, _) = read(&format!("memory = \"4GiB\"\nscratch = \"/large\"\n{MINIMAL}"), "").unwrap();
+        assert_eq!((config.memory, config.scratch), (Some(ByteSize::gib(4)), "/large".into()));
+        let error = read(&format!("memory = \"much\"\n{MINIMAL}"), "").unwrap_err().to_string();
+        assert!(error.contains("memory = \"much\"") && error.contains("4GiB"), "{error}");
     }
 
     #[test]

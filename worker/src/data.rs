@@ -1,12 +1,16 @@
 //! The cells of one h5ad file as training and surgery need them: counts by batch, and what is known of each cell.
 //!
-//! Counts are read in chunks of rows, checked to be counts, brought into the order of a gene panel and kept sparse; cells of
-//! batches that were not asked for never enter memory.
+//! Counts are read in pieces of rows, checked to be counts, brought into the order of a gene panel and kept sparse; cells of
+//! batches that were not asked for never enter memory, and what does not fit into it goes to a scratch file ([`Handling`]).
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use archipelago_anndata::{
-    AnnData, Csr, DataFrame, H5adFile,
+    AnnData, Compression, Csr, CsrBuilder, DataFrame, H5adFile,
     align::{Alignment, Duplicates, align},
     counts,
 };
@@ -18,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     annotations::Annotations,
     error::{Error, Result},
+    memory::Handling,
     proteins::{self, ProteinSource},
     recipe::{Preparation, Stored},
 };
@@ -126,13 +131,15 @@ pub struct SiteData {
     batches: Vec<String>,
     /// What else is known of each row used.
     annotations: Annotations,
+    /// Where its counts are kept, and who hears of reading and writing.
+    handling: Handling,
 }
 
 /// Counts in the order of a gene panel.
 #[derive(Debug)]
-pub struct AlignedCounts {
+pub struct AlignedCounts<C = Csr> {
     /// Cells used × genes of the panel.
-    pub counts: Csr,
+    pub counts: C,
     /// How the file's genes met the panel.
     pub alignment: Alignment,
     /// Cells without a single count among the panel's genes.
@@ -161,7 +168,13 @@ impl SiteData {
         let proteins = source.map(|source| proteins::read(&spec, &file, source, &rows)).transpose()?;
         let annotations = annotations.with_proteins(proteins);
         let batches = rows.iter().filter_map(|&row| batch_of[row].clone()).collect();
-        Ok(Self { spec, file, preparation, rows, batches, annotations })
+        Ok(Self { spec, file, preparation, rows, batches, annotations, handling: Handling::default() })
+    }
+
+    /// The same cells, with large data handled like this.
+    #[must_use]
+    pub fn handled(self, handling: Handling) -> Self {
+        Self { handling, ..self }
     }
 
     /// What was asked for.
@@ -220,8 +233,26 @@ impl SiteData {
 
     /// Reads the counts of the cells used, in the order of `panel`.
     ///
-    /// # Errors  [`Error::Cells`] where values are no counts or no gene matches
+    /// # Errors  [`Error::Cells`] where values are no counts, no gene matches, or there is no room for them
     pub fn counts(&self, panel: &[String]) -> Result<AlignedCounts> {
+        let AlignedCounts { mut counts, alignment, n_empty_cells } =
+            self.read_counts(panel, &vec![0; self.n_cells()], 1)?;
+        Ok(AlignedCounts { counts: counts.swap_remove(0), alignment, n_empty_cells })
+    }
+
+    /// The same, each batch's cells by themselves, in order of [`SiteData::cells_by_batch`]; there is no second copy of them.
+    ///
+    /// # Errors  as [`SiteData::counts`]
+    pub fn counts_by_batch(&self, panel: &[String]) -> Result<AlignedCounts<Vec<Csr>>> {
+        let (mut group_of, groups) = (vec![0; self.n_cells()], self.cells_by_batch());
+        for (group, cells) in groups.values().enumerate() {
+            cells.iter().for_each(|&cell| group_of[cell] = group);
+        }
+        self.read_counts(panel, &group_of, groups.len())
+    }
+
+    /// Reads counts into one matrix for each group of cells.
+    fn read_counts(&self, panel: &[String], group_of: &[usize], n_groups: usize) -> Result<AlignedCounts<Vec<Csr>>> {
         let cells = |source| Error::Cells { path: self.spec.path.clone(), source };
         let alignment = align(self.genes(), panel, self.spec.duplicate_genes).map_err(cells)?;
         if alignment.coverage() < FULL_ENOUGH {
@@ -233,35 +264,71 @@ impl SiteData {
             );
         }
         let reader = self.file.rows(self.preparation.layer()).map_err(cells)?;
-        let mut parts = Vec::new();
-        let mut rows = self.rows.as_slice();
-        for start in (0..reader.n_rows()).step_by(CHUNK_ROWS) {
-            let end = (start + CHUNK_ROWS).min(reader.n_rows());
-            let (here, later) = rows.split_at(rows.partition_point(|&row| row < end));
-            rows = later;
-            if here.is_empty() {
-                continue;
-            }
-            let chunk = reader.read(start..end).map_err(cells)?;
-            let chosen = chunk.select_rows(&here.iter().map(|row| row - start).collect::<Vec<_>>());
-            counts::check(&chosen, self.file.var().index()).map_err(|e| cells(at_row_of_file(e, here)))?;
-            let chosen = self.preparation.rename(chosen).map_err(cells)?;
-            parts.push(alignment.apply(&chosen).map_err(cells)?);
+        let storage = &self.handling.storage;
+        if reader.is_held() && !storage.could_hold(reader.n_stored() as u64 * BYTES_PER_COUNT) {
+            tracing::warn!(
+                "the counts are stored by columns (CSC), so all of them are in memory while they are read; a file that is \
+                 written by rows (CSR) keeps within `--memory`"
+            );
         }
-        let counts = Csr::vstack(panel.len(), parts).map_err(cells)?;
-        let n_empty_cells = counts.row_sums().iter().filter(|&&sum| sum == 0.0).count();
+        let display = self.handling.output.work("reading counts");
+        let builder = || CsrBuilder::new(panel.len(), storage, reader.n_stored());
+        let mut groups: Vec<CsrBuilder> = (0..n_groups).map(|_| builder()).collect();
+        let mut n_empty_cells = 0;
+        let wanted = |range: &Range<usize>| !self.used_in(range).is_empty();
+        let read = reader.read_ahead(reader.pieces().into_iter().filter(wanted), |range, rows| {
+            let used = self.used_in(&range);
+            let here = &self.rows[used.clone()];
+            let chosen = match here.len() == range.len() {
+                true => rows,
+                false => rows.select_rows(&here.iter().map(|row| row - range.start).collect::<Vec<_>>()),
+            };
+            counts::check(&chosen, self.file.var().index()).map_err(|e| at_row_of_file(e, here))?;
+            let aligned = alignment.apply(&self.preparation.rename(chosen)?)?;
+            n_empty_cells += aligned.row_sums().iter().filter(|&&sum| sum == 0.0).count();
+            push_groups(&mut groups, &aligned, &group_of[used.clone()])?;
+            display.share(used.end as f64 / self.n_cells() as f64);
+            Ok::<(), archipelago_anndata::Error>(())
+        });
+        read.map_err(cells)?;
         if n_empty_cells > 0 {
             tracing::warn!(n_empty_cells, "cells have no count in the panel's genes; the model knows nothing of them");
         }
+        let counts = groups.into_iter().map(CsrBuilder::finish).collect::<Result<_, _>>().map_err(cells)?;
+        self.handling.note_spilled();
         Ok(AlignedCounts { counts, alignment, n_empty_cells })
     }
 
-    /// The whole file, cut down to the cells used.
+    /// Positions among the cells used of those that are in these rows of the file.
+    fn used_in(&self, rows: &Range<usize>) -> Range<usize> {
+        self.rows.partition_point(|&row| row < rows.start)..self.rows.partition_point(|&row| row < rows.end)
+    }
+
+    /// Writes these cells (positions among those used, ascending) to an h5ad file with everything that is known about them,
+    /// matrices a piece at a time. `change` adds to the rest what is to be added.
     ///
     /// # Errors  [`Error::Cells`]
-    pub fn read_cells(&self) -> Result<AnnData> {
-        let cells = |source| Error::Cells { path: self.spec.path.clone(), source };
-        self.file.read_all().and_then(|adata| adata.select_obs(&self.rows)).map_err(cells)
+    pub fn write_cells(
+        &self,
+        cells: impl IntoIterator<Item = usize>,
+        path: &Path,
+        change: impl FnOnce(&mut AnnData) -> archipelago_anndata::Result<()>,
+    ) -> Result<()> {
+        let rows: Vec<usize> = cells.into_iter().map(|cell| self.rows[cell]).collect();
+        let display = self.handling.output.work("writing cells");
+        let written = self.file.write_cells(&rows, path, COMPRESSION, change, &mut |share| display.share(share));
+        written.map_err(|source| Error::Cells { path: path.into(), source })
+    }
+
+    /// The same for all cells used.
+    ///
+    /// # Errors  [`Error::Cells`]
+    pub fn write_all(
+        &self,
+        path: &Path,
+        change: impl FnOnce(&mut AnnData) -> archipelago_anndata::Result<()>,
+    ) -> Result<()> {
+        self.write_cells(0..self.n_cells(), path, change)
     }
 
     /// What the file keeps of the cells used instead of counts, if it is minified, as `results minified` and scvi-tools
@@ -319,7 +386,11 @@ pub const MINIFIED_VAR: &str = "scvi_latent_qzv";
 pub const MINIFIED_LIBRARY: &str = "observed_lib_size";
 /// Below this share of the panel's genes a mapping is doubtful; upstream warns there as well.
 const FULL_ENOUGH: f64 = 0.8;
-/// Rows read at a time: some tens of megabytes of counts.
+/// How cells are written: smaller than with level 1, and several times faster than with 9.
+pub const COMPRESSION: Compression = Compression::Gzip(4);
+/// A count and its column.
+const BYTES_PER_COUNT: u64 = 8;
+/// Rows looked at a time where only figures of them are wanted: some tens of megabytes of counts.
 const CHUNK_ROWS: usize = 8192;
 
 /// The file, or the modality of it that holds RNA.
@@ -334,6 +405,17 @@ fn open(spec: &DataSpec) -> archipelago_anndata::Result<H5adFile> {
 
 /// The usual name of the modality of RNA.
 const RNA: &str = "rna";
+
+/// Appends each row to the matrix of its group.
+fn push_groups(groups: &mut [CsrBuilder], rows: &Csr, group_of: &[usize]) -> archipelago_anndata::Result<()> {
+    if let [one] = groups {
+        return one.push(rows);
+    }
+    let mut own = vec![Vec::new(); groups.len()];
+    group_of.iter().enumerate().for_each(|(row, &group)| own[group].push(row));
+    let some = groups.iter_mut().zip(own).filter(|(_, own)| !own.is_empty());
+    some.into_iter().try_for_each(|(group, own)| group.push(&rows.select_rows(&own)))
+}
 
 fn chosen_rows(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<usize>> {
     if spec.batches.is_empty() {

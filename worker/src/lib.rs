@@ -19,6 +19,7 @@ pub mod generate;
 pub mod graph_file;
 mod lease;
 pub mod mapping;
+pub mod memory;
 pub mod network;
 pub mod noise;
 pub mod ops;

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
-use archipelago_anndata::{Array, Column, Compression, Csr, Element};
+use archipelago_anndata::{Array, Column, Csr, Element};
 use archipelago_common::{
     Base, BaseCard,
     condition::{Columns, ConditionKey},
@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use crate::{
     annotations::Annotations,
     checkpoint::{Checkpoints, Inputs},
-    data::{AlignedCounts, SiteData},
+    data::SiteData,
     egress::Latent,
     error::{Error, Result},
     network,
@@ -85,14 +85,15 @@ pub struct QueryBatch {
 }
 
 impl QueryBatch {
-    /// Every batch of the data as a condition of this owner's data set, in order of their names.
+    /// Every batch of the data as a condition of this owner's data set, in order of their names, with its counts as
+    /// [`SiteData::counts_by_batch`] gives them.
     ///
     /// # Errors  [`Error::Common`] for a batch name that cannot be part of a key
-    pub fn all(data: &SiteData, aligned: &AlignedCounts, owner: &SiteId, dataset: &Name) -> Result<Vec<Self>> {
-        let batches = data.cells_by_batch().into_iter().map(|(batch, cells)| {
+    pub fn all(data: &SiteData, counts: Vec<Csr>, owner: &SiteId, dataset: &Name) -> Result<Vec<Self>> {
+        let batches = data.cells_by_batch().into_iter().zip(counts).map(|((batch, cells), counts)| {
             Ok(Self {
                 key: ConditionKey::new(owner.clone(), dataset.clone(), batch)?,
-                counts: aligned.counts.select_rows(&cells),
+                counts,
                 annotations: data.annotations().select(&cells),
                 cells,
             })
@@ -240,19 +241,19 @@ pub fn write_mapped(
         cells.extend(batch.cells.iter().enumerate().map(|(row, &cell)| (cell, batch_idx, row)));
     }
     cells.sort_unstable();
-    let failed = |source| Error::Cells { path: path.into(), source };
-    let chosen: Vec<usize> = cells.iter().map(|&(cell, ..)| cell).collect();
-    let mut adata = data.read_cells()?.select_obs(&chosen).map_err(failed)?;
-    for (name, latents) in positions {
-        let n_latent = latents.first().map_or(0, |latent| latent.n_latent);
-        let rows: Vec<f32> =
-            cells.iter().flat_map(|&(_, batch, row)| latents[batch].row(row).iter().copied()).collect();
-        let latent = Array::matrix(chosen.len(), n_latent, rows).map_err(failed)?;
-        adata.obsm.insert((*name).to_owned(), Element::Array(latent));
-    }
-    let conditions: Vec<String> = cells.iter().map(|&(_, batch, _)| batches[batch].key.to_string()).collect();
-    adata.obs.insert(OBS_KEY, Column::categorical(&conditions)).map_err(failed)?;
-    adata.uns.insert(UNS_KEY.to_owned(), Element::Array(Array::text(rules.label())));
-    network::remember(&mut adata, base);
-    adata.write(path, Compression::Gzip(4)).map_err(failed)
+    data.write_cells(cells.iter().map(|&(cell, ..)| cell), path, |adata| {
+        for (name, latents) in positions {
+            let n_latent = latents.first().map_or(0, |latent| latent.n_latent);
+            let rows: Vec<f32> =
+                cells.iter().flat_map(|&(_, batch, row)| latents[batch].row(row).iter().copied()).collect();
+            let latent = Array::matrix(cells.len(), n_latent, rows)?;
+            adata.obsm.insert((*name).to_owned(), Element::Array(latent));
+        }
+        let keys: Vec<String> = batches.iter().map(|batch| batch.key.to_string()).collect();
+        let conditions: Vec<&str> = cells.iter().map(|&(_, batch, _)| keys[batch].as_str()).collect();
+        adata.obs.insert(OBS_KEY, Column::categorical(&conditions))?;
+        adata.uns.insert(UNS_KEY.to_owned(), Element::Array(Array::text(rules.label())));
+        network::remember(adata, base);
+        Ok(())
+    })
 }

@@ -70,6 +70,7 @@ impl Reason {
         use archipelago_models::Error as Models;
         match error {
             Error::Cells { source: Anndata::NoCommonGenes { .. }, .. } => Self::NoCommonGenes,
+            Error::Cells { source: Anndata::Scratch { .. }, .. } => Self::LocalFault,
             Error::Cells { .. } | Error::Anndata(_) | Error::UnknownBatch { .. } | Error::MissingValues { .. } => {
                 Self::DataUnusable
             }
@@ -126,6 +127,7 @@ impl Site {
         SiteData::open(data.clone())?;
         archipelago_common::fs::create_dir(&config.state_dir)?;
         archipelago_common::fs::create_dir(&config.out_dir)?;
+        archipelago_common::fs::create_dir(&config.scratch)?;
         let noise = NoiseKey::open(&config.state_dir.join("noise.key"))?;
         let audit = AuditLog::open(&config.audit_path())?;
         let coordinators = config.nodes().expect("a configuration that was read names its coordinators");

@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use archipelago_anndata::{Csr, Storage};
 use archipelago_client::ClientError;
 use archipelago_common::{
     Base,
@@ -37,6 +38,7 @@ use crate::{
     error::{Error, Result},
     lease,
     mapping::{self, OBSM_KEY, QueryBatch, Rules, Surgeon},
+    memory::{self, Handling, Spilled},
     ops::Metrics,
     results,
     session::{Site, in_contact},
@@ -105,15 +107,17 @@ impl<'a> SurgeryTask<'a> {
         let (data, owner, dataset) =
             (self.site.data.clone(), self.site.config.site.clone(), self.site.config.data.dataset.clone());
         let (train, device, checkpoints) = (task.train.clone(), self.site.device, self.site.checkpoints.clone());
+        // Anew for each task: what is available changes while a worker serves.
+        let storage = memory::storage(self.site.config.memory, &self.site.config.scratch);
         let loaded = self.beside_renewals(blocking(move || {
-            let (base, data, aligned) = load(&path, blob, data)?;
-            let batches = QueryBatch::all(&data, &aligned, &owner, &dataset)?;
+            let (base, data, AlignedCounts { counts, alignment, .. }) = load(&path, blob, data, storage)?;
+            let batches = QueryBatch::all(&data, counts, &owner, &dataset)?;
             Ok(Prepared {
                 base,
                 base_digest: blob.digest,
                 data,
-                n_genes_found: aligned.alignment.n_found,
-                gene_coverage: aligned.alignment.coverage(),
+                n_genes_found: alignment.n_found,
+                gene_coverage: alignment.coverage(),
                 batches,
                 withheld: BTreeMap::new(),
                 train,
@@ -326,14 +330,22 @@ impl Prepared {
     }
 }
 
-fn load(path: &Path, blob: BlobRef, data: DataSpec) -> Result<(Base, SiteData, AlignedCounts)> {
+fn load(
+    path: &Path,
+    blob: BlobRef,
+    data: DataSpec,
+    storage: Storage,
+) -> Result<(Base, SiteData, AlignedCounts<Vec<Csr>>)> {
     let failed = |source| Error::Reference { path: path.into(), source };
     let bytes = fs::read_bounded(path, limits::BLOB_BYTES).map_err(failed)?;
     blob.verify("the reference", &bytes).map_err(failed)?;
     let base = Base::from_bytes(&bytes).map_err(failed)?;
     drop(bytes);
-    let data = SiteData::open(data.seen_through(&base.card)?)?;
-    let aligned = data.counts(&base.card.genes)?;
+    let data = SiteData::open(data.seen_through(&base.card)?)?.handled(Handling::quiet(storage.clone()));
+    let aligned = data.counts_by_batch(&base.card.genes)?;
+    if let Some(spilled) = Spilled::of(&storage) {
+        tracing::info!(%spilled, "the data are larger than the memory that they may take");
+    }
     Ok((base, data, aligned))
 }
 

@@ -5,10 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use archipelago_anndata::{AnnData, Compression, DataFrame, Element};
+use archipelago_anndata::{AnnData, DataFrame, Element};
 use archipelago_common::fs;
 
 use crate::{
+    data::{COMPRESSION, SiteData},
     error::{Error, Result},
     results::csv_field,
 };
@@ -99,23 +100,24 @@ impl NamedMatrix<'_> {
         }
     }
 
-    /// Writes these cells as h5ad, with the matrix as a table in `obsm`.
+    /// Writes the cells used as h5ad, with the matrix as a table in `obsm`.
     ///
     /// # Errors  [`Error::Setting`] for a name of another kind, [`Error::Cells`]
-    pub fn write_beside(&self, mut cells: AnnData, key: &str, path: &Path) -> Result<()> {
+    pub fn write_beside(&self, data: &SiteData, key: &str, path: &Path) -> Result<()> {
         if TableFormat::of(path)? == TableFormat::Csv {
             let (found, expected) =
                 (format!("`{}`", path.display()), "a file name that ends in `.h5ad`, for cells with a table");
             return Err(Error::Setting { what: "--out", found, expected });
         }
-        let failed = |source| Error::Cells { path: PathBuf::from(path), source };
-        let mut frame = DataFrame::new(cells.obs_names().to_vec());
-        for (at, name) in self.columns.iter().enumerate() {
-            let column: Vec<f32> = self.values.chunks_exact(self.columns.len()).map(|row| row[at]).collect();
-            frame.insert(name.as_str(), column).map_err(failed)?;
-        }
-        cells.obsm.insert(key.to_owned(), Element::Frame(frame));
-        write_h5ad(path, &cells)
+        data.write_all(path, |cells| {
+            let mut frame = DataFrame::new(cells.obs_names().to_vec());
+            for (at, name) in self.columns.iter().enumerate() {
+                let column: Vec<f32> = self.values.chunks_exact(self.columns.len()).map(|row| row[at]).collect();
+                frame.insert(name.as_str(), column)?;
+            }
+            cells.obsm.insert(key.to_owned(), Element::Frame(frame));
+            Ok(())
+        })
     }
 
     fn to_anndata(self, path: &Path) -> Result<AnnData> {
@@ -130,12 +132,15 @@ impl NamedMatrix<'_> {
 ///
 /// # Errors  [`Error::Cells`]
 pub fn write_h5ad(path: &Path, adata: &AnnData) -> Result<()> {
-    adata.write(path, Compression::Gzip(4)).map_err(|source| Error::Cells { path: path.into(), source })
+    adata.write(path, COMPRESSION).map_err(|source| Error::Cells { path: path.into(), source })
 }
 
 #[cfg(test)]
 mod tests {
+    use archipelago_anndata::{Column, Compression, Csr};
+
     use super::*;
+    use crate::data::DataSpec;
 
     #[test]
     fn a_matrix_is_the_same_in_both_forms() {
@@ -155,15 +160,21 @@ mod tests {
     #[test]
     fn a_matrix_beside_cells_is_a_table_in_obsm() {
         let dir = tempfile::tempdir().unwrap();
-        let cells = AnnData { obs: DataFrame::new(["c0", "c1"]), ..AnnData::default() };
+        let mut obs = DataFrame::new(["c0", "c1"]);
+        obs.insert("batch", Column::categorical(&["a", "a"])).unwrap();
+        let file = dir.path().join("cells.h5ad");
+        let x = Csr::from_dense(2, 1, &[1.0, 2.0]).unwrap();
+        AnnData::new(x, obs, DataFrame::new(["g"])).unwrap().write(&file, Compression::None).unwrap();
+        let data = SiteData::open(DataSpec::new(&file, "batch")).unwrap();
+        let cells = AnnData::read(&file).unwrap();
         let columns = ["CD3".to_owned(), "CD4".to_owned()];
         let matrix =
             NamedMatrix { rows_are: "cell", rows: &cells.obs, columns: &columns, values: &[1.0, 2.0, 3.0, 4.0] };
         let path = dir.path().join("x.h5ad");
-        matrix.write_beside(cells.clone(), "imputed", &path).unwrap();
+        matrix.write_beside(&data, "imputed", &path).unwrap();
         let table = AnnData::read(&path).unwrap().obsm("imputed").unwrap().to_table("imputed").unwrap();
         assert_eq!((table.columns.as_deref(), &table.values[..]), (Some(&columns[..]), matrix.values));
-        let error = matrix.write_beside(cells.clone(), "imputed", Path::new("x.csv")).unwrap_err().to_string();
+        let error = matrix.write_beside(&data, "imputed", Path::new("x.csv")).unwrap_err().to_string();
         assert!(error.contains("`x.csv`") && error.contains("ends in `.h5ad`"), "{error}");
     }
 

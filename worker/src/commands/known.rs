@@ -18,6 +18,8 @@ use super::{CellArgs, DeviceArg, OpenReference};
 use crate::{
     data::SiteData,
     error::{Error, Result},
+    memory::MemoryArgs,
+    output::Output,
 };
 
 /// A reference and cells that it knows the batches of.
@@ -37,6 +39,8 @@ pub struct KnownCellArgs {
     /// Where to compute.
     #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
     pub device: DeviceArg,
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 /// Where to look for batches among the conditions of a reference.
@@ -70,10 +74,11 @@ impl KnownCellArgs {
     /// Opens reference and cells.
     ///
     /// # Errors  [`Error::Reference`], [`Error::Cells`], [`Error::NoCondition`], [`Error::AmbiguousBatch`]
-    pub fn open(&self) -> Result<KnownCells> {
+    pub fn open(&self, output: &Output) -> Result<KnownCells> {
         let open = OpenReference::open(&self.reference)?;
         let card = &open.reference.base.card;
         let data = SiteData::open(self.cells.seen_through(&self.file, self.batch_key.as_deref(), card)?)?;
+        let data = data.handled(self.memory.handling(output));
         let minified = data.minified()?;
         let counts = match &minified {
             None => data.counts(&card.genes)?.counts,

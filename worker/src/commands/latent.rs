@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use archipelago_anndata::{Array, Column, Compression, Element};
+use archipelago_anndata::{Array, Column, Element};
 use archipelago_common::{fs, id::VersionId};
 use archipelago_models::{Compute, Engine, Latent};
 use clap::Args;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     data::SiteData,
-    error::{Error, Result},
+    error::Result,
     mapping::{OBS_KEY, OBSM_KEY},
     network,
     output::Output,
@@ -63,7 +63,7 @@ struct Summary {
 ///
 /// # Errors  [`Error::Reference`], [`Error::Cells`], [`Error::NoCondition`], [`Error::AmbiguousBatch`]
 pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
-    let known = args.known.open()?;
+    let known = args.known.open(output)?;
     let cells = known.cells()?;
     let compute = Compute { device: known.device, engine: args.engine.into() };
     let latent = known.reference().latent(&cells, &known.conditions, compute)?;
@@ -89,17 +89,17 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
 }
 
 fn write_h5ad(args: &LatentArgs, known: &KnownCells, latent: &Latent) -> Result<()> {
-    let failed = |source| Error::Cells { path: args.out.clone(), source };
-    let mut adata = known.data.read_cells()?;
     let variance = args.variance.then_some(("X_archipelago_var", &latent.var));
-    for (name, values) in [(OBSM_KEY, &latent.mean)].into_iter().chain(variance) {
-        let rows: Vec<f32> = values.iter().copied().collect();
-        let array = Array::matrix(known.data.n_cells(), values.ncols(), rows).map_err(failed)?;
-        adata.obsm.insert(name.to_owned(), Element::Array(array));
-    }
-    adata.obs.insert(OBS_KEY, Column::categorical(&known.condition_names())).map_err(failed)?;
-    network::remember(&mut adata, &known.open.dir.version().base.digest);
-    adata.write(&args.out, Compression::Gzip(4)).map_err(failed)
+    known.data.write_all(&args.out, |cells| {
+        for (name, values) in [(OBSM_KEY, &latent.mean)].into_iter().chain(variance) {
+            let rows: Vec<f32> = values.iter().copied().collect();
+            let array = Array::matrix(known.data.n_cells(), values.ncols(), rows)?;
+            cells.obsm.insert(name.to_owned(), Element::Array(array));
+        }
+        cells.obs.insert(OBS_KEY, Column::categorical(&known.condition_names()))?;
+        network::remember(cells, &known.open.dir.version().base.digest);
+        Ok(())
+    })
 }
 
 fn csv(data: &SiteData, latent: &Latent) -> String {

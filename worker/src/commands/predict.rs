@@ -16,7 +16,7 @@ use super::known::{KnownCellArgs, KnownCells};
 use crate::{
     error::{Error, Result},
     output::Output,
-    table::{CsvTable, TableFormat, write_h5ad},
+    table::{CsvTable, TableFormat},
 };
 
 /// Predict the labels of cells whose batches are conditions of a scANVI reference.
@@ -83,7 +83,7 @@ struct Accuracy {
 /// # Errors  [`Error::Reference`], [`Error::Cells`], [`Error::NoCondition`], [`Error::Models`] for a reference without labels
 pub fn run(args: &PredictArgs, output: &Output) -> Result<()> {
     let format = TableFormat::of(&args.out)?;
-    let known = args.known.open()?;
+    let known = args.known.open(output)?;
     let from = match args.from {
         Classified::Mean => PredictFrom::Mean,
         Classified::Draw => PredictFrom::Draw,
@@ -120,22 +120,22 @@ fn table(known: &KnownCells, predicted: &LabelPrediction, soft: bool) -> CsvTabl
 }
 
 fn write_cells(args: &PredictArgs, known: &KnownCells, predicted: &LabelPrediction) -> Result<()> {
-    let failed = |source| Error::Cells { path: args.out.clone(), source };
-    let mut adata = known.data.read_cells()?;
     let best = predicted.probabilities.rows().into_iter().map(|row| row.iter().copied().fold(0.0, f32::max));
     let best = Column::Plain(Values::F32(best.collect()));
-    adata.obs.insert("archipelago_label", Column::categorical(&predicted.most_probable())).map_err(failed)?;
-    adata.obs.insert("archipelago_label_probability", best).map_err(failed)?;
-    if args.soft {
-        let mut frame = DataFrame::new(adata.obs_names().iter().cloned());
-        for (label, column) in predicted.labels.iter().zip(predicted.probabilities.columns()) {
-            frame.insert(label.as_str(), Column::Plain(Values::F32(column.to_vec()))).map_err(failed)?;
-        }
-        adata.obsm.insert("archipelago_label_probabilities".to_owned(), Element::Frame(frame));
-    }
     let version = Array::text(known.open.dir.version().id().to_string());
-    adata.uns.insert("archipelago_reference".to_owned(), Element::Array(version));
-    write_h5ad(&args.out, &adata)
+    known.data.write_all(&args.out, |cells| {
+        cells.obs.insert("archipelago_label", Column::categorical(&predicted.most_probable()))?;
+        cells.obs.insert("archipelago_label_probability", best)?;
+        if args.soft {
+            let mut frame = DataFrame::new(cells.obs_names().iter().cloned());
+            for (label, column) in predicted.labels.iter().zip(predicted.probabilities.columns()) {
+                frame.insert(label.as_str(), Column::Plain(Values::F32(column.to_vec())))?;
+            }
+            cells.obsm.insert("archipelago_label_probabilities".to_owned(), Element::Frame(frame));
+        }
+        cells.uns.insert("archipelago_reference".to_owned(), Element::Array(version));
+        Ok(())
+    })
 }
 
 /// Figures over the cells with a label that the reference knows; nothing without such cells.

@@ -29,6 +29,8 @@ use crate::{
     state_dir = \"state\"                    # audit log, cache, checkpoints\n  \
     out_dir = \"results\"                    # mapped cells\n  \
     policy = \"policy.toml\"                 # what may leave; default: columns and metrics\n  \
+    memory = \"4GiB\"                        # that counts may take; default: half of what is available\n  \
+    scratch = \"scratch\"                    # directory for counts beyond that; default: state_dir\n  \
     ops = \"127.0.0.1:9464\"                 # /metrics, /healthz, /readyz; default: closed\n  \
     ca = \"ca.pem\"\n  \
     certificate = \"north.pem\"\n  \

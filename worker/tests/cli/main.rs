@@ -7,6 +7,7 @@ mod import;
 mod journey;
 mod killed;
 mod labels;
+mod large;
 mod preprocess;
 mod proteins;
 mod questions;

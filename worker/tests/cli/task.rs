@@ -84,6 +84,22 @@ fn a_worker_that_was_killed_hands_in_the_same_columns() {
 }
 
 #[test]
+fn a_worker_without_memory_for_counts_hands_in_the_same_columns() {
+    let (bench, coordinator) = set_up(|_| {});
+    bench.run(&ONCE);
+    let [state, config] = ["state", "site.toml"].map(|name| bench.path(name));
+    std::fs::remove_dir_all(state).unwrap();
+    let small = format!("memory = \"0B\"\nscratch = \"scratch\"\n{}", std::fs::read_to_string(&config).unwrap());
+    std::fs::write(config, small).unwrap();
+    let output = bench.command(&[&ONCE[..], &["--verbose"]].concat()).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && log.contains("of counts are in scratch files"), "{log}");
+    assert_eq!(std::fs::read_dir(bench.path("scratch")).unwrap().count(), 0);
+    let state = coordinator.state();
+    assert_eq!(columns(&state.submissions[0]), columns(&state.submissions[1]));
+}
+
+#[test]
 fn a_finished_condition_is_not_trained_again() {
     let (bench, coordinator) = set_up(|_| {});
     bench.run(&ONCE);

@@ -1,6 +1,6 @@
 //! Exact surgery: each batch by itself, its own columns and nothing else.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Instant};
 
 use archipelago_common::{condition::Columns, progress::Continue, reference_dir::ReferenceDir};
 use archipelago_models::Surgery;
@@ -24,14 +24,16 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         checkpoints: Some(&checkpoints),
     };
     let surgeries = train(&surgeon, &mapping.batches, output)?;
+    let trained = Instant::now();
     let mapped = || mapping.batches.iter().zip(&surgeries);
     let mut grown = reference.columns.clone();
     grown.extend(mapped().map(|(batch, surgery)| (batch.key.clone(), surgery.columns.clone())));
     let dir = ReferenceDir::write(&args.out, &reference.base, &grown)?;
     write_cells(mapping, &surgeon, &surgeries)?;
     checkpoints.discard();
-    let coverage = mapping.aligned.alignment.coverage();
+    let coverage = mapping.alignment.coverage();
     Ok(Mapped {
+        trained,
         dir,
         // The same for all: they are of one model.
         engine: surgeries.first().map(|surgery| surgery.engine),

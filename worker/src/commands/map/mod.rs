@@ -5,6 +5,7 @@ mod upstream;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Instant};
 
+use archipelago_anndata::{Csr, align::Alignment};
 use archipelago_common::{
     condition::ConditionKey,
     fs,
@@ -28,6 +29,7 @@ use crate::{
     data::{AlignedCounts, DataSpec, SiteData},
     error::{Error, Result},
     mapping::{self, QueryBatch, Rules},
+    memory::MemoryArgs,
     output::Output,
     results,
 };
@@ -78,6 +80,8 @@ pub struct MapArgs {
     untrained: bool,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 /// The training run.
@@ -132,6 +136,12 @@ struct Summary {
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
     engine: Option<Engine>,
     seconds: f64,
+    /// Of these, until the counts were read.
+    reading_seconds: f64,
+    /// Of these, while columns were trained.
+    training_seconds: f64,
+    /// Of these, while positions were computed and cells written.
+    writing_seconds: f64,
 }
 
 /// Proteins of the reference and of a query.
@@ -149,7 +159,11 @@ struct Mapping<'a> {
     args: &'a MapArgs,
     parent: OpenReference,
     data: SiteData,
-    aligned: AlignedCounts,
+    /// How the query's genes met the panel.
+    alignment: Alignment,
+    n_empty_cells: usize,
+    /// The counts of all cells, where all are trained together.
+    counts: Option<Csr>,
     batches: Vec<QueryBatch>,
     train: TrainSpec,
 }
@@ -160,6 +174,8 @@ struct Mapped {
     engine: Option<Engine>,
     history: results::History,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
+    /// When the columns were trained.
+    trained: Instant,
 }
 
 /// Runs the command.
@@ -168,7 +184,8 @@ struct Mapped {
 pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
     args.check()?;
-    let mapping = Mapping::prepare(args)?;
+    let mapping = Mapping::prepare(args, output)?;
+    let read = Instant::now();
     if !mapping.parent.reference.base.card.moves_embedding {
         output.note("note: this reference's encoder does not take the batch, so positions will not move");
     }
@@ -183,13 +200,16 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         parent: mapping.parent.dir.version().id(),
         version: mapped.dir.version().id(),
         n_cells: mapping.data.n_cells(),
-        n_empty_cells: mapping.aligned.n_empty_cells,
-        n_genes_found: mapping.aligned.alignment.n_found,
-        n_genes_panel: mapping.aligned.alignment.n_panel,
+        n_empty_cells: mapping.n_empty_cells,
+        n_genes_found: mapping.alignment.n_found,
+        n_genes_panel: mapping.alignment.n_panel,
         proteins: mapping.proteins_met()?,
         conditions: mapped.conditions,
         engine: mapped.engine,
         seconds: started.elapsed().as_secs_f64(),
+        reading_seconds: (read - started).as_secs_f64(),
+        training_seconds: (mapped.trained - read).as_secs_f64(),
+        writing_seconds: mapped.trained.elapsed().as_secs_f64(),
     };
     results::write_history(&args.out, &mapped.history)?;
     results::write_json(&args.out.join("summary.json"), &summary)?;
@@ -198,19 +218,29 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
 }
 
 impl<'a> Mapping<'a> {
-    fn prepare(args: &'a MapArgs) -> Result<Self> {
+    fn prepare(args: &'a MapArgs, output: &Output) -> Result<Self> {
         let parent = OpenReference::open(&args.reference)?;
         let card = &parent.reference.base.card;
         let model = zoo::model(&card.model)?;
         let spec = args.cells.seen_through(&args.query, args.batch_key.as_deref(), card)?;
         let spec = if args.ignore_labels { DataSpec { usual_labels_key: None, ..spec } } else { spec };
-        let data = SiteData::open(spec)?;
-        let aligned = data.counts(&card.genes)?;
-        let batches = QueryBatch::all(&data, &aligned, &args.owner, &args.dataset)?;
+        let data = SiteData::open(spec)?.handled(args.memory.handling(output));
+        let (counts, of_batches) = match args.surgery {
+            SurgeryArg::Exact => (None, data.counts_by_batch(&card.genes)?),
+            SurgeryArg::Upstream => {
+                let AlignedCounts { counts, alignment, n_empty_cells } = data.counts(&card.genes)?;
+                let select = |cells: &Vec<usize>| counts.select_rows_stored(cells);
+                let batches = data.cells_by_batch().values().map(select).collect::<archipelago_anndata::Result<_>>()?;
+                (Some(counts), AlignedCounts { counts: batches, alignment, n_empty_cells })
+            }
+        };
+        let AlignedCounts { counts: of_batches, alignment, n_empty_cells } = of_batches;
+        let batches = QueryBatch::all(&data, of_batches, &args.owner, &args.dataset)?;
         if let Some(batch) = batches.iter().find(|batch| parent.reference.columns.contains_key(&batch.key)) {
             return Err(archipelago_models::Error::KnownCondition { key: batch.key.clone() }.into());
         }
-        Ok(Self { args, parent, data, aligned, batches, train: args.spec(model) })
+        let train = args.spec(model);
+        Ok(Self { args, parent, data, alignment, n_empty_cells, counts, batches, train })
     }
 
     fn proteins_met(&self) -> Result<Option<ProteinsMet>> {

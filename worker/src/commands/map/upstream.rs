@@ -1,5 +1,7 @@
 //! Surgery under scvi-tools' rules: all batches together, with everything that its flags release.
 
+use std::time::Instant;
+
 use archipelago_common::{
     progress::{Continue, EpochReport},
     reference_dir::ReferenceDir,
@@ -114,6 +116,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let (args, device) = (mapping.args, Device::from(mapping.args.compute.device));
     output.note("note: upstream's surgery moves shared tensors: the result is approximate and stands alone");
     let trained = train(mapping, device, output)?;
+    let finished = Instant::now();
     let dir = ReferenceDir::write(&args.out, &trained.reference.base, &trained.reference.columns)?;
     let surgeon = Surgeon {
         base: &trained.reference.base,
@@ -132,7 +135,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         let metrics = ConditionMetrics {
             n_cells: batch.n_cells(),
             epochs: trained.history.len() as u32,
-            gene_coverage: mapping.aligned.alignment.coverage(),
+            gene_coverage: mapping.alignment.coverage(),
             elbo: -fit.negative_elbo,
             reconstruction: fit.reconstruction,
             training_ms: trained.history.last().map_or(0, |last| last.elapsed_ms),
@@ -143,6 +146,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     mapping.write_cells(&[(mapping::OBSM_KEY, positions)])?;
     checkpoint(mapping).discard();
     Ok(Mapped {
+        trained: finished,
         dir,
         history: results::History::from([("query".to_owned(), trained.history)]),
         conditions,
@@ -153,7 +157,8 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
 fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Trained> {
     let (args, reference) = (mapping.args, &mapping.parent.reference);
     let registry = Blueprint::of_card(&reference.base.card)?.registry;
-    let cells = mapping.data.annotations().cells(&mapping.aligned.counts, &registry.label_use())?;
+    let counts = mapping.counts.as_ref().expect("upstream's surgery is prepared with the counts of all cells");
+    let cells = mapping.data.annotations().cells(counts, &registry.label_use())?;
     let key_of = |name: &str| {
         let batch = mapping.batches.iter().find(|batch| batch.key.batch() == name);
         Ok(batch.expect("every batch of the data is a query batch").key.clone())

@@ -54,7 +54,7 @@ enum Kind {
 }
 
 pub(super) fn run(args: &CorrelationArgs, output: &Output) -> Result<()> {
-    let known = args.asked.known.open()?;
+    let known = args.asked.known.open(output)?;
     let features = Features::of(&known)?;
     let chosen = positions(&features.names, &args.genes)?;
     let results = known.count_results(args.asked.seed)?;

@@ -144,7 +144,7 @@ pub(super) fn run(args: &DifferentialArgs, output: &Output) -> Result<()> {
         let (found, expected) = (level.to_string(), "levels between 0 and 1");
         return Err(Error::Setting { what: "--cred-interval-lvls", found, expected });
     }
-    let known = args.asked.known.open()?;
+    let known = args.asked.known.open(output)?;
     let results = known.count_results(args.asked.seed)?;
     let features = Features::of(&known)?;
     let transform = args.transform(&known, &results)?;

@@ -50,7 +50,7 @@ impl FromStr for LibrarySize {
 }
 
 pub(super) fn run(args: &ExpressionArgs, output: &Output) -> Result<()> {
-    let known = args.asked.known.open()?;
+    let known = args.asked.known.open(output)?;
     let genes = positions(&known.reference().base.card.genes, &args.genes)?;
     let results = known.count_results(args.asked.seed)?;
     let ask = ExpressionAsk {

@@ -39,7 +39,7 @@ struct Summary {
 }
 
 pub(super) fn run(args: &FitArgs, output: &Output) -> Result<()> {
-    let known = args.asked.known.open()?;
+    let known = args.asked.known.open(output)?;
     let fit = known.reference().evaluate(&known.cells()?, &known.conditions, args.asked.seed, known.device)?;
     let marginal = match args.marginal_samples {
         0 => None,

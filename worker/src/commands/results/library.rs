@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::{Asked, Written};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     output::Output,
-    table::{CsvTable, TableFormat, write_h5ad},
+    table::{CsvTable, TableFormat},
 };
 
 /// Library size of each cell: its total count, or the mean of its posterior where the model learns it.
@@ -25,7 +25,7 @@ pub(super) struct LibraryArgs {
 
 pub(super) fn run(args: &LibraryArgs, output: &Output) -> Result<()> {
     let format = TableFormat::of(&args.out)?;
-    let known = args.asked.known.open()?;
+    let known = args.asked.known.open(output)?;
     let sizes = known.count_results(args.asked.seed)?.library_size();
     let n_cells = sizes.len();
     match format {
@@ -35,11 +35,8 @@ pub(super) fn run(args: &LibraryArgs, output: &Output) -> Result<()> {
             table.write(&args.out)?;
         }
         TableFormat::H5ad => {
-            let mut adata = known.data.read_cells()?;
             let column = Column::Plain(Values::F32(sizes));
-            let failed = |source| Error::Cells { path: args.out.clone(), source };
-            adata.obs.insert("archipelago_library_size", column).map_err(failed)?;
-            write_h5ad(&args.out, &adata)?;
+            known.data.write_all(&args.out, |cells| cells.obs.insert("archipelago_library_size", column))?;
         }
     }
     output.show(&Written {

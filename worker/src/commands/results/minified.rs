@@ -30,7 +30,7 @@ pub(super) struct MinifiedArgs {
 }
 
 pub(super) fn run(args: &MinifiedArgs, output: &Output) -> Result<()> {
-    let known = args.asked.known.open()?;
+    let known = args.asked.known.open(output)?;
     let card = &known.reference().base.card;
     let latent = known.reference().posterior(&known.cells()?, &known.conditions, known.device)?;
     let library = known.count_results(args.asked.seed)?.library_size();

@@ -33,7 +33,7 @@ pub(super) struct PredictiveArgs {
 
 pub(super) fn run(args: &PredictiveArgs, output: &Output) -> Result<()> {
     let format = TableFormat::of(&args.out)?;
-    let known = args.asked.known.open()?;
+    let known = args.asked.known.open(output)?;
     let features = Features::of(&known)?;
     let (results, n_samples) = (known.count_results(args.asked.seed)?, args.n_samples as usize);
     let samples = if features.with_proteins() {

@@ -75,7 +75,7 @@ enum What {
 
 pub(super) fn run(args: &ProteinsArgs, output: &Output) -> Result<()> {
     args.check()?;
-    let known = args.asked.known.open()?;
+    let known = args.asked.known.open(output)?;
     let panel = Blueprint::of_card(&known.reference().base.card)?.registry.proteins;
     let results = known.count_results(args.asked.seed)?;
     let values = args.values(&known, &results)?;
@@ -87,7 +87,7 @@ pub(super) fn run(args: &ProteinsArgs, output: &Output) -> Result<()> {
     let proteins = NamedMatrix { rows_are: "cell", rows: &rows, columns: &columns, values: &values };
     match &args.obsm_key {
         None => proteins.write(&args.out)?,
-        Some(key) => proteins.write_beside(known.data.read_cells()?, key, &args.out)?,
+        Some(key) => proteins.write_beside(&known.data, key, &args.out)?,
     }
     output.show(&Written {
         out: args.out.clone(),

@@ -25,6 +25,7 @@ use crate::{
     checkpoint::TrainingFile,
     data::{AlignedCounts, DataSpec, SiteData},
     error::{Error, Result},
+    memory::MemoryArgs,
     output::Output,
     results,
 };
@@ -72,6 +73,8 @@ pub struct TrainArgs {
     plan: PlanArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 /// What came of it.
@@ -113,7 +116,7 @@ struct Prepared {
 /// # Errors  [`Error::Cells`], [`Error::UnknownBatch`], [`Error::Models`], [`Error::Checkpoint`]
 pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
-    let prepared = prepare(args)?;
+    let prepared = prepare(args, output)?;
     let Prepared { data, aligned, conditions, .. } = &prepared;
     let cells = prepared.cells(args)?;
     fs::create_dir(&args.out)?;
@@ -151,7 +154,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     Ok(())
 }
 
-fn prepare(args: &TrainArgs) -> Result<Prepared> {
+fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     let pretrained = args.from_reference.as_deref().map(OpenReference::open).transpose()?;
     let pretrained = pretrained.map(|open| open.reference);
     let options = args.model.options(pretrained.is_some())?;
@@ -160,7 +163,7 @@ fn prepare(args: &TrainArgs) -> Result<Prepared> {
     model.resolve(&options)?;
     args.cells.proteins.check(model)?;
     model.plan(&args.plan.spec(model), 1)?.with(&args.plan.further())?;
-    let data = SiteData::open(args.data_spec(pretrained.as_ref())?)?;
+    let data = SiteData::open(args.data_spec(pretrained.as_ref())?)?.handled(args.memory.handling(output));
     let genes = match &pretrained {
         Some(reference) => reference.base.card.genes.clone(),
         None => panel(&data, args)?,
