@@ -91,8 +91,9 @@ campaign: ## Kill, stop and cut off real processes and audit what was acknowledg
 
 # Timings need a quiet machine: nothing else is built or run beside them.
 bench: setup ## Measure training, surgery and embedding beside scvi-tools, then coordinators under load (QUICK=1: the main cases only)
-	$(CARGO) build --release --locked -p archipelago-benches -p archipelago-coordinator -p archipelago-bench-coordinator --bins
+	$(CARGO) build --release --locked -p archipelago-benches -p archipelago-worker -p archipelago-coordinator -p archipelago-bench-coordinator --bins
 	peer=$$(benches/peers/install.sh) && $(BIN)/archipelago-bench suite --peer "$$peer" --out bench-out $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(BIN)/archipelago-bench large --out bench-out)
 	$(BIN)/archipelago-bench-coordinator --out bench-out
 
 lint: setup ## Check formatting, lints and documentation, warnings denied

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use archipelago_anndata::{AnnData, Column, Compression, Csr, DataFrame};
+use archipelago_anndata::{AnnData, Column, Compression, Csr, CsrBuilder, DataFrame, Storage};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Gamma, LogNormal, Poisson};
@@ -103,10 +103,33 @@ pub(crate) fn write_synthetic(folder: &Path, n_cells: usize, n_genes: usize, lib
     ];
     for (name, n_cells, batches, seed) in sets {
         let counts = counts(n_cells, &shares, library, seed)?;
-        let batches: Vec<&str> = (0..n_cells).map(|cell| batches[cell % batches.len()]).collect();
-        write(folder, name, counts, &batches)?;
+        write(folder, name, counts, batches)?;
     }
     Ok(())
+}
+
+/// Writes one file of cells like these, of any size: its counts are never in memory together. Gives the number of stored values.
+pub(crate) fn write_streamed(
+    path: &Path,
+    (n_cells, n_genes): (usize, usize),
+    library: f64,
+    batches: &[&str],
+    seed: u64,
+) -> Result<usize> {
+    let (library, shares) = (library * n_genes as f64 / 2_000.0, shares(n_genes));
+    let storage = Storage::new(STREAM_MEMORY, path.parent().context("a file stands in a folder")?);
+    let mut counts = CsrBuilder::new(n_genes, &storage, n_cells * n_genes / 8);
+    let chunks: Vec<usize> = (0..n_cells.div_ceil(CHUNK)).collect();
+    for some in chunks.chunks(CHUNKS_AT_ONCE) {
+        let drawn = some.par_iter().map(|&chunk| counts_of_chunk(chunk, n_cells, &shares, library, seed));
+        for rows in drawn.collect::<Vec<_>>() {
+            counts.push(&rows?)?;
+        }
+    }
+    let counts = counts.finish()?;
+    let (obs, var) = frames(n_cells, n_genes, batches)?;
+    AnnData { obs, var, ..AnnData::default() }.write_with_x(&counts, path, Compression::None)?;
+    Ok(counts.nnz())
 }
 
 /// Counts of one condition, for measurements without a file.
@@ -171,11 +194,9 @@ fn write_pbmc(folder: &Path, file: &Path) -> Result<()> {
 
 fn write(folder: &Path, name: &str, counts: Csr, batches: &[&str]) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    let mut obs = DataFrame::new((0..counts.n_rows()).map(|cell| format!("c{cell}")));
-    obs.insert("batch", Column::categorical(batches))?;
+    let (mut obs, var) = frames(counts.n_rows(), counts.n_cols(), batches)?;
     let label = |cell| if name.starts_with("query") { UNLABELLED.to_owned() } else { format!("t{}", cell % N_LABELS) };
     obs.insert(LABELS, Column::categorical(&(0..counts.n_rows()).map(label).collect::<Vec<_>>()))?;
-    let var = DataFrame::new((0..counts.n_cols()).map(|gene| format!("g{gene}")));
     AnnData::new(counts, obs, var)?.write(folder.join(format!("{name}.h5ad")), Compression::None)?;
     Ok(())
 }
@@ -185,6 +206,19 @@ pub(crate) const LABELS: &str = "cell_type";
 /// What stands there for no label.
 const UNLABELLED: &str = "Unknown";
 const N_LABELS: usize = 8;
+
+/// Names of cells and genes, and batches in turn.
+fn frames(n_cells: usize, n_genes: usize, batches: &[&str]) -> Result<(DataFrame, DataFrame)> {
+    let batches: Vec<&str> = (0..n_cells).map(|cell| batches[cell % batches.len()]).collect();
+    let mut obs = DataFrame::new((0..n_cells).map(|cell| format!("c{cell}")));
+    obs.insert("batch", Column::categorical(&batches))?;
+    Ok((obs, DataFrame::new((0..n_genes).map(|gene| format!("g{gene}")))))
+}
+
+/// Memory that the counts of a streamed file take while it is made.
+const STREAM_MEMORY: u64 = 256 << 20;
+/// Random streams that are drawn side by side.
+const CHUNKS_AT_ONCE: usize = 32;
 /// Cells that both sides report an ELBO on.
 const VALIDATION_CELLS: usize = 2_000;
 /// Cells of one random stream.

@@ -5,6 +5,7 @@
 
 mod cases;
 mod growth;
+mod large;
 mod machine;
 mod measure;
 mod report;
@@ -33,6 +34,8 @@ enum Command {
     Suite(suite::SuiteArgs),
     /// Measure one folder of data in this process and print JSON.
     Measure(measure::MeasureArgs),
+    /// Map files whose counts do not fit into the memory that they may take; add to `summary.json`.
+    Large(large::LargeArgs),
     /// Print the machine's rate of dense products, GFLOP/s.
     Gemm {
         /// Threads.
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Suite(args) => suite::run(&args),
         Command::Measure(args) => measure::run(&args),
+        Command::Large(args) => large::run(&args),
         Command::Gemm { threads } => report::say(&format!("{:.1}", machine::gemm_rate(threads)? / 1e9)),
         Command::Generate { out, cells, genes, library } => cases::write_synthetic(&out, cells, genes, library),
     }
