@@ -61,7 +61,7 @@ struct Summary {
 
 /// Runs the command.
 ///
-/// # Errors  [`Error::Reference`], [`Error::Cells`], [`Error::NoCondition`], [`Error::AmbiguousBatch`]
+/// # Errors  [`crate::Error::Reference`], [`crate::Error::Cells`], [`crate::Error::NoCondition`], [`crate::Error::AmbiguousBatch`]
 pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
     let known = args.known.open(output)?;
     let cells = known.cells()?;

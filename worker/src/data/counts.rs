@@ -1,0 +1,114 @@
+//! Reading counts: a piece of rows at a time, into one matrix or one for each batch, in memory or beyond.
+
+use std::ops::Range;
+
+use archipelago_anndata::{
+    Csr, CsrBuilder,
+    align::{Alignment, align},
+    counts,
+};
+
+use super::{SiteData, at_row_of_file};
+use crate::error::{Error, Result};
+
+/// Counts in the order of a gene panel.
+#[derive(Debug)]
+pub struct AlignedCounts<C = Csr> {
+    /// Cells used × genes of the panel.
+    pub counts: C,
+    /// How the file's genes met the panel.
+    pub alignment: Alignment,
+    /// Cells without a single count among the panel's genes.
+    pub n_empty_cells: usize,
+}
+
+impl SiteData {
+    /// Reads the counts of the cells used, in the order of `panel`.
+    ///
+    /// # Errors  [`Error::Cells`] where values are no counts, no gene matches, or there is no room for them
+    pub fn counts(&self, panel: &[String]) -> Result<AlignedCounts> {
+        let AlignedCounts { mut counts, alignment, n_empty_cells } =
+            self.read_counts(panel, &vec![0; self.n_cells()], 1)?;
+        Ok(AlignedCounts { counts: counts.swap_remove(0), alignment, n_empty_cells })
+    }
+
+    /// The same, each batch's cells by themselves, in order of [`SiteData::cells_by_batch`]; there is no second copy of them.
+    ///
+    /// # Errors  as [`SiteData::counts`]
+    pub fn counts_by_batch(&self, panel: &[String]) -> Result<AlignedCounts<Vec<Csr>>> {
+        let (mut group_of, groups) = (vec![0; self.n_cells()], self.cells_by_batch());
+        for (group, cells) in groups.values().enumerate() {
+            cells.iter().for_each(|&cell| group_of[cell] = group);
+        }
+        self.read_counts(panel, &group_of, groups.len())
+    }
+
+    /// Reads counts into one matrix for each group of cells.
+    fn read_counts(&self, panel: &[String], group_of: &[usize], n_groups: usize) -> Result<AlignedCounts<Vec<Csr>>> {
+        let cells = |source| Error::Cells { path: self.spec.path.clone(), source };
+        let alignment = align(self.genes(), panel, self.spec.duplicate_genes).map_err(cells)?;
+        if alignment.coverage() < FULL_ENOUGH {
+            let (n_found, n_panel) = (alignment.n_found, alignment.n_panel);
+            tracing::warn!(
+                n_found,
+                n_panel,
+                "the query has under 80 % of the panel's genes; the rest are taken as zero"
+            );
+        }
+        let reader = self.file.rows(self.preparation.layer()).map_err(cells)?;
+        let storage = &self.handling.storage;
+        if reader.is_held() && !storage.could_hold(reader.n_stored() as u64 * BYTES_PER_COUNT) {
+            tracing::warn!(
+                "the counts are stored by columns (CSC), so all of them are in memory while they are read; a file that is \
+                 written by rows (CSR) keeps within `--memory`"
+            );
+        }
+        let display = self.handling.output.work("reading counts");
+        let builder = || CsrBuilder::new(panel.len(), storage, reader.n_stored());
+        let mut groups: Vec<CsrBuilder> = (0..n_groups).map(|_| builder()).collect();
+        let mut n_empty_cells = 0;
+        let wanted = |range: &Range<usize>| !self.used_in(range).is_empty();
+        let read = reader.read_ahead(reader.pieces().into_iter().filter(wanted), |range, rows| {
+            let used = self.used_in(&range);
+            let here = &self.rows[used.clone()];
+            let chosen = match here.len() == range.len() {
+                true => rows,
+                false => rows.select_rows(&here.iter().map(|row| row - range.start).collect::<Vec<_>>()),
+            };
+            counts::check(&chosen, self.file.var().index()).map_err(|e| at_row_of_file(e, here))?;
+            let aligned = alignment.apply(&self.preparation.rename(chosen)?)?;
+            n_empty_cells += aligned.row_sums().iter().filter(|&&sum| sum == 0.0).count();
+            push_groups(&mut groups, &aligned, &group_of[used.clone()])?;
+            display.share(used.end as f64 / self.n_cells() as f64);
+            Ok::<(), archipelago_anndata::Error>(())
+        });
+        read.map_err(cells)?;
+        if n_empty_cells > 0 {
+            tracing::warn!(n_empty_cells, "cells have no count in the panel's genes; the model knows nothing of them");
+        }
+        let counts = groups.into_iter().map(CsrBuilder::finish).collect::<Result<_, _>>().map_err(cells)?;
+        self.handling.note_spilled();
+        Ok(AlignedCounts { counts, alignment, n_empty_cells })
+    }
+
+    /// Positions among the cells used of those that are in these rows of the file.
+    fn used_in(&self, rows: &Range<usize>) -> Range<usize> {
+        self.rows.partition_point(|&row| row < rows.start)..self.rows.partition_point(|&row| row < rows.end)
+    }
+}
+
+/// Appends each row to the matrix of its group.
+fn push_groups(groups: &mut [CsrBuilder], rows: &Csr, group_of: &[usize]) -> archipelago_anndata::Result<()> {
+    if let [one] = groups {
+        return one.push(rows);
+    }
+    let mut own = vec![Vec::new(); groups.len()];
+    group_of.iter().enumerate().for_each(|(row, &group)| own[group].push(row));
+    let some = groups.iter_mut().zip(own).filter(|(_, own)| !own.is_empty());
+    some.into_iter().try_for_each(|(group, own)| group.push(&rows.select_rows(&own)))
+}
+
+/// A count and its column.
+const BYTES_PER_COUNT: u64 = 8;
+/// Below this share of the panel's genes a mapping is doubtful; upstream warns there as well.
+const FULL_ENOUGH: f64 = 0.8;
