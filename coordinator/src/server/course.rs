@@ -19,7 +19,10 @@ use archipelago_common::{
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
 
-use super::checks::{self, Shelf};
+use super::{
+    checks::{self, Shelf},
+    refusal,
+};
 
 /// What is to be done next for a request. A step that cannot be carried out ends it, with the refusal that says why.
 pub enum Step {
@@ -68,12 +71,14 @@ impl Proposal {
 /// here; a change of members is checked by the executor before it comes here.
 pub fn begin(who: Principal, key: RequestKey, request: Request) -> Step {
     match request {
-        Request::ListReferences => ask(|cluster| Ok(Reply::References(cluster.references().cloned().collect()))),
-        Request::ShowReference { name } => ask(move |cluster| reference(cluster, &name)),
-        Request::ListTasks => ask(move |cluster| Ok(Reply::Tasks(cluster.tasks_for(&who)))),
-        Request::ShowTask { task } => ask(move |cluster| show_task(cluster, &who, task)),
-        Request::ShowGates { task } => ask(move |cluster| gates(cluster, task)),
-        Request::ListSites => ask(|cluster| Ok(Reply::Sites(cluster.sites().cloned().collect()))),
+        Request::ListReferences => {
+            ask(who, |cluster, _| Ok(Reply::References(cluster.references().cloned().collect())))
+        }
+        Request::ShowReference { name } => ask(who, move |cluster, _| reference(cluster, &name)),
+        Request::ListTasks => ask(who, |cluster, who| Ok(Reply::Tasks(cluster.tasks_for(who)))),
+        Request::ShowTask { task } => ask(who, move |cluster, who| show_task(cluster, who, task)),
+        Request::ShowGates { task } => ask(who, move |cluster, _| gates(cluster, task)),
+        Request::ListSites => ask(who, |cluster, _| Ok(Reply::Sites(cluster.sites().cloned().collect()))),
         request => Step::Lead(Box::new(move || match request {
             Request::PublishReference { name, version } => publish(who, key, name, version),
             Request::Submit(submission) => submit(who, key, submission),
@@ -181,9 +186,13 @@ fn reply(who: Principal, outcome: Outcome) -> Step {
     }
 }
 
-fn ask(question: impl FnOnce(&Cluster) -> Result<Reply, Refusal> + Send + 'static) -> Step {
+/// A question to the state. A session outlives the right to hold one by a moment, so whether its peer may ask is part of the answer.
+fn ask(who: Principal, question: impl FnOnce(&Cluster, &Principal) -> Result<Reply, Refusal> + Send + 'static) -> Step {
     let read = if mutation::is_broken(Rule::ReadIndex) { Step::Peek } else { Step::Read };
-    read(Box::new(move |cluster, _| Step::Done(question(cluster))))
+    read(Box::new(move |cluster, _| {
+        let admitted = cluster.admit(&who).map_err(refusal::from_cluster);
+        Step::Done(admitted.and_then(|()| question(cluster, &who)))
+    }))
 }
 
 /// The command that a request stands for, where it needs no look into blobs.

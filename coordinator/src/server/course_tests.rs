@@ -94,3 +94,23 @@ fn a_reference_that_was_published_is_not_refused_where_its_blobs_are_missing() {
     let step = follow(begin(who("operator/anna"), RequestKey([8; 16]), request()), &cluster);
     assert!(matches!(step, Step::Durable(..)), "another request");
 }
+
+#[test]
+fn a_revoked_site_is_told_nothing_over_a_session_that_it_still_has() {
+    let questions = || [Request::ListTasks, Request::ListReferences, Request::ShowTask { task: TaskId(1) }];
+    let mut history = until_submission();
+    let enrolled = applied(history.clone());
+    history.push(("operator/anna", Body::RevokeSite { site: "a".parse().unwrap() }));
+    let revoked = applied(history);
+    let answer = |request, cluster| match follow(begin(who("site/a"), KEY, request), cluster) {
+        Step::Done(answer) => answer,
+        _ => panic!("a question needs nothing but the state"),
+    };
+    for question in questions() {
+        assert!(answer(question, &enrolled).is_ok());
+    }
+    for question in questions() {
+        let refusal = answer(question, &revoked).unwrap_err();
+        assert!(matches!(&refusal, Refusal::Forbidden { .. }), "{refusal}");
+    }
+}
