@@ -117,8 +117,12 @@ kernel! {
         let (to, _) = to.as_chunks_mut::<PANEL>();
         for (row, rows) in rows.as_chunks::<LANES>().0.iter().enumerate() {
             for (column, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let mut square = [V::splat(0.0); LANES];
+                for (lanes, from) in square.iter_mut().zip(rows) {
+                    *lanes = V::load(&from.as_chunks().0[column]);
+                }
                 // Four perfect shuffles of the rows are a transpose.
-                let square = shuffle(shuffle(shuffle(shuffle(rows.map(|from| V::load(&from.as_chunks().0[column]))))));
+                let square = shuffle(shuffle(shuffle(shuffle(square))));
                 for (lanes, to) in square.into_iter().zip(to) {
                     lanes.store(&mut to.as_chunks_mut().0[row]);
                 }
