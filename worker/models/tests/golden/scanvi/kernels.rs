@@ -19,7 +19,7 @@ use crate::{
     noise::FixedNoise,
     scvi::{
         core::{adam, all_tensors, with_noise_floor},
-        kernels::trained,
+        kernels::{dataset, trained},
         setup as scvi,
     },
 };
@@ -58,18 +58,9 @@ impl Cells {
         }
     }
 
-    fn dataset(&self) -> Dataset<'_> {
-        Dataset {
-            counts: &self.counts,
-            conditions: self.conditions.clone(),
-            labels: Some(self.labels.clone()),
-            unlabelled: None,
-            covariates: vec![],
-            continuous: vec![],
-            size_factor: None,
-            proteins: None,
-            minified: None,
-        }
+    fn dataset(&self, case: &Case) -> Dataset<'_> {
+        let (conditions, labels) = (self.conditions.clone(), Some(self.labels.clone()));
+        Dataset { conditions, labels, ..dataset(case, &self.counts) }
     }
 
     fn all(&self) -> Vec<usize> {
@@ -90,7 +81,7 @@ fn evaluation_pass() {
     check(&EVALUATED, |case, report| {
         let module = setup::module(case, "param/", Trainable::Nothing, None);
         let cells = Cells::of(case);
-        let dataset = cells.dataset();
+        let dataset = cells.dataset(case);
         let mut fast = Autoencoder::new(&module, &dataset, Purpose::Evaluate, &|_| false).unwrap();
         let terms = fast.evaluate(&cells.all(), weight(case), &mut FixedNoise::new(case));
         let mean = |name: &str| case.tensor(&format!("eval/{name}")).to_kind(Kind::Double).mean(Kind::Double);
@@ -106,7 +97,7 @@ fn loss_and_gradients() {
     check(&TRAINED, |case, report| {
         let module = setup::module(case, "param/", Trainable::Everything, None);
         let cells = Cells::of(case);
-        let dataset = cells.dataset();
+        let dataset = cells.dataset(case);
         let purpose = Purpose::Train(Mode::Training, cells.n);
         let mut fast = Autoencoder::new(&module, &dataset, purpose, &trained(&module)).unwrap();
         let noise = &mut FixedNoise::new(case);
@@ -124,7 +115,7 @@ fn optimiser_steps() {
         for n_steps in [1, 3] {
             let module = setup::module(case, "param/", Trainable::Everything, None);
             let cells = Cells::of(case);
-            let dataset = cells.dataset();
+            let dataset = cells.dataset(case);
             let purpose = Purpose::Train(Mode::Training, cells.n);
             let mut fast = Autoencoder::new(&module, &dataset, purpose, &trained(&module)).unwrap();
             let mut adam: Adam = adam(&case.json["optimiser"], all_tensors(&module));
@@ -137,7 +128,10 @@ fn optimiser_steps() {
                 case.tolerance("step")
             });
             let n_steps = n_steps as i64;
-            report.holds("every tensor took every step", adam.slots().iter().all(|slot| slot.n_steps == n_steps));
+            report.holds(
+                &format!("{}: every tensor took every step", case.name),
+                adam.slots().iter().all(|slot| slot.n_steps == n_steps),
+            );
         }
     });
 }

@@ -32,7 +32,7 @@ pub(super) fn counts(case: &Case) -> Csr {
     Csr::from_dense(rows as usize, columns as usize, &dense).unwrap()
 }
 
-pub(super) fn dataset<'a>(case: &Case, counts: &'a Csr) -> Dataset<'a> {
+pub(crate) fn dataset<'a>(case: &Case, counts: &'a Csr) -> Dataset<'a> {
     let conditions = Vec::try_from(case.tensor("input/batch").squeeze_dim(1).to_kind(Kind::Int64)).unwrap();
     Dataset {
         counts,
