@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_anndata::Csr;
 use archipelago_common::ConditionKey;
 use ndarray::Array2;
+use rayon::prelude::*;
 
 use super::Proteins;
 use crate::error::{Error, Result};
@@ -189,14 +190,14 @@ pub(crate) fn check_length(part: &str, axis: &'static str, found: usize, expecte
     if found == expected { Ok(()) } else { Err(Error::Shape { part: part.to_owned(), axis, found, expected }) }
 }
 
-fn check_values(part: &str, values: &[f32], expected: &str, is_valid: impl Fn(f32) -> bool) -> Result<()> {
-    // A chunk without a branch per number is checked several numbers at a time.
-    let all_valid = |chunk: &&[f32]| chunk.iter().fold(true, |all, &value| all & is_valid(value));
-    match values
-        .chunks(1024)
-        .find(|chunk| !all_valid(chunk))
-        .and_then(|chunk| chunk.iter().find(|&&value| !is_valid(value)))
-    {
+fn check_values(part: &str, values: &[f32], expected: &str, is_valid: impl Fn(f32) -> bool + Sync) -> Result<()> {
+    let first_invalid = |values: &[f32]| {
+        // A chunk without a branch per number is checked several numbers at a time.
+        let all_valid = |chunk: &&[f32]| chunk.iter().fold(true, |all, &value| all & is_valid(value));
+        let invalid = values.chunks(1024).find(|chunk| !all_valid(chunk))?;
+        invalid.iter().copied().find(|&value| !is_valid(value))
+    };
+    match values.par_chunks(1 << 16).find_map_first(first_invalid) {
         None => Ok(()),
         Some(value) => {
             Err(Error::Value { part: part.to_owned(), found: value.to_string(), expected: expected.to_owned() })

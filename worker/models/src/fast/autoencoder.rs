@@ -7,15 +7,16 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::{
-    block::{Block, Dispersions, Pass, ROWS, Reach, first_layer_row},
+    block::{Block, Dispersions, Pass, ROWS, Reach},
+    first_layer::Inputs,
     gradient::{self, Differentiated},
     network::{BatchStatistics, Network, Refresh},
     part::{Part, Which},
-    spec::{EncoderInput, Unsupported},
+    spec::Unsupported,
 };
 use crate::{
     data::Dataset,
-    kernels::{Buffer, Team, adam, likelihood, padded, sparse},
+    kernels::{Buffer, Team, adam, likelihood, padded},
     model::{LatentModel, Module},
     nn::{Mode, Noise, Pass as ModulePass},
     train::{Adam, AdamOptions, EVALUATION_MINIBATCH},
@@ -125,7 +126,7 @@ impl<'a> Autoencoder<'a> {
         let trains = |part: &Part| part.moments.is_some();
         let trained =
             parts.iter().position(trains).unwrap_or(0)..parts.iter().rposition(trains).map_or(0, |last| last + 1);
-        let team = if purpose == Purpose::Embed { Team::default() } else { Team::new(n_blocks) };
+        let team = Team::new(n_blocks);
         let mut whole = Self {
             dataset,
             network,
@@ -286,16 +287,15 @@ impl<'a> Autoencoder<'a> {
     pub fn embed(&mut self) -> (Vec<f32>, Vec<f32>) {
         let (n_cells, n_latent) = (self.dataset.n_cells(), self.network.n_latent);
         let (mut means, mut vars) = (vec![0.0; n_cells * n_latent], vec![0.0; n_cells * n_latent]);
-        let mut blocks = std::mem::take(&mut self.blocks);
+        let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
         let pass = self.pass(false, Dispersions::Constant, 1.0, 0.0);
-        // Each thread takes a run of cells for each block it has.
-        let run = n_cells.div_ceil(blocks.len().max(1)).next_multiple_of(ROWS) * n_latent;
-        let places = means.par_chunks_mut(run.max(1)).zip(vars.par_chunks_mut(run.max(1))).enumerate();
-        places.zip(&mut blocks).for_each(|((at, (means, vars)), block)| {
-            let first = at * run / n_latent;
+        // Each block takes a run of cells.
+        let run = n_cells.div_ceil(blocks.len().max(1)).next_multiple_of(ROWS).max(ROWS);
+        let places = means.chunks_mut(run * n_latent).zip(vars.chunks_mut(run * n_latent));
+        let mut runs: Vec<_> = places.zip(&mut blocks).zip((0..).step_by(run)).collect();
+        team.for_each(&mut runs, |(((means, vars), block), first)| {
             let groups = means.chunks_mut(ROWS * n_latent).zip(vars.chunks_mut(ROWS * n_latent));
-            for (group, (means, vars)) in groups.enumerate() {
-                let first = first + group * ROWS;
+            for ((means, vars), first) in groups.zip((*first..).step_by(ROWS)) {
                 block.cells.clear();
                 block.cells.extend(first..first + means.len() / n_latent);
                 block.encode(&pass);
@@ -306,6 +306,8 @@ impl<'a> Autoencoder<'a> {
                 }
             }
         });
+        drop(runs);
+        self.team = team;
         self.blocks = blocks;
         (means, vars)
     }
@@ -410,27 +412,16 @@ impl<'a> Autoencoder<'a> {
         let width = first.width();
         let n_cells = self.dataset.n_cells();
         let pass = self.pass(false, Dispersions::Constant, 1.0, 0.0);
-        let bias = &*self.parts[first.bias].values;
         let mut some = Buffer::zeros(CACHED_AT_ONCE.min(n_cells) * width);
         // Where the counts lie there is room for this as well, in memory or in a scratch file.
         let mut cache = self.dataset.counts.storage().growing(n_cells * width);
         let filled = (0..n_cells).step_by(CACHED_AT_ONCE).try_for_each(|from| {
             let some = &mut some[..CACHED_AT_ONCE.min(n_cells - from) * width];
-            some.par_chunks_mut(ROWS * width).enumerate().for_each_with(
-                Vec::new(),
-                |inputs: &mut Vec<f32>, (at, rows)| {
-                    for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-                        let (genes, counts) = self.dataset.counts.row(from + at * ROWS + i);
-                        inputs.clear();
-                        inputs.extend_from_slice(counts);
-                        if self.network.input == EncoderInput::Log1p {
-                            sparse::ln_1p_of(self.network.level, counts, inputs);
-                        }
-                        row.copy_from_slice(bias);
-                        first_layer_row(&pass, genes, inputs, row);
-                    }
-                },
-            );
+            let blocks = some.par_chunks_mut(ROWS * width).enumerate();
+            blocks.for_each_with(Inputs::default(), |inputs, (at, rows)| {
+                let first = from + at * ROWS;
+                inputs.multiply(&pass, first..first + rows.len() / width, rows);
+            });
             cache.extend(some)
         });
         match filled.and_then(|()| cache.finish()) {

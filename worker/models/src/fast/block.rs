@@ -1,9 +1,9 @@
 //! A few cells on their way through the network and back. One thread works on a block; nothing in it depends on other blocks.
 
 use super::{
+    first_layer::Inputs,
     network::{Layer, Matrix, Network},
     part::Part,
-    spec::EncoderInput,
 };
 use crate::{
     data::Dataset,
@@ -12,7 +12,7 @@ use crate::{
         buffer::PANEL,
         layer,
         likelihood::{self, Row, Scratch},
-        matrix, padded, sparse,
+        matrix, padded,
     },
     nn::SeededNoise,
 };
@@ -22,9 +22,8 @@ use crate::{
 pub(super) struct Block {
     /// Positions of the cells in the data set.
     pub(super) cells: Vec<usize>,
-    /// What the encoder sees of their counts, cell after cell, and where each cell's begin.
-    pub(super) inputs: Vec<f32>,
-    starts: Vec<usize>,
+    /// What the encoder sees of their counts.
+    pub(super) inputs: Inputs,
     pub(super) encoder: Vec<Activations>,
     pub(super) decoder: Vec<Activations>,
     pub(super) mean: Buffer,
@@ -135,8 +134,7 @@ impl Block {
         let genes = |wanted: bool| rows(if wanted { network.n_genes } else { 0 });
         Self {
             cells: Vec::with_capacity(ROWS),
-            inputs: Vec::new(),
-            starts: Vec::with_capacity(ROWS + 1),
+            inputs: Inputs::default(),
             encoder: stack(&network.encoder),
             decoder: if decodes { stack(&network.decoder) } else { Vec::new() },
             mean: rows(n_latent),
@@ -158,11 +156,6 @@ impl Block {
     /// Number of cells.
     pub(super) fn n(&self) -> usize {
         self.cells.len()
-    }
-
-    /// What the encoder sees of one cell's counts.
-    pub(super) fn input(&self, i: usize) -> &[f32] {
-        &self.inputs[self.starts[i]..self.starts[i + 1]]
     }
 
     /// Encodes the cells and draws their latent states.
@@ -191,30 +184,13 @@ impl Block {
     }
 
     fn first_layer(&mut self, pass: &Pass<'_>) {
-        let network = pass.network;
-        let (level, first) = (network.level, &network.encoder[0].matrix);
-        let width = first.width();
-        let rows = self.encoder[0].normal.chunks_exact_mut(width);
-        if let Some(cache) = pass.first_layer {
-            rows.zip(&self.cells).for_each(|(row, &cell)| row.copy_from_slice(&cache[cell * width..][..width]));
-            return;
-        }
-        let bias = &*pass.parts[first.bias].values;
-        self.inputs.clear();
-        self.starts.clear();
-        self.starts.push(0);
-        for (row, &cell) in rows.zip(&self.cells) {
-            let (genes, counts) = pass.dataset.counts.row(cell);
-            let start = self.inputs.len();
-            self.inputs.extend_from_slice(counts);
-            let inputs = &mut self.inputs[start..];
-            if network.input == EncoderInput::Log1p {
-                sparse::ln_1p_of(level, counts, inputs);
-            }
-            self.starts.push(start + counts.len());
-            row.copy_from_slice(bias);
-            first_layer_row(pass, genes, &self.inputs[start..], row);
-        }
+        let rows = &mut self.encoder[0].normal;
+        let Some(cache) = pass.first_layer else {
+            return self.inputs.multiply(pass, self.cells.iter().copied(), rows);
+        };
+        let width = pass.network.encoder[0].matrix.width();
+        let rows = rows.chunks_exact_mut(width).zip(&self.cells);
+        rows.for_each(|(row, &cell)| row.copy_from_slice(&cache[cell * width..][..width]));
     }
 
     /// Decodes the latent states to the gradient of the logits.
@@ -437,17 +413,6 @@ fn backward<const N: usize>(
         matrix::add_back(level, (gradient, width), (n, matrix.n_out, n_in), panels, sum);
     }
     matrix::turn(level, sum, n, result, padded(n_in));
-}
-
-/// Adds the first layer's product with one cell to `row`.
-pub(super) fn first_layer_row(pass: &Pass<'_>, genes: &[u32], inputs: &[f32], row: &mut [f32]) {
-    let first = &pass.network.encoder[0].matrix;
-    let panels = &pass.parts[first.panels.clone()];
-    let mut some: [&[f32]; 4] = [&[]; 4];
-    for (panels, row) in panels.chunks(some.len()).zip(row.chunks_mut(some.len() * PANEL)) {
-        some.iter_mut().zip(panels).for_each(|(slot, part)| *slot = &part.values);
-        sparse::add_row(pass.network.level, genes, inputs, &some[..panels.len()], row);
-    }
 }
 
 /// Cells of a block. Results do not depend on it but for the order of sums over blocks; it is never changed by the number of threads.

@@ -107,7 +107,7 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differen
                 let deltas = block.encoder[0].delta.chunks_exact(width);
                 for (i, (&cell, delta)) in block.cells.iter().zip(deltas).enumerate() {
                     let (genes, _) = dataset.counts.row(cell);
-                    sparse::add_outer(level, genes, block.input(i), &delta[p * PANEL..], gradient);
+                    sparse::add_outer(level, genes, block.inputs.of(i), &delta[p * PANEL..], gradient);
                 }
             }
         }

@@ -10,6 +10,7 @@
 mod autoencoder;
 mod block;
 mod exchange;
+mod first_layer;
 mod gradient;
 mod latent;
 mod network;

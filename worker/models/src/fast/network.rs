@@ -197,7 +197,7 @@ impl Builder<'_> {
 
     fn matrix(&mut self, name: &str, n_in: usize, n_out: usize) -> Result<Matrix, Unsupported> {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        let values = self.tensor(&weight)?;
+        let values = if n_out > 0 { self.tensor(&weight)? } else { Vec::new() };
         let first = self.parts.len();
         for p in 0..padded(n_out) / PANEL {
             self.part(&weight, Layout::Panel { p, n_in, n_out }, &values);

@@ -3,10 +3,7 @@
 use tch::{Tensor, no_grad};
 
 use super::gradient::Source;
-use crate::{
-    kernels::{Buffer, Level, adam, buffer::PANEL, padded},
-    nn::from_tch,
-};
+use crate::kernels::{Buffer, Level, adam, buffer::PANEL, padded};
 
 /// A piece of a tensor, and what training keeps about it.
 #[derive(Debug)]
@@ -115,7 +112,7 @@ impl Layout {
 
 /// The values of a tensor in order.
 pub(super) fn values_of(tensor: &Tensor) -> Vec<f32> {
-    from_tch(tensor).to_f32("a module's tensor").expect("modules hold 32-bit floats")
+    Vec::try_from(tensor.detach().contiguous().view([-1])).expect("modules hold 32-bit floats")
 }
 
 /// Replaces the values of a tensor.
