@@ -194,11 +194,6 @@ pub trait Module {
         None
     }
 
-    /// What its loss has besides the likelihood of the counts and the divergence from a standard normal, for a module that has more.
-    fn as_latent_model(&self) -> Option<&dyn LatentModel> {
-        None
-    }
-
     /// The classifier inside, for a module that learns and predicts labels.
     fn as_label_model(&self) -> Option<&dyn LabelModel> {
         None
@@ -266,35 +261,13 @@ pub trait ProteinModel: CountModel {
     fn measured(&self) -> &Tensor;
 }
 
-/// A module whose loss has more terms that depend on the latent state, in place of the divergence from a standard normal.
-pub trait LatentModel: Module + std::fmt::Debug {
-    /// The terms of each cell, given its posterior and a draw `z` from it.
-    fn latent_terms(&self, posterior: &Posterior, z: &Tensor, pass: &mut Pass<'_>) -> LatentTerms;
-}
-
-/// What a latent state adds to the loss.
-#[derive(Debug)]
-pub struct LatentTerms {
-    /// To the negative log-likelihood, `[n]`, in nats.
-    pub reconstruction: Tensor,
-    /// To the divergences that are warmed up, `[n]`, in nats.
-    pub kl: Tensor,
-}
-
 /// A module that learns from the labels of some cells and predicts those of others.
 pub trait LabelModel: Module {
     /// How many labelled cells of each label an epoch trains on at most; all of them without a number.
     fn n_samples_per_label(&self) -> Option<usize>;
 
     /// What training adds to the loss of a step for a minibatch of labelled cells, drawn apart; a scalar.
-    fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
-        let labels = labelled.labels.as_ref().expect("the registry encodes labels");
-        let mean = self.posterior(labelled, pass).mean;
-        self.label_loss_at(&mean, labels, pass)
-    }
-
-    /// The same of cells with these posterior means, `[n, n_latent]`, and label codes, `[n]`.
-    fn label_loss_at(&self, mean: &Tensor, labels: &Tensor, pass: &mut Pass<'_>) -> Tensor;
+    fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor;
 
     /// The probability of each label, `[n, n_labels]`.
     fn label_probabilities(&self, minibatch: &Minibatch, from: PredictFrom, pass: &mut Pass<'_>) -> Tensor;

@@ -7,18 +7,19 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::{
-    block::{Block, Dispersions, Pass, ROWS, Reach},
+    block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach},
     first_layer::Inputs,
     gradient::{self, Differentiated},
-    network::{BatchStatistics, Network, Refresh},
+    network::{BatchStatistics, Layer, Network, Refresh},
     part::{Part, Which},
     spec::Unsupported,
+    stack::Activations,
 };
 use crate::{
     data::Dataset,
     kernels::{Buffer, Team, adam, likelihood, padded},
-    model::{LatentModel, Module},
-    nn::{Mode, Noise, Pass as ModulePass},
+    model::Module,
+    nn::{Mode, Noise},
     train::{Adam, AdamOptions, EVALUATION_MINIBATCH},
 };
 
@@ -41,10 +42,7 @@ pub struct Autoencoder<'a> {
     /// The lowest layer of the encoder that trains.
     lowest: Option<usize>,
     pub(super) n_steps: i64,
-    draws: Vec<f32>,
-    pub(super) mode: Mode,
-    /// Who adds terms to the loss.
-    latent: Option<&'a dyn LatentModel>,
+    pub(super) draws: Vec<f32>,
     /// Shape of each tensor.
     pub(super) shapes: BTreeMap<String, Vec<i64>>,
 }
@@ -100,20 +98,19 @@ impl<'a> Autoencoder<'a> {
             Mode::Training => (true, BatchStatistics::OfMinibatch),
             Mode::Evaluation => (false, BatchStatistics::Running),
         };
-        let latent = module.as_latent_model();
         let reach = if purpose == Purpose::Embed { Reach::Posterior } else { Reach::Likelihood };
         let (network, mut parts) = Network::new(&spec, module.weights(), trains, statistics, reach)?;
         let in_parts = |name: &str| parts.iter().any(|part| part.name == name);
-        if latent.is_none() && module.weights().iter().any(|(name, _)| trains(name) && !in_parts(name)) {
+        if module.weights().iter().any(|(name, _)| trains(name) && !in_parts(name)) {
             return Err(Unsupported("something trains that is not part of the autoencoder"));
         }
         let n_blocks = minibatch.max(EVALUATION_MINIBATCH).min(dataset.n_cells()).div_ceil(ROWS);
         // Labelled cells of a step come behind the others.
-        let n_labelled = if latent.is_some() { minibatch.min(dataset.n_cells()).div_ceil(ROWS) } else { 0 };
+        let n_labelled = if network.labels.is_some() { minibatch.min(dataset.n_cells()).div_ceil(ROWS) } else { 0 };
         let n_blocks = n_blocks.max(minibatch.min(dataset.n_cells()).div_ceil(ROWS) + n_labelled);
         // Embedding, each thread takes a few runs of cells: enough that none waits long for another.
         let n_blocks = if purpose == Purpose::Embed { 4 * rayon::current_num_threads() } else { n_blocks };
-        let blocks = (0..n_blocks).map(|_| Block::new(&network, reach)).collect();
+        let blocks = (0..n_blocks).map(|_| Block::new(&network, &parts, reach)).collect();
         let dispersions = match network.log_r {
             Some(part) if parts[part].moments.is_some() => Dispersions::Train,
             _ => Dispersions::Constant,
@@ -142,8 +139,6 @@ impl<'a> Autoencoder<'a> {
             lowest,
             n_steps: 0,
             draws: Vec::new(),
-            mode,
-            latent,
             shapes: module.weights().iter().map(|(name, weight)| (name.to_owned(), weight.tensor.size())).collect(),
         };
         if reach == Reach::Likelihood {
@@ -155,19 +150,18 @@ impl<'a> Autoencoder<'a> {
         Ok(whole)
     }
 
-    /// One step of Adam on some cells, and where a model adds terms to the loss on `labelled` ones; gives sums over the cells from before
-    /// the step. `adam` moves what the kernels do not hold.
+    /// One step of Adam on some cells, and where labels are learned on `labelled` ones; gives sums over the cells from before the step.
     pub fn step(
         &mut self,
         cells: &[usize],
         labelled: &[usize],
         kl_weight: f64,
         noise: &mut dyn Noise,
-        adam: &mut Adam,
+        adam: &AdamOptions,
     ) -> Terms {
-        let terms = self.differentiate(cells, labelled, kl_weight, noise, &mut |loss| adam.minimise(loss));
+        let terms = self.differentiate(cells, labelled, kl_weight, noise);
         self.n_steps += 1;
-        let step = adam_step(adam.options(), self.n_steps);
+        let step = adam_step(adam, self.n_steps);
         let (level, network, dataset) = (self.network.level, &self.network, self.dataset);
         let blocks = Differentiated::new(&self.blocks, cells.len(), labelled.len());
         let update = |part: &mut Part| {
@@ -186,61 +180,56 @@ impl<'a> Autoencoder<'a> {
         terms
     }
 
-    /// Gradients of the mean loss of some cells, left in the blocks; sums over the cells. `minimise` is handed what autograd computes.
-    fn differentiate(
-        &mut self,
-        cells: &[usize],
-        labelled: &[usize],
-        kl_weight: f64,
-        noise: &mut dyn Noise,
-        minimise: &mut dyn FnMut(&Tensor),
-    ) -> Terms {
+    /// Gradients of the mean loss of some cells, left in the blocks; sums over the cells.
+    fn differentiate(&mut self, cells: &[usize], labelled: &[usize], kl_weight: f64, noise: &mut dyn Noise) -> Terms {
+        let n_blocks = cells.len().div_ceil(ROWS);
         self.place(0, cells, noise, self.drops);
         self.draw_latent_noise(cells.len(), noise);
-        let n_blocks = cells.len().div_ceil(ROWS);
-        let (lowest, drops, dispersions) = (self.lowest, self.drops, self.dispersions);
-        let scale = 1.0 / cells.len() as f32;
-        let Some(model) = self.latent else {
-            self.fork(0..n_blocks, (drops, dispersions), (scale, kl_weight), |block, pass| {
-                block.encode(pass);
-                block.decode(pass);
-                block.gradient(pass, lowest);
-            });
-            return self.terms(n_blocks, kl_weight);
+        self.draw_for_labels(cells.len(), noise, self.drops);
+        self.place(n_blocks, labelled, noise, self.drops);
+        self.draw_for_classifier(n_blocks, labelled.len(), noise, self.drops);
+        let all = n_blocks + labelled.len().div_ceil(ROWS);
+        self.blocks[..all].iter_mut().enumerate().for_each(|(b, block)| block.is_labelled = b >= n_blocks);
+        let ratio = self.network.labels.as_ref().map_or(0.0, |labels| labels.classification_ratio);
+        let lowest = self.lowest;
+        let scales = Scales {
+            cells: 1.0 / cells.len() as f32,
+            labelled: ratio / labelled.len().max(1) as f32,
+            kl_weight,
+            differentiates: true,
         };
-        self.fork(0..n_blocks, (drops, dispersions), (scale, 0.0), |block, pass| block.encode(pass));
-        let mut terms = self.further_gradients(model, n_blocks, labelled, kl_weight, noise, minimise);
-        self.fork(0..n_blocks, (drops, dispersions), (scale, 0.0), |block, pass| {
-            block.decode(pass);
-            block.gradient(pass, lowest);
+        self.fork(all, (self.drops, self.dispersions), scales, |block, pass| {
+            block.encode(pass);
+            if block.is_labelled {
+                block.label_loss(pass);
+                block.posterior_gradient(pass, lowest);
+            } else {
+                block.decode(pass);
+                block.label_terms(pass);
+                block.gradient(pass, lowest);
+            }
         });
-        let behind = n_blocks..n_blocks + labelled.len().div_ceil(ROWS);
-        self.fork(behind, (drops, dispersions), (scale, 0.0), |block, pass| block.posterior_gradient(pass, lowest));
-        terms.add(self.reconstruction(n_blocks));
+        let mut terms = self.terms(n_blocks, kl_weight);
+        let cross_entropy: f64 = self.blocks[n_blocks..all].iter().map(|block| block.sums.cross_entropy).sum();
+        terms.loss += cross_entropy * f64::from(scales.labelled) * cells.len() as f64;
         terms
     }
 
-    /// Encodes labelled cells in blocks of their own.
-    pub(super) fn encode_labelled(&mut self, blocks: Range<usize>, cells: &[usize], noise: &mut dyn Noise) {
-        self.place(blocks.start, cells, noise, self.drops);
-        self.fork(blocks, (self.drops, self.dispersions), (1.0, 0.0), |block, pass| block.encode(pass));
-    }
-
-    /// Does some work on some blocks, by all threads. What dropout and dispersions do, the loss's scale and its weight of the divergence.
+    /// Does some work on the first `n` blocks, by all threads.
     fn fork(
         &mut self,
-        which: Range<usize>,
+        n: usize,
         (drops, dispersions): (bool, Dispersions),
-        (scale, kl_weight): (f32, f64),
+        scales: Scales,
         work: impl Fn(&mut Block, &Pass<'_>) + Sync,
     ) {
         let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
-        let pass = self.pass(drops, dispersions, scale, kl_weight);
-        team.for_each(&mut blocks[which], |block| work(block, &pass));
+        let pass = self.pass(drops, dispersions, scales);
+        team.for_each(&mut blocks[..n], |block| work(block, &pass));
         (self.blocks, self.team) = (blocks, team);
     }
 
-    /// Sums over some cells and the gradients of their mean loss, without a step. Those that autograd computes are left in the tensors.
+    /// Sums over some cells and the gradients of their mean loss, without a step.
     pub fn gradients(
         &mut self,
         cells: &[usize],
@@ -248,7 +237,7 @@ impl<'a> Autoencoder<'a> {
         kl_weight: f64,
         noise: &mut dyn Noise,
     ) -> (Terms, BTreeMap<String, Tensor>) {
-        let terms = self.differentiate(cells, labelled, kl_weight, noise, &mut Tensor::backward);
+        let terms = self.differentiate(cells, labelled, kl_weight, noise);
         let blocks = Differentiated::new(&self.blocks, cells.len(), labelled.len());
         for part in &mut self.parts {
             gradient::collect(&self.network, self.dataset, blocks, part);
@@ -267,18 +256,13 @@ impl<'a> Autoencoder<'a> {
             self.place(0, cells, noise, false);
             self.draw_latent_noise(cells.len(), noise);
             let n_blocks = cells.len().div_ceil(ROWS);
-            self.fork(0..n_blocks, (false, dispersions), (1.0, kl_weight), |block, pass| {
+            self.draw_for_labels(cells.len(), noise, false);
+            self.fork(n_blocks, (false, dispersions), Scales { kl_weight, ..Scales::default() }, |block, pass| {
                 block.encode(pass);
                 block.decode(pass);
+                block.label_terms(pass);
             });
-            match self.latent {
-                None => total.add(self.terms(n_blocks, kl_weight)),
-                Some(model) => {
-                    total.add(self.reconstruction(n_blocks));
-                    let pass = &mut ModulePass { mode: Mode::Evaluation, noise };
-                    total.add(self.further_terms(model, n_blocks, kl_weight, pass));
-                }
-            }
+            total.add(self.terms(n_blocks, kl_weight));
         }
         total
     }
@@ -288,7 +272,7 @@ impl<'a> Autoencoder<'a> {
         let (n_cells, n_latent) = (self.dataset.n_cells(), self.network.n_latent);
         let (mut means, mut vars) = (vec![0.0; n_cells * n_latent], vec![0.0; n_cells * n_latent]);
         let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
-        let pass = self.pass(false, Dispersions::Constant, 1.0, 0.0);
+        let pass = self.pass(false, Dispersions::Constant, Scales::default());
         // Each block takes a run of cells.
         let run = n_cells.div_ceil(blocks.len().max(1)).next_multiple_of(ROWS).max(ROWS);
         let places = means.chunks_mut(run * n_latent).zip(vars.chunks_mut(run * n_latent));
@@ -312,7 +296,7 @@ impl<'a> Autoencoder<'a> {
         (means, vars)
     }
 
-    fn pass(&self, drops: bool, dispersions: Dispersions, scale: f32, kl_weight: f64) -> Pass<'_> {
+    fn pass(&self, drops: bool, dispersions: Dispersions, scales: Scales) -> Pass<'_> {
         Pass {
             network: &self.network,
             parts: &self.parts,
@@ -322,9 +306,10 @@ impl<'a> Autoencoder<'a> {
             constants: &self.constants,
             drops,
             dispersions,
-            scale,
-            kl_weight: kl_weight as f32,
-            has_further: self.latent.is_some(),
+            scale: scales.cells,
+            kl_weight: scales.kl_weight as f32,
+            label_scale: scales.labelled,
+            differentiates: scales.differentiates,
         }
     }
 
@@ -335,28 +320,9 @@ impl<'a> Autoencoder<'a> {
             block.cells.clear();
             block.cells.extend_from_slice(cells);
         }
-        let n = cells.len();
         if drops {
-            for (l, layer) in self.network.encoder.iter().enumerate() {
-                let (n_out, (name, rate)) = (layer.matrix.n_out, &layer.dropout);
-                if *rate <= 0.0 {
-                    continue;
-                }
-                if let Some(mut taken) = noise.take_keep(name, n * n_out) {
-                    for block in blocks.iter_mut().take(n.div_ceil(ROWS)) {
-                        block.encoder[l].keep_noise = Some(taken.clone());
-                        taken.skip_keep(ROWS * n_out);
-                    }
-                    continue;
-                }
-                self.draws.resize(n * n_out, 0.0);
-                if !noise.fill_keep(name, [n, n_out], *rate, &mut self.draws) {
-                    self.draws.fill(1.0 - *rate as f32);
-                }
-                let by_chance = 1.0 / (1.0 - *rate as f32);
-                self.draws.iter_mut().for_each(|keep| *keep *= by_chance);
-                spread(&self.draws, n_out, blocks.iter_mut().map(|block| &mut block.encoder[l].keep));
-            }
+            let blocks = (blocks, (|block| &mut block.encoder) as fn(&mut Block) -> &mut [Activations]);
+            draw_keeps(noise, &self.network.encoder, cells.len(), blocks, &mut self.draws);
         }
     }
 
@@ -369,24 +335,9 @@ impl<'a> Autoencoder<'a> {
     }
 
     fn terms(&self, n_blocks: usize, kl_weight: f64) -> Terms {
-        let mut terms = self.reconstruction(n_blocks);
-        for kl in self.blocks[..n_blocks].iter().map(|block| block.sums.kl) {
-            terms.loss += kl_weight * kl;
-            terms.negative_elbo += kl;
-        }
-        terms
-    }
-
-    /// The terms of the likelihood alone.
-    fn reconstruction(&self, n_blocks: usize) -> Terms {
-        let reconstruction = self.blocks[..n_blocks].iter().map(|block| block.sums.reconstruction).sum();
-        Terms { loss: reconstruction, negative_elbo: reconstruction, reconstruction }
-    }
-
-    /// Label codes of some cells, `[n]`.
-    pub(super) fn label_codes(&self, cells: &[usize]) -> Tensor {
-        let labels = self.dataset.labels.as_ref().expect("the registry encodes labels");
-        Tensor::from_slice(&cells.iter().map(|&cell| labels[cell]).collect::<Vec<_>>())
+        let sum = |of: fn(&BlockSums) -> f64| self.blocks[..n_blocks].iter().map(|block| of(&block.sums)).sum::<f64>();
+        let (reconstruction, kl) = (sum(|sums| sums.reconstruction), sum(|sums| sums.kl));
+        Terms { loss: reconstruction + kl_weight * kl, negative_elbo: reconstruction + kl, reconstruction }
     }
 
     fn set_constants(&mut self) {
@@ -411,7 +362,7 @@ impl<'a> Autoencoder<'a> {
         }
         let width = first.width();
         let n_cells = self.dataset.n_cells();
-        let pass = self.pass(false, Dispersions::Constant, 1.0, 0.0);
+        let pass = self.pass(false, Dispersions::Constant, Scales::default());
         let mut some = Buffer::zeros(CACHED_AT_ONCE.min(n_cells) * width);
         // Where the counts lie there is room for this as well, in memory or in a scratch file.
         let mut cache = self.dataset.counts.storage().growing(n_cells * width);
@@ -448,8 +399,58 @@ impl Terms {
     }
 }
 
+/// What the terms of a loss are multiplied by.
+#[derive(Clone, Copy)]
+struct Scales {
+    cells: f32,
+    labelled: f32,
+    kl_weight: f64,
+    /// Whether gradients are wanted.
+    differentiates: bool,
+}
+
+impl Default for Scales {
+    /// Sums over cells, without gradients.
+    fn default() -> Self {
+        Self { cells: 1.0, labelled: 1.0, kl_weight: 0.0, differentiates: false }
+    }
+}
+
+/// Draws what dropout keeps of `n` rows in some layers, whose activations are found in the blocks.
+pub(super) fn draw_keeps(
+    noise: &mut dyn Noise,
+    layers: &[Layer],
+    n: usize,
+    (blocks, activations): (&mut [Block], fn(&mut Block) -> &mut [Activations]),
+    draws: &mut Vec<f32>,
+) {
+    let blocks = &mut blocks[..n.div_ceil(ROWS)];
+    for (l, layer) in layers.iter().enumerate().filter(|(_, layer)| n > 0 && layer.dropout.1 > 0.0) {
+        let n_out = layer.matrix.n_out;
+        if let Some(mut taken) = noise.take_keep(&layer.dropout.0, n * n_out) {
+            for block in blocks.iter_mut() {
+                activations(block)[l].keep_noise = Some(taken.clone());
+                taken.skip_keep(ROWS * n_out);
+            }
+            continue;
+        }
+        fill_keeps(noise, layer, n, draws);
+        spread(draws, n_out, blocks.iter_mut().map(|block| &mut activations(block)[l].keep));
+    }
+}
+
+/// Draws what dropout keeps of `n` rows in a layer, divided by its chance.
+pub(super) fn fill_keeps(noise: &mut dyn Noise, layer: &Layer, n: usize, draws: &mut Vec<f32>) {
+    let (n_out, (name, rate)) = (layer.matrix.n_out, &layer.dropout);
+    draws.resize(n * n_out, 0.0);
+    if !noise.fill_keep(name, [n, n_out], *rate, draws) {
+        draws.fill(1.0 - *rate as f32);
+    }
+    draws.iter_mut().for_each(|keep| *keep *= layer.by_chance());
+}
+
 /// Rows of `n` numbers, a block's worth to each block.
-fn spread<'b>(values: &[f32], n: usize, blocks: impl Iterator<Item = &'b mut Buffer>) {
+pub(super) fn spread<'b>(values: &[f32], n: usize, blocks: impl Iterator<Item = &'b mut Buffer>) {
     for (block, values) in blocks.zip(values.chunks(ROWS * n)) {
         for (to, from) in block.chunks_exact_mut(padded(n)).zip(values.chunks_exact(n)) {
             to[..n].copy_from_slice(from);

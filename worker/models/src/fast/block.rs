@@ -2,8 +2,10 @@
 
 use super::{
     first_layer::Inputs,
-    network::{Layer, Matrix, Network},
+    labels::Labels,
+    network::Network,
     part::Part,
+    stack::{self, Activations, Codes, Rows},
 };
 use crate::{
     data::Dataset,
@@ -12,9 +14,8 @@ use crate::{
         buffer::PANEL,
         layer,
         likelihood::{self, Row, Scratch},
-        matrix, padded,
+        padded,
     },
-    nn::SeededNoise,
 };
 
 /// Memory for up to [`ROWS`] cells.
@@ -34,7 +35,11 @@ pub(super) struct Block {
     /// Gradient by `z`, then by the mean.
     pub(super) of_mean: Buffer,
     pub(super) of_var: Buffer,
-    /// Gradients of what autograd adds to the loss.
+    /// Whether its cells are here for the sake of their labels, and not decoded.
+    pub(super) is_labelled: bool,
+    /// What labels add, where the network has them.
+    pub(super) labels: Option<Labels>,
+    /// Gradients of what they add.
     pub(super) further: Further,
     /// Logits of the shares, then their gradient; empty where nothing is decoded.
     pub(super) logits: Buffer,
@@ -44,12 +49,12 @@ pub(super) struct Block {
     pub(super) of_log_r: Buffer,
     scratch: Scratch,
     /// What goes into a linear map, or the gradient by it: a row per unit and a column per cell.
-    columns: Buffer,
+    pub(super) columns: Buffer,
     /// Sums over the block's cells, in nats.
     pub(super) sums: BlockSums,
 }
 
-/// Gradients of further terms of the loss by the posterior and the draw, rows like the block's.
+/// Gradients of what labels add to the loss by the posterior and the draw, rows like the block's.
 #[derive(Debug)]
 pub(super) struct Further {
     pub(super) by_mean: Buffer,
@@ -57,28 +62,13 @@ pub(super) struct Further {
     pub(super) by_z: Buffer,
 }
 
-/// What a layer makes of a block.
-#[derive(Debug)]
-pub(super) struct Activations {
-    /// After the norms.
-    normal: Buffer,
-    /// One over the standard deviation of each cell, where there is layer norm.
-    inverse: [f32; ROWS],
-    /// What dropout keeps, divided by its chance.
-    pub(super) keep: Buffer,
-    /// What `keep` is still to be drawn from.
-    pub(super) keep_noise: Option<SeededNoise>,
-    /// After ReLU and dropout.
-    pub(super) out: Buffer,
-    /// Gradient by `out`, then by what the linear map gives.
-    pub(super) delta: Buffer,
-}
-
 /// Sums over cells, in nats.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct BlockSums {
     pub(super) reconstruction: f64,
     pub(super) kl: f64,
+    /// Cross entropy of labelled cells.
+    pub(super) cross_entropy: f64,
 }
 
 /// How far a block goes.
@@ -108,10 +98,12 @@ pub(super) struct Pass<'a> {
     pub(super) dispersions: Dispersions,
     /// The loss is a sum over cells times this.
     pub(super) scale: f32,
-    /// Weight of the divergence from the standard normal; 0 where further terms take its place.
+    /// Weight of the divergences.
     pub(super) kl_weight: f32,
-    /// Whether autograd adds terms to the loss.
-    pub(super) has_further: bool,
+    /// The loss of labelled cells is their summed cross entropy times this.
+    pub(super) label_scale: f32,
+    /// Whether gradients are wanted.
+    pub(super) differentiates: bool,
 }
 
 /// What the dispersions do in a pass.
@@ -126,23 +118,24 @@ pub(super) enum Dispersions {
 }
 
 impl Block {
-    pub(super) fn new(network: &Network, reach: Reach) -> Self {
+    pub(super) fn new(network: &Network, parts: &[Part], reach: Reach) -> Self {
         let rows = |n: usize| Buffer::zeros(ROWS * padded(n));
-        let stack = |layers: &[Layer]| layers.iter().map(|layer| Activations::new(layer.matrix.n_out)).collect();
         let n_latent = network.n_latent;
         let decodes = reach == Reach::Likelihood;
         let genes = |wanted: bool| rows(if wanted { network.n_genes } else { 0 });
         Self {
             cells: Vec::with_capacity(ROWS),
             inputs: Inputs::default(),
-            encoder: stack(&network.encoder),
-            decoder: if decodes { stack(&network.decoder) } else { Vec::new() },
+            encoder: Activations::of(&network.encoder),
+            decoder: if decodes { Activations::of(&network.decoder) } else { Vec::new() },
             mean: rows(n_latent),
             var: rows(n_latent),
             noise: rows(n_latent),
             z: rows(n_latent),
             of_mean: rows(n_latent),
             of_var: rows(n_latent),
+            is_labelled: false,
+            labels: network.labels.as_ref().map(|labels| Labels::new(network, labels, parts)),
             further: Further { by_mean: rows(n_latent), by_var: rows(n_latent), by_z: rows(n_latent) },
             logits: genes(decodes),
             dropout: genes(decodes && network.dropout.is_some()),
@@ -163,13 +156,8 @@ impl Block {
         let (network, parts, n) = (pass.network, pass.parts, self.n());
         let level = network.level;
         self.first_layer(pass);
-        for (l, layer) in network.encoder.iter().enumerate() {
-            let (before, activations) = self.encoder.split_at_mut(l);
-            if let Some(before) = before.last() {
-                layer.matrix.forward(level, parts, (&before.out, n), &mut activations[0].normal, &mut self.columns);
-            }
-            activations[0].activate(pass, layer, &self.cells, if pass.drops { layer.dropout.1 } else { 0.0 });
-        }
+        let rows = Rows { drops: pass.drops, ..rows_of(&self.cells, pass) };
+        stack::forward(pass, &network.encoder, &mut self.encoder, None, rows, &mut self.columns);
         let hidden = &self.encoder[network.encoder.len() - 1].out;
         network.mean.forward(level, parts, (hidden, n), &mut self.mean, &mut self.columns);
         network.var.forward(level, parts, (hidden, n), &mut self.var, &mut self.columns);
@@ -197,12 +185,8 @@ impl Block {
     pub(super) fn decode(&mut self, pass: &Pass<'_>) {
         let (network, parts, n) = (pass.network, pass.parts, self.n());
         let level = network.level;
-        for (l, layer) in network.decoder.iter().enumerate() {
-            let (before, activations) = self.decoder.split_at_mut(l);
-            let input = before.last().map_or(&self.z, |before| &before.out);
-            layer.matrix.forward(level, parts, (input, n), &mut activations[0].normal, &mut self.columns);
-            activations[0].activate(pass, layer, &self.cells, 0.0);
-        }
+        let rows = rows_of(&self.cells, pass);
+        stack::forward(pass, &network.decoder, &mut self.decoder, Some(&self.z), rows, &mut self.columns);
         let hidden = &self.decoder[network.decoder.len() - 1].out;
         network.scale.forward(level, parts, (hidden, n), &mut self.logits, &mut self.columns);
         if let Some(dropout) = &network.dropout {
@@ -262,20 +246,14 @@ impl Block {
     /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state.
     fn decoder_gradient(&mut self, pass: &Pass<'_>) {
         let (network, n) = (pass.network, self.n());
-        let genes = padded(network.n_genes);
         let last = &mut self.decoder[network.decoder.len() - 1].delta;
-        let scale = (&network.scale, &*self.logits, genes);
+        let scale = (&network.scale, &*self.logits);
         match &network.dropout {
-            None => backward(pass, [scale], n, &mut self.columns, last),
-            Some(dropout) => backward(pass, [scale, (dropout, &self.dropout, genes)], n, &mut self.columns, last),
+            None => stack::back(pass, [scale], n, &mut self.columns, last),
+            Some(dropout) => stack::back(pass, [scale, (dropout, &*self.dropout)], n, &mut self.columns, last),
         }
-        for (l, layer) in network.decoder.iter().enumerate().rev() {
-            let (before, activations) = self.decoder.split_at_mut(l);
-            activations[0].gradient(pass, layer, n, 0.0);
-            let below = before.last_mut().map_or(&mut self.of_mean, |before| &mut before.delta);
-            let delta = (&layer.matrix, &*activations[0].delta, layer.matrix.width());
-            backward(pass, [delta], n, &mut self.columns, below);
-        }
+        let (rows, below) = (rows_of(&self.cells, pass), Some(&mut *self.of_mean));
+        stack::backward(pass, &network.decoder, &mut self.decoder, rows, 0, below, &mut self.columns);
     }
 
     /// From the gradient of the logits down to layer `lowest` of the encoder, if something trains there.
@@ -286,7 +264,7 @@ impl Block {
         }
     }
 
-    /// The same of cells that were encoded only, for the sake of further terms.
+    /// The same of labelled cells, which were not decoded.
     pub(super) fn posterior_gradient(&mut self, pass: &Pass<'_>, lowest: Option<usize>) {
         self.of_mean.fill(0.0);
         if let Some(lowest) = lowest {
@@ -300,7 +278,7 @@ impl Block {
         let (level, width) = (network.level, padded(network.n_latent));
         for i in 0..n {
             let row = i * width..(i + 1) * width;
-            if pass.has_further {
+            if network.labels.is_some() {
                 layer::add(level, &mut self.of_mean[row.clone()], &self.further.by_z[row.clone()]);
             }
             layer::draw_gradient(
@@ -312,10 +290,11 @@ impl Block {
                     of_mean: &mut self.of_mean[row.clone()],
                     of_var: &mut self.of_var[row.clone()],
                     mask: &network.latent_mask,
-                    kl_weight: pass.kl_weight * pass.scale,
+                    // With labels another divergence takes its place.
+                    kl_weight: if network.labels.is_some() { 0.0 } else { pass.kl_weight * pass.scale },
                 },
             );
-            if pass.has_further {
+            if network.labels.is_some() {
                 let (of_mean, of_var) = (&mut self.of_mean[row.clone()], &mut self.of_var[row.clone()]);
                 let (by_mean, by_var) = (&self.further.by_mean[row.clone()], &self.further.by_var[row.clone()]);
                 layer::add_posterior_gradient(level, of_mean, of_var, &self.var[row], by_mean, by_var);
@@ -325,94 +304,17 @@ impl Block {
             return;
         }
         let last = &mut self.encoder[network.encoder.len() - 1].delta;
-        let heads = [(&network.mean, &*self.of_mean, width), (&network.var, &*self.of_var, width)];
-        backward(pass, heads, n, &mut self.columns, last);
-        for (l, layer) in network.encoder.iter().enumerate().skip(lowest).rev() {
-            let (before, activations) = self.encoder.split_at_mut(l);
-            activations[0].gradient(pass, layer, n, if pass.drops { layer.dropout.1 } else { 0.0 });
-            if let Some(before) = before.last_mut().filter(|_| l > lowest) {
-                let delta = (&layer.matrix, &*activations[0].delta, layer.matrix.width());
-                backward(pass, [delta], n, &mut self.columns, &mut before.delta);
-            }
-        }
+        let heads = [(&network.mean, &*self.of_mean), (&network.var, &*self.of_var)];
+        stack::back(pass, heads, n, &mut self.columns, last);
+        let rows = Rows { drops: pass.drops, ..rows_of(&self.cells, pass) };
+        stack::backward(pass, &network.encoder, &mut self.encoder, rows, lowest, None, &mut self.columns);
     }
 }
 
-impl Activations {
-    fn new(n_out: usize) -> Self {
-        let rows = || Buffer::zeros(ROWS * padded(n_out));
-        Self { normal: rows(), inverse: [0.0; ROWS], keep: rows(), keep_noise: None, out: rows(), delta: rows() }
-    }
-
-    /// From what the linear map gave, in `normal`, to `out`.
-    fn activate(&mut self, pass: &Pass<'_>, layer: &Layer, cells: &[usize], rate: f64) {
-        let (level, width) = (pass.network.level, layer.matrix.width());
-        let columns = layer.columns.map(|part| &*pass.parts[part].values);
-        if rate > 0.0 {
-            self.draw_keep(layer, cells.len());
-        }
-        let rows = self.normal.chunks_exact_mut(width).zip(self.out.chunks_exact_mut(width));
-        for (i, ((normal, out), &cell)) in rows.zip(cells).enumerate() {
-            if let Some(columns) = columns {
-                let code = pass.dataset.conditions[cell] as usize;
-                layer::add(level, normal, &columns[code * width..][..width]);
-            }
-            if let Some((scale, shift)) = &layer.affine {
-                layer::scale_shift(level, normal, scale, shift);
-            }
-            if layer.layer_norm {
-                self.inverse[i] = layer::layer_norm(level, normal, &layer.mask, layer.matrix.n_out);
-            }
-            let keep = (rate > 0.0).then(|| &self.keep[i * width..][..width]);
-            layer::relu(level, normal, keep, out);
-        }
-    }
-
-    fn draw_keep(&mut self, layer: &Layer, n: usize) {
-        let Some(mut noise) = self.keep_noise.take() else { return };
-        let (n_out, rate) = (layer.matrix.n_out, layer.dropout.1);
-        let by_chance = 1.0 / (1.0 - rate as f32);
-        for keep in self.keep.chunks_exact_mut(padded(n_out)).take(n) {
-            noise.draw_keep(rate, &mut keep[..n_out]);
-            keep[..n_out].iter_mut().for_each(|keep| *keep *= by_chance);
-        }
-    }
-
-    /// From the gradient of `out`, in `delta`, to that of what the linear map gave.
-    fn gradient(&mut self, pass: &Pass<'_>, layer: &Layer, n: usize, rate: f64) {
-        let (level, width) = (pass.network.level, layer.matrix.width());
-        let rows = self.delta.chunks_exact_mut(width).zip(self.normal.chunks_exact(width));
-        for (i, (delta, normal)) in rows.take(n).enumerate() {
-            let keep = (rate > 0.0).then(|| &self.keep[i * width..][..width]);
-            layer::relu_gradient(level, delta, normal, keep);
-            if layer.layer_norm {
-                let inverse = self.inverse[i];
-                layer::layer_norm_gradient(level, delta, normal, &layer.mask, layer.matrix.n_out, inverse);
-            }
-            if let Some((scale, _)) = &layer.affine {
-                layer::scale(level, delta, scale);
-            }
-        }
-    }
-}
-
-/// The gradient by what goes into linear maps of one input, from those by what comes out: map, gradient, width of its rows. `sum` is
-/// room for its transpose.
-fn backward<const N: usize>(
-    pass: &Pass<'_>,
-    maps: [(&Matrix, &[f32], usize); N],
-    n: usize,
-    sum: &mut [f32],
-    result: &mut [f32],
-) {
-    let (level, n_in) = (pass.network.level, maps[0].0.n_in);
-    let sum = &mut sum[..padded(n_in) * ROWS];
-    sum.fill(0.0);
-    for (matrix, gradient, width) in maps {
-        let panels = pass.parts[matrix.panels.clone()].iter().map(|part| &*part.values);
-        matrix::add_back(level, (gradient, width), (n, matrix.n_out, n_in), panels, sum);
-    }
-    matrix::turn(level, sum, n, result, padded(n_in));
+/// The cells as rows of a stack; nothing is dropped.
+fn rows_of<'a>(cells: &'a [usize], pass: &'a Pass<'_>) -> Rows<'a> {
+    let codes = Codes::Conditions { of_cells: &pass.dataset.conditions, cells };
+    Rows { n: cells.len(), codes, drops: false }
 }
 
 /// Cells of a block. Results do not depend on it but for the order of sums over blocks; it is never changed by the number of threads.

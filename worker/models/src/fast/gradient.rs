@@ -27,6 +27,8 @@ pub(super) enum Source {
     Columns(MatrixId),
     /// The likelihood.
     LogDispersion,
+    /// The networks of labels, at this place among their parts; blocks sum it up.
+    Labels(usize),
 }
 
 /// One of the network's linear maps.
@@ -84,6 +86,9 @@ pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
     if let Some(dropout) = &network.dropout {
         of_matrix(dropout, MatrixId::Dropout);
     }
+    for (at, part) in network.labels.iter().flat_map(|labels| labels.parts.clone()).enumerate() {
+        sources[part] = Source::Labels(at);
+    }
     let columns = |layer: &Layer| layer.columns;
     for (l, part) in network.encoder.iter().map(columns).enumerate().filter_map(|(l, part)| Some((l, part?))) {
         sources[part] = Source::Columns(MatrixId::Encoder(l));
@@ -128,6 +133,11 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differen
         (Source::LogDispersion, _) => {
             gradient.fill(0.0);
             blocks.decoded.iter().for_each(|block| layer::add(level, gradient, &block.of_log_r));
+        }
+        (Source::Labels(at), _) => {
+            gradient.fill(0.0);
+            let labels = blocks.encoded.iter().filter_map(|block| block.labels.as_ref());
+            labels.for_each(|labels| layer::add(level, gradient, labels.gradient(at)));
         }
         (Source::Panel(_), Layout::Rows { .. }) | (Source::Bias(_) | Source::Columns(_), Layout::Panel { .. }) => {
             unreachable!("matrices are panels, and only they are")

@@ -5,12 +5,13 @@ use std::ops::Range;
 use super::{
     block::Reach,
     part::{Layout, Part, values_of},
-    spec::{EncoderInput, LayerSpec, LogDispersionSpec, Unsupported, VaeSpec},
+    spec::{ColumnsSpec, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
 };
 use crate::{
     kernels::{
         Buffer, Level,
         buffer::PANEL,
+        label,
         likelihood::{Counts, Dispersion, set_dispersion},
         matrix, padded,
     },
@@ -37,13 +38,40 @@ pub(super) struct Network {
     pub(super) log_r: Option<usize>,
     /// One per row of the log dispersions: one, or one per condition.
     pub(super) dispersions: Vec<Dispersion>,
+    /// The networks of labels, where labels shape the latent state.
+    pub(super) labels: Option<LabelNetwork>,
+}
+
+/// The networks of labels, see [`LabelSpec`].
+#[derive(Debug)]
+pub(super) struct LabelNetwork {
+    pub(super) n_labels: usize,
+    pub(super) classifier: Vec<Layer>,
+    pub(super) head: Matrix,
+    pub(super) logits: bool,
+    pub(super) classification_ratio: f32,
+    pub(super) encoder: PosteriorNetwork,
+    pub(super) decoder: PosteriorNetwork,
+    pub(super) log_prior: Buffer,
+    /// 1 for labels, 0 for padding.
+    pub(super) mask: Buffer,
+    /// All parts of these networks.
+    pub(super) parts: Range<usize>,
+}
+
+/// Layers and heads, see [`PosteriorSpec`].
+#[derive(Debug)]
+pub(super) struct PosteriorNetwork {
+    pub(super) layers: Vec<Layer>,
+    pub(super) mean: Matrix,
+    pub(super) var: Matrix,
 }
 
 /// A layer of a stack.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) matrix: Matrix,
-    /// Part of the conditions' columns.
+    /// Part of the columns.
     pub(super) columns: Option<usize>,
     /// Batch norm with running statistics: factor and term of each unit.
     pub(super) affine: Option<(Buffer, Buffer)>,
@@ -73,6 +101,14 @@ pub(super) enum BatchStatistics {
     OfMinibatch,
 }
 
+/// Whose columns layers may have.
+#[derive(Clone, Copy)]
+enum Categories {
+    None,
+    Conditions,
+    Labels,
+}
+
 /// Takes a module apart.
 struct Builder<'a> {
     weights: &'a Weights,
@@ -99,18 +135,21 @@ impl Network {
         let hidden = |layers: &[LayerSpec]| layers.last().map(|layer| layer.n_out);
         let no_layers = Unsupported("a stack has no layers");
         let (n_encoder, n_decoder) = (hidden(&spec.encoder).ok_or(no_layers)?, hidden(&spec.decoder).ok_or(no_layers)?);
-        let encoder = builder.layers(&spec.encoder)?;
+        let encoder = builder.layers(&spec.encoder, Categories::Conditions)?;
         let mean = builder.matrix(&spec.mean, n_encoder, spec.n_latent)?;
         let var = builder.matrix(&spec.var, n_encoder, spec.n_latent)?;
-        let decoder = builder.layers(&spec.decoder)?;
+        let decoder = builder.layers(&spec.decoder, Categories::Conditions)?;
         let scale = builder.matrix(&spec.scale, n_decoder, n_genes)?;
         let dropout = spec.dropout.as_deref().map(|name| builder.matrix(name, n_decoder, n_genes)).transpose()?;
         let log_r =
             spec.log_r.as_ref().filter(|_| decodes).map(|log_r| builder.log_r(log_r, spec.n_genes)).transpose()?;
+        let level = Level::best();
+        let labels = spec.labels.as_ref().filter(|_| decodes);
+        let labels = labels.map(|labels| builder.labels(level, labels, spec.n_latent)).transpose()?;
         let parts = builder.parts;
         let n_dispersions = log_r.map_or(1, |part| parts[part].values.len() / padded(spec.n_genes));
         let mut network = Self {
-            level: Level::best(),
+            level,
             counts: spec.counts()?,
             input: spec.input,
             n_genes: spec.n_genes,
@@ -124,6 +163,7 @@ impl Network {
             latent_mask: mask(spec.n_latent),
             log_r,
             dispersions: vec![Dispersion::new(spec.n_genes); n_dispersions],
+            labels,
         };
         network.refresh(&parts, Refresh::All);
         Ok((network, parts))
@@ -141,8 +181,13 @@ impl Network {
 
     /// Units, with padding, of the widest layer below a dense product.
     pub(super) fn widest_below(&self) -> usize {
+        let of_labels = self.labels.iter().flat_map(|labels| {
+            let layers = labels.classifier.iter().chain(&labels.encoder.layers).chain(&labels.decoder.layers);
+            let heads = [labels.head.n_in, labels.encoder.mean.n_in, labels.decoder.mean.n_in];
+            layers.map(|layer| layer.matrix.n_in).chain(heads)
+        });
         let above_first = self.encoder.iter().skip(1).chain(&self.decoder).map(|layer| layer.matrix.n_in);
-        above_first.chain([self.mean.n_in, self.scale.n_in]).map(padded).max().unwrap_or(0)
+        above_first.chain([self.mean.n_in, self.scale.n_in]).chain(of_labels).map(padded).max().unwrap_or(0)
     }
 
     /// The lowest layer of the encoder with something that trains, the heads counted as one more; `None` if there is none.
@@ -208,20 +253,51 @@ impl Builder<'_> {
         Ok(Matrix { n_in, n_out, panels, bias })
     }
 
-    fn layers(&mut self, specs: &[LayerSpec]) -> Result<Vec<Layer>, Unsupported> {
-        specs.iter().map(|spec| self.layer(spec)).collect()
+    fn layers(&mut self, specs: &[LayerSpec], categories: Categories) -> Result<Vec<Layer>, Unsupported> {
+        specs.iter().map(|spec| self.layer(spec, categories)).collect()
     }
 
-    fn layer(&mut self, spec: &LayerSpec) -> Result<Layer, Unsupported> {
+    fn labels(&mut self, level: Level, spec: &LabelSpec, n_latent: usize) -> Result<LabelNetwork, Unsupported> {
+        let first = self.parts.len();
+        let n_hidden = spec.classifier.last().map_or(n_latent, |layer| layer.n_out);
+        let classifier = self.layers(&spec.classifier, Categories::None)?;
+        let head = self.matrix(&spec.head, n_hidden, spec.n_labels)?;
+        let encoder = self.posterior(&spec.encoder, n_latent)?;
+        let decoder = self.posterior(&spec.decoder, n_latent)?;
+        let mut log_prior = Buffer::zeros(padded(spec.n_labels));
+        log_prior[..spec.n_labels].copy_from_slice(&self.tensor(&spec.prior)?);
+        label::ln_of_prior(level, &mut log_prior);
+        Ok(LabelNetwork {
+            n_labels: spec.n_labels,
+            classifier,
+            head,
+            logits: spec.logits,
+            classification_ratio: spec.classification_ratio as f32,
+            encoder,
+            decoder,
+            log_prior,
+            mask: mask(spec.n_labels),
+            parts: first..self.parts.len(),
+        })
+    }
+
+    fn posterior(&mut self, spec: &PosteriorSpec, n_latent: usize) -> Result<PosteriorNetwork, Unsupported> {
+        let n_hidden = spec.layers.last().map_or(n_latent, |layer| layer.n_out);
+        let layers = self.layers(&spec.layers, Categories::Labels)?;
+        let (mean, var) = (self.matrix(&spec.mean, n_hidden, n_latent)?, self.matrix(&spec.var, n_hidden, n_latent)?);
+        Ok(PosteriorNetwork { layers, mean, var })
+    }
+
+    fn layer(&mut self, spec: &LayerSpec, categories: Categories) -> Result<Layer, Unsupported> {
         let matrix = self.matrix(&spec.linear, spec.n_in, spec.n_out)?;
-        let condition = format!("{}.condition", spec.linear);
-        let columns = match self.weights.get(&condition) {
-            Some(rows) => {
-                let n_rows = rows.size()[0] as usize;
-                let values = self.tensor(&condition)?;
-                Some(self.part(&condition, Layout::Rows { n_rows, n: spec.n_out }, &values))
+        let columns = match (&spec.columns, categories) {
+            (None, _) => None,
+            (Some(ColumnsSpec::Conditions(name)), Categories::Conditions)
+            | (Some(ColumnsSpec::Covariate(name)), Categories::Labels) => {
+                let values = self.tensor(name)?;
+                Some(self.part(name, Layout::Rows { n_rows: values.len() / spec.n_out, n: spec.n_out }, &values))
             }
-            None => None,
+            (Some(_), _) => return Err(Unsupported("a layer takes further categorical covariates")),
         };
         let affine = match (&spec.batch_norm, self.statistics) {
             (None, _) => None,

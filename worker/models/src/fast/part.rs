@@ -1,6 +1,6 @@
 //! Tensors as the kernels keep them: in pieces that one thread can train.
 
-use tch::{Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 use super::gradient::Source;
 use crate::kernels::{Buffer, Level, adam, buffer::PANEL, padded};
@@ -112,7 +112,7 @@ impl Layout {
 
 /// The values of a tensor in order.
 pub(super) fn values_of(tensor: &Tensor) -> Vec<f32> {
-    Vec::try_from(tensor.detach().contiguous().view([-1])).expect("modules hold 32-bit floats")
+    Vec::try_from(tensor.detach().to_device(Device::Cpu).contiguous().view([-1])).expect("modules hold 32-bit floats")
 }
 
 /// Replaces the values of a tensor.

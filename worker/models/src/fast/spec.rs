@@ -28,13 +28,49 @@ pub struct VaeSpec {
     pub likelihood: Likelihood,
     /// What the encoder sees of a count.
     pub input: EncoderInput,
+    /// What takes the place of the divergence from a standard normal, where labels shape the latent state.
+    pub labels: Option<LabelSpec>,
+}
+
+/// A classifier on the latent state `z1`, and a second latent state `z2` that, with a label `y`, says where the first one is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LabelSpec {
+    /// Labels.
+    pub n_labels: usize,
+    /// Layers of the classifier; none where it is linear.
+    pub classifier: Vec<LayerSpec>,
+    /// Linear map to a number per label.
+    pub head: String,
+    /// Whether the cross entropy takes these numbers for logits; else it takes their softmax for logits, as upstream does.
+    pub logits: bool,
+    /// Weight of the cross entropy.
+    pub classification_ratio: f64,
+    /// `q(z2 | z1, y)`.
+    pub encoder: PosteriorSpec,
+    /// `p(z1 | z2, y)`; its variance has no floor.
+    pub decoder: PosteriorSpec,
+    /// Probabilities of the labels before any cell is seen.
+    pub prior: String,
+}
+
+/// Layers, and linear maps to the mean and the logarithm of the variance.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PosteriorSpec {
+    /// The layers.
+    pub layers: Vec<LayerSpec>,
+    /// To the mean.
+    pub mean: String,
+    /// To the logarithm of the variance.
+    pub var: String,
 }
 
 /// A linear map, norms, ReLU and dropout, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LayerSpec {
-    /// The linear map; with a column per condition if there is a tensor `{linear}.condition`.
+    /// The linear map.
     pub linear: String,
+    /// Its columns for categories, if it has some.
+    pub columns: Option<ColumnsSpec>,
     /// Units that go in.
     pub n_in: usize,
     /// Units that come out.
@@ -45,6 +81,15 @@ pub struct LayerSpec {
     pub layer_norm: bool,
     /// Name of the dropout layer, and its rate.
     pub dropout: (String, f64),
+}
+
+/// The tensor with a row per category, and whose categories these are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ColumnsSpec {
+    /// Conditions.
+    Conditions(String),
+    /// Another covariate: labels, in the networks of labels.
+    Covariate(String),
 }
 
 /// Which tensor holds the log dispersions.

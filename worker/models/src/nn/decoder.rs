@@ -79,8 +79,8 @@ impl Decoder {
         if self.log_r.is_some() {
             return Err(Unsupported("each cell has dispersions of its own"));
         }
-        let dropout = self.dropout.as_ref().map(|head| Ok(head.spec()?.0)).transpose()?;
-        Ok((self.stack.spec()?, self.scale.spec()?.0, dropout))
+        let dropout = self.dropout.as_ref().map(|head| head.spec().0);
+        Ok((self.stack.spec()?, self.scale.spec().0, dropout))
     }
 
     /// Decodes `z`, `[…, n, n_in]`, with the log library of each cell, `[…, n, 1]`.

@@ -6,7 +6,7 @@ use super::{Builder, CovariateSizes, Linear, Pass, Stack, StackOptions};
 use crate::{
     data::{Covariates, MinifiedBatch},
     error::Result,
-    fast::{LayerSpec, Unsupported},
+    fast::{PosteriorSpec, Unsupported},
 };
 
 /// A normal distribution per cell.
@@ -70,11 +70,11 @@ impl Encoder {
         Ok(Self { stack, mean: head("mean_encoder")?, var: head("var_encoder")? })
     }
 
-    /// What the kernels are told about it: its layers, and the linear maps to mean and variance.
+    /// What the kernels are told about it.
     ///
     /// # Errors  what they do not know
-    pub(crate) fn spec(&self) -> Result<(Vec<LayerSpec>, String, String), Unsupported> {
-        Ok((self.stack.spec()?, self.mean.spec()?.0, self.var.spec()?.0))
+    pub(crate) fn spec(&self) -> Result<PosteriorSpec, Unsupported> {
+        Ok(PosteriorSpec { layers: self.stack.spec()?, mean: self.mean.spec().0, var: self.var.spec().0 })
     }
 
     /// The posterior of each cell.

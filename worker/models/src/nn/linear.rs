@@ -3,7 +3,11 @@
 use tch::Tensor;
 
 use super::{Builder, Init, Role};
-use crate::{data::Covariates, error::Result, fast::Unsupported};
+use crate::{
+    data::Covariates,
+    error::Result,
+    fast::{ColumnsSpec, Unsupported},
+};
 
 /// Which covariates a linear map takes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -68,14 +72,21 @@ impl Linear {
     }
 
     /// Its tensors' name, and how many units go in and come out.
-    ///
-    /// # Errors  it takes further covariates, which the kernels do not know
-    pub(crate) fn spec(&self) -> Result<(String, usize, usize), Unsupported> {
-        if !self.categorical.is_empty() {
-            return Err(Unsupported("a layer takes further categorical covariates"));
-        }
+    pub(crate) fn spec(&self) -> (String, usize, usize) {
         let size = self.weight.size();
-        Ok((self.name.clone(), size[1] as usize, size[0] as usize))
+        (self.name.clone(), size[1] as usize, size[0] as usize)
+    }
+
+    /// Its columns.
+    ///
+    /// # Errors  it takes several covariates, which the kernels do not know
+    pub(crate) fn columns_spec(&self) -> Result<Option<ColumnsSpec>, Unsupported> {
+        match (&self.condition, self.categorical.as_slice()) {
+            (None, []) => Ok(None),
+            (Some(_), []) => Ok(Some(ColumnsSpec::Conditions(format!("{}.condition", self.name)))),
+            (None, [(position, _)]) => Ok(Some(ColumnsSpec::Covariate(format!("{}.covariate{position}", self.name)))),
+            _ => Err(Unsupported("a layer takes several covariates")),
+        }
     }
 
     /// Applies the map; `x` is `[n, n_in]` or `[n_samples, n, n_in]`.

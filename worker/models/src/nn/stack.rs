@@ -97,10 +97,11 @@ impl Layer {
         if !self.activation {
             return Err(Unsupported("a layer has no activation"));
         }
-        let (linear, n_in, n_out) = self.linear.spec()?;
+        let (linear, n_in, n_out) = self.linear.spec();
+        let columns = self.linear.columns_spec()?;
         let batch_norm = self.batch_norm.as_ref().map(|norm| norm.name().to_owned());
         let dropout = (self.dropout.name.clone(), self.dropout.rate);
-        Ok(LayerSpec { linear, n_in, n_out, batch_norm, layer_norm: self.layer_norm, dropout })
+        Ok(LayerSpec { linear, columns, n_in, n_out, batch_norm, layer_norm: self.layer_norm, dropout })
     }
 
     fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {

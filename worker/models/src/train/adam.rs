@@ -107,7 +107,7 @@ impl Adam {
     }
 
     /// The options.
-    pub(crate) fn options(&self) -> &AdamOptions {
+    pub fn options(&self) -> &AdamOptions {
         &self.options
     }
 

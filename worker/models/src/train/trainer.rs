@@ -216,7 +216,7 @@ impl<'a> Trainer<'a> {
             self.step += 1;
             if let Some(fast) = &mut self.fast {
                 let labelled = labelled.as_mut().map(LabelledCells::next_cells).unwrap_or_default();
-                sums.add_sums(fast.step(cells, labelled, weight, &mut noise, &mut self.adam), cells.len());
+                sums.add_sums(fast.step(cells, labelled, weight, &mut noise, self.adam.options()), cells.len());
                 continue;
             }
             let minibatch = self.minibatches.of(cells);

@@ -6,6 +6,7 @@ use super::ScanviConfig;
 use crate::{
     data::Covariates,
     error::Result,
+    fast::{LayerSpec, PosteriorSpec, Unsupported},
     nn::{Builder, CovariateSizes, Encoder, Linear, Pass, Posterior, Stack, StackOptions},
     zoo::scvi::ScviConfig,
 };
@@ -40,6 +41,14 @@ impl Classifier {
         let stack = Stack::new(b, "classifier.classifier.0", n_latent, &options)?;
         let head = Linear::new(b, "classifier.classifier.1", options.n_out, n_labels, &none)?;
         Ok(Self { stack: Some(stack), head, logits })
+    }
+
+    /// What the kernels are told about it: its layers, the map to a number per label, and whether these are logits.
+    ///
+    /// # Errors  what they do not know
+    pub(super) fn spec(&self) -> Result<(Vec<LayerSpec>, String, bool), Unsupported> {
+        let layers = self.stack.as_ref().map(Stack::spec).transpose()?.unwrap_or_default();
+        Ok((layers, self.head.spec().0, self.logits))
     }
 
     /// Logits, or probabilities where the head ends in them, `[n, n_labels]`.
@@ -79,6 +88,14 @@ impl LabelNetworks {
             Linear::new(b, &format!("decoder_z1_z2.{part}"), options.n_out, n_latent, &CovariateSizes::none())
         };
         Ok(Self { encoder, decoder, mean: head("mean_decoder")?, var: head("var_decoder")? })
+    }
+
+    /// What the kernels are told about both networks.
+    ///
+    /// # Errors  what they do not know
+    pub(super) fn spec(&self) -> Result<(PosteriorSpec, PosteriorSpec), Unsupported> {
+        let (mean, var) = (self.mean.spec().0, self.var.spec().0);
+        Ok((self.encoder.spec()?, PosteriorSpec { layers: self.decoder.spec()?, mean, var }))
     }
 
     /// `q(z2 | z1, y)`; `labels`: a code per row of `z1`.

@@ -9,9 +9,9 @@ use crate::{
     data::{Dataset, Minibatch, Registry},
     distributions::normal,
     error::{Error, Result},
-    fast::{Unsupported, VaeSpec},
+    fast::{LabelSpec, Unsupported, VaeSpec},
     losses::LossTerms,
-    model::{CountModel, LabelModel, LatentModel, LatentTerms, Module, PredictFrom},
+    model::{CountModel, LabelModel, Module, PredictFrom},
     nn::{Builder, Init, Pass, Posterior, Role, Weights},
     zoo::scvi::{ScviLoss, ScviModule},
 };
@@ -101,23 +101,14 @@ impl ScanviModule {
 
     /// The loss of cells whose labels nobody knows. The warm-up weight covers every divergence, that of the library size too.
     pub fn terms(&self, scvi: ScviLoss, over: &OverLabels, kl_weight: f64) -> LossTerms {
-        let LatentTerms { reconstruction, kl } = over.terms();
+        let p = &over.probabilities;
+        let reconstruction = scvi.reconstruction + &over.log_qz1 + row_sums(&(p * &over.negative_log_pz1));
+        let kl = row_sums(&(p * &over.kl_z2)) + &over.kl_y;
         let kl = match scvi.kl_l {
             Some(kl_l) => kl + kl_l,
             None => kl,
         };
-        LossTerms::new(scvi.reconstruction + reconstruction, &kl, None, kl_weight)
-    }
-}
-
-impl OverLabels {
-    /// What it adds to the loss: means over the labels that a cell may have.
-    pub fn terms(&self) -> LatentTerms {
-        let p = &self.probabilities;
-        LatentTerms {
-            reconstruction: &self.log_qz1 + row_sums(&(p * &self.negative_log_pz1)),
-            kl: row_sums(&(p * &self.kl_z2)) + &self.kl_y,
-        }
+        LossTerms::new(reconstruction, &kl, None, kl_weight)
     }
 }
 
@@ -147,17 +138,28 @@ impl Module for ScanviModule {
         self.terms(scvi, &over, kl_weight)
     }
 
-    /// The part that is scVI; [`Self::latent_terms`] is the rest.
     fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
-        self.scvi.train_spec()
+        let (classifier, head, logits) = self.classifier.spec()?;
+        let (encoder, decoder) = self.networks.spec()?;
+        let labels = LabelSpec {
+            n_labels: self.n_labels as usize,
+            classifier,
+            head,
+            logits,
+            classification_ratio: self.config.own.classification_ratio,
+            encoder,
+            decoder,
+            prior: "y_prior".to_owned(),
+        };
+        Ok(VaeSpec { labels: Some(labels), ..self.scvi.train_spec()? })
+    }
+
+    fn posterior_spec(&self) -> Result<VaeSpec, Unsupported> {
+        self.scvi.posterior_spec()
     }
 
     fn as_count_model(&self) -> Option<&dyn CountModel> {
         Some(&self.scvi)
-    }
-
-    fn as_latent_model(&self) -> Option<&dyn LatentModel> {
-        Some(self)
     }
 
     fn as_label_model(&self) -> Option<&dyn LabelModel> {
@@ -169,12 +171,6 @@ impl Module for ScanviModule {
     }
 }
 
-impl LatentModel for ScanviModule {
-    fn latent_terms(&self, posterior: &Posterior, z: &Tensor, pass: &mut Pass<'_>) -> LatentTerms {
-        self.over_labels(posterior, z, pass).terms()
-    }
-}
-
 impl LabelModel for ScanviModule {
     fn n_samples_per_label(&self) -> Option<usize> {
         self.config.own.n_samples_per_label
@@ -182,8 +178,10 @@ impl LabelModel for ScanviModule {
 
     /// Cross entropy of what the classifier makes of the posterior mean. A head that ends in probabilities is treated as if it
     /// gave logits, as upstream does.
-    fn label_loss_at(&self, mean: &Tensor, labels: &Tensor, pass: &mut Pass<'_>) -> Tensor {
-        self.classifier.forward(mean, pass).cross_entropy_for_logits(labels) * self.config.own.classification_ratio
+    fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
+        let labels = labelled.labels.as_ref().expect("the registry encodes labels");
+        let mean = self.posterior(labelled, pass).mean;
+        self.classifier.forward(&mean, pass).cross_entropy_for_logits(labels) * self.config.own.classification_ratio
     }
 
     fn label_probabilities(&self, minibatch: &Minibatch, from: PredictFrom, pass: &mut Pass<'_>) -> Tensor {

@@ -9,7 +9,7 @@ use crate::{
     data::{Covariates, Dataset, Minibatch, Registry},
     distributions::{CountParameters, normal},
     error::Result,
-    fast::{EncoderInput, LayerSpec, LogDispersionSpec, Unsupported, VaeSpec},
+    fast::{EncoderInput, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
     losses::LossTerms,
     model::{CountModel, Module},
     nn::{
@@ -226,7 +226,7 @@ impl ScviModule {
     }
 
     fn spec(&self) -> Result<VaeSpec, Unsupported> {
-        let (encoder, mean, var) = self.z_encoder.spec()?;
+        let PosteriorSpec { layers: encoder, mean, var } = self.z_encoder.spec()?;
         let (decoder, scale, dropout) = self.decoder.spec()?;
         let n_genes = self.weights.get(&format!("{scale}.bias")).map_or(0, Tensor::numel);
         let (n_latent, first) = (self.config.n_latent, |layers: &[LayerSpec]| layers.first().map(|layer| layer.n_in));
@@ -247,7 +247,20 @@ impl ScviModule {
         };
         let likelihood = self.config.gene_likelihood;
         let input = if self.config.log_variational { EncoderInput::Log1p } else { EncoderInput::Count };
-        Ok(VaeSpec { n_genes, n_latent, encoder, mean, var, decoder, scale, dropout, log_r, likelihood, input })
+        Ok(VaeSpec {
+            n_genes,
+            n_latent,
+            encoder,
+            mean,
+            var,
+            decoder,
+            scale,
+            dropout,
+            log_r,
+            likelihood,
+            input,
+            labels: None,
+        })
     }
 
     fn embed(&self, covariates: &Covariates) -> Option<Tensor> {

@@ -1,6 +1,4 @@
-//! `core_*` once more, with the part that is scVI in the kernels and the labels left to autograd.
-
-use std::collections::BTreeMap;
+//! `core_*` once more, in the kernels.
 
 use archipelago_anndata::Csr;
 use archipelago_models::{
@@ -9,7 +7,6 @@ use archipelago_models::{
     model::Module as _,
     nn::{Mode, Trainable},
     train::Adam,
-    zoo::scanvi::ScanviModule,
 };
 use tch::{Kind, Tensor};
 
@@ -104,7 +101,7 @@ fn loss_and_gradients() {
         let (terms, gradients) = fast.gradients(&cells.all(), &cells.labelled(), weight(case), noise);
         let loss = Tensor::from(terms.loss / cells.n as f64);
         report.close(case, "train/loss", &loss, case.tolerance("loss_per_cell"));
-        let ours = scvi::joined(&module, &with_those_of_autograd(&module, gradients));
+        let ours = scvi::joined(&module, &gradients);
         report.group(case, "grad/", &ours, "param/", |name| with_noise_floor(case, "grad", name));
     });
 }
@@ -121,7 +118,7 @@ fn optimiser_steps() {
             let mut adam: Adam = adam(&case.json["optimiser"], all_tensors(&module));
             for _ in 0..n_steps {
                 let noise = &mut FixedNoise::new(case);
-                let _terms = fast.step(&cells.all(), &cells.labelled(), weight(case), noise, &mut adam);
+                let _terms = fast.step(&cells.all(), &cells.labelled(), weight(case), noise, adam.options());
             }
             fast.store(module.weights(), &mut adam);
             report.group(case, &format!("step{n_steps}/"), &scvi::upstream(&module), "param/", |_| {
@@ -134,15 +131,4 @@ fn optimiser_steps() {
             );
         }
     });
-}
-
-/// The kernels' gradients, and those that autograd left in the other tensors.
-fn with_those_of_autograd(module: &ScanviModule, mut gradients: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    for (name, weight) in module.weights().iter() {
-        let gradient = weight.tensor.grad();
-        if gradient.defined() {
-            assert!(gradients.insert(name.to_owned(), gradient).is_none(), "`{name}` has two gradients");
-        }
-    }
-    gradients
 }

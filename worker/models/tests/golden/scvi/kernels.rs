@@ -123,9 +123,9 @@ fn optimiser_steps() {
             let purpose = Purpose::Train(Mode::Training, cells.len());
             let mut fast = Autoencoder::new(&module, &dataset, purpose, &trained(&module)).unwrap();
             let weight = case.json["kl_weight"].as_f64().unwrap();
-            let mut adam = Adam::new(options(case), []);
+            let adam = Adam::new(options(case), []);
             for _ in 0..n_steps {
-                let _terms = fast.step(&cells, &[], weight, &mut FixedNoise::new(case), &mut adam);
+                let _terms = fast.step(&cells, &[], weight, &mut FixedNoise::new(case), adam.options());
             }
             let ours = setup::joined(&module, &fast.values());
             report.group(case, &format!("step{n_steps}/"), &ours, "param/", |_| case.tolerance("step"));
