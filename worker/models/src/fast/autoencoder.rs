@@ -10,10 +10,9 @@ use super::{
     block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach},
     first_layer::Inputs,
     gradient::{self, Differentiated},
-    network::{BatchStatistics, Layer, Network, Refresh},
+    network::{BatchStatistics, Network, Refresh},
     part::{Part, Which},
     spec::Unsupported,
-    stack::Activations,
 };
 use crate::{
     data::Dataset,
@@ -183,13 +182,9 @@ impl<'a> Autoencoder<'a> {
     /// Gradients of the mean loss of some cells, left in the blocks; sums over the cells.
     fn differentiate(&mut self, cells: &[usize], labelled: &[usize], kl_weight: f64, noise: &mut dyn Noise) -> Terms {
         let n_blocks = cells.len().div_ceil(ROWS);
-        self.place(0, cells, noise, self.drops);
-        self.draw_latent_noise(cells.len(), noise);
-        self.draw_for_labels(cells.len(), noise, self.drops);
-        self.place(n_blocks, labelled, noise, self.drops);
-        self.draw_for_classifier(n_blocks, labelled.len(), noise, self.drops);
+        self.place(cells, noise, self.drops);
+        self.place_labelled(n_blocks, labelled, noise, self.drops);
         let all = n_blocks + labelled.len().div_ceil(ROWS);
-        self.blocks[..all].iter_mut().enumerate().for_each(|(b, block)| block.is_labelled = b >= n_blocks);
         let ratio = self.network.labels.as_ref().map_or(0.0, |labels| labels.classification_ratio);
         let lowest = self.lowest;
         let scales = Scales {
@@ -253,10 +248,8 @@ impl<'a> Autoencoder<'a> {
         };
         let mut total = Terms::default();
         for cells in cells.chunks(EVALUATION_MINIBATCH) {
-            self.place(0, cells, noise, false);
-            self.draw_latent_noise(cells.len(), noise);
+            self.place(cells, noise, false);
             let n_blocks = cells.len().div_ceil(ROWS);
-            self.draw_for_labels(cells.len(), noise, false);
             self.fork(n_blocks, (false, dispersions), Scales { kl_weight, ..Scales::default() }, |block, pass| {
                 block.encode(pass);
                 block.decode(pass);
@@ -311,27 +304,6 @@ impl<'a> Autoencoder<'a> {
             label_scale: scales.labelled,
             differentiates: scales.differentiates,
         }
-    }
-
-    /// Puts cells into blocks from `first` on and draws what dropout keeps, in the order in which the layers of the module draw it.
-    fn place(&mut self, first: usize, cells: &[usize], noise: &mut dyn Noise, drops: bool) {
-        let blocks = &mut self.blocks[first..];
-        for (block, cells) in blocks.iter_mut().zip(cells.chunks(ROWS)) {
-            block.cells.clear();
-            block.cells.extend_from_slice(cells);
-        }
-        if drops {
-            let blocks = (blocks, (|block| &mut block.encoder) as fn(&mut Block) -> &mut [Activations]);
-            draw_keeps(noise, &self.network.encoder, cells.len(), blocks, &mut self.draws);
-        }
-    }
-
-    /// Draws the noise of the latent states of the first `n` cells.
-    fn draw_latent_noise(&mut self, n: usize, noise: &mut dyn Noise) {
-        let n_latent = self.network.n_latent;
-        self.draws.resize(n * n_latent, 0.0);
-        noise.fill_normal("z", [n, n_latent], &mut self.draws);
-        spread(&self.draws, n_latent, self.blocks.iter_mut().map(|block| &mut block.noise));
     }
 
     fn terms(&self, n_blocks: usize, kl_weight: f64) -> Terms {
@@ -413,48 +385,6 @@ impl Default for Scales {
     /// Sums over cells, without gradients.
     fn default() -> Self {
         Self { cells: 1.0, labelled: 1.0, kl_weight: 0.0, differentiates: false }
-    }
-}
-
-/// Draws what dropout keeps of `n` rows in some layers, whose activations are found in the blocks.
-pub(super) fn draw_keeps(
-    noise: &mut dyn Noise,
-    layers: &[Layer],
-    n: usize,
-    (blocks, activations): (&mut [Block], fn(&mut Block) -> &mut [Activations]),
-    draws: &mut Vec<f32>,
-) {
-    let blocks = &mut blocks[..n.div_ceil(ROWS)];
-    for (l, layer) in layers.iter().enumerate().filter(|(_, layer)| n > 0 && layer.dropout.1 > 0.0) {
-        let n_out = layer.matrix.n_out;
-        if let Some(mut taken) = noise.take_keep(&layer.dropout.0, n * n_out) {
-            for block in blocks.iter_mut() {
-                activations(block)[l].keep_noise = Some(taken.clone());
-                taken.skip_keep(ROWS * n_out);
-            }
-            continue;
-        }
-        fill_keeps(noise, layer, n, draws);
-        spread(draws, n_out, blocks.iter_mut().map(|block| &mut activations(block)[l].keep));
-    }
-}
-
-/// Draws what dropout keeps of `n` rows in a layer, divided by its chance.
-pub(super) fn fill_keeps(noise: &mut dyn Noise, layer: &Layer, n: usize, draws: &mut Vec<f32>) {
-    let (n_out, (name, rate)) = (layer.matrix.n_out, &layer.dropout);
-    draws.resize(n * n_out, 0.0);
-    if !noise.fill_keep(name, [n, n_out], *rate, draws) {
-        draws.fill(1.0 - *rate as f32);
-    }
-    draws.iter_mut().for_each(|keep| *keep *= layer.by_chance());
-}
-
-/// Rows of `n` numbers, a block's worth to each block.
-pub(super) fn spread<'b>(values: &[f32], n: usize, blocks: impl Iterator<Item = &'b mut Buffer>) {
-    for (block, values) in blocks.zip(values.chunks(ROWS * n)) {
-        for (to, from) in block.chunks_exact_mut(padded(n)).zip(values.chunks_exact(n)) {
-            to[..n].copy_from_slice(from);
-        }
     }
 }
 

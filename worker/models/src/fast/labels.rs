@@ -3,28 +3,25 @@
 //! within the block, since every label adds to them.
 
 use super::{
-    autoencoder::{Autoencoder, draw_keeps, fill_keeps, spread},
     block::{Block, BlockSums, Further, Pass, ROWS},
+    draws::Keeps,
     network::{LabelNetwork, Layer, Matrix, Network, PosteriorNetwork},
     part::Part,
     stack::{self, Activations, Codes, Rows},
 };
-use crate::{
-    kernels::{
-        Buffer, Level,
-        buffer::{PANEL, Square},
-        label::{self, Normal},
-        layer,
-        matrix::{self, Left, Piece, Start},
-        padded,
-    },
-    nn::{Noise, SeededNoise},
+use crate::kernels::{
+    Buffer, Level,
+    buffer::{PANEL, Square},
+    label::{self, Normal},
+    layer,
+    matrix::{self, Left, Piece, Start},
+    padded,
 };
 
 /// Memory for up to [`ROWS`] cells.
 #[derive(Debug)]
 pub(super) struct Labels {
-    classifier: Vec<Activations>,
+    pub(super) classifier: Vec<Activations>,
     /// Numbers per label, then their probabilities, `[cells, labels]` as all that follow.
     probabilities: Buffer,
     /// Gradient by the probabilities, then by the numbers.
@@ -36,9 +33,9 @@ pub(super) struct Labels {
     encoder: Half,
     decoder: Half,
     /// Standard-normal noise, label by label.
-    noise: Vec<Buffer>,
-    /// What dropout keeps in each layer of the encoder; empty where it drops nothing.
-    keeps: Vec<Keeps>,
+    pub(super) noise: Vec<Buffer>,
+    /// What dropout keeps in each layer of the encoder.
+    pub(super) keeps: Vec<Keeps>,
     z2: Buffer,
     /// Gradient by `z1`, through one network.
     by_z: Buffer,
@@ -55,15 +52,6 @@ struct Half {
     var: Buffer,
     of_mean: Buffer,
     of_var: Buffer,
-}
-
-/// What dropout keeps for every label; between the rows of two labels lie those of the other cells.
-#[derive(Debug)]
-enum Keeps {
-    /// To be drawn; from one label to the next it is so many numbers.
-    Later(SeededNoise, usize),
-    /// Label by label.
-    Given(Vec<Vec<f32>>),
 }
 
 impl Labels {
@@ -87,7 +75,7 @@ impl Labels {
             encoder: half(&labels.encoder),
             decoder: half(&labels.decoder),
             noise: (0..n_labels).map(|_| rows(n_latent)).collect(),
-            keeps: Vec::new(),
+            keeps: labels.encoder.layers.iter().map(|_| Keeps::default()).collect(),
             z2: rows(n_latent),
             by_z: rows(n_latent),
             gradients: parts[labels.parts.clone()].iter().map(gradient).collect(),
@@ -132,24 +120,6 @@ impl Labels {
         let hidden = self.classifier.last().map_or(input, |last| &*last.out);
         sums.add(&network.head, hidden, &self.of_probabilities);
         sums.add_layers(&network.classifier, &self.classifier, input, 0);
-    }
-
-    /// Takes what dropout keeps in the encoder's rows of the next label.
-    fn take_keeps(&mut self, network: &LabelNetwork, label: usize) {
-        let dropping = network.encoder.layers.iter().zip(&mut self.encoder.layers).filter(|(l, _)| l.dropout.1 > 0.0);
-        for ((layer, activations), keeps) in dropping.zip(&mut self.keeps) {
-            let n_out = layer.matrix.n_out;
-            match keeps {
-                Keeps::Later(noise, stride) => {
-                    activations.keep_noise = Some(noise.clone());
-                    noise.skip_keep(*stride);
-                }
-                Keeps::Given(given) => {
-                    let rows = activations.keep.chunks_exact_mut(padded(n_out)).zip(given[label].chunks_exact(n_out));
-                    rows.for_each(|(to, from)| to[..n_out].copy_from_slice(from));
-                }
-            }
-        }
     }
 }
 
@@ -251,7 +221,8 @@ impl Block {
         for y in 0..network.n_labels {
             let rows = Rows { n, codes: Codes::One(y), drops: pass.drops };
             if pass.drops {
-                labels.take_keeps(network, y);
+                let keeps = network.encoder.layers.iter().zip(&mut labels.encoder.layers).zip(&mut labels.keeps);
+                keeps.for_each(|((layer, activations), keeps)| keeps.next_label(layer, n, activations));
             }
             labels.encoder.forward(pass, &network.encoder, z, rows, columns);
             for i in 0..n {
@@ -399,52 +370,4 @@ fn posterior_terms(
         let (by_z, by_mean) = (&mut further.by_z[row.clone()], &mut further.by_mean[row.clone()]);
         label::log_normal_gradient(level, normal, pass.scale, by_z, by_mean, &mut further.by_var[row]);
     }
-}
-
-impl Autoencoder<'_> {
-    /// Draws what the networks of labels want for the first `n` cells, in the order in which the module draws it.
-    pub(super) fn draw_for_labels(&mut self, n: usize, noise: &mut dyn Noise, drops: bool) {
-        let Self { network, blocks, draws, .. } = self;
-        let Some(labels) = &network.labels else { return };
-        let (n_labels, n_latent) = (labels.n_labels, network.n_latent);
-        let blocks = &mut blocks[..n.div_ceil(ROWS)];
-        of_labels(blocks).for_each(|(_, labels)| labels.keeps.clear());
-        for layer in labels.encoder.layers.iter().filter(|layer| drops && layer.dropout.1 > 0.0) {
-            let n_out = layer.matrix.n_out;
-            if let Some(mut taken) = noise.take_keep(&layer.dropout.0, n_labels * n * n_out) {
-                for (_, labels) in of_labels(blocks) {
-                    labels.keeps.push(Keeps::Later(taken.clone(), n * n_out));
-                    taken.skip_keep(ROWS * n_out);
-                }
-                continue;
-            }
-            fill_keeps(noise, layer, n_labels * n, draws);
-            for (b, labels) in of_labels(blocks) {
-                let own = |all: &[f32]| all.chunks(ROWS * n_out).nth(b).unwrap_or_default().to_vec();
-                labels.keeps.push(Keeps::Given(draws.chunks(n * n_out).map(own).collect()));
-            }
-        }
-        draws.resize(n_labels * n * n_latent, 0.0);
-        noise.fill_normal("z2", [n_labels * n, n_latent], draws);
-        for (y, draws) in draws.chunks(n * n_latent).enumerate() {
-            spread(draws, n_latent, of_labels(blocks).map(|(_, labels)| &mut labels.noise[y]));
-        }
-        self.draw_for_classifier(0, n, noise, drops);
-    }
-
-    /// The same for a classifier of `n` cells in the blocks from `first` on.
-    pub(super) fn draw_for_classifier(&mut self, first: usize, n: usize, noise: &mut dyn Noise, drops: bool) {
-        let Self { network, blocks, draws, .. } = self;
-        if let Some(labels) = network.labels.as_ref().filter(|_| drops) {
-            draw_keeps(noise, &labels.classifier, n, (&mut blocks[first..], classifier_of), draws);
-        }
-    }
-}
-
-fn classifier_of(block: &mut Block) -> &mut [Activations] {
-    block.labels.as_mut().map_or(&mut [], |labels| &mut labels.classifier)
-}
-
-fn of_labels(blocks: &mut [Block]) -> impl Iterator<Item = (usize, &mut Labels)> {
-    blocks.iter_mut().enumerate().filter_map(|(b, block)| Some((b, block.labels.as_mut()?)))
 }

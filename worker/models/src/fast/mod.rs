@@ -8,6 +8,7 @@
 
 mod autoencoder;
 mod block;
+mod draws;
 mod exchange;
 mod first_layer;
 mod gradient;
