@@ -209,65 +209,23 @@ impl Block {
     pub(super) fn label_terms(&mut self, pass: &Pass<'_>) {
         let (Some(network), Some(labels)) = (&pass.network.labels, &mut self.labels) else { return };
         let Self { cells, mean, var, z, further, columns, sums, .. } = self;
-        let (level, n, width) = (pass.network.level, cells.len(), padded(pass.network.n_latent));
-        let per_label = padded(network.n_labels);
-        let mask = &pass.network.latent_mask;
+        let (level, n) = (pass.network.level, cells.len());
         labels.gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
         labels.classify(pass, network, z, n, columns);
-        for numbers in labels.probabilities.chunks_exact_mut(per_label).take(n) {
+        for numbers in labels.probabilities.chunks_exact_mut(padded(network.n_labels)).take(n) {
             label::softmax(level, numbers, &network.mask);
         }
         posterior_terms(pass, (mean, var, z), n, further, sums);
         for y in 0..network.n_labels {
-            let rows = Rows { n, codes: Codes::One(y), drops: pass.drops };
-            if pass.drops {
-                let keeps = network.encoder.layers.iter().zip(&mut labels.encoder.layers).zip(&mut labels.keeps);
-                keeps.for_each(|((layer, activations), keeps)| keeps.next_label(layer, n, activations));
-            }
-            labels.encoder.forward(pass, &network.encoder, z, rows, columns);
-            for i in 0..n {
-                let row = i * width..(i + 1) * width;
-                let draw = layer::Draw {
-                    mean: &labels.encoder.mean[row.clone()],
-                    var: &mut labels.encoder.var[row.clone()],
-                    noise: &labels.noise[y][row.clone()],
-                    z: &mut labels.z2[row],
-                    mask,
-                };
-                labels.kl[i * per_label + y] = layer::draw(level, draw);
-            }
-            let rows_of_decoder = Rows { drops: false, ..rows };
-            labels.decoder.forward(pass, &network.decoder, &labels.z2, rows_of_decoder, columns);
-            for i in 0..n {
-                let row = i * width..(i + 1) * width;
-                label::exp_of(level, &mut labels.decoder.var[row.clone()]);
-                let (mean, var) = (&labels.decoder.mean[row.clone()], &labels.decoder.var[row.clone()]);
-                let log = label::log_normal(level, Normal { x: &z[row], mean, var, mask });
-                labels.negative_log[i * per_label + y] = -log;
-            }
+            labels.of_label(pass, network, (y, n), z, columns);
             if pass.differentiates {
                 labels.label_gradient(pass, network, (y, n), z, &mut further.by_z, columns);
             }
         }
-        for i in 0..n {
-            let row = i * per_label..(i + 1) * per_label;
-            let expected = label::Expected {
-                probabilities: &labels.probabilities[row.clone()],
-                negative_log: &labels.negative_log[row.clone()],
-                kl: &labels.kl[row.clone()],
-                log_prior: &network.log_prior,
-                kl_weight: pass.kl_weight,
-                of_probabilities: &mut labels.of_probabilities[row.clone()],
-            };
-            let (negative_log, kl) = label::expect(level, expected);
-            sums.reconstruction += f64::from(negative_log);
-            sums.kl += f64::from(kl);
-            let of = &mut labels.of_probabilities[row.clone()];
-            label::softmax_gradient(level, &labels.probabilities[row], of, pass.scale);
-        }
+        labels.expect(pass, network, n, sums);
         if pass.differentiates {
             labels.classifier_gradient(pass, network, z, n, columns);
-            layer::add(level, &mut further.by_z[..n * width], &labels.by_z);
+            layer::add(level, &mut further.by_z[..n * padded(pass.network.n_latent)], &labels.by_z);
         }
     }
 
@@ -305,6 +263,61 @@ impl Block {
 }
 
 impl Labels {
+    /// What one label says about cells at `z`: its column of `negative_log` and `kl`.
+    fn of_label(
+        &mut self,
+        pass: &Pass<'_>,
+        network: &LabelNetwork,
+        (y, n): (usize, usize),
+        z: &[f32],
+        columns: &mut [f32],
+    ) {
+        let (level, width) = (pass.network.level, padded(pass.network.n_latent));
+        let (per_label, mask) = (padded(network.n_labels), &pass.network.latent_mask);
+        let Self { encoder, decoder, z2, .. } = self;
+        let rows = Rows { n, codes: Codes::One(y), drops: pass.drops };
+        if pass.drops {
+            let keeps = network.encoder.layers.iter().zip(&mut encoder.layers).zip(&mut self.keeps);
+            keeps.for_each(|((layer, activations), keeps)| keeps.next_label(layer, n, activations));
+        }
+        encoder.forward(pass, &network.encoder, z, rows, columns);
+        for i in 0..n {
+            let row = i * width..(i + 1) * width;
+            let (mean, var) = (&encoder.mean[row.clone()], &mut encoder.var[row.clone()]);
+            let draw = layer::Draw { mean, var, noise: &self.noise[y][row.clone()], z: &mut z2[row], mask };
+            self.kl[i * per_label + y] = layer::draw(level, draw);
+        }
+        decoder.forward(pass, &network.decoder, z2, Rows { drops: false, ..rows }, columns);
+        for i in 0..n {
+            let row = i * width..(i + 1) * width;
+            label::exp_of(level, &mut decoder.var[row.clone()]);
+            let (mean, var) = (&decoder.mean[row.clone()], &decoder.var[row.clone()]);
+            self.negative_log[i * per_label + y] = -label::log_normal(level, Normal { x: &z[row], mean, var, mask });
+        }
+    }
+
+    /// Adds the means over the labels to the block's sums, and leaves the gradient by the numbers per label.
+    fn expect(&mut self, pass: &Pass<'_>, network: &LabelNetwork, n: usize, sums: &mut BlockSums) {
+        let (level, per_label) = (pass.network.level, padded(network.n_labels));
+        for i in 0..n {
+            let row = i * per_label..(i + 1) * per_label;
+            let probabilities = &self.probabilities[row.clone()];
+            let of_probabilities = &mut self.of_probabilities[row.clone()];
+            let expected = label::Expected {
+                probabilities,
+                negative_log: &self.negative_log[row.clone()],
+                kl: &self.kl[row],
+                log_prior: &network.log_prior,
+                kl_weight: pass.kl_weight,
+                of_probabilities,
+            };
+            let (negative_log, kl) = label::expect(level, expected);
+            sums.reconstruction += f64::from(negative_log);
+            sums.kl += f64::from(kl);
+            label::softmax_gradient(level, probabilities, of_probabilities, pass.scale);
+        }
+    }
+
     /// The gradients of what one label adds, by weights and by `z`.
     fn label_gradient(
         &mut self,

@@ -3,8 +3,8 @@
 //! A module that is a variational autoencoder of counts describes itself ([`VaeSpec`]): layers, norms, which likelihood. Which of its
 //! tensors train is the optimiser's business, and all that surgery differs in: what cannot change is computed once (the first
 //! layer's product with every cell, the likelihood's `lgamma` terms), gradients go down to the lowest column and no further, and Adam
-//! keeps state for columns only. What labels add to the loss is part of it ([`LabelSpec`]). What a module does not describe, or the kernels cannot compute, goes through autograd as
-//! before, and says so.
+//! keeps state for columns only. Labels that shape the latent state are part of the description ([`LabelSpec`]). What a module does not
+//! describe, or the kernels cannot compute, goes through autograd as before, and says so.
 
 mod autoencoder;
 mod block;
