@@ -168,6 +168,20 @@ fn a_claim_beyond_what_is_stored_is_refused_before_memory_is_taken() {
 }
 
 #[test]
+fn a_compressed_column_of_equal_numbers_is_believed() {
+    let (folder, n) = (tempfile::tempdir().unwrap(), 4 << 20);
+    let path = folder.path().join("a.h5ad");
+    everything().write(&path, Compression::None).unwrap();
+    let file = File::open_rw(&path).unwrap();
+    let equal = file.new_dataset::<i8>().chunk(n).deflate(9).shape(n).create("uns/equal").unwrap();
+    equal.write_raw(&vec![1_i8; n]).unwrap();
+    assert!(equal.storage_size() * 1000 < n as u64, "{} bytes are stored", equal.storage_size());
+    file.close().unwrap();
+    let Element::Array(values) = &AnnData::read(&path).unwrap().uns["equal"] else { panic!("not an array") };
+    assert_eq!(values.shape(), [n]);
+}
+
+#[test]
 fn sparse_parts_that_do_not_fit_are_refused() {
     for (name, values) in
         [("X/indices", [0_i64, 2, 3, 0, 4]), ("X/indices", [0, 2, 3, 0, -1]), ("X/indices", [0, 2, 3, 0, 1 << 40])]
