@@ -187,13 +187,13 @@ impl<'a> Autoencoder<'a> {
         let all = n_blocks + labelled.len().div_ceil(ROWS);
         let ratio = self.network.labels.as_ref().map_or(0.0, |labels| labels.classification_ratio);
         let lowest = self.lowest;
-        let scales = Scales {
+        let objective = Objective {
             cells: 1.0 / cells.len() as f32,
             labelled: ratio / labelled.len().max(1) as f32,
             kl_weight,
             differentiates: true,
         };
-        self.fork(all, (self.drops, self.dispersions), scales, |block, pass| {
+        self.fork(all, (self.drops, self.dispersions), objective, |block, pass| {
             block.encode(pass);
             if block.is_labelled {
                 block.label_loss(pass);
@@ -206,7 +206,7 @@ impl<'a> Autoencoder<'a> {
         });
         let mut terms = self.terms(n_blocks, kl_weight);
         let cross_entropy: f64 = self.blocks[n_blocks..all].iter().map(|block| block.sums.cross_entropy).sum();
-        terms.loss += cross_entropy * f64::from(scales.labelled) * cells.len() as f64;
+        terms.loss += cross_entropy * f64::from(objective.labelled) * cells.len() as f64;
         terms
     }
 
@@ -215,11 +215,11 @@ impl<'a> Autoencoder<'a> {
         &mut self,
         n: usize,
         (drops, dispersions): (bool, Dispersions),
-        scales: Scales,
+        objective: Objective,
         work: impl Fn(&mut Block, &Pass<'_>) + Sync,
     ) {
         let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
-        let pass = self.pass(drops, dispersions, scales);
+        let pass = self.pass(drops, dispersions, objective);
         team.for_each(&mut blocks[..n], |block| work(block, &pass));
         (self.blocks, self.team) = (blocks, team);
     }
@@ -250,11 +250,16 @@ impl<'a> Autoencoder<'a> {
         for cells in cells.chunks(EVALUATION_MINIBATCH) {
             self.place(cells, noise, false);
             let n_blocks = cells.len().div_ceil(ROWS);
-            self.fork(n_blocks, (false, dispersions), Scales { kl_weight, ..Scales::default() }, |block, pass| {
-                block.encode(pass);
-                block.decode(pass);
-                block.label_terms(pass);
-            });
+            self.fork(
+                n_blocks,
+                (false, dispersions),
+                Objective { kl_weight, ..Objective::default() },
+                |block, pass| {
+                    block.encode(pass);
+                    block.decode(pass);
+                    block.label_terms(pass);
+                },
+            );
             total.add(self.terms(n_blocks, kl_weight));
         }
         total
@@ -265,7 +270,7 @@ impl<'a> Autoencoder<'a> {
         let (n_cells, n_latent) = (self.dataset.n_cells(), self.network.n_latent);
         let (mut means, mut vars) = (vec![0.0; n_cells * n_latent], vec![0.0; n_cells * n_latent]);
         let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
-        let pass = self.pass(false, Dispersions::Constant, Scales::default());
+        let pass = self.pass(false, Dispersions::Constant, Objective::default());
         // Each block takes a run of cells.
         let run = n_cells.div_ceil(blocks.len().max(1)).next_multiple_of(ROWS).max(ROWS);
         let places = means.chunks_mut(run * n_latent).zip(vars.chunks_mut(run * n_latent));
@@ -289,7 +294,7 @@ impl<'a> Autoencoder<'a> {
         (means, vars)
     }
 
-    fn pass(&self, drops: bool, dispersions: Dispersions, scales: Scales) -> Pass<'_> {
+    fn pass(&self, drops: bool, dispersions: Dispersions, objective: Objective) -> Pass<'_> {
         Pass {
             network: &self.network,
             parts: &self.parts,
@@ -299,10 +304,10 @@ impl<'a> Autoencoder<'a> {
             constants: &self.constants,
             drops,
             dispersions,
-            scale: scales.cells,
-            kl_weight: scales.kl_weight as f32,
-            label_scale: scales.labelled,
-            differentiates: scales.differentiates,
+            scale: objective.cells,
+            kl_weight: objective.kl_weight as f32,
+            label_scale: objective.labelled,
+            differentiates: objective.differentiates,
         }
     }
 
@@ -334,7 +339,7 @@ impl<'a> Autoencoder<'a> {
         }
         let width = first.width();
         let n_cells = self.dataset.n_cells();
-        let pass = self.pass(false, Dispersions::Constant, Scales::default());
+        let pass = self.pass(false, Dispersions::Constant, Objective::default());
         let mut some = Buffer::zeros(CACHED_AT_ONCE.min(n_cells) * width);
         // Where the counts lie there is room for this as well, in memory or in a scratch file.
         let mut cache = self.dataset.counts.storage().growing(n_cells * width);
@@ -371,9 +376,10 @@ impl Terms {
     }
 }
 
-/// What the terms of a loss are multiplied by.
+/// How the terms of a pass add up to a loss.
 #[derive(Clone, Copy)]
-struct Scales {
+struct Objective {
+    /// Factors of the cells' sum and of the labelled cells' cross entropy.
     cells: f32,
     labelled: f32,
     kl_weight: f64,
@@ -381,7 +387,7 @@ struct Scales {
     differentiates: bool,
 }
 
-impl Default for Scales {
+impl Default for Objective {
     /// Sums over cells, without gradients.
     fn default() -> Self {
         Self { cells: 1.0, labelled: 1.0, kl_weight: 0.0, differentiates: false }

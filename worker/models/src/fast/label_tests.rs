@@ -4,7 +4,7 @@ use archipelago_anndata::Csr;
 use proptest::prelude::*;
 use tch::Device;
 
-use super::tests::{check_allocations, compare_modules, dataset, norms, some_counts};
+use super::tests::{check, check_allocations, compare_modules, dataset, norms, some_counts};
 use crate::{
     data::{Dataset, Registry},
     nn::{Builder, ConditionSource, Mode, Source, Trainable},
@@ -86,13 +86,6 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     compare_modules(&module, example.config.scvi.gene_likelihood, &dataset, cells, mode, seed)
 }
 
-/// With other noise where a unit is at the kink of its ReLU, as for scVI.
-fn check(example: &Example, mode: Mode, trainable: Trainable) {
-    if let Err(first) = compare(example, mode, trainable, 3) {
-        compare(example, mode, trainable, 4).unwrap_or_else(|second| panic!("{first}; with other noise {second}"));
-    }
-}
-
 #[test]
 fn a_step_with_labels_allocates_nothing() {
     let n_cells = 90;
@@ -109,13 +102,13 @@ proptest! {
     #[test]
     fn surgery_with_labels_has_the_gradients_of_autograd(example in example()) {
         tch::set_num_threads(1);
-        check(&example, Mode::Evaluation, Trainable::Conditions);
+        check(|seed| compare(&example, Mode::Evaluation, Trainable::Conditions, seed));
     }
 
     #[test]
     fn training_with_labels_has_the_gradients_of_autograd(mut example in example()) {
         tch::set_num_threads(1);
         example.config.scvi.use_batch_norm = Norms::None;
-        check(&example, Mode::Training, Trainable::Everything);
+        check(|seed| compare(&example, Mode::Training, Trainable::Everything, seed));
     }
 }

@@ -6,7 +6,7 @@ use archipelago_models::{
     fast::{Autoencoder, Purpose},
     model::Module,
     nn::{Mode, Trainable},
-    train::{Adam, AdamOptions, Decay},
+    train::{AdamOptions, Decay},
 };
 use tch::{Kind, Tensor};
 
@@ -123,9 +123,8 @@ fn optimiser_steps() {
             let purpose = Purpose::Train(Mode::Training, cells.len());
             let mut fast = Autoencoder::new(&module, &dataset, purpose, &trained(&module)).unwrap();
             let weight = case.json["kl_weight"].as_f64().unwrap();
-            let adam = Adam::new(options(case), []);
             for _ in 0..n_steps {
-                let _terms = fast.step(&cells, &[], weight, &mut FixedNoise::new(case), adam.options());
+                let _terms = fast.step(&cells, &[], weight, &mut FixedNoise::new(case), &options(case));
             }
             let ours = setup::joined(&module, &fast.values());
             report.group(case, &format!("step{n_steps}/"), &ours, "param/", |_| case.tolerance("step"));

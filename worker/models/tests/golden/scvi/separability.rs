@@ -100,10 +100,9 @@ fn train_by_kernels(case: &Case, module: &ScviModule, code: i64) -> BTreeMap<Str
     let mut fast = Autoencoder::new(module, &dataset, purpose, &trains).unwrap();
     let eps = 0.01 / cells.len() as f64;
     let options = AdamOptions { rate: 1e-3, eps, weight_decay: 0.0, decay: Decay::L2 };
-    let adam = Adam::new(options, []);
     for _ in 0..30 {
         let mut noise = RowNoise { noise: case.tensor("noise/z").index_select(0, &rows) };
-        let _terms = fast.step(&cells, &[], 0.35, &mut noise, adam.options());
+        let _terms = fast.step(&cells, &[], 0.35, &mut noise, &options);
     }
     fast.values()
 }
