@@ -6,11 +6,12 @@
 
 pub mod blob;
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod condition;
 pub mod config;
-pub mod disk;
 pub mod error;
+pub(crate) mod frames;
 pub mod links;
 pub mod ops;
 pub mod output;

@@ -18,7 +18,7 @@ use archipelago_protocol::{
 use archipelago_transport::{Connection, Stream, Transport, quic::Timing};
 use tokio::sync::Mutex;
 
-use crate::{blob::replicate, error::Result};
+use crate::{error::Result, frames};
 
 /// The way to one other coordinator.
 pub struct Link {
@@ -179,7 +179,7 @@ impl Link {
     /// # Errors  [`crate::Error::Transport`], [`crate::Error::Protocol`], [`crate::Error::Refused`]
     pub async fn ask(&self, ask: PeerAsk) -> Result<PeerReply> {
         let mut stream = self.open(&StreamOpen::Peer(ask)).await?;
-        match replicate::receive(&mut stream).await? {
+        match frames::receive(&mut stream).await? {
             PeerReply::Refused(refusal) => Err(refusal.into()),
             reply => Ok(reply),
         }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    frames,
     links::Link,
 };
 
@@ -26,7 +27,7 @@ use crate::{
 ///
 /// # Errors  [`Error::NoMajority`] if too few answer; [`Error::Transport`] if one is lost that has more: the sender is to come
 /// again; [`Error::BlobBusy`], [`Error::Common`]
-pub(super) async fn gather(replicas: &Replicas, receiving: &mut Receiving) -> Result<()> {
+pub(crate) async fn gather(replicas: &Replicas, receiving: &mut Receiving) -> Result<()> {
     for (n_chunks, link) in most_first(replicas, receiving.blob()).await? {
         if n_chunks <= receiving.next_chunk() {
             break;
@@ -50,7 +51,7 @@ async fn most_first(replicas: &Replicas, blob: BlobRef) -> Result<Vec<(u64, Arc<
         asking.spawn(async move { (ask_until_answered(&link, blob).await, link) });
     }
     let (mut answered, mut found) = (BTreeSet::<NodeId>::new(), Vec::new());
-    let deadline = Instant::now() + replicate::STEP;
+    let deadline = Instant::now() + frames::STEP;
     while let lacking @ Some(_) = replicas.lacking(&answered) {
         match timeout_at(deadline, asking.join_next()).await {
             Ok(Some(Ok((n_chunks, link)))) => {
@@ -79,7 +80,7 @@ async fn ask_until_answered(link: &Link, blob: BlobRef) -> u64 {
 async fn ask(link: &Link, blob: BlobRef) -> Result<u64> {
     // Beyond the last chunk, so that none follows.
     let mut stream = link.open(&StreamOpen::Get { blob, from_chunk: blob.n_chunks() }).await?;
-    match replicate::receive::<GetReply>(&mut stream).await? {
+    match frames::receive::<GetReply>(&mut stream).await? {
         GetReply::Sending => Ok(blob.n_chunks()),
         GetReply::SendingPart { n_chunks } => Ok(n_chunks),
         GetReply::Refused(Refusal::NotFound { .. }) => Ok(0),

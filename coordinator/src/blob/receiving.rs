@@ -57,7 +57,7 @@ impl Receiving {
     /// What is written and recorded, for reading it while more comes.
     ///
     /// # Errors  [`Error::Common`]
-    pub(super) fn part(&self) -> Result<Part> {
+    pub(crate) fn part(&self) -> Result<Part> {
         let opened = Part::open(&self.claim.store, self.blob());
         opened.map_err(|source| file_error("open", &self.data.path, source))
     }
@@ -73,12 +73,12 @@ impl Receiving {
     }
 
     /// From now until the next chunk is written it is not the sender who stands still.
-    pub(super) fn await_others(&self) {
+    pub(crate) fn await_others(&self) {
         self.claim.turn.await_others();
     }
 
     /// It is the sender's turn to give a chunk.
-    pub(super) fn await_sender(&self) {
+    pub(crate) fn await_sender(&self) {
         self.claim.turn.await_sender();
     }
 
@@ -146,7 +146,7 @@ impl Receiving {
 
 /// The chunks of a blob on its way in that are there already, for reading. They stay readable once it is whole and has
 /// moved.
-pub(super) struct Part {
+pub(crate) struct Part {
     blob: BlobRef,
     data: File,
     record: File,
@@ -162,13 +162,13 @@ impl Part {
     }
 
     /// The blob.
-    pub(super) fn blob(&self) -> BlobRef {
+    pub(crate) fn blob(&self) -> BlobRef {
         self.blob
     }
 
     /// How many chunks are recorded and there, from the first, as of now. Whether a disk has spoilt them shows when they
     /// are verified where they go.
-    pub(super) fn n_chunks(&self) -> u64 {
+    pub(crate) fn n_chunks(&self) -> u64 {
         let mut header = ChunkRecord::header(self.blob);
         let is_ours = self.record.read_exact_at(&mut header, 0).is_ok() && header == ChunkRecord::header(self.blob);
         if !is_ours {
@@ -186,7 +186,7 @@ impl Part {
     /// Reads a chunk that was written, with the digest it was recorded with.
     ///
     /// # Errors  [`Error::Common`]
-    pub(super) fn chunk(&self, chunk_idx: u64) -> Result<Chunk> {
+    pub(crate) fn chunk(&self, chunk_idx: u64) -> Result<Chunk> {
         let (mut bytes, mut digest) = (vec![0; self.blob.chunk_size(chunk_idx) as usize], [0; 32]);
         self.data
             .read_exact_at(&mut bytes, chunk_idx * limits::CHUNK_BYTES)

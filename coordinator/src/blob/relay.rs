@@ -31,11 +31,12 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    frames,
     links::Link,
 };
 
 /// The relays of one upload, to every other coordinator. They end when this is dropped, and the others keep what they have.
-pub(super) struct Relays {
+pub(crate) struct Relays {
     blob: BlobRef,
     replicas: Replicas,
     n_written: watch::Sender<u64>,
@@ -67,7 +68,7 @@ impl Relays {
     /// Begins to relay what is there and what will come.
     ///
     /// # Errors  [`Error::Common`]
-    pub(super) fn begin(replicas: &Replicas, receiving: &Receiving) -> Result<Self> {
+    pub(crate) fn begin(replicas: &Replicas, receiving: &Receiving) -> Result<Self> {
         let part = Arc::new(receiving.part()?);
         let n_written = watch::Sender::new(receiving.next_chunk());
         let (standings, mut running) = (Standings::default(), JoinSet::new());
@@ -81,7 +82,7 @@ impl Relays {
     /// Waits until a majority, this node included, has recorded the first `n_chunks` chunks.
     ///
     /// # Errors  [`Error::NoMajority`] if that takes too long
-    pub(super) async fn keep_pace(&self, n_chunks: u64) -> Result<()> {
+    pub(crate) async fn keep_pace(&self, n_chunks: u64) -> Result<()> {
         let (mut standings, mut view) = (self.standings.subscribe(), self.replicas.raft().watch());
         let mut lacking = None;
         let reached = async {
@@ -98,18 +99,18 @@ impl Relays {
                 }
             }
         };
-        let _ = timeout(replicate::STEP, reached).await;
+        let _ = timeout(frames::STEP, reached).await;
         replicate::none_lacking(self.blob, lacking)
     }
 
     /// So many chunks are written and recorded here.
-    pub(super) fn wrote(&self, n_chunks: u64) {
+    pub(crate) fn wrote(&self, n_chunks: u64) {
         self.n_written.send_replace(n_chunks);
     }
 
     /// Once all chunks are written: waits until the blob is durable on a majority, this node included; `false` if the
     /// relays alone do not get there. The other coordinators are served to the end.
-    pub(super) async fn conclude(mut self) -> bool {
+    pub(crate) async fn conclude(mut self) -> bool {
         let mut holders = BTreeSet::new();
         while self.replicas.lacking(&holders).is_some()
             && let Some(ended) = self.running.join_next().await
@@ -147,7 +148,7 @@ impl Relay {
     async fn relay(&mut self) -> Result<()> {
         let blob = self.part.blob();
         let mut stream = self.link.open_for_relay(&StreamOpen::Relay(blob)).await?;
-        let from_chunk = match replicate::receive(&mut stream).await? {
+        let from_chunk = match frames::receive(&mut stream).await? {
             PutReply::Send { from_chunk } => from_chunk,
             PutReply::Refused(refusal) => return Err(refusal.into()),
             PutReply::Durable | PutReply::Has { .. } => return Err(TransportError::StreamReset.into()),
@@ -206,9 +207,9 @@ fn with(n_chunks: u64, standings: &BTreeMap<NodeId, Standing>) -> BTreeSet<NodeI
 /// The next word from the other side.
 async fn hear(recv: &mut RecvHalf, is_due: impl Fn() -> bool) -> Result<PutReply> {
     loop {
-        match timeout(replicate::STEP, recv.recv_frame(PutReply::LIMIT)).await {
+        match timeout(frames::STEP, recv.recv_frame(PutReply::LIMIT)).await {
             Ok(frame) => return Ok(frame::decode(&frame?.ok_or(TransportError::StreamReset)?)?),
-            Err(_) if is_due() => return Err(replicate::stood_still()),
+            Err(_) if is_due() => return Err(frames::stood_still()),
             Err(_) => {}
         }
     }

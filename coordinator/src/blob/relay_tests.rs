@@ -64,7 +64,7 @@ impl Upload {
         let connection = cluster.transport("operator/anna").dial(&cluster.addresses()[&node], node).await.unwrap();
         let mut stream = connection.open_stream().await.unwrap();
         stream.send_frame(&frame::encode(&StreamOpen::Put(blob)).unwrap()).await.unwrap();
-        match replicate::receive(&mut stream).await.unwrap() {
+        match frames::receive(&mut stream).await.unwrap() {
             PutReply::Send { from_chunk } => Ok(Self { stream, from_chunk, _connection: connection }),
             reply => Err(reply),
         }
@@ -83,7 +83,7 @@ impl Upload {
     }
 
     async fn reply(mut self) -> PutReply {
-        replicate::receive(&mut self.stream).await.unwrap()
+        frames::receive(&mut self.stream).await.unwrap()
     }
 }
 
@@ -105,7 +105,7 @@ async fn ask_for(cluster: &TestCluster, who: &str, to: &LiveNode, blob: BlobRef)
     let connection = cluster.transport(who).dial(&cluster.addresses()[&node], node).await.unwrap();
     let mut stream = connection.open_stream().await.unwrap();
     stream.send_frame(&frame::encode(&StreamOpen::Get { blob, from_chunk: 0 }).unwrap()).await.unwrap();
-    replicate::receive(&mut stream).await.unwrap()
+    frames::receive(&mut stream).await.unwrap()
 }
 
 /// Chunks of a blob that a node has on its disk.

@@ -1,22 +1,20 @@
 //! Blobs on more than one node: pushed to a majority before anybody is told that they are durable, and fetched by
 //! digest where one is missing.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use archipelago_common::{BlobRef, NodeId};
-use archipelago_protocol::{
-    ChunkSender, frame,
-    message::{Chunk, GetReply, PutReply, Refusal, StreamOpen},
-};
-use archipelago_transport::Stream;
+use archipelago_protocol::message::{GetReply, PutReply, Refusal, StreamOpen};
 use tokio::sync::mpsc;
 
 use super::{
-    receiving::{Part, Receiving},
+    chunks::{receive_chunk, send_chunks},
+    receiving::Receiving,
     store::BlobStore,
 };
 use crate::{
     error::{Error, Result},
+    frames::receive,
     links::{Link, Links, majority_of},
     raft::task::Raft,
 };
@@ -210,71 +208,6 @@ pub(super) async fn pull_into(link: &Link, receiving: &mut Receiving) -> Result<
     Ok(())
 }
 
-/// Sends the chunks of a blob of this store from `from_chunk` on.
-///
-/// # Errors  [`Error::NoBlob`], [`Error::Protocol`], [`Error::Transport`]
-pub(super) async fn send_chunks(stream: &mut Stream, store: &BlobStore, blob: BlobRef, from_chunk: u64) -> Result<()> {
-    let mut sender = ChunkSender::new(blob, from_chunk)?;
-    let mut file = store.read(blob)?;
-    while let Some(piece) = sender.poll_piece() {
-        let bytes = tokio::task::block_in_place(|| file.piece(piece))?;
-        let frame = frame::encode(&sender.handle_read(bytes)?)?;
-        patiently(stream.send_frame(&frame)).await??;
-    }
-    Ok(())
-}
-
-/// Sends chunks of a blob that is still on its way in.
-///
-/// # Errors  [`Error::Common`], [`Error::Transport`]
-pub(super) async fn send_part(stream: &mut Stream, part: &Part, chunks: Range<u64>) -> Result<()> {
-    for chunk_idx in chunks {
-        let chunk = tokio::task::block_in_place(|| part.chunk(chunk_idx))?;
-        let frame = frame::encode(&chunk)?;
-        patiently(stream.send_frame(&frame)).await??;
-    }
-    Ok(())
-}
-
-/// Receives the message that is due.
-///
-/// # Errors  [`Error::Transport`], also if the stream ended or nothing came for too long; [`Error::Protocol`]
-pub(crate) async fn receive<M: frame::Message>(stream: &mut Stream) -> Result<M> {
-    let frame = patiently(stream.recv_frame(M::LIMIT)).await??;
-    let frame = frame.ok_or(archipelago_transport::Error::StreamReset)?;
-    Ok(frame::decode(&frame)?)
-}
-
-/// Receives the next chunk, unless somebody else is to go on.
-///
-/// # Errors  as [`receive`]; [`Error::BlobBusy`]
-pub(super) async fn receive_chunk(stream: &mut Stream, receiving: &Receiving) -> Result<Chunk> {
-    unless_over(receiving, receive(stream)).await
-}
-
-/// A step of a receiver, unless somebody else is to go on.
-///
-/// # Errors  of the step; [`Error::BlobBusy`]
-pub(super) async fn unless_over<T>(receiving: &Receiving, step: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        done = step => done,
-        () = receiving.over() => Err(Error::BlobBusy { blob: receiving.blob() }),
-    }
-}
-
-/// It is progress that keeps a transfer alive, not its total time.
-async fn patiently<T>(step: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(STEP, step).await.map_err(|_| stood_still())
-}
-
-/// What a step of a transfer ends with that took longer than [`STEP`].
-pub(super) fn stood_still() -> Error {
-    let detail = format!("a transfer stood still for {} s", STEP.as_secs());
-    archipelago_transport::Error::Lost { detail }.into()
-}
-
-/// One step of a transfer: a chunk on a slow line, or the fsync of a large blob.
-pub(super) const STEP: Duration = Duration::from_secs(30);
 /// Pause between two looks for missing blobs.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Attempts at a peer that receives the blob from somebody else already.

@@ -143,7 +143,7 @@ impl BlobStore {
     }
 
     /// What has arrived of a blob that is on its way in, if anything has.
-    pub(super) fn part(&self, blob: BlobRef) -> Option<Part> {
+    pub(crate) fn part(&self, blob: BlobRef) -> Option<Part> {
         Part::open(self, blob).ok().filter(|part| part.n_chunks() > 0)
     }
 

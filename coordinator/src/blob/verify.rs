@@ -16,7 +16,7 @@ use super::{
     gc::digest_of,
     store::{BlobStore, file_size},
 };
-use crate::{error::Result, ops::metrics};
+use crate::{clock, error::Result, ops::metrics};
 
 /// Verifies regularly for as long as the node runs.
 pub async fn run(store: Arc<BlobStore>) {
@@ -40,7 +40,7 @@ pub fn begin(store: &Arc<BlobStore>) {
             Ok(damaged) => tracing::error!(damaged, "blobs were damaged and put aside; look at this node's disk"),
             Err(error) => tracing::warn!(%error, "the blobs could not be verified"),
         }
-        store.condition().end_verifying(verified.is_ok().then(crate::server::now_ms));
+        store.condition().end_verifying(verified.is_ok().then(clock::now_ms));
     });
 }
 

@@ -11,8 +11,6 @@ use prometheus::{
     TextEncoder, core::Collector, exponential_buckets,
 };
 
-use crate::raft::task::View;
-
 /// 1 on the leader, 0 elsewhere.
 pub static RAFT_IS_LEADER: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_raft_is_leader", "1 on the leader, 0 elsewhere"));
@@ -131,17 +129,6 @@ pub fn render() -> Vec<u8> {
     // Writing to memory cannot fail.
     let _ = TextEncoder::new().encode(&REGISTRY.gather(), &mut text);
     text
-}
-
-/// Notes where Raft stands.
-pub fn raft(view: &View, n_log_entries: u64) {
-    RAFT_IS_LEADER.set(view.is_leader().into());
-    RAFT_TERM.set(view.term as i64);
-    RAFT_APPLIED_INDEX.set(view.applied as i64);
-    RAFT_COMMITTED_INDEX.set(view.committed as i64);
-    RAFT_LOG_ENTRIES.set(n_log_entries as i64);
-    MEMBERS.with_label_values(&["voter"]).set(view.configuration.voters.len() as i64);
-    MEMBERS.with_label_values(&["learner"]).set(view.configuration.learners.len() as i64);
 }
 
 /// Notes how the node is.

@@ -1,4 +1,3 @@
-//! What an operator's tools see, on a port of its own: metrics and health.
+//! What an operator's tools see: metrics.
 
-pub mod http;
 pub mod metrics;

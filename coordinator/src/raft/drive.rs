@@ -162,7 +162,7 @@ impl Task {
     fn publish(&mut self) {
         let Life::Running(node) = &self.life else { return };
         let view = View::of(node, self.id, &mut self.members);
-        metrics::raft(&view, node.n_log_entries());
+        note(&view, node.n_log_entries());
         self.view.send_if_modified(|old| std::mem::replace(old, view.clone()) != view);
     }
 
@@ -223,6 +223,17 @@ fn answer_suspended(input: Input, known: Option<&Cluster>) {
         Input::Standings(answer) => drop(answer.send(Vec::new())),
         Input::Message(_) | Input::Unreachable(_) | Input::SnapshotSent { .. } | Input::HandOver(_) => {}
     }
+}
+
+/// Notes where Raft stands.
+fn note(view: &View, n_log_entries: u64) {
+    metrics::RAFT_IS_LEADER.set(view.is_leader().into());
+    metrics::RAFT_TERM.set(view.term as i64);
+    metrics::RAFT_APPLIED_INDEX.set(view.applied as i64);
+    metrics::RAFT_COMMITTED_INDEX.set(view.committed as i64);
+    metrics::RAFT_LOG_ENTRIES.set(n_log_entries as i64);
+    metrics::MEMBERS.with_label_values(&["voter"]).set(view.configuration.voters.len() as i64);
+    metrics::MEMBERS.with_label_values(&["learner"]).set(view.configuration.learners.len() as i64);
 }
 
 fn stop_at_once(error: &Error) -> ! {

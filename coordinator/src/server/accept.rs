@@ -12,9 +12,8 @@ use archipelago_protocol::{
 use archipelago_transport::{Connection, Listener, Stream};
 use tokio::{sync::broadcast, task::JoinSet};
 
-use super::{Executor, peer, session};
+use super::{Executor, peer, session, transfer};
 use crate::{
-    blob::transfer,
     error::{Error, Result},
     raft::peers,
 };

@@ -4,10 +4,7 @@
 //! they are durable on a majority, and what is in them (see `checks`). Everything else is decided by the state machine,
 //! in the order of the log.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Instant};
 
 use archipelago_cluster::{Body, Cluster};
 use archipelago_common::{NodeId, Principal, health::NodeState, record::StatusRecord};
@@ -19,7 +16,9 @@ use super::{
     course::{self, Step},
     refusal,
 };
-use crate::{blob::replicate::Replicas, condition::Condition, ops::metrics, quota::Quotas, raft::task::Raft};
+use crate::{
+    blob::replicate::Replicas, clock::now_ms, condition::Condition, ops::metrics, quota::Quotas, raft::task::Raft,
+};
 
 /// Answers requests. Clones are the same.
 #[derive(Clone)]
@@ -170,11 +169,6 @@ impl Executor {
         let view = self.raft.view();
         if view.is_leader() { Ok(()) } else { Err(Refusal::NotLeader { leader: view.leader }) }
     }
-}
-
-/// This node's clock, Unix milliseconds.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn kind(request: &Request) -> &'static str {

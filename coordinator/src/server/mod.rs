@@ -3,7 +3,9 @@
 pub mod accept;
 pub mod checks;
 pub mod course;
+pub mod disk;
 pub mod executor;
+pub mod http;
 mod membership;
 mod peer;
 pub mod refusal;
@@ -11,6 +13,7 @@ mod session;
 #[cfg(test)]
 pub(crate) mod test_cluster;
 pub mod ticker;
+pub mod transfer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,16 +22,13 @@ use archipelago_transport::{Credentials, Transport as _, quic::QuicTransport};
 use tokio::task::JoinSet;
 
 pub use executor::Executor;
-pub(crate) use executor::now_ms;
 
 use crate::{
     blob::{BlobStore, gc, replicate::Replicas, verify},
     condition::Condition,
     config::NodeConfig,
-    disk,
     error::{Error, Result},
     links::{self, Links},
-    ops::http,
     quota::Quotas,
     raft::{
         log_store::LogStore,

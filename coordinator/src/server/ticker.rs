@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use archipelago_cluster::Body;
 
-use super::executor::{Executor, now_ms};
+use super::Executor;
+use crate::clock::now_ms;
 
 /// Proposes ticks for as long as the node runs.
 pub async fn run(executor: Executor) {

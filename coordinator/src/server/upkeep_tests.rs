@@ -11,10 +11,12 @@ use archipelago_client::{Client, ClientError, Patience, Source};
 use archipelago_common::{Base, BaseCard, BlobRef, StateDict, Tensor, Version, health::NodeState};
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey};
 
-use super::test_cluster::{LiveNode, RESERVE, TestCluster, wait_until};
+use super::{
+    disk,
+    test_cluster::{LiveNode, RESERVE, TestCluster, wait_until},
+};
 use crate::{
     blob::{gc::GRACE, test_blobs::put, verify},
-    disk,
     quota::Limits,
     raft::node::Options,
 };

@@ -4,10 +4,10 @@ use archipelago_common::health::NodeState;
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::net::TcpListener;
 
+use super::Executor;
 use crate::{
     error::{Error, Result},
     ops::metrics,
-    server::Executor,
 };
 
 /// Opens the port.

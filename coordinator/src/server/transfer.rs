@@ -7,17 +7,18 @@ use archipelago_protocol::{
 };
 use archipelago_transport::Stream;
 
-use super::{
-    gather::gather,
-    receiving::{Part, Receiving},
-    relay::Relays,
-    replicate::{self, Replicas},
-};
+use super::{Executor, refusal};
 use crate::{
+    blob::{
+        chunks,
+        gather::gather,
+        receiving::{Part, Receiving},
+        relay::Relays,
+        replicate::Replicas,
+    },
     error::{Error, Result},
     ops::metrics,
     raft::task::Raft,
-    server::{Executor, refusal},
 };
 
 /// Receives a blob. A coordinator is told that it is durable here, anybody else that it is on a majority.
@@ -71,10 +72,10 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
     let from_chunk = receiving.next_chunk();
     send_from(stream, from_chunk).await?;
     while !receiving.is_complete() {
-        let chunk = replicate::receive_chunk(stream, &receiving).await?;
+        let chunk = chunks::receive_chunk(stream, &receiving).await?;
         if let Some(relays) = &relays {
             receiving.await_others();
-            replicate::unless_over(&receiving, relays.keep_pace(chunk.chunk_idx)).await?;
+            chunks::unless_over(&receiving, relays.keep_pace(chunk.chunk_idx)).await?;
         }
         take(&mut receiving, &chunk)?;
         if let Some(relays) = &relays {
@@ -107,7 +108,7 @@ async fn receive_pushed(stream: &mut Stream, blob: BlobRef, executor: &Executor)
     let mut receiving = tokio::task::block_in_place(|| store.receive(blob))?;
     send_from(stream, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
-        let chunk = replicate::receive_chunk(stream, &receiving).await?;
+        let chunk = chunks::receive_chunk(stream, &receiving).await?;
         take(&mut receiving, &chunk)?;
     }
     tokio::task::block_in_place(|| receiving.finish())
@@ -122,7 +123,7 @@ async fn receive_relayed(stream: &mut Stream, blob: BlobRef, by: NodeId, executo
     let mut receiving = store.receive_relayed(blob, by, executor.raft().view().leader).await?;
     send_from(stream, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
-        let chunk = replicate::receive_chunk(stream, &receiving).await?;
+        let chunk = chunks::receive_chunk(stream, &receiving).await?;
         take(&mut receiving, &chunk)?;
         let has = PutReply::Has { n_chunks: receiving.next_chunk() };
         stream.send_frame(&frame::encode(&has)?).await?;
@@ -169,11 +170,11 @@ pub async fn serve_get(
     stream.send_frame(&frame::encode(&reply)?).await?;
     let sent = match offer {
         Ok(Offer::Whole) => {
-            replicate::send_chunks(&mut stream, replicas.store(), blob, from_chunk).await?;
+            chunks::send_chunks(&mut stream, replicas.store(), blob, from_chunk).await?;
             blob.size.saturating_sub(from_chunk.saturating_mul(limits::CHUNK_BYTES))
         }
         Ok(Offer::Part { part, n_chunks }) => {
-            replicate::send_part(&mut stream, &part, from_chunk..n_chunks).await?;
+            chunks::send_part(&mut stream, &part, from_chunk..n_chunks).await?;
             n_chunks.saturating_sub(from_chunk).saturating_mul(limits::CHUNK_BYTES)
         }
         Err(_) => 0,

@@ -9,7 +9,8 @@ use std::{io, path::PathBuf, time::Duration};
 use archipelago_common::{NodeId, health::NodeState};
 use archipelago_protocol::message::{PeerAsk, PeerReply};
 
-use crate::{ops::metrics, server::Executor};
+use super::Executor;
+use crate::ops::metrics;
 
 /// Tells how many bytes are free.
 pub type Space = Box<dyn Fn() -> io::Result<u64> + Send + Sync>;
