@@ -20,6 +20,16 @@ pub enum Error {
         /// The rule, in words.
         expected: &'static str,
     },
+    /// A number or a word that a setting does not take.
+    #[error("`{found}` is not a valid {what}: expected {expected}")]
+    InvalidValue {
+        /// What it is a value of.
+        what: &'static str,
+        /// The value as given, cut to a readable length.
+        found: String,
+        /// What is taken, in words.
+        expected: &'static str,
+    },
     /// Text that should be a digest is not 64 hexadecimal digits.
     #[error("`{found}` is not a digest: expected 64 hexadecimal digits")]
     InvalidDigest {

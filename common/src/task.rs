@@ -58,9 +58,9 @@ impl Default for TrainSpec {
 impl TrainSpec {
     /// Checks that the values make sense together.
     ///
-    /// # Errors  [`Error::InvalidName`] naming the field, what was found and what is expected
+    /// # Errors  [`Error::InvalidValue`] naming the field, what was found and what is expected
     pub fn check(&self) -> Result<()> {
-        let refuse = |what, found: String, expected| Err(Error::InvalidName { what, found, expected });
+        let refuse = |what, found: String, expected| Err(Error::InvalidValue { what, found, expected });
         if self.epochs == Some(0) {
             return refuse("number of epochs", "0".to_owned(), "at least 1");
         }
@@ -110,7 +110,7 @@ impl FromStr for ColumnInit {
         match text {
             "random" => Ok(Self::Random),
             "mean" => Ok(Self::Mean),
-            _ => Err(Error::InvalidName { what: "column start", found: shorten(text), expected: "`random` or `mean`" }),
+            _ => Err(Error::InvalidValue { what: "column start", found: shorten(text), expected: "`random` or `mean`" }),
         }
     }
 }
@@ -133,7 +133,7 @@ impl FromStr for PublishMode {
             "each" => Ok(Self::Each),
             "at-close" => Ok(Self::AtClose),
             _ => {
-                Err(Error::InvalidName { what: "publish mode", found: shorten(text), expected: "`each` or `at-close`" })
+                Err(Error::InvalidValue { what: "publish mode", found: shorten(text), expected: "`each` or `at-close`" })
             }
         }
     }
@@ -217,9 +217,9 @@ impl QualityGates {
 
     /// Checks that the values make sense.
     ///
-    /// # Errors  [`Error::InvalidName`] naming the field, what was found and what is expected
+    /// # Errors  [`Error::InvalidValue`] naming the field, what was found and what is expected
     pub fn check(&self) -> Result<()> {
-        let refuse = |what, found: f64, expected| Err(Error::InvalidName { what, found: found.to_string(), expected });
+        let refuse = |what, found: f64, expected| Err(Error::InvalidValue { what, found: found.to_string(), expected });
         if !(0.0..=1.0).contains(&self.min_gene_coverage) {
             return refuse("least gene coverage", self.min_gene_coverage, "a share from 0 to 1");
         }
@@ -309,6 +309,20 @@ mod tests {
             assert!(breach.contains(expected), "{breach}");
         }
         assert!(gates.breach(None).unwrap().contains("without metrics"));
+    }
+
+    #[test]
+    fn a_bad_number_is_reported_as_a_value_and_not_as_a_name() {
+        let senseless = [
+            TrainSpec { epochs: Some(0), ..TrainSpec::default() }.check(),
+            TrainSpec { learning_rate: f64::NAN, ..TrainSpec::default() }.check(),
+            TrainSpec { train_size: 1.5, ..TrainSpec::default() }.check(),
+            QualityGates { min_gene_coverage: -1.0, ..QualityGates::default() }.check(),
+            "always".parse::<PublishMode>().map(drop),
+        ];
+        for refused in senseless {
+            assert!(matches!(refused, Err(Error::InvalidValue { .. })), "{refused:?}");
+        }
     }
 
     #[test]

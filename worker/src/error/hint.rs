@@ -1,5 +1,7 @@
 //! What a person can do about an error, and what the process ends with.
 
+use archipelago_common::Error as CommonError;
+
 use super::Error;
 
 impl Error {
@@ -89,7 +91,7 @@ impl Error {
             | Self::Bind { .. }
             | Self::Transport(_)
             | Self::WrongIdentity { .. }
-            | Self::Common(archipelago_common::Error::InvalidName { .. }) => 2,
+            | Self::Common(CommonError::InvalidName { .. } | CommonError::InvalidValue { .. }) => 2,
             Self::Models(source) if is_setting(source) => 2,
             _ => 1,
         }
@@ -103,7 +105,7 @@ fn is_setting(error: &archipelago_models::Error) -> bool {
         error,
         Error::Config { .. }
             | Error::UnknownModel { .. }
-            | Error::Common(archipelago_common::Error::InvalidName { .. })
+            | Error::Common(CommonError::InvalidName { .. } | CommonError::InvalidValue { .. })
     )
 }
 

@@ -57,7 +57,7 @@ pub struct FurtherOptions {
 impl FurtherOptions {
     fn check(&self) -> Result<()> {
         let refuse = |what, found: String, expected| {
-            Err(Error::Common(archipelago_common::Error::InvalidName { what, found, expected }))
+            Err(Error::Common(archipelago_common::Error::InvalidValue { what, found, expected }))
         };
         if let Some(share) = self.validation_size.filter(|share| !(0.0..1.0).contains(share)) {
             return refuse("validation size", share.to_string(), "a share of at least 0 and below 1");
