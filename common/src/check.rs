@@ -1,97 +1,232 @@
-//! The coordinator's look at submitted columns: what the task does not ask for is refused.
-
-use std::collections::BTreeMap;
+//! The coordinator's look at what is submitted: what the reference's layout does not ask for is refused.
 
 use crate::{
     condition::{Columns, ConditionKey},
     error::{Error, Result},
-    state_dict::{DType, TensorSpec},
+    layout::{Axis, Layout, Rule, TensorKind},
+    limits,
+    pool::Pool,
+    state_dict::{DType, StateDict, Tensor},
 };
 
-/// Checks the columns of one condition against the base card's layout and the task's bound on their norm.
+/// Checks the columns of one key against what its axis owns and the task's bound on their norm.
 ///
-/// Refused are: a tensor that conditions do not own (so also any frozen one), a missing tensor, another type or
-/// shape, NaN or infinity, a norm over the bound.
+/// Refused are: a key of an axis that the reference does not have, a tensor that its keys do not own (so also any frozen
+/// one), a missing tensor, another type or shape, NaN or infinity, a fact that is neither 0 nor 1, a norm over the bound.
+/// What is trained and what is computed from cells have a norm each; facts have none.
 ///
 /// # Errors  [`Error::RefusedColumns`] with the tensor, what was found and what is expected
-pub fn columns(
-    key: &ConditionKey,
-    columns: &Columns,
-    layout: &BTreeMap<String, TensorSpec>,
-    max_norm: f64,
-) -> Result<()> {
+pub fn columns(key: &ConditionKey, columns: &Columns, layout: &Layout, max_norm: f64) -> Result<()> {
     let refuse = |reason: String| Err(Error::RefusedColumns { key: key.clone(), reason });
+    let Some(axis) = layout.axis(key.section()) else {
+        return refuse(format!("the reference does not grow along {}", key.section()));
+    };
     for (name, tensor) in columns.0.iter() {
-        match layout.get(name) {
+        match axis.tensors.get(name) {
             None => {
+                let owned: Vec<String> = axis.tensors.keys().map(|name| format!("`{name}`")).collect();
                 return refuse(format!(
                     "tensor `{name}` does not belong to a condition; conditions own {}",
-                    names(layout)
+                    owned.join(", ")
                 ));
             }
-            Some(expected) if *expected != tensor.spec() => {
-                return refuse(format!("tensor `{name}` is {}, expected {expected}", tensor.spec()));
+            Some(expected) if expected.spec != tensor.spec() => {
+                return refuse(format!("tensor `{name}` is {}, expected {}", tensor.spec(), expected.spec));
             }
             Some(_) => {}
         }
     }
-    if let Some(missing) = layout.keys().find(|name| columns.0.get(name).is_none()) {
+    if let Some(missing) = axis.tensors.keys().find(|name| columns.0.get(name).is_none()) {
         return refuse(format!("tensor `{missing}` is missing"));
     }
-    let norm = norm(columns)?;
-    if !norm.is_finite() {
-        return refuse("a value is NaN or infinite".to_owned());
+    if let Some(fact) = not_a_fact(columns, axis)? {
+        return refuse(format!("tensor `{fact}` says what is so with 0 and 1, and has another value"));
     }
-    if norm > max_norm {
-        return refuse(format!("their norm is {norm:.3}, more than the task's bound of {max_norm}"));
+    for kind in [TensorKind::Trained, TensorKind::Statistic] {
+        let norm = norm(columns, axis, kind)?;
+        if !norm.is_finite() {
+            return refuse("a value is NaN or infinite".to_owned());
+        }
+        if norm > max_norm {
+            return refuse(format!("their norm is {norm:.3}, more than the task's bound of {max_norm}"));
+        }
     }
     Ok(())
 }
 
-/// Euclidean norm over all float values of some columns; NaN or infinite if one of them is.
+/// Euclidean norm over all float values of one kind; NaN or infinite if one of them is.
 ///
 /// # Errors  none for tensors of 32-bit floats; other types do not count
-pub fn norm(columns: &Columns) -> Result<f64> {
+pub fn norm(columns: &Columns, axis: &Axis, kind: TensorKind) -> Result<f64> {
     let mut sum = 0.0;
-    for (name, tensor) in columns.0.iter().filter(|(_, tensor)| tensor.dtype() == DType::F32) {
+    let counts = |name: &str, tensor: &Tensor| tensor.dtype() == DType::F32 && axis.kind(name) == kind;
+    for (name, tensor) in columns.0.iter().filter(|(name, tensor)| counts(name, tensor)) {
         sum += tensor.to_f32(name)?.into_iter().map(|v| f64::from(v) * f64::from(v)).sum::<f64>();
     }
     Ok(sum.sqrt())
 }
 
-fn names(layout: &BTreeMap<String, TensorSpec>) -> String {
-    layout.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+/// A tensor that is declared a fact and holds something else than 0 and 1, if there is one.
+///
+/// # Errors  none: every type is looked at
+pub fn not_a_fact<'a>(columns: &Columns, axis: &'a Axis) -> Result<Option<&'a str>> {
+    for name in axis.of_kind(TensorKind::Fact) {
+        let Some(tensor) = columns.0.get(name) else { continue };
+        let is_fact = match tensor.dtype() {
+            DType::F32 => tensor.to_f32(name)?.iter().all(|&v| v == 0.0 || v == 1.0),
+            DType::I64 => tensor.to_i64(name)?.iter().all(|v| matches!(v, 0 | 1)),
+            DType::U8 | DType::Bool => tensor.bytes().iter().all(|v| matches!(v, 0 | 1)),
+            DType::F64 | DType::I32 => false,
+        };
+        if !is_fact {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Checks the member of a part against the rule that the layout has for it.
+///
+/// # Errors  [`Error::RefusedColumns`]: a part that the reference does not take, bytes that are not what the rule says
+pub fn part(key: &ConditionKey, bytes: &[u8], layout: &Layout) -> Result<()> {
+    let refuse = |reason: String| Err(Error::RefusedColumns { key: key.clone(), reason });
+    if bytes.len() as u64 > limits::PART_BYTES {
+        return refuse(format!("it has {} bytes, more than the limit of {}", bytes.len(), limits::PART_BYTES));
+    }
+    match layout.rule(key.section()) {
+        None => refuse(format!("the reference does not take {}", key.section())),
+        Some(Rule::Union) => match StateDict::from_safetensors("member of a part", bytes) {
+            Ok((tensors, _)) => match tensors.iter().find(|(name, tensor)| !is_finite(name, tensor)) {
+                None => Ok(()),
+                Some((name, _)) => refuse(format!("a value of tensor `{name}` is NaN or infinite")),
+            },
+            Err(error) => refuse(error.to_string()),
+        },
+        Some(Rule::Pool { tables }) => match Pool::from_bytes(bytes) {
+            Ok(pool) if pool.specs() == *tables => Ok(()),
+            Ok(_) => refuse("its tables are not those of the reference".to_owned()),
+            Err(error) => refuse(error.to_string()),
+        },
+    }
+}
+
+fn is_finite(name: &str, tensor: &Tensor) -> bool {
+    match tensor.dtype() {
+        DType::F32 => tensor.to_f32(name).is_ok_and(|values| values.iter().all(|v| v.is_finite())),
+        DType::F64 => tensor
+            .bytes()
+            .chunks_exact(8)
+            .all(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]).is_finite()),
+        DType::I64 | DType::I32 | DType::U8 | DType::Bool => true,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::state_dict::{StateDict, Tensor};
+    use std::collections::BTreeMap;
 
-    fn check(tensors: &[(&str, Tensor)]) -> std::result::Result<(), String> {
-        let layout = BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![2] })]);
-        let given = Columns(tensors.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect::<StateDict>());
-        columns(&"s/d/b".parse().unwrap(), &given, &layout, 10.0).map_err(|e| e.to_string())
+    use super::*;
+    use crate::{
+        condition::Section,
+        layout::Owned,
+        pool::TableSpec,
+        state_dict::{StateDict, TensorSpec},
+    };
+
+    fn layout() -> Layout {
+        let owned = |kind| Owned { spec: TensorSpec { dtype: DType::F32, shape: vec![2] }, kind };
+        let mut tensors = BTreeMap::new();
+        tensors.insert("w".to_owned(), owned(TensorKind::Trained));
+        tensors.insert("prior".to_owned(), owned(TensorKind::Statistic));
+        tensors.insert("measured".to_owned(), owned(TensorKind::Fact));
+        let mut layout = Layout::of_axes(vec![Axis { section: Section::Condition, tensors }]);
+        layout.parts.insert("models".parse().unwrap(), Rule::Union);
+        let tables = BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]);
+        layout.parts.insert("counts".parse().unwrap(), Rule::Pool { tables });
+        layout
     }
 
-    fn w(values: &[f32]) -> (&'static str, Tensor) {
-        ("w", Tensor::from_f32(&[values.len()], values))
+    fn check_as(key: &str, tensors: &[(&str, Tensor)]) -> std::result::Result<(), String> {
+        let given = Columns(tensors.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect::<StateDict>());
+        columns(&key.parse().unwrap(), &given, &layout(), 10.0).map_err(|e| e.to_string())
+    }
+
+    fn check(tensors: &[(&str, Tensor)]) -> std::result::Result<(), String> {
+        check_as("s/d/b", tensors)
+    }
+
+    fn f32s(name: &'static str, values: &[f32]) -> (&'static str, Tensor) {
+        (name, Tensor::from_f32(&[values.len()], values))
+    }
+
+    /// Columns with these in place of good ones.
+    fn with(name: &'static str, values: &[f32]) -> Vec<(&'static str, Tensor)> {
+        let mut given = vec![f32s("w", &[1.0, 2.0]), f32s("prior", &[8.0, 0.5]), f32s("measured", &[0.0, 1.0])];
+        given.retain(|(present, _)| *present != name);
+        given.push(f32s(name, values));
+        given
     }
 
     #[test]
     fn good_columns_pass() {
-        check(&[w(&[1.0, 2.0])]).unwrap();
+        check(&with("w", &[1.0, 2.0])).unwrap();
     }
 
     #[test]
     fn each_breach_is_refused_with_its_reason() {
-        let frozen = ("decoder.bias", Tensor::from_f32(&[1], &[0.0]));
-        assert!(check(&[w(&[1.0, 2.0]), frozen]).unwrap_err().contains("`decoder.bias` does not belong"));
-        assert!(check(&[]).unwrap_err().contains("`w` is missing"));
-        assert!(check(&[w(&[1.0])]).unwrap_err().contains("F32[1], expected F32[2]"));
-        assert!(check(&[("w", Tensor::from_i64(&[2], &[1, 2]))]).unwrap_err().contains("I64[2], expected F32[2]"));
-        assert!(check(&[w(&[f32::NAN, 0.0])]).unwrap_err().contains("NaN"));
-        assert!(check(&[w(&[f32::INFINITY, 0.0])]).unwrap_err().contains("NaN"));
-        assert!(check(&[w(&[11.0, 0.0])]).unwrap_err().contains("norm is 11"));
+        for (given, expected) in [
+            (with("decoder.bias", &[0.0]), "`decoder.bias` does not belong"),
+            (vec![f32s("w", &[1.0, 2.0])], "`measured` is missing"),
+            (with("w", &[1.0]), "F32[1], expected F32[2]"),
+            (with("w", &[f32::NAN, 0.0]), "NaN"),
+            (with("prior", &[f32::INFINITY, 0.0]), "NaN"),
+            (with("w", &[11.0, 0.0]), "norm is 11"),
+            (with("prior", &[11.0, 0.0]), "norm is 11"),
+            (with("measured", &[0.5, 1.0]), "`measured` says what is so with 0 and 1"),
+            (with("measured", &[f32::NAN, 1.0]), "`measured` says what is so with 0 and 1"),
+        ] {
+            let refused = check(&given).unwrap_err();
+            assert!(refused.contains(expected), "{refused}");
+        }
+        let integers =
+            [f32s("prior", &[0.0, 0.0]), f32s("measured", &[0.0, 0.0]), ("w", Tensor::from_i64(&[2], &[1, 2]))];
+        assert!(check(&integers).unwrap_err().contains("I64[2], expected F32[2]"));
+    }
+
+    #[test]
+    fn a_key_of_another_axis_is_refused() {
+        assert!(check_as("s/d@donor/b", &with("w", &[1.0, 2.0])).unwrap_err().contains("grow along axis `donor`"));
+        assert!(check_as("s/d+models/b", &with("w", &[1.0, 2.0])).unwrap_err().contains("part `models`"));
+    }
+
+    #[test]
+    fn what_is_trained_and_what_is_computed_have_a_norm_each_and_facts_have_none() {
+        check(&with("w", &[9.9, 0.0])).unwrap();
+        let axis = layout().axes.remove(0);
+        let columns = Columns(with("w", &[3.0, 4.0]).into_iter().map(|(n, t)| (n.to_owned(), t)).collect());
+        let norm = |kind| norm(&columns, &axis, kind).unwrap();
+        assert_eq!(norm(TensorKind::Trained), 5.0);
+        assert_eq!(norm(TensorKind::Statistic), 64.25_f64.sqrt());
+    }
+
+    #[test]
+    fn a_member_of_a_part_must_be_what_its_rule_says() {
+        let refused = |key: &str, bytes: &[u8]| {
+            part(&key.parse().unwrap(), bytes, &layout()).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        let tensors =
+            |values: &[f32]| StateDict::from_iter([("t".to_owned(), f32s("t", values).1)]).to_safetensors(None);
+        assert_eq!(refused("s/d+models/m", &tensors(&[1.0])), "");
+        assert!(refused("s/d+models/m", &tensors(&[f32::NAN])).contains("NaN"));
+        assert!(refused("s/d+models/m", b"counts of cells").contains("member of a part"));
+        assert!(refused("s/d+terms/m", &tensors(&[1.0])).contains("does not take part `terms`"));
+        assert!(refused("s/d/m", &tensors(&[1.0])).contains("does not take"));
+        let pool = |name: &str| {
+            let tables = BTreeMap::from([(name.to_owned(), TableSpec::counts(&[]))]);
+            Pool::zeros(&tables).unwrap().to_bytes()
+        };
+        assert_eq!(refused("s/d+counts/T cell", &pool("n")), "");
+        assert!(refused("s/d+counts/T cell", &pool("m")).contains("not those of the reference"));
+        assert!(refused("s/d+counts/T cell", &tensors(&[1.0])).contains("binary point"));
     }
 }

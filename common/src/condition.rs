@@ -1,7 +1,9 @@
 //! Conditions and the columns they own: the value that surgery trains and a site sends.
 //!
 //! Columns of different conditions are disjoint tensors, so merging is a union of maps: commutative, associative,
-//! idempotent and revocable, without a single floating-point operation. [`merge`] and [`withdraw`] are that algebra.
+//! idempotent and revocable, without a single floating-point operation. [`merge`] and [`withdraw`] are that algebra. It knows
+//! keys and not what they stand for, so everything that a version holds beside its base goes through it alike: the keys
+//! of every axis, and the members of every part. The [`Section`] of a key says which of these it is.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -14,7 +16,49 @@ use crate::{
     state_dict::StateDict,
 };
 
-/// The name of one batch, study or donor, unique in a consortium: `owner/dataset/batch`.
+/// Where in a reference a key belongs. The reference's [`crate::layout::Layout`] says what it owns there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Section {
+    /// The first axis of every reference that grows: its batch, study or donor.
+    #[default]
+    Condition,
+    /// A further axis, for a model that has a covariate more.
+    Axis(Name),
+    /// A part: no weights, but something else that a site contributes.
+    Part(Name),
+}
+
+impl Section {
+    // Neither sign can stand in a data set's name, so a program that knows conditions only refuses such a key.
+    const AXIS: char = '@';
+    const PART: char = '+';
+
+    /// The data set and the section that a key names before its last `/`.
+    fn split(text: &str) -> Result<(Name, Self)> {
+        let dataset = |text| Name::parse("data set name", text);
+        if let Some((before, axis)) = text.split_once(Self::AXIS) {
+            return Ok((dataset(before)?, Self::Axis(Name::parse("axis", axis)?)));
+        }
+        match text.split_once(Self::PART) {
+            Some((before, part)) => Ok((dataset(before)?, Self::Part(Name::parse("part", part)?))),
+            None => Ok((dataset(text)?, Self::Condition)),
+        }
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Condition => f.write_str("the conditions"),
+            Self::Axis(name) => write!(f, "axis `{name}`"),
+            Self::Part(name) => write!(f, "part `{name}`"),
+        }
+    }
+}
+
+/// The name of one batch, study or donor, unique in a consortium: `owner/dataset/batch`. A key of a further axis is
+/// `owner/dataset@axis/name`, a member of a part `owner/dataset+part/name`.
 ///
 /// The owner is the authenticated site (or the operator that published the reference), so keys of different sites
 /// cannot collide.
@@ -23,11 +67,12 @@ use crate::{
 pub struct ConditionKey {
     owner: SiteId,
     dataset: Name,
+    section: Section,
     batch: String,
 }
 
 impl ConditionKey {
-    /// The key of `batch` in `dataset` at `owner`. A batch name is any text of up to 128 bytes without control
+    /// The key of `batch` in `dataset` at `owner`, a condition. A batch name is any text of up to 128 bytes without control
     /// characters, as it stands in the data.
     ///
     /// # Errors  [`Error::InvalidName`]
@@ -40,7 +85,13 @@ impl ConditionKey {
                 expected: "1 to 128 bytes without control characters",
             });
         }
-        Ok(Self { owner, dataset, batch })
+        Ok(Self { owner, dataset, section: Section::Condition, batch })
+    }
+
+    /// The same name in another section.
+    #[must_use]
+    pub fn in_section(self, section: Section) -> Self {
+        Self { section, ..self }
     }
 
     /// The site or operator whose namespace the key is in.
@@ -53,7 +104,17 @@ impl ConditionKey {
         &self.dataset
     }
 
-    /// The batch as it is called in the data.
+    /// Where in the reference it belongs.
+    pub fn section(&self) -> &Section {
+        &self.section
+    }
+
+    /// Whether it names a member of a part, and no columns.
+    pub fn is_part(&self) -> bool {
+        matches!(self.section, Section::Part(_))
+    }
+
+    /// The batch as it is called in the data; the category of a further axis, or the member of a part.
     pub fn batch(&self) -> &str {
         &self.batch
     }
@@ -61,7 +122,13 @@ impl ConditionKey {
 
 impl fmt::Display for ConditionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.owner, self.dataset, self.batch)
+        write!(f, "{}/{}", self.owner, self.dataset)?;
+        match &self.section {
+            Section::Condition => {}
+            Section::Axis(axis) => write!(f, "{}{axis}", Section::AXIS)?,
+            Section::Part(part) => write!(f, "{}{part}", Section::PART)?,
+        }
+        write!(f, "/{}", self.batch)
     }
 }
 
@@ -82,7 +149,8 @@ impl FromStr for ConditionKey {
                 expected: "`owner/dataset/batch`",
             });
         };
-        Self::new(owner.parse()?, Name::parse("data set name", dataset)?, batch)
+        let (dataset, section) = Section::split(dataset)?;
+        Ok(Self::new(owner.parse()?, dataset, batch)?.in_section(section))
     }
 }
 
@@ -164,10 +232,14 @@ mod tests {
         text.parse().unwrap()
     }
 
+    const SECTIONS: [&str; 4] = ["", "@donor", "+prototypes", "+models"];
+
     fn conditions() -> impl Strategy<Value = BTreeMap<ConditionKey, u8>> {
         // The value is a function of the key, as columns are of a condition, so that overlaps agree.
-        proptest::collection::btree_set(0_u8..20, 0..10)
-            .prop_map(|keys| keys.into_iter().map(|k| (key(&format!("s{}/d/b{k}", k % 3)), k)).collect())
+        proptest::collection::btree_set(0_u8..20, 0..10).prop_map(|keys| {
+            let key_of = |k: u8| key(&format!("s{}/d{}/b{k}", k % 3, SECTIONS[usize::from(k) % SECTIONS.len()]));
+            keys.into_iter().map(|k| (key_of(k), k)).collect()
+        })
     }
 
     proptest! {
@@ -205,9 +277,25 @@ mod tests {
         let odd = key("site-a/lung/10x 5' v2/lane 1");
         assert_eq!(odd.batch(), "10x 5' v2/lane 1");
         assert_eq!(odd.to_string().parse::<ConditionKey>().unwrap(), odd);
-        for bad in ["", "a/b", "A/b/c", "a/b/", "a/b/c\n", "a/../c"] {
+        for bad in
+            ["", "a/b", "A/b/c", "a/b/", "a/b/c\n", "a/../c", "a/b@/c", "a/b+/c", "a/@x/c", "a/b@x+y/c", "a/b+X/c"]
+        {
             assert!(bad.parse::<ConditionKey>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_key_says_where_it_belongs_and_keys_of_conditions_are_what_they_were() {
+        let named = |name: &str| name.parse::<Name>().unwrap();
+        assert_eq!(key("s/lung@donor/D 1").section(), &Section::Axis(named("donor")));
+        assert_eq!(key("s/lung+prototypes/T@cell+x/y").section(), &Section::Part(named("prototypes")));
+        assert_eq!(key("s/lung/10x@v3+y").section(), &Section::Condition);
+        for text in ["s/lung@donor/D 1", "s/lung+prototypes/T@cell+x/y", "s/lung/10x@v3+y"] {
+            assert_eq!(key(text).to_string(), text);
+            assert_eq!(key(text).dataset(), &named("lung"));
+        }
+        // Within a data set the conditions stand first, in the order of their names as ever.
+        assert!(key("s/d/b") < key("s/d/c") && key("s/d/z") < key("s/d@a/a") && key("s/d@z/a") < key("s/d+a/a"));
     }
 
     #[test]

@@ -16,6 +16,13 @@ pub const STREAMS: u32 = 64;
 pub const BLOB_BYTES: u64 = 64 << 30;
 /// Bytes of the columns of one condition: 2 layers × 1,024 units × 4 bytes is 8 KiB; per-condition dispersion of 60 k genes 240 KiB.
 pub const COLUMNS_BYTES: u64 = 4 << 20;
+/// Bytes of one member of a part: a graph network that a site trained has some hundred thousand weights; the leader reads
+/// a member whole before it is accepted.
+pub const PART_BYTES: u64 = 64 << 20;
+/// Numbers in one table of a pool: products of 1,024 latent dimensions. They take 16 bytes each.
+pub const POOL_NUMBERS: usize = 1 << 20;
+/// Axes, parts and derived values of a layout, together.
+pub const SECTIONS: usize = 64;
 /// Bytes of a safetensors header; the format's own limit.
 pub const TENSOR_HEADER_BYTES: usize = 100 << 20;
 /// Tensors in one state dict: deep models have some hundreds.

@@ -1,7 +1,7 @@
 //! What a reference is: a frozen base and, per condition, its columns.
 //!
 //! The base travels as one safetensors file whose metadata is the [`BaseCard`]; its digest is the digest of that
-//! file. A [`Version`] is a base and a map from condition key to columns. Its [`VersionId`] hashes the base digest and the
+//! file. A [`Version`] is a base and a map from key to columns, or to the member of a part. Its [`VersionId`] hashes the base digest and the
 //! columns sorted by key, so every order of merging gives the same id.
 
 use std::collections::BTreeMap;
@@ -10,19 +10,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     blob::BlobRef,
-    condition::{self, ConditionKey},
+    condition::{self, ConditionKey, Section},
     error::{Error, Result},
     hash::FieldHasher,
-    id::VersionId,
+    id::{Name, VersionId},
+    layout::{self, Layout},
     limits,
-    state_dict::{self, StateDict, TensorSpec},
+    state_dict::{self, StateDict},
 };
 
 /// Everything about a base except its tensors.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseCard {
-    /// Format of this card; [`BaseCard::FORMAT`].
+    /// Format of this card: [`Layout::card_format`] of its layout.
     pub format: u32,
     /// Name of the model in the zoo, such as `scvi`.
     pub model: String,
@@ -36,8 +37,10 @@ pub struct BaseCard {
     pub labels_key: Option<String>,
     /// Label names by code, where the model uses labels.
     pub labels: Vec<String>,
-    /// The tensors that each condition owns, by name, with the batch dimension taken out.
-    pub columns: BTreeMap<String, TensorSpec>,
+    /// What versions over this base hold. A plain layout is written as cards of format 1 have it: the tensors that each
+    /// condition owns, by name, with the batch dimension taken out.
+    #[serde(rename = "columns", with = "layout::on_card")]
+    pub layout: Layout,
     /// Whether surgery can move a query's embedding: the encoder takes the batch.
     pub moves_embedding: bool,
     /// How the base came to be, for people: cells, epochs, seed, final loss. No names of cells, no paths.
@@ -49,8 +52,10 @@ pub struct BaseCard {
 }
 
 impl BaseCard {
-    /// The card format that this build writes and reads.
-    pub const FORMAT: u32 = 1;
+    /// The latest card format that this build reads; it writes the earliest that holds the card's layout.
+    pub const FORMAT: u32 = 2;
+    /// The format of a card with a plain layout.
+    pub const PLAIN_FORMAT: u32 = 1;
 
     /// What `training` says of a base that approximate surgery made: it stands alone and is never published.
     pub const APPROXIMATE: (&str, &str) = ("surgery", "approximate: upstream's rules");
@@ -116,10 +121,17 @@ fn parse_card(text: &str) -> Result<BaseCard> {
         format: u32,
     }
     let Format { format } = serde_json::from_str(text).map_err(decode)?;
-    if format != BaseCard::FORMAT {
+    if !(BaseCard::PLAIN_FORMAT..=BaseCard::FORMAT).contains(&format) {
         return Err(Error::UnknownVersion { what: WHAT, found: format, expected: BaseCard::FORMAT });
     }
     let card: BaseCard = serde_json::from_str(text).map_err(decode)?;
+    card.layout.check()?;
+    // Else one layout could stand in two cards, and one reference have two digests.
+    let expected = card.layout.card_format();
+    if format != expected {
+        let detail = format!("its layout belongs into format {expected}, but the card says {format}");
+        return Err(Error::Decode { what: WHAT, detail });
+    }
     if card.genes.len() > limits::GENES {
         let (found, limit) = (card.genes.len() as u64, limits::GENES as u64);
         return Err(Error::TooLarge { what: WHAT.to_owned(), found, limit, unit: "genes" });
@@ -127,12 +139,13 @@ fn parse_card(text: &str) -> Result<BaseCard> {
     Ok(card)
 }
 
-/// A base and the conditions mapped onto it.
+/// A base, the conditions mapped onto it, and the parts that sites contributed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Version {
     /// The base file.
     pub base: BlobRef,
-    /// The columns file of each condition.
+    /// The file of each key: columns, or the member of a part. A part needs no map of its own, because what holds of one
+    /// (an owner's namespace, merging, withdrawal, the id) holds of the other word for word.
     pub columns: BTreeMap<ConditionKey, BlobRef>,
 }
 
@@ -166,6 +179,12 @@ impl Version {
         Ok(Self { base: self.base, columns: condition::withdraw(&self.columns, keys)? })
     }
 
+    /// The members of one part with their files, in order of their keys.
+    pub fn members_of<'a>(&'a self, part: &'a Name) -> impl Iterator<Item = (&'a ConditionKey, BlobRef)> {
+        let is_member = move |key: &ConditionKey| matches!(key.section(), Section::Part(name) if name == part);
+        self.columns.iter().filter(move |(key, _)| is_member(key)).map(|(key, blob)| (key, *blob))
+    }
+
     /// All blobs that make up the version, base first.
     pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
         std::iter::once(self.base).chain(self.columns.values().copied())
@@ -175,19 +194,26 @@ impl Version {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state_dict::{DType, Tensor};
+    use crate::{
+        layout::{Axis, Owned, TensorKind},
+        state_dict::{DType, Tensor, TensorSpec},
+    };
+
+    fn spec() -> TensorSpec {
+        TensorSpec { dtype: DType::F32, shape: vec![4] }
+    }
 
     fn base() -> Base {
         Base {
             card: BaseCard {
-                format: BaseCard::FORMAT,
+                format: BaseCard::PLAIN_FORMAT,
                 model: "scvi".to_owned(),
                 config: BTreeMap::from([("n_latent".to_owned(), 10.into()), ("dropout".to_owned(), 0.1.into())]),
                 genes: vec!["CD3D".to_owned(), "LYZ".to_owned()],
                 batch_key: "batch".to_owned(),
                 labels_key: None,
                 labels: vec![],
-                columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![4] })]),
+                layout: Layout::plain(BTreeMap::from([("w".to_owned(), spec())])),
                 moves_embedding: true,
                 training: BTreeMap::new(),
                 recipe: None,
@@ -221,9 +247,42 @@ mod tests {
     #[test]
     fn a_later_format_is_named_as_such() {
         let mut later = base();
-        later.card.format = 2;
+        later.card.format = 3;
         let error = Base::from_bytes(&later.to_bytes().unwrap()).unwrap_err();
-        assert!(matches!(error, Error::UnknownVersion { found: 2, .. }), "{error}");
+        assert!(matches!(error, Error::UnknownVersion { found: 3, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_plain_layout_is_written_as_it_was_before_there_were_kinds() {
+        let card = serde_json::to_string(&base().card).unwrap();
+        assert!(card.contains(r#""columns":{"w":{"dtype":"F32","shape":[4]}},"moves_embedding""#), "{card}");
+    }
+
+    #[test]
+    fn a_card_with_kinds_axes_and_parts_round_trips_in_its_own_format_and_in_no_other() {
+        let owned = |kind| Owned { spec: spec(), kind };
+        let tensors =
+            BTreeMap::from([("w".to_owned(), owned(TensorKind::Trained)), ("m".to_owned(), owned(TensorKind::Fact))]);
+        let mut base = base();
+        base.card.layout = Layout::of_axes(vec![Axis { section: Section::Condition, tensors }]);
+        base.card.layout.parts.insert("models".parse().unwrap(), layout::Rule::Union);
+        assert!(matches!(Base::from_bytes(&base.to_bytes().unwrap()), Err(Error::Decode { .. })));
+        base.card.format = base.card.layout.card_format();
+        assert_eq!(base.card.format, 2);
+        assert_eq!(Base::from_bytes(&base.to_bytes().unwrap()).unwrap(), base);
+    }
+
+    #[test]
+    fn members_of_a_part_are_merged_hashed_and_withdrawn_like_columns() {
+        let start = version(&["ref/d/r"]);
+        let parts = version(&["a/d+models/m", "a/d+terms/t", "b/d+models/m"]).columns;
+        let with = start.merged(&parts).unwrap();
+        assert_ne!(with.id(), start.id());
+        let members = |version: &Version| version.members_of(&"models".parse().unwrap()).count();
+        assert_eq!(members(&with), 2);
+        let rest = with.without([&"b/d+models/m".parse().unwrap()]).unwrap();
+        assert_eq!(members(&rest), 1);
+        assert_eq!(with.without(parts.keys()).unwrap().id(), start.id());
     }
 
     #[test]

@@ -24,6 +24,29 @@ pub struct SitePolicy {
     pub noise_std: f64,
     /// Operators whose references this site runs; empty is any operator of the consortium.
     pub trusted_operators: Vec<String>,
+    /// Whether facts about the data (such as which proteins were measured) may leave with the columns. Without them the
+    /// site takes part in no task of a model that has some.
+    // Said only where it differs: a policy from before there were facts keeps its digest in the audit log.
+    #[serde(skip_serializing_if = "is_true")]
+    pub facts: bool,
+    /// What may leave of contributions that are no columns; nothing unless it is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parts: Option<PartRelease>,
+}
+
+/// Which parts leave a site. They are neither clipped nor noised: a sum with noise is another sum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PartRelease {
+    /// Members made of fewer cells stay at home.
+    pub min_cells: u64,
+    /// Members made of fewer donors' cells stay at home; needs `donor_key`.
+    pub min_donors: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Default for SitePolicy {
@@ -38,6 +61,8 @@ impl Default for SitePolicy {
             clip_norm: None,
             noise_std: 0.0,
             trusted_operators: Vec::new(),
+            facts: true,
+            parts: None,
         }
     }
 }
@@ -80,6 +105,16 @@ mod tests {
     use super::*;
 
     const MEANS: EmbeddingRelease = EmbeddingRelease::LabelMeans { min_cells: 10, min_donors: 2 };
+
+    #[test]
+    fn a_policy_that_says_nothing_new_is_the_same_text_as_before() {
+        let text = serde_json::to_string(&SitePolicy::default()).unwrap();
+        assert!(text.ends_with(r#""trusted_operators":[]}"#), "{text}");
+        let policy = SitePolicy { facts: false, parts: Some(PartRelease::default()), ..SitePolicy::default() };
+        let text = serde_json::to_string(&policy).unwrap();
+        assert!(text.ends_with(r#""facts":false,"parts":{"min_cells":0,"min_donors":0}}"#), "{text}");
+        assert_eq!(serde_json::from_str::<SitePolicy>(&text).unwrap(), policy);
+    }
 
     #[test]
     fn a_task_never_gets_more_than_the_policy_allows() {

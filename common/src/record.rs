@@ -8,6 +8,7 @@ use crate::{
     blob::BlobRef,
     condition::ConditionKey,
     id::{Name, NodeId, SiteId, TaskId, VersionId},
+    layout::Layout,
     manifest::{BaseCard, Version},
     state_dict::TensorSpec,
     task::{ConditionMetrics, SurgeryTask},
@@ -38,10 +39,18 @@ pub struct BaseSummary {
     pub model: String,
     /// Size of the gene panel.
     pub n_genes: u64,
-    /// The tensors that each condition owns.
+    /// Type and shape of the tensors that each condition owns. What they are, and what else versions hold, the reference's
+    /// layout says where it is not plain.
     pub columns: BTreeMap<String, TensorSpec>,
     /// Whether surgery can move a query's embedding.
     pub moves_embedding: bool,
+}
+
+impl BaseSummary {
+    /// The layout of a reference of which nothing more is known.
+    pub fn layout(&self) -> Layout {
+        Layout::plain(self.columns.clone())
+    }
 }
 
 impl From<&BaseCard> for BaseSummary {
@@ -49,7 +58,7 @@ impl From<&BaseCard> for BaseSummary {
         Self {
             model: card.model.clone(),
             n_genes: card.genes.len() as u64,
-            columns: card.columns.clone(),
+            columns: card.layout.columns(),
             moves_embedding: card.moves_embedding,
         }
     }

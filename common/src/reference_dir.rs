@@ -3,7 +3,7 @@
 //! ```text
 //! <dir>/version.json            what there is: version id, digests, sizes, file names
 //!       base.safetensors        the base file, see [`crate::Base`]
-//!       columns/<n>.safetensors one file per condition, numbered in key order
+//!       columns/<n>.safetensors one file per key, its columns or its member of a part, numbered in key order
 //! ```
 //!
 //! `version.json` is written last, so a directory that has one is whole. Everything read is checked against it.
@@ -129,16 +129,27 @@ impl ReferenceDir {
         Base::from_bytes(&bytes)
     }
 
-    /// Reads the columns of every condition.
+    /// Reads the columns of every key that owns some.
     ///
     /// # Errors  [`Error::File`], [`Error::DigestMismatch`], [`Error::Decode`]
     pub fn columns(&self) -> Result<BTreeMap<ConditionKey, Columns>> {
-        let read = |(key, path): (&ConditionKey, &PathBuf)| {
-            let bytes = fs::read_bounded(path, limits::COLUMNS_BYTES)?;
-            self.version.columns[key].verify(&path.display().to_string(), &bytes)?;
-            Ok((key.clone(), Columns::from_bytes(&bytes)?))
-        };
-        self.files.iter().map(read).collect()
+        let owners = self.files.iter().filter(|(key, _)| !key.is_part());
+        owners.map(|(key, path)| Ok((key.clone(), Columns::from_bytes(&self.read(key, path)?)?))).collect()
+    }
+
+    /// Reads every member of a part.
+    ///
+    /// # Errors  [`Error::File`], [`Error::DigestMismatch`]
+    pub fn parts(&self) -> Result<BTreeMap<ConditionKey, Vec<u8>>> {
+        let members = self.files.iter().filter(|(key, _)| key.is_part());
+        members.map(|(key, path)| Ok((key.clone(), self.read(key, path)?))).collect()
+    }
+
+    fn read(&self, key: &ConditionKey, path: &Path) -> Result<Vec<u8>> {
+        let limit = if key.is_part() { limits::PART_BYTES } else { limits::COLUMNS_BYTES };
+        let bytes = fs::read_bounded(path, limit)?;
+        self.version.columns[key].verify(&path.display().to_string(), &bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -196,20 +207,21 @@ fn verify(path: &Path, expected: &BlobRef) -> Result<()> {
 mod tests {
     use super::*;
     use crate::{
+        layout::Layout,
         manifest::BaseCard,
         state_dict::{DType, StateDict, Tensor, TensorSpec},
     };
 
     fn base() -> Base {
         let card = BaseCard {
-            format: BaseCard::FORMAT,
+            format: BaseCard::PLAIN_FORMAT,
             model: "scvi".to_owned(),
             config: BTreeMap::new(),
             genes: vec!["LYZ".to_owned()],
             batch_key: "batch".to_owned(),
             labels_key: None,
             labels: vec![],
-            columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![1] })]),
+            layout: Layout::plain(BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![1] })])),
             moves_embedding: true,
             training: BTreeMap::new(),
             recipe: None,

@@ -110,7 +110,9 @@ impl FromStr for ColumnInit {
         match text {
             "random" => Ok(Self::Random),
             "mean" => Ok(Self::Mean),
-            _ => Err(Error::InvalidValue { what: "column start", found: shorten(text), expected: "`random` or `mean`" }),
+            _ => {
+                Err(Error::InvalidValue { what: "column start", found: shorten(text), expected: "`random` or `mean`" })
+            }
         }
     }
 }
@@ -132,9 +134,11 @@ impl FromStr for PublishMode {
         match text {
             "each" => Ok(Self::Each),
             "at-close" => Ok(Self::AtClose),
-            _ => {
-                Err(Error::InvalidValue { what: "publish mode", found: shorten(text), expected: "`each` or `at-close`" })
-            }
+            _ => Err(Error::InvalidValue {
+                what: "publish mode",
+                found: shorten(text),
+                expected: "`each` or `at-close`",
+            }),
         }
     }
 }

@@ -136,6 +136,7 @@ impl CoordinatorSession {
     }
 
     fn respond(&mut self, id: u64, result: Result<Reply, Refusal>) {
+        let result = result.and_then(|reply| reply.in_version(self.protocol));
         self.say(&FromCoordinator::Response { id, result });
     }
 

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{
     blob::BlobRef,
-    condition::ConditionKey,
+    condition::{ConditionKey, Section},
     health::{Collected, HealthRecord, OfNode},
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
     member::MembersRecord,
-    record::{Progress, ReferenceRecord, SiteRecord, StatusRecord, Submission, TaskRecord},
+    record::{AssignmentState, Progress, ReferenceRecord, SiteRecord, StatusRecord, Submission, TaskRecord},
     task::{QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
@@ -308,9 +308,17 @@ impl Request {
             | Self::VerifyBlobs
             | Self::PublishGatedTask { .. }
             | Self::ShowGates { .. } => 2,
+            Self::PublishReference { version, .. } => since_keys(version.columns.keys()),
+            Self::Submit(submission) => since_keys(submission.conditions.keys()),
+            Self::Withdraw { what: Withdrawal::Keys(keys), .. } => since_keys(keys),
             _ => 1,
         }
     }
+}
+
+/// The protocol version in which these keys can be said: an earlier peer cannot read those of further axes and of parts.
+fn since_keys<'a>(keys: impl IntoIterator<Item = &'a ConditionKey>) -> u16 {
+    if keys.into_iter().all(|key| *key.section() == Section::Condition) { 1 } else { 3 }
 }
 
 /// Which conditions to withdraw.
@@ -361,6 +369,49 @@ pub enum Reply {
     Collected(Vec<OfNode<Collected>>),
     /// To `ShowGates`.
     Gates(QualityGates),
+}
+
+impl Reply {
+    /// The answer for a peer that speaks this version. What it could not read is left out of a list, so that it can go on with
+    /// the rest.
+    ///
+    /// # Errors  [`Refusal::Invalid`] where that is all that was asked for
+    pub fn in_version(self, protocol: u16) -> Result<Self, Refusal> {
+        if protocol >= 3 {
+            return Ok(self);
+        }
+        let too_new = |what: String| {
+            let reason = format!("{what} has axes or parts that protocol {protocol} cannot say; upgrade this program");
+            Err(Refusal::Invalid { reason })
+        };
+        Ok(match self {
+            Self::References(mut records) => {
+                records.retain(|record| since_reference(record) <= protocol);
+                Self::References(records)
+            }
+            Self::Tasks(mut records) => {
+                records.retain(|record| since_task(record) <= protocol);
+                Self::Tasks(records)
+            }
+            Self::Reference(record) if since_reference(&record) > protocol => {
+                return too_new(format!("reference `{}`", record.name));
+            }
+            Self::Task(record) if since_task(&record) > protocol => return too_new(format!("task {}", record.id)),
+            reply => reply,
+        })
+    }
+}
+
+fn since_reference(record: &ReferenceRecord) -> u16 {
+    since_keys(record.versions.values().flat_map(|version| version.columns.keys()))
+}
+
+fn since_task(record: &TaskRecord) -> u16 {
+    let submissions = record.assignments.values().filter_map(|assignment| match &assignment.state {
+        AssignmentState::Accepted { submission, .. } => Some(submission),
+        _ => None,
+    });
+    since_keys(submissions.flat_map(|submission| submission.conditions.keys()))
 }
 
 /// Why a request was not carried out.

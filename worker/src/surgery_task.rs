@@ -21,12 +21,13 @@ use archipelago_common::{
     fs,
     hash::Digest,
     id::VersionId,
+    layout::Layout,
     limits,
     progress::{Continue, EpochReport},
     record::{Progress, TaskRecord},
     task::TrainSpec,
 };
-use archipelago_models::{Device, Surgery};
+use archipelago_models::{Device, Surgery, layout_of};
 use archipelago_protocol::message::Refusal;
 use tokio::{sync::watch, time::Instant};
 
@@ -60,6 +61,7 @@ pub(crate) struct SurgeryTask<'a> {
 struct Prepared {
     base: Base,
     base_digest: Digest,
+    layout: Layout,
     data: SiteData,
     n_genes_found: usize,
     gene_coverage: f64,
@@ -113,6 +115,7 @@ impl<'a> SurgeryTask<'a> {
             let (base, data, AlignedCounts { counts, alignment, .. }) = load(&path, blob, data, storage)?;
             let batches = QueryBatch::all(&data, counts, &owner, &dataset)?;
             Ok(Prepared {
+                layout: layout_of(&base)?,
                 base,
                 base_digest: blob.digest,
                 data,
@@ -214,6 +217,7 @@ impl<'a> SurgeryTask<'a> {
                 task: self.record.id,
                 key: &batch.key,
                 columns: &surgery.columns,
+                layout: &prepared.layout,
                 n_cells: batch.n_cells(),
                 n_donors: batch.n_donors(),
                 frozen_before: surgery.frozen_before,

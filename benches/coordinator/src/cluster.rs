@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use archipelago_client::{Client, ClientConfig, Patience};
 use archipelago_common::{
-    Base, BaseCard, BlobRef, Columns, DType, Name, NodeId, StateDict, TaskId, Tensor, Version,
+    Base, BaseCard, BlobRef, Columns, DType, Layout, Name, NodeId, StateDict, TaskId, Tensor, Version,
     state_dict::TensorSpec,
     task::{SurgeryTask, TrainSpec},
 };
@@ -97,14 +97,17 @@ pub(crate) fn small_base() -> Base {
 /// What a base of this bench says of itself.
 pub(crate) fn card() -> BaseCard {
     BaseCard {
-        format: BaseCard::FORMAT,
+        format: BaseCard::PLAIN_FORMAT,
         model: "scvi".to_owned(),
         config: BTreeMap::new(),
         genes: vec!["CD3D".to_owned(), "LYZ".to_owned()],
         batch_key: "batch".to_owned(),
         labels_key: None,
         labels: vec![],
-        columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![COLUMN] })]),
+        layout: Layout::plain(BTreeMap::from([(
+            "w".to_owned(),
+            TensorSpec { dtype: DType::F32, shape: vec![COLUMN] },
+        )])),
         moves_embedding: true,
         training: BTreeMap::new(),
         recipe: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    ConditionKey, Digest, Name, NodeId, Principal, Result, SiteId, TaskId, Version, codec, limits,
+    ConditionKey, Digest, Layout, Name, NodeId, Principal, Result, SiteId, TaskId, Version, codec, limits,
     record::{BaseSummary, Progress, Submission},
     task::{QualityGates, SurgeryTask},
 };
@@ -118,6 +118,18 @@ pub enum Body {
         task: Box<SurgeryTask>,
         /// What its submissions must meet.
         gates: QualityGates,
+    },
+    /// Publish a reference that grows otherwise than [`Self::PublishReference`] can say: along several axes, with kinds of
+    /// tensors, with parts. Operator.
+    PublishLaidOutReference {
+        /// Its name, unused so far.
+        name: Name,
+        /// Its first version.
+        version: Version,
+        /// What the leader read from the base blob.
+        summary: Box<BaseSummary>,
+        /// The rest of it.
+        layout: Box<Layout>,
     },
 }
 

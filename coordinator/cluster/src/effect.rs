@@ -34,6 +34,7 @@ impl Effect {
             | Body::Withdraw { .. } => Some(Self::AnnounceTasks),
             Body::Tick
             | Body::PublishReference { .. }
+            | Body::PublishLaidOutReference { .. }
             | Body::Claim { .. }
             | Body::Renew { .. }
             | Body::GiveUp { .. }

@@ -37,6 +37,7 @@ const CHECKS: &[Check] = &[
     owners_do_not_share_names,
     members_can_go_on,
     gates_belong_to_tasks,
+    layouts_belong_to_references,
     memory_is_bounded,
 ];
 
@@ -232,6 +233,21 @@ fn gates_belong_to_tasks(cluster: &Cluster) -> Result<(), String> {
     for (id, gates) in &cluster.gates {
         let is_right = cluster.tasks.contains_key(id) && !gates.is_open() && gates.check().is_ok();
         ensure(is_right, || format!("the quality gates of task {id} are not sound"))?;
+    }
+    Ok(())
+}
+
+/// Every key of a version is of an axis or a part that the reference has, and a layout stands where one is needed.
+fn layouts_belong_to_references(cluster: &Cluster) -> Result<(), String> {
+    for (name, layout) in &cluster.layouts {
+        let is_right = cluster.references.contains_key(name) && !layout.is_plain() && layout.check().is_ok();
+        ensure(is_right, || format!("the layout of `{name}` is not sound"))?;
+    }
+    for reference in cluster.references.values() {
+        let layout = cluster.layout(&reference.name).ok_or_else(|| format!("`{}` has no layout", reference.name))?;
+        let mut keys = reference.versions.values().flat_map(|version| version.columns.keys());
+        let stranger = keys.find(|key| !layout.knows(key.section()));
+        ensure(stranger.is_none(), || format!("`{}` holds a key that its layout does not know", reference.name))?;
     }
     Ok(())
 }

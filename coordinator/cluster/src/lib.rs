@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Name, NodeId, SiteId, TaskId,
+    Layout, Name, NodeId, SiteId, TaskId,
     member::MemberRecord,
     record::{ReferenceRecord, SiteRecord, TaskRecord},
     task::QualityGates,
@@ -54,6 +54,8 @@ pub struct Cluster {
     members: BTreeMap<NodeId, MemberRecord>,
     /// What tasks ask of the quality of submissions, where they do. Since format 2 of the state.
     gates: BTreeMap<TaskId, QualityGates>,
+    /// What versions of a reference hold, where its summary does not say it all. Since format 3 of the state.
+    layouts: BTreeMap<Name, Layout>,
 }
 
 impl Cluster {
@@ -81,7 +83,10 @@ impl Cluster {
             Body::AddSite { site } => self.add_site(principal, site),
             Body::RevokeSite { site } => self.revoke_site(principal, site),
             Body::PublishReference { name, version, summary } => {
-                self.publish_reference(principal, name, version, summary)
+                self.publish_reference(principal, name, version, summary, &summary.layout())
+            }
+            Body::PublishLaidOutReference { name, version, summary, layout } => {
+                self.publish_reference(principal, name, version, summary, layout)
             }
             Body::PublishTask(task) => self.publish_task(principal, task, &QualityGates::default()),
             Body::CloseTask { task } => self.close_task(principal, *task),

@@ -1,9 +1,12 @@
 //! References and how one version follows another: publish, merge, withdraw.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Name, Principal, SiteId, TaskId, Version, VersionId, limits,
+    BlobRef, ConditionKey, Layout, Name, Principal, SiteId, TaskId, Version, VersionId, limits,
     record::{AssignmentState, BaseSummary, Cause, Event, ReferenceRecord, TaskRecord, TaskState},
     task::PublishMode,
 };
@@ -15,12 +18,23 @@ use crate::{
 };
 
 impl Cluster {
+    /// What versions of a reference hold.
+    pub fn layout(&self, name: &Name) -> Option<Cow<'_, Layout>> {
+        let plain = || Some(Cow::Owned(self.references.get(name)?.summary.layout()));
+        self.layouts.get(name).map(Cow::Borrowed).or_else(plain)
+    }
+
+    pub(crate) fn require_layout(&self, name: &Name) -> Result<Cow<'_, Layout>, Refusal> {
+        self.layout(name).ok_or_else(|| Refusal::not_found(format!("reference `{name}`")))
+    }
+
     pub(crate) fn publish_reference(
         &mut self,
         principal: &Principal,
         name: &Name,
         version: &Version,
         summary: &BaseSummary,
+        layout: &Layout,
     ) -> Result<Outcome, Refusal> {
         let publisher = site::require_operator(principal)?;
         if self.references.contains_key(name) {
@@ -31,6 +45,8 @@ impl Cluster {
         site::require_room("references", self.references.len(), limits::REFERENCES)?;
         self.require_own_namespace(publisher, version)?;
         require_sizes(version, summary)?;
+        layout.check().map_err(|e| Refusal::invalid(e.to_string()))?;
+        require_known(layout, version.columns.keys())?;
         let current = version.id();
         let first = Event { version: current, parent: None, cause: Cause::Published, at_ms: self.now_ms };
         let record = ReferenceRecord {
@@ -42,6 +58,9 @@ impl Cluster {
             versions: BTreeMap::from([(current, version.clone())]),
         };
         self.references.insert(name.clone(), record);
+        if !layout.is_plain() {
+            self.layouts.insert(name.clone(), layout.clone());
+        }
         Ok(Outcome::Reference { name: name.clone(), version: current })
     }
 
@@ -205,6 +224,22 @@ fn select(
     }
 }
 
+/// Refuses a key of an axis or a part that the reference does not have.
+pub(crate) fn require_known<'a>(
+    layout: &Layout,
+    keys: impl IntoIterator<Item = &'a ConditionKey>,
+) -> Result<(), Refusal> {
+    match keys.into_iter().find(|key| !layout.knows(key.section())) {
+        None => Ok(()),
+        Some(key) => Err(Refusal::invalid(format!("`{key}` belongs to {}, which the reference lacks", key.section()))),
+    }
+}
+
+/// Bytes that the file of a key may have.
+pub(crate) fn size_limit(key: &ConditionKey) -> u64 {
+    if key.is_part() { limits::PART_BYTES } else { limits::COLUMNS_BYTES }
+}
+
 fn require_sizes(version: &Version, summary: &BaseSummary) -> Result<(), Refusal> {
     let within = |what: &str, found: u64, limit: u64| {
         if found <= limit {
@@ -218,6 +253,6 @@ fn require_sizes(version: &Version, summary: &BaseSummary) -> Result<(), Refusal
     within("genes", summary.n_genes, limits::GENES as u64)?;
     within("tensors per condition", summary.columns.len() as u64, limits::TENSORS as u64)?;
     within("characters in its model's name", summary.model.len() as u64, limits::NAME_LENGTH as u64)?;
-    let largest = version.columns.values().map(|columns| columns.size).max().unwrap_or(0);
-    within("bytes in the columns of a condition", largest, limits::COLUMNS_BYTES)
+    let mut files = version.columns.iter();
+    files.try_for_each(|(key, blob)| within("bytes in the columns of a condition", blob.size, size_limit(key)))
 }

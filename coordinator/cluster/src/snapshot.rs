@@ -62,13 +62,17 @@ impl Cluster {
 const WHAT: &str = "snapshot of the cluster state";
 
 /// Format of the encoded state. New fields go to the end of [`Cluster`], with a new number here and a step in [`upgrade`].
-const STATE_FORMAT: u32 = 2;
+const STATE_FORMAT: u32 = 3;
 
 /// The bytes of a state of an earlier format as the latest format has them.
 fn upgrade(format: u32, mut state: Vec<u8>) -> Vec<u8> {
     if format < 2 {
         // Members and quality gates came at the end; there were none, and an empty map is one zero.
         state.extend([0, 0]);
+    }
+    if format < 3 {
+        // Layouts came at the end, and every reference had a plain one.
+        state.push(0);
     }
     state
 }

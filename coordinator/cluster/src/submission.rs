@@ -35,6 +35,8 @@ impl Cluster {
             )));
         }
         self.require_live(&record.task.reference, record.task.version)?;
+        let layout = self.require_layout(&record.task.reference)?;
+        reference::require_known(&layout, submission.conditions.keys())?;
         require_conditions(site, &record.task, submission)?;
         self.require_quality(submission)?;
         let columns: BTreeMap<_, _> = submission.conditions.iter().map(|(key, c)| (key.clone(), c.columns)).collect();
@@ -67,7 +69,8 @@ impl Cluster {
         let gates = self.gates(submission.task);
         let breach =
             |(key, c): (&ConditionKey, &SubmittedCondition)| Some((key.clone(), gates.breach(c.metrics.as_ref())?));
-        match submission.conditions.iter().find_map(breach) {
+        // A gate looks at how well a condition was trained; a part was not trained.
+        match submission.conditions.iter().filter(|(key, _)| !key.is_part()).find_map(breach) {
             None => Ok(()),
             Some((key, reason)) => Err(Refusal::invalid(format!("condition `{key}` is refused: {reason}"))),
         }
@@ -140,9 +143,12 @@ fn require_conditions(site: &SiteId, task: &SurgeryTask, submission: &Submission
 }
 
 fn require_blobs(key: &ConditionKey, task: &SurgeryTask, condition: &SubmittedCondition) -> Result<(), Refusal> {
-    let (found, limit) = (condition.columns.size, limits::COLUMNS_BYTES);
+    let (found, limit) = (condition.columns.size, reference::size_limit(key));
     if found > limit {
         return Err(Refusal::invalid(format!("columns of `{key}` have {found} bytes, more than the limit of {limit}")));
+    }
+    if key.is_part() && (condition.embeddings.is_some() || condition.metrics.is_some()) {
+        return Err(Refusal::invalid(format!("`{key}` is a part, and comes with embeddings or metrics")));
     }
     let Some(embeddings) = condition.embeddings else { return Ok(()) };
     if task.embeddings == EmbeddingRelease::None {

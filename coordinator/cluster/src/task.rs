@@ -30,9 +30,9 @@ impl Cluster {
         gates: &QualityGates,
     ) -> Result<Outcome, Refusal> {
         let publisher = site::require_operator(principal)?;
-        let reference = self.require_live(&task.reference, task.version)?;
-        if reference.summary.columns.is_empty() {
-            let reason = format!("reference `{}` has no tensors that belong to a condition", task.reference);
+        self.require_live(&task.reference, task.version)?;
+        if let Some(reason) = self.require_layout(&task.reference)?.refuses_all() {
+            let reason = format!("nothing can be handed in for reference `{}`: {reason}", task.reference);
             return Err(Refusal::invalid(reason));
         }
         require_sound(task, self.now_ms)?;

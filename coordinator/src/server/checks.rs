@@ -1,9 +1,9 @@
 //! What the leader reads in blobs before it proposes a command that names them.
 
-use std::{collections::BTreeMap, io::Read};
+use std::io::Read;
 
 use archipelago_common::{
-    BaseCard, BlobRef, Columns, ConditionKey, Version, check, limits, record::BaseSummary, state_dict::TensorSpec,
+    BaseCard, BlobRef, Columns, ConditionKey, Layout, Version, check, limits, record::BaseSummary,
 };
 use archipelago_protocol::message::Refusal;
 
@@ -56,7 +56,7 @@ impl Shelf for BlobStore {
 }
 
 /// Reads the card of a version's base and checks every condition's columns against it.
-pub(super) fn reference(shelf: &dyn Shelf, version: &Version) -> Result<BaseSummary, Refusal> {
+pub(super) fn reference(shelf: &dyn Shelf, version: &Version) -> Result<(BaseSummary, Layout), Refusal> {
     let read = || -> CoordinatorResult<BaseCard> { Ok(BaseCard::read(&mut shelf.open(version.base)?)?) };
     let card = read().map_err(|error| refusal::of(&error))?;
     if card.is_approximate() {
@@ -65,20 +65,25 @@ pub(super) fn reference(shelf: &dyn Shelf, version: &Version) -> Result<BaseSumm
     }
     let summary = BaseSummary::from(&card);
     let conditions = version.columns.iter().map(|(key, blob)| (key, *blob));
-    columns(shelf, conditions, &summary.columns, limits::COLUMN_NORM)?;
-    Ok(summary)
+    members(shelf, conditions, &card.layout, limits::COLUMN_NORM)?;
+    Ok((summary, card.layout))
 }
 
-/// Checks the columns of conditions against what the base says each condition owns.
-pub(super) fn columns<'a>(
+/// Checks the files of keys against what the layout says of them: columns, and members of parts.
+pub(super) fn members<'a>(
     shelf: &dyn Shelf,
-    conditions: impl Iterator<Item = (&'a ConditionKey, BlobRef)>,
-    layout: &BTreeMap<String, TensorSpec>,
+    members: impl Iterator<Item = (&'a ConditionKey, BlobRef)>,
+    layout: &Layout,
     max_norm: f64,
 ) -> Result<(), Refusal> {
-    for (key, blob) in conditions {
-        let bytes = shelf.read_whole(blob, limits::COLUMNS_BYTES).map_err(|error| refusal::of(&error))?;
-        let checked = Columns::from_bytes(&bytes).and_then(|given| check::columns(key, &given, layout, max_norm));
+    for (key, blob) in members {
+        let limit = if key.is_part() { limits::PART_BYTES } else { limits::COLUMNS_BYTES };
+        let bytes = shelf.read_whole(blob, limit).map_err(|error| refusal::of(&error))?;
+        let checked = if key.is_part() {
+            check::part(key, &bytes, layout)
+        } else {
+            Columns::from_bytes(&bytes).and_then(|given| check::columns(key, &given, layout, max_norm))
+        };
         checked.map_err(|error| Refusal::Invalid { reason: format!("condition `{key}`: {error}") })?;
     }
     Ok(())

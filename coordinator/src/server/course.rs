@@ -5,17 +5,14 @@
 //! command that names blobs is proposed only when they are durable on a majority, and a question about the state is
 //! answered from a read that the whole cluster orders.
 
-use std::collections::BTreeMap;
-
 use archipelago_cluster::{
     Body, Cluster, Command, Outcome, Selection,
     mutation::{self, Rule},
 };
 use archipelago_common::{
-    BlobRef, Name, NodeId, Principal, TaskId, Version,
+    BlobRef, Layout, Name, NodeId, Principal, TaskId, Version,
     member::{MemberRecord, MemberStatus, MembersRecord},
     record::Submission,
-    state_dict::TensorSpec,
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
 
@@ -113,7 +110,14 @@ fn publish(who: Principal, key: RequestKey, name: Name, version: Version) -> Ste
 fn publish_checked(who: Principal, key: RequestKey, name: Name, version: Version) -> Step {
     let blobs = version.blobs().collect();
     let inspect = move |shelf: &dyn Shelf| match checks::reference(shelf, &version) {
-        Ok(summary) => command(who, key, Body::PublishReference { name, version, summary: Box::new(summary) }),
+        // The earlier command where it says it all, so that nodes of an earlier version still read the log.
+        Ok((summary, layout)) if layout.is_plain() => {
+            command(who, key, Body::PublishReference { name, version, summary: Box::new(summary) })
+        }
+        Ok((summary, layout)) => {
+            let (summary, layout) = (Box::new(summary), Box::new(layout));
+            command(who, key, Body::PublishLaidOutReference { name, version, summary, layout })
+        }
         Err(refusal) => Step::Done(Err(refusal)),
     };
     Step::Durable(blobs, Box::new(move || Step::Inspect(Box::new(inspect))))
@@ -127,17 +131,11 @@ fn submit(who: Principal, key: RequestKey, submission: Submission) -> Step {
     })
 }
 
-fn submit_checked(
-    who: Principal,
-    key: RequestKey,
-    submission: Submission,
-    layout: BTreeMap<String, TensorSpec>,
-    max_norm: f64,
-) -> Step {
+fn submit_checked(who: Principal, key: RequestKey, submission: Submission, layout: Layout, max_norm: f64) -> Step {
     let blobs = submission.blobs().collect();
     let inspect = move |shelf: &dyn Shelf| {
         let columns = submission.conditions.iter().map(|(key, condition)| (key, condition.columns));
-        match checks::columns(shelf, columns, &layout, max_norm) {
+        match checks::members(shelf, columns, &layout, max_norm) {
             Ok(()) => command(who, key, Body::Submit(submission)),
             Err(refusal) => Step::Done(Err(refusal)),
         }
@@ -145,11 +143,10 @@ fn submit_checked(
     Step::Durable(blobs, Box::new(move || Step::Inspect(Box::new(inspect))))
 }
 
-/// What a task asks of columns: their layout, and the bound on their norm.
-fn asked(cluster: &Cluster, id: TaskId) -> Option<(BTreeMap<String, TensorSpec>, f64)> {
+/// What a task asks of what is handed in: the reference's layout, and the bound on the norm of columns.
+fn asked(cluster: &Cluster, id: TaskId) -> Option<(Layout, f64)> {
     let task = &cluster.task(id)?.task;
-    let layout = cluster.reference(&task.reference)?.summary.columns.clone();
-    Some((layout, task.max_column_norm))
+    Some((cluster.layout(&task.reference)?.into_owned(), task.max_column_norm))
 }
 
 /// A renewal that comes too soon after the last is answered without a log entry; everything else is proposed.

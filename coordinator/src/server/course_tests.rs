@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_common::{DType, SiteId, record::SubmittedCondition, task::SurgeryTask};
+use archipelago_common::{DType, SiteId, record::SubmittedCondition, state_dict::TensorSpec, task::SurgeryTask};
 
 use super::*;
 

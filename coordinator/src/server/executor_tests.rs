@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Base, BaseCard, BlobRef, Columns, DType, StateDict, TaskId, Tensor, Version, VersionId,
+    Base, BaseCard, BlobRef, Columns, DType, Layout, StateDict, TaskId, Tensor, Version, VersionId,
     record::{Submission, SubmittedCondition},
     state_dict::TensorSpec,
     task::SurgeryTask,
@@ -95,14 +95,14 @@ impl Scene {
 fn base() -> Base {
     let spec = TensorSpec { dtype: DType::F32, shape: vec![2] };
     let card = BaseCard {
-        format: BaseCard::FORMAT,
+        format: BaseCard::PLAIN_FORMAT,
         model: "scvi".to_owned(),
         config: BTreeMap::new(),
         genes: vec!["LYZ".to_owned()],
         batch_key: "batch".to_owned(),
         labels_key: None,
         labels: vec![],
-        columns: BTreeMap::from([("w".to_owned(), spec)]),
+        layout: Layout::plain(BTreeMap::from([("w".to_owned(), spec)])),
         moves_embedding: true,
         training: BTreeMap::new(),
         recipe: None,

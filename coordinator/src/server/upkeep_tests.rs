@@ -8,7 +8,7 @@ use std::{
 };
 
 use archipelago_client::{Client, ClientError, Patience, Source};
-use archipelago_common::{Base, BaseCard, BlobRef, StateDict, Tensor, Version, health::NodeState};
+use archipelago_common::{Base, BaseCard, BlobRef, Layout, StateDict, Tensor, Version, health::NodeState};
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey};
 
 use super::{
@@ -49,14 +49,14 @@ async fn three(cluster: &TestCluster) -> Vec<LiveNode> {
 /// Publishes a reference of one base, which all nodes then have.
 async fn publish(nodes: &[LiveNode]) -> BlobRef {
     let card = BaseCard {
-        format: BaseCard::FORMAT,
+        format: BaseCard::PLAIN_FORMAT,
         model: "scvi".to_owned(),
         config: BTreeMap::new(),
         genes: vec!["LYZ".to_owned()],
         batch_key: "batch".to_owned(),
         labels_key: None,
         labels: vec![],
-        columns: BTreeMap::new(),
+        layout: Layout::plain(BTreeMap::new()),
         moves_embedding: true,
         training: BTreeMap::new(),
         recipe: None,

@@ -12,7 +12,7 @@ use std::{
 
 use archipelago_client::{Client, ClientConfig, Patience};
 use archipelago_common::{
-    Base, BaseCard, Columns, ConditionKey, DType, NodeId, StateDict, Tensor, reference_dir::ReferenceDir,
+    Base, BaseCard, Columns, ConditionKey, DType, Layout, NodeId, StateDict, Tensor, reference_dir::ReferenceDir,
     state_dict::TensorSpec,
 };
 use archipelago_transport::Credentials;
@@ -240,14 +240,14 @@ pub(crate) fn columns(value: f32) -> Columns {
 /// A base of some megabytes, so that it travels in several chunks.
 fn base() -> Base {
     let card = BaseCard {
-        format: BaseCard::FORMAT,
+        format: BaseCard::PLAIN_FORMAT,
         model: "scvi".to_owned(),
         config: BTreeMap::new(),
         genes: vec!["CD3D".to_owned(), "LYZ".to_owned()],
         batch_key: "batch".to_owned(),
         labels_key: None,
         labels: vec![],
-        columns: BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![2] })]),
+        layout: Layout::plain(BTreeMap::from([("w".to_owned(), TensorSpec { dtype: DType::F32, shape: vec![2] })])),
         moves_embedding: true,
         training: BTreeMap::new(),
         recipe: None,

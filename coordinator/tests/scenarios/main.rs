@@ -6,3 +6,4 @@ mod failover;
 mod full_disk;
 mod life;
 mod members;
+mod stored;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Base, BaseCard, Columns, ConditionKey, DType, Digest, Name, SiteId, StateDict, TaskId, Tensor,
+    Base, BaseCard, Columns, ConditionKey, DType, Digest, Layout, Name, SiteId, StateDict, TaskId, Tensor,
     state_dict::TensorSpec,
 };
 use rand_chacha::{
@@ -50,14 +50,14 @@ pub fn bytes(seed: u64, purpose: &str, size: u64) -> Vec<u8> {
 pub fn base(seed: u64, name: &str, size: u64) -> Base {
     let spec = || TensorSpec { dtype: DType::F32, shape: vec![COLUMN] };
     let card = BaseCard {
-        format: BaseCard::FORMAT,
+        format: BaseCard::PLAIN_FORMAT,
         model: "scvi".to_owned(),
         config: BTreeMap::new(),
         genes: vec!["CD3D".to_owned(), "LYZ".to_owned()],
         batch_key: "batch".to_owned(),
         labels_key: None,
         labels: vec![],
-        columns: BTreeMap::from([("encoder".to_owned(), spec()), ("decoder".to_owned(), spec())]),
+        layout: Layout::plain(BTreeMap::from([("encoder".to_owned(), spec()), ("decoder".to_owned(), spec())])),
         moves_embedding: true,
         training: BTreeMap::new(),
         recipe: None,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use archipelago_common::{
-    Base, BaseCard, BlobRef, Columns, ConditionKey, DType, Digest, StateDict, Tensor, hash::FieldHasher,
+    Base, BaseCard, BlobRef, Columns, ConditionKey, DType, Digest, Layout, StateDict, Tensor, hash::FieldHasher,
     state_dict::TensorSpec,
 };
 
@@ -11,14 +11,14 @@ use archipelago_common::{
 pub(crate) fn base(name: &str, n_values: usize) -> Arc<[u8]> {
     let spec = TensorSpec { dtype: DType::F32, shape: vec![WIDTH] };
     let card = BaseCard {
-        format: BaseCard::FORMAT,
+        format: BaseCard::PLAIN_FORMAT,
         model: "scvi".to_owned(),
         config: BTreeMap::new(),
         genes: vec!["CD3D".to_owned(), "LYZ".to_owned()],
         batch_key: "batch".to_owned(),
         labels_key: None,
         labels: vec![],
-        columns: BTreeMap::from([("w".to_owned(), spec)]),
+        layout: Layout::plain(BTreeMap::from([("w".to_owned(), spec)])),
         moves_embedding: true,
         training: BTreeMap::from([("name".to_owned(), name.into())]),
         recipe: None,

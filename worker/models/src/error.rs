@@ -152,6 +152,12 @@ pub enum Error {
         /// Type and shape expected.
         expected: String,
     },
+    /// The reference's card says that nothing can be trained onto it.
+    #[error("surgery is not possible onto this reference: {reason}")]
+    NoSurgery {
+        /// In the card's words.
+        reason: String,
+    },
     /// Exact surgery cannot be done as asked for.
     #[error("exact surgery is not possible: {detail}")]
     NotExact {

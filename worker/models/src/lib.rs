@@ -30,6 +30,6 @@ pub use error::{Error, Result};
 pub use model::{Config, ModelCard, OptionCard, PredictFrom};
 pub use prediction::LabelPrediction;
 pub use pretrained::train_reference_from;
-pub use reference::{Latent, Reference, Trained, Training, train_reference};
+pub use reference::{Latent, Reference, Trained, Training, layout_of, train_reference};
 pub use surgery::{Query, Surgery, surgery, surgery_of_many};
 pub use train::{CheckpointStore, Evaluation, NoCheckpoints};

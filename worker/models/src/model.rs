@@ -5,7 +5,7 @@
 
 use std::{any::Any, collections::BTreeMap};
 
-use archipelago_common::{BaseCard, task::TrainSpec};
+use archipelago_common::{BaseCard, Layout, task::TrainSpec};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tch::Tensor;
@@ -137,6 +137,14 @@ pub trait Model: Sync {
     /// The model whose trained references it can start from.
     fn starts_from(&self) -> Option<&'static str> {
         None
+    }
+
+    /// What versions over its references hold: what the module's tensors say, and what the model adds to it (parts, values
+    /// derived from them, that surgery trains nothing and why).
+    ///
+    /// # Errors  [`Error::Config`]
+    fn layout(&self, of_tensors: Layout, _config: &Config) -> Result<Layout> {
+        Ok(of_tensors)
     }
 
     /// Builds a module from fresh or stored tensors.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Base, BaseCard, Columns, ConditionKey,
+    Base, BaseCard, Columns, ConditionKey, Layout,
     progress::{EpochReport, Progress},
     task::TrainSpec,
 };
@@ -137,7 +137,8 @@ pub(crate) fn train(
     let mut trainer = trainer.with_engine(training.compute.engine);
     let history = trainer.run(progress, checkpoints)?;
     let moves_embedding = model.moves_embedding(&blueprint.config)?;
-    let card = card(training, &blueprint, module.as_ref(), &label_use, moves_embedding, &history);
+    let layout = model.layout(module.weights().layout(), &blueprint.config)?;
+    let card = card(training, &blueprint, layout, &label_use, moves_embedding, &history);
     let reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
     Ok(Trained { reference, history, engine: trainer.engine() })
 }
@@ -145,7 +146,7 @@ pub(crate) fn train(
 fn card(
     training: &Training<'_>,
     blueprint: &Blueprint,
-    module: &dyn Module,
+    layout: Layout,
     label_use: &LabelUse,
     moves_embedding: bool,
     history: &[EpochReport],
@@ -161,18 +162,32 @@ fn card(
     }
     let labels_key = training.labels_key.filter(|_| *label_use != LabelUse::Ignored);
     BaseCard {
-        format: BaseCard::FORMAT,
+        format: layout.card_format(),
         model: training.model.to_owned(),
         config: blueprint.to_card_config(),
         genes: training.genes.to_vec(),
         batch_key: training.batch_key.to_owned(),
         labels_key: labels_key.map(str::to_owned),
         labels: blueprint.registry.labels.clone(),
-        columns: module.weights().column_layout(),
+        layout,
         moves_embedding,
         training: facts,
         recipe: None,
     }
+}
+
+/// What versions over a base hold, and what each tensor is. The card says it since its format 2; of an earlier one the model is
+/// asked, so that a fact is a fact there too.
+///
+/// # Errors  [`Error::UnknownModel`], tensors that do not fit the card
+pub fn layout_of(base: &Base) -> Result<Layout> {
+    if base.card.format > BaseCard::PLAIN_FORMAT {
+        return Ok(base.card.layout.clone());
+    }
+    let (model, blueprint) = (zoo::model(&base.card.model)?, Blueprint::of_card(&base.card)?);
+    let source = (Source::Stored(&base.tensors), ConditionSource::Mean);
+    let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], tch::Device::Cpu);
+    model.layout(model.build(&blueprint, builder)?.weights().layout(), &blueprint.config)
 }
 
 impl Reference {

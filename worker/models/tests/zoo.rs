@@ -2,6 +2,8 @@
 
 #[path = "zoo/labels.rs"]
 mod labels;
+#[path = "zoo/layout.rs"]
+mod layout;
 #[path = "zoo/proteins.rs"]
 mod proteins;
 #[path = "zoo/results.rs"]
@@ -297,7 +299,7 @@ fn surgery_trains_the_columns_of_the_task_and_nothing_else() {
         let result = map(&reference.base, "q", &query, &spec(5)).unwrap();
         assert_eq!(result.frozen_before, result.frozen_after);
         assert_ne!(result.columns, result.initial);
-        check::columns(&key("q"), &result.columns, &reference.base.card.columns, 1_000.0).unwrap();
+        check::columns(&key("q"), &result.columns, &reference.base.card.layout, 1_000.0).unwrap();
     });
 }
 
@@ -362,7 +364,7 @@ fn a_reference_of_one_batch_can_be_extended_too() {
         let reference = train(model, &[("a", &a)], &spec(3), &mut NoCheckpoints).unwrap().reference;
         let result = map(&reference.base, "q", &query, &spec(3)).unwrap();
         assert_ne!(result.columns, result.initial);
-        check::columns(&key("a"), &reference.columns[&key("a")], &reference.base.card.columns, 1_000.0).unwrap();
+        check::columns(&key("a"), &reference.columns[&key("a")], &reference.base.card.layout, 1_000.0).unwrap();
     });
 }
 

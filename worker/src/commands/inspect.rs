@@ -7,7 +7,12 @@ use std::{
 };
 
 use archipelago_anndata::inspect;
-use archipelago_common::{condition::ConditionKey, hash::Digest, id::VersionId};
+use archipelago_common::{
+    condition::ConditionKey,
+    hash::Digest,
+    id::VersionId,
+    layout::{Growth, Layout, Rule, TensorKind},
+};
 use clap::Args;
 use serde::Serialize;
 
@@ -37,6 +42,9 @@ struct ReferenceSummary {
     batch_key: String,
     labels_key: Option<String>,
     moves_embedding: bool,
+    /// What versions hold, where it is more than columns that surgery trains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layout: Option<Layout>,
     options: BTreeMap<String, serde_json::Value>,
     training: BTreeMap<String, serde_json::Value>,
     conditions: Vec<ConditionKey>,
@@ -68,6 +76,7 @@ fn reference(path: &Path) -> Result<ReferenceSummary> {
         batch_key: card.batch_key,
         labels_key: card.labels_key,
         moves_embedding: card.moves_embedding,
+        layout: Some(card.layout).filter(|layout| !layout.is_plain()),
         options: card.config,
         training: card.training,
         conditions: reference.columns.into_keys().collect(),
@@ -84,12 +93,34 @@ impl fmt::Display for ReferenceSummary {
             writeln!(f, "labels key  {key}")?;
         }
         let moves = if self.moves_embedding { "moves a query's embedding" } else { "cannot move a query's embedding" };
-        writeln!(f, "surgery     {moves}")?;
+        match self.layout.as_ref().map(|layout| &layout.growth) {
+            Some(Growth::NoSurgery { reason }) => writeln!(f, "surgery     not possible: {reason}")?,
+            _ => writeln!(f, "surgery     {moves}")?,
+        }
+        self.layout.iter().try_for_each(|layout| write_layout(f, layout))?;
         writeln!(f, "options     {}", list(&self.options))?;
         writeln!(f, "training    {}", list(&self.training))?;
         writeln!(f, "conditions  {}", self.conditions.len())?;
         self.conditions.iter().try_for_each(|key| writeln!(f, "  {key}"))
     }
+}
+
+/// What keys own beside trained tensors, and the parts.
+fn write_layout(f: &mut fmt::Formatter<'_>, layout: &Layout) -> fmt::Result {
+    for axis in &layout.axes {
+        let kinds = [(TensorKind::Trained, "trained"), (TensorKind::Statistic, "computed"), (TensorKind::Fact, "fact")];
+        let named =
+            kinds.iter().flat_map(|(kind, word)| axis.of_kind(*kind).map(move |name| format!("{name} ({word})")));
+        writeln!(f, "axis        {}: {}", axis.section, named.collect::<Vec<_>>().join(", "))?;
+    }
+    for (name, rule) in &layout.parts {
+        let how = match rule {
+            Rule::Union => "side by side",
+            Rule::Pool { .. } => "added up",
+        };
+        writeln!(f, "part        {name}, members {how}")?;
+    }
+    Ok(())
 }
 
 fn list(values: &BTreeMap<String, serde_json::Value>) -> String {

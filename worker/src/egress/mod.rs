@@ -15,6 +15,7 @@ use archipelago_common::{
     condition::{Columns, ConditionKey},
     hash::Digest,
     id::{SiteId, TaskId},
+    layout::{Axis, Layout, TensorKind},
     policy::{EmbeddingRelease, SitePolicy},
     record::Progress,
     state_dict::{DType, StateDict, Tensor},
@@ -62,6 +63,8 @@ pub struct TrainedCondition<'a> {
     pub key: &'a ConditionKey,
     /// Its columns.
     pub columns: &'a Columns,
+    /// What the reference's keys own: what is clipped, noised and left alone.
+    pub layout: &'a Layout,
     /// Cells it was trained on.
     pub n_cells: u64,
     /// Donors of these cells, where the data names them.
@@ -110,7 +113,7 @@ impl Gate {
         &self.policy
     }
 
-    /// Lets the columns of a condition out, clipped and with noise as the policy says.
+    /// Lets the columns of a condition out, clipped and with noise as the policy says; facts as they are, or not at all.
     ///
     /// # Errors  [`Error::Withheld`] where the policy keeps them, [`Error::FrozenMoved`] where training changed more than
     /// columns, [`Error::File`] where the audit record cannot be written
@@ -193,26 +196,50 @@ impl Gate {
 
     fn check_condition(&self, trained: &TrainedCondition<'_>) -> Result<()> {
         self.check_size(trained.key, trained.n_cells, trained.n_donors)?;
-        if check::norm(trained.columns)?.is_finite() {
-            Ok(())
-        } else {
-            Err(Error::Diverged { key: trained.key.clone() })
+        let axis = axis_of(trained)?;
+        if let Some(fact) = axis.of_kind(TensorKind::Fact).next().filter(|_| !self.policy.facts) {
+            let reason = format!("`{fact}` is a fact about its cells, and the policy lets no facts out");
+            return Err(Error::Withheld { key: trained.key.clone(), reason });
         }
+        if let Some(fact) = check::not_a_fact(trained.columns, axis)? {
+            let reason = format!("`{fact}` is neither 0 nor 1, and is no fact");
+            return Err(Error::Withheld { key: trained.key.clone(), reason });
+        }
+        for kind in [TensorKind::Trained, TensorKind::Statistic] {
+            if !check::norm(trained.columns, axis, kind)?.is_finite() {
+                return Err(Error::Diverged { key: trained.key.clone() });
+            }
+        }
+        Ok(())
     }
 
-    // Clipping first: it bounds what one cell can change, and the noise is sized for that bound.
+    // Clipping first: it bounds what one cell can change, and the noise is sized for that bound. What is trained and what
+    // is computed from cells are clipped each by its own norm, so that neither shrinks for the other's size.
     fn protected(&self, trained: &TrainedCondition<'_>) -> Result<Columns> {
-        let norm = check::norm(trained.columns)?;
-        let scale = match self.policy.clip_norm {
-            Some(bound) if norm > bound => bound / norm,
-            _ => 1.0,
+        let axis = axis_of(trained)?;
+        let scale_of = |kind| -> Result<f64> {
+            let norm = check::norm(trained.columns, axis, kind)?;
+            Ok(match self.policy.clip_norm {
+                Some(bound) if norm > bound => bound / norm,
+                _ => 1.0,
+            })
         };
-        if scale == 1.0 && self.policy.noise_std == 0.0 {
+        let (for_trained, for_statistic) = (scale_of(TensorKind::Trained)?, scale_of(TensorKind::Statistic)?);
+        if for_trained == 1.0 && for_statistic == 1.0 && self.policy.noise_std == 0.0 {
             return Ok(trained.columns.clone());
         }
         let mut noise = self.noise.normal(trained.key, trained.columns, self.policy.noise_std);
         let mut protected = StateDict::new();
         for (name, tensor) in trained.columns.0.iter() {
+            let scale = match axis.kind(name) {
+                TensorKind::Trained => for_trained,
+                TensorKind::Statistic => for_statistic,
+                // A fact that is moved by ever so little is another fact.
+                TensorKind::Fact => {
+                    protected.insert(name, tensor.clone());
+                    continue;
+                }
+            };
             if tensor.dtype() != DType::F32 {
                 protected.insert(name, tensor.clone());
                 continue;
@@ -240,6 +267,15 @@ impl Gate {
         self.metrics.count_released(value.kind(), blob.size);
         Ok(Released { value, bytes, blob })
     }
+}
+
+/// What the keys of a condition's axis own.
+fn axis_of<'a>(trained: &TrainedCondition<'a>) -> Result<&'a Axis> {
+    let section = trained.key.section();
+    trained.layout.axis(section).ok_or_else(|| {
+        let reason = format!("the reference does not grow along {section}");
+        Error::Withheld { key: trained.key.clone(), reason }
+    })
 }
 
 #[cfg(test)]

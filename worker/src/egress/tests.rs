@@ -1,6 +1,10 @@
 //! What the policy lets through and what it keeps.
 
-use archipelago_common::state_dict::Tensor;
+use archipelago_common::{
+    Section,
+    layout::Owned,
+    state_dict::{Tensor, TensorSpec},
+};
 
 use super::*;
 use crate::audit::{AuditTrail, Kind};
@@ -29,6 +33,7 @@ impl Site {
             task: TaskId(1),
             key: &key(),
             columns,
+            layout: &layout(),
             n_cells,
             n_donors,
             frozen_before: frozen,
@@ -50,6 +55,24 @@ fn key() -> ConditionKey {
 
 fn columns(values: &[f32]) -> Columns {
     Columns(StateDict::from_iter([("w".to_owned(), Tensor::from_f32(&[values.len()], values))]))
+}
+
+/// Conditions that own two trained numbers, a statistic and a fact.
+fn layout() -> Layout {
+    let owned = |kind| Owned { spec: TensorSpec { dtype: DType::F32, shape: vec![2] }, kind };
+    let kinds = [("w", TensorKind::Trained), ("prior", TensorKind::Statistic), ("measured", TensorKind::Fact)];
+    let tensors = kinds.map(|(name, kind)| (name.to_owned(), owned(kind))).into_iter().collect();
+    Layout::of_axes(vec![Axis { section: Section::Condition, tensors }])
+}
+
+/// Columns of every kind.
+fn mixed(w: &[f32; 2], prior: &[f32; 2], measured: &[f32; 2]) -> Columns {
+    let named = [("w", w), ("prior", prior), ("measured", measured)];
+    Columns(named.map(|(name, values)| (name.to_owned(), Tensor::from_f32(&[2], values))).into_iter().collect())
+}
+
+fn values_of(columns: &Columns, name: &str) -> Vec<f32> {
+    columns.0.get(name).unwrap().to_f32(name).unwrap()
 }
 
 fn values(columns: &Columns) -> Vec<f32> {
@@ -105,12 +128,48 @@ fn noise_changes_every_number_and_a_repetition_changes_nothing() {
 }
 
 #[test]
+fn a_fact_is_neither_clipped_nor_noised_and_counts_into_no_norm() {
+    let policy = SitePolicy { clip_norm: Some(5.0), noise_std: 1e-4, ..SitePolicy::default() };
+    let released = Site::new(policy.clone()).release(&mixed(&[3.0, 4.0], &[0.0, 0.0], &[1.0, 0.0]), 100, None).unwrap();
+    assert_eq!(values_of(released.value(), "measured"), [1.0, 0.0]);
+    // Their norm is the bound without the fact, so nothing but the noise moved them.
+    let w = values_of(released.value(), "w");
+    assert!((w[0] - 3.0).abs() < 1e-2 && (w[1] - 4.0).abs() < 1e-2 && w != [3.0, 4.0], "{w:?}");
+    let clipped = Site::new(policy).release(&mixed(&[30.0, 40.0], &[0.0, 0.0], &[1.0, 1.0]), 100, None).unwrap();
+    assert_eq!(values_of(clipped.value(), "measured"), [1.0, 1.0]);
+}
+
+#[test]
+fn a_statistic_is_protected_apart_from_what_is_trained() {
+    let policy = SitePolicy { clip_norm: Some(1.0), ..SitePolicy::default() };
+    let released = Site::new(policy).release(&mixed(&[0.3, 0.4], &[3.0, 4.0], &[0.0, 0.0]), 100, None).unwrap();
+    assert_eq!(values_of(released.value(), "w"), [0.3, 0.4]);
+    assert_eq!(values_of(released.value(), "prior"), [0.6, 0.8]);
+    let policy = SitePolicy { noise_std: 0.5, ..SitePolicy::default() };
+    let noisy = Site::new(policy).release(&mixed(&[0.3, 0.4], &[3.0, 4.0], &[0.0, 0.0]), 100, None).unwrap();
+    assert!(values_of(noisy.value(), "prior").iter().zip([3.0, 4.0]).all(|(noisy, given)| *noisy != given));
+}
+
+#[test]
+fn a_policy_without_facts_keeps_what_has_some_and_what_is_no_fact_stays_too() {
+    let mut site = Site::new(SitePolicy { facts: false, ..SitePolicy::default() });
+    let columns = mixed(&[0.3, 0.4], &[3.0, 4.0], &[0.0, 1.0]);
+    let Err(Error::Withheld { reason, .. }) = site.release(&columns, 100, None) else { panic!("withheld") };
+    assert!(reason.contains("`measured`"), "{reason}");
+    let mut site = Site::new(SitePolicy::default());
+    let no_fact = mixed(&[0.3, 0.4], &[3.0, 4.0], &[0.5, 1.0]);
+    assert!(matches!(site.release(&no_fact, 100, None), Err(Error::Withheld { .. })));
+    assert!(site.trail().entries.is_empty());
+}
+
+#[test]
 fn a_moved_frozen_part_lets_nothing_out() {
     let mut site = Site::new(SitePolicy::default());
     let result = site.gate.release_columns(&TrainedCondition {
         task: TaskId(1),
         key: &key(),
         columns: &columns(&[1.0]),
+        layout: &layout(),
         n_cells: 100,
         n_donors: None,
         frozen_before: Digest::of(b"before"),

@@ -38,13 +38,22 @@ const MORE: &str = "
     operator/anna remove-member 2
     operator/anna publish-task atlas lease=60000 coverage=0.5 elbo=-900";
 
+/// What came with format 3, after [`MORE`].
+const LATER: &str = "
+    operator/anna publish-reference grown axes=donor parts=models,counts anna/lung/ref=r anna/lung@donor/d1=d anna/lung+models/m=m
+    operator/anna publish-task grown lease=60000
+    site/charite claim 4
+    site/charite submit 4 1 charite/lung/10x=c1 charite/lung@donor/d2=c2 charite/lung+counts/T=c3
+    site/charite withdraw grown charite/lung+counts/T";
+
 /// The latest format of the state; see `snapshot.rs`.
-const STATE: u32 = 2;
+const STATE: u32 = 3;
 
 #[test]
 fn every_command_has_the_bytes_it_always_had() {
     let mut script = Script::after(LIFE);
     script.run(MORE);
+    script.run(LATER);
     let mut names = BTreeSet::new();
     for command in &script.log {
         let name = format!("command-{}.bin", name(&command.body));
@@ -69,6 +78,8 @@ fn a_state_of_every_format_is_read_and_the_latest_is_written() {
     };
     assert_eq!(read(1), script.cluster);
     script.run(MORE);
+    assert_eq!(read(2), script.cluster);
+    script.run(LATER);
     check(&format!("state-{STATE}.bin"), &script.cluster.snapshot().unwrap());
     assert_eq!(read(STATE), script.cluster);
 }
@@ -105,5 +116,6 @@ fn name(body: &Body) -> &'static str {
         Body::PromoteMember { .. } => "promote-member",
         Body::RemoveMember { .. } => "remove-member",
         Body::PublishGatedTask { .. } => "publish-gated-task",
+        Body::PublishLaidOutReference { .. } => "publish-laid-out-reference",
     }
 }

@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 
 use archipelago_cluster::{Applied, Body, Cluster, Command, Outcome, Refusal, Selection, invariants};
 use archipelago_common::{
-    BlobRef, ConditionKey, DType, Name, NodeId, Principal, TaskId, Version, VersionId,
+    BlobRef, ConditionKey, DType, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
+    layout::{Axis, Rule},
     policy::EmbeddingRelease,
+    pool::TableSpec,
     record::{BaseSummary, Progress, Submission, SubmittedCondition},
     state_dict::TensorSpec,
     task::{ConditionMetrics, PublishMode, QualityGates, SurgeryTask, TrainSpec},
@@ -94,7 +96,7 @@ impl Script {
             "tick" => Body::Tick,
             "add-site" => Body::AddSite { site: words[0].parse().unwrap() },
             "revoke-site" => Body::RevokeSite { site: words[0].parse().unwrap() },
-            "publish-reference" => publish_reference(words),
+            "publish-reference" => publish_reference(words, options),
             "publish-task" => {
                 let (task, gates) = (Box::new(self.task(words[0], options)), gates(options));
                 if gates.is_open() { Body::PublishTask(task) } else { Body::PublishGatedTask { task, gates } }
@@ -190,7 +192,7 @@ impl<'a> Options<'a> {
     }
 }
 
-fn publish_reference(words: &[&str]) -> Body {
+fn publish_reference(words: &[&str], options: &Options<'_>) -> Body {
     let spec = TensorSpec { dtype: DType::F32, shape: vec![8] };
     let summary = BaseSummary {
         model: "scvi".to_owned(),
@@ -200,7 +202,27 @@ fn publish_reference(words: &[&str]) -> Body {
     };
     let base = BlobRef::of(b"base");
     let version = Version { base, columns: columns(&words[1..]) };
-    Body::PublishReference { name: name(words[0]), version, summary: Box::new(summary) }
+    let (name, summary) = (name(words[0]), Box::new(summary));
+    match layout(&summary, options) {
+        None => Body::PublishReference { name, version, summary },
+        Some(layout) => Body::PublishLaidOutReference { name, version, summary, layout: Box::new(layout) },
+    }
+}
+
+/// `axes=donor,...` and `parts=models,counts,...`, where `counts` is a pool and any other part a union.
+fn layout(summary: &BaseSummary, options: &Options<'_>) -> Option<Layout> {
+    let listed = |option| options.text(option).map(|names: &str| names.split(',').map(name).collect::<Vec<_>>());
+    let (axes, parts) = (listed("axes"), listed("parts"));
+    if axes.is_none() && parts.is_none() {
+        return None;
+    }
+    let mut layout = summary.layout();
+    let further = |axis: Name| Axis { section: Section::Axis(axis), tensors: BTreeMap::new() };
+    layout.axes.extend(axes.into_iter().flatten().map(further));
+    let counted = || BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]);
+    let rule = |part: &Name| if part.as_str() == "counts" { Rule::Pool { tables: counted() } } else { Rule::Union };
+    layout.parts.extend(parts.into_iter().flatten().map(|part| (part.clone(), rule(&part))));
+    Some(layout)
 }
 
 /// Words `owner/dataset/batch=blob`.

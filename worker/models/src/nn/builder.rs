@@ -1,6 +1,6 @@
 //! Hands out the tensors that layers ask for: fresh, or from a stored reference.
 
-use archipelago_common::{Columns, DType, StateDict, state_dict::TensorSpec};
+use archipelago_common::{Columns, DType, Name, Section, StateDict, state_dict::TensorSpec};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -35,7 +35,7 @@ pub enum Source<'a> {
     Pretrained(&'a StateDict),
 }
 
-/// Where the rows of the conditions come from.
+/// Where the rows of an axis come from: those of the conditions, or of a further axis.
 #[derive(Clone, Copy)]
 pub enum ConditionSource<'a> {
     /// Fresh random numbers for so many conditions.
@@ -46,12 +46,22 @@ pub enum ConditionSource<'a> {
     Stored(&'a [&'a Columns]),
 }
 
+impl ConditionSource<'_> {
+    fn n_keys(self) -> usize {
+        match self {
+            Self::Fresh(n) => n,
+            Self::Mean => 1,
+            Self::Stored(columns) => columns.len(),
+        }
+    }
+}
+
 /// Which tensors get gradients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trainable {
     /// None: the module is only evaluated.
     Nothing,
-    /// The rows of the conditions: exact surgery.
+    /// The rows of the keys of every axis, and what a site keeps for itself: exact surgery.
     Conditions,
     /// Everything with a trainable role.
     Everything,
@@ -78,7 +88,8 @@ impl LayerRules for NoRules {}
 /// Builds a module's tensors one by one and collects them.
 pub struct Builder<'a> {
     source: Source<'a>,
-    conditions: ConditionSource<'a>,
+    axes: Vec<(Section, ConditionSource<'a>)>,
+    local: Option<&'a StateDict>,
     trainable: Trainable,
     rules: &'a dyn LayerRules,
     rng: ChaCha8Rng,
@@ -94,13 +105,24 @@ impl<'a> Builder<'a> {
         seed: [u8; 32],
         device: Device,
     ) -> Self {
-        let n_conditions = match conditions {
-            ConditionSource::Fresh(n) => n,
-            ConditionSource::Mean => 1,
-            ConditionSource::Stored(columns) => columns.len(),
-        };
-        let weights = Weights::new(device, n_conditions);
-        Self { source, conditions, trainable, rules: &NoRules, rng: ChaCha8Rng::from_seed(seed), weights }
+        let axes = vec![(Section::Condition, conditions)];
+        let weights = Weights::new(device, vec![(Section::Condition, conditions.n_keys())]);
+        Self { source, axes, local: None, trainable, rules: &NoRules, rng: ChaCha8Rng::from_seed(seed), weights }
+    }
+
+    /// The same builder with a further axis, for a model that has one more covariate to grow along. Before the first tensor.
+    #[must_use]
+    pub fn with_axis(mut self, name: Name, keys: ConditionSource<'a>) -> Self {
+        self.axes.push((Section::Axis(name), keys));
+        let n_keys = self.axes.iter().map(|(section, keys)| (section.clone(), keys.n_keys())).collect();
+        self.weights = Weights::new(self.weights.device(), n_keys);
+        self
+    }
+
+    /// The same builder with the tensors that a site has kept for itself. Without them, or where they lack one, they are fresh.
+    #[must_use]
+    pub fn with_local(self, local: &'a StateDict) -> Self {
+        Self { local: Some(local), ..self }
     }
 
     /// The same builder under other layer rules.
@@ -129,25 +151,40 @@ impl<'a> Builder<'a> {
         self.weights
     }
 
-    /// A tensor that no condition owns.
+    /// A tensor that no condition owns: everybody's, or with [`Role::Local`] the site's own.
     ///
     /// # Errors  [`Error::Common`] if the stored base lacks it, [`Error::TensorShape`] if it looks otherwise
     pub fn tensor(&mut self, name: &str, shape: &[usize], role: Role, init: Init) -> Result<Tensor> {
         let tensor = match self.source {
+            _ if role == Role::Local => match self.local.filter(|local| local.get(name).is_some()) {
+                Some(local) => stored("the site's own tensors", local, name, shape, init)?,
+                None => self.fresh(shape, init),
+            },
             Source::Pretrained(base) if base.get(name).is_none() => self.fresh(shape, init),
             Source::Fresh => self.fresh(shape, init),
             Source::Stored(base) | Source::Pretrained(base) => stored("the base", base, name, shape, init)?,
         };
-        Ok(self.keep(name, tensor, role))
+        Ok(self.keep(name, tensor, role, Section::Condition))
     }
 
     /// A tensor with one row of this shape per condition.
     ///
     /// # Errors  as [`Self::tensor`]
     pub fn condition_rows(&mut self, name: &str, row: &[usize], role: Role, init: Init) -> Result<Tensor> {
-        let n_conditions = self.weights.n_conditions();
-        let fresh_shape: Vec<usize> = std::iter::once(n_conditions).chain(row.iter().copied()).collect();
-        let tensor = match (self.conditions, self.source) {
+        self.rows_on(&Section::Condition, name, row, role, init)
+    }
+
+    /// A tensor with one row of this shape per key of an axis.
+    ///
+    /// # Errors  as [`Self::tensor`]
+    ///
+    /// # Panics
+    /// If the builder has no such axis: whoever builds a model gives it its axes.
+    pub fn rows_on(&mut self, section: &Section, name: &str, row: &[usize], role: Role, init: Init) -> Result<Tensor> {
+        let (_, keys) = self.axes.iter().find(|(axis, _)| axis == section).expect("the model was given its axes");
+        let keys = *keys;
+        let fresh_shape: Vec<usize> = std::iter::once(keys.n_keys()).chain(row.iter().copied()).collect();
+        let tensor = match (keys, self.source) {
             (ConditionSource::Stored(columns), _) => {
                 let rows: Result<Vec<Tensor>> =
                     columns.iter().map(|columns| stored("the columns", &columns.0, name, row, init)).collect();
@@ -159,17 +196,17 @@ impl<'a> Builder<'a> {
             }
             _ => self.fresh(&fresh_shape, init),
         };
-        Ok(self.keep(name, tensor, role))
+        Ok(self.keep(name, tensor, role, section.clone()))
     }
 
-    fn keep(&mut self, name: &str, tensor: Tensor, role: Role) -> Tensor {
+    fn keep(&mut self, name: &str, tensor: Tensor, role: Role, section: Section) -> Tensor {
         let trains = match self.trainable {
             Trainable::Nothing => false,
-            Trainable::Conditions => role == Role::Condition,
+            Trainable::Conditions => matches!(role, Role::Condition | Role::Local),
             Trainable::Everything => role.is_trainable(),
         };
         let tensor = tensor.to_device(self.weights.device()).set_requires_grad(trains);
-        self.weights.insert(name, Weight { tensor: tensor.shallow_clone(), role });
+        self.weights.insert(name, Weight { tensor: tensor.shallow_clone(), role, section });
         tensor
     }
 
@@ -204,4 +241,79 @@ fn stored(what: &str, dict: &StateDict, name: &str, shape: &[usize], init: Init)
         return Err(Error::TensorShape { name: name.to_owned(), found, expected });
     }
     to_tch(name, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use archipelago_common::TensorKind;
+
+    use super::*;
+    use crate::nn::from_tch;
+
+    /// A module of one tensor of each role, and a further axis.
+    fn build(builder: Builder<'_>) -> Weights {
+        let mut b = builder;
+        let tensors = [
+            b.tensor("w", &[2], Role::Parameter, Init::Normal),
+            b.tensor("kept", &[3], Role::Local, Init::Normal),
+            b.condition_rows("a.condition", &[4], Role::Condition, Init::Normal),
+            b.condition_rows("b.condition", &[1], Role::ConditionFact, Init::Constant(1.0)),
+            b.rows_on(&donor(), "a.donor", &[5], Role::Condition, Init::Normal),
+        ];
+        assert!(tensors.iter().all(Result::is_ok));
+        b.finish()
+    }
+
+    fn donor() -> Section {
+        Section::Axis("donor".parse().unwrap())
+    }
+
+    fn fresh(trainable: Trainable, n_conditions: usize, n_donors: usize) -> Weights {
+        let builder =
+            Builder::new(Source::Fresh, ConditionSource::Fresh(n_conditions), trainable, [1; 32], Device::Cpu);
+        build(builder.with_axis("donor".parse().unwrap(), ConditionSource::Fresh(n_donors)))
+    }
+
+    #[test]
+    fn each_axis_has_its_own_keys_and_what_is_local_is_in_neither_columns_nor_base() {
+        let weights = fresh(Trainable::Everything, 2, 3);
+        assert_eq!((weights.n_conditions(), weights.n_keys(&donor())), (2, 3));
+        let names = |dict: &StateDict| dict.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(&weights.columns(1).0), ["a.condition", "b.condition"]);
+        assert_eq!(names(&weights.columns_on(&donor(), 2).0), ["a.donor"]);
+        assert_eq!(names(&weights.base()), ["w"]);
+        assert_eq!(names(&weights.local()), ["kept"]);
+        let layout = weights.layout();
+        assert_eq!(layout.axes.len(), 2);
+        assert_eq!(layout.axis(&donor()).unwrap().tensors["a.donor"].spec.shape, [5]);
+        assert_eq!(layout.axis(&Section::Condition).unwrap().kind("b.condition"), TensorKind::Fact);
+        assert_eq!(layout.card_format(), 2);
+    }
+
+    #[test]
+    fn a_module_comes_back_from_what_leaves_and_what_stays() {
+        let made = fresh(Trainable::Nothing, 1, 2);
+        let (base, local, condition) = (made.base(), made.local(), made.columns(0));
+        let donors = [made.columns_on(&donor(), 0), made.columns_on(&donor(), 1)];
+        let (conditions, donors) = ([&condition], [&donors[0], &donors[1]]);
+        let builder = Builder::new(
+            Source::Stored(&base),
+            ConditionSource::Stored(&conditions),
+            Trainable::Nothing,
+            [2; 32],
+            Device::Cpu,
+        );
+        let builder = builder.with_axis("donor".parse().unwrap(), ConditionSource::Stored(&donors));
+        let again = build(builder.with_local(&local));
+        for (name, weight) in made.iter() {
+            assert_eq!(from_tch(&weight.tensor), from_tch(again.get(name).unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn surgery_trains_the_rows_of_every_axis_and_what_stays_at_the_site() {
+        let weights = fresh(Trainable::Conditions, 1, 1);
+        let trained: Vec<_> = weights.iter().filter(|(_, w)| w.tensor.requires_grad()).map(|(name, _)| name).collect();
+        assert_eq!(trained, ["a.condition", "a.donor", "kept"]);
+    }
 }

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_common::{Columns, DType, StateDict, Tensor as Stored, state_dict::TensorSpec};
+use archipelago_common::{
+    Columns, DType, Layout, Section, StateDict, Tensor as Stored, TensorKind,
+    layout::{Axis, Owned},
+    state_dict::TensorSpec,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -18,19 +22,32 @@ pub enum Role {
     Condition,
     /// One row per condition, computed from its cells and never trained.
     ConditionBuffer,
-    /// One row per condition, a fact about its cells that upstream keeps elsewhere than among its tensors.
+    /// One row per condition, a fact about its cells (0 or 1) that upstream keeps elsewhere than among its tensors.
     ConditionFact,
+    /// Trained at the site that maps, and never leaves it: kept in checkpoints and in a file of the site's own. A base does not
+    /// have it, and it can be in no columns.
+    Local,
 }
 
 impl Role {
+    /// What the tensor's rows are among what leaves a site, for one that has a row per condition.
+    pub fn kind(self) -> Option<TensorKind> {
+        match self {
+            Self::Parameter | Self::Buffer | Self::Local => None,
+            Self::Condition => Some(TensorKind::Trained),
+            Self::ConditionBuffer => Some(TensorKind::Statistic),
+            Self::ConditionFact => Some(TensorKind::Fact),
+        }
+    }
+
     /// Whether the tensor has one row per condition.
     pub fn is_per_condition(self) -> bool {
-        matches!(self, Self::Condition | Self::ConditionBuffer | Self::ConditionFact)
+        self.kind().is_some()
     }
 
     /// Whether an optimiser may ever own the tensor.
     pub fn is_trainable(self) -> bool {
-        matches!(self, Self::Parameter | Self::Condition)
+        matches!(self, Self::Parameter | Self::Condition | Self::Local)
     }
 }
 
@@ -41,6 +58,8 @@ pub struct Weight {
     pub tensor: Tensor,
     /// What it is.
     pub role: Role,
+    /// The axis whose keys its rows belong to, for a per-condition role.
+    pub section: Section,
 }
 
 /// All tensors of a module, by name. Layers hold handles to the same storage.
@@ -48,12 +67,13 @@ pub struct Weight {
 pub struct Weights {
     entries: BTreeMap<String, Weight>,
     device: Device,
-    n_conditions: usize,
+    /// Number of keys on each axis that the module was built for, conditions first.
+    axes: Vec<(Section, usize)>,
 }
 
 impl Weights {
-    pub(super) fn new(device: Device, n_conditions: usize) -> Self {
-        Self { entries: BTreeMap::new(), device, n_conditions }
+    pub(super) fn new(device: Device, axes: Vec<(Section, usize)>) -> Self {
+        Self { entries: BTreeMap::new(), device, axes }
     }
 
     pub(super) fn insert(&mut self, name: &str, weight: Weight) {
@@ -64,10 +84,11 @@ impl Weights {
     /// Handles to the same tensors.
     pub(super) fn share(&self) -> Self {
         let entry = |(name, weight): (&String, &Weight)| {
-            (name.clone(), Weight { tensor: weight.tensor.shallow_clone(), role: weight.role })
+            let section = weight.section.clone();
+            (name.clone(), Weight { tensor: weight.tensor.shallow_clone(), role: weight.role, section })
         };
         let entries = self.entries.iter().map(entry).collect();
-        Self { entries, device: self.device, n_conditions: self.n_conditions }
+        Self { entries, device: self.device, axes: self.axes.clone() }
     }
 
     /// Where the tensors live.
@@ -75,9 +96,14 @@ impl Weights {
         self.device
     }
 
-    /// Number of conditions, the rows of every tensor of a per-condition role.
+    /// Number of conditions, the rows of every tensor of the first axis.
     pub fn n_conditions(&self) -> usize {
-        self.n_conditions
+        self.n_keys(&Section::Condition)
+    }
+
+    /// Number of keys on an axis, the rows of each of its tensors; 0 for an axis that the module does not have.
+    pub fn n_keys(&self, section: &Section) -> usize {
+        self.axes.iter().find(|(axis, _)| axis == section).map_or(0, |(_, n_keys)| *n_keys)
     }
 
     /// All tensors in name order.
@@ -96,27 +122,48 @@ impl Weights {
         (&weight.tensor, weight.role)
     }
 
-    /// Tensors that conditions do not own, as values.
+    /// Tensors that are the same for everyone, as values: those that neither conditions nor a site own.
     pub fn base(&self) -> StateDict {
         self.iter()
-            .filter(|(_, w)| !w.role.is_per_condition())
+            .filter(|(_, w)| matches!(w.role, Role::Parameter | Role::Buffer))
             .map(|(n, w)| (n.to_owned(), from_tch(&w.tensor)))
             .collect()
     }
 
-    /// The columns of the condition with this code, as values.
-    pub fn columns(&self, code: usize) -> Columns {
-        let rows = self.iter().filter(|(_, w)| w.role.is_per_condition());
-        Columns(rows.map(|(name, w)| (name.to_owned(), from_tch(&w.tensor.get(code as i64)))).collect())
+    /// Tensors that stay at the site, as values.
+    pub fn local(&self) -> StateDict {
+        self.iter().filter(|(_, w)| w.role == Role::Local).map(|(n, w)| (n.to_owned(), from_tch(&w.tensor))).collect()
     }
 
-    /// Type and shape of each tensor in one condition's columns.
-    pub fn column_layout(&self) -> BTreeMap<String, TensorSpec> {
-        let spec = |tensor: &Tensor| TensorSpec {
-            dtype: DType::F32,
-            shape: tensor.size()[1..].iter().map(|&n| n as usize).collect(),
+    /// The columns of the condition with this code, as values.
+    pub fn columns(&self, code: usize) -> Columns {
+        self.columns_on(&Section::Condition, code)
+    }
+
+    /// The columns of the key with this code on an axis, as values.
+    pub fn columns_on(&self, section: &Section, code: usize) -> Columns {
+        let row = |(name, tensor): (&str, &Tensor)| (name.to_owned(), from_tch(&tensor.get(code as i64)));
+        Columns(self.rows_on(section).map(|(name, weight)| row((name, &weight.tensor))).collect())
+    }
+
+    /// What a version of this module holds beside its base: the axes with the tensors of their keys, and what each is. The
+    /// model adds the parts that it takes.
+    pub fn layout(&self) -> Layout {
+        let shape = |tensor: &Tensor| tensor.size()[1..].iter().map(|&n| n as usize).collect();
+        let owned = |(name, weight): (&str, &Weight)| {
+            let kind = weight.role.kind().expect("rows belong to keys");
+            (name.to_owned(), Owned { spec: TensorSpec { dtype: DType::F32, shape: shape(&weight.tensor) }, kind })
         };
-        self.iter().filter(|(_, w)| w.role.is_per_condition()).map(|(n, w)| (n.to_owned(), spec(&w.tensor))).collect()
+        let axis = |(section, _): &(Section, usize)| {
+            let tensors = self.rows_on(section).map(owned).collect();
+            Axis { section: section.clone(), tensors }
+        };
+        let layout = Layout::of_axes(self.axes.iter().map(axis).collect());
+        if layout.axes.iter().any(|axis| !axis.tensors.is_empty()) { layout } else { Layout::plain(BTreeMap::new()) }
+    }
+
+    fn rows_on(&self, section: &Section) -> impl Iterator<Item = (&str, &Weight)> {
+        self.iter().filter(move |(_, w)| w.role.is_per_condition() && w.section == *section)
     }
 }
 

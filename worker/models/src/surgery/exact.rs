@@ -6,6 +6,7 @@
 
 use archipelago_common::{
     Base, Columns, ConditionKey, Digest,
+    layout::Growth,
     progress::{Continue, EpochReport, Progress},
     task::{ColumnInit, TrainSpec},
 };
@@ -58,7 +59,7 @@ pub struct Surgery {
 
 /// Maps one condition onto a reference.
 ///
-/// # Errors  [`Error::NotExact`] for a spec with weight decay, [`Error::KnownCondition`], data that do not fit,
+/// # Errors  [`Error::NoSurgery`] where the reference says so, [`Error::NotExact`] for a spec with weight decay, data that do not fit,
 /// [`Error::Cancelled`], [`Error::Diverged`]
 pub fn surgery(
     base: &Base,
@@ -72,8 +73,8 @@ pub fn surgery(
     if spec.weight_decay != 0.0 {
         return Err(Error::NotExact { detail: format!("weight decay is {}, expected 0", spec.weight_decay) });
     }
-    if base.card.columns.is_empty() {
-        return Err(Error::NotExact { detail: "the reference's conditions own no tensors".to_owned() });
+    if let Growth::NoSurgery { reason } = &base.card.layout.growth {
+        return Err(Error::NoSurgery { reason: reason.clone() });
     }
     let _one_thread = OneThread::new();
     let blueprint = Blueprint::of_card(&base.card)?;

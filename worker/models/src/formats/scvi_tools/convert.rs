@@ -97,7 +97,8 @@ pub(super) fn reference(
     }
     let columns: Vec<&Columns> = columns.iter().collect();
     let module = build(Source::Stored(&base), ConditionSource::Stored(&columns))?;
-    let card = BaseCard { columns: module.weights().column_layout(), ..card };
+    let layout = model.layout(module.weights().layout(), &blueprint.config)?;
+    let card = BaseCard { format: layout.card_format(), layout, ..card };
     Ok(Reference::of_module(card, keys, module.as_ref()))
 }
 

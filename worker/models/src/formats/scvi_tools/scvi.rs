@@ -1,6 +1,8 @@
 //! scVI: a saved model to a reference, and back. What other models have of it is converted here too.
 
-use archipelago_common::{BaseCard, Columns, state_dict::Tensor};
+use std::collections::BTreeMap;
+
+use archipelago_common::{BaseCard, Columns, Layout, state_dict::Tensor};
 
 use super::{
     CategoricalField, Indices, SavedModel, SavedRegistry, VarNames,
@@ -48,14 +50,15 @@ pub(super) fn import(
 ) -> Result<Reference> {
     let labels = blueprint.registry.labels.clone();
     let card = BaseCard {
-        format: BaseCard::FORMAT,
+        format: BaseCard::PLAIN_FORMAT,
         model: model.card().name.to_owned(),
         config: blueprint.to_card_config(),
         genes: saved.genes().to_vec(),
         batch_key: saved.registry.batch.key.clone(),
         labels_key: (!labels.is_empty()).then(|| saved.registry.labels.key.clone()),
         labels,
-        columns: Default::default(),
+        // Completed when the module is built.
+        layout: Layout::plain(BTreeMap::new()),
         moves_embedding: model.moves_embedding(&blueprint.config)?,
         training: provenance(saved),
         recipe: None,

@@ -1,0 +1,85 @@
+//! What a reference's card says of what its keys own.
+
+use std::collections::BTreeSet;
+
+use archipelago_common::{BaseCard, Layout, Section, TensorKind, check, layout::Growth, reference_dir::ReferenceDir};
+use archipelago_models::{Device, Reference, layout_of, nn::Role};
+
+use super::{every_model, key, reference};
+
+#[test]
+fn the_card_says_what_conditions_own_and_what_each_tensor_is() {
+    every_model(|model| {
+        let reference = reference(model);
+        let layout = &reference.base.card.layout;
+        layout.check().unwrap();
+        assert_eq!(reference.base.card.format, layout.card_format());
+        assert_eq!(layout_of(&reference.base).unwrap(), *layout);
+        for (key, columns) in &reference.columns {
+            let axis = layout.axis(key.section()).unwrap();
+            assert!(columns.0.iter().map(|(name, _)| name).eq(axis.tensors.keys()), "{}", model.card().name);
+            assert_eq!(check::not_a_fact(columns, axis).unwrap(), None, "{}", model.card().name);
+        }
+        let trains = layout.axes.iter().any(|axis| axis.of_kind(TensorKind::Trained).next().is_some());
+        assert_eq!(trains, layout.growth == Growth::Surgery, "{}", model.card().name);
+    });
+}
+
+#[test]
+fn what_a_site_keeps_for_itself_is_in_no_columns_and_in_no_base() {
+    every_model(|model| {
+        let reference = reference(model);
+        let module = reference.module(&[key("a")], Device::Cpu).unwrap();
+        let leaves: BTreeSet<&str> = (reference.base.tensors.iter().map(|(name, _)| name))
+            .chain(reference.columns.values().flat_map(|columns| columns.0.iter().map(|(name, _)| name)))
+            .chain(reference.base.card.layout.axes.iter().flat_map(|axis| axis.tensors.keys().map(String::as_str)))
+            .collect();
+        let local = module.weights().iter().filter(|(_, weight)| weight.role == Role::Local);
+        for (name, _) in local {
+            assert!(!leaves.contains(name), "`{name}` of {} leaves the site", model.card().name);
+        }
+    });
+}
+
+#[test]
+fn a_card_from_before_there_were_kinds_still_tells_facts_from_weights() {
+    every_model(|model| {
+        let reference = reference(model);
+        let mut earlier = reference.base.clone();
+        earlier.card.layout = Layout::plain(reference.base.card.layout.columns());
+        earlier.card.format = BaseCard::PLAIN_FORMAT;
+        assert_eq!(layout_of(&earlier).unwrap(), reference.base.card.layout, "{}", model.card().name);
+    });
+}
+
+#[test]
+fn measured_proteins_are_facts() {
+    every_model(|model| {
+        let layout = reference(model).base.card.layout;
+        let facts: Vec<_> = layout.axis(&Section::Condition).unwrap().of_kind(TensorKind::Fact).collect();
+        assert_eq!(!facts.is_empty(), model.takes_proteins(), "{}: {facts:?}", model.card().name);
+    });
+}
+
+#[test]
+fn references_that_an_earlier_version_wrote_know_their_facts_and_still_embed_cells() {
+    let stored = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/stored/references");
+    for (name, facts, statistics) in [
+        ("scvi", &[][..], &[][..]),
+        ("scvi-encoded", &[], &["library_log_means.condition", "library_log_vars.condition"]),
+        ("scanvi", &[], &[]),
+        ("totalvi", &["protein_measured"], &[]),
+    ] {
+        let dir = ReferenceDir::open(&stored.join(name)).unwrap();
+        let reference = Reference { base: dir.base().unwrap(), columns: dir.columns().unwrap() };
+        let layout = layout_of(&reference.base).unwrap();
+        let axis = layout.axis(&Section::Condition).unwrap();
+        assert!(axis.of_kind(TensorKind::Fact).eq(facts.iter().copied()), "{name}: {axis:?}");
+        assert!(axis.of_kind(TensorKind::Statistic).eq(statistics.iter().copied()), "{name}: {axis:?}");
+        for (key, columns) in &reference.columns {
+            check::columns(key, columns, &layout, 1_000.0).unwrap();
+        }
+        let keys: Vec<_> = reference.columns.keys().cloned().collect();
+        reference.module(&keys, Device::Cpu).unwrap();
+    }
+}
