@@ -7,7 +7,7 @@ use archipelago_common::{
 };
 use archipelago_models::{
     CellConditions, Cells, Device, NoCheckpoints, Query, Reference, Training, surgery, train::FurtherOptions,
-    train_reference,
+    train_reference, zoo::scvi::Scvi,
 };
 use serde::Serialize;
 
@@ -54,7 +54,7 @@ fn reference(n_genes: usize, n_conditions: usize) -> Result<Reference> {
     let conditions = CellConditions::from_keys(&keys.collect::<Result<Vec<_>>>()?);
     let genes: Vec<String> = (0..n_genes).map(|gene| format!("g{gene}")).collect();
     let training = Training {
-        model: "scvi",
+        model: &Scvi,
         options: &measure::options(),
         genes: &genes,
         cells: &Cells::new(&counts),

@@ -15,7 +15,8 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, Compute, Config, Device, Engine, NoCheckpoints, Query, Reference, Training,
-    distributions::Likelihood, surgery, train::FurtherOptions, train_reference, zoo::scvi::ScviConfig,
+    distributions::Likelihood, model::Configured as _, surgery, train::FurtherOptions, train_reference, zoo,
+    zoo::scvi::ScviConfig,
 };
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -89,7 +90,7 @@ impl File {
 
 /// The options of the field's surgery tutorials.
 pub(crate) fn options() -> Config {
-    ScviConfig { gene_likelihood: Likelihood::Nb, ..ScviConfig::for_surgery() }.to_options()
+    ScviConfig { gene_likelihood: Likelihood::Nb, ..ScviConfig::for_surgery() }.options()
 }
 
 /// Minibatches of 128, all cells; weight decay as given.
@@ -147,7 +148,7 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
 fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference, Measured)> {
     let (cells, options) = (file.cells(args.model), options());
     let training = Training {
-        model: args.model.name(),
+        model: zoo::model(args.model.name())?,
         options: &options,
         genes: &file.genes,
         cells: &cells,

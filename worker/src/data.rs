@@ -10,7 +10,7 @@ use std::{
 
 use archipelago_anndata::{AnnData, Compression, DataFrame, H5adFile, align::Duplicates};
 use archipelago_common::BaseCard;
-use archipelago_models::{data::Minified, model::Blueprint};
+use archipelago_models::{Blueprint, data::Minified};
 use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
 

@@ -15,8 +15,8 @@ use archipelago_common::{
     task::{ConditionMetrics, TrainSpec},
 };
 use archipelago_models::{
-    CellConditions, Cells, CheckpointStore, Compute, NoCheckpoints, Query, Reference, Surgery, model::Blueprint,
-    surgery, train::TrainPlan,
+    Blueprint, CellConditions, Cells, CheckpointStore, Compute, NoCheckpoints, Query, Reference, Surgery, surgery,
+    train::TrainPlan,
 };
 use rayon::prelude::*;
 

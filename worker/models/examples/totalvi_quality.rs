@@ -10,7 +10,7 @@ use archipelago_common::{ConditionKey, progress::Silent, task::TrainSpec};
 use archipelago_models::{
     Categorical, CellConditions, Cells, Device, NoCheckpoints, Query, Reference, Training,
     data::Proteins,
-    model::{Config, Model as _},
+    model::{Config, Configured as _, Model as _},
     results::{CountResults, ExpressionAsk, ProteinAsk},
     surgery,
     train::FurtherOptions,
@@ -110,7 +110,7 @@ fn with_proteins(experiment: &Experiment) -> Cells<'_> {
 fn alone(experiment: &Experiment, proteins: Proteins, seed: u64) -> Outcome<Reference> {
     let conditions = CellConditions::single(key(experiment.batch)?, experiment.counts.n_rows());
     let cells = Cells { proteins: Some(proteins), ..Cells::new(&experiment.counts) };
-    train(&cells, &conditions, &experiment.genes, &TotalviConfig::for_surgery().to_options(), seed)
+    train(&cells, &conditions, &experiment.genes, &TotalviConfig::for_surgery().options(), seed)
 }
 
 fn train(
@@ -122,7 +122,7 @@ fn train(
 ) -> Outcome<Reference> {
     let spec = TrainSpec { epochs: Some(EPOCHS), seed, ..Totalvi.default_spec() };
     let training = Training {
-        model: "totalvi",
+        model: &Totalvi,
         options,
         genes,
         cells,

@@ -4,6 +4,7 @@
 //! model is a folder of [`zoo`]. Roles are kept apart as in scvi-tools: *data* turns named columns into tensors, a
 //! *module* knows tensors only, *train* knows optimiser and schedules, *surgery* is one procedure for all models.
 
+pub mod blueprint;
 pub mod data;
 pub mod device;
 pub mod distributions;
@@ -15,6 +16,7 @@ mod kernels;
 pub mod losses;
 pub mod model;
 pub mod nn;
+pub mod options;
 pub mod prediction;
 pub mod pretrained;
 pub mod reference;
@@ -24,10 +26,12 @@ pub mod surgery;
 pub mod train;
 pub mod zoo;
 
+pub use blueprint::Blueprint;
 pub use data::{Categorical, CellConditions, Cells};
 pub use device::{Compute, Device, Engine};
 pub use error::{Error, Result};
-pub use model::{Config, ModelCard, OptionCard, PredictFrom};
+pub use model::{Config, ModelCard, PredictFrom};
+pub use options::OptionCard;
 pub use prediction::LabelPrediction;
 pub use pretrained::train_reference_from;
 pub use reference::{Latent, Reference, Trained, Training, layout_of, train_reference};

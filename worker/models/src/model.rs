@@ -1,22 +1,22 @@
 //! The seam between the zoo and everything generic: training, surgery, evaluation.
 //!
-//! A [`Model`] is a kind of network that the zoo lists; it checks options and builds [`Module`]s. A module knows
-//! tensors only. Whoever trains, maps or evaluates works with these two traits and never with a concrete model.
+//! A [`Model`] is a kind of network that the zoo lists; with its options it is a [`Configured`] model, which builds [`Module`]s.
+//! A module knows tensors only. Whoever trains, maps or evaluates works with these traits and never with a concrete model.
 
-use std::{any::Any, collections::BTreeMap};
+use std::{any::Any, collections::BTreeMap, fmt};
 
-use archipelago_common::{BaseCard, Layout, task::TrainSpec};
-use serde::{Serialize, de::DeserializeOwned};
+use archipelago_common::{Layout, task::TrainSpec};
 use serde_json::Value;
 use tch::Tensor;
 
 use crate::{
     data::{Covariates, Dataset, LabelUse, Minibatch, Registry},
     distributions::{CountParameters, Likelihood, ProteinParameters},
-    error::{Error, Result},
+    error::Result,
     fast::{Unsupported, VaeSpec},
     losses::LossTerms,
     nn::{Builder, Pass, Posterior, Weights},
+    options::OptionCard,
     start::Drawn,
     train::TrainPlan,
 };
@@ -39,70 +39,18 @@ pub struct ModelCard {
     pub federation: &'static str,
 }
 
-/// An option of a model, as a person reads about it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OptionCard {
-    /// Its name.
-    pub name: &'static str,
-    /// What it decides, and the values it takes.
-    pub help: &'static str,
-}
-
-/// Everything beside tensors that determines a module.
-#[derive(Clone, Debug)]
-pub struct Blueprint {
-    /// Options with every default written out.
-    pub config: Config,
-    /// How covariates are encoded.
-    pub registry: Registry,
-    /// Number of genes in the panel.
-    pub n_genes: usize,
-}
-
-impl Blueprint {
-    /// The blueprint that a reference's card describes.
-    ///
-    /// # Errors  [`Error::Config`] if the card's registry cannot be read
-    pub fn of_card(card: &BaseCard) -> Result<Self> {
-        let mut config = card.config.clone();
-        let registry = config.remove(REGISTRY).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        let registry: Registry = serde_json::from_value(registry)
-            .map_err(|e| Error::Config { model: "reference", detail: format!("registry: {e}") })?;
-        let registry = Registry { labels: card.labels.clone(), ..registry };
-        Ok(Self { config, registry, n_genes: card.genes.len() })
-    }
-
-    /// What a reference's card keeps: options and registry.
-    pub fn to_card_config(&self) -> Config {
-        let mut config = self.config.clone();
-        let registry = serde_json::to_value(&self.registry).expect("names serialize to JSON");
-        config.insert(REGISTRY.to_owned(), registry);
-        config
-    }
-}
-
 /// A kind of network in the zoo.
 pub trait Model: Sync {
     /// Its card.
     fn card(&self) -> ModelCard;
 
-    /// Every option with what it decides. [`Self::resolve`] of nothing gives the defaults.
+    /// Every option.
     fn options(&self) -> Vec<OptionCard>;
 
-    /// Checks options and writes out every default.
+    /// The model with these options; those that are not given have their defaults.
     ///
-    /// # Errors  [`Error::Config`] naming the option
-    fn resolve(&self, options: &Config) -> Result<Config>;
-
-    /// Whether it takes labels with these options.
-    ///
-    /// # Errors  [`Error::Config`]
-    fn label_use(&self, config: &Config) -> Result<LabelUse>;
-
-    /// Whether surgery can move a query's embedding with these options.
-    ///
-    /// # Errors  [`Error::Config`]
-    fn moves_embedding(&self, config: &Config) -> Result<bool>;
+    /// # Errors  [`Error::Config`](crate::Error::Config) naming the option
+    fn configure(&self, options: &Config) -> Result<Box<dyn Configured>>;
 
     /// Options that map well, where they are not the defaults: what the field's surgery tutorials use.
     fn options_for_surgery(&self) -> Config {
@@ -126,31 +74,44 @@ pub trait Model: Sync {
         TrainPlan::of_spec(spec, n_cells)
     }
 
-    /// The tensors that upstream draws for a new model with so many conditions, in its order; `None` where it is not known,
-    /// and the model starts from numbers of our own.
-    ///
-    /// # Errors  [`Error::Config`]
-    fn upstream_start(&self, _blueprint: &Blueprint, _n_conditions: usize) -> Result<Option<Vec<Drawn>>> {
-        Ok(None)
-    }
-
     /// The model whose trained references it can start from.
     fn starts_from(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// A model with its options: read once, then asked.
+pub trait Configured: fmt::Debug {
+    /// All options by name, defaults included.
+    fn options(&self) -> Config;
+
+    /// Whether it takes labels.
+    fn label_use(&self) -> LabelUse;
+
+    /// Whether surgery can move a query's embedding.
+    fn moves_embedding(&self) -> bool;
+
+    /// Whether the library size is learnt from the counts, and not their total.
+    fn learns_library(&self) -> bool {
+        false
+    }
+
+    /// The tensors that upstream draws for a new model with so many conditions, in its order; `None` where it is not known,
+    /// and the model starts from numbers of our own.
+    fn upstream_start(&self, _registry: &Registry, _n_genes: usize, _n_conditions: usize) -> Option<Vec<Drawn>> {
         None
     }
 
     /// What versions over its references hold: what the module's tensors say, and what the model adds to it (parts, values
     /// derived from them, that surgery trains nothing and why).
-    ///
-    /// # Errors  [`Error::Config`]
-    fn layout(&self, of_tensors: Layout, _config: &Config) -> Result<Layout> {
-        Ok(of_tensors)
+    fn layout(&self, of_tensors: Layout) -> Layout {
+        of_tensors
     }
 
     /// Builds a module from fresh or stored tensors.
     ///
-    /// # Errors  options or tensors that do not fit
-    fn build(&self, blueprint: &Blueprint, builder: Builder<'_>) -> Result<Box<dyn Module>>;
+    /// # Errors  covariates or tensors that do not fit
+    fn build(&self, registry: &Registry, n_genes: usize, builder: Builder<'_>) -> Result<Box<dyn Module>>;
 }
 
 /// A network: tensors in, tensors out.
@@ -291,24 +252,5 @@ pub enum PredictFrom {
     Draw,
 }
 
-/// Reads a config from options by name.
-///
-/// # Errors  [`Error::Config`]
-pub(crate) fn parse_options<C: DeserializeOwned>(model: &'static str, options: &Config) -> Result<C> {
-    let object: serde_json::Map<String, Value> =
-        options.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    serde_json::from_value(Value::Object(object)).map_err(|e| Error::Config { model, detail: e.to_string() })
-}
-
-/// All fields of a config by name.
-pub(crate) fn to_options<C: Serialize>(config: &C) -> Config {
-    match serde_json::to_value(config) {
-        Ok(Value::Object(object)) => object.into_iter().collect(),
-        _ => unreachable!("a config is a struct of plain values"),
-    }
-}
-
 /// Weight decay of references, upstream's for every model.
 const WEIGHT_DECAY: f64 = 1e-6;
-/// Key of the registry among the options of a card.
-const REGISTRY: &str = "registry";

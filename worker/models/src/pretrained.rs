@@ -3,12 +3,12 @@
 use archipelago_common::progress::Progress;
 
 use crate::{
+    blueprint::Blueprint,
     data::Registry,
     error::{Error, Result},
-    model::{Blueprint, Config},
+    model::Config,
     reference::{Reference, Trained, Training, train},
     train::CheckpointStore,
-    zoo,
 };
 
 /// Trains a reference that starts from the tensors of a smaller, trained one; what that one lacks starts fresh.
@@ -26,8 +26,8 @@ pub fn train_reference_from(
 ) -> Result<Trained> {
     let card = &pretrained.base.card;
     let refuse = |detail: String| Err(Error::Pretrained { detail });
-    if zoo::model(training.model)?.starts_from() != Some(card.model.as_str()) {
-        return refuse(format!("`{}` cannot start from `{}`", training.model, card.model));
+    if training.model.starts_from() != Some(card.model.as_str()) {
+        return refuse(format!("`{}` cannot start from `{}`", training.model.card().name, card.model));
     }
     if card.genes != training.genes {
         return refuse("its genes are others, or in another order".to_owned());
@@ -38,7 +38,7 @@ pub fn train_reference_from(
     if found != known {
         return refuse("it was trained with other covariates, or other categories of them".to_owned());
     }
-    let options = merged(training.options, given.config);
+    let options = merged(training.options, given.model.options());
     train(&Training { options: &options, ..*training }, Some(pretrained), progress, checkpoints)
 }
 

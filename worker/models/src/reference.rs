@@ -11,17 +11,17 @@ use ndarray::Array2;
 use tch::Tensor;
 
 use crate::{
+    blueprint::Blueprint,
     data::{CellConditions, Cells, Dataset, LabelUse, Minibatches, Registry},
     device::{Compute, Device, Engine, OneThread},
     error::{Error, Result},
     fast::{Autoencoder, Purpose},
-    model::{Blueprint, Config, Module},
+    model::{Config, Model, Module},
     nn::{Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name},
     start,
     train::{
         CheckpointStore, EVALUATION_MINIBATCH, Evaluation, FurtherOptions, Seeds, Trainer, evaluate, pretrained_epochs,
     },
-    zoo,
 };
 
 /// A base and the columns of every condition mapped onto it.
@@ -45,10 +45,10 @@ pub struct Trained {
 }
 
 /// What a reference is trained on and called.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Training<'a> {
-    /// Name of the model in the zoo.
-    pub model: &'a str,
+    /// A model of the zoo.
+    pub model: &'a dyn Model,
     /// The model's options; what is left out takes its default.
     pub options: &'a Config,
     /// The gene panel: names of the counts' columns.
@@ -102,13 +102,12 @@ pub(crate) fn train(
 ) -> Result<Trained> {
     // One order of every sum that libtorch computes: one seed, one result. The kernels use all threads and have that by themselves.
     let _one_thread = OneThread::new();
-    let model = zoo::model(training.model)?;
-    let config = model.resolve(training.options)?;
-    let label_use = model.label_use(&config)?;
+    let configured = training.model.configure(training.options)?;
+    let label_use = configured.label_use();
     let size_factor_key = training.size_factor_key.map(str::to_owned);
     let registry = Registry { size_factor_key, ..Registry::of(training.cells, &label_use) };
-    let registry = if model.takes_proteins() { registry.with_proteins(training.cells) } else { registry };
-    let blueprint = Blueprint { config, registry, n_genes: training.genes.len() };
+    let registry = if training.model.takes_proteins() { registry.with_proteins(training.cells) } else { registry };
+    let blueprint = Blueprint { model: configured, registry, n_genes: training.genes.len() };
     let dataset = blueprint.registry.encode(training.cells, training.conditions.codes(), training.genes.len())?;
 
     let seeds = Seeds::new(training.spec.seed, "reference").as_upstream();
@@ -122,23 +121,23 @@ pub(crate) fn train(
     };
     let seed = seeds.of("weights", 0);
     let builder = Builder::new(source, conditions, Trainable::Everything, seed, training.compute.device.to_tch());
-    let module = model.build(&blueprint, builder)?;
-    if let Some(order) = model.upstream_start(&blueprint, n_conditions)?.filter(|order| start::is_known(order)) {
+    let module = blueprint.build(builder)?;
+    let order = blueprint.model.upstream_start(&blueprint.registry, blueprint.n_genes, n_conditions);
+    if let Some(order) = order.filter(|order| start::is_known(order)) {
         let taken_over = pretrained.map(|reference| &reference.base.tensors);
         start::apply(&order, module.weights(), seeds.numpy(), taken_over)?;
     }
     module.prepare(&dataset);
 
-    let mut plan = model.plan(training.spec, dataset.n_cells())?.with(training.further)?;
+    let mut plan = training.model.plan(training.spec, dataset.n_cells())?.with(training.further)?;
     if pretrained.is_some() && training.spec.epochs.is_none() {
         plan.n_epochs = pretrained_epochs(dataset.n_cells());
     }
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
     let mut trainer = trainer.with_engine(training.compute.engine);
     let history = trainer.run(progress, checkpoints)?;
-    let moves_embedding = model.moves_embedding(&blueprint.config)?;
-    let layout = model.layout(module.weights().layout(), &blueprint.config)?;
-    let card = card(training, &blueprint, layout, &label_use, moves_embedding, &history);
+    let layout = blueprint.model.layout(module.weights().layout());
+    let card = card(training, &blueprint, layout, &label_use, &history);
     let reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
     Ok(Trained { reference, history, engine: trainer.engine() })
 }
@@ -148,7 +147,6 @@ fn card(
     blueprint: &Blueprint,
     layout: Layout,
     label_use: &LabelUse,
-    moves_embedding: bool,
     history: &[EpochReport],
 ) -> BaseCard {
     let mut facts = BTreeMap::from([
@@ -163,14 +161,14 @@ fn card(
     let labels_key = training.labels_key.filter(|_| *label_use != LabelUse::Ignored);
     BaseCard {
         format: layout.card_format(),
-        model: training.model.to_owned(),
+        model: training.model.card().name.to_owned(),
         config: blueprint.to_card_config(),
         genes: training.genes.to_vec(),
         batch_key: training.batch_key.to_owned(),
         labels_key: labels_key.map(str::to_owned),
         labels: blueprint.registry.labels.clone(),
         layout,
-        moves_embedding,
+        moves_embedding: blueprint.model.moves_embedding(),
         training: facts,
         recipe: None,
     }
@@ -184,10 +182,10 @@ pub fn layout_of(base: &Base) -> Result<Layout> {
     if base.card.format > BaseCard::PLAIN_FORMAT {
         return Ok(base.card.layout.clone());
     }
-    let (model, blueprint) = (zoo::model(&base.card.model)?, Blueprint::of_card(&base.card)?);
+    let blueprint = Blueprint::of_card(&base.card)?;
     let source = (Source::Stored(&base.tensors), ConditionSource::Mean);
     let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], tch::Device::Cpu);
-    model.layout(model.build(&blueprint, builder)?.weights().layout(), &blueprint.config)
+    Ok(blueprint.model.layout(blueprint.build(builder)?.weights().layout()))
 }
 
 impl Reference {
@@ -211,7 +209,7 @@ impl Reference {
         let columns = self.columns_of(keys)?;
         let source = (Source::Stored(&self.base.tensors), ConditionSource::Stored(&columns));
         let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device.to_tch());
-        zoo::model(&self.base.card.model)?.build(&Blueprint::of_card(&self.base.card)?, builder)
+        Blueprint::of_card(&self.base.card)?.build(builder)
     }
 
     /// The columns of these conditions, in this order.
@@ -225,7 +223,7 @@ impl Reference {
     /// # Errors  data that the reference does not know or cannot take
     pub fn encode<'a>(&self, cells: &Cells<'a>, conditions: &CellConditions) -> Result<Dataset<'a>> {
         let blueprint = Blueprint::of_card(&self.base.card)?;
-        if cells.minified.is_some() && blueprint.config.get("use_observed_lib_size") == Some(&false.into()) {
+        if cells.minified.is_some() && blueprint.model.learns_library() {
             return Err(Error::Minified { what: "a model that learns the library size" });
         }
         blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)

@@ -112,7 +112,7 @@ fn spec(epochs: u32) -> TrainSpec {
 fn options(model: &dyn Model) -> Config {
     let small =
         [("n_hidden", 8.into()), ("n_latent", 3.into()), ("n_layers", 2.into()), ("encode_covariates", true.into())];
-    let known = model.resolve(&Config::new()).unwrap();
+    let known = model.configure(&Config::new()).unwrap().options();
     small
         .into_iter()
         .filter(|(name, _)| known.contains_key(*name))
@@ -152,7 +152,7 @@ fn train_as(
     let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
     let genes: Vec<String> = (0..N_GENES).map(|gene| format!("gene{gene}")).collect();
     let training = Training {
-        model: model.card().name,
+        model,
         options,
         genes: &genes,
         cells: &cells(&all),
@@ -192,10 +192,21 @@ fn names_are_unique_and_cards_are_filled() {
 #[test]
 fn every_option_is_described() {
     every_model(|model| {
-        let mut described: Vec<&str> = model.options().iter().map(|option| option.name).collect();
-        described.sort_unstable();
-        let known = model.resolve(&Config::new()).unwrap();
-        assert_eq!(described, known.keys().map(String::as_str).collect::<Vec<_>>(), "{}", model.card().name);
+        let cards = model.options();
+        let defaults: Config = cards.iter().map(|card| (card.name.to_owned(), card.default.clone())).collect();
+        assert_eq!(model.configure(&Config::new()).unwrap().options(), defaults, "{}", model.card().name);
+        assert_eq!(defaults.len(), cards.len(), "names are unique");
+        assert!(cards.iter().all(|card| !card.help.is_empty()), "{}", model.card().name);
+    });
+}
+
+#[test]
+fn options_that_map_well_are_options() {
+    every_model(|model| {
+        let usual = model.options_for_surgery();
+        let options = model.configure(&usual).unwrap().options();
+        assert!(usual.iter().all(|(name, value)| options[name] == *value), "{}", model.card().name);
+        assert_eq!(model.configure(&options).unwrap().options(), options, "what is written out is read again");
     });
 }
 
@@ -203,7 +214,7 @@ fn every_option_is_described() {
 fn unknown_options_are_refused() {
     every_model(|model| {
         let options = BTreeMap::from([("n_hiden".to_owned(), 8.into())]);
-        let error = model.resolve(&options).unwrap_err().to_string();
+        let error = model.configure(&options).unwrap_err().to_string();
         assert!(error.contains("n_hiden"), "{error}");
     });
 }

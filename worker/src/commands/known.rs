@@ -8,9 +8,8 @@ use archipelago_common::{
     id::{Name, SiteId},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Device, Reference,
+    Blueprint, Categorical, CellConditions, Cells, Device, Reference,
     data::{LabelUse, Minified},
-    model::Blueprint,
 };
 use clap::Args;
 

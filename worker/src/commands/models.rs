@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use archipelago_models::{Config, ModelCard, model::Model, zoo};
+use archipelago_models::{ModelCard, OptionCard, model::Model, options::text_of, zoo};
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{error::Result, output::Output};
 
@@ -40,8 +41,12 @@ struct Card {
 #[derive(Serialize)]
 struct OptionLine {
     name: &'static str,
-    default: serde_json::Value,
-    help: &'static str,
+    /// Upstream's.
+    default: Value,
+    /// What `train` takes where nothing is given.
+    default_of_train: Value,
+    values: String,
+    help: String,
 }
 
 /// Runs the command.
@@ -49,22 +54,25 @@ struct OptionLine {
 /// # Errors  [`crate::Error::Models`] for a model that the zoo does not have
 pub fn run(args: &ModelsArgs, output: &Output) -> Result<()> {
     let cards = match &args.name {
-        Some(name) => vec![card(zoo::model(name)?)?],
-        None => zoo::ZOO.iter().map(|model| card(*model)).collect::<Result<_>>()?,
+        Some(name) => vec![card(zoo::model(name)?)],
+        None => zoo::ZOO.iter().map(|model| card(*model)).collect(),
     };
     output.show(&Cards { cards, shows_options: args.name.is_some() });
     Ok(())
 }
 
-fn card(model: &dyn Model) -> Result<Card> {
+fn card(model: &dyn Model) -> Card {
     let ModelCard { name, title, paper, purpose, federation } = model.card();
-    let defaults = model.resolve(&Config::new())?;
-    let line = |option: archipelago_models::OptionCard| OptionLine {
-        name: option.name,
-        default: defaults.get(option.name).cloned().unwrap_or_default(),
-        help: option.help,
+    let usual = model.options_for_surgery();
+    let line = |OptionCard { name, help, default, .. }: OptionCard, values: String| OptionLine {
+        name,
+        default_of_train: usual.get(name).unwrap_or(&default).clone(),
+        default,
+        values,
+        help,
     };
-    Ok(Card { name, title, purpose, federation, paper, options: model.options().into_iter().map(line).collect() })
+    let options = model.options().into_iter().map(|option| (option.values(), option));
+    Card { name, title, purpose, federation, paper, options: options.map(|(v, option)| line(option, v)).collect() }
 }
 
 impl fmt::Display for Cards {
@@ -74,15 +82,21 @@ impl fmt::Display for Cards {
             writeln!(f, "    federation  {federation}")?;
             writeln!(f, "    paper       {paper}")?;
             if self.shows_options {
-                writeln!(
-                    f,
-                    "    options     upstream's defaults; `train` starts the scVI family from those for surgery"
-                )?;
-                for OptionLine { name, default, help } in options {
-                    writeln!(f, "      {name} = {default}\n          {help}")?;
-                }
+                writeln!(f, "    options     with upstream's defaults, and those of `train` where they are others")?;
+                options.iter().try_for_each(|option| option.fmt(f))?;
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for OptionLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, default, default_of_train, values, help } = self;
+        write!(f, "      {name} = {}", text_of(default))?;
+        if default_of_train != default {
+            write!(f, "; `train` {}", text_of(default_of_train))?;
+        }
+        writeln!(f, "\n          {help} ({values})")
     }
 }

@@ -184,7 +184,13 @@ fn unknown_models_and_options_are_named() {
         &["no model `scvii`", "`scvi`", "hint: list the zoo"],
     );
     check(&bench, 2, &[&TRAIN[..], &["--gene-likelihood", "gauss"]].concat(), &["gauss"]);
-    check(&bench, 2, &[&TRAIN[..], &["--option", "n_layer=3"]].concat(), &["n_layer"]);
+    check(
+        &bench,
+        2,
+        &[&TRAIN[..], &["--n-layers-encoder", "3"]].concat(),
+        &["no option `n_layers_encoder`", "n_layers"],
+    );
+    check(&bench, 2, &[&TRAIN[..], &["--n-hidden", "0"]].concat(), &["`n_hidden` is 0", "from 1 to 65536"]);
     check(&bench, 2, &[&TRAIN[..], &["--train-size", "7"]].concat(), &["train size", "`7`", "up to 1"]);
 }
 

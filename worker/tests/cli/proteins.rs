@@ -44,7 +44,7 @@ fn add_proteins(bench: &Bench) {
     negative.write(bench.path("negative.h5ad"), Compression::None).unwrap();
 }
 
-const SMALL: [&str; 16] = [
+const SMALL: [&str; 18] = [
     "--model",
     "totalvi",
     "--batches",
@@ -53,7 +53,9 @@ const SMALL: [&str; 16] = [
     "2",
     "--n-hidden",
     "16",
-    "--n-layers",
+    "--n-layers-encoder",
+    "1",
+    "--n-layers-decoder",
     "1",
     "--batch-size",
     "32",

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::{negative_binomial, normal, poisson};
+use crate::options::Choice;
 
 /// The distribution of counts given a cell's latent state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub enum Likelihood {
     /// Normal, for values that are not counts.
     Normal,
 }
+
+impl Choice for Likelihood {}
 
 impl Likelihood {
     /// Whether there is a dispersion (or, for normal, a scale).

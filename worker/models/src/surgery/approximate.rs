@@ -6,11 +6,12 @@ use archipelago_common::{
 
 use super::upstream::{Flags, extend};
 use crate::{
+    blueprint::Blueprint,
     data::{CellConditions, Cells},
     device::{Device, Engine},
     error::Result,
     formats::upstream::Layout,
-    model::{Blueprint, Module},
+    model::Module,
     nn::{Builder, ConditionSource, Mode, Source, Trainable, from_tch},
     reference::{Reference, Trained},
     train::{CheckpointStore, Seeds, Trainer},
@@ -66,20 +67,20 @@ pub fn upstream_surgery(
     let dataset = blueprint.registry.encode(ask.cells, &codes, blueprint.n_genes)?;
 
     let seeds = Seeds::new(ask.spec.seed, "upstream surgery");
-    let (model, device) = (zoo::model(&reference.base.card.model)?, ask.device.to_tch());
+    let device = ask.device.to_tch();
     let fresh = ConditionSource::Fresh(keys.len());
     let builder = Builder::new(Source::Fresh, fresh, Trainable::Nothing, seeds.of("weights", 0), device);
-    let fresh = model.build(&blueprint, builder)?;
+    let fresh = blueprint.build(builder)?;
     fresh.prepare(&dataset);
 
     let (base, columns) = grow(reference, fresh.as_ref(), ask.placement, ask.device)?;
     let columns: Vec<_> = columns.iter().collect();
     let source = (Source::Stored(&base), ConditionSource::Stored(&columns));
     let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device).with_rules(&ask.flags);
-    let module = model.build(&blueprint, builder)?;
+    let module = blueprint.build(builder)?;
     let owned = ask.flags.trainable(module.weights());
 
-    let plan = model.plan(ask.spec, dataset.n_cells())?;
+    let plan = zoo::model(&reference.base.card.model)?.plan(ask.spec, dataset.n_cells())?;
     let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?.with_tensors(owned);
     let history = trainer.run(progress, checkpoints)?;
     let mut card = reference.base.card.clone();

@@ -13,10 +13,10 @@ use archipelago_common::{
 use rayon::prelude::*;
 
 use crate::{
+    blueprint::Blueprint,
     data::{CellConditions, Cells},
     device::{Compute, Engine, OneThread},
     error::{Error, Result},
-    model::Blueprint,
     nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
     reference::Reference,
     train::{CheckpointStore, NoCheckpoints, Seeds, Trainer},
@@ -80,8 +80,7 @@ pub fn surgery(
     let blueprint = Blueprint::of_card(&base.card)?;
     let conditions = CellConditions::single(query.key.clone(), query.cells.n_cells());
     let dataset = blueprint.registry.encode(&query.cells, conditions.codes(), blueprint.n_genes)?;
-    let model = zoo::model(&base.card.model)?;
-    let plan = model.plan(spec, dataset.n_cells())?;
+    let plan = zoo::model(&base.card.model)?.plan(spec, dataset.n_cells())?;
 
     let seeds = Seeds::new(spec.seed, query.key.to_string());
     let start = match spec.init {
@@ -90,7 +89,7 @@ pub fn surgery(
     };
     let (stored, seed) = (Source::Stored(&base.tensors), seeds.of("columns", 0));
     let builder = Builder::new(stored, start, Trainable::Conditions, seed, device.to_tch());
-    let module = model.build(&blueprint, builder)?;
+    let module = blueprint.build(builder)?;
     module.prepare(&dataset);
     let (initial, frozen_before) = (module.weights().columns(0), module.weights().base().digest());
 

@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
-use archipelago_common::StateDict;
+use archipelago_common::{Digest, StateDict};
 use archipelago_models::nn::to_tch;
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -83,6 +84,16 @@ pub(crate) fn say(line: &str) {
     eprintln!("{line}");
 }
 
+/// Appends the digest of a computed tensor to the file that `$ARCHIPELAGO_GOLDEN_DIGESTS` names: what a change of code leaves
+/// equal bit for bit is in the file of before and in the file of after. The order of lines is that in which tests ran: sort them.
+fn record(what: &str, ours: &Tensor) {
+    let Some(path) = std::env::var_os("ARCHIPELAGO_GOLDEN_DIGESTS") else { return };
+    let values = Vec::<f64>::try_from(ours.detach().to_kind(Kind::Double).reshape(-1)).unwrap();
+    let digest = Digest::of(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    file.write_all(format!("{what}\t{digest}\n").as_bytes()).unwrap();
+}
+
 /// Whether a folder holds saved models to import: folders that say what is expected of them.
 pub(crate) fn holds_saved_models(folder: &Path) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -137,6 +148,7 @@ impl Report {
 
     pub(crate) fn tensors(&mut self, what: &str, ours: &Tensor, theirs: &Tensor, tolerance: Tolerance) {
         self.n_compared += 1;
+        record(what, ours);
         let (ours, theirs) = (ours.detach().to_kind(Kind::Double), theirs.to_kind(Kind::Double));
         if ours.numel() != theirs.numel() {
             self.failures.push(format!("{what}: {:?}, expected {:?}", ours.size(), theirs.size()));

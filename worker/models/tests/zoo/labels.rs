@@ -31,7 +31,8 @@ fn train(
     let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
     let cells = Cells { labels: Some(Categorical::from_values(&labels)), ..Cells::new(&counts) };
     let genes: Vec<String> = (0..N_GENES).map(|gene| format!("gene{gene}")).collect();
-    let mut all: Config = crate::options(zoo::model(model).unwrap());
+    let model = zoo::model(model).unwrap();
+    let mut all: Config = crate::options(model);
     all.extend(options.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     let training = Training {
         model,

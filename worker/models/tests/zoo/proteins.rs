@@ -91,7 +91,7 @@ fn a_reference_without_proteins_is_refused() {
     let a = batch(1, 40);
     let genes: Vec<String> = (0..N_GENES).map(|gene| format!("gene{gene}")).collect();
     let training = archipelago_models::Training {
-        model: "totalvi",
+        model: totalvi(),
         options: &crate::options(totalvi()),
         genes: &genes,
         cells: &Cells { proteins: None, ..cells(&a) },

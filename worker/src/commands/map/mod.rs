@@ -13,12 +13,7 @@ use archipelago_common::{
     reference_dir::ReferenceDir,
     task::{ColumnInit, ConditionMetrics, TrainSpec},
 };
-use archipelago_models::{
-    Engine,
-    data::ProteinAlignment,
-    model::{Blueprint, Model},
-    zoo,
-};
+use archipelago_models::{Blueprint, Engine, data::ProteinAlignment, model::Model, zoo};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 

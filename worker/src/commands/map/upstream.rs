@@ -8,8 +8,7 @@ use archipelago_common::{
     task::ConditionMetrics,
 };
 use archipelago_models::{
-    Categorical, CellConditions, Device, Trained,
-    model::Blueprint,
+    Blueprint, Categorical, CellConditions, Device, Trained,
     surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
     train::TrainPlan,
 };

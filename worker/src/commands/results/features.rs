@@ -1,6 +1,6 @@
 //! What a model speaks of: its genes and, for a model that takes them, its proteins.
 
-use archipelago_models::model::Blueprint;
+use archipelago_models::Blueprint;
 
 use crate::{
     commands::known::KnownCells,

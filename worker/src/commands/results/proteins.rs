@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use archipelago_models::{
-    model::Blueprint,
+    Blueprint,
     results::{CountResults, ExpressionAsk, ProteinAsk},
 };
 use clap::{Args, ValueEnum};

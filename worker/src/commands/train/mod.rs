@@ -14,7 +14,7 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained, Training,
-    train::pretrained_epochs, train_reference, train_reference_from, zoo,
+    data::LabelUse, model::Model, train::pretrained_epochs, train_reference, train_reference_from, zoo,
 };
 use clap::Args;
 use serde::Serialize;
@@ -103,6 +103,8 @@ struct Summary {
 
 /// Everything that is known before training begins.
 struct Prepared {
+    model: &'static dyn Model,
+    label_use: LabelUse,
     pretrained: Option<Reference>,
     options: Config,
     data: SiteData,
@@ -118,7 +120,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
     let prepared = prepare(args, output)?;
     let Prepared { data, aligned, conditions, .. } = &prepared;
-    let cells = prepared.cells(args)?;
+    let cells = prepared.cells()?;
     fs::create_dir(&args.out)?;
     let Trained { mut reference, history, engine } = train(args, &prepared, &cells, output)?;
     let card = &mut reference.base.card;
@@ -157,10 +159,10 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
 fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     let pretrained = args.from_reference.as_deref().map(OpenReference::open).transpose()?;
     let pretrained = pretrained.map(|open| open.reference);
-    let options = args.model.options(pretrained.is_some())?;
     // Before the data is read: a misspelt option should not cost a minute.
     let model = zoo::model(&args.model.model)?;
-    model.resolve(&options)?;
+    let options = args.model.options(model, pretrained.is_some());
+    let label_use = model.configure(&options)?.label_use();
     args.cells.proteins.check(model)?;
     model.plan(&args.plan.spec(model), 1)?.with(&args.plan.further())?;
     let data = SiteData::open(args.data_spec(pretrained.as_ref())?)?.handled(args.memory.handling(output));
@@ -170,28 +172,25 @@ fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     };
     let aligned = data.counts(&genes)?;
     let conditions = args.conditions(&data, pretrained.as_ref())?;
-    Ok(Prepared { pretrained, options, data, aligned, genes, conditions })
+    Ok(Prepared { model, label_use, pretrained, options, data, aligned, genes, conditions })
 }
 
 impl Prepared {
-    fn cells(&self, args: &TrainArgs) -> Result<Cells<'_>> {
-        let model = zoo::model(&args.model.model)?;
-        let labels = model.label_use(&model.resolve(&self.options)?)?;
-        self.data.annotations().cells(&self.aligned.counts, &labels)
+    fn cells(&self) -> Result<Cells<'_>> {
+        self.data.annotations().cells(&self.aligned.counts, &self.label_use)
     }
 }
 
 fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Output) -> Result<Trained> {
-    let Prepared { pretrained, options, data, genes, conditions, .. } = prepared;
-    let model = zoo::model(&args.model.model)?;
-    let (spec, further) = (args.plan.spec(model), args.plan.further());
+    let Prepared { model, pretrained, options, data, genes, conditions, .. } = prepared;
+    let (spec, further) = (args.plan.spec(*model), args.plan.further());
     let n_epochs = match (spec.epochs, pretrained) {
         (None, Some(_)) => pretrained_epochs(data.n_cells()),
         _ => model.plan(&spec, data.n_cells())?.n_epochs,
     };
     let read = data.spec();
     let training = Training {
-        model: &args.model.model,
+        model: *model,
         options,
         genes,
         cells,

@@ -1,122 +1,219 @@
-//! Flags that say what the network looks like.
+//! Flags that say what the network looks like: one for each option of the zoo's models, made from their cards.
 
-use archipelago_models::{Config, OptionCard, zoo};
-use clap::Args;
-use serde_json::Value;
+use archipelago_models::{
+    Config, ModelCard, OptionCard,
+    model::Model,
+    options::{Kind, text_of},
+    zoo::ZOO,
+};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, builder::PossibleValuesParser};
 
-use crate::error::Result;
-
-/// The network.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Model")]
+/// The network: a model of the zoo, and the options that were given.
+#[derive(Debug)]
 pub(super) struct ModelArgs {
-    /// A model of the zoo, see `archipelago-worker models`.
-    #[arg(long, default_value = "scvi")]
+    /// The model's name.
     pub(super) model: String,
-    /// Dimensions of the latent space [default: 10; totalVI 20]
-    #[arg(long)]
-    n_latent: Option<usize>,
-    /// Hidden layers of encoder and decoder [default: 2]
-    #[arg(long)]
-    n_layers: Option<usize>,
-    /// Units of hidden layers [default: 128; totalVI 256]
-    #[arg(long)]
-    n_hidden: Option<usize>,
-    /// Distribution of the RNA counts: zinb, nb or poisson [default: zinb; totalVI nb]
-    #[arg(long)]
-    gene_likelihood: Option<String>,
-    /// What the dispersion depends on: gene, gene-batch, gene-label or gene-cell [default: gene]
-    #[arg(long)]
-    dispersion: Option<String>,
-    /// Distribution of the latent state: normal or ln [default: normal]
-    #[arg(long)]
-    latent_distribution: Option<String>,
-    /// Where layer norm is: encoder, decoder, none or both [default: both]
-    #[arg(long)]
-    use_layer_norm: Option<String>,
-    /// Where batch norm is: encoder, decoder, none or both [default: none]
-    #[arg(long)]
-    use_batch_norm: Option<String>,
-    /// Whether the encoder takes the batch; without it surgery cannot move an embedding [default: true]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
-    encode_covariates: Option<bool>,
-    /// Whether every layer takes the batch, not only the first [default: false]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
-    deeply_inject_covariates: Option<bool>,
-    /// Whether the library size is the total count; false learns it [default: true]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
-    use_observed_lib_size: Option<bool>,
-    /// Dropout rate of the encoder, in totalVI of the decoder too [default: 0.1; totalVI 0.2]
-    #[arg(long)]
-    dropout_rate: Option<f64>,
-    /// scANVI: the category that stands for cells without a label; cells with no value at all are such cells too
-    /// [default: Unknown]
-    #[arg(long)]
-    unlabeled_category: Option<String>,
-    /// scANVI: labelled cells of each label that an epoch trains on at most [default: all]
-    #[arg(long)]
-    n_samples_per_label: Option<usize>,
-    /// scANVI: weight of the classification loss [default: 50]
-    #[arg(long)]
-    classification_ratio: Option<f64>,
-    /// scANVI: the classifier is one linear map [default: false]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
-    linear_classifier: Option<bool>,
-    /// Any option of the model as `name=value`; `archipelago-worker models NAME` lists them.
-    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = parse_option)]
-    options: Vec<(String, Value)>,
+    /// Names of options, and what was written for them.
+    given: Vec<(&'static str, String)>,
 }
 
 impl ModelArgs {
     /// The options that were given, and for a model that starts from nothing those that map well.
-    ///
-    /// # Errors  an unknown model
-    pub(super) fn options(&self, starts_from_reference: bool) -> Result<Config> {
-        let model = zoo::model(&self.model)?;
-        let known = model.options();
-        let mut options = Config::new();
-        if !starts_from_reference {
-            options.extend(model.options_for_surgery());
+    pub(super) fn options(&self, model: &dyn Model, starts_from_reference: bool) -> Config {
+        let cards = model.options();
+        let mut options = if starts_from_reference { Config::new() } else { model.options_for_surgery() };
+        for (name, text) in &self.given {
+            // An option that the model does not have is for the model to refuse.
+            let card = cards.iter().find(|card| card.name == *name);
+            options.insert((*name).to_owned(), card.map_or_else(|| text.clone().into(), |card| card.read(text)));
         }
-        for (name, value) in self.given().into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            options.extend(meant_by(name, &known).into_iter().map(|name| (name, value.clone())));
-        }
-        options.extend(self.options.iter().cloned());
-        Ok(options)
-    }
-
-    fn given(&self) -> [(&'static str, Option<Value>); 16] {
-        [
-            ("n_latent", self.n_latent.map(Into::into)),
-            ("n_layers", self.n_layers.map(Into::into)),
-            ("n_hidden", self.n_hidden.map(Into::into)),
-            ("gene_likelihood", self.gene_likelihood.clone().map(Into::into)),
-            ("dispersion", self.dispersion.clone().map(Into::into)),
-            ("latent_distribution", self.latent_distribution.clone().map(Into::into)),
-            ("use_layer_norm", self.use_layer_norm.clone().map(Into::into)),
-            ("use_batch_norm", self.use_batch_norm.clone().map(Into::into)),
-            ("encode_covariates", self.encode_covariates.map(Into::into)),
-            ("deeply_inject_covariates", self.deeply_inject_covariates.map(Into::into)),
-            ("use_observed_lib_size", self.use_observed_lib_size.map(Into::into)),
-            ("dropout_rate", self.dropout_rate.map(Into::into)),
-            ("unlabeled_category", self.unlabeled_category.clone().map(Into::into)),
-            ("n_samples_per_label", self.n_samples_per_label.map(Into::into)),
-            ("classification_ratio", self.classification_ratio.map(Into::into)),
-            ("linear_classifier", self.linear_classifier.map(Into::into)),
-        ]
+        options
     }
 }
 
-/// The options of a model that a flag speaks of: the one of its name, else those of its name for encoder, decoder or genes.
-fn meant_by(flag: &str, known: &[OptionCard]) -> Vec<String> {
-    let is_known = |name: &String| known.iter().any(|option| option.name == name);
-    let parts = [format!("{flag}_encoder"), format!("{flag}_decoder"), format!("gene_{flag}")];
-    let parts: Vec<String> = parts.into_iter().filter(is_known).collect();
-    if parts.is_empty() || is_known(&flag.to_owned()) { vec![flag.to_owned()] } else { parts }
+impl Args for ModelArgs {
+    fn augment_args(command: Command) -> Command {
+        let model = Arg::new(MODEL)
+            .long(MODEL)
+            .default_value(ZOO[0].card().name)
+            .help_heading(HEADING)
+            .help("A model of the zoo, see `archipelago-worker models`");
+        command.arg(model).args(flags().iter().map(Flag::arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
 }
 
-/// `name=value`; a value that is not JSON is text.
-fn parse_option(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("expected `name=value`")?;
-    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+impl FromArgMatches for ModelArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let text = |name: &str| matches.get_one::<String>(name).cloned();
+        let given = flags().iter().filter_map(|flag| Some((flag.name, text(flag.name)?))).collect();
+        Ok(Self { model: text(MODEL).unwrap_or_default(), given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// A flag: the option of one name in every model that has it.
+struct Flag {
+    name: &'static str,
+    of_models: Vec<OfModel>,
+}
+
+struct OfModel {
+    model: ModelCard,
+    option: OptionCard,
+    /// Where nothing is given, as text.
+    default: String,
+}
+
+/// A flag for each option of the zoo, in the order of models and of their options.
+fn flags() -> Vec<Flag> {
+    let mut flags: Vec<Flag> = Vec::new();
+    for model in ZOO {
+        let usual = model.options_for_surgery();
+        for option in model.options() {
+            let default = text_of(usual.get(option.name).unwrap_or(&option.default));
+            let name = option.name;
+            let of_model = OfModel { model: model.card(), option, default };
+            match flags.iter_mut().find(|flag| flag.name == name) {
+                Some(flag) => flag.of_models.push(of_model),
+                None => flags.push(Flag { name, of_models: vec![of_model] }),
+            }
+        }
+    }
+    flags
+}
+
+impl Flag {
+    fn arg(&self) -> Arg {
+        let arg = Arg::new(self.name).long(self.name.replace('_', "-")).help_heading(self.heading());
+        let help = &self.of_models[0].option.help;
+        let arg = arg.help(format!("{help} [default: {}]", self.defaults()));
+        let arg = match self.values() {
+            Some(values) => arg.value_parser(PossibleValuesParser::new(values)),
+            None => arg,
+        };
+        if self.of_models.iter().all(|of| of.option.kind == Kind::Truth) {
+            return arg.num_args(0..=1).default_missing_value("true");
+        }
+        arg
+    }
+
+    /// Options of the usual model stand together, others under the names of the models that have them.
+    fn heading(&self) -> String {
+        let titles: Vec<&str> = self.of_models.iter().map(|of| of.model.title).collect();
+        if self.is_usual() { HEADING.to_owned() } else { format!("Options of {}", titles.join(", ")) }
+    }
+
+    /// The default, and those of models where it is another: `128; totalVI 256`.
+    fn defaults(&self) -> String {
+        let first = &self.of_models[0].default;
+        let others = self.of_models.iter().filter(|of| of.default != *first);
+        let others: Vec<String> = others.map(|of| format!("{} {}", of.model.title, of.default)).collect();
+        let named = if self.is_usual() || others.is_empty() { "" } else { self.of_models[0].model.title };
+        let first = format!("{named} {first}");
+        [vec![first.trim_start().to_owned()], others].concat().join("; ")
+    }
+
+    fn is_usual(&self) -> bool {
+        self.of_models[0].model == ZOO[0].card()
+    }
+
+    /// The values that any of the models takes, where they can be listed.
+    fn values(&self) -> Option<Vec<&'static str>> {
+        let mut all = Vec::new();
+        for OfModel { option, .. } in &self.of_models {
+            match &option.kind {
+                Kind::Choice(names) => all.extend(names),
+                Kind::Truth => all.extend(["true", "false"]),
+                _ => return None,
+            }
+            all.extend(option.is_optional.then_some(archipelago_models::options::NO_VALUE));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        all.retain(|value| seen.insert(*value));
+        Some(all)
+    }
+}
+
+/// The flag of the model, and its place in matches.
+const MODEL: &str = "model";
+/// Over the model and the options of the usual one.
+const HEADING: &str = "Model";
+
+#[cfg(test)]
+mod tests {
+    use archipelago_models::zoo;
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<ModelArgs, clap::Error> {
+        let command = ModelArgs::augment_args(Command::new("train"));
+        ModelArgs::from_arg_matches(&command.try_get_matches_from([&["train"], arguments].concat())?)
+    }
+
+    #[test]
+    fn every_option_of_every_model_has_a_flag_with_its_default() {
+        let mut command = ModelArgs::augment_args(Command::new("train").term_width(300));
+        let help = command.render_long_help().to_string();
+        for model in ZOO {
+            for option in model.options() {
+                assert!(help.contains(&format!("--{}", option.name.replace('_', "-"))), "{}", option.name);
+            }
+        }
+        assert!(help.contains("Units of hidden layers [default: 128; totalVI 256]"), "{help}");
+        assert!(
+            help.contains("Hidden layers of encoder and decoder [default: 2]"),
+            "the default is that of `train`: {help}"
+        );
+        assert!(help.contains("Options of scANVI:"), "{help}");
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_model_is_told() {
+        let arguments = [
+            "--n-hidden",
+            "7",
+            "--dropout-rate=0.25",
+            "--encode-covariates",
+            "--use-layer-norm",
+            "none",
+            "--unlabeled-category",
+            "12",
+            "--n-samples-per-label",
+            "none",
+            "--classifier-parameters",
+            "{\"n_layers\": 3}",
+        ];
+        let scanvi = zoo::model("scanvi").unwrap();
+        let options = parse(&arguments).unwrap().options(scanvi, true);
+        let expected = [
+            ("n_hidden", json!(7)),
+            ("dropout_rate", json!(0.25)),
+            ("encode_covariates", json!(true)),
+            ("use_layer_norm", json!("none")),
+            ("unlabeled_category", json!("12")),
+            ("n_samples_per_label", json!(null)),
+            ("classifier_parameters", json!({ "n_layers": 3 })),
+        ];
+        assert_eq!(options, expected.map(|(name, value)| (name.to_owned(), value)).into());
+        scanvi.configure(&options).unwrap();
+    }
+
+    #[test]
+    fn what_no_model_takes_is_refused_and_what_this_one_lacks_too() {
+        assert!(parse(&["--gene-likelihood", "gauss"]).unwrap_err().to_string().contains("gauss"));
+        let scvi = zoo::model("scvi").unwrap();
+        let lacking = parse(&["--classification-ratio", "3"]).unwrap().options(scvi, false);
+        assert!(scvi.configure(&lacking).unwrap_err().to_string().contains("no option `classification_ratio`"));
+        let wrong = parse(&["--n-hidden", "many"]).unwrap().options(scvi, false);
+        assert!(scvi.configure(&wrong).unwrap_err().to_string().contains("`n_hidden` is many"));
+    }
 }

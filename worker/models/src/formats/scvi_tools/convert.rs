@@ -7,13 +7,14 @@ use tch::Tensor;
 
 use super::{CategoricalField, SavedModel, SavedRegistry, read::MODEL, registry::INTERNAL};
 use crate::{
+    blueprint::Blueprint,
     data::Registry,
     error::{Error, Result},
     formats::{
         pickle::Scalar,
         upstream::{Layout, Named, PartKind},
     },
-    model::{Blueprint, Model, Module},
+    model::Module,
     nn::{Builder, ConditionSource, Source, Trainable, from_tch},
     reference::Reference,
 };
@@ -80,15 +81,14 @@ pub(super) fn texts(field: &CategoricalField) -> Vec<String> {
 ///
 /// # Errors  tensors that do not fit the card
 pub(super) fn reference(
-    model: &dyn Model,
+    blueprint: &Blueprint,
     card: BaseCard,
     keys: &[ConditionKey],
     tensors: &StateDict,
     facts: &[Columns],
 ) -> Result<Reference> {
-    let blueprint = Blueprint::of_card(&card)?;
-    let build = |source, conditions| -> Result<Box<dyn Module>> {
-        model.build(&blueprint, Builder::new(source, conditions, Trainable::Nothing, [0; 32], tch::Device::Cpu))
+    let build = |source, conditions| {
+        blueprint.build(Builder::new(source, conditions, Trainable::Nothing, [0; 32], tch::Device::Cpu))
     };
     let layout = Layout::of(build(Source::Fresh, ConditionSource::Fresh(keys.len()))?.weights());
     let (base, mut columns) = layout.split(tensors)?;
@@ -97,7 +97,7 @@ pub(super) fn reference(
     }
     let columns: Vec<&Columns> = columns.iter().collect();
     let module = build(Source::Stored(&base), ConditionSource::Stored(&columns))?;
-    let layout = model.layout(module.weights().layout(), &blueprint.config)?;
+    let layout = blueprint.model.layout(module.weights().layout());
     let card = BaseCard { format: layout.card_format(), layout, ..card };
     Ok(Reference::of_module(card, keys, module.as_ref()))
 }

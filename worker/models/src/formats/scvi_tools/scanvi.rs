@@ -8,10 +8,11 @@ use super::{
     scvi::{export, given_options, import, with_unused},
 };
 use crate::{
+    blueprint::Blueprint,
     data::Registry,
     error::Result,
     formats::pickle::Scalar,
-    model::{Blueprint, Config},
+    model::{Config, Configured as _, Model as _},
     reference::Reference,
     zoo::scanvi::{Scanvi, ScanviConfig},
 };
@@ -32,12 +33,12 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
     if labels.pop_if(|last| *last == unlabelled).is_none() {
         return Err(refuse(format!("the last label is not `{unlabelled}`, which stands for unlabelled cells")));
     }
-    let mut given = given_options(saved, &ScanviConfig::default().to_options());
+    let mut given = given_options(saved, &Scanvi.options());
     given.insert(UNLABELLED.to_owned(), unlabelled.clone().into());
     let mut config = ScanviConfig::parse(&given)?;
     config.own.classifier_parameters.logits &= !saved.classifier_yields_probabilities();
     let registry = Registry { unlabelled: Some(unlabelled), ..data_registry(&saved.registry, labels)? };
-    let blueprint = Blueprint { config: config.to_options(), registry, n_genes: saved.genes().len() };
+    let blueprint = Blueprint { model: Box::new(config), registry, n_genes: saved.genes().len() };
     import(&Scanvi, saved, blueprint, namespace, &[])
 }
 
@@ -56,7 +57,7 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
 
 /// Options of ours that upstream's constructor takes; what it takes for training is left out.
 fn constructor_arguments(config: &ScanviConfig) -> Config {
-    let mut arguments = config.to_options();
+    let mut arguments = config.options();
     TRAINING.iter().for_each(|name| drop(arguments.remove(*name)));
     let Some(Json::Object(classifier)) = arguments.remove(CLASSIFIER) else { return arguments };
     let is_default = |name: &str, value: &Json| value.is_null() || (name == "logits" && *value == true);

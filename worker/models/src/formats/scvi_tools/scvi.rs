@@ -10,11 +10,13 @@ use super::{
     state::SETUP_ANNDATA,
 };
 use crate::{
+    blueprint::Blueprint,
     data::LabelUse,
     device::Device,
     error::{Error, Result},
     formats::pickle::Scalar,
-    model::{Blueprint, Config, Model},
+    model::{Config, Model},
+    options::OptionCard,
     reference::Reference,
     zoo::scvi::{Dispersion, Scvi, ScviConfig},
 };
@@ -27,16 +29,16 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
     if saved.model_name != "SCVI" {
         return Err(refuse(format!("it holds a `{}`, expected an `SCVI`", saved.model_name)));
     }
-    let config = Scvi.resolve(&given_options(saved, &ScviConfig::default().to_options()))?;
-    let encodes_labels = Scvi.label_use(&config)? == LabelUse::Encoded;
-    let labels = if encodes_labels { texts(&saved.registry.labels) } else { vec![] };
+    let model = Scvi.configure(&given_options(saved, &Scvi.options()))?;
+    let labels = if model.label_use() == LabelUse::Encoded { texts(&saved.registry.labels) } else { vec![] };
     let registry = data_registry(&saved.registry, labels)?;
-    import(&Scvi, saved, Blueprint { config, registry, n_genes: saved.genes().len() }, namespace, &[])
+    import(&Scvi, saved, Blueprint { model, registry, n_genes: saved.genes().len() }, namespace, &[])
 }
 
 /// The constructor arguments that are options of ours.
-pub(super) fn given_options(saved: &SavedModel, options: &Config) -> Config {
-    let known = |(name, value): &(&String, &serde_json::Value)| options.contains_key(*name) && !value.is_null();
+pub(super) fn given_options(saved: &SavedModel, options: &[OptionCard]) -> Config {
+    let is_option = |name: &str| options.iter().any(|option| option.name == name);
+    let known = |(name, value): &(&String, &serde_json::Value)| is_option(name) && !value.is_null();
     saved.init_params.iter().filter(known).map(|(n, v)| (n.clone(), v.clone())).collect()
 }
 
@@ -59,11 +61,11 @@ pub(super) fn import(
         labels,
         // Completed when the module is built.
         layout: Layout::plain(BTreeMap::new()),
-        moves_embedding: model.moves_embedding(&blueprint.config)?,
+        moves_embedding: blueprint.model.moves_embedding(),
         training: provenance(saved),
         recipe: None,
     };
-    reference(model, card, &namespace.conditions(&saved.registry.batch)?, &saved.state_dict, facts)
+    reference(&blueprint, card, &namespace.conditions(&saved.registry.batch)?, &saved.state_dict, facts)
 }
 
 /// The saved model that an scVI reference is, for scvi-tools 1.4.
@@ -96,7 +98,7 @@ pub(super) fn export(model: &dyn Model, reference: &Reference) -> Result<(SavedM
         key: key.to_owned(),
         categories: names.iter().cloned().map(Scalar::Text).collect(),
     };
-    let (registry, config) = (blueprint.registry, blueprint.config);
+    let (registry, config) = (blueprint.registry, blueprint.model.options());
     let saved = SavedModel {
         version: WRITTEN_VERSION.parse().map_err(refuse)?,
         model_name: model.card().name.to_uppercase(),

@@ -12,11 +12,12 @@ use super::{
     scvi::{export, given_options, import},
 };
 use crate::{
+    blueprint::Blueprint,
     data::Registry,
     error::Result,
-    model::{Blueprint, Config},
+    model::{Config, Configured as _, Model as _},
     reference::Reference,
-    zoo::totalvi::{BackgroundActivation, Behaviour, MEASURED, Totalvi, TotalviConfig},
+    zoo::totalvi::{BackgroundActivation, Behaviour, DecoderOptions, MEASURED, Totalvi, TotalviConfig},
 };
 
 /// The reference that a saved totalVI model is. Its batches become conditions of the namespace.
@@ -45,14 +46,14 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
     };
     let n_batches = saved.registry.batch.categories.len();
     let facts: Vec<Columns> = (0..n_batches).map(|code| measured(proteins, code, &config)).collect();
-    let blueprint = Blueprint { config: config.to_options(), registry, n_genes: saved.genes().len() };
+    let blueprint = Blueprint { model: Box::new(config), registry, n_genes: saved.genes().len() };
     let state_dict = completed(&saved.state_dict, proteins.names.len(), n_batches);
     import(&Totalvi, &SavedModel { state_dict, ..saved.clone() }, blueprint, namespace, &facts)
 }
 
 /// Options, with what the saving version did and did not say.
 fn config(saved: &SavedModel) -> Result<TotalviConfig> {
-    let given = given_options(saved, &TotalviConfig::default().to_options());
+    let given = given_options(saved, &Totalvi.options());
     let mut config = TotalviConfig::parse(&given)?;
     if !saved.has_scaled_encoder_input() {
         config.behaviour = Behaviour::Before131;
@@ -115,9 +116,9 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
 
 /// Options of ours that upstream's constructor takes.
 fn constructor_arguments(config: &TotalviConfig) -> Config {
-    let mut arguments = config.to_options();
+    let mut arguments = config.options();
     arguments.remove("behaviour");
-    if config.extra_decoder_kwargs == Default::default() {
+    if config.extra_decoder_kwargs == DecoderOptions::default() {
         arguments.remove(DECODER_OPTIONS);
     }
     arguments

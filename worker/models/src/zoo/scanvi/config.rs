@@ -2,86 +2,74 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::NAME;
 use crate::{
-    error::{Error, Result},
-    model::{Config, OptionCard, parse_options, to_options},
-    zoo::scvi::{Dispersion, ScviConfig},
+    error::Result,
+    model::Config,
+    options::{self, OptionCard, Options, options},
+    zoo::scvi::{Dispersion, ScviConfig, config::MAX_UNITS},
 };
 
 /// Options of scANVI.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ScanviConfig {
     /// Those it shares with scVI.
+    #[serde(flatten)]
     pub scvi: ScviConfig,
     /// Those it has beyond them.
+    #[serde(flatten)]
     pub own: LabelOptions,
 }
 
-/// What scANVI can be told about labels.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LabelOptions {
-    /// The category that stands for cells without a label.
-    pub unlabeled_category: String,
-    /// Whether the classifier is one linear map.
-    pub linear_classifier: bool,
-    /// What the classifier has otherwise than the encoder.
-    pub classifier_parameters: ClassifierParameters,
-    /// Weight of the classification loss.
-    pub classification_ratio: f64,
-    /// How many labelled cells of each label an epoch trains on at most.
-    pub n_samples_per_label: Option<usize>,
-}
-
-/// What the classifier has otherwise than the encoder.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ClassifierParameters {
-    /// Hidden layers.
-    pub n_layers: Option<usize>,
-    /// Units of hidden layers.
-    pub n_hidden: Option<usize>,
-    /// Dropout rate.
-    pub dropout_rate: Option<f64>,
-    /// Whether it yields logits; probabilities otherwise, as before scvi-tools 1.1.
-    pub logits: bool,
-}
-
-impl Default for LabelOptions {
-    fn default() -> Self {
-        Self {
-            unlabeled_category: "Unknown".to_owned(),
-            linear_classifier: false,
-            classifier_parameters: ClassifierParameters::default(),
-            classification_ratio: 50.0,
-            n_samples_per_label: None,
-        }
+options! {
+    /// What scANVI can be told about labels.
+    pub struct LabelOptions {
+        /// The category that stands for cells without a label; cells with no value at all are such cells too.
+        unlabeled_category: String = "Unknown".to_owned();
+        /// Whether the classifier is one linear map.
+        linear_classifier: bool = false;
+        /// What the classifier has otherwise than the encoder.
+        classifier_parameters: ClassifierParameters = ClassifierParameters::default();
+        /// Weight of the classification loss.
+        classification_ratio: f64 = 50.0, within 0.0..;
+        /// Labelled cells of each label that an epoch trains on at most; all of them without a number.
+        n_samples_per_label: Option<usize> = None, within 1..;
     }
 }
 
-impl Default for ClassifierParameters {
-    fn default() -> Self {
-        Self { n_layers: None, n_hidden: None, dropout_rate: None, logits: true }
+options! {
+    /// What the classifier has otherwise than the encoder.
+    pub struct ClassifierParameters {
+        /// Hidden layers.
+        n_layers: Option<usize> = None, within 1..=MAX_UNITS;
+        /// Units of hidden layers.
+        n_hidden: Option<usize> = None, within 1..=MAX_UNITS;
+        /// Dropout rate.
+        dropout_rate: Option<f64> = None, within 0.0..1.0;
+        /// Whether it yields logits; probabilities otherwise, as before scvi-tools 1.1.
+        logits: bool = true;
+    }
+}
+
+impl Options for ScanviConfig {
+    fn cards() -> Vec<OptionCard> {
+        [ScviConfig::cards(), LabelOptions::option_cards()].concat()
+    }
+
+    fn check_together(&self) -> std::result::Result<(), String> {
+        if self.scvi.dispersion == Dispersion::GeneLabel {
+            return Err("`dispersion` is gene-label, which cells without a label do not have".to_owned());
+        }
+        Ok(())
     }
 }
 
 impl ScanviConfig {
     /// Reads options by name and checks them.
     ///
-    /// # Errors  [`Error::Config`] naming the option
-    pub fn parse(options: &Config) -> Result<Self> {
-        let names = to_options(&LabelOptions::default());
-        let (own, scvi): (Config, Config) =
-            options.clone().into_iter().partition(|(name, _)| names.contains_key(name.as_str()));
-        let config = Self { scvi: parse_options(MODEL, &scvi)?, own: parse_options(MODEL, &own)? };
-        config.checked()
-    }
-
-    /// All options by name, defaults included.
-    pub fn to_options(&self) -> Config {
-        let mut options = self.scvi.to_options();
-        options.extend(to_options(&self.own));
-        options
+    /// # Errors  [`Error::Config`](crate::Error::Config) naming the option
+    pub fn parse(given: &Config) -> Result<Self> {
+        options::parse(NAME, given)
     }
 
     /// The options of the classifier's stack, in the terms of scVI's: layers, units, dropout.
@@ -94,42 +82,7 @@ impl ScanviConfig {
             ..self.scvi.clone()
         }
     }
-
-    fn checked(self) -> Result<Self> {
-        let refuse = |detail: String| Err(Error::Config { model: MODEL, detail });
-        self.scvi.clone().checked(MODEL)?;
-        self.classifier().checked(MODEL)?;
-        if self.scvi.dispersion == Dispersion::GeneLabel {
-            return refuse("`dispersion` is gene-label, which cells without a label do not have".to_owned());
-        }
-        let ratio = self.own.classification_ratio;
-        if !(ratio.is_finite() && ratio >= 0.0) {
-            return refuse(format!("`classification_ratio` is {ratio}, expected a finite number of at least 0"));
-        }
-        if self.own.n_samples_per_label == Some(0) {
-            return refuse("`n_samples_per_label` is 0, expected at least 1 or nothing".to_owned());
-        }
-        Ok(self)
-    }
 }
-
-/// The options it has beyond those of scVI, for people.
-pub(super) const OPTIONS: &[OptionCard] = &[
-    OptionCard { name: "unlabeled_category", help: "the category that stands for cells without a label" },
-    OptionCard { name: "linear_classifier", help: "whether the classifier is one linear map" },
-    OptionCard {
-        name: "classifier_parameters",
-        help: "what the classifier has otherwise than the encoder, as JSON: n_layers, n_hidden, dropout_rate, logits",
-    },
-    OptionCard { name: "classification_ratio", help: "weight of the classification loss" },
-    OptionCard {
-        name: "n_samples_per_label",
-        help: "labelled cells of each label that an epoch trains on at most; null trains on all",
-    },
-];
-
-/// Name in errors.
-const MODEL: &str = "scanvi";
 
 #[cfg(test)]
 mod tests {
@@ -145,10 +98,10 @@ mod tests {
     fn options_of_both_kinds_are_read_and_written_out() {
         let config = check("n_hidden", 32.into()).unwrap();
         assert_eq!((config.scvi.n_hidden, config.classifier().n_hidden), (32, 32));
-        assert_eq!(ScanviConfig::parse(&config.to_options()).unwrap(), config);
+        assert_eq!(ScanviConfig::parse(&options::to_config(&config)).unwrap(), config);
         let config = check("classifier_parameters", json!({ "n_hidden": 7, "logits": false })).unwrap();
         assert_eq!((config.scvi.n_hidden, config.classifier().n_hidden), (128, 7));
-        assert_eq!(ScanviConfig::parse(&config.to_options()).unwrap(), config);
+        assert_eq!(ScanviConfig::parse(&options::to_config(&config)).unwrap(), config);
     }
 
     #[test]

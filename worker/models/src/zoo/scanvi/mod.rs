@@ -10,12 +10,13 @@ pub use config::{ClassifierParameters, LabelOptions, ScanviConfig};
 pub use module::{OverLabels, ScanviModule};
 
 use crate::{
-    data::LabelUse,
+    data::{LabelUse, Registry},
     error::Result,
-    model::{Blueprint, Config, Model, ModelCard, Module, OptionCard},
+    model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
+    options::{self, OptionCard, Options as _},
     start::Drawn,
-    zoo::scvi,
+    zoo::scvi::ScviConfig,
 };
 
 /// The zoo's entry.
@@ -24,7 +25,7 @@ pub struct Scanvi;
 impl Model for Scanvi {
     fn card(&self) -> ModelCard {
         ModelCard {
-            name: "scanvi",
+            name: NAME,
             title: "scANVI",
             paper: "Xu et al., Molecular Systems Biology 2021; surgery: Lotfollahi et al., Nature Biotechnology 2022",
             purpose: "embeds cells from raw counts and cell types, and predicts the types of cells that have none",
@@ -33,36 +34,47 @@ impl Model for Scanvi {
     }
 
     fn options(&self) -> Vec<OptionCard> {
-        [scvi::config::OPTIONS, config::OPTIONS].concat()
+        ScanviConfig::cards()
     }
 
-    fn resolve(&self, options: &Config) -> Result<Config> {
-        ScanviConfig::parse(options).map(|config| config.to_options())
+    fn configure(&self, options: &Config) -> Result<Box<dyn Configured>> {
+        Ok(Box::new(ScanviConfig::parse(options)?))
     }
 
     fn options_for_surgery(&self) -> Config {
-        crate::zoo::scvi::ScviConfig::for_surgery().to_options()
-    }
-
-    fn label_use(&self, config: &Config) -> Result<LabelUse> {
-        Ok(LabelUse::Partial { unlabelled: ScanviConfig::parse(config)?.own.unlabeled_category })
-    }
-
-    fn moves_embedding(&self, config: &Config) -> Result<bool> {
-        ScanviConfig::parse(config).map(|config| config.scvi.encode_covariates)
-    }
-
-    fn upstream_start(&self, blueprint: &Blueprint, n_conditions: usize) -> Result<Option<Vec<Drawn>>> {
-        let config = ScanviConfig::parse(&blueprint.config)?;
-        Ok(start::order(&config, &blueprint.registry, blueprint.n_genes, n_conditions))
+        options::to_config(&ScviConfig::for_surgery())
     }
 
     fn starts_from(&self) -> Option<&'static str> {
         Some("scvi")
     }
+}
 
-    fn build(&self, blueprint: &Blueprint, builder: Builder<'_>) -> Result<Box<dyn Module>> {
-        let config = ScanviConfig::parse(&blueprint.config)?;
-        Ok(Box::new(ScanviModule::new(config, &blueprint.registry, blueprint.n_genes, builder)?))
+impl Configured for ScanviConfig {
+    fn options(&self) -> Config {
+        options::to_config(self)
+    }
+
+    fn label_use(&self) -> LabelUse {
+        LabelUse::Partial { unlabelled: self.own.unlabeled_category.clone() }
+    }
+
+    fn moves_embedding(&self) -> bool {
+        self.scvi.moves_embedding()
+    }
+
+    fn learns_library(&self) -> bool {
+        self.scvi.learns_library()
+    }
+
+    fn upstream_start(&self, registry: &Registry, n_genes: usize, n_conditions: usize) -> Option<Vec<Drawn>> {
+        start::order(self, registry, n_genes, n_conditions)
+    }
+
+    fn build(&self, registry: &Registry, n_genes: usize, builder: Builder<'_>) -> Result<Box<dyn Module>> {
+        Ok(Box::new(ScanviModule::new(self.clone(), registry, n_genes, builder)?))
     }
 }
+
+/// Its name in the zoo.
+const NAME: &str = "scanvi";

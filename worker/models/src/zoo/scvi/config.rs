@@ -2,64 +2,51 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::NAME;
 use crate::{
     distributions::Likelihood,
-    error::{Error, Result},
-    model::{Config, OptionCard, parse_options, to_options},
+    error::Result,
+    model::Config,
+    options::{self, Choice, OptionCard, Options, options},
 };
 
-/// Options of scVI.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScviConfig {
-    /// Units of hidden layers.
-    pub n_hidden: usize,
-    /// Dimensions of the latent space.
-    pub n_latent: usize,
-    /// Hidden layers of encoder and decoder.
-    pub n_layers: usize,
-    /// Dropout rate of the encoder.
-    pub dropout_rate: f64,
-    /// What the inverse dispersion depends on.
-    pub dispersion: Dispersion,
-    /// Distribution of the counts.
-    pub gene_likelihood: Likelihood,
-    /// Distribution of the latent state.
-    pub latent_distribution: LatentDistribution,
-    /// Whether the encoder sees `log1p` of the counts.
-    pub log_variational: bool,
-    /// Whether the encoder takes the covariates; without them surgery cannot move an embedding.
-    pub encode_covariates: bool,
-    /// Whether every layer takes the covariates, not only the first.
-    pub deeply_inject_covariates: bool,
-    /// Where batch norm is.
-    pub use_batch_norm: Norms,
-    /// Where layer norm is.
-    pub use_layer_norm: Norms,
-    /// Whether the library size is the observed total count; otherwise it is a latent variable.
-    pub use_observed_lib_size: bool,
-    /// How the batch enters layers.
-    pub batch_representation: BatchRepresentation,
+options! {
+    /// Options of scVI.
+    pub struct ScviConfig {
+        /// Units of hidden layers.
+        n_hidden: usize = 128, within 1..=MAX_UNITS;
+        /// Dimensions of the latent space.
+        n_latent: usize = 10, within 1..=MAX_UNITS;
+        /// Hidden layers of encoder and decoder.
+        n_layers: usize = 1, within 1..=MAX_UNITS;
+        /// Dropout rate of the encoder.
+        dropout_rate: f64 = 0.1, within 0.0..1.0;
+        /// What the inverse dispersion depends on.
+        dispersion: Dispersion = Dispersion::Gene;
+        /// Distribution of the counts.
+        gene_likelihood: Likelihood = Likelihood::Zinb;
+        /// Distribution of the latent state: normal, or logistic normal (ln).
+        latent_distribution: LatentDistribution = LatentDistribution::Normal;
+        /// Whether the encoder sees `log1p` of the counts.
+        log_variational: bool = true;
+        /// Whether the encoder takes the batch and covariates; without it surgery cannot move an embedding.
+        encode_covariates: bool = false;
+        /// Whether every layer takes the batch and covariates, not only the first.
+        deeply_inject_covariates: bool = true;
+        /// Where batch norm is.
+        use_batch_norm: Norms = Norms::Both;
+        /// Where layer norm is.
+        use_layer_norm: Norms = Norms::None;
+        /// Whether the library size is the total count; false learns it.
+        use_observed_lib_size: bool = true;
+        /// How the batch enters layers.
+        batch_representation: BatchRepresentation = BatchRepresentation::OneHot;
+    }
 }
 
-impl Default for ScviConfig {
-    fn default() -> Self {
-        Self {
-            n_hidden: 128,
-            n_latent: 10,
-            n_layers: 1,
-            dropout_rate: 0.1,
-            dispersion: Dispersion::Gene,
-            gene_likelihood: Likelihood::Zinb,
-            latent_distribution: LatentDistribution::Normal,
-            log_variational: true,
-            encode_covariates: false,
-            deeply_inject_covariates: true,
-            use_batch_norm: Norms::Both,
-            use_layer_norm: Norms::None,
-            use_observed_lib_size: true,
-            batch_representation: BatchRepresentation::OneHot,
-        }
+impl Options for ScviConfig {
+    fn cards() -> Vec<OptionCard> {
+        Self::option_cards()
     }
 }
 
@@ -78,34 +65,16 @@ impl ScviConfig {
 
     /// Reads options by name and checks them.
     ///
-    /// # Errors  [`Error::Config`] naming the option
-    pub fn parse(options: &Config) -> Result<Self> {
-        parse_options::<Self>("scvi", options)?.checked("scvi")
-    }
-
-    /// All options by name, defaults included.
-    pub fn to_options(&self) -> Config {
-        to_options(self)
-    }
-
-    /// Checks values; `model` names the model in the error.
-    ///
-    /// # Errors  [`Error::Config`]
-    pub fn checked(self, model: &'static str) -> Result<Self> {
-        let sizes = [("n_hidden", self.n_hidden), ("n_latent", self.n_latent), ("n_layers", self.n_layers)];
-        for (name, value) in sizes {
-            if !(1..=MAX_UNITS).contains(&value) {
-                let detail = format!("`{name}` is {value}, expected 1 to {MAX_UNITS}");
-                return Err(Error::Config { model, detail });
-            }
-        }
-        if !(0.0..1.0).contains(&self.dropout_rate) {
-            let detail = format!("`dropout_rate` is {}, expected 0 or more and below 1", self.dropout_rate);
-            return Err(Error::Config { model, detail });
-        }
-        Ok(self)
+    /// # Errors  [`Error::Config`](crate::Error::Config) naming the option
+    pub fn parse(given: &Config) -> Result<Self> {
+        options::parse(NAME, given)
     }
 }
+
+impl Choice for Dispersion {}
+impl Choice for LatentDistribution {}
+impl Choice for Norms {}
+impl Choice for BatchRepresentation {}
 
 /// What the inverse dispersion depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -167,41 +136,8 @@ pub enum BatchRepresentation {
     Embedding,
 }
 
-/// Every option, for people.
-pub(in crate::zoo) const OPTIONS: &[OptionCard] = &[
-    OptionCard { name: "n_hidden", help: "units of hidden layers" },
-    OptionCard { name: "n_latent", help: "dimensions of the latent space" },
-    OptionCard { name: "n_layers", help: "hidden layers of encoder and decoder" },
-    OptionCard { name: "dropout_rate", help: "dropout rate of the encoder, 0 or more and below 1" },
-    OptionCard {
-        name: "dispersion",
-        help: "what the inverse dispersion depends on: gene, gene-batch, gene-label or gene-cell",
-    },
-    OptionCard { name: "gene_likelihood", help: "distribution of the counts: zinb, nb, poisson or normal" },
-    OptionCard {
-        name: "latent_distribution",
-        help: "distribution of the latent state: normal or ln (logistic normal)",
-    },
-    OptionCard { name: "log_variational", help: "whether the encoder sees log1p of the counts" },
-    OptionCard {
-        name: "encode_covariates",
-        help: "whether the encoder takes the batch and covariates; without it surgery moves no embedding",
-    },
-    OptionCard {
-        name: "deeply_inject_covariates",
-        help: "whether every layer takes the batch and covariates, not only the first",
-    },
-    OptionCard { name: "use_batch_norm", help: "where batch norm is: encoder, decoder, none or both" },
-    OptionCard { name: "use_layer_norm", help: "where layer norm is: encoder, decoder, none or both" },
-    OptionCard {
-        name: "use_observed_lib_size",
-        help: "whether the library size is the total count; false learns it (encoded library)",
-    },
-    OptionCard { name: "batch_representation", help: "how the batch enters layers: one-hot or embedding" },
-];
-
 /// More units than any published model has; keeps a hostile card from asking for all memory.
-const MAX_UNITS: usize = 1 << 16;
+pub(in crate::zoo) const MAX_UNITS: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
@@ -213,7 +149,7 @@ mod tests {
 
     #[test]
     fn defaults_are_upstreams_and_written_out() {
-        let options = ScviConfig::parse(&Config::new()).unwrap().to_options();
+        let options = options::to_config(&ScviConfig::parse(&Config::new()).unwrap());
         assert_eq!(options["n_hidden"], 128);
         assert_eq!(options["gene_likelihood"], "zinb");
         assert_eq!(options["dispersion"], "gene");

@@ -9,10 +9,11 @@ pub use config::{BatchRepresentation, Dispersion, LatentDistribution, Norms, Scv
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
 
 use crate::{
-    data::LabelUse,
+    data::{LabelUse, Registry},
     error::Result,
-    model::{Blueprint, Config, Model, ModelCard, Module, OptionCard},
+    model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
+    options::{self, OptionCard, Options as _},
     start::Drawn,
 };
 
@@ -22,7 +23,7 @@ pub struct Scvi;
 impl Model for Scvi {
     fn card(&self) -> ModelCard {
         ModelCard {
-            name: "scvi",
+            name: NAME,
             title: "scVI",
             paper: "Lopez et al., Nature Methods 2018; surgery: Lotfollahi et al., Nature Biotechnology 2022",
             purpose: "embeds and integrates cells from raw counts, without labels",
@@ -31,33 +32,43 @@ impl Model for Scvi {
     }
 
     fn options(&self) -> Vec<OptionCard> {
-        config::OPTIONS.to_vec()
+        ScviConfig::cards()
     }
 
-    fn resolve(&self, options: &Config) -> Result<Config> {
-        ScviConfig::parse(options).map(|config| config.to_options())
+    fn configure(&self, options: &Config) -> Result<Box<dyn Configured>> {
+        Ok(Box::new(ScviConfig::parse(options)?))
     }
 
     fn options_for_surgery(&self) -> Config {
-        ScviConfig::for_surgery().to_options()
-    }
-
-    fn label_use(&self, config: &Config) -> Result<LabelUse> {
-        let uses_labels = ScviConfig::parse(config)?.dispersion == Dispersion::GeneLabel;
-        Ok(if uses_labels { LabelUse::Encoded } else { LabelUse::Ignored })
-    }
-
-    fn moves_embedding(&self, config: &Config) -> Result<bool> {
-        ScviConfig::parse(config).map(|config| config.encode_covariates)
-    }
-
-    fn upstream_start(&self, blueprint: &Blueprint, n_conditions: usize) -> Result<Option<Vec<Drawn>>> {
-        let config = ScviConfig::parse(&blueprint.config)?;
-        Ok(start::order(&config, &blueprint.registry, blueprint.n_genes, n_conditions))
-    }
-
-    fn build(&self, blueprint: &Blueprint, builder: Builder<'_>) -> Result<Box<dyn Module>> {
-        let config = ScviConfig::parse(&blueprint.config)?;
-        Ok(Box::new(ScviModule::new(config, &blueprint.registry, blueprint.n_genes, builder)?))
+        options::to_config(&ScviConfig::for_surgery())
     }
 }
+
+impl Configured for ScviConfig {
+    fn options(&self) -> Config {
+        options::to_config(self)
+    }
+
+    fn label_use(&self) -> LabelUse {
+        if self.dispersion == Dispersion::GeneLabel { LabelUse::Encoded } else { LabelUse::Ignored }
+    }
+
+    fn moves_embedding(&self) -> bool {
+        self.encode_covariates
+    }
+
+    fn learns_library(&self) -> bool {
+        !self.use_observed_lib_size
+    }
+
+    fn upstream_start(&self, registry: &Registry, n_genes: usize, n_conditions: usize) -> Option<Vec<Drawn>> {
+        start::order(self, registry, n_genes, n_conditions)
+    }
+
+    fn build(&self, registry: &Registry, n_genes: usize, builder: Builder<'_>) -> Result<Box<dyn Module>> {
+        Ok(Box::new(ScviModule::new(self.clone(), registry, n_genes, builder)?))
+    }
+}
+
+/// Its name in the zoo.
+const NAME: &str = "scvi";

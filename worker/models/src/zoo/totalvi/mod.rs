@@ -14,10 +14,11 @@ pub(crate) use module::MEASURED;
 pub use module::{Generative, Inference, TotalviLoss, TotalviModule};
 
 use crate::{
-    data::LabelUse,
+    data::{LabelUse, Registry},
     error::Result,
-    model::{Blueprint, Config, Model, ModelCard, Module, OptionCard},
+    model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
+    options::{self, OptionCard, Options as _},
     start::Drawn,
     train::{KlWarmup, Plateau, TrainPlan},
 };
@@ -28,7 +29,7 @@ pub struct Totalvi;
 impl Model for Totalvi {
     fn card(&self) -> ModelCard {
         ModelCard {
-            name: "totalvi",
+            name: NAME,
             title: "totalVI",
             paper: "Gayoso, Steier et al., Nature Methods 2021; surgery: Lotfollahi et al., Nature Biotechnology 2022",
             purpose: "embeds and integrates cells from raw RNA and protein counts, and imputes proteins that were not measured",
@@ -39,24 +40,15 @@ impl Model for Totalvi {
     }
 
     fn options(&self) -> Vec<OptionCard> {
-        config::OPTIONS.to_vec()
+        TotalviConfig::cards()
     }
 
-    fn resolve(&self, options: &Config) -> Result<Config> {
-        TotalviConfig::parse(options).map(|config| config.to_options())
+    fn configure(&self, options: &Config) -> Result<Box<dyn Configured>> {
+        Ok(Box::new(TotalviConfig::parse(options)?))
     }
 
     fn options_for_surgery(&self) -> Config {
-        TotalviConfig::for_surgery().to_options()
-    }
-
-    fn label_use(&self, config: &Config) -> Result<LabelUse> {
-        let takes_labels = TotalviConfig::parse(config)?.takes_labels();
-        Ok(if takes_labels { LabelUse::Encoded } else { LabelUse::Ignored })
-    }
-
-    fn moves_embedding(&self, config: &Config) -> Result<bool> {
-        TotalviConfig::parse(config).map(|config| config.encode_covariates)
+        options::to_config(&TotalviConfig::for_surgery())
     }
 
     fn takes_proteins(&self) -> bool {
@@ -82,17 +74,35 @@ impl Model for Totalvi {
         let kl = KlWarmup { n_steps, ..plan.kl };
         Ok(TrainPlan { kl, plateau: Some(Plateau::new(0.6, 30, 0.0, 0.0)), ..plan })
     }
+}
 
-    fn upstream_start(&self, blueprint: &Blueprint, n_conditions: usize) -> Result<Option<Vec<Drawn>>> {
-        let config = TotalviConfig::parse(&blueprint.config)?;
-        Ok(start::order(&config, &blueprint.registry, blueprint.n_genes, n_conditions))
+impl Configured for TotalviConfig {
+    fn options(&self) -> Config {
+        options::to_config(self)
     }
 
-    fn build(&self, blueprint: &Blueprint, builder: Builder<'_>) -> Result<Box<dyn Module>> {
-        let config = TotalviConfig::parse(&blueprint.config)?;
-        Ok(Box::new(TotalviModule::new(config, &blueprint.registry, blueprint.n_genes, builder)?))
+    fn label_use(&self) -> LabelUse {
+        if self.takes_labels() { LabelUse::Encoded } else { LabelUse::Ignored }
+    }
+
+    fn moves_embedding(&self) -> bool {
+        self.encode_covariates
+    }
+
+    fn learns_library(&self) -> bool {
+        !self.use_observed_lib_size
+    }
+
+    fn upstream_start(&self, registry: &Registry, n_genes: usize, n_conditions: usize) -> Option<Vec<Drawn>> {
+        start::order(self, registry, n_genes, n_conditions)
+    }
+
+    fn build(&self, registry: &Registry, n_genes: usize, builder: Builder<'_>) -> Result<Box<dyn Module>> {
+        Ok(Box::new(TotalviModule::new(self.clone(), registry, n_genes, builder)?))
     }
 }
 
+/// Its name in the zoo.
+const NAME: &str = "totalvi";
 /// Steps of warm-up for each cell.
 const WARMUP_STEPS_PER_CELL: f64 = 0.75;
