@@ -95,7 +95,12 @@ pub(crate) fn options() -> Config {
 
 /// Minibatches of 128, all cells; weight decay as given.
 pub(crate) fn spec(epochs: u32, weight_decay: f64) -> TrainSpec {
-    TrainSpec { epochs: Some(epochs), train_size: 1.0, weight_decay, ..TrainSpec::default() }
+    TrainSpec {
+        epochs: Some(epochs),
+        train_size: Some(1.0),
+        weight_decay: Some(weight_decay),
+        ..TrainSpec::default()
+    }
 }
 
 /// Hears of each epoch and keeps its time. What comes before the first epoch is part of it.

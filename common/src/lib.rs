@@ -26,6 +26,7 @@ pub mod reference_dir;
 pub mod state_dict;
 pub mod task;
 pub mod telemetry;
+mod train_spec;
 
 pub use blob::BlobRef;
 pub use condition::{Columns, ConditionKey, Section};

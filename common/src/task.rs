@@ -11,111 +11,7 @@ use crate::{
     policy::EmbeddingRelease,
 };
 
-/// How columns (or a whole reference) are trained. With the base, a condition's cells and its key, this determines
-/// the columns bit for bit on a CPU.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainSpec {
-    /// Passes over the cells; `None` is the field's heuristic `min(round(20000 / n_cells * 400), 400)`, at least 1.
-    pub epochs: Option<u32>,
-    /// Cells per minibatch.
-    pub minibatch: u32,
-    /// Adam's step size.
-    pub learning_rate: f64,
-    /// Adam's epsilon. The field's 0.01 matters a lot: with 1e-8 nothing matches.
-    pub adam_eps: f64,
-    /// L2 penalty added to the gradient; surgery in exact mode takes 0 only.
-    pub weight_decay: f64,
-    /// Epochs over which the weight of the KL term rises from 0 to 1; `None` starts at 1.
-    pub n_epochs_kl_warmup: Option<u32>,
-    /// Share of the cells that is trained on; the rest is for validation.
-    pub train_size: f64,
-    /// Ends training when the validation ELBO no longer improves.
-    pub early_stopping: Option<EarlyStopping>,
-    /// How new columns start.
-    pub init: ColumnInit,
-    /// Seed of minibatch order, noise and initial values, together with the condition key.
-    pub seed: u64,
-}
-
-impl Default for TrainSpec {
-    fn default() -> Self {
-        Self {
-            epochs: None,
-            minibatch: 128,
-            learning_rate: 1e-3,
-            adam_eps: 0.01,
-            weight_decay: 0.0,
-            n_epochs_kl_warmup: Some(400),
-            train_size: 0.9,
-            early_stopping: None,
-            init: ColumnInit::default(),
-            seed: 0,
-        }
-    }
-}
-
-impl TrainSpec {
-    /// Checks that the values make sense together.
-    ///
-    /// # Errors  [`Error::InvalidValue`] naming the field, what was found and what is expected
-    pub fn check(&self) -> Result<()> {
-        let refuse = |what, found: String, expected| Err(Error::InvalidValue { what, found, expected });
-        if self.epochs == Some(0) {
-            return refuse("number of epochs", "0".to_owned(), "at least 1");
-        }
-        if self.minibatch == 0 {
-            return refuse("minibatch size", "0".to_owned(), "at least 1");
-        }
-        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return refuse("learning rate", self.learning_rate.to_string(), "a number above 0");
-        }
-        if !(self.adam_eps.is_finite() && self.adam_eps > 0.0) {
-            return refuse("Adam epsilon", self.adam_eps.to_string(), "a number above 0");
-        }
-        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return refuse("weight decay", self.weight_decay.to_string(), "0 or a number above it");
-        }
-        if !(self.train_size > 0.0 && self.train_size <= 1.0) {
-            return refuse("train size", self.train_size.to_string(), "a share above 0 and up to 1");
-        }
-        Ok(())
-    }
-}
-
-/// When to end training early, on the validation ELBO.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EarlyStopping {
-    /// Evaluations without improvement before training stops.
-    pub patience: u32,
-    /// Smallest change that counts as improvement.
-    pub min_delta: f64,
-}
-
-/// How the columns of a new condition start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ColumnInit {
-    /// Uniform random numbers, as upstream.
-    Random,
-    /// The mean of the version's columns; random where it has none.
-    #[default]
-    Mean,
-}
-
-impl FromStr for ColumnInit {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "random" => Ok(Self::Random),
-            "mean" => Ok(Self::Mean),
-            _ => {
-                Err(Error::InvalidValue { what: "column start", found: shorten(text), expected: "`random` or `mean`" })
-            }
-        }
-    }
-}
+pub use crate::train_spec::{ColumnInit, EarlyStopping, Stopping, TrainSpec, Warmup};
 
 /// When accepted submissions become a version. Both end at the same version for the same columns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -225,9 +121,9 @@ impl QualityGates {
     pub fn check(&self) -> Result<()> {
         let refuse = |what, found: f64, expected| Err(Error::InvalidValue { what, found: found.to_string(), expected });
         if !(0.0..=1.0).contains(&self.min_gene_coverage) {
-            return refuse("least gene coverage", self.min_gene_coverage, "a share from 0 to 1");
+            return refuse("the least gene coverage", self.min_gene_coverage, "a share from 0 to 1");
         }
-        for (what, bound) in [("least ELBO", self.min_elbo), ("largest reconstruction loss", self.max_reconstruction)] {
+        for (what, bound) in [("the least ELBO", self.min_elbo), ("the largest reconstruction loss", self.max_reconstruction)] {
             if let Some(bound) = bound.filter(|bound| !bound.is_finite()) {
                 return refuse(what, bound, "a finite number");
             }

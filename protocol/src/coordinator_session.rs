@@ -166,7 +166,11 @@ const RETRY_AFTER_MS: u64 = 50;
 
 #[cfg(test)]
 mod tests {
-    use archipelago_common::TaskId;
+    use archipelago_common::{
+        Digest, TaskId, VersionId,
+        record::{TaskRecord, TaskState},
+        task::{SurgeryTask, TrainSpec},
+    };
 
     use super::*;
 
@@ -263,6 +267,35 @@ mod tests {
             session.handle_members_changed(BTreeMap::new());
             assert_eq!(said(&mut session), expected.into_iter().map(FromCoordinator::Notice).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_peer_hears_of_the_tasks_that_its_version_has_words_for() {
+        let train = TrainSpec { seed: 7, ..TrainSpec::default() };
+        let task = SurgeryTask::new("atlas".parse().unwrap(), VersionId(Digest::of(b"version")), train);
+        let record = TaskRecord {
+            id: TaskId(4),
+            task,
+            publisher: "anna".parse().unwrap(),
+            published_ms: 0,
+            state: TaskState::Open,
+            assignments: BTreeMap::new(),
+        };
+        let answers = |protocol| {
+            let hello = Hello { protocol, software: "test".to_owned() };
+            let mut session = CoordinatorSession::open("site/a".parse().unwrap(), &hello, node(1), None).unwrap();
+            said(&mut session);
+            for (id, reply) in [(1, Reply::Tasks(vec![record.clone()])), (2, Reply::Task(Box::new(record.clone())))] {
+                ask(&mut session, id, Request::ListTasks).unwrap();
+                session.handle_answer(id, Ok(reply));
+            }
+            said(&mut session)
+        };
+        let answer = |id, result| FromCoordinator::Response { id, result };
+        let both = [Ok(Reply::Tasks(vec![record.clone()])), Ok(Reply::Task(Box::new(record.clone())))];
+        assert_eq!(answers(3), [1, 2].into_iter().zip(both).map(|(id, r)| answer(id, r)).collect::<Vec<_>>());
+        let reason = "task 4 has what protocol 2 cannot say; upgrade this program".to_owned();
+        assert_eq!(answers(2), [answer(1, Ok(Reply::Tasks(vec![]))), answer(2, Err(Refusal::Invalid { reason }))]);
     }
 
     #[test]

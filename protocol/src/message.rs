@@ -298,6 +298,7 @@ impl Request {
     /// The protocol version that brought this request; a session of an earlier one does not send it.
     pub fn since(&self) -> u16 {
         match self {
+            Self::PublishTask(task) | Self::PublishGatedTask { task, .. } if since_asked(task) > 2 => since_asked(task),
             Self::ListMembers
             | Self::AddMember { .. }
             | Self::PromoteMember { .. }
@@ -319,6 +320,11 @@ impl Request {
 /// The protocol version in which these keys can be said: an earlier peer cannot read those of further axes and of parts.
 fn since_keys<'a>(keys: impl IntoIterator<Item = &'a ConditionKey>) -> u16 {
     if keys.into_iter().all(|key| *key.section() == Section::Condition) { 1 } else { 3 }
+}
+
+/// The protocol version in which this request for work can be said: before 3 a task said everything about its training.
+fn since_asked(task: &SurgeryTask) -> u16 {
+    if task.train.is_in_first_layout() { 1 } else { 3 }
 }
 
 /// Which conditions to withdraw.
@@ -381,7 +387,7 @@ impl Reply {
             return Ok(self);
         }
         let too_new = |what: String| {
-            let reason = format!("{what} has axes or parts that protocol {protocol} cannot say; upgrade this program");
+            let reason = format!("{what} has what protocol {protocol} cannot say; upgrade this program");
             Err(Refusal::Invalid { reason })
         };
         Ok(match self {
@@ -411,7 +417,7 @@ fn since_task(record: &TaskRecord) -> u16 {
         AssignmentState::Accepted { submission, .. } => Some(submission),
         _ => None,
     });
-    since_keys(submissions.flat_map(|submission| submission.conditions.keys()))
+    since_keys(submissions.flat_map(|submission| submission.conditions.keys())).max(since_asked(&record.task))
 }
 
 /// Why a request was not carried out.

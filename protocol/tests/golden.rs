@@ -19,7 +19,7 @@ use archipelago_common::{
         StatusRecord, Submission, SubmittedCondition, TaskRecord, TaskState,
     },
     state_dict::{DType, TensorSpec},
-    task::{ConditionMetrics, EarlyStopping, PublishMode, QualityGates, SurgeryTask, TrainSpec},
+    task::{ConditionMetrics, EarlyStopping, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup},
 };
 use archipelago_protocol::{
     frame::{self, Message},
@@ -138,6 +138,7 @@ fn requests(golden: &mut Golden) {
         Request::VerifyBlobs,
         Request::PublishGatedTask { task: Box::new(surgery_task()), gates: gates() },
         Request::ShowGates { task },
+        Request::PublishTask(Box::new(asked_task())),
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -156,6 +157,7 @@ fn requests(golden: &mut Golden) {
             Request::AddSite { .. } => "add-site",
             Request::RevokeSite { .. } => "revoke-site",
             Request::PublishReference { .. } => "publish-reference",
+            Request::PublishTask(task) if !task.train.is_in_first_layout() => "publish-task-asked",
             Request::PublishTask(_) => "publish-task",
             Request::CloseTask { .. } => "close-task",
             Request::CancelTask { .. } => "cancel-task",
@@ -306,7 +308,13 @@ fn submission() -> Submission {
 fn surgery_task() -> SurgeryTask {
     let train = TrainSpec {
         epochs: Some(50),
-        early_stopping: Some(EarlyStopping { patience: 10, min_delta: 0.5 }),
+        minibatch: Some(128),
+        learning_rate: Some(1e-3),
+        adam_eps: Some(0.01),
+        weight_decay: Some(0.0),
+        kl_warmup: Some(Warmup::Epochs(400)),
+        train_size: Some(0.9),
+        early_stopping: Some(Stopping::After(EarlyStopping { patience: 10, min_delta: 0.5 })),
         ..TrainSpec::default()
     };
     let task = SurgeryTask::new("lung-atlas".parse().unwrap(), VersionId(Digest::of(b"version")), train);
@@ -318,6 +326,12 @@ fn surgery_task() -> SurgeryTask {
         lease_ms: 60_000,
         ..task
     }
+}
+
+/// A task that leaves most to the model.
+fn asked_task() -> SurgeryTask {
+    let train = TrainSpec { kl_warmup: Some(Warmup::Steps(750)), seed: 3, ..TrainSpec::default() };
+    SurgeryTask { train, ..surgery_task() }
 }
 
 fn task_record() -> TaskRecord {

@@ -14,9 +14,9 @@ use archipelago_common::{
     limits,
     progress::EpochReport,
     state_dict::StateDict,
-    task::TrainSpec,
+    task::ColumnInit,
 };
-use archipelago_models::{CheckpointStore, Engine, Surgery};
+use archipelago_models::{CheckpointStore, Engine, Surgery, train::TrainPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -31,8 +31,10 @@ pub struct Inputs<'a> {
     pub base: Digest,
     /// The condition.
     pub key: &'a ConditionKey,
-    /// How it is trained.
-    pub train: &'a TrainSpec,
+    /// How it is trained: everything, what nobody asked for too.
+    pub plan: &'a TrainPlan,
+    /// How its columns start, and the seed.
+    pub start: (ColumnInit, u64),
     /// Digest of its cells, as the base's model sees them.
     pub cells: Digest,
 }
@@ -40,11 +42,11 @@ pub struct Inputs<'a> {
 impl Inputs<'_> {
     /// The name under which the result is filed.
     pub fn digest(&self) -> Digest {
-        let mut hasher = FieldHasher::new("archipelago/checkpoint/2");
+        let mut hasher = FieldHasher::new("archipelago/checkpoint/3");
         hasher
             .field(self.base.as_bytes())
             .field(self.key.to_string().as_bytes())
-            .field(&serde_json::to_vec(self.train).expect("numbers and names are JSON"))
+            .field(format!("{:?} {:?}", self.plan, self.start).as_bytes())
             .field(self.cells.as_bytes());
         hasher.finish()
     }
@@ -225,7 +227,8 @@ const INITIAL: &str = "initial/";
 
 #[cfg(test)]
 mod tests {
-    use archipelago_common::state_dict::Tensor;
+    use archipelago_common::{state_dict::Tensor, task::TrainSpec};
+    use archipelago_models::{train::Aim, zoo};
 
     use super::*;
 
@@ -302,16 +305,23 @@ mod tests {
     #[test]
     fn every_input_changes_the_name() {
         let (a, b) = ("s/d/a".parse().unwrap(), "s/d/b".parse().unwrap());
-        let (train, longer) = (TrainSpec::default(), TrainSpec { epochs: Some(9), ..TrainSpec::default() });
-        let usual = Inputs { base: Digest::of(b"1"), key: &a, train: &train, cells: Digest::of(b"cells") };
+        let plan = |epochs| {
+            let spec = TrainSpec { epochs, ..TrainSpec::default() };
+            TrainPlan::new(zoo::model("scvi").unwrap(), Aim::ExactSurgery, &spec, 5).unwrap()
+        };
+        let (plan, longer) = (plan(Some(3)), plan(None));
+        let start = (ColumnInit::Mean, 0);
+        let usual = Inputs { base: Digest::of(b"1"), key: &a, plan: &plan, start, cells: Digest::of(b"cells") };
         let digests = [
             usual,
             Inputs { base: Digest::of(b"2"), ..usual },
             Inputs { key: &b, ..usual },
-            Inputs { train: &longer, ..usual },
+            Inputs { plan: &longer, ..usual },
+            Inputs { start: (ColumnInit::Random, 0), ..usual },
+            Inputs { start: (ColumnInit::Mean, 1), ..usual },
             Inputs { cells: Digest::of(b"other cells"), ..usual },
         ]
         .map(|inputs| inputs.digest());
-        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
+        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 7);
     }
 }

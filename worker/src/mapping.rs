@@ -16,7 +16,8 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Blueprint, CellConditions, Cells, CheckpointStore, Compute, NoCheckpoints, Query, Reference, Surgery, surgery,
-    train::TrainPlan,
+    train::{Aim, TrainPlan},
+    zoo,
 };
 use rayon::prelude::*;
 
@@ -126,7 +127,13 @@ impl Surgeon<'_> {
     ///
     /// # Errors  [`Error::Models`] for training settings that make no sense
     pub fn n_epochs(&self, n_cells: usize) -> Result<u32> {
-        Ok(TrainPlan::of_spec(self.train, n_cells)?.n_epochs)
+        Ok(self.plan(n_cells)?.n_epochs)
+    }
+
+    /// How a condition of so many cells is trained: what this base's model does by itself, and what was asked.
+    fn plan(&self, n_cells: usize) -> Result<TrainPlan> {
+        let model = zoo::model(&self.base.card.model)?;
+        Ok(TrainPlan::new(model, Aim::ExactSurgery, self.train, n_cells)?)
     }
 
     /// Trains every batch, as many at a time as there are cores. `progress` hears of each epoch and may stop the work.
@@ -151,7 +158,8 @@ impl Surgeon<'_> {
         };
         let blueprint = Blueprint::of_card(&self.base.card)?;
         let cells = blueprint.registry.encode(&query.cells, &vec![0; batch.cells.len()], blueprint.n_genes)?.digest();
-        let name = Inputs { base: self.base_digest, key: &batch.key, train: self.train, cells }.digest();
+        let (plan, start) = (self.plan(batch.cells.len())?, (self.train.init, self.train.seed));
+        let name = Inputs { base: self.base_digest, key: &batch.key, plan: &plan, start, cells }.digest();
         if let Some(finished) = checkpoints.load(&name) {
             tracing::info!(condition = %batch.key, "taken from its checkpoint");
             for report in &finished.history {

@@ -267,11 +267,8 @@ pub(crate) fn waiting_in(task: &TaskRecord) -> impl Iterator<Item = (&ConditionK
 fn require_sound(task: &SurgeryTask, now_ms: u64) -> Result<(), Refusal> {
     task.train.check().map_err(|e| Refusal::invalid(e.to_string()))?;
     let refuse = |reason: String| Err(Refusal::invalid(reason));
-    if task.train.weight_decay != 0.0 {
-        return refuse(format!(
-            "weight decay is {}, expected 0: it would move frozen columns",
-            task.train.weight_decay
-        ));
+    if let Some(decay) = task.train.weight_decay.filter(|decay| *decay != 0.0) {
+        return refuse(format!("weight decay is {decay}, expected 0: it would move frozen columns"));
     }
     if !(task.max_column_norm.is_finite() && task.max_column_norm > 0.0) {
         return refuse(format!("the bound on the norm is {}, expected a number above 0", task.max_column_norm));

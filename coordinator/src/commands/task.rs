@@ -7,7 +7,7 @@ use archipelago_common::{
     Name, SiteId, TaskId, VersionId,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, TaskRecord, TaskState},
-    task::{ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec},
+    task::{ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec, Warmup},
 };
 use archipelago_protocol::message::{Reply, Request};
 use clap::{Args, Subcommand, ValueEnum};
@@ -35,21 +35,21 @@ pub struct PublishArgs {
     /// The version to map onto [default: the current one]
     #[arg(long)]
     version: Option<VersionId>,
-    /// Passes over a condition's cells [default: by their number, 400 at 20,000 cells or fewer]
+    /// Passes over a condition's cells [default: as the model's authors, mostly by their number]
     #[arg(long)]
     epochs: Option<u32>,
-    /// Cells per minibatch.
-    #[arg(long, default_value_t = 128)]
-    batch_size: u32,
-    /// Adam's step size.
-    #[arg(long, default_value_t = 1e-3)]
-    learning_rate: f64,
-    /// Epochs over which the KL term fades in; 0 starts at full weight.
-    #[arg(long, default_value_t = 400)]
-    n_epochs_kl_warmup: u32,
-    /// Share of the cells that is trained on.
-    #[arg(long, default_value_t = 0.9)]
-    train_size: f64,
+    /// Cells per minibatch [default: the model's]
+    #[arg(long)]
+    batch_size: Option<u32>,
+    /// The optimiser's step size [default: the model's]
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Epochs over which the KL term fades in; 0 starts at full weight [default: the model's]
+    #[arg(long)]
+    n_epochs_kl_warmup: Option<u32>,
+    /// Share of the cells that is trained on [default: the model's]
+    #[arg(long)]
+    train_size: Option<f64>,
     /// How new columns start: `mean` of the reference's, or `random`.
     #[arg(long, default_value = "mean")]
     init: ColumnInit,
@@ -187,7 +187,7 @@ impl PublishArgs {
             epochs: self.epochs,
             minibatch: self.batch_size,
             learning_rate: self.learning_rate,
-            n_epochs_kl_warmup: Some(self.n_epochs_kl_warmup).filter(|&epochs| epochs > 0),
+            kl_warmup: self.n_epochs_kl_warmup.map(Warmup::over_epochs),
             train_size: self.train_size,
             init: self.init,
             seed: self.seed,
@@ -259,12 +259,16 @@ fn text(record: &TaskRecord) -> String {
 }
 
 fn training(train: &TrainSpec) -> String {
-    let epochs = train.epochs.map_or("epochs by number of cells".to_owned(), |epochs| format!("{epochs} epochs"));
+    let or_usual = |what: &str, value: Option<u32>| match value {
+        Some(value) => format!("{what} {value}"),
+        None => format!("{what} as the model has it"),
+    };
+    let (epochs, minibatch) = (or_usual("epochs", train.epochs), or_usual("minibatch", train.minibatch));
     let init = match train.init {
         ColumnInit::Mean => "the mean column",
         ColumnInit::Random => "random columns",
     };
-    format!("{epochs}, minibatches of {}, from {init}, seed {}", train.minibatch, train.seed)
+    format!("{epochs}, {minibatch}, from {init}, seed {}", train.seed)
 }
 
 fn embeddings(asked: EmbeddingRelease) -> String {

@@ -15,7 +15,7 @@ use archipelago_models::{
     surgery,
     train::FurtherOptions,
     train_reference,
-    zoo::totalvi::{Totalvi, TotalviConfig},
+    zoo::totalvi::TotalviConfig,
 };
 use ndarray::Array2;
 
@@ -120,7 +120,7 @@ fn train(
     options: &Config,
     seed: u64,
 ) -> Outcome<Reference> {
-    let spec = TrainSpec { epochs: Some(EPOCHS), seed, ..Totalvi.default_spec() };
+    let spec = TrainSpec { epochs: Some(EPOCHS), seed, ..TrainSpec::default() };
     let training = Training {
         model: &Totalvi,
         options,
@@ -138,8 +138,7 @@ fn train(
 }
 
 fn map(reference: &Reference, query: &Experiment, cells: Cells<'_>, seed: u64) -> Outcome<Reference> {
-    let defaults = Totalvi.default_spec();
-    let spec = TrainSpec { epochs: Some(SURGERY_EPOCHS), weight_decay: 0.0, seed, ..defaults };
+    let spec = TrainSpec { epochs: Some(SURGERY_EPOCHS), seed, ..TrainSpec::default() };
     let query = Query { key: key(query.batch)?, cells };
     let mapped = surgery(&reference.base, &query, &spec, Device::Cpu, &mut Silent, &mut NoCheckpoints)?;
     Ok(reference.with(query.key, mapped.columns)?)

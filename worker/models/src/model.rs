@@ -5,7 +5,7 @@
 
 use std::{any::Any, collections::BTreeMap, fmt};
 
-use archipelago_common::{Layout, task::TrainSpec};
+use archipelago_common::Layout;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -18,14 +18,14 @@ use crate::{
     nn::{Builder, Pass, Posterior, Weights},
     options::OptionCard,
     start::Drawn,
-    train::TrainPlan,
+    train::TrainDefaults,
 };
 
 /// Options of a model, by name; sorted, so that equal options are equal bytes.
 pub type Config = BTreeMap<String, Value>;
 
 /// What a person should know about a model before choosing it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ModelCard {
     /// Name in the zoo and on the command line.
     pub name: &'static str,
@@ -37,6 +37,8 @@ pub struct ModelCard {
     pub purpose: &'static str,
     /// How its surgery behaves in a federation.
     pub federation: &'static str,
+    /// How its authors train it.
+    pub training: TrainDefaults,
 }
 
 /// A kind of network in the zoo.
@@ -60,18 +62,6 @@ pub trait Model: Sync {
     /// Whether it takes the proteins of cells.
     fn takes_proteins(&self) -> bool {
         false
-    }
-
-    /// How upstream trains it where nothing else is said; what a spec cannot say is in [`Self::plan`].
-    fn default_spec(&self) -> TrainSpec {
-        TrainSpec { weight_decay: WEIGHT_DECAY, ..TrainSpec::default() }
-    }
-
-    /// The plan that a spec asks for on so many cells.
-    ///
-    /// # Errors  those of [`TrainSpec::check`]
-    fn plan(&self, spec: &TrainSpec, n_cells: usize) -> Result<TrainPlan> {
-        TrainPlan::of_spec(spec, n_cells)
     }
 
     /// The model whose trained references it can start from.
@@ -251,6 +241,3 @@ pub enum PredictFrom {
     /// One draw from it.
     Draw,
 }
-
-/// Weight decay of references, upstream's for every model.
-const WEIGHT_DECAY: f64 = 1e-6;

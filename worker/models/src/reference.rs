@@ -20,7 +20,7 @@ use crate::{
     nn::{Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name},
     start,
     train::{
-        CheckpointStore, EVALUATION_MINIBATCH, Evaluation, FurtherOptions, Seeds, Trainer, evaluate, pretrained_epochs,
+        Aim, CheckpointStore, EVALUATION_MINIBATCH, Evaluation, FurtherOptions, Seeds, TrainPlan, Trainer, evaluate,
     },
 };
 
@@ -129,10 +129,8 @@ pub(crate) fn train(
     }
     module.prepare(&dataset);
 
-    let mut plan = training.model.plan(training.spec, dataset.n_cells())?.with(training.further)?;
-    if pretrained.is_some() && training.spec.epochs.is_none() {
-        plan.n_epochs = pretrained_epochs(dataset.n_cells());
-    }
+    let aim = if pretrained.is_some() { Aim::FromPretrained } else { Aim::Reference };
+    let plan = TrainPlan::new(training.model, aim, training.spec, dataset.n_cells())?.with(training.further)?;
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
     let mut trainer = trainer.with_engine(training.compute.engine);
     let history = trainer.run(progress, checkpoints)?;

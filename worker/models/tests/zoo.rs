@@ -105,7 +105,7 @@ fn joined(batches: &[&Batch]) -> Batch {
 }
 
 fn spec(epochs: u32) -> TrainSpec {
-    TrainSpec { epochs: Some(epochs), minibatch: 32, ..TrainSpec::default() }
+    TrainSpec { epochs: Some(epochs), minibatch: Some(32), ..TrainSpec::default() }
 }
 
 /// Options small enough to train in a moment; an option that a model lacks is left out.
@@ -234,7 +234,7 @@ fn training_lowers_the_loss_and_repeats_bit_for_bit() {
 fn both_engines_train_alike() {
     every_model(|model| {
         let (a, b, query) = (batch(1, 60), batch(2, 60), batch(3, 40));
-        let spec = TrainSpec { train_size: 1.0, ..spec(6) };
+        let spec = TrainSpec { train_size: Some(1.0), ..spec(6) };
         let run = |engine: Engine| {
             let compute = Compute { device: Device::Cpu, engine };
             let trained = train_by(model, &[("a", &a), ("b", &b)], &spec, compute, &mut NoCheckpoints).unwrap();
@@ -384,7 +384,7 @@ fn weight_decay_and_foreign_data_are_refused() {
     every_model(|model| {
         let reference = reference(model);
         let query = batch(3, 40);
-        let decaying = TrainSpec { weight_decay: 1e-6, ..spec(1) };
+        let decaying = TrainSpec { weight_decay: Some(1e-6), ..spec(1) };
         assert!(matches!(map(&reference.base, "q", &query, &decaying), Err(Error::NotExact { .. })));
         let narrow = Batch::of(Csr::zeros(4, N_GENES - 1), vec!["type0".to_owned(); 4]);
         assert!(matches!(map(&reference.base, "q", &narrow, &spec(1)), Err(Error::Shape { .. })));
@@ -414,7 +414,7 @@ fn cells_without_any_count_do_no_harm() {
 fn a_minibatch_of_one_cell_leaves_batch_statistics_finite() {
     every_model(|model| {
         // 33 training cells in minibatches of 32 leave one over.
-        let spec = TrainSpec { train_size: 1.0, ..spec(2) };
+        let spec = TrainSpec { train_size: Some(1.0), ..spec(2) };
         let a = batch(1, 33);
         let reference = train(model, &[("a", &a)], &spec, &mut NoCheckpoints).unwrap().reference;
         let conditions = CellConditions::single(key("a"), 33);

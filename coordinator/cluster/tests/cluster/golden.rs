@@ -44,7 +44,8 @@ const LATER: &str = "
     operator/anna publish-task grown lease=60000
     site/charite claim 4
     site/charite submit 4 1 charite/lung/10x=c1 charite/lung@donor/d2=c2 charite/lung+counts/T=c3
-    site/charite withdraw grown charite/lung+counts/T";
+    site/charite withdraw grown charite/lung+counts/T
+    operator/anna publish-task atlas lease=60000 train=asked";
 
 /// The latest format of the state; see `snapshot.rs`.
 const STATE: u32 = 3;
@@ -102,6 +103,7 @@ fn name(body: &Body) -> &'static str {
         Body::AddSite { .. } => "add-site",
         Body::RevokeSite { .. } => "revoke-site",
         Body::PublishReference { .. } => "publish-reference",
+        Body::PublishTask(task) if !task.train.is_in_first_layout() => "publish-task-asked",
         Body::PublishTask(_) => "publish-task",
         Body::CloseTask { .. } => "close-task",
         Body::CancelTask { .. } => "cancel-task",

@@ -15,7 +15,7 @@ use archipelago_common::{
     pool::TableSpec,
     record::{BaseSummary, Progress, Submission, SubmittedCondition},
     state_dict::TensorSpec,
-    task::{ConditionMetrics, PublishMode, QualityGates, SurgeryTask, TrainSpec},
+    task::{ConditionMetrics, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup},
 };
 
 /// A state machine and the log that led to its state.
@@ -140,7 +140,10 @@ impl Script {
 
     fn task(&self, reference: &str, options: &Options<'_>) -> SurgeryTask {
         let version = self.version(reference, options);
-        let train = TrainSpec { weight_decay: options.read("weight-decay").unwrap_or(0.0), ..TrainSpec::default() };
+        let train = match options.text("train") {
+            Some("asked") => TrainSpec { seed: 7, ..TrainSpec::default() },
+            _ => TrainSpec { weight_decay: options.read("weight-decay").or(Some(0.0)), ..all_said() },
+        };
         let mut task = SurgeryTask::new(name(reference), version, train);
         task.publish = options.read("publish").unwrap_or(PublishMode::Each);
         task.allow =
@@ -235,6 +238,21 @@ fn columns(words: &[&str]) -> BTreeMap<ConditionKey, BlobRef> {
 }
 
 /// What `publish-task` asks of quality; its options have the names of those of `submit` that they bound.
+/// How tasks were trained before anything could be left to the model.
+fn all_said() -> TrainSpec {
+    TrainSpec {
+        epochs: None,
+        minibatch: Some(128),
+        learning_rate: Some(1e-3),
+        adam_eps: Some(0.01),
+        weight_decay: Some(0.0),
+        kl_warmup: Some(Warmup::Epochs(400)),
+        train_size: Some(0.9),
+        early_stopping: Some(Stopping::Never),
+        ..TrainSpec::default()
+    }
+}
+
 fn gates(options: &Options<'_>) -> QualityGates {
     QualityGates {
         min_gene_coverage: options.read("coverage").unwrap_or(0.0),

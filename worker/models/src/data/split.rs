@@ -22,6 +22,18 @@ pub struct Split {
     pub test: Vec<usize>,
 }
 
+impl TrainSize {
+    /// The field's share.
+    pub const DEFAULT_SHARE: f64 = 0.9;
+
+    fn share(self) -> f64 {
+        match self {
+            Self::Default => Self::DEFAULT_SHARE,
+            Self::Share(share) => share,
+        }
+    }
+}
+
 impl Split {
     /// Splits `n_cells` cells in the order of `numpy.random.RandomState(seed).permutation`: validation, training, rest.
     pub fn new(n_cells: usize, size: TrainSize, validation: Option<f64>, minibatch: usize, seed: u32) -> Self {
@@ -35,10 +47,7 @@ impl Split {
     /// Splits groups of cells one by one, with the same shares and seed, and joins the parts in order of the groups. The
     /// shares count as chosen: no cell leaves the training set for the size of its last minibatch.
     pub fn of_groups(groups: &[Vec<usize>], size: TrainSize, validation: Option<f64>, seed: u32) -> Self {
-        let share = match size {
-            TrainSize::Default => DEFAULT_SHARE,
-            TrainSize::Share(share) => share,
-        };
+        let share = size.share();
         let mut joined = Self { train: vec![], validation: vec![], test: vec![] };
         for group in groups {
             let part = Self::new(group.len(), TrainSize::Share(share), validation, 1, seed);
@@ -51,10 +60,7 @@ impl Split {
 
     /// Numbers of training and validation cells.
     pub fn sizes(n_cells: usize, size: TrainSize, validation: Option<f64>, minibatch: usize) -> (usize, usize) {
-        let share = match size {
-            TrainSize::Default => DEFAULT_SHARE,
-            TrainSize::Share(share) => share,
-        };
+        let share = size.share();
         let n = n_cells as f64;
         let n_train = ((share * n).ceil() as usize).min(n_cells);
         let n_validation = match validation {
@@ -70,6 +76,3 @@ impl Split {
         (n_train - remainder, n_validation)
     }
 }
-
-/// Share of training cells where none was chosen.
-const DEFAULT_SHARE: f64 = 0.9;

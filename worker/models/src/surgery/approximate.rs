@@ -14,7 +14,7 @@ use crate::{
     model::Module,
     nn::{Builder, ConditionSource, Mode, Source, Trainable, from_tch},
     reference::{Reference, Trained},
-    train::{CheckpointStore, Seeds, Trainer},
+    train::{Aim, CheckpointStore, Seeds, TrainPlan, Trainer},
     zoo,
 };
 
@@ -35,7 +35,7 @@ pub struct UpstreamSurgery<'a> {
     pub cells: &'a Cells<'a>,
     /// The condition of each; known ones keep their columns, new ones get fresh ones.
     pub conditions: &'a CellConditions,
-    /// How to train; upstream's weight decay is 1e-6.
+    /// How to train.
     pub spec: &'a TrainSpec,
     /// What is frozen.
     pub flags: Flags,
@@ -80,7 +80,8 @@ pub fn upstream_surgery(
     let module = blueprint.build(builder)?;
     let owned = ask.flags.trainable(module.weights());
 
-    let plan = zoo::model(&reference.base.card.model)?.plan(ask.spec, dataset.n_cells())?;
+    let model = zoo::model(&reference.base.card.model)?;
+    let plan = TrainPlan::new(model, Aim::Reference, ask.spec, dataset.n_cells())?;
     let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?.with_tensors(owned);
     let history = trainer.run(progress, checkpoints)?;
     let mut card = reference.base.card.clone();

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
     reference::Reference,
-    train::{CheckpointStore, NoCheckpoints, Seeds, Trainer},
+    train::{Aim, CheckpointStore, NoCheckpoints, Seeds, TrainPlan, Trainer},
     zoo,
 };
 
@@ -70,8 +70,8 @@ pub fn surgery(
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Surgery> {
     let Compute { device, engine } = compute.into();
-    if spec.weight_decay != 0.0 {
-        return Err(Error::NotExact { detail: format!("weight decay is {}, expected 0", spec.weight_decay) });
+    if let Some(decay) = spec.weight_decay.filter(|decay| *decay != 0.0) {
+        return Err(Error::NotExact { detail: format!("weight decay is {decay}, expected 0") });
     }
     if let Growth::NoSurgery { reason } = &base.card.layout.growth {
         return Err(Error::NoSurgery { reason: reason.clone() });
@@ -80,7 +80,8 @@ pub fn surgery(
     let blueprint = Blueprint::of_card(&base.card)?;
     let conditions = CellConditions::single(query.key.clone(), query.cells.n_cells());
     let dataset = blueprint.registry.encode(&query.cells, conditions.codes(), blueprint.n_genes)?;
-    let plan = zoo::model(&base.card.model)?.plan(spec, dataset.n_cells())?;
+    let model = zoo::model(&base.card.model)?;
+    let plan = TrainPlan::new(model, Aim::ExactSurgery, spec, dataset.n_cells())?;
 
     let seeds = Seeds::new(spec.seed, query.key.to_string());
     let start = match spec.init {

@@ -36,7 +36,7 @@ pub enum Verdict {
 
 impl EarlyStopping {
     /// A rule that has seen nothing yet.
-    pub fn new(monitor: Monitor, patience: u32, min_delta: f64, warmup: u32) -> Self {
+    pub const fn new(monitor: Monitor, patience: u32, min_delta: f64, warmup: u32) -> Self {
         Self { monitor, patience, min_delta, warmup, best: f64::INFINITY, n_worse: 0, n_seen: 0 }
     }
 

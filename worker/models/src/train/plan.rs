@@ -1,12 +1,26 @@
 //! Everything that determines a training run beside data and module.
 
-use archipelago_common::task::TrainSpec;
+use archipelago_common::task::{Stopping, TrainSpec, Warmup};
 
-use super::{AdamOptions, Decay, EarlyStopping, KlWarmup, Monitor, Plateau, default_epochs};
+use super::{
+    AdamOptions, Decay, EarlyStopping, KlWarmup, Monitor, Plateau, TrainDefaults, WarmupDefault, pretrained_epochs,
+};
 use crate::{
     data::TrainSize,
     error::{Error, Result},
+    model::Model,
 };
+
+/// What a training is for. Each has rules of its own, which come before a model's defaults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aim {
+    /// A reference, or upstream's surgery: everything that a model's authors do.
+    Reference,
+    /// A reference that starts from a pretrained one: few epochs.
+    FromPretrained,
+    /// The columns of a new condition and nothing else: no weight decay.
+    ExactSurgery,
+}
 
 /// How a module is trained.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,8 +50,6 @@ pub struct TrainPlan {
 pub struct FurtherOptions {
     /// Share of the cells to validate on; `None` is all that are not trained on.
     pub validation_size: Option<f64>,
-    /// Optimiser steps until the KL term has its full weight, where the spec sets no epochs.
-    pub n_steps_kl_warmup: Option<u64>,
     /// Weight of the KL term at the beginning of its warm-up, 0 if unset.
     pub min_kl_weight: Option<f64>,
     /// Weight of the KL term after its warm-up, 1 if unset.
@@ -46,6 +58,8 @@ pub struct FurtherOptions {
     pub decay: Option<Decay>,
     /// What early stopping watches, the validation cells if unset.
     pub monitor: Option<Monitor>,
+    /// Smallest change that counts for early stopping.
+    pub stopping_min_delta: Option<f64>,
     /// Epochs at the beginning that early stopping does not look at.
     pub stopping_warmup: u32,
     /// When to lower the learning rate.
@@ -60,9 +74,9 @@ impl FurtherOptions {
             Err(Error::Common(archipelago_common::Error::InvalidValue { what, found, expected }))
         };
         if let Some(share) = self.validation_size.filter(|share| !(0.0..1.0).contains(share)) {
-            return refuse("validation size", share.to_string(), "a share of at least 0 and below 1");
+            return refuse("the validation size", share.to_string(), "a share of at least 0 and below 1");
         }
-        let weights = [("smallest KL weight", self.min_kl_weight), ("largest KL weight", self.max_kl_weight)];
+        let weights = [("the smallest KL weight", self.min_kl_weight), ("the largest KL weight", self.max_kl_weight)];
         for (what, weight) in weights {
             if let Some(weight) = weight.filter(|weight| !(weight.is_finite() && *weight >= 0.0)) {
                 return refuse(what, weight.to_string(), "0 or a number above it");
@@ -70,36 +84,57 @@ impl FurtherOptions {
         }
         let Some(Plateau { factor, min_rate, threshold, .. }) = self.plateau else { return Ok(()) };
         if !(factor > 0.0 && factor < 1.0) {
-            return refuse("plateau factor", factor.to_string(), "a number between 0 and 1");
+            return refuse("the plateau factor", factor.to_string(), "a number between 0 and 1");
         }
         if !(min_rate.is_finite() && min_rate >= 0.0 && threshold.is_finite()) {
-            return refuse("smallest learning rate", min_rate.to_string(), "0 or a number above it");
+            return refuse("the smallest learning rate", min_rate.to_string(), "0 or a number above it");
         }
         Ok(())
     }
 }
 
 impl TrainPlan {
-    /// The plan that a spec asks for on so many cells.
+    /// The plan of a training on so many cells: the defaults on the model's card, the rules of its aim, and what was asked. The
+    /// one place where these three meet, for references, surgery, tasks and all that tells how long they take.
     ///
     /// # Errors  those of [`TrainSpec::check`]
-    pub fn of_spec(spec: &TrainSpec, n_cells: usize) -> Result<Self> {
+    pub fn new(model: &dyn Model, aim: Aim, spec: &TrainSpec, n_cells: usize) -> Result<Self> {
         spec.check()?;
-        let (weight_decay, eps) = (spec.weight_decay, spec.adam_eps);
-        let stop = spec.early_stopping.map(|s| EarlyStopping::new(Monitor::Validation, s.patience, s.min_delta, 0));
+        let usual = model.card().training;
+        let weight_decay = if aim == Aim::ExactSurgery { 0.0 } else { usual.adam.weight_decay };
+        let usual_epochs = match aim {
+            Aim::FromPretrained => pretrained_epochs(n_cells),
+            Aim::Reference | Aim::ExactSurgery => usual.epochs.for_cells(n_cells),
+        };
+        let n_epochs = spec.epochs.unwrap_or(usual_epochs);
         Ok(Self {
-            n_epochs: spec.epochs.unwrap_or_else(|| default_epochs(n_cells)),
-            minibatch: spec.minibatch as usize,
-            adam: AdamOptions { rate: spec.learning_rate, eps, weight_decay, decay: Decay::L2 },
-            kl: KlWarmup::over_epochs(spec.n_epochs_kl_warmup),
-            train_size: if spec.train_size == TrainSpec::default().train_size {
-                TrainSize::Default
-            } else {
-                TrainSize::Share(spec.train_size)
+            n_epochs,
+            minibatch: spec.minibatch.map_or(usual.minibatch, |n| n as usize),
+            adam: AdamOptions {
+                rate: spec.learning_rate.unwrap_or(usual.adam.rate),
+                eps: spec.adam_eps.unwrap_or(usual.adam.eps),
+                weight_decay: spec.weight_decay.unwrap_or(weight_decay),
+                decay: usual.adam.decay,
+            },
+            kl: KlWarmup {
+                over: spec.kl_warmup.unwrap_or_else(|| warmup(&usual, n_epochs, n_cells)),
+                min: 0.0,
+                max: usual.max_kl_weight,
+            },
+            train_size: match spec.train_size {
+                None => usual.train_size,
+                Some(share) if share == TrainSize::DEFAULT_SHARE => TrainSize::Default,
+                Some(share) => TrainSize::Share(share),
             },
             validation_size: None,
-            early_stopping: stop,
-            plateau: None,
+            early_stopping: match spec.early_stopping {
+                None => usual.early_stopping,
+                Some(Stopping::Never) => None,
+                Some(Stopping::After(rule)) => {
+                    Some(EarlyStopping::new(Monitor::Validation, rule.patience, rule.min_delta, 0))
+                }
+            },
+            plateau: usual.plateau,
             validate_every: None,
         })
     }
@@ -110,15 +145,13 @@ impl TrainPlan {
     pub fn with(mut self, further: &FurtherOptions) -> Result<Self> {
         further.check()?;
         self.validation_size = further.validation_size.or(self.validation_size);
-        if self.kl.n_epochs.is_none() {
-            self.kl.n_steps = further.n_steps_kl_warmup.or(self.kl.n_steps);
-        }
         self.kl.min = further.min_kl_weight.unwrap_or(self.kl.min);
         self.kl.max = further.max_kl_weight.unwrap_or(self.kl.max);
         self.adam.decay = further.decay.unwrap_or(self.adam.decay);
         self.early_stopping = self.early_stopping.map(|stop| {
             let monitor = further.monitor.unwrap_or(stop.monitor);
-            EarlyStopping::new(monitor, stop.patience, stop.min_delta, further.stopping_warmup)
+            let min_delta = further.stopping_min_delta.unwrap_or(stop.min_delta);
+            EarlyStopping::new(monitor, stop.patience, min_delta, further.stopping_warmup)
         });
         self.plateau = further.plateau.or(self.plateau);
         self.validate_every = further.validate_every.or(self.validate_every);
@@ -133,41 +166,106 @@ impl TrainPlan {
     }
 }
 
+fn warmup(usual: &TrainDefaults, n_epochs: u32, n_cells: usize) -> Warmup {
+    match usual.kl_warmup {
+        WarmupDefault::Off => Warmup::Off,
+        WarmupDefault::Epochs(n) => Warmup::over_epochs(n),
+        WarmupDefault::ShareOfEpochs(share) => Warmup::over_epochs(((share * f64::from(n_epochs)) as u32).max(1)),
+        WarmupDefault::StepsPerCell(n) => Warmup::over_steps((n * n_cells as f64) as u64),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use archipelago_common::task;
 
     use super::*;
+    use crate::zoo::{self, ZOO};
 
-    fn plan(spec: TrainSpec, further: &FurtherOptions) -> Result<TrainPlan> {
-        TrainPlan::of_spec(&spec, 1_000)?.with(further)
+    const N_CELLS: usize = 1_000;
+
+    fn of(model: &str, aim: Aim, spec: &TrainSpec) -> TrainPlan {
+        TrainPlan::new(zoo::model(model).unwrap(), aim, spec, N_CELLS).unwrap()
+    }
+
+    fn further(spec: &TrainSpec, further: &FurtherOptions) -> Result<TrainPlan> {
+        TrainPlan::new(zoo::model("scvi")?, Aim::Reference, spec, N_CELLS)?.with(further)
+    }
+
+    #[test]
+    fn nothing_asked_is_what_the_card_says() {
+        for model in ZOO {
+            let plan = TrainPlan::new(*model, Aim::Reference, &TrainSpec::default(), N_CELLS).unwrap();
+            let usual = model.card().training;
+            assert_eq!((plan.minibatch, plan.adam, plan.plateau), (usual.minibatch, usual.adam, usual.plateau));
+            assert_eq!((plan.n_epochs, plan.early_stopping), (400, usual.early_stopping));
+        }
+        let plan = of("totalvi", Aim::Reference, &TrainSpec::default());
+        assert_eq!((plan.minibatch, plan.adam.rate, plan.kl.over), (256, 4e-3, Warmup::Steps(750)));
+    }
+
+    #[test]
+    fn what_was_asked_comes_before_the_card_in_every_model() {
+        let rule = task::EarlyStopping { patience: 3, min_delta: 0.5 };
+        let asked = TrainSpec {
+            epochs: Some(7),
+            minibatch: Some(9),
+            learning_rate: Some(0.5),
+            adam_eps: Some(0.25),
+            weight_decay: Some(0.125),
+            kl_warmup: Some(Warmup::Epochs(5)),
+            train_size: Some(0.75),
+            early_stopping: Some(Stopping::After(rule)),
+            ..TrainSpec::default()
+        };
+        for model in ZOO {
+            let plan = TrainPlan::new(*model, Aim::Reference, &asked, N_CELLS).unwrap();
+            assert_eq!((plan.n_epochs, plan.minibatch, plan.train_size), (7, 9, TrainSize::Share(0.75)));
+            assert_eq!((plan.adam.rate, plan.adam.eps, plan.adam.weight_decay), (0.5, 0.25, 0.125));
+            assert_eq!(plan.kl.over, Warmup::Epochs(5));
+            assert_eq!(plan.early_stopping, Some(EarlyStopping::new(Monitor::Validation, 3, 0.5, 0)));
+            let never = TrainSpec { early_stopping: Some(Stopping::Never), ..TrainSpec::default() };
+            assert_eq!(TrainPlan::new(*model, Aim::Reference, &never, N_CELLS).unwrap().early_stopping, None);
+        }
+    }
+
+    #[test]
+    fn a_warmup_that_is_off_is_the_full_weight_from_the_start_in_every_model() {
+        let off = TrainSpec { kl_warmup: Some(Warmup::over_epochs(0)), ..TrainSpec::default() };
+        for model in ZOO {
+            let plan = TrainPlan::new(*model, Aim::Reference, &off, N_CELLS).unwrap();
+            assert_eq!(plan.kl.weight(0, 0), plan.kl.max, "{}", model.card().name);
+        }
+    }
+
+    #[test]
+    fn each_aim_has_its_rules() {
+        let nothing = TrainSpec::default();
+        assert_eq!(of("scvi", Aim::Reference, &nothing).adam.weight_decay, 1e-6);
+        assert_eq!(of("scvi", Aim::ExactSurgery, &nothing).adam.weight_decay, 0.0);
+        assert_eq!(of("scanvi", Aim::FromPretrained, &nothing).n_epochs, 10);
+        let asked = TrainSpec { epochs: Some(50), ..nothing };
+        assert_eq!(of("scanvi", Aim::FromPretrained, &asked).n_epochs, 50);
     }
 
     #[test]
     fn nothing_further_changes_nothing() {
         let spec = TrainSpec::default();
-        assert_eq!(plan(spec.clone(), &FurtherOptions::default()).unwrap(), TrainPlan::of_spec(&spec, 1_000).unwrap());
-    }
-
-    #[test]
-    fn steps_of_warmup_count_only_without_epochs_of_it() {
-        let further = FurtherOptions { n_steps_kl_warmup: Some(10), ..FurtherOptions::default() };
-        assert_eq!(plan(TrainSpec::default(), &further).unwrap().kl.n_steps, None);
-        let by_steps = plan(TrainSpec { n_epochs_kl_warmup: None, ..TrainSpec::default() }, &further).unwrap();
-        assert_eq!(by_steps.kl.weight(0, 5), 0.5);
+        assert_eq!(further(&spec, &FurtherOptions::default()).unwrap(), of("scvi", Aim::Reference, &spec));
     }
 
     #[test]
     fn early_stopping_watches_what_it_is_told_to() {
-        let early_stopping = Some(task::EarlyStopping { patience: 3, min_delta: 0.5 });
-        let further = FurtherOptions { monitor: Some(Monitor::Train), stopping_warmup: 2, ..FurtherOptions::default() };
-        let plan = plan(TrainSpec { early_stopping, ..TrainSpec::default() }, &further).unwrap();
+        let rule = task::EarlyStopping { patience: 3, min_delta: 0.5 };
+        let spec = TrainSpec { early_stopping: Some(Stopping::After(rule)), ..TrainSpec::default() };
+        let told = FurtherOptions { monitor: Some(Monitor::Train), stopping_warmup: 2, ..FurtherOptions::default() };
+        let plan = further(&spec, &told).unwrap();
         assert_eq!(plan.early_stopping, Some(EarlyStopping::new(Monitor::Train, 3, 0.5, 2)));
     }
 
     #[test]
     fn values_that_make_no_sense_are_named() {
-        let refused = |further| plan(TrainSpec::default(), &further).unwrap_err().to_string();
+        let refused = |told| further(&TrainSpec::default(), &told).unwrap_err().to_string();
         let none = FurtherOptions::default;
         assert!(refused(FurtherOptions { validation_size: Some(1.0), ..none() }).contains("validation size"));
         assert!(refused(FurtherOptions { max_kl_weight: Some(-1.0), ..none() }).contains("largest KL weight"));

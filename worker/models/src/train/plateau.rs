@@ -17,7 +17,7 @@ pub struct Plateau {
 
 impl Plateau {
     /// A rule that has seen nothing yet.
-    pub fn new(factor: f64, patience: u32, threshold: f64, min_rate: f64) -> Self {
+    pub const fn new(factor: f64, patience: u32, threshold: f64, min_rate: f64) -> Self {
         Self { factor, patience, threshold, min_rate, best: f64::INFINITY, n_bad: 0 }
     }
 

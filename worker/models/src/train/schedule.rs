@@ -1,5 +1,7 @@
 //! How long to train, and how the KL weight rises.
 
+use archipelago_common::task::Warmup;
+
 /// The field's number of epochs: fewer for more cells, at most 400 and at least 1.
 pub fn default_epochs(n_cells: usize) -> u32 {
     let epochs = (20_000.0 / n_cells.max(1) as f64 * 400.0).round_ties_even();
@@ -12,13 +14,11 @@ pub fn pretrained_epochs(n_cells: usize) -> u32 {
     epochs.clamp(2.0, 10.0) as u32
 }
 
-/// Linear warm-up of the weight of the KL term. By epochs where set, else by steps, else constant; 0 counts as unset.
+/// Linear warm-up of the weight of the KL term.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct KlWarmup {
-    /// Epochs until the weight is `max`.
-    pub n_epochs: Option<u32>,
-    /// Optimiser steps until the weight is `max`.
-    pub n_steps: Option<u64>,
+    /// Until when the weight rises.
+    pub over: Warmup,
     /// Weight at the beginning.
     pub min: f64,
     /// Weight at the end.
@@ -26,17 +26,17 @@ pub struct KlWarmup {
 }
 
 impl KlWarmup {
-    /// Warm-up from 0 to 1 over some epochs; none at all without a number.
-    pub fn over_epochs(n_epochs: Option<u32>) -> Self {
-        Self { n_epochs, n_steps: None, min: 0.0, max: 1.0 }
+    /// From 0 to 1.
+    pub fn new(over: Warmup) -> Self {
+        Self { over, min: 0.0, max: 1.0 }
     }
 
     /// The weight in an epoch at a global step, both from 0.
     pub fn weight(&self, epoch: u32, step: u64) -> f64 {
-        let share = match (self.n_epochs.filter(|&n| n > 0), self.n_steps.filter(|&n| n > 0)) {
-            (Some(n), _) => f64::from(epoch) / f64::from(n),
-            (None, Some(n)) => step as f64 / n as f64,
-            (None, None) => 1.0,
+        let share = match self.over {
+            Warmup::Off | Warmup::Epochs(0) | Warmup::Steps(0) => 1.0,
+            Warmup::Epochs(n) => f64::from(epoch) / f64::from(n),
+            Warmup::Steps(n) => step as f64 / n as f64,
         };
         if share < 1.0 { self.min + (self.max - self.min) * share } else { self.max }
     }

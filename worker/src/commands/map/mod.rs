@@ -11,9 +11,9 @@ use archipelago_common::{
     fs,
     id::{Name, SiteId, VersionId},
     reference_dir::ReferenceDir,
-    task::{ColumnInit, ConditionMetrics, TrainSpec},
+    task::{ColumnInit, ConditionMetrics, TrainSpec, Warmup},
 };
-use archipelago_models::{Blueprint, Engine, data::ProteinAlignment, model::Model, zoo};
+use archipelago_models::{Blueprint, Engine, data::ProteinAlignment};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -216,7 +216,6 @@ impl<'a> Mapping<'a> {
     fn prepare(args: &'a MapArgs, output: &Output) -> Result<Self> {
         let parent = OpenReference::open(&args.reference)?;
         let card = &parent.reference.base.card;
-        let model = zoo::model(&card.model)?;
         let spec = args.cells.seen_through(&args.query, args.batch_key.as_deref(), card)?;
         let spec = if args.ignore_labels { DataSpec { usual_labels_key: None, ..spec } } else { spec };
         let data = SiteData::open(spec)?.handled(args.memory.handling(output));
@@ -234,7 +233,7 @@ impl<'a> Mapping<'a> {
         if let Some(batch) = batches.iter().find(|batch| parent.reference.columns.contains_key(&batch.key)) {
             return Err(archipelago_models::Error::KnownCondition { key: batch.key.clone() }.into());
         }
-        let train = args.spec(model);
+        let train = args.spec();
         Ok(Self { args, parent, data, alignment, n_empty_cells, counts, batches, train })
     }
 
@@ -288,24 +287,17 @@ impl MapArgs {
         }
     }
 
-    fn spec(&self, model: &dyn Model) -> TrainSpec {
-        let defaults = model.default_spec();
+    /// What was asked; the model knows the rest.
+    fn spec(&self) -> TrainSpec {
         TrainSpec {
             epochs: self.plan.epochs,
-            minibatch: self.plan.batch_size.unwrap_or(defaults.minibatch),
-            learning_rate: self.plan.learning_rate.unwrap_or(defaults.learning_rate),
-            n_epochs_kl_warmup: self
-                .plan
-                .n_epochs_kl_warmup
-                .or(defaults.n_epochs_kl_warmup)
-                .filter(|&epochs| epochs > 0),
-            weight_decay: match self.surgery {
-                SurgeryArg::Exact => 0.0,
-                SurgeryArg::Upstream => self.upstream.weight_decay(),
-            },
+            minibatch: self.plan.batch_size,
+            learning_rate: self.plan.learning_rate,
+            weight_decay: self.upstream.weight_decay(),
+            kl_warmup: self.plan.n_epochs_kl_warmup.map(Warmup::over_epochs),
             init: self.plan.init,
             seed: self.plan.seed,
-            ..defaults
+            ..TrainSpec::default()
         }
     }
 }

@@ -10,7 +10,8 @@ use archipelago_common::{
 use archipelago_models::{
     Blueprint, Categorical, CellConditions, Device, Trained,
     surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
-    train::TrainPlan,
+    train::{Aim, TrainPlan},
+    zoo,
 };
 use clap::{Args, ValueEnum};
 
@@ -83,8 +84,8 @@ impl UpstreamArgs {
         decay.into_iter().chain(switches).chain(placement).collect()
     }
 
-    pub(super) fn weight_decay(&self) -> f64 {
-        self.weight_decay.unwrap_or(WEIGHT_DECAY)
+    pub(super) fn weight_decay(&self) -> Option<f64> {
+        self.weight_decay
     }
 
     fn flags(&self) -> Flags {
@@ -107,9 +108,6 @@ impl UpstreamArgs {
         }
     }
 }
-
-/// Upstream's weight decay.
-const WEIGHT_DECAY: f64 = 1e-6;
 
 pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let (args, device) = (mapping.args, Device::from(mapping.args.compute.device));
@@ -171,7 +169,8 @@ fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Train
         placement: args.upstream.placement(),
         device,
     };
-    let n_epochs = TrainPlan::of_spec(&mapping.train, mapping.data.n_cells())?.n_epochs;
+    let model = zoo::model(&reference.base.card.model)?;
+    let n_epochs = TrainPlan::new(model, Aim::Reference, &mapping.train, mapping.data.n_cells())?.n_epochs;
     let mut display = output.training(u64::from(n_epochs));
     let mut progress = |report: &EpochReport| {
         display.epoch("query", report);

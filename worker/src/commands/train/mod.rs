@@ -14,7 +14,9 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained, Training,
-    data::LabelUse, model::Model, train::pretrained_epochs, train_reference, train_reference_from, zoo,
+    data::LabelUse, model::Model,
+    train::{Aim, TrainPlan},
+    train_reference, train_reference_from, zoo,
 };
 use clap::Args;
 use serde::Serialize;
@@ -164,7 +166,7 @@ fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     let options = args.model.options(model, pretrained.is_some());
     let label_use = model.configure(&options)?.label_use();
     args.cells.proteins.check(model)?;
-    model.plan(&args.plan.spec(model), 1)?.with(&args.plan.further())?;
+    TrainPlan::new(model, Aim::Reference, &args.plan.spec(), 1)?.with(&args.plan.further())?;
     let data = SiteData::open(args.data_spec(pretrained.as_ref())?)?.handled(args.memory.handling(output));
     let genes = match &pretrained {
         Some(reference) => reference.base.card.genes.clone(),
@@ -183,11 +185,9 @@ impl Prepared {
 
 fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Output) -> Result<Trained> {
     let Prepared { model, pretrained, options, data, genes, conditions, .. } = prepared;
-    let (spec, further) = (args.plan.spec(*model), args.plan.further());
-    let n_epochs = match (spec.epochs, pretrained) {
-        (None, Some(_)) => pretrained_epochs(data.n_cells()),
-        _ => model.plan(&spec, data.n_cells())?.n_epochs,
-    };
+    let (spec, further) = (args.plan.spec(), args.plan.further());
+    let aim = if pretrained.is_some() { Aim::FromPretrained } else { Aim::Reference };
+    let n_epochs = TrainPlan::new(*model, aim, &spec, data.n_cells())?.n_epochs;
     let read = data.spec();
     let training = Training {
         model: *model,

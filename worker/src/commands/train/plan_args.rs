@@ -1,10 +1,7 @@
 //! Flags that say how a reference is trained.
 
-use archipelago_common::task::{EarlyStopping, TrainSpec};
-use archipelago_models::{
-    model::Model,
-    train::{Decay, FurtherOptions, Monitor, Plateau},
-};
+use archipelago_common::task::{EarlyStopping, Stopping, TrainSpec, Warmup};
+use archipelago_models::train::{Decay, FurtherOptions, Monitor, Plateau};
 use clap::{Args, ValueEnum};
 
 use crate::checkpoint::EPOCHS_PER_CHECKPOINT;
@@ -44,9 +41,9 @@ pub(super) struct PlanArgs {
     /// Weight of the KL term at the end [default: 1]
     #[arg(long)]
     max_kl_weight: Option<f64>,
-    /// Share of the cells to train on.
-    #[arg(long, default_value_t = 0.9)]
-    train_size: f64,
+    /// Share of the cells to train on [default: 0.9]
+    #[arg(long)]
+    train_size: Option<f64>,
     /// Share of the cells to validate on [default: all that are not trained on]
     #[arg(long)]
     validation_size: Option<f64>,
@@ -56,9 +53,9 @@ pub(super) struct PlanArgs {
     /// End when the negative ELBO has not fallen for this many epochs; 0 never does [default: never; totalVI 45]
     #[arg(long, value_name = "EPOCHS")]
     early_stopping_patience: Option<u32>,
-    /// Smallest fall that counts for early stopping.
-    #[arg(long, default_value_t = 0.0)]
-    early_stopping_min_delta: f64,
+    /// Smallest fall that counts for early stopping [default: 0]
+    #[arg(long)]
+    early_stopping_min_delta: Option<f64>,
     /// Which cells early stopping watches.
     #[arg(long, value_enum, default_value_t = Watched::Validation)]
     early_stopping_monitor: Watched,
@@ -107,30 +104,22 @@ enum Watched {
 }
 
 impl PlanArgs {
-    /// What a task could carry as well; what is not given is as the model's authors train it.
-    pub(super) fn spec(&self, model: &dyn Model) -> TrainSpec {
-        let usual = model.default_spec();
-        let min_delta = self.early_stopping_min_delta;
-        let early_stopping = match self.early_stopping_patience {
-            None => usual.early_stopping.map(|stopping| EarlyStopping { min_delta, ..stopping }),
-            Some(patience) => (patience > 0).then_some(EarlyStopping { patience, min_delta }),
-        };
-        let kl_epochs = match (self.n_epochs_kl_warmup, self.n_steps_kl_warmup) {
-            (Some(epochs), _) => Some(epochs),
-            (None, Some(_)) => None,
-            (None, None) => usual.n_epochs_kl_warmup,
-        };
+    /// What a task could carry as well; the model knows what is not given.
+    pub(super) fn spec(&self) -> TrainSpec {
+        let rule = |patience| EarlyStopping { patience, min_delta: self.early_stopping_min_delta.unwrap_or_default() };
+        let stopping = |patience| if patience == 0 { Stopping::Never } else { Stopping::After(rule(patience)) };
+        let warmup_epochs = self.n_epochs_kl_warmup.map(Warmup::over_epochs);
         TrainSpec {
             epochs: self.epochs,
-            minibatch: self.batch_size.unwrap_or(usual.minibatch),
-            learning_rate: self.learning_rate.unwrap_or(usual.learning_rate),
-            adam_eps: self.eps.unwrap_or(usual.adam_eps),
-            weight_decay: self.weight_decay.unwrap_or(usual.weight_decay),
-            n_epochs_kl_warmup: kl_epochs.filter(|&epochs| epochs > 0),
+            minibatch: self.batch_size,
+            learning_rate: self.learning_rate,
+            adam_eps: self.eps,
+            weight_decay: self.weight_decay,
+            kl_warmup: warmup_epochs.or(self.n_steps_kl_warmup.map(Warmup::over_steps)),
             train_size: self.train_size,
-            early_stopping,
+            early_stopping: self.early_stopping_patience.map(stopping),
             seed: self.seed,
-            ..usual
+            ..TrainSpec::default()
         }
     }
 
@@ -139,11 +128,11 @@ impl PlanArgs {
         let plateau = || Plateau::new(self.lr_factor, self.lr_patience, self.lr_threshold, self.lr_min);
         FurtherOptions {
             validation_size: self.validation_size,
-            n_steps_kl_warmup: self.n_steps_kl_warmup,
             min_kl_weight: self.min_kl_weight,
             max_kl_weight: self.max_kl_weight,
             decay: (self.optimizer == Optimizer::Adamw).then_some(Decay::Decoupled),
             monitor: (self.early_stopping_monitor == Watched::Train).then_some(Monitor::Train),
+            stopping_min_delta: self.early_stopping_min_delta,
             stopping_warmup: self.early_stopping_warmup_epochs,
             plateau: self.reduce_lr_on_plateau.then(plateau),
             validate_every: self.check_val_every_n_epoch,

@@ -16,6 +16,7 @@ use crate::{
     nn::Builder,
     options::{self, OptionCard, Options as _},
     start::Drawn,
+    train::TrainDefaults,
     zoo::scvi::ScviConfig,
 };
 
@@ -30,6 +31,7 @@ impl Model for Scanvi {
             paper: "Xu et al., Molecular Systems Biology 2021; surgery: Lotfollahi et al., Nature Biotechnology 2022",
             purpose: "embeds cells from raw counts and cell types, and predicts the types of cells that have none",
             federation: "exact: a condition owns one column of each layer that takes the batch; the classifier is frozen",
+            training: TrainDefaults::SCVI_TOOLS,
         }
     }
 

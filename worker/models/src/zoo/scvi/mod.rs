@@ -15,6 +15,7 @@ use crate::{
     nn::Builder,
     options::{self, OptionCard, Options as _},
     start::Drawn,
+    train::TrainDefaults,
 };
 
 /// The zoo's entry.
@@ -28,6 +29,7 @@ impl Model for Scvi {
             paper: "Lopez et al., Nature Methods 2018; surgery: Lotfollahi et al., Nature Biotechnology 2022",
             purpose: "embeds and integrates cells from raw counts, without labels",
             federation: "exact: a condition owns one column of each layer that takes the batch",
+            training: TrainDefaults::SCVI_TOOLS,
         }
     }
 

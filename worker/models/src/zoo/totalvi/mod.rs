@@ -7,8 +7,6 @@ mod networks;
 mod results;
 mod start;
 
-use archipelago_common::task::{EarlyStopping, TrainSpec};
-
 pub use config::{BackgroundActivation, Behaviour, DecoderOptions, GeneDispersion, ProteinDispersion, TotalviConfig};
 pub(crate) use module::MEASURED;
 pub use module::{Generative, Inference, TotalviLoss, TotalviModule};
@@ -20,7 +18,7 @@ use crate::{
     nn::Builder,
     options::{self, OptionCard, Options as _},
     start::Drawn,
-    train::{KlWarmup, Plateau, TrainPlan},
+    train::{AdamOptions, EarlyStopping, Monitor, Plateau, TrainDefaults, WarmupDefault},
 };
 
 /// The zoo's entry.
@@ -36,6 +34,7 @@ impl Model for Totalvi {
             federation: "exact: a condition owns one column of each layer and head, its protein background and efficiency, and \
                          which proteins it measured; references train against a classifier of conditions where proteins are \
                          missing, surgery does not",
+            training: TRAINING,
         }
     }
 
@@ -53,26 +52,6 @@ impl Model for Totalvi {
 
     fn takes_proteins(&self) -> bool {
         true
-    }
-
-    fn default_spec(&self) -> TrainSpec {
-        TrainSpec {
-            minibatch: 256,
-            learning_rate: 4e-3,
-            weight_decay: 1e-6,
-            n_epochs_kl_warmup: None,
-            early_stopping: Some(EarlyStopping { patience: 45, min_delta: 0.0 }),
-            ..TrainSpec::default()
-        }
-    }
-
-    /// Without a number of epochs the warm-up goes by steps, three for four cells; the learning rate falls where the validation
-    /// ELBO stalls.
-    fn plan(&self, spec: &TrainSpec, n_cells: usize) -> Result<TrainPlan> {
-        let plan = TrainPlan::of_spec(spec, n_cells)?;
-        let n_steps = Some((WARMUP_STEPS_PER_CELL * n_cells as f64) as u64);
-        let kl = KlWarmup { n_steps, ..plan.kl };
-        Ok(TrainPlan { kl, plateau: Some(Plateau::new(0.6, 30, 0.0, 0.0)), ..plan })
     }
 }
 
@@ -104,5 +83,13 @@ impl Configured for TotalviConfig {
 
 /// Its name in the zoo.
 const NAME: &str = "totalvi";
-/// Steps of warm-up for each cell.
-const WARMUP_STEPS_PER_CELL: f64 = 0.75;
+
+/// Upstream's: a warm-up by steps, and a learning rate that falls where the validation ELBO stalls.
+const TRAINING: TrainDefaults = TrainDefaults {
+    minibatch: 256,
+    adam: AdamOptions { rate: 4e-3, ..TrainDefaults::SCVI_TOOLS.adam },
+    kl_warmup: WarmupDefault::StepsPerCell(0.75),
+    early_stopping: Some(EarlyStopping::new(Monitor::Validation, 45, 0.0, 0)),
+    plateau: Some(Plateau::new(0.6, 30, 0.0, 0.0)),
+    ..TrainDefaults::SCVI_TOOLS
+};

@@ -1,6 +1,7 @@
 //! Tables: distributions, schedules, gene alignment, differential expression.
 
 use archipelago_anndata::{Csr, align};
+use archipelago_common::task::Warmup;
 use archipelago_models::{
     data::{RandomState, Split, TrainSize},
     distributions::{negative_binomial, poisson},
@@ -122,9 +123,15 @@ fn schedules() {
 
 fn kl_weight(row: &Value) -> f64 {
     let number = |name: &str| row[name].as_u64();
+    // Upstream counts epochs where there is a number of them, else steps; 0 counts as none.
+    let given = |name: &str| number(name).filter(|&n| n > 0);
+    let over = match (given("n_epochs"), given("n_steps")) {
+        (Some(n), _) => Warmup::over_epochs(n as u32),
+        (None, Some(n)) => Warmup::over_steps(n),
+        (None, None) => Warmup::Off,
+    };
     let warmup = KlWarmup {
-        n_epochs: number("n_epochs").map(|n| n as u32),
-        n_steps: number("n_steps"),
+        over,
         min: row["min"].as_f64().unwrap(),
         max: row["max"].as_f64().unwrap(),
     };
