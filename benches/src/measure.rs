@@ -95,12 +95,7 @@ pub(crate) fn options() -> Config {
 
 /// Minibatches of 128, all cells; weight decay as given.
 pub(crate) fn spec(epochs: u32, weight_decay: f64) -> TrainSpec {
-    TrainSpec {
-        epochs: Some(epochs),
-        train_size: Some(1.0),
-        weight_decay: Some(weight_decay),
-        ..TrainSpec::default()
-    }
+    TrainSpec { epochs: Some(epochs), train_size: Some(1.0), weight_decay: Some(weight_decay), ..TrainSpec::default() }
 }
 
 /// Hears of each epoch and keeps its time. What comes before the first epoch is part of it.
@@ -196,7 +191,7 @@ fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Mea
 
 fn elbo(reference: &Reference, file: &File, model: ModelArg, compute: Compute) -> Result<f64> {
     let fit = reference.evaluate(&file.cells(model), &file.conditions, 0, compute)?;
-    Ok(-fit.negative_elbo)
+    Ok(fit.elbo())
 }
 
 /// A condition of the growth measurements.

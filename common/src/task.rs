@@ -123,7 +123,9 @@ impl QualityGates {
         if !(0.0..=1.0).contains(&self.min_gene_coverage) {
             return refuse("the least gene coverage", self.min_gene_coverage, "a share from 0 to 1");
         }
-        for (what, bound) in [("the least ELBO", self.min_elbo), ("the largest reconstruction loss", self.max_reconstruction)] {
+        for (what, bound) in
+            [("the least ELBO", self.min_elbo), ("the largest reconstruction loss", self.max_reconstruction)]
+        {
             if let Some(bound) = bound.filter(|bound| !bound.is_finite()) {
                 return refuse(what, bound, "a finite number");
             }

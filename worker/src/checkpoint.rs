@@ -16,7 +16,7 @@ use archipelago_common::{
     state_dict::StateDict,
     task::ColumnInit,
 };
-use archipelago_models::{CheckpointStore, Engine, Surgery, train::TrainPlan};
+use archipelago_models::{CheckpointStore, Engine, Evaluation, Surgery, train::TrainPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -164,8 +164,7 @@ struct Card {
     history: Vec<EpochReport>,
     frozen_before: Digest,
     frozen_after: Digest,
-    elbo: f64,
-    reconstruction: f64,
+    fit: Evaluation,
     n_cells: usize,
     deterministic: bool,
     engine: Engine,
@@ -183,8 +182,7 @@ fn to_file(inputs: &Digest, surgery: &Surgery) -> (StateDict, String) {
         history: surgery.history.clone(),
         frozen_before: surgery.frozen_before,
         frozen_after: surgery.frozen_after,
-        elbo: surgery.elbo,
-        reconstruction: surgery.reconstruction,
+        fit: surgery.fit.clone(),
         n_cells: surgery.n_cells,
         deterministic: surgery.deterministic,
         engine: surgery.engine,
@@ -214,8 +212,7 @@ fn read(path: &Path, inputs: &Digest) -> Result<Surgery, String> {
         history: card.history,
         frozen_before: card.frozen_before,
         frozen_after: card.frozen_after,
-        elbo: card.elbo,
-        reconstruction: card.reconstruction,
+        fit: card.fit,
         n_cells: card.n_cells,
         deterministic: card.deterministic,
         engine: card.engine,
@@ -245,8 +242,7 @@ mod tests {
             history: vec![report],
             frozen_before: Digest::of(b"frozen"),
             frozen_after: Digest::of(b"frozen"),
-            elbo: -1.0 / 3.0,
-            reconstruction: 0.7,
+            fit: Evaluation { loss: 0.7, figures: [("elbo".to_owned(), -1.0 / 3.0)].into() },
             n_cells: 9,
             deterministic: true,
             engine: Engine::Fast,

@@ -214,8 +214,8 @@ pub fn metrics(surgery: &Surgery, gene_coverage: f64) -> ConditionMetrics {
         n_cells: surgery.n_cells as u64,
         epochs: surgery.history.len() as u32,
         gene_coverage,
-        elbo: surgery.elbo,
-        reconstruction: surgery.reconstruction,
+        elbo: surgery.fit.elbo(),
+        reconstruction: surgery.fit.reconstruction(),
         training_ms: surgery.history.last().map_or(0, |report| report.elapsed_ms),
         deterministic: surgery.deterministic,
     }

@@ -317,5 +317,38 @@ fn assignment_text(AssignmentRecord { epoch, state, progress, .. }: &AssignmentR
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        publish: PublishArgs,
+    }
+
+    fn train(flags: &[&str]) -> TrainSpec {
+        let line = Line::parse_from([&["publish", "atlas"][..], flags].concat());
+        line.publish.task(VersionId(archipelago_common::Digest::of(b"version"))).unwrap().train
+    }
+
+    #[test]
+    fn a_task_asks_for_what_was_said_and_nothing_else() {
+        assert_eq!(train(&[]), TrainSpec::default());
+        let said = ["--epochs", "50", "--batch-size", "64", "--n-epochs-kl-warmup", "0", "--init", "random", "--seed", "3"];
+        let expected = TrainSpec {
+            epochs: Some(50),
+            minibatch: Some(64),
+            kl_warmup: Some(Warmup::Off),
+            init: ColumnInit::Random,
+            seed: 3,
+            ..TrainSpec::default()
+        };
+        assert_eq!(train(&said), expected);
+    }
+}
+
 /// Labels with fewer cells are left out of the means that a task asks for.
 const LABEL_MEAN_CELLS: u64 = 10;

@@ -10,7 +10,7 @@ use archipelago_common::{ConditionKey, progress::Silent, task::TrainSpec};
 use archipelago_models::{
     Categorical, CellConditions, Cells, Device, NoCheckpoints, Query, Reference, Training,
     data::Proteins,
-    model::{Config, Configured as _, Model as _},
+    model::{Config, Configured as _},
     results::{CountResults, ExpressionAsk, ProteinAsk},
     surgery,
     train::FurtherOptions,
@@ -92,7 +92,7 @@ fn pair(reference: &Experiment, query: &Experiment, seed: u64, out: &Path) -> Ou
     let of = |experiment: &Experiment| -> Outcome<_> {
         let conditions = CellConditions::single(key(experiment.batch)?, experiment.counts.n_rows());
         let latent = grown.latent(&with_proteins(experiment), &conditions, Device::Cpu)?.mean;
-        Ok((latent, -grown.evaluate(&with_proteins(experiment), &conditions, seed, Device::Cpu)?.negative_elbo))
+        Ok((latent, grown.evaluate(&with_proteins(experiment), &conditions, seed, Device::Cpu)?.elbo()))
     };
     let ((first, reference_elbo), (second, query_elbo)) = (of(reference)?, of(query)?);
     let latent = ndarray::concatenate(ndarray::Axis(0), &[first.view(), second.view()])?;

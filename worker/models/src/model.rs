@@ -18,7 +18,7 @@ use crate::{
     nn::{Builder, Pass, Posterior, Weights},
     options::OptionCard,
     start::Drawn,
-    train::TrainDefaults,
+    train::{Recipe, Run, TrainDefaults},
 };
 
 /// Options of a model, by name; sorted, so that equal options are equal bytes.
@@ -123,10 +123,11 @@ pub trait Module {
     /// The loss, with the warm-up weight of the KL term.
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms;
 
-    /// Dimensions of the latent state, where training on these cells plays against a classifier that guesses their conditions
-    /// from it.
-    fn guessed_from(&self, _dataset: &Dataset<'_>) -> Option<usize> {
-        None
+    /// How it wants to be trained, beside its plan.
+    ///
+    /// # Errors  what makes a run impossible
+    fn recipe<'a>(&'a self, _run: Run<'a, '_>) -> Result<Recipe<'a>> {
+        Ok(Recipe::default())
     }
 
     /// What the kernels are told about it, to train and evaluate it without autograd.
@@ -220,14 +221,8 @@ pub trait ProteinModel: CountModel {
     fn measured(&self) -> &Tensor;
 }
 
-/// A module that learns from the labels of some cells and predicts those of others.
+/// A module that predicts labels, for having learnt those of some cells.
 pub trait LabelModel: Module {
-    /// How many labelled cells of each label an epoch trains on at most; all of them without a number.
-    fn n_samples_per_label(&self) -> Option<usize>;
-
-    /// What training adds to the loss of a step for a minibatch of labelled cells, drawn apart; a scalar.
-    fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor;
-
     /// The probability of each label, `[n, n_labels]`.
     fn label_probabilities(&self, minibatch: &Minibatch, from: PredictFrom, pass: &mut Pass<'_>) -> Tensor;
 }

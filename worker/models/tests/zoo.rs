@@ -246,7 +246,7 @@ fn both_engines_train_alike() {
             assert!(engine == Engine::Fast || (trained.engine, mapped.engine) == (engine, engine));
             let losses = trained.history.iter().chain(&mapped.history).map(|report| report.loss);
             let positions = latent.mean.iter().chain(&latent.var).map(|&x| f64::from(x));
-            losses.chain([mapped.elbo, mapped.reconstruction]).chain(positions).collect::<Vec<f64>>()
+            losses.chain([mapped.fit.elbo(), mapped.fit.reconstruction()]).chain(positions).collect::<Vec<f64>>()
         };
         for (fast, autograd) in run(Engine::Fast).into_iter().zip(run(Engine::Autograd)) {
             assert!((fast - autograd).abs() <= 1e-4 * (1.0 + autograd.abs()), "{fast} is not {autograd}");
@@ -271,7 +271,7 @@ fn models_as_they_are_made_for_surgery_go_through_the_kernels() {
                 let trained = trained.unwrap();
                 let mapped = map(&trained.reference.base, "q", &query, &spec).unwrap();
                 assert_eq!((trained.engine, mapped.engine), (Engine::Fast, Engine::Fast), "{}", model.card().name);
-                (trained.reference, mapped.columns, mapped.elbo.to_bits())
+                (trained.reference, mapped.columns, mapped.fit.elbo().to_bits())
             })
         };
         let alone = run(1);
@@ -329,7 +329,7 @@ fn columns_depend_on_their_own_condition_only_whatever_the_threads() {
                 surgery_of_many(&reference.base, &queries, &spec(4), Device::Cpu, &|_, _| Continue::Yes).unwrap()
             });
             assert_eq!(together[1].columns, alone.columns, "{n_threads} threads");
-            assert_eq!(together[1].elbo.to_bits(), alone.elbo.to_bits(), "{n_threads} threads");
+            assert_eq!(together[1].fit.elbo().to_bits(), alone.fit.elbo().to_bits(), "{n_threads} threads");
         }
     });
 }
@@ -404,7 +404,7 @@ fn cells_without_any_count_do_no_harm() {
         let counts = Csr::vstack(N_GENES, [full.counts.clone(), Csr::zeros(2, N_GENES)]).unwrap();
         let labels = [full.labels.clone(), vec!["type0".to_owned(); 2]].concat();
         let result = map(&reference.base, "q", &Batch::of(counts, labels), &spec(2)).unwrap();
-        assert!(result.elbo.is_finite());
+        assert!(result.fit.elbo().is_finite());
         let values = result.columns.0.iter().flat_map(|(name, tensor)| tensor.to_f32(name).unwrap());
         assert!(values.into_iter().all(f32::is_finite));
     });

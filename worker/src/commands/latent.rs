@@ -7,7 +7,7 @@ use std::{
 
 use archipelago_anndata::{Array, Column, Element};
 use archipelago_common::{fs, id::VersionId};
-use archipelago_models::{Compute, Engine, Latent};
+use archipelago_models::{Compute, Engine, Evaluation, Latent};
 use clap::Args;
 use serde::Serialize;
 
@@ -81,8 +81,8 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
         version: known.open.dir.version().id(),
         n_cells: known.data.n_cells(),
         n_latent: latent.mean.ncols(),
-        elbo: fit.map(|fit| -fit.negative_elbo),
-        reconstruction: fit.map(|fit| fit.reconstruction),
+        elbo: fit.as_ref().map(Evaluation::elbo),
+        reconstruction: fit.as_ref().map(Evaluation::reconstruction),
         engine: latent.engine,
     });
     Ok(())

@@ -62,7 +62,7 @@ pub fn run(args: &ModelsArgs, output: &Output) -> Result<()> {
 }
 
 fn card(model: &dyn Model) -> Card {
-    let ModelCard { name, title, paper, purpose, federation } = model.card();
+    let ModelCard { name, title, paper, purpose, federation, .. } = model.card();
     let usual = model.options_for_surgery();
     let line = |OptionCard { name, help, default, .. }: OptionCard, values: String| OptionLine {
         name,

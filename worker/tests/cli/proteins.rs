@@ -239,6 +239,39 @@ fn a_site_serves_a_model_of_proteins() {
     assert_ne!(served("cells.h5ad", "without_proteins = true"), obsm);
 }
 
+/// A task that asks for nothing but a number of epochs, and the same asked of `map`: one model, one training, the same bits.
+#[test]
+fn a_task_trains_a_model_as_map_does() {
+    let bench = Bench::new();
+    add_proteins(&bench);
+    for (model, file, more) in [("totalvi", "cite.h5ad", &OBSM[..]), ("scvi", "cells.h5ad", &[])] {
+        let reference = format!("{model}-reference");
+        let train = ["train", file, "--model", model, "--batches", "a,b", "--epochs", "2", "--n-hidden", "16"];
+        bench.run(&[&train[..], more, &["--device", "cpu", "--out", &reference]].concat());
+        let out = format!("{model}-mapped");
+        let map = ["map", &reference, file, "--batches", "c", "--owner", "north", "--dataset", "pbmc", "--epochs", "3"];
+        bench.run(&[&map[..], &["--seed", "5", "--device", "cpu", "--out", &out]].concat());
+        let mapped = ReferenceDir::open(&bench.path(&out)).unwrap();
+        let by_map = mapped.version().columns[&"north/pbmc/c".parse().unwrap()];
+
+        let authority = authority();
+        let reference = ReferenceDir::open(&bench.path(&reference)).unwrap();
+        let coordinator = Coordinator::start(&authority, &reference, |task| {
+            (task.train.epochs, task.train.seed) = (Some(3), 5);
+        });
+        for file in ["site.pem", "site.key"] {
+            let _ = std::fs::remove_file(bench.path(file));
+        }
+        write_site(&bench, &authority, "site/north", &coordinator.address);
+        let config = std::fs::read_to_string(bench.path("site.toml")).unwrap();
+        std::fs::write(bench.path("site.toml"), config.replace("cells.h5ad", file)).unwrap();
+        bench.run(&["serve", "--config", "site.toml", "--once"]);
+        let state = coordinator.state();
+        let [submission] = &state.submissions[..] else { panic!("{} submissions", state.submissions.len()) };
+        assert_eq!(submission.conditions.values().next().unwrap().columns, by_map, "{model}");
+    }
+}
+
 #[test]
 fn proteins_that_cannot_be_used_are_refused() {
     let bench = Bench::new();

@@ -83,7 +83,8 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let dataset = Dataset { labels: Some(example.labels.clone()), ..dataset(&counts, conditions) };
     let cells: Vec<usize> = (0..n_cells).rev().collect();
     let cells = (&*cells, &cells[..example.n_labelled]);
-    compare_modules(&module, example.config.scvi.gene_likelihood, &dataset, cells, mode, seed)
+    let likelihood = example.config.scvi.gene_likelihood;
+    compare_modules(&module, likelihood, &dataset, cells, (mode, seed), |cells, pass| module.label_loss(cells, pass))
 }
 
 #[test]

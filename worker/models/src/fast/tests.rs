@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 
 use super::*;
 use crate::{
-    data::{Dataset, Registry},
+    data::{Dataset, Minibatch, Registry},
     distributions::Likelihood,
     model::Module,
     nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable},
@@ -96,7 +96,9 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
     let dataset = dataset(&counts, example.conditions.clone());
     let cells: Vec<usize> = (0..n_cells).rev().collect();
-    compare_modules(&module, config.gene_likelihood, &dataset, (&cells, &[]), mode, seed)
+    compare_modules(&module, config.gene_likelihood, &dataset, (&cells, &[]), (mode, seed), |_, _| {
+        unreachable!("no cell is labelled")
+    })
 }
 
 /// Compares loss and gradients of a module, of a minibatch and of labelled cells.
@@ -105,8 +107,8 @@ pub(super) fn compare_modules(
     likelihood: Likelihood,
     dataset: &Dataset<'_>,
     (cells, labelled): (&[usize], &[usize]),
-    mode: Mode,
-    seed: u8,
+    (mode, seed): (Mode, u8),
+    label_loss: impl Fn(&Minibatch, &mut Pass<'_>) -> Tensor,
 ) -> Result<(), String> {
     let n_cells = cells.len();
     let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
@@ -115,8 +117,8 @@ pub(super) fn compare_modules(
 
     let mut pass = Pass { mode, noise: &mut SeededNoise::new([seed; 32]) };
     let mut expected = module.loss(&dataset.minibatch(cells, Device::Cpu), 0.7, &mut pass);
-    if let Some(model) = module.as_label_model().filter(|_| !labelled.is_empty()) {
-        expected.loss += model.label_loss(&dataset.minibatch(labelled, Device::Cpu), &mut pass);
+    if !labelled.is_empty() {
+        expected.loss += label_loss(&dataset.minibatch(labelled, Device::Cpu), &mut pass);
     }
     let (ours, theirs) = (terms.loss / n_cells as f64, expected.loss.double_value(&[]));
     if !theirs.is_finite() {

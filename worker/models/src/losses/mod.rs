@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-/// Terms of a variational loss. The ELBO of a cell is `-(reconstruction + kl_local)`, whatever the warm-up weight.
+/// What a module says of a minibatch. The ELBO of a cell is `-(reconstruction + kl_local)`, whatever the warm-up weight.
 #[derive(Debug)]
 pub struct LossTerms {
     /// What the optimiser minimises: the mean over cells, a scalar.
@@ -11,7 +11,9 @@ pub struct LossTerms {
     pub reconstruction: Tensor,
     /// All Kullback–Leibler terms per cell, unweighted, `[n]`, in nats.
     pub kl_local: Tensor,
-    /// The drawn latent states, `[n, n_latent]`, of a module that may play against a classifier of conditions.
+    /// Figures of the model's own, by the names on its card: `[n]` for a value per cell, a scalar for a mean over them.
+    pub further: Vec<(&'static str, Tensor)>,
+    /// The drawn latent states, `[n, n_latent]`, for what a model does with them beside its loss.
     pub latent: Option<Tensor>,
 }
 
@@ -23,6 +25,6 @@ impl LossTerms {
             Some(kl) => (warmed + kl, warmed_kl + kl),
             None => (warmed, warmed_kl.shallow_clone()),
         };
-        Self { loss: per_cell.mean(Kind::Float), reconstruction, kl_local, latent: None }
+        Self { loss: per_cell.mean(Kind::Float), reconstruction, kl_local, further: Vec::new(), latent: None }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
     reference::Reference,
-    train::{Aim, CheckpointStore, NoCheckpoints, Seeds, TrainPlan, Trainer},
+    train::{Aim, CheckpointStore, Evaluation, NoCheckpoints, Seeds, TrainPlan, Trainer},
     zoo,
 };
 
@@ -45,10 +45,8 @@ pub struct Surgery {
     pub frozen_before: Digest,
     /// Digest of the frozen tensors after training; equal, or surgery fails.
     pub frozen_after: Digest,
-    /// Mean ELBO per cell in nats; higher is better.
-    pub elbo: f64,
-    /// Mean negative log-likelihood per cell in nats.
-    pub reconstruction: f64,
+    /// How well the grown reference fits the condition's cells.
+    pub fit: Evaluation,
     /// Cells of the condition.
     pub n_cells: usize,
     /// Whether a repetition gives the same bits.
@@ -111,8 +109,7 @@ pub fn surgery(
         history,
         frozen_before,
         frozen_after,
-        elbo: -fit.negative_elbo,
-        reconstruction: fit.reconstruction,
+        fit,
         n_cells: dataset.n_cells(),
         deterministic: device.is_deterministic(),
         engine: trainer.engine(),

@@ -71,6 +71,10 @@ impl Adam {
         Self { options, slots: tensors.into_iter().map(slot).collect() }
     }
 
+    pub(super) fn into_slots(self) -> Vec<Slot> {
+        self.slots
+    }
+
     /// Current step size.
     pub fn rate(&self) -> f64 {
         self.options.rate

@@ -10,6 +10,8 @@ use std::{
 
 use archipelago_anndata::{Access, Csr, Stored};
 
+use super::Order;
+
 /// A thread that runs ahead of an epoch's steps; none where everything is in memory.
 pub(super) struct RowsAhead {
     counts: Csr,
@@ -18,7 +20,7 @@ pub(super) struct RowsAhead {
 
 impl RowsAhead {
     /// Starts before the first step of an epoch in this order. `kept` is what else is looked up by cell, so many numbers each.
-    pub(super) fn start(counts: &Csr, kept: Option<(Stored<f32>, usize)>, order: &[usize], minibatch: usize) -> Self {
+    pub(super) fn start(counts: &Csr, kept: Option<(Stored<f32>, usize)>, order: &Order) -> Self {
         let counts = counts.clone();
         let kept = kept.filter(|(rows, _)| rows.is_spilled());
         if !counts.is_spilled() && kept.is_none() {
@@ -26,9 +28,9 @@ impl RowsAhead {
         }
         counts.expect(Access::Random);
         let (sender, receiver) = sync_channel(STEPS_AHEAD);
-        let (rows, order) = (counts.clone(), order.to_vec());
+        let (rows, order) = (counts.clone(), order.clone());
         let ask = move || {
-            for cells in order.chunks(minibatch) {
+            for cells in order.minibatches() {
                 for &cell in cells {
                     rows.will_need(cell);
                     if let Some((kept, width)) = &kept {

@@ -3,6 +3,7 @@
 use archipelago_common::{StateDict, progress::EpochReport};
 use serde::{Deserialize, Serialize};
 
+use super::Seen;
 use crate::error::{Error, Result};
 
 /// Keeps the latest checkpoint of one run: a file, usually.
@@ -54,20 +55,10 @@ pub(super) struct Progressed {
     pub rate: f64,
     /// Steps of each optimiser slot.
     pub slot_steps: Vec<i64>,
-    /// The same of the classifier that the model plays against, if there is one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub adversary_steps: Vec<i64>,
-    /// Values that early stopping and the plateau rule have seen, to be shown to them again.
-    pub observed: Vec<Observed>,
+    /// What the rule that ends training has seen, to be shown to it again.
+    pub seen: Vec<Seen>,
     /// Reports of the finished epochs.
     pub history: Vec<EpochReport>,
-}
-
-/// What the schedules saw after an epoch.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Observed {
-    pub train: f64,
-    pub validation: Option<f64>,
 }
 
 /// Bytes of a checkpoint: one safetensors file.

@@ -1,6 +1,6 @@
 //! How a model is trained where nobody says otherwise: part of its card.
 
-use super::{AdamOptions, Decay, EarlyStopping, Plateau, default_epochs};
+use super::{AdamOptions, Decay, EarlyStopping, Plateau, Watched, default_epochs};
 use crate::data::TrainSize;
 
 /// How a model is trained where nobody says otherwise.
@@ -22,6 +22,8 @@ pub struct TrainDefaults {
     pub early_stopping: Option<EarlyStopping>,
     /// When to lower the learning rate.
     pub plateau: Option<Plateau>,
+    /// What both of these look at.
+    pub watched: Watched,
 }
 
 impl TrainDefaults {
@@ -35,6 +37,7 @@ impl TrainDefaults {
         train_size: TrainSize::Default,
         early_stopping: None,
         plateau: None,
+        watched: Watched::ELBO,
     };
 }
 

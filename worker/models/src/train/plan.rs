@@ -3,7 +3,8 @@
 use archipelago_common::task::{Stopping, TrainSpec, Warmup};
 
 use super::{
-    AdamOptions, Decay, EarlyStopping, KlWarmup, Monitor, Plateau, TrainDefaults, WarmupDefault, pretrained_epochs,
+    AdamOptions, Decay, EarlyStopping, KlWarmup, Monitor, Plateau, TrainDefaults, WarmupDefault, Watched,
+    pretrained_epochs,
 };
 use crate::{
     data::TrainSize,
@@ -41,6 +42,8 @@ pub struct TrainPlan {
     pub early_stopping: Option<EarlyStopping>,
     /// When to lower the learning rate.
     pub plateau: Option<Plateau>,
+    /// What both of these look at.
+    pub watched: Watched,
     /// Epochs between validations that nothing else asks for.
     pub validate_every: Option<u32>,
 }
@@ -135,6 +138,7 @@ impl TrainPlan {
                 }
             },
             plateau: usual.plateau,
+            watched: usual.watched,
             validate_every: None,
         })
     }
@@ -158,11 +162,9 @@ impl TrainPlan {
         Ok(self)
     }
 
-    /// Whether validation runs after an epoch, counted from 0.
+    /// Whether validation is asked for after an epoch, counted from 0, whatever the rule that ends training wants.
     pub fn validates_after(&self, epoch: u32) -> bool {
-        self.early_stopping.is_some()
-            || self.plateau.is_some()
-            || self.validate_every.is_some_and(|every| (epoch + 1).is_multiple_of(every.max(1)))
+        self.validate_every.is_some_and(|every| (epoch + 1).is_multiple_of(every.max(1)))
     }
 }
 

@@ -2,69 +2,55 @@
 
 use std::{cell::OnceCell, time::Instant};
 
-use archipelago_common::{
-    StateDict,
-    hash::FieldHasher,
-    progress::{Continue, EpochReport, Progress},
-};
-use rand::{SeedableRng as _, seq::SliceRandom as _};
+use archipelago_common::progress::{Continue, EpochReport, Progress};
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor, no_grad};
+use tch::Tensor;
 
 use super::{
-    Adam, Adversary, CheckpointStore, Decay, GradientUse, Monitor, Seeds, TrainPlan, Verdict,
+    CheckpointStore, Decay, Epoch, Evaluation, GradientUse, Optimiser, Order, PlanRules, Recipe, Rule, Run, Seeds,
+    Seen, Step, TrainPlan, Verdict,
     ahead::RowsAhead,
-    checkpoint::{self, Observed, Progressed},
-    labelled::LabelledCells,
+    evaluation::{Sums, evaluate, evaluate_minibatches},
 };
 use crate::{
     data::{Dataset, Minibatches, Split},
     device::Engine,
     error::{Error, Result},
-    fast::{Autoencoder, Purpose, Terms},
-    losses::LossTerms,
+    fast::{Autoencoder, Purpose},
     model::Module,
-    nn::{Mode, Pass, SeededNoise, Weights, from_tch, to_tch},
+    nn::{Mode, Pass, SeededNoise},
 };
 
 /// Trains one module on one data set.
 pub struct Trainer<'a> {
-    module: &'a dyn Module,
-    dataset: &'a Dataset<'a>,
+    pub(super) module: &'a dyn Module,
+    pub(super) dataset: &'a Dataset<'a>,
     minibatches: Minibatches<'a>,
-    plan: TrainPlan,
+    pub(super) plan: TrainPlan,
+    pub(super) recipe: Recipe<'a>,
+    rule: Box<dyn Rule + 'a>,
     split: Split,
-    seeds: Seeds,
-    mode: Mode,
-    adam: Adam,
-    /// The classifier that the module plays against, if it does.
-    adversary: Option<Adversary>,
-    fast: Option<Autoencoder<'a>>,
-    epoch: u32,
-    step: u64,
-    observed: Vec<Observed>,
-    history: Vec<EpochReport>,
+    smallest: usize,
+    pub(super) seeds: Seeds,
+    pub(super) mode: Mode,
+    pub(super) optimiser: Optimiser,
+    pub(super) fast: Option<Autoencoder<'a>>,
+    pub(super) epoch: u32,
+    pub(super) step: u64,
+    /// What the rule has seen, to be shown to it again.
+    pub(super) seen: Vec<Seen>,
+    pub(super) history: Vec<EpochReport>,
     stopped: bool,
     /// Digest of what makes this run this run; made when the first checkpoint is met.
-    identity: OnceCell<String>,
-}
-
-/// Mean terms over cells, in nats.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Evaluation {
-    /// Loss with the warm-up weight.
-    pub loss: f64,
-    /// Negative ELBO, without the warm-up weight; lower is better.
-    pub negative_elbo: f64,
-    /// Negative log-likelihood.
-    pub reconstruction: f64,
+    pub(super) identity: OnceCell<String>,
 }
 
 impl<'a> Trainer<'a> {
     /// A trainer that moves every tensor of the module that takes a gradient. In `Mode::Evaluation` batch statistics and dropout
     /// stay out of it: exact surgery.
     ///
-    /// # Errors  [`Error::TooFewCells`] if no cell is left to train on
+    /// # Errors  [`Error::TooFewCells`] if no cell is left to train on, and those of the module's recipe
     pub fn new(
         module: &'a dyn Module,
         dataset: &'a Dataset<'a>,
@@ -72,46 +58,38 @@ impl<'a> Trainer<'a> {
         seeds: Seeds,
         mode: Mode,
     ) -> Result<Self> {
-        let split_seed = seeds.numpy();
-        let (n_cells, size, validation) = (dataset.n_cells(), plan.train_size, plan.validation_size);
-        let split = match module.as_label_model() {
-            None => Split::new(n_cells, size, validation, plan.minibatch, split_seed),
-            Some(_) => {
-                let (labelled, rest) = (0..n_cells).partition(|&cell| dataset.is_labelled(cell));
-                Split::of_groups(&[labelled, rest], size, validation, split_seed)
-            }
-        };
-        let expected = smallest_minibatch(mode);
-        if split.train.len() < expected {
+        let run = Run { dataset, plan: &plan, seeds: &seeds, mode };
+        let mut recipe = module.recipe(run)?;
+        let smallest = recipe.smallest_minibatch.unwrap_or(run.smallest_minibatch());
+        let split = recipe.split.take().unwrap_or_else(|| {
+            let (n_cells, size, validation) = (dataset.n_cells(), plan.train_size, plan.validation_size);
+            Split::new(n_cells, size, validation, plan.minibatch, seeds.numpy())
+        });
+        if split.train.len() < smallest {
             let (what, found) = ("the training set".to_owned(), split.train.len());
-            return Err(Error::TooFewCells { what, found, expected });
+            return Err(Error::TooFewCells { what, found, expected: smallest });
         }
         let tensors = module.weights().iter().filter(|(_, weight)| weight.tensor.requires_grad());
         let tensors = tensors.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));
-        let adam = Adam::new(plan.adam, tensors.collect::<Vec<_>>());
-        let n_conditions = module.weights().n_conditions();
-        let guessed_from = module.guessed_from(dataset).filter(|_| mode == Mode::Training && n_conditions > 1);
-        let adversary = guessed_from.map(|n_latent| {
-            let (seed, device) = (seeds.of("adversary", 0), module.weights().device());
-            Adversary::new(n_latent, n_conditions, plan.adam, seed, device)
-        });
-        let adversary = adversary.transpose()?;
-        let (observed, history) = (Vec::new(), Vec::new());
+        let optimiser = Optimiser::new(plan.adam, &recipe.groups, recipe.clip, tensors);
+        let rule = recipe.rule.take().unwrap_or_else(|| Box::new(PlanRules::new(&plan)));
         Ok(Self {
             module,
             dataset,
             minibatches: Minibatches::new(dataset, module.weights().device()),
             plan,
+            recipe,
+            rule,
             split,
+            smallest,
             seeds,
             mode,
-            adam,
-            adversary,
+            optimiser,
             fast: None,
             epoch: 0,
             step: 0,
-            observed,
-            history,
+            seen: Vec::new(),
+            history: Vec::new(),
             stopped: false,
             identity: OnceCell::new(),
         })
@@ -120,26 +98,39 @@ impl<'a> Trainer<'a> {
     /// The same trainer of these tensors only, by autograd.
     #[must_use]
     pub fn with_tensors(self, tensors: Vec<(String, Tensor, GradientUse)>) -> Self {
-        Self { adam: Adam::new(self.plan.adam, tensors), fast: None, ..self }
+        let optimiser = Optimiser::new(self.plan.adam, &self.recipe.groups, self.recipe.clip, tensors);
+        Self { optimiser, fast: None, ..self }
     }
 
-    /// The same trainer with this engine, or with autograd where the kernels do not know the module or its options.
+    /// The same trainer with this engine, or with autograd where the kernels do not know the module, its options or what it
+    /// does beside its steps.
     #[must_use]
     pub fn with_engine(mut self, engine: Engine) -> Self {
-        let trains = |name: &str| self.adam.slots().iter().any(|slot| slot.name == name);
+        let trains = |name: &str| self.optimiser.slots().any(|slot| slot.name == name);
         let purpose = Purpose::Train(self.mode, self.plan.minibatch);
-        let decays_apart = self.plan.adam.weight_decay != 0.0 && self.plan.adam.decay == Decay::Decoupled;
-        self.fast = match engine {
+        let fast = match engine {
             Engine::Autograd => None,
-            Engine::Fast if decays_apart => {
-                tracing::info!(why = "weight decay is apart from the gradient", "training goes through autograd");
-                None
+            Engine::Fast => match self.foreign_to_kernels() {
+                Some(why) => Err(why.to_owned()),
+                None => Autoencoder::new(self.module, self.dataset, purpose, &trains).map_err(|why| why.to_string()),
             }
-            Engine::Fast => Autoencoder::new(self.module, self.dataset, purpose, &trains)
-                .inspect_err(|why| tracing::info!(%why, "training goes through autograd"))
-                .ok(),
+            .inspect_err(|why| tracing::info!(why, "training goes through autograd"))
+            .ok(),
         };
+        self.fast = fast;
         self
+    }
+
+    /// What of plan and recipe the kernels cannot do.
+    fn foreign_to_kernels(&self) -> Option<&'static str> {
+        if self.plan.adam.weight_decay != 0.0 && self.plan.adam.decay == Decay::Decoupled {
+            return Some("weight decay is apart from the gradient");
+        }
+        if !self.optimiser.is_plain() {
+            return Some("tensors move in other ways than by one Adam");
+        }
+        let is_foreign = self.recipe.hooks.iter().any(|hook| !hook.is_in_kernels());
+        is_foreign.then_some("the model does something beside its steps")
     }
 
     /// Who computes.
@@ -147,7 +138,7 @@ impl<'a> Trainer<'a> {
         if self.fast.is_some() { Engine::Fast } else { Engine::Autograd }
     }
 
-    /// Mean terms over some cells in evaluation mode, by the trainer's engine.
+    /// Mean figures of some cells in evaluation mode, by the trainer's engine.
     pub fn evaluate(&mut self, cells: &[usize], kl_weight: f64, mut noise: SeededNoise) -> Evaluation {
         match &mut self.fast {
             Some(fast) => Evaluation::of_sums(&fast.evaluate(cells, kl_weight, &mut noise), cells.len()),
@@ -155,9 +146,9 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Trains to the end of the plan or until early stopping, from the latest checkpoint if there is one.
+    /// Trains to the end of the plan or until the rule ends it, from the latest checkpoint if there is one.
     ///
-    /// # Errors  [`Error::Cancelled`], [`Error::Diverged`], [`Error::Checkpoint`], or the store's own
+    /// # Errors  [`Error::Cancelled`], [`Error::Diverged`], [`Error::Checkpoint`], those of hooks, or the store's own
     pub fn run(
         &mut self,
         progress: &mut dyn Progress,
@@ -169,14 +160,14 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let before_ms = self.history.last().map_or(0, |report| report.elapsed_ms);
         while self.epoch < self.plan.n_epochs && !self.stopped {
-            let (train, validation) = self.run_epoch();
+            let seen = self.run_epoch()?;
             let elapsed_ms = before_ms + start.elapsed().as_millis() as u64;
-            let report = self.report(&train, validation.as_ref(), elapsed_ms);
+            let report = self.report(&seen, elapsed_ms);
             self.history.push(report);
-            if !train.loss.is_finite() {
-                return Err(Error::Diverged { epoch: self.epoch, loss: train.loss });
+            if !seen.train.loss.is_finite() {
+                return Err(Error::Diverged { epoch: self.epoch, loss: seen.train.loss });
             }
-            self.observe(Observed { train: train.negative_elbo, validation: validation.map(|v| v.negative_elbo) });
+            self.decide(seen);
             let goes_on = progress.epoch(&report);
             if goes_on == Continue::No || self.epoch.is_multiple_of(checkpoints.every()) {
                 checkpoints.save(&self.checkpoint())?;
@@ -186,259 +177,125 @@ impl<'a> Trainer<'a> {
             }
         }
         self.settle();
+        self.recipe.hooks.iter_mut().for_each(|hook| hook.after_training());
         Ok(std::mem::take(&mut self.history))
     }
 
     /// Gives module and optimiser what the kernels hold.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if let Some(fast) = &mut self.fast {
-            fast.store(self.module.weights(), &mut self.adam);
+            fast.store(self.module.weights(), self.optimiser.main_mut());
         }
     }
 
-    fn run_epoch(&mut self) -> (Evaluation, Option<Evaluation>) {
-        let mut order = self.split.train.clone();
+    fn run_epoch(&mut self) -> Result<Seen> {
         let round = u64::from(self.epoch);
-        order.shuffle(&mut ChaCha8Rng::from_seed(self.seeds.of("order", round)));
-        let mut noise = SeededNoise::new(self.seeds.of("noise", round));
-        let mut sums = Sums::default();
-        let smallest = smallest_minibatch(self.mode);
-        let is_usable = |cells: &&[usize]| cells.len() >= smallest;
-        let mut labelled = self.module.as_label_model().and_then(|model| {
-            let seed = self.seeds.of("labelled", round);
-            LabelledCells::new(model, self.dataset, &self.split.train, smallest..=self.plan.minibatch, seed)
-        });
-        let kept = self.fast.as_ref().and_then(Autoencoder::kept_rows);
-        let ahead = RowsAhead::start(self.dataset.counts, kept, &order, self.plan.minibatch);
-        for cells in order.chunks(self.plan.minibatch).filter(is_usable) {
-            ahead.step();
-            let weight = self.plan.kl.weight(self.epoch, self.step);
-            self.step += 1;
-            if let Some(fast) = &mut self.fast {
-                let labelled = labelled.as_mut().map(LabelledCells::next_cells).unwrap_or_default();
-                sums.add_sums(fast.step(cells, labelled, weight, &mut noise, self.adam.options()), cells.len());
-                continue;
-            }
-            let minibatch = self.minibatches.of(cells);
-            let mut pass = Pass { mode: self.mode, noise: &mut noise };
-            let mut terms = self.module.loss(&minibatch, weight, &mut pass);
-            if let Some(labelled) = &mut labelled {
-                terms.loss += labelled.next_loss(&self.minibatches, &mut pass);
-            }
-            let guessed = self.adversary.as_mut().zip(terms.latent.take());
-            if let Some((adversary, latent)) = &guessed
-                && weight < 1.0
-            {
-                let fooled = adversary.fool_loss(latent, &minibatch.covariates.condition, &mut pass);
-                terms.loss += fooled * (1.0 - weight);
-            }
-            self.adam.minimise(&terms.loss);
-            if let Some((adversary, latent)) = guessed {
-                adversary.learn(&latent, &minibatch.covariates.condition, 1.0 - weight, &mut pass);
-            }
-            sums.add(&terms, cells.len());
-        }
-        drop(ahead);
-        let validates = self.plan.validates_after(self.epoch) && !self.split.validation.is_empty();
-        let validation = validates.then(|| {
-            let weight = self.plan.kl.weight(self.epoch, self.step);
-            let noise = SeededNoise::new(self.seeds.of("validation", round));
-            let cells = std::mem::take(&mut self.split.validation);
-            let evaluation = self.evaluate(&cells, weight, noise);
-            self.split.validation = cells;
-            evaluation
-        });
-        self.epoch += 1;
-        (sums.mean(), validation)
-    }
-
-    /// Shows the schedules what an epoch brought.
-    fn observe(&mut self, observed: Observed) {
-        self.observed.push(observed);
-        if let (Some(plateau), Some(value)) = (&mut self.plan.plateau, observed.validation) {
-            let rate = plateau.observe(value, self.adam.rate());
-            self.adam.set_rate(rate);
-        }
-        if let Some(stopping) = &mut self.plan.early_stopping {
-            let value = match stopping.monitor {
-                Monitor::Train => Some(observed.train),
-                Monitor::Validation => observed.validation,
-            };
-            self.stopped |= value.is_some_and(|value| stopping.observe(value) == Verdict::Stop);
-        }
-    }
-
-    fn report(&self, train: &Evaluation, validation: Option<&Evaluation>, elapsed_ms: u64) -> EpochReport {
-        let (epoch, n_epochs) = (self.epoch, self.plan.n_epochs);
-        EpochReport { epoch, n_epochs, loss: train.loss, validation_loss: validation.map(|v| v.loss), elapsed_ms }
-    }
-
-    /// Everything needed to go on from here.
-    fn checkpoint(&mut self) -> Vec<u8> {
-        self.settle();
-        let mut tensors = StateDict::new();
-        keep(&mut tensors, "", self.module.weights(), &self.adam);
-        if let Some(adversary) = &self.adversary {
-            keep(&mut tensors, ADVERSARY, adversary.weights(), adversary.adam());
-        }
-        let steps = |adam: &Adam| adam.slots().iter().map(|slot| slot.n_steps).collect();
-        let progressed = Progressed {
-            run: self.identity().to_owned(),
-            epoch: self.epoch,
-            step: self.step,
-            rate: self.adam.rate(),
-            slot_steps: steps(&self.adam),
-            adversary_steps: self.adversary.as_ref().map(|adversary| steps(adversary.adam())).unwrap_or_default(),
-            observed: self.observed.clone(),
-            history: self.history.clone(),
+        let epoch = Epoch {
+            number: self.epoch,
+            n_steps: self.step,
+            minibatches: &self.minibatches,
+            split: &self.split,
+            seeds: &self.seeds,
         };
-        checkpoint::write(&tensors, &progressed)
+        self.recipe.hooks.iter_mut().try_for_each(|hook| hook.before_epoch(epoch))?;
+        let train = self.take_steps(round);
+        let validation = self.validate(round);
+        let mut seen = Seen { epoch: self.epoch + 1, train, validation };
+        let epoch = Epoch {
+            number: self.epoch,
+            n_steps: self.step,
+            minibatches: &self.minibatches,
+            split: &self.split,
+            seeds: &self.seeds,
+        };
+        self.recipe.hooks.iter_mut().try_for_each(|hook| hook.after_epoch(epoch, &mut seen))?;
+        self.epoch += 1;
+        Ok(seen)
     }
 
-    fn resume(&mut self, bytes: &[u8]) -> Result<()> {
-        let (tensors, progressed) = checkpoint::read(bytes, self.identity())?;
-        restore_weights(&tensors, "", self.module.weights())?;
-        restore_adam(&tensors, "", &mut self.adam, &progressed.slot_steps)?;
-        if let Some(adversary) = &mut self.adversary {
-            restore_weights(&tensors, ADVERSARY, adversary.weights())?;
-            restore_adam(&tensors, ADVERSARY, adversary.adam_mut(), &progressed.adversary_steps)?;
+    fn take_steps(&mut self, round: u64) -> Evaluation {
+        let mut rng = ChaCha8Rng::from_seed(self.seeds.of("order", round));
+        let order = self.recipe.sampler.training(&self.split.train, self.plan.minibatch, &mut rng);
+        let mut noise = SeededNoise::new(self.seeds.of("noise", round));
+        let mut sums = Sums::new(self.recipe.means);
+        let smallest = self.smallest;
+        let kept = self.fast.as_ref().and_then(Autoencoder::kept_rows);
+        let ahead = RowsAhead::start(self.dataset.counts, kept, &order);
+        for cells in order.minibatches().filter(|cells| cells.len() >= smallest) {
+            ahead.step();
+            if let Some(rate) = self.recipe.rate {
+                self.optimiser.set_rate(rate(self.epoch, self.step));
+            }
+            let weight = self.plan.kl.weight(self.epoch, self.step);
+            match &mut self.fast {
+                Some(fast) => {
+                    let further = self.recipe.hooks.iter_mut().flat_map(|hook| hook.before_step(cells)).copied();
+                    let further: Vec<usize> = further.collect();
+                    let options = self.optimiser.main().options();
+                    sums.add_sums(fast.step(cells, &further, weight, &mut noise, options), cells.len());
+                }
+                None => self.take_step(cells, weight, &mut noise, &mut sums),
+            }
+            self.step += 1;
         }
-        for observed in progressed.observed {
-            self.observe(observed);
+        sums.mean()
+    }
+
+    /// One step by autograd.
+    fn take_step(&mut self, cells: &[usize], kl_weight: f64, noise: &mut SeededNoise, sums: &mut Sums) {
+        let minibatch = self.minibatches.of(cells);
+        let step = Step {
+            epoch: self.epoch,
+            number: self.step,
+            cells,
+            minibatch: &minibatch,
+            minibatches: &self.minibatches,
+            kl_weight,
+            rate: self.optimiser.rate(),
+        };
+        let mut pass = Pass { mode: self.mode, noise };
+        let hooks = &mut self.recipe.hooks;
+        for hook in hooks.iter_mut() {
+            hook.before_step(cells);
         }
-        self.adam.set_rate(progressed.rate);
-        (self.epoch, self.step, self.history) = (progressed.epoch, progressed.step, progressed.history);
-        if let Some(fast) = &mut self.fast {
-            fast.load(self.module.weights(), &self.adam);
+        let mut terms = self.module.loss(&minibatch, kl_weight, &mut pass);
+        hooks.iter_mut().for_each(|hook| hook.add_to_loss(step, &mut terms, &mut pass));
+        self.optimiser.minimise(&terms.loss);
+        hooks.iter_mut().for_each(|hook| hook.after_step(step, &mut pass));
+        sums.add(&terms, cells.len());
+    }
+
+    fn validate(&mut self, round: u64) -> Option<Evaluation> {
+        let is_due = self.rule.validates() || self.plan.validates_after(self.epoch);
+        if !is_due || self.split.validation.is_empty() {
+            return None;
         }
-        Ok(())
+        let weight = self.plan.kl.weight(self.epoch, self.step);
+        let mut noise = SeededNoise::new(self.seeds.of("validation", round));
+        let mut rng = ChaCha8Rng::from_seed(self.seeds.of("validation order", round));
+        let order: Order = self.recipe.sampler.validation(&self.split.validation, self.plan.minibatch, &mut rng);
+        Some(match &mut self.fast {
+            Some(fast) => Evaluation::of_sums(&fast.evaluate(order.cells(), weight, &mut noise), order.cells().len()),
+            None => {
+                let how = (weight, self.recipe.means);
+                evaluate_minibatches(self.module, &self.minibatches, order.minibatches(), how, noise)
+            }
+        })
     }
 
-    fn identity(&self) -> &str {
-        self.identity.get_or_init(|| self.new_identity())
-    }
-
-    fn new_identity(&self) -> String {
-        let mut hasher = FieldHasher::new("archipelago/training-run/2");
-        let mut plan = self.plan.clone();
-        // The schedules' state is in the checkpoint; only their settings identify a run.
-        plan.early_stopping =
-            plan.early_stopping.map(|s| super::EarlyStopping::new(s.monitor, s.patience, s.min_delta, s.warmup));
-        plan.plateau = plan.plateau.map(|p| super::Plateau::new(p.factor, p.patience, p.threshold, p.min_rate));
-        hasher.field(format!("{plan:?} {:?} {:?} {:?}", self.seeds, self.mode, self.engine()).as_bytes());
-        for (name, weight) in self.module.weights().iter() {
-            hasher.field(format!("{name} {:?} {}", weight.tensor.size(), weight.tensor.requires_grad()).as_bytes());
+    /// Shows the rule what an epoch brought.
+    pub(super) fn decide(&mut self, seen: Seen) {
+        let decision = self.rule.decide(&seen, self.optimiser.rate());
+        self.seen.push(seen);
+        if decision.rate != self.optimiser.rate() {
+            self.optimiser.set_rate(decision.rate);
         }
-        hasher.field(self.dataset.digest().as_bytes());
-        hasher.finish().to_string()
+        self.stopped |= decision.verdict == Verdict::Stop;
+    }
+
+    fn report(&self, seen: &Seen, elapsed_ms: u64) -> EpochReport {
+        let (epoch, n_epochs) = (seen.epoch, self.plan.n_epochs);
+        let validation_loss = seen.validation.as_ref().map(|validation| validation.loss);
+        EpochReport { epoch, n_epochs, loss: seen.train.loss, validation_loss, elapsed_ms }
     }
 }
-
-/// Adds tensors and the optimiser's state to a checkpoint, names after `prefix`.
-fn keep(tensors: &mut StateDict, prefix: &str, weights: &Weights, adam: &Adam) {
-    for (name, weight) in weights.iter() {
-        tensors.insert(format!("{prefix}weight/{name}"), from_tch(&weight.tensor));
-    }
-    for slot in adam.slots() {
-        tensors.insert(format!("{prefix}mean/{}", slot.name), from_tch(&slot.mean));
-        tensors.insert(format!("{prefix}square/{}", slot.name), from_tch(&slot.square));
-    }
-}
-
-fn restore_weights(tensors: &StateDict, prefix: &str, weights: &Weights) -> Result<()> {
-    weights.iter().try_for_each(|(name, weight)| restore(tensors, format!("{prefix}weight/{name}"), &weight.tensor))
-}
-
-fn restore_adam(tensors: &StateDict, prefix: &str, adam: &mut Adam, steps: &[i64]) -> Result<()> {
-    if steps.len() != adam.slots().len() {
-        return Err(Error::Checkpoint { detail: "it has another number of optimiser slots".to_owned() });
-    }
-    for (slot, n_steps) in adam.slots_mut().iter_mut().zip(steps) {
-        restore(tensors, format!("{prefix}mean/{}", slot.name), &slot.mean)?;
-        restore(tensors, format!("{prefix}square/{}", slot.name), &slot.square)?;
-        slot.n_steps = *n_steps;
-    }
-    Ok(())
-}
-
-fn restore(tensors: &StateDict, name: String, target: &Tensor) -> Result<()> {
-    let value = to_tch(&name, tensors.require("checkpoint", &name)?)?;
-    if value.size() != target.size() || value.kind() != target.kind() {
-        return Err(Error::Checkpoint { detail: format!("tensor `{name}` has another shape") });
-    }
-    no_grad(|| target.shallow_clone().copy_(&value));
-    Ok(())
-}
-
-/// Batch statistics of a single cell have no variance.
-fn smallest_minibatch(mode: Mode) -> usize {
-    match mode {
-        Mode::Training => 2,
-        Mode::Evaluation => 1,
-    }
-}
-
-/// Mean terms over some cells in evaluation mode, without gradients.
-pub fn evaluate(
-    module: &dyn Module,
-    minibatches: &Minibatches<'_>,
-    cells: &[usize],
-    kl_weight: f64,
-    mut noise: SeededNoise,
-) -> Evaluation {
-    let _guard = tch::no_grad_guard();
-    let mut sums = Sums::default();
-    for cells in cells.chunks(EVALUATION_MINIBATCH) {
-        let minibatch = minibatches.of(cells);
-        let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
-        sums.add(&module.loss(&minibatch, kl_weight, &mut pass), cells.len());
-    }
-    sums.mean()
-}
-
-/// Sums over cells, on the device until they are asked for: reading a number would wait for the device.
-#[derive(Default)]
-struct Sums {
-    total: Option<Tensor>,
-    /// Those that the kernels computed.
-    fast: Terms,
-    n_cells: usize,
-}
-
-impl Sums {
-    fn add(&mut self, terms: &LossTerms, n_cells: usize) {
-        let reconstruction = terms.reconstruction.sum(Kind::Double);
-        let negative_elbo = &reconstruction + terms.kl_local.sum(Kind::Double);
-        let loss = terms.loss.to_kind(Kind::Double) * n_cells as f64;
-        let sums = Tensor::stack(&[loss, negative_elbo, reconstruction], 0).detach();
-        self.total = Some(match self.total.take() {
-            Some(total) => total + sums,
-            None => sums,
-        });
-        self.n_cells += n_cells;
-    }
-
-    fn add_sums(&mut self, terms: Terms, n_cells: usize) {
-        self.fast.add(terms);
-        self.n_cells += n_cells;
-    }
-
-    fn mean(&self) -> Evaluation {
-        let sum = |i: i64| self.total.as_ref().map_or(0.0, |total| total.double_value(&[i]));
-        let mut terms = Terms { loss: sum(0), negative_elbo: sum(1), reconstruction: sum(2) };
-        terms.add(self.fast);
-        Evaluation::of_sums(&terms, self.n_cells)
-    }
-}
-
-impl Evaluation {
-    pub(crate) fn of_sums(terms: &Terms, n_cells: usize) -> Self {
-        let n = n_cells as f64;
-        Self { loss: terms.loss / n, negative_elbo: terms.negative_elbo / n, reconstruction: terms.reconstruction / n }
-    }
-}
-
-/// What the names of the classifier's tensors begin with.
-const ADVERSARY: &str = "adversary/";
-/// Cells per minibatch where nothing is trained.
-pub(crate) const EVALUATION_MINIBATCH: usize = 512;

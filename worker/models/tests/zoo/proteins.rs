@@ -61,7 +61,7 @@ fn panels_are_aligned_by_name_and_what_is_not_there_is_missing() {
 
     let none = map(&reference, Cells { proteins: None, ..cells(&query) }).unwrap();
     assert_eq!(measured(&none), [0.0; N_PROTEINS]);
-    assert!(none.elbo.is_finite());
+    assert!(none.fit.elbo().is_finite());
 }
 
 #[test]

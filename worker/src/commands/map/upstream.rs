@@ -133,8 +133,8 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
             n_cells: batch.n_cells(),
             epochs: trained.history.len() as u32,
             gene_coverage: mapping.alignment.coverage(),
-            elbo: -fit.negative_elbo,
-            reconstruction: fit.reconstruction,
+            elbo: fit.elbo(),
+            reconstruction: fit.reconstruction(),
             training_ms: trained.history.last().map_or(0, |last| last.elapsed_ms),
             deterministic: device.is_deterministic(),
         };

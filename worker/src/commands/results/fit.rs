@@ -54,8 +54,8 @@ pub(super) fn run(args: &FitArgs, output: &Output) -> Result<()> {
     output.show(&Summary {
         version: known.open.dir.version().id(),
         n_cells: known.data.n_cells(),
-        elbo: -fit.negative_elbo,
-        reconstruction_error: fit.reconstruction,
+        elbo: fit.elbo(),
+        reconstruction_error: fit.reconstruction(),
         marginal_log_likelihood: marginal.map(mean),
         out: args.out.clone(),
     });

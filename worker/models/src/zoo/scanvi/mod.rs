@@ -2,6 +2,7 @@
 
 mod classifier;
 mod config;
+mod labelled;
 mod module;
 mod start;
 

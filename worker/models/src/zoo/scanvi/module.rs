@@ -4,15 +4,16 @@ use std::any::Any;
 
 use tch::{Kind, Tensor};
 
-use super::{Classifier, ScanviConfig, classifier::LabelNetworks};
+use super::{Classifier, ScanviConfig, classifier::LabelNetworks, labelled::Labelled};
 use crate::{
-    data::{Dataset, Minibatch, Registry},
+    data::{Dataset, Minibatch, Registry, Split},
     distributions::normal,
     error::{Error, Result},
     fast::{LabelSpec, Unsupported, VaeSpec},
     losses::LossTerms,
     model::{CountModel, LabelModel, Module, PredictFrom},
     nn::{Builder, Init, Pass, Posterior, Role, Weights},
+    train::{Recipe, Run},
     zoo::scvi::{ScviLoss, ScviModule},
 };
 
@@ -99,6 +100,19 @@ impl ScanviModule {
         }
     }
 
+    /// How many labelled cells of each label an epoch trains on at most; all of them without a number.
+    pub fn n_samples_per_label(&self) -> Option<usize> {
+        self.config.own.n_samples_per_label
+    }
+
+    /// What training adds to the loss of a step for labelled cells: the cross entropy of what the classifier makes of the
+    /// posterior mean. A head that ends in probabilities is treated as if it gave logits, as upstream does.
+    pub fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
+        let labels = labelled.labels.as_ref().expect("the registry encodes labels");
+        let mean = self.posterior(labelled, pass).mean;
+        self.classifier.forward(&mean, pass).cross_entropy_for_logits(labels) * self.config.own.classification_ratio
+    }
+
     /// The loss of cells whose labels nobody knows. The warm-up weight covers every divergence, that of the library size too.
     pub fn terms(&self, scvi: ScviLoss, over: &OverLabels, kl_weight: f64) -> LossTerms {
         let p = &over.probabilities;
@@ -138,6 +152,15 @@ impl Module for ScanviModule {
         self.terms(scvi, &over, kl_weight)
     }
 
+    /// Labelled cells are held out apart from the others, and every step has some of its own.
+    fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
+        let (labelled, rest) = (0..run.dataset.n_cells()).partition(|&cell| run.dataset.is_labelled(cell));
+        let (size, validation) = (run.plan.train_size, run.plan.validation_size);
+        let split = Split::of_groups(&[labelled, rest], size, validation, run.seeds.numpy());
+        let labelled = Labelled::new(self, run);
+        Ok(Recipe { split: Some(split), hooks: vec![Box::new(labelled)], ..Recipe::default() })
+    }
+
     fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
         let (classifier, head, logits) = self.classifier.spec()?;
         let (encoder, decoder) = self.networks.spec()?;
@@ -172,18 +195,6 @@ impl Module for ScanviModule {
 }
 
 impl LabelModel for ScanviModule {
-    fn n_samples_per_label(&self) -> Option<usize> {
-        self.config.own.n_samples_per_label
-    }
-
-    /// Cross entropy of what the classifier makes of the posterior mean. A head that ends in probabilities is treated as if it
-    /// gave logits, as upstream does.
-    fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
-        let labels = labelled.labels.as_ref().expect("the registry encodes labels");
-        let mean = self.posterior(labelled, pass).mean;
-        self.classifier.forward(&mean, pass).cross_entropy_for_logits(labels) * self.config.own.classification_ratio
-    }
-
     fn label_probabilities(&self, minibatch: &Minibatch, from: PredictFrom, pass: &mut Pass<'_>) -> Tensor {
         let z = match from {
             PredictFrom::Mean => self.posterior(minibatch, pass).mean,

@@ -1,5 +1,6 @@
 //! totalVI: RNA and surface proteins of the same cells in one latent space (Gayoso et al. 2021).
 
+mod adversary;
 mod background;
 mod config;
 mod module;
@@ -7,6 +8,7 @@ mod networks;
 mod results;
 mod start;
 
+pub use adversary::Adversary;
 pub use config::{BackgroundActivation, Behaviour, DecoderOptions, GeneDispersion, ProteinDispersion, TotalviConfig};
 pub(crate) use module::MEASURED;
 pub use module::{Generative, Inference, TotalviLoss, TotalviModule};

@@ -5,7 +5,7 @@ use std::{any::Any, collections::BTreeSet};
 use tch::{Kind, Tensor};
 
 use super::{
-    Behaviour, TotalviConfig, background,
+    Adversary, Behaviour, TotalviConfig, background,
     networks::{Decoder, Encoder},
 };
 use crate::{
@@ -14,7 +14,8 @@ use crate::{
     error::{Error, Result},
     losses::LossTerms,
     model::{CountModel, Module, ProteinModel},
-    nn::{Builder, Init, LibraryPrior, LogDispersion, Pass, Posterior, Role, Weights, rows_of},
+    nn::{Builder, Init, LibraryPrior, LogDispersion, Mode, Pass, Posterior, Role, Weights, rows_of},
+    train::{Recipe, Run},
     zoo::scvi::LatentDistribution,
 };
 
@@ -231,7 +232,7 @@ impl TotalviModule {
             None => (per_cell, warmed),
         };
         let reconstruction = reconstruction_genes + reconstruction_proteins;
-        LossTerms { loss: per_cell.mean(Kind::Float), reconstruction, kl_local, latent: None }
+        LossTerms { loss: per_cell.mean(Kind::Float), reconstruction, kl_local, further: Vec::new(), latent: None }
     }
 
     /// Mean and standard deviation of the prior of each cell's log background.
@@ -312,11 +313,18 @@ impl Module for TotalviModule {
         LossTerms { latent: Some(inference.z), ..terms }
     }
 
-    /// Where a protein is missing in one of the cells' conditions, as upstream.
-    fn guessed_from(&self, dataset: &Dataset<'_>) -> Option<usize> {
-        let conditions: BTreeSet<i64> = dataset.conditions.iter().copied().collect();
+    /// Where a protein is missing in one of the cells' conditions, references train against a classifier, as upstream.
+    fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
+        let conditions: BTreeSet<i64> = run.dataset.conditions.iter().copied().collect();
         let lacks_some = |&code: &i64| self.measured.get(code).min().double_value(&[]) == 0.0;
-        conditions.iter().any(lacks_some).then_some(self.config.n_latent)
+        let n_conditions = self.weights.n_conditions();
+        let mut recipe = Recipe::default();
+        if run.mode == Mode::Training && n_conditions > 1 && conditions.iter().any(lacks_some) {
+            let (seed, device) = (run.seeds.of("adversary", 0), self.weights.device());
+            let adversary = Adversary::new(self.config.n_latent, n_conditions, run.plan.adam, seed, device)?;
+            recipe.hooks.push(Box::new(adversary));
+        }
+        Ok(recipe)
     }
 
     fn as_count_model(&self) -> Option<&dyn CountModel> {

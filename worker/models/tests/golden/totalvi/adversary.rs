@@ -4,7 +4,8 @@ use archipelago_common::StateDict;
 use archipelago_models::{
     model::Module as _,
     nn::{Builder, ConditionSource, Mode, Pass, Source, Trainable, from_tch},
-    train::{AdamOptions, Adversary, Decay},
+    train::{AdamOptions, Decay},
+    zoo::totalvi::Adversary,
 };
 use tch::Device;
 

@@ -1,14 +1,16 @@
-//! The classifier that a model plays against: it guesses conditions from latent states, and the model learns to fool it.
+//! The classifier that totalVI plays against: it guesses conditions from latent states, and the model learns to fool it.
 //!
 //! Where conditions measured different proteins, what was measured would tell them apart; this pushes it out of the latent state.
 
+use archipelago_common::StateDict;
 use tch::{Device, Kind, Tensor};
 
-use super::{Adam, AdamOptions, GradientUse};
 use crate::{
     data::Covariates,
     error::Result,
+    losses::LossTerms,
     nn::{Builder, ConditionSource, CovariateSizes, Linear, Pass, Source, Stack, StackOptions, Trainable, Weights},
+    train::{Adam, AdamOptions, GradientUse, Hook, Step, restore_state, state_of},
 };
 
 /// A classifier of conditions and its optimiser. It is not part of the model and not kept with it.
@@ -19,6 +21,8 @@ pub struct Adversary {
     weights: Weights,
     adam: Adam,
     n_conditions: i64,
+    /// What it guesses from in the step that is under way.
+    latent: Option<Tensor>,
 }
 
 impl Adversary {
@@ -59,7 +63,7 @@ impl Adversary {
         let trainable = weights.iter().filter(|(_, weight)| weight.role.is_trainable());
         let tensors = trainable.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));
         let adam = Adam::new(options, tensors.collect::<Vec<_>>());
-        Ok(Self { stack, head, weights, adam, n_conditions: n_conditions as i64 })
+        Ok(Self { stack, head, weights, adam, n_conditions: n_conditions as i64, latent: None })
     }
 
     /// How far the classifier is from taking cells for those of any other condition: what the model minimises, a scalar.
@@ -84,15 +88,6 @@ impl Adversary {
         &self.weights
     }
 
-    /// Its optimiser.
-    pub fn adam(&self) -> &Adam {
-        &self.adam
-    }
-
-    pub(super) fn adam_mut(&mut self) -> &mut Adam {
-        &mut self.adam
-    }
-
     fn cross_entropy(&self, latent: &Tensor, target: &Tensor, pass: &mut Pass<'_>) -> Tensor {
         let none = Covariates::none(latent);
         let hidden = self.stack.forward(latent, &none, pass);
@@ -102,6 +97,31 @@ impl Adversary {
 
     fn one_hot(&self, condition: &Tensor) -> Tensor {
         condition.one_hot(self.n_conditions).to_kind(Kind::Float)
+    }
+}
+
+impl Hook for Adversary {
+    /// The less the KL term weighs, the more the model has to fool the classifier.
+    fn add_to_loss(&mut self, step: Step<'_>, terms: &mut LossTerms, pass: &mut Pass<'_>) {
+        self.latent = terms.latent.take();
+        if let Some(latent) = self.latent.as_ref().filter(|_| step.kl_weight < 1.0) {
+            let fooled = self.fool_loss(latent, &step.minibatch.covariates.condition, pass);
+            terms.loss += fooled * (1.0 - step.kl_weight);
+        }
+    }
+
+    fn after_step(&mut self, step: Step<'_>, pass: &mut Pass<'_>) {
+        if let Some(latent) = self.latent.take() {
+            self.learn(&latent, &step.minibatch.covariates.condition, 1.0 - step.kl_weight, pass);
+        }
+    }
+
+    fn state(&self) -> StateDict {
+        state_of(&self.weights, &self.adam)
+    }
+
+    fn restore(&mut self, state: &StateDict) -> Result<()> {
+        restore_state(state, &self.weights, &mut self.adam)
     }
 }
 
