@@ -121,10 +121,10 @@ impl QualityGates {
     pub fn check(&self) -> Result<()> {
         let refuse = |what, found: f64, expected| Err(Error::InvalidValue { what, found: found.to_string(), expected });
         if !(0.0..=1.0).contains(&self.min_gene_coverage) {
-            return refuse("the least gene coverage", self.min_gene_coverage, "a share from 0 to 1");
+            return refuse("least gene coverage", self.min_gene_coverage, "a share from 0 to 1");
         }
         for (what, bound) in
-            [("the least ELBO", self.min_elbo), ("the largest reconstruction loss", self.max_reconstruction)]
+            [("least ELBO", self.min_elbo), ("largest reconstruction loss", self.max_reconstruction)]
         {
             if let Some(bound) = bound.filter(|bound| !bound.is_finite()) {
                 return refuse(what, bound, "a finite number");

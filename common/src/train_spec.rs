@@ -48,22 +48,22 @@ impl TrainSpec {
             _ => Ok(()),
         };
         if self.epochs == Some(0) {
-            return refuse("the number of epochs", 0, "at least 1");
+            return refuse("number of epochs", 0, "at least 1");
         }
         if self.minibatch == Some(0) {
-            return refuse("the minibatch size", 0, "at least 1");
+            return refuse("minibatch size", 0, "at least 1");
         }
-        positive("the learning rate", self.learning_rate)?;
+        positive("learning rate", self.learning_rate)?;
         positive("Adam's epsilon", self.adam_eps)?;
         if let Some(decay) = self.weight_decay.filter(|decay| !(decay.is_finite() && *decay >= 0.0)) {
-            return refuse("the weight decay", decay, "0 or a number above it");
+            return refuse("weight decay", decay, "0 or a number above it");
         }
         if let Some(share) = self.train_size.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
-            return refuse("the train size", share, "a share above 0 and up to 1");
+            return refuse("train size", share, "a share above 0 and up to 1");
         }
         match self.early_stopping {
             Some(Stopping::After(EarlyStopping { min_delta, .. })) if !min_delta.is_finite() => {
-                refuse("the smallest change that counts for early stopping", min_delta, "a finite number")
+                refuse("smallest change that counts for early stopping", min_delta, "a finite number")
             }
             _ => Ok(()),
         }
@@ -135,7 +135,7 @@ impl FromStr for ColumnInit {
         match text {
             "random" => Ok(Self::Random),
             "mean" => Ok(Self::Mean),
-            _ => Err(Error::InvalidName { what: "column start", found: shorten(text), expected: "`random` or `mean`" }),
+            _ => Err(Error::InvalidValue { what: "column start", found: shorten(text), expected: "`random` or `mean`" }),
         }
     }
 }

@@ -337,7 +337,8 @@ mod tests {
     #[test]
     fn a_task_asks_for_what_was_said_and_nothing_else() {
         assert_eq!(train(&[]), TrainSpec::default());
-        let said = ["--epochs", "50", "--batch-size", "64", "--n-epochs-kl-warmup", "0", "--init", "random", "--seed", "3"];
+        let said =
+            ["--epochs", "50", "--batch-size", "64", "--n-epochs-kl-warmup", "0", "--init", "random", "--seed", "3"];
         let expected = TrainSpec {
             epochs: Some(50),
             minibatch: Some(64),

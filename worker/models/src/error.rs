@@ -130,6 +130,12 @@ pub enum Error {
         /// The condition asked for.
         key: ConditionKey,
     },
+    /// The model gives cells no place in a latent space.
+    #[error("`{model}` has no latent space")]
+    NotEmbedder {
+        /// Its name in the zoo.
+        model: String,
+    },
     /// The model does not predict labels.
     #[error("model `{model}` does not predict labels")]
     NotLabelModel {

@@ -1,9 +1,10 @@
 //! The seam between the zoo and everything generic: training, surgery, evaluation.
 //!
 //! A [`Model`] is a kind of network that the zoo lists; with its options it is a [`Configured`] model, which builds [`Module`]s.
-//! A module knows tensors only. Whoever trains, maps or evaluates works with these traits and never with a concrete model.
+//! A module knows tensors only, and says by further traits what it can be asked: an [`Embedder`] for places of cells, a
+//! [`CountModel`] for decoded counts. Whoever trains, maps or evaluates works with these traits and never with a concrete model.
 
-use std::{any::Any, collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt};
 
 use archipelago_common::Layout;
 use serde_json::Value;
@@ -112,14 +113,6 @@ pub trait Module {
     /// Computes what follows from the cells and is not trained, such as priors per condition; before training.
     fn prepare(&self, _dataset: &Dataset<'_>) {}
 
-    /// The posterior of each cell's latent state.
-    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior;
-
-    /// The latent representation: the posterior mean, unless the latent state is transformed.
-    fn latent_mean(&self, posterior: &Posterior, _pass: &mut Pass<'_>) -> Tensor {
-        posterior.mean.shallow_clone()
-    }
-
     /// The loss, with the warm-up weight of the KL term.
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms;
 
@@ -137,11 +130,9 @@ pub trait Module {
         Err(Unsupported("the model has no description for the kernels"))
     }
 
-    /// What the kernels are told about it, to compute posteriors.
-    ///
-    /// # Errors  why they cannot
-    fn posterior_spec(&self) -> Result<VaeSpec, Unsupported> {
-        self.train_spec()
+    /// The part that gives cells a place in a latent space, for a module that does.
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        None
     }
 
     /// The count model inside, for a module that decodes counts.
@@ -158,9 +149,24 @@ pub trait Module {
     fn as_label_model(&self) -> Option<&dyn LabelModel> {
         None
     }
+}
 
-    /// For those who know which model it is.
-    fn as_any(&self) -> &dyn Any;
+/// A module that gives cells a place in a latent space.
+pub trait Embedder: Module {
+    /// The posterior of each cell's latent state.
+    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior;
+
+    /// The latent representation: the posterior mean, unless the latent state is transformed.
+    fn latent_mean(&self, posterior: &Posterior, _pass: &mut Pass<'_>) -> Tensor {
+        posterior.mean.shallow_clone()
+    }
+
+    /// What the kernels are told about it, to compute posteriors.
+    ///
+    /// # Errors  why they cannot
+    fn posterior_spec(&self) -> Result<VaeSpec, Unsupported> {
+        self.train_spec()
+    }
 }
 
 /// A draw from the posterior of some cells.
@@ -182,7 +188,7 @@ pub struct Decoded {
 }
 
 /// A module that decodes latent states to counts.
-pub trait CountModel: Module {
+pub trait CountModel: Embedder {
     /// Distribution of the counts.
     fn likelihood(&self) -> Likelihood;
 

@@ -16,7 +16,7 @@ use crate::{
     device::{Compute, Device, Engine, OneThread},
     error::{Error, Result},
     fast::{Autoencoder, Purpose},
-    model::{Config, Model, Module},
+    model::{Config, Embedder, Model, Module},
     nn::{Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name},
     start,
     train::{
@@ -249,7 +249,7 @@ impl Reference {
                 };
                 Latent { mean: array(mean), var: array(var), engine }
             }
-            None => latent(module.as_ref(), &dataset),
+            None => latent(self.embedder(module.as_ref())?, &dataset),
         })
     }
 
@@ -260,7 +260,11 @@ impl Reference {
         let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
         let module = self.module(conditions.keys(), device)?;
-        Ok(of_cells(module.as_ref(), &dataset, |posterior, _| posterior.mean.shallow_clone()))
+        Ok(of_cells(self.embedder(module.as_ref())?, &dataset, |posterior, _| posterior.mean.shallow_clone()))
+    }
+
+    fn embedder<'a>(&self, module: &'a dyn Module) -> Result<&'a dyn Embedder> {
+        module.as_embedder().ok_or_else(|| Error::NotEmbedder { model: self.base.card.model.clone() })
     }
 
     /// Negative ELBO and reconstruction error, means over cells in nats, with noise of this seed.
@@ -308,12 +312,12 @@ fn fast_engine<'a>(
 }
 
 /// The latent representation of encoded cells.
-pub fn latent(module: &dyn Module, dataset: &Dataset<'_>) -> Latent {
-    of_cells(module, dataset, |posterior, pass| module.latent_mean(posterior, pass))
+pub fn latent(embedder: &dyn Embedder, dataset: &Dataset<'_>) -> Latent {
+    of_cells(embedder, dataset, |posterior, pass| embedder.latent_mean(posterior, pass))
 }
 
 fn of_cells(
-    module: &dyn Module,
+    embedder: &dyn Embedder,
     dataset: &Dataset<'_>,
     mean_of: impl Fn(&Posterior, &mut Pass<'_>) -> Tensor,
 ) -> Latent {
@@ -322,9 +326,9 @@ fn of_cells(
     let mut noise = SeededNoise::new(Seeds::new(0, "latent").of("noise", 0));
     let (mut means, mut vars) = (Vec::new(), Vec::new());
     for cells in cells.chunks(EVALUATION_MINIBATCH) {
-        let minibatch = dataset.minibatch(cells, module.weights().device());
+        let minibatch = dataset.minibatch(cells, embedder.weights().device());
         let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
-        let posterior = module.posterior(&minibatch, &mut pass);
+        let posterior = embedder.posterior(&minibatch, &mut pass);
         means.push(mean_of(&posterior, &mut pass));
         vars.push(posterior.var);
     }

@@ -81,7 +81,10 @@ impl<'a> Autoencoder<'a> {
         let spec = match purpose {
             Purpose::Train(..) => module.train_spec(),
             Purpose::Evaluate => module.train_spec(),
-            Purpose::Embed => module.posterior_spec(),
+            Purpose::Embed => match module.as_embedder() {
+                Some(embedder) => embedder.posterior_spec(),
+                None => Err(Unsupported("the model embeds no cells")),
+            },
         }?;
         if module.weights().device() != tch::Device::Cpu {
             return Err(Unsupported("the kernels are for the processor"));

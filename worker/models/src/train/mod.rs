@@ -20,6 +20,8 @@ mod resume;
 mod rule;
 mod schedule;
 mod seeds;
+#[cfg(test)]
+mod tests;
 mod trainer;
 
 pub use adam::{Adam, AdamOptions, Decay, GradientUse};

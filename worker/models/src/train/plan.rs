@@ -77,9 +77,9 @@ impl FurtherOptions {
             Err(Error::Common(archipelago_common::Error::InvalidValue { what, found, expected }))
         };
         if let Some(share) = self.validation_size.filter(|share| !(0.0..1.0).contains(share)) {
-            return refuse("the validation size", share.to_string(), "a share of at least 0 and below 1");
+            return refuse("validation size", share.to_string(), "a share of at least 0 and below 1");
         }
-        let weights = [("the smallest KL weight", self.min_kl_weight), ("the largest KL weight", self.max_kl_weight)];
+        let weights = [("smallest KL weight", self.min_kl_weight), ("largest KL weight", self.max_kl_weight)];
         for (what, weight) in weights {
             if let Some(weight) = weight.filter(|weight| !(weight.is_finite() && *weight >= 0.0)) {
                 return refuse(what, weight.to_string(), "0 or a number above it");
@@ -87,10 +87,10 @@ impl FurtherOptions {
         }
         let Some(Plateau { factor, min_rate, threshold, .. }) = self.plateau else { return Ok(()) };
         if !(factor > 0.0 && factor < 1.0) {
-            return refuse("the plateau factor", factor.to_string(), "a number between 0 and 1");
+            return refuse("plateau factor", factor.to_string(), "a number between 0 and 1");
         }
         if !(min_rate.is_finite() && min_rate >= 0.0 && threshold.is_finite()) {
-            return refuse("the smallest learning rate", min_rate.to_string(), "0 or a number above it");
+            return refuse("smallest learning rate", min_rate.to_string(), "0 or a number above it");
         }
         Ok(())
     }

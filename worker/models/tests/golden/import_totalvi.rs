@@ -9,7 +9,6 @@ use archipelago_models::{
     formats::scvi_tools::{self, Namespace, SavedModel, totalvi},
     nn::to_tch,
     results::{ExpressionAsk, ProteinAsk, foreground_probability_of, protein_expression_of},
-    zoo::totalvi::TotalviModule,
 };
 use ndarray::Array2;
 use rand::SeedableRng as _;
@@ -82,7 +81,7 @@ fn check_expression(reference: &Reference, saved: &SavedModel, case: &Case, grou
     let dataset = reference.encode(&cells, &conditions).unwrap();
     let all: Vec<usize> = (0..cells.n_cells()).collect();
     let minibatch = dataset.minibatch(&all, tch::Device::Cpu);
-    let model = module.as_any().downcast_ref::<TotalviModule>().unwrap();
+    let model = module.as_protein_model().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let ask = ProteinAsk::default();
     let mut noise = FixedNoise::new(case);

@@ -1,7 +1,5 @@
 //! The network of scANVI: scVI, a classifier, and a second latent state that labels shape.
 
-use std::any::Any;
-
 use tch::{Kind, Tensor};
 
 use super::{Classifier, ScanviConfig, classifier::LabelNetworks, labelled::Labelled};
@@ -11,7 +9,7 @@ use crate::{
     error::{Error, Result},
     fast::{LabelSpec, Unsupported, VaeSpec},
     losses::LossTerms,
-    model::{CountModel, LabelModel, Module, PredictFrom},
+    model::{CountModel, Embedder, LabelModel, Module, PredictFrom},
     nn::{Builder, Init, Pass, Posterior, Role, Weights},
     train::{Recipe, Run},
     zoo::scvi::{ScviLoss, ScviModule},
@@ -135,14 +133,6 @@ impl Module for ScanviModule {
         self.scvi.prepare(dataset);
     }
 
-    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
-        self.scvi.posterior(minibatch, pass)
-    }
-
-    fn latent_mean(&self, posterior: &Posterior, pass: &mut Pass<'_>) -> Tensor {
-        self.scvi.latent_mean(posterior, pass)
-    }
-
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
         let inference = self.scvi.inference(minibatch, None, pass);
         let (z, library) = (&inference.z, &inference.library);
@@ -177,8 +167,8 @@ impl Module for ScanviModule {
         Ok(VaeSpec { labels: Some(labels), ..self.scvi.train_spec()? })
     }
 
-    fn posterior_spec(&self) -> Result<VaeSpec, Unsupported> {
-        self.scvi.posterior_spec()
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        Some(self)
     }
 
     fn as_count_model(&self) -> Option<&dyn CountModel> {
@@ -188,9 +178,19 @@ impl Module for ScanviModule {
     fn as_label_model(&self) -> Option<&dyn LabelModel> {
         Some(self)
     }
+}
 
-    fn as_any(&self) -> &dyn Any {
-        self
+impl Embedder for ScanviModule {
+    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
+        self.scvi.posterior(minibatch, pass)
+    }
+
+    fn latent_mean(&self, posterior: &Posterior, pass: &mut Pass<'_>) -> Tensor {
+        self.scvi.latent_mean(posterior, pass)
+    }
+
+    fn posterior_spec(&self) -> Result<VaeSpec, Unsupported> {
+        self.scvi.posterior_spec()
     }
 }
 

@@ -1,7 +1,5 @@
 //! The network of scVI: inference, generative, loss.
 
-use std::any::Any;
-
 use tch::{Kind, Tensor};
 
 use super::{BatchRepresentation, Dispersion, LatentDistribution, ScviConfig};
@@ -11,7 +9,7 @@ use crate::{
     error::Result,
     fast::{EncoderInput, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
     losses::LossTerms,
-    model::{CountModel, Module},
+    model::{CountModel, Embedder, Module},
     nn::{
         Builder, CovariateSizes, Decoder, DispersionBy, Encoder, Heads, Init, LibraryPrior, LogDispersion, Pass,
         Posterior, Role, StackOptions, Weights,
@@ -279,6 +277,27 @@ impl Module for ScviModule {
         }
     }
 
+    fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
+        let inference = self.inference(minibatch, None, pass);
+        let generative = self.generative(&inference.z, &inference.library, minibatch, &minibatch.covariates, pass);
+        let terms = self.loss_terms(minibatch, &inference, &generative);
+        LossTerms::new(terms.reconstruction, &terms.kl_z, terms.kl_l.as_ref(), kl_weight)
+    }
+
+    fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
+        self.spec()
+    }
+
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        Some(self)
+    }
+
+    fn as_count_model(&self) -> Option<&dyn CountModel> {
+        Some(self)
+    }
+}
+
+impl Embedder for ScviModule {
     fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
         if let Some(kept) = &minibatch.minified {
             return Posterior::kept(kept);
@@ -292,25 +311,6 @@ impl Module for ScviModule {
             LatentDistribution::Normal => posterior.mean.shallow_clone(),
             LatentDistribution::Ln => posterior.mean_of_softmax(pass),
         }
-    }
-
-    fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
-        let inference = self.inference(minibatch, None, pass);
-        let generative = self.generative(&inference.z, &inference.library, minibatch, &minibatch.covariates, pass);
-        let terms = self.loss_terms(minibatch, &inference, &generative);
-        LossTerms::new(terms.reconstruction, &terms.kl_z, terms.kl_l.as_ref(), kl_weight)
-    }
-
-    fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
-        self.spec()
-    }
-
-    fn as_count_model(&self) -> Option<&dyn CountModel> {
-        Some(self)
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }
 

@@ -1,6 +1,6 @@
 //! The network of totalVI: inference, generative, loss.
 
-use std::{any::Any, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use tch::{Kind, Tensor};
 
@@ -13,7 +13,7 @@ use crate::{
     distributions::{CountParameters, ProteinParameters, normal},
     error::{Error, Result},
     losses::LossTerms,
-    model::{CountModel, Module, ProteinModel},
+    model::{CountModel, Embedder, Module, ProteinModel},
     nn::{Builder, Init, LibraryPrior, LogDispersion, Mode, Pass, Posterior, Role, Weights, rows_of},
     train::{Recipe, Run},
     zoo::scvi::LatentDistribution,
@@ -290,21 +290,6 @@ impl Module for TotalviModule {
         background::prepare(self, dataset);
     }
 
-    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
-        if let Some(kept) = &minibatch.minified {
-            return Posterior::kept(kept);
-        }
-        self.encoder.latent(&self.encoder_input(minibatch), &minibatch.covariates, pass)
-    }
-
-    /// For a logistic normal the mean of its softmax, over many draws as upstream.
-    fn latent_mean(&self, posterior: &Posterior, pass: &mut Pass<'_>) -> Tensor {
-        match self.config.latent_distribution {
-            LatentDistribution::Normal => posterior.mean.shallow_clone(),
-            LatentDistribution::Ln => posterior.mean_of_softmax(pass),
-        }
-    }
-
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
         let inference = self.inference(minibatch, pass);
         let (z, library) = (&inference.z, &inference.library);
@@ -327,6 +312,10 @@ impl Module for TotalviModule {
         Ok(recipe)
     }
 
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        Some(self)
+    }
+
     fn as_count_model(&self) -> Option<&dyn CountModel> {
         Some(self)
     }
@@ -334,9 +323,22 @@ impl Module for TotalviModule {
     fn as_protein_model(&self) -> Option<&dyn ProteinModel> {
         Some(self)
     }
+}
 
-    fn as_any(&self) -> &dyn Any {
-        self
+impl Embedder for TotalviModule {
+    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
+        if let Some(kept) = &minibatch.minified {
+            return Posterior::kept(kept);
+        }
+        self.encoder.latent(&self.encoder_input(minibatch), &minibatch.covariates, pass)
+    }
+
+    /// For a logistic normal the mean of its softmax, over many draws as upstream.
+    fn latent_mean(&self, posterior: &Posterior, pass: &mut Pass<'_>) -> Tensor {
+        match self.config.latent_distribution {
+            LatentDistribution::Normal => posterior.mean.shallow_clone(),
+            LatentDistribution::Ln => posterior.mean_of_softmax(pass),
+        }
     }
 }
 

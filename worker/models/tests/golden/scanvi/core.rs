@@ -1,7 +1,7 @@
 //! `core_*`: evaluation and training passes, gradients, optimiser steps, predictions.
 
 use archipelago_models::{
-    model::{LabelModel as _, Module as _, PredictFrom},
+    model::{Embedder as _, LabelModel as _, Module as _, PredictFrom},
     nn::{Mode, Pass, Trainable},
     train::Adam,
     zoo::scanvi::ScanviModule,

@@ -2,7 +2,7 @@
 
 use archipelago_models::{
     losses::LossTerms,
-    model::{CountModel as _, Module},
+    model::{CountModel as _, Embedder as _, Module},
     nn::{Mode, Pass, Trainable},
     results::{ExpressionAsk, LibraryAsk, expression_of},
     train::{Adam, AdamOptions, Decay, GradientUse},

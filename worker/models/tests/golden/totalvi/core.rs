@@ -1,7 +1,7 @@
 //! `core_*`: evaluation and training passes, gradients, optimiser steps, public results.
 
 use archipelago_models::{
-    model::{Module as _, ProteinModel as _},
+    model::{Embedder as _, Module as _, ProteinModel as _},
     nn::{Mode, Pass, Trainable},
     results::{ExpressionAsk, LibraryAsk, ProteinAsk, foreground_probability_of, protein_expression_of},
     train::Adam,
