@@ -217,8 +217,8 @@ mod tests {
     fn a_bad_number_is_reported_as_a_value_and_not_as_a_name() {
         let senseless = [
             TrainSpec { epochs: Some(0), ..TrainSpec::default() }.check(),
-            TrainSpec { learning_rate: f64::NAN, ..TrainSpec::default() }.check(),
-            TrainSpec { train_size: 1.5, ..TrainSpec::default() }.check(),
+            TrainSpec { learning_rate: Some(f64::NAN), ..TrainSpec::default() }.check(),
+            TrainSpec { train_size: Some(1.5), ..TrainSpec::default() }.check(),
             QualityGates { min_gene_coverage: -1.0, ..QualityGates::default() }.check(),
             "always".parse::<PublishMode>().map(drop),
         ];
