@@ -123,9 +123,7 @@ impl QualityGates {
         if !(0.0..=1.0).contains(&self.min_gene_coverage) {
             return refuse("least gene coverage", self.min_gene_coverage, "a share from 0 to 1");
         }
-        for (what, bound) in
-            [("least ELBO", self.min_elbo), ("largest reconstruction loss", self.max_reconstruction)]
-        {
+        for (what, bound) in [("least ELBO", self.min_elbo), ("largest reconstruction loss", self.max_reconstruction)] {
             if let Some(bound) = bound.filter(|bound| !bound.is_finite()) {
                 return refuse(what, bound, "a finite number");
             }

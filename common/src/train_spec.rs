@@ -135,7 +135,9 @@ impl FromStr for ColumnInit {
         match text {
             "random" => Ok(Self::Random),
             "mean" => Ok(Self::Mean),
-            _ => Err(Error::InvalidValue { what: "column start", found: shorten(text), expected: "`random` or `mean`" }),
+            _ => {
+                Err(Error::InvalidValue { what: "column start", found: shorten(text), expected: "`random` or `mean`" })
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use archipelago_models::{
     surgery,
     train::FurtherOptions,
     train_reference,
-    zoo::totalvi::TotalviConfig,
+    zoo::totalvi::{Totalvi, TotalviConfig},
 };
 use ndarray::Array2;
 

@@ -14,7 +14,8 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained, Training,
-    data::LabelUse, model::Model,
+    data::LabelUse,
+    model::Model,
     train::{Aim, TrainPlan},
     train_reference, train_reference_from, zoo,
 };
