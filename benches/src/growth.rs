@@ -60,8 +60,6 @@ fn reference(n_genes: usize, n_conditions: usize) -> Result<Reference> {
         cells: &Cells::new(&counts),
         conditions: &conditions,
         batch_key: "batch",
-        labels_key: None,
-        size_factor_key: None,
         further: &FurtherOptions::default(),
         spec: &TrainSpec { epochs: Some(1), ..measure::spec(1, 1e-6) },
         compute: Device::Cpu.into(),

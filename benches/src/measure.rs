@@ -15,7 +15,7 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, Compute, Config, Device, Engine, NoCheckpoints, Query, Reference, Training,
-    distributions::Likelihood, model::Configured as _, surgery, train::FurtherOptions, train_reference, zoo,
+    data, distributions::Likelihood, model::Configured as _, surgery, train::FurtherOptions, train_reference, zoo,
     zoo::scvi::ScviConfig,
 };
 use clap::Args;
@@ -84,7 +84,11 @@ impl File {
 
     /// The cells as the model takes them.
     fn cells(&self, model: ModelArg) -> Cells<'_> {
-        Cells { labels: self.labels.clone().filter(|_| model == ModelArg::Scanvi), ..Cells::new(&self.counts) }
+        let cells = Cells::new(&self.counts);
+        match self.labels.clone().filter(|_| model == ModelArg::Scanvi) {
+            Some(labels) => cells.with(data::LABELS, labels).found_at(data::LABELS, format!("{}{LABELS}", data::OBS)),
+            None => cells,
+        }
     }
 }
 
@@ -154,8 +158,6 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
         cells: &cells,
         conditions: &file.conditions,
         batch_key: "batch",
-        labels_key: (args.model == ModelArg::Scanvi).then_some(LABELS),
-        size_factor_key: None,
         spec: &spec(args.epochs, 1e-6),
         further: &FurtherOptions::default(),
         compute,

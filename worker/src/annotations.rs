@@ -1,79 +1,87 @@
-//! What a file says of each cell beside counts and batch: labels, covariates, size factors, proteins.
+//! What a file says of each cell beside expression and batch: the fields that a model takes, labels and donors.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use archipelago_anndata::{Csr, DataFrame};
+use archipelago_anndata::Csr;
 use archipelago_models::{
     Categorical, Cells,
-    data::{LabelUse, Proteins},
+    data::{Field, FieldKind, FieldValues, LABELS},
 };
 
 use crate::{
     data::DataSpec,
     error::{Error, Result},
+    fields::{Reading, Source},
 };
 
-/// One value per cell and kind, in the order of the cells used.
+/// The values of fields, in the order of the cells used.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Annotations {
-    /// Where the labels are from; empty without labels.
-    labels_from: (PathBuf, String),
-    labels: Option<Vec<Option<String>>>,
+    /// The file, for errors.
+    path: PathBuf,
+    fields: BTreeMap<String, Annotated>,
     donors: Option<Vec<Option<String>>>,
-    categorical: BTreeMap<String, Vec<String>>,
-    continuous: BTreeMap<String, Vec<f32>>,
-    size_factor: Option<Vec<f32>>,
-    proteins: Option<Proteins>,
+}
+
+/// The values of one field.
+#[derive(Clone, PartialEq, Debug)]
+struct Annotated {
+    /// Where they were found.
+    places: Vec<Source>,
+    found: Found,
+    /// As what a model takes them; labels that none takes are for the site's own use.
+    field: Option<Field>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+enum Found {
+    /// Labels; some cells may have none.
+    Labels(Vec<Option<String>>),
+    Values(FieldValues),
 }
 
 impl Annotations {
-    /// Reads the columns that the spec names, at these rows of the file.
+    /// Reads the fields that the spec places. `is_minified` leaves matrices out: nothing is known of them then.
     ///
-    /// # Errors  [`Error::Cells`] for a missing column, [`Error::MissingValues`], [`Error::NotNumbers`]
-    pub fn read(obs: &DataFrame, spec: &DataSpec, rows: &[usize]) -> Result<Self> {
-        let cells = |source| Error::Cells { path: spec.path.clone(), source };
-        let column = |name: &str| obs.column(name).map_err(cells);
-        let texts = |name: &str| -> Result<Vec<Option<String>>> {
-            let values = column(name)?.to_strings();
-            Ok(rows.iter().map(|&row| values[row].clone()).collect())
-        };
-        let numbers = |name: &str| -> Result<Vec<f32>> {
-            let refuse = || Error::NotNumbers { path: spec.path.clone(), column: name.to_owned() };
-            let values = column(name)?.to_f64().ok_or_else(refuse)?;
-            let values: Vec<f32> = rows.iter().map(|&row| values[row] as f32).collect();
-            let n_missing = values.iter().filter(|value| value.is_nan()).count();
-            complete(spec, name, n_missing, rows.len()).map(|()| values)
-        };
-        let labels_key = match (&spec.labels_key, &spec.usual_labels_key) {
-            (Some(key), _) => Some(key),
-            // A reference's own column is looked at where there is one: a query need not have labels.
-            (None, usual) => usual.as_ref().filter(|key| obs.column(key).is_ok()),
-        };
-        let mut categorical = BTreeMap::new();
-        for key in &spec.categorical_keys {
-            let values = texts(key)?;
-            let n_missing = values.iter().filter(|value| value.is_none()).count();
-            complete(spec, key, n_missing, rows.len())?;
-            categorical.insert(key.clone(), values.into_iter().flatten().collect());
+    /// # Errors  [`Error::Cells`] for what is not there, and those of [`Reading::field`]
+    pub(crate) fn read(reading: Reading<'_>, spec: &DataSpec, is_minified: bool) -> Result<Self> {
+        let mut fields = BTreeMap::new();
+        for (name, places, is_usual) in spec.placed() {
+            let field = spec.takes.iter().find(|field| field.name == name).cloned();
+            let is_matrix = field.as_ref().is_some_and(|field| matches!(field.kind, FieldKind::Matrix(_)));
+            let is_of_use = field.is_some() || name == LABELS;
+            if !is_of_use || places.contains(&Source::Nowhere) || (is_minified && is_matrix) {
+                continue;
+            }
+            let found = match &field {
+                Some(field) if !matches!(field.kind, FieldKind::Labels { .. }) => {
+                    Found::Values(reading.field(field, places)?)
+                }
+                _ => match places {
+                    // A reference's own column is looked at where there is one: a query need not have labels.
+                    [Source::Obs(column)] if is_usual && reading.file.obs().column(column).is_err() => continue,
+                    [Source::Obs(column)] => Found::Labels(reading.texts(column)?),
+                    _ => {
+                        let (field, place) = (name.to_owned(), places[0].to_string());
+                        return Err(Error::WrongPlace { field, place, expected: "a column of obs, `obs/COLUMN`" });
+                    }
+                },
+            };
+            fields.insert(name.to_owned(), Annotated { places: places.to_vec(), found, field });
         }
-        let mut continuous = BTreeMap::new();
-        for key in &spec.continuous_keys {
-            continuous.insert(key.clone(), numbers(key)?);
-        }
-        Ok(Self {
-            labels_from: (spec.path.clone(), labels_key.cloned().unwrap_or_default()),
-            labels: labels_key.map(|key| texts(key)).transpose()?,
-            donors: spec.donor_key.as_deref().map(texts).transpose()?,
-            categorical,
-            continuous,
-            size_factor: spec.size_factor_key.as_deref().map(numbers).transpose()?,
-            proteins: None,
-        })
+        let donors = spec.donor_key.as_deref().map(|key| reading.texts(key)).transpose()?;
+        Ok(Self { path: spec.path.clone(), fields, donors })
     }
 
     /// Label of each cell, where the file has labels.
     pub fn labels(&self) -> Option<&[Option<String>]> {
-        self.labels.as_deref()
+        match &self.fields.get(LABELS)?.found {
+            Found::Labels(labels) => Some(labels),
+            Found::Values(_) => None,
+        }
     }
 
     /// Donor of each cell, where the file names donors.
@@ -81,150 +89,169 @@ impl Annotations {
         self.donors.as_deref()
     }
 
-    /// The same with protein counts, where there are some.
-    #[must_use]
-    pub fn with_proteins(self, proteins: Option<Proteins>) -> Self {
-        Self { proteins, ..self }
-    }
-
-    /// Protein counts, where the file has some that were asked for.
-    pub fn proteins(&self) -> Option<&Proteins> {
-        self.proteins.as_ref()
+    /// The values of a field, where the file has some that were asked for.
+    pub fn field(&self, name: &str) -> Option<&FieldValues> {
+        match &self.fields.get(name)?.found {
+            Found::Values(values) => Some(values),
+            Found::Labels(_) => None,
+        }
     }
 
     /// The same of some cells.
     #[must_use]
     pub fn select(&self, cells: &[usize]) -> Self {
-        fn of<T: Clone>(values: &[T], cells: &[usize]) -> Vec<T> {
-            cells.iter().map(|&cell| values[cell].clone()).collect()
-        }
-        Self {
-            labels_from: self.labels_from.clone(),
-            labels: self.labels.as_ref().map(|labels| of(labels, cells)),
-            donors: self.donors.as_ref().map(|donors| of(donors, cells)),
-            categorical: self.categorical.iter().map(|(key, values)| (key.clone(), of(values, cells))).collect(),
-            continuous: self.continuous.iter().map(|(key, values)| (key.clone(), of(values, cells))).collect(),
-            size_factor: self.size_factor.as_ref().map(|values| of(values, cells)),
-            proteins: self.proteins.as_ref().map(|proteins| proteins.select_cells(cells)),
-        }
+        let texts = |texts: &Vec<Option<String>>| cells.iter().map(|&cell| texts[cell].clone()).collect();
+        let of_field = |(name, field): (&String, &Annotated)| {
+            let found = match &field.found {
+                Found::Labels(labels) => Found::Labels(texts(labels)),
+                Found::Values(values) => Found::Values(values.select_cells(cells)),
+            };
+            (name.clone(), Annotated { found, ..field.clone() })
+        };
+        let fields = self.fields.iter().map(of_field).collect();
+        Self { path: self.path.clone(), fields, donors: self.donors.as_ref().map(texts) }
     }
 
-    /// The same without labels.
-    #[must_use]
-    pub fn without_labels(self) -> Self {
-        Self { labels: None, ..self }
-    }
-
-    /// Cells with these counts as a model takes them that uses labels so.
+    /// Cells with this expression as the model takes them.
     ///
     /// # Errors  [`Error::MissingValues`] if a cell lacks a label and the model has no place for such cells
-    pub fn cells<'a>(&self, counts: &'a Csr, labels: &LabelUse) -> Result<Cells<'a>> {
-        let categorical = |(key, values): (&String, &Vec<String>)| (key.clone(), Categorical::from_values(values));
-        Ok(Cells {
-            labels: self.encoded_labels(labels)?,
-            categorical: self.categorical.iter().map(categorical).collect(),
-            continuous: self.continuous.clone(),
-            size_factor: self.size_factor.clone(),
-            proteins: self.proteins.clone(),
-            ..Cells::new(counts)
-        })
-    }
-
-    fn encoded_labels(&self, labels: &LabelUse) -> Result<Option<Categorical>> {
-        let Some(found) = &self.labels else { return Ok(None) };
-        let named: Vec<&str> = match labels {
-            LabelUse::Ignored => return Ok(None),
-            LabelUse::Partial { unlabelled } => {
-                found.iter().map(|label| label.as_deref().unwrap_or(unlabelled)).collect()
+    pub fn cells<'a>(&self, counts: &'a Csr) -> Result<Cells<'a>> {
+        let mut cells = Cells::new(counts);
+        for (name, Annotated { places, found, field }) in &self.fields {
+            let Some(field) = field else { continue };
+            let values = match found {
+                Found::Values(values) => values.clone(),
+                Found::Labels(labels) => named(&self.path, places, labels, &field.kind)?.into(),
+            };
+            cells = cells.with(name.clone(), values);
+            if let [place] = places.as_slice() {
+                cells = cells.found_at(name.clone(), place.to_string());
             }
-            LabelUse::Encoded => found.iter().flatten().map(String::as_str).collect(),
-        };
-        let n_missing = found.len() - named.len();
-        if n_missing > 0 {
-            let ((path, column), n_cells) = (self.labels_from.clone(), found.len());
-            return Err(Error::MissingValues { path, column, n_missing, n_cells });
         }
-        Ok(Some(Categorical::from_values(&named)))
+        Ok(cells)
     }
 }
 
-fn complete(spec: &DataSpec, column: &str, n_missing: usize, n_cells: usize) -> Result<()> {
-    if n_missing == 0 {
-        return Ok(());
+/// Labels as a model takes them.
+fn named(path: &Path, places: &[Source], labels: &[Option<String>], kind: &FieldKind) -> Result<Categorical> {
+    let names: Vec<&str> = match kind {
+        FieldKind::Labels { unlabelled: Some(unlabelled) } => {
+            labels.iter().map(|label| label.as_deref().unwrap_or(unlabelled)).collect()
+        }
+        _ => labels.iter().flatten().map(String::as_str).collect(),
+    };
+    let (n_missing, n_cells) = (labels.len() - names.len(), labels.len());
+    match (n_missing, places) {
+        (0, _) => Ok(Categorical::from_values(&names)),
+        (_, [Source::Obs(column), ..]) => {
+            let (path, column) = (path.into(), column.clone());
+            Err(Error::MissingValues { path, column, n_missing, n_cells })
+        }
+        _ => unreachable!("labels are read from columns of obs"),
     }
-    let (path, column) = (spec.path.clone(), column.to_owned());
-    Err(Error::MissingValues { path, column, n_missing, n_cells })
 }
 
 #[cfg(test)]
 mod tests {
-    use archipelago_anndata::{Column, Values};
+    use archipelago_anndata::{AnnData, Column, Compression, DataFrame, H5adFile, Values as Stored};
+    use archipelago_models::data::{CATEGORICAL, CONTINUOUS, SIZE_FACTOR, Values};
 
     use super::*;
 
-    fn spec() -> DataSpec {
-        DataSpec { labels_key: Some("cell_type".to_owned()), ..DataSpec::new("cells.h5ad", "batch") }
+    /// A model that takes everything, and `labels` as given.
+    fn spec(labels: Option<Field>) -> DataSpec {
+        let mut spec = DataSpec::new("cells.h5ad", "batch");
+        spec.fields.set(LABELS, Source::obs("cell_type"));
+        let covariates = [Field::categorical(), Field::continuous(), Field::size_factor()];
+        spec.takes = [Field::rna(Values::Counts)].into_iter().chain(covariates).chain(labels).collect();
+        spec
     }
 
     /// Three cells: labels B, none, T; chemistry v2, v3, v3; age 1, 2, 3.
     fn obs() -> DataFrame {
         let mut obs = DataFrame::new(["c0", "c1", "c2"]);
         let labels = Column::Nullable {
-            values: Values::Str(vec!["B".to_owned(), String::new(), "T".to_owned()]),
+            values: Stored::Str(vec!["B".to_owned(), String::new(), "T".to_owned()]),
             missing: vec![false, true, false],
         };
         obs.insert("cell_type", labels).unwrap();
         obs.insert("chemistry", Column::categorical(&["v2", "v3", "v3"])).unwrap();
-        obs.insert("age", Column::Plain(Values::F64(vec![1.0, 2.0, 3.0]))).unwrap();
-        obs.insert("depth", Column::Plain(Values::F64(vec![1.0, f64::NAN, 3.0]))).unwrap();
+        obs.insert("age", Column::Plain(Stored::F64(vec![1.0, 2.0, 3.0]))).unwrap();
+        obs.insert("depth", Column::Plain(Stored::F64(vec![1.0, f64::NAN, 3.0]))).unwrap();
         obs
     }
 
-    fn cells_of(labels: &LabelUse, rows: &[usize]) -> Result<Option<Categorical>> {
+    fn read(spec: &DataSpec, rows: &[usize]) -> Result<Annotations> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cells.h5ad");
+        let adata = AnnData::new(Csr::zeros(3, 1), obs(), DataFrame::new(["g"])).unwrap();
+        adata.write(&path, Compression::None).unwrap();
+        let file = H5adFile::open(&path).unwrap();
+        let genes = ["g".to_owned()];
+        Annotations::read(Reading { path: &spec.path, file: &file, rows, genes: &genes }, spec, false)
+    }
+
+    fn labels_of(labels: Option<Field>, rows: &[usize]) -> Result<Option<FieldValues>> {
         let counts = Csr::zeros(rows.len(), 1);
-        Ok(Annotations::read(&obs(), &spec(), rows)?.cells(&counts, labels)?.labels)
+        Ok(read(&spec(labels), rows)?.cells(&counts)?.get(LABELS).cloned())
     }
 
     #[test]
     fn a_cell_without_a_label_is_unlabelled_and_the_others_keep_theirs() {
-        let partial = LabelUse::Partial { unlabelled: "?".to_owned() };
-        assert_eq!(cells_of(&partial, &[0, 1, 2]).unwrap(), Some(Categorical::from_values(&["B", "?", "T"])));
-        assert_eq!(cells_of(&LabelUse::Ignored, &[0, 1, 2]).unwrap(), None);
-        assert_eq!(cells_of(&LabelUse::Encoded, &[0, 2]).unwrap(), Some(Categorical::from_values(&["B", "T"])));
-        let error = cells_of(&LabelUse::Encoded, &[0, 1, 2]).unwrap_err();
+        let labelled = |names: &[&str]| Some(Categorical::from_values(names).into());
+        let partial = || Some(Field::some_labels("?".to_owned()));
+        assert_eq!(labels_of(partial(), &[0, 1, 2]).unwrap(), labelled(&["B", "?", "T"]));
+        assert_eq!(labels_of(None, &[0, 1, 2]).unwrap(), None);
+        assert!(read(&spec(None), &[0]).unwrap().labels().is_some(), "labels that no model takes are the site's");
+        assert_eq!(labels_of(Some(Field::labels()), &[0, 2]).unwrap(), labelled(&["B", "T"]));
+        let error = labels_of(Some(Field::labels()), &[0, 1, 2]).unwrap_err();
         assert_eq!(error.to_string(), "1 of 3 cells in `cells.h5ad` have no value in obs column `cell_type`");
     }
 
     #[test]
     fn covariates_are_read_under_their_names() {
-        let spec = DataSpec {
-            categorical_keys: vec!["chemistry".to_owned()],
-            continuous_keys: vec!["age".to_owned()],
-            size_factor_key: Some("age".to_owned()),
-            ..spec()
-        };
-        let annotations = Annotations::read(&obs(), &spec, &[2, 0]).unwrap();
+        let mut spec = spec(None);
+        spec.fields.set(CATEGORICAL, Source::obs("chemistry"));
+        spec.fields.set_all(CONTINUOUS, vec![Source::obs("age")]);
+        spec.fields.set(SIZE_FACTOR, Source::obs("age"));
+        let annotations = read(&spec, &[2, 0]).unwrap();
         let counts = Csr::zeros(2, 1);
-        let cells = annotations.cells(&counts, &LabelUse::Ignored).unwrap();
-        assert_eq!(cells.categorical["chemistry"], Categorical::from_values(&["v3", "v2"]));
-        assert_eq!((&cells.continuous["age"], cells.size_factor), (&vec![3.0, 1.0], Some(vec![3.0, 1.0])));
+        let cells = annotations.cells(&counts).unwrap();
+        let chemistry = BTreeMap::from([("chemistry".to_owned(), Categorical::from_values(&["v3", "v2"]))]);
+        assert_eq!(cells.get(CATEGORICAL), Some(&chemistry.into()));
+        let ages = BTreeMap::from([("age".to_owned(), vec![3.0, 1.0])]);
+        assert_eq!(cells.get(CONTINUOUS), Some(&ages.into()));
+        assert_eq!(
+            (cells.get(SIZE_FACTOR), cells.source(SIZE_FACTOR)),
+            (Some(&vec![3.0, 1.0].into()), Some("obs/age"))
+        );
+        assert_eq!(
+            annotations.select(&[1]).cells(&Csr::zeros(1, 1)).unwrap().get(SIZE_FACTOR),
+            Some(&vec![1.0].into())
+        );
     }
 
     #[test]
     fn a_covariate_that_is_incomplete_or_no_number_is_refused() {
-        let continuous = |key: &str| DataSpec { continuous_keys: vec![key.to_owned()], ..spec() };
-        let refused = |spec: &DataSpec| Annotations::read(&obs(), spec, &[0, 1, 2]).unwrap_err();
-        assert!(matches!(refused(&continuous("depth")), Error::MissingValues { n_missing: 1, .. }));
-        assert!(matches!(refused(&continuous("chemistry")), Error::NotNumbers { .. }));
-        assert!(matches!(refused(&continuous("height")), Error::Cells { .. }));
-        let categorical = DataSpec { categorical_keys: vec!["cell_type".to_owned()], ..spec() };
-        assert!(matches!(refused(&categorical), Error::MissingValues { n_missing: 1, .. }));
+        let refused = |field: &str, column: &str| {
+            let mut spec = spec(None);
+            spec.fields.set(field, Source::obs(column));
+            read(&spec, &[0, 1, 2]).unwrap_err()
+        };
+        assert!(matches!(refused(CONTINUOUS, "depth"), Error::MissingValues { n_missing: 1, .. }));
+        assert!(matches!(refused(CONTINUOUS, "chemistry"), Error::NotNumbers { .. }));
+        assert!(matches!(refused(CONTINUOUS, "height"), Error::Cells { .. }));
+        assert!(matches!(refused(CATEGORICAL, "cell_type"), Error::MissingValues { n_missing: 1, .. }));
     }
 
     #[test]
     fn a_references_labels_are_read_where_the_file_has_them() {
-        let usual = |key: &str| DataSpec { labels_key: None, usual_labels_key: Some(key.to_owned()), ..spec() };
-        assert!(Annotations::read(&obs(), &usual("cell_type"), &[0]).unwrap().labels().is_some());
-        assert!(Annotations::read(&obs(), &usual("label"), &[0]).unwrap().labels().is_none());
+        let usual = |key: &str| {
+            let mut spec = DataSpec::new("cells.h5ad", "batch");
+            spec.usual.set(LABELS, Source::obs(key));
+            spec
+        };
+        assert!(read(&usual("cell_type"), &[0]).unwrap().labels().is_some());
+        assert!(read(&usual("label"), &[0]).unwrap().labels().is_none());
     }
 }

@@ -15,13 +15,16 @@ use archipelago_common::{
     policy::SitePolicy,
 };
 use bytesize::ByteSize;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 
 use crate::{
     data::DataSpec,
     error::{Error, Result},
+    fields::{FieldSpellings, SourceMap},
     memory,
-    proteins::ProteinSource,
 };
 
 /// Everything that `serve` needs.
@@ -57,6 +60,7 @@ pub struct SiteConfig {
     /// All coordinators, as `host:port` by node id.
     pub coordinators: BTreeMap<String, String>,
     /// Which cells to offer.
+    #[serde(deserialize_with = "data_section")]
     pub data: DataSection,
 }
 
@@ -71,19 +75,10 @@ pub struct DataSection {
     /// The obs column that names the batch.
     #[serde(default = "default_batch_key")]
     pub batch_key: String,
-    /// The layer that holds counts; `X` if none.
-    #[serde(default)]
-    pub layer: Option<String>,
-    /// The obs column that names cell types; needed to release label means.
-    #[serde(default)]
-    pub labels_key: Option<String>,
-    /// Where protein counts are, for a reference that takes them: `{ obsm = { key = "…" } }` or `{ modality = "…" }`; as in the
-    /// reference if nothing is said.
-    #[serde(default)]
-    pub proteins: Option<ProteinSource>,
-    /// The cells have no proteins, whatever a reference takes.
-    #[serde(default)]
-    pub without_proteins: bool,
+    /// Where fields are that a reference may take, such as `labels = "obs/cell_type"` (needed to release label means too) or
+    /// `proteins = "mod/prot"`; as in the reference if nothing is said, and nowhere with `"none"`.
+    #[serde(default, skip_serializing_if = "SourceMap::is_empty")]
+    pub fields: SourceMap,
     /// The batches to offer; all if none is named.
     #[serde(default)]
     pub batches: Vec<String>,
@@ -153,11 +148,8 @@ impl SiteConfig {
     /// What to read from the data file under a policy, which names the donors' column.
     pub fn data_spec(&self, policy: &SitePolicy) -> DataSpec {
         DataSpec {
-            layer: self.data.layer.clone(),
-            labels_key: self.data.labels_key.clone(),
+            fields: self.data.fields.clone(),
             donor_key: policy.donor_key.clone(),
-            proteins: self.data.proteins.clone(),
-            without_proteins: self.data.without_proteins,
             batches: self.data.batches.clone(),
             duplicate_genes: self.data.duplicate_genes,
             ..DataSpec::new(&self.data.path, &self.data.batch_key)
@@ -176,7 +168,9 @@ impl SiteConfig {
         let resolved = toml::Table::try_from(Self::read(path)?)
             .map_err(|e| Error::Config { path: path.into(), detail: e.to_string() })?;
         let given = flatten(&read_toml(path)?);
-        let source = |name: &str| if given.iter().any(|(known, _)| known == name) { "file" } else { "default" };
+        // Fields have no defaults; some of them the file may have spelled otherwise.
+        let is_given = |name: &str| name.starts_with(FIELDS) || given.iter().any(|(known, _)| known == name);
+        let source = |name: &str| if is_given(name) { "file" } else { "default" };
         Ok(flatten(&resolved).into_iter().map(|(name, value)| (name.clone(), value, source(&name))).collect())
     }
 }
@@ -186,6 +180,15 @@ fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let invalid = |detail: String| Error::Config { path: path.into(), detail };
     let text = String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8".to_owned()))?;
     toml::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().to_owned()))
+}
+
+/// The section, with its fields in one map, however they were spelled.
+fn data_section<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataSection, D::Error> {
+    let mut table = toml::Table::deserialize(deserializer)?;
+    let spellings = FieldSpellings::take_from(&mut table).map_err(D::Error::custom)?;
+    let mut section: DataSection = table.try_into().map_err(D::Error::custom)?;
+    spellings.add_to(&mut section.fields);
+    Ok(section)
 }
 
 fn flatten(table: &toml::Table) -> Vec<(String, String)> {
@@ -201,6 +204,8 @@ fn flatten(table: &toml::Table) -> Vec<(String, String)> {
     flat
 }
 
+/// Where the explained configuration has its fields.
+const FIELDS: &str = "data.fields.";
 /// No configuration written by hand comes near this.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -312,6 +317,20 @@ mod tests {
         let expected = archipelago_common::policy::EmbeddingRelease::LabelMeans { min_cells: 10, min_donors: 3 };
         assert_eq!(policy.embeddings, expected);
         assert_eq!(config.data_spec(&policy).donor_key.as_deref(), Some("donor"));
+    }
+
+    #[test]
+    fn fields_are_one_map_however_they_are_spelled() {
+        let fields = |data: &str| {
+            let (config, _) = read(&format!("{MINIMAL}\n{data}"), "").unwrap();
+            config.data.fields
+        };
+        let map = fields("[data.fields]\nlabels = \"obs/type\"\nproteins = \"mod/prot\"\nrna = \"layers/counts\"");
+        assert_eq!(map, fields("labels_key = \"type\"\nproteins = { modality = \"prot\" }\nlayer = \"counts\""));
+        assert_eq!(fields("without_proteins = true"), fields("[data.fields]\nproteins = \"none\""));
+        for wrong in ["labels_kye = \"type\"", "[data.fields]\nlabels = \"type\"", "proteins = { obs = \"x\" }"] {
+            assert!(read(&format!("{MINIMAL}\n{wrong}"), "").is_err(), "{wrong}");
+        }
     }
 
     #[test]

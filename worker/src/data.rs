@@ -10,15 +10,18 @@ use std::{
 
 use archipelago_anndata::{AnnData, Compression, DataFrame, H5adFile, align::Duplicates};
 use archipelago_common::BaseCard;
-use archipelago_models::{Blueprint, data::Minified};
+use archipelago_models::{
+    Blueprint,
+    data::{Encoding, Field, FieldKind, LABELS, Minified, Need, RNA, Registered, Values},
+    model::{Configured, Model},
+};
 use ndarray::{Array2, Axis};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     annotations::Annotations,
     error::{Error, Result},
+    fields::{Reading, Source, SourceMap},
     memory::Handling,
-    proteins::{self, ProteinSource},
     recipe::{Preparation, Stored},
 };
 
@@ -27,95 +30,141 @@ pub use counts::AlignedCounts;
 mod counts;
 
 /// Which cells of a file, and under which names.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct DataSpec {
     /// The h5ad file.
     pub path: PathBuf,
     /// The obs column that names the batch.
     pub batch_key: String,
-    /// The layer that holds counts; `X` if none.
-    #[serde(default)]
-    pub layer: Option<String>,
-    /// The obs column that names cell types.
-    #[serde(default)]
-    pub labels_key: Option<String>,
-    /// The obs column that names cell types in the reference; read where no other is named and the file has it.
-    #[serde(default)]
-    pub usual_labels_key: Option<String>,
-    /// The obs columns of further categorical covariates.
-    #[serde(default)]
-    pub categorical_keys: Vec<String>,
-    /// The obs columns of continuous covariates.
-    #[serde(default)]
-    pub continuous_keys: Vec<String>,
-    /// The obs column of size factors.
-    #[serde(default)]
-    pub size_factor_key: Option<String>,
+    /// Where fields are.
+    pub fields: SourceMap,
+    /// Where a reference found fields that a query need not have: read there if nothing else is said and the file has them.
+    pub usual: SourceMap,
+    /// What is taken of a cell; its expression if nothing more.
+    pub takes: Vec<Field>,
     /// The obs column that names donors.
-    #[serde(default)]
     pub donor_key: Option<String>,
-    /// Where protein counts are, for a model that takes them.
-    #[serde(default)]
-    pub proteins: Option<ProteinSource>,
-    /// The cells have no proteins, whatever a reference takes.
-    #[serde(default)]
-    pub without_proteins: bool,
-    /// The modality of an h5mu file that holds RNA; `rna` if none is named.
-    #[serde(default)]
-    pub modality: Option<String>,
     /// The batches to use; all if none is named.
-    #[serde(default)]
     pub batches: Vec<String>,
     /// What to do with a gene that the file names more than once.
-    #[serde(default)]
     pub duplicate_genes: Duplicates,
     /// How the reference's cells were prepared, for a file that is not prepared yet.
-    #[serde(default)]
     pub recipe: Option<Stored>,
 }
 
 impl DataSpec {
-    /// All cells of a file, counts in `X`, without labels.
+    /// All cells of a file, counts in `X`, and nothing else of them.
     pub fn new(path: impl Into<PathBuf>, batch_key: impl Into<String>) -> Self {
         Self {
             path: path.into(),
             batch_key: batch_key.into(),
-            layer: None,
-            labels_key: None,
-            usual_labels_key: None,
-            categorical_keys: vec![],
-            continuous_keys: vec![],
-            size_factor_key: None,
+            fields: SourceMap::default(),
+            usual: SourceMap::default(),
+            takes: vec![Field::rna(Values::Counts)],
             donor_key: None,
-            proteins: None,
-            without_proteins: false,
-            modality: None,
             batches: vec![],
             duplicate_genes: Duplicates::Refuse,
             recipe: None,
         }
     }
 
-    /// The same cells with every covariate that a reference takes, its proteins, its labels where the file has them, and
-    /// prepared as its own cells were.
+    /// The same cells as a model takes them that is trained on them.
+    ///
+    /// # Errors  [`Error::FieldNotGiven`] for a field that the model cannot do without, [`Error::UnknownField`]
+    pub fn to_train(self, model: &dyn Model, configured: &dyn Configured) -> Result<Self> {
+        let spec = Self { takes: configured.fields(), ..self };
+        spec.check_names(model.card().name)?;
+        let is_placed =
+            |field: &&Field| spec.fields.get(&field.name).is_some_and(|places| !places.contains(&Source::Nowhere));
+        let needed = |field: &&Field| field.need != Need::Optional && field.name != RNA;
+        match spec.takes.iter().filter(needed).find(|field| !is_placed(field)) {
+            None => Ok(spec),
+            Some(field) => Err(not_given(model.card().name, field)),
+        }
+    }
+
+    /// The same cells as a reference takes them: with every field that it took, where it found them unless something else is
+    /// said, and prepared as its own cells were. What it does not take is left out; labels stay, for the site's own use.
+    ///
+    /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`], [`Error::FieldNotGiven`]
+    pub fn seen_through(self, card: &BaseCard) -> Result<Self> {
+        let Blueprint { registry, model, .. } = Blueprint::of_card(card)?;
+        let takes = model.fields();
+        let is_taken = |field: &Field| {
+            registry.get(&field.name).is_some() && !field.kind.is_of_the_reference() || field.name == RNA
+        };
+        let takes: Vec<Field> = takes.into_iter().filter(is_taken).collect();
+        let mut spec = Self { takes, ..self }.remembering(card)?;
+        let left_out: Vec<String> =
+            spec.fields.names().filter(|name| !spec.has_use_of(name)).map(str::to_owned).collect();
+        left_out.iter().for_each(|name| spec.fields.remove(name));
+        let needed = spec.takes.iter().filter(|field| field.need != Need::ToTrain && field.name != RNA);
+        match needed.into_iter().find(|field| spec.fields.get(&field.name).or(spec.usual.get(&field.name)).is_none()) {
+            None => Ok(spec),
+            Some(field) => Err(not_given(&card.model, field)),
+        }
+    }
+
+    /// The same cells, with fields where a reference found them unless something else is said.
     ///
     /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`]
-    pub fn seen_through(self, card: &BaseCard) -> Result<Self> {
-        let registry = Blueprint::of_card(card)?.registry;
-        let size_factor_key = self.size_factor_key.or(registry.size_factor_key);
-        let remembered = registry.protein_key.as_deref().map(ProteinSource::remembered);
-        let proteins = self.proteins.or(remembered);
-        Ok(Self {
-            usual_labels_key: card.labels_key.clone(),
-            recipe: Stored::in_card(card)?,
-            categorical_keys: registry.categorical.into_keys().collect(),
-            continuous_keys: registry.continuous,
-            size_factor_key: size_factor_key.filter(|_| registry.size_factor),
-            proteins: proteins.filter(|_| !registry.proteins.is_empty() && !self.without_proteins),
-            ..self
-        })
+    pub fn remembering(mut self, card: &BaseCard) -> Result<Self> {
+        for (name, registered) in Blueprint::of_card(card)?.registry.fields() {
+            let places = remembered(registered);
+            match registered.encoding {
+                Encoding::Labels(_) => self.usual.set_all(name, places),
+                _ if self.fields.get(name).is_none() => self.fields.set_all(name, places),
+                _ => {}
+            }
+        }
+        Ok(Self { recipe: Stored::in_card(card)?, ..self })
     }
+
+    fn has_use_of(&self, name: &str) -> bool {
+        name == LABELS || self.takes.iter().any(|field| field.name == name)
+    }
+
+    /// Refuses places of fields that a model does not take. Labels that it does not take are for the site's own use.
+    ///
+    /// # Errors  [`Error::UnknownField`]
+    pub fn check_names(&self, model: &str) -> Result<()> {
+        match self.fields.names().find(|name| !self.has_use_of(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let known: Vec<String> = self.takes.iter().map(|field| format!("`{}`", field.name)).collect();
+                Err(Error::UnknownField { model: model.to_owned(), name: name.to_owned(), known: known.join(", ") })
+            }
+        }
+    }
+
+    /// Fields other than expression with their places, and whether a file need not have them there.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (&str, &[Source], bool)> {
+        let given = self.fields.iter().filter(|(name, _)| *name != RNA).map(|(name, places)| (name, places, false));
+        let usual = self.usual.iter().filter(|(name, _)| self.fields.get(name).is_none());
+        given.chain(usual.map(|(name, places)| (name, places, true)))
+    }
+
+    /// What the numbers of gene expression are.
+    pub fn values(&self) -> Values {
+        let of_rna = |field: &Field| match field.kind {
+            FieldKind::Matrix(values) if field.name == RNA => Some(values),
+            _ => None,
+        };
+        self.takes.iter().find_map(of_rna).unwrap_or(Values::Counts)
+    }
+}
+
+/// Where a reference found a field.
+fn remembered(field: &Registered) -> Vec<Source> {
+    match &field.encoding {
+        Encoding::Categories(columns) => columns.keys().map(Source::obs).collect(),
+        Encoding::Numbers(columns) => columns.iter().map(Source::obs).collect(),
+        _ => field.source.iter().filter_map(|source| source.parse().ok()).collect(),
+    }
+}
+
+fn not_given(model: &str, field: &Field) -> Error {
+    Error::FieldNotGiven { model: model.to_owned(), name: field.name.to_string(), help: field.help }
 }
 
 /// An open file and which of its cells are used.
@@ -151,10 +200,9 @@ impl SiteData {
             return Err(cells(archipelago_anndata::Error::NoCells));
         }
         let is_minified = is_minified(&file).map_err(cells)?;
-        let annotations = Annotations::read(file.obs(), &spec, &rows)?;
-        let source = spec.proteins.as_ref().filter(|_| !is_minified);
-        let proteins = source.map(|source| proteins::read(&spec, &file, source, &rows)).transpose()?;
-        let annotations = annotations.with_proteins(proteins);
+        let genes = preparation.genes().unwrap_or_else(|| file.var().index());
+        let reading = Reading { path: &spec.path, file: &file, rows: &rows, genes };
+        let annotations = Annotations::read(reading, &spec, is_minified)?;
         let batches = rows.iter().filter_map(|&row| batch_of[row].clone()).collect();
         Ok(Self { spec, file, preparation, rows, batches, annotations, handling: Handling::default() })
     }
@@ -307,15 +355,15 @@ const CHUNK_ROWS: usize = 8192;
 /// The file, or the modality of it that holds RNA.
 fn open(spec: &DataSpec) -> archipelago_anndata::Result<H5adFile> {
     let file = H5adFile::open(&spec.path)?;
-    match &spec.modality {
+    match spec.fields.rna_modality() {
         Some(modality) => H5adFile::open_modality(&spec.path, modality),
         None if file.modalities().is_empty() => Ok(file),
-        None => H5adFile::open_modality(&spec.path, RNA),
+        None => H5adFile::open_modality(&spec.path, RNA_MODALITY),
     }
 }
 
-/// The usual name of the modality of RNA.
-const RNA: &str = "rna";
+/// The usual name of the modality of gene expression.
+const RNA_MODALITY: &str = "rna";
 
 fn chosen_rows(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<usize>> {
     if spec.batches.is_empty() {
@@ -393,8 +441,8 @@ mod tests {
             let (_dir, spec) = file_with(&values, &["a", "b", "a", "b"]);
             let data = SiteData::open(DataSpec { batches: vec!["b".to_owned()], ..spec }).unwrap();
             match data.counts(&genes(&["g0"])) {
-                Err(Error::Cells { source: archipelago_anndata::Error::NotCounts { cell_row, gene, .. }, .. }) => {
-                    assert_eq!((cell_row, gene.as_str()), (3, "g1"));
+                Err(Error::WrongValues { found, .. }) => {
+                    assert!(found.ends_with(" for `g1` in row 3"), "{found}");
                 }
                 other => panic!("expected a refusal of {bad}, got {other:?}"),
             }

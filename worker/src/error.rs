@@ -112,9 +112,9 @@ pub enum Error {
         /// Those there are.
         known: String,
     },
-    /// A matrix of proteins whose columns have no names.
-    #[error("`obsm['{key}']` of `{}` has no names of proteins", path.display())]
-    NoProteinNames {
+    /// A matrix whose columns have no names.
+    #[error("`obsm['{key}']` of `{}` has no names of its columns", path.display())]
+    NoFeatureNames {
         /// The file.
         path: PathBuf,
         /// The key of the matrix.
@@ -122,7 +122,7 @@ pub enum Error {
     },
     /// Cells of which a modality says nothing.
     #[error("modality `{name}` of `{}` lacks {n_missing} of {n_cells} cells", path.display())]
-    CellsWithoutProteins {
+    LacksCells {
         /// The file.
         path: PathBuf,
         /// The modality.
@@ -131,6 +131,48 @@ pub enum Error {
         n_missing: usize,
         /// Cells used.
         n_cells: usize,
+    },
+    /// A matrix holds something else than a model takes.
+    #[error("`{place}` of `{}` holds {found}, expected {expected}", path.display())]
+    WrongValues {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: String,
+        /// The first value that is wrong, or what all of them are.
+        found: String,
+        /// What the model takes.
+        expected: &'static str,
+    },
+    /// A field is said to be where no field of its kind can be.
+    #[error("`{field}` cannot be read from `{place}`, expected {expected}")]
+    WrongPlace {
+        /// The field.
+        field: String,
+        /// The place.
+        place: String,
+        /// Where such a field can be.
+        expected: &'static str,
+    },
+    /// A model cannot do without a field, and nothing says where it is.
+    #[error("`{model}` takes `{name}` ({help}), and nothing says where they are")]
+    FieldNotGiven {
+        /// The model.
+        model: String,
+        /// The field.
+        name: String,
+        /// What it holds.
+        help: &'static str,
+    },
+    /// A field that a model does not take.
+    #[error("`{model}` does not take `{name}`; it takes {known}")]
+    UnknownField {
+        /// The model.
+        model: String,
+        /// The field.
+        name: String,
+        /// The fields that it takes.
+        known: String,
     },
     /// A batch that was asked for is not in the data.
     #[error("`{batch_key}` of `{}` has no batch `{found}`; there are: {available}", path.display())]

@@ -113,12 +113,11 @@ impl QueryBatch {
         Some(donors.iter().flatten().collect::<std::collections::BTreeSet<_>>().len() as u64)
     }
 
-    /// The cells as a base's model takes them.
+    /// The cells as the model takes them.
     ///
     /// # Errors  [`Error::MissingValues`] for a cell without a label where every cell needs one
-    pub fn cells(&self, base: &Base) -> Result<Cells<'_>> {
-        let registry = Blueprint::of_card(&base.card)?.registry;
-        self.annotations.cells(&self.counts, &registry.label_use())
+    pub fn cells(&self) -> Result<Cells<'_>> {
+        self.annotations.cells(&self.counts)
     }
 }
 
@@ -152,7 +151,7 @@ impl Surgeon<'_> {
         batch: &QueryBatch,
         progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
     ) -> Result<Surgery> {
-        let query = Query { key: batch.key.clone(), cells: batch.cells(self.base)? };
+        let query = Query { key: batch.key.clone(), cells: batch.cells()? };
         let Some(checkpoints) = self.checkpoints else {
             return self.train(&query, progress, &mut NoCheckpoints);
         };
@@ -198,7 +197,7 @@ impl Surgeon<'_> {
         let conditions = CellConditions::single(batch.key.clone(), batch.cells.len());
         let columns = BTreeMap::from([(batch.key.clone(), columns.clone())]);
         let reference = Reference { base: self.base.clone(), columns };
-        Ok(reference.latent(&batch.cells(self.base)?, &conditions, self.compute)?.into())
+        Ok(reference.latent(&batch.cells()?, &conditions, self.compute)?.into())
     }
 }
 

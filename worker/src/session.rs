@@ -71,9 +71,13 @@ impl Reason {
         match error {
             Error::Cells { source: Anndata::NoCommonGenes { .. }, .. } => Self::NoCommonGenes,
             Error::Cells { source: Anndata::Scratch { .. }, .. } => Self::LocalFault,
-            Error::Cells { .. } | Error::Anndata(_) | Error::UnknownBatch { .. } | Error::MissingValues { .. } => {
-                Self::DataUnusable
-            }
+            Error::Cells { .. }
+            | Error::Anndata(_)
+            | Error::UnknownBatch { .. }
+            | Error::MissingValues { .. }
+            | Error::WrongValues { .. }
+            | Error::WrongPlace { .. }
+            | Error::FieldNotGiven { .. } => Self::DataUnusable,
             Error::Withheld { .. } => Self::NothingMayLeave,
             Error::Reference { .. } => Self::ReferenceUnusable,
             Error::Diverged { .. } | Error::Models(Models::Diverged { .. }) => Self::Diverged,

@@ -9,13 +9,13 @@ use archipelago_anndata::{AnnData, Csr};
 use archipelago_common::{ConditionKey, progress::Silent, task::TrainSpec};
 use archipelago_models::{
     Categorical, CellConditions, Cells, Device, NoCheckpoints, Query, Reference, Training,
-    data::Proteins,
+    data::Features,
     model::{Config, Configured as _},
     results::{CountResults, ExpressionAsk, ProteinAsk},
     surgery,
     train::FurtherOptions,
     train_reference,
-    zoo::totalvi::{Totalvi, TotalviConfig},
+    zoo::totalvi::{PROTEINS, Totalvi, TotalviConfig},
 };
 use ndarray::Array2;
 
@@ -26,7 +26,7 @@ struct Experiment {
     batch: &'static str,
     genes: Vec<String>,
     counts: Csr,
-    proteins: Proteins,
+    proteins: Features,
 }
 
 fn main() -> Outcome<()> {
@@ -50,7 +50,7 @@ fn read(folder: &Path, file: &str, batch: &'static str) -> Outcome<Experiment> {
     let adata = AnnData::read(folder.join(file))?;
     let table = adata.obsm("protein_expression")?.to_table("protein_expression")?;
     let names = table.columns.ok_or("the proteins have no names")?;
-    let proteins = Proteins::new(names, Array2::from_shape_vec((table.n_rows, table.n_cols), table.values)?)?;
+    let proteins = Features::new(names, Csr::from_dense(table.n_rows, table.n_cols, &table.values)?)?;
     let counts = adata.matrix(None)?.to_csr()?;
     Ok(Experiment { batch, genes: adata.var_names().to_vec(), counts, proteins })
 }
@@ -59,13 +59,12 @@ fn read(folder: &Path, file: &str, batch: &'static str) -> Outcome<Experiment> {
 fn joint(reference: &Experiment, query: &Experiment, seed: u64, out: &Path) -> Outcome<()> {
     let shared = shared(reference, query);
     let counts = Csr::vstack(reference.genes.len(), [reference.counts.clone(), query.counts.clone()])?;
-    let measured = reference.proteins.aligned(&shared)?;
-    let hidden = Array2::zeros((query.counts.n_rows(), shared.len()));
-    let all =
-        Proteins::new(shared.clone(), ndarray::concatenate(ndarray::Axis(0), &[measured.view(), hidden.view()])?)?;
+    let measured = reference.proteins.aligned(PROTEINS, &shared)?;
+    let hidden = Csr::zeros(query.counts.n_rows(), shared.len());
+    let all = Features::new(shared.clone(), Csr::vstack(shared.len(), [measured, hidden])?)?;
     let batches = [vec![reference.batch; reference.counts.n_rows()], vec![query.batch; query.counts.n_rows()]].concat();
     let conditions = CellConditions::from_batches(&Categorical::from_values(&batches), key)?;
-    let cells = Cells { proteins: Some(all), ..Cells::new(&counts) };
+    let cells = Cells::new(&counts).with(PROTEINS, all);
     let model = train(&cells, &conditions, &reference.genes, &Config::new(), seed)?;
     let of_query = Cells::new(&query.counts);
     let imputed = imputed(&model, &of_query, query, seed)?;
@@ -77,7 +76,7 @@ fn joint(reference: &Experiment, query: &Experiment, seed: u64, out: &Path) -> O
 /// A reference of the first batch, onto which the second is mapped without proteins.
 fn mapped(reference: &Experiment, query: &Experiment, seed: u64, out: &Path) -> Outcome<()> {
     let shared = shared(reference, query);
-    let proteins = Proteins::new(shared.clone(), reference.proteins.aligned(&shared)?)?;
+    let proteins = Features::new(shared.clone(), reference.proteins.aligned(PROTEINS, &shared)?)?;
     let model = alone(reference, proteins, seed)?;
     let cells = Cells::new(&query.counts);
     let grown = map(&model, query, cells.clone(), seed)?;
@@ -103,13 +102,13 @@ fn pair(reference: &Experiment, query: &Experiment, seed: u64, out: &Path) -> Ou
 }
 
 fn with_proteins(experiment: &Experiment) -> Cells<'_> {
-    Cells { proteins: Some(experiment.proteins.clone()), ..Cells::new(&experiment.counts) }
+    Cells::new(&experiment.counts).with(PROTEINS, experiment.proteins.clone())
 }
 
 /// A reference of one batch, with the options of the field's surgery tutorial.
-fn alone(experiment: &Experiment, proteins: Proteins, seed: u64) -> Outcome<Reference> {
+fn alone(experiment: &Experiment, proteins: Features, seed: u64) -> Outcome<Reference> {
     let conditions = CellConditions::single(key(experiment.batch)?, experiment.counts.n_rows());
-    let cells = Cells { proteins: Some(proteins), ..Cells::new(&experiment.counts) };
+    let cells = Cells::new(&experiment.counts).with(PROTEINS, proteins);
     train(&cells, &conditions, &experiment.genes, &TotalviConfig::for_surgery().options(), seed)
 }
 
@@ -128,8 +127,6 @@ fn train(
         cells,
         conditions,
         batch_key: "batch",
-        labels_key: None,
-        size_factor_key: None,
         spec: &spec,
         further: &FurtherOptions::default(),
         compute: Device::Cpu.into(),

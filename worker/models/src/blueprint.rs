@@ -31,7 +31,7 @@ impl Blueprint {
         let registry = options.remove(REGISTRY).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         let registry: Registry = serde_json::from_value(registry)
             .map_err(|e| Error::Config { model: "reference", detail: format!("registry: {e}") })?;
-        let registry = Registry { labels: card.labels.clone(), ..registry };
+        let registry = registry.with_labels_of_card(card.labels.clone(), card.labels_key.as_deref());
         let model = zoo::model(&card.model)?.configure(&options)?;
         Ok(Self { model, registry, n_genes: card.genes.len() })
     }

@@ -76,18 +76,30 @@ pub enum Error {
         /// What would be right.
         expected: String,
     },
-    /// The model was built with a covariate that the data lack.
+    /// The model takes a field that the data lack.
     #[error("the model takes `{name}`, which the data lack")]
-    MissingCovariate {
-        /// Name of the covariate, `labels` or `size factor`.
+    MissingField {
+        /// Name of the field, or of one of its columns.
         name: String,
     },
-    /// Cells and reference share no protein.
-    #[error("the cells have none of the reference's proteins: found {found}…, expected {expected}…")]
-    NoCommonProteins {
-        /// Some proteins of the cells.
+    /// A field is of another kind than its name is used for.
+    #[error("`{name}` is of the kind {found}, expected {expected}")]
+    FieldKind {
+        /// Name of the field.
+        name: String,
+        /// Its kind.
+        found: &'static str,
+        /// The kind expected.
+        expected: &'static str,
+    },
+    /// Cells and reference share no feature of a matrix.
+    #[error("the cells have none of the reference's {field}: found {found}…, expected {expected}…")]
+    NoCommonFeatures {
+        /// Name of the field.
+        field: String,
+        /// Some features of the cells.
         found: String,
-        /// Some proteins of the reference.
+        /// Some features of the reference.
         expected: String,
     },
     /// The model does not decode proteins, so there are no results of this kind.
@@ -224,9 +236,9 @@ impl Error {
         Some(match self {
             Self::Anndata(error) => return error.hint(),
             Self::UnknownModel { .. } => "list the zoo with `archipelago-worker models`".into(),
-            Self::MissingCovariate { name } => format!("name the obs column that holds `{name}`"),
-            Self::NoCommonProteins { .. } => {
-                "rename the proteins as in the reference, or map the cells without proteins".into()
+            Self::MissingField { name } => format!("say where it is: `--field {name}=obs/…`, `obsm/…` or `mod/…`"),
+            Self::NoCommonFeatures { field, .. } => {
+                format!("rename them as in the reference, or map the cells without them: `--field {field}=none`")
             }
             Self::UnknownCategory { .. } => "rename the category, or leave these cells out".into(),
             Self::UnknownCondition { .. } => "map its cells first, or name a condition of the reference".into(),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tch::Tensor;
 
 use crate::{
-    data::{Covariates, Dataset, LabelUse, Minibatch, Registry},
+    data::{Covariates, Dataset, Field, Minibatch, Registry, Slot, slot::Matrix},
     distributions::{CountParameters, Likelihood, ProteinParameters},
     error::Result,
     fast::{Unsupported, VaeSpec},
@@ -60,11 +60,6 @@ pub trait Model: Sync {
         Config::new()
     }
 
-    /// Whether it takes the proteins of cells.
-    fn takes_proteins(&self) -> bool {
-        false
-    }
-
     /// The model whose trained references it can start from.
     fn starts_from(&self) -> Option<&'static str> {
         None
@@ -76,8 +71,8 @@ pub trait Configured: fmt::Debug {
     /// All options by name, defaults included.
     fn options(&self) -> Config;
 
-    /// Whether it takes labels.
-    fn label_use(&self) -> LabelUse;
+    /// What it takes of a cell, beside its condition.
+    fn fields(&self) -> Vec<Field>;
 
     /// Whether surgery can move a query's embedding.
     fn moves_embedding(&self) -> bool;
@@ -222,6 +217,9 @@ pub trait ProteinModel: CountModel {
 
     /// Posterior of the log library size, there with an observed library size too, where nothing trains it.
     fn library_posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior;
+
+    /// The proteins that it decodes.
+    fn proteins(&self) -> Slot<Matrix>;
 
     /// Which proteins each condition was stained for, `[n_conditions, n_proteins]` of 0 and 1.
     fn measured(&self) -> &Tensor;

@@ -4,7 +4,7 @@ use ndarray::Array2;
 use tch::Tensor;
 
 use crate::{
-    data::{CellConditions, Cells},
+    data::{CellConditions, Cells, LABELS},
     device::{Device, OneThread},
     error::{Error, Result},
     model::PredictFrom,
@@ -49,7 +49,7 @@ impl Reference {
         let module = self.module(conditions.keys(), device)?;
         let refused = || Error::NotLabelModel { model: self.base.card.model.clone() };
         let model = module.as_label_model().ok_or_else(refused)?;
-        let dataset = self.encode(&Cells { labels: None, ..cells.clone() }, conditions)?;
+        let dataset = self.encode(&cells.clone().without(LABELS), conditions)?;
 
         let _guard = tch::no_grad_guard();
         let mut noise = SeededNoise::new(Seeds::new(seed, "labels").of("noise", 0));

@@ -4,7 +4,7 @@ use archipelago_common::progress::Progress;
 
 use crate::{
     blueprint::Blueprint,
-    data::Registry,
+    data::{Field, LABELS, Registry},
     error::{Error, Result},
     model::Config,
     reference::{Reference, Trained, Training, train},
@@ -33,9 +33,9 @@ pub fn train_reference_from(
         return refuse("its genes are others, or in another order".to_owned());
     }
     let given = Blueprint::of_card(card)?;
-    let found = Registry::of(training.cells, &crate::data::LabelUse::Ignored);
-    let known = Registry { labels: vec![], unlabelled: None, size_factor_key: None, ..given.registry };
-    if found != known {
+    let fields: Vec<Field> = given.model.fields().into_iter().filter(|field| field.name != LABELS).collect();
+    let found = Registry::of(&fields, training.cells)?;
+    if !found.encodes_like(&given.registry.without(LABELS)) {
         return refuse("it was trained with other covariates, or other categories of them".to_owned());
     }
     let options = merged(training.options, given.model.options());

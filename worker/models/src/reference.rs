@@ -12,7 +12,7 @@ use tch::Tensor;
 
 use crate::{
     blueprint::Blueprint,
-    data::{CellConditions, Cells, Dataset, LabelUse, Minibatches, Registry},
+    data::{CellConditions, Cells, Dataset, LABELS, Minibatches, Registry},
     device::{Compute, Device, Engine, OneThread},
     error::{Error, Result},
     fast::{Autoencoder, Purpose},
@@ -59,10 +59,6 @@ pub struct Training<'a> {
     pub conditions: &'a CellConditions,
     /// The obs column that held the batch.
     pub batch_key: &'a str,
-    /// The obs column that held the labels, where they are used.
-    pub labels_key: Option<&'a str>,
-    /// The obs column that held the size factors, where they are used.
-    pub size_factor_key: Option<&'a str>,
     /// How to train.
     pub spec: &'a TrainSpec,
     /// What a training that no task asks for can be told beyond that.
@@ -103,10 +99,7 @@ pub(crate) fn train(
     // One order of every sum that libtorch computes: one seed, one result. The kernels use all threads and have that by themselves.
     let _one_thread = OneThread::new();
     let configured = training.model.configure(training.options)?;
-    let label_use = configured.label_use();
-    let size_factor_key = training.size_factor_key.map(str::to_owned);
-    let registry = Registry { size_factor_key, ..Registry::of(training.cells, &label_use) };
-    let registry = if training.model.takes_proteins() { registry.with_proteins(training.cells) } else { registry };
+    let registry = Registry::of(&configured.fields(), training.cells)?;
     let blueprint = Blueprint { model: configured, registry, n_genes: training.genes.len() };
     let dataset = blueprint.registry.encode(training.cells, training.conditions.codes(), training.genes.len())?;
 
@@ -135,18 +128,12 @@ pub(crate) fn train(
     let mut trainer = trainer.with_engine(training.compute.engine);
     let history = trainer.run(progress, checkpoints)?;
     let layout = blueprint.model.layout(module.weights().layout());
-    let card = card(training, &blueprint, layout, &label_use, &history);
+    let card = card(training, &blueprint, layout, &history);
     let reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
     Ok(Trained { reference, history, engine: trainer.engine() })
 }
 
-fn card(
-    training: &Training<'_>,
-    blueprint: &Blueprint,
-    layout: Layout,
-    label_use: &LabelUse,
-    history: &[EpochReport],
-) -> BaseCard {
+fn card(training: &Training<'_>, blueprint: &Blueprint, layout: Layout, history: &[EpochReport]) -> BaseCard {
     let mut facts = BTreeMap::from([
         ("n_cells".to_owned(), training.cells.n_cells().into()),
         ("n_conditions".to_owned(), training.conditions.keys().len().into()),
@@ -156,15 +143,14 @@ fn card(
     if let Some(last) = history.last() {
         facts.insert("final_loss".to_owned(), last.loss.into());
     }
-    let labels_key = training.labels_key.filter(|_| *label_use != LabelUse::Ignored);
     BaseCard {
         format: layout.card_format(),
         model: training.model.card().name.to_owned(),
         config: blueprint.to_card_config(),
         genes: training.genes.to_vec(),
         batch_key: training.batch_key.to_owned(),
-        labels_key: labels_key.map(str::to_owned),
-        labels: blueprint.registry.labels.clone(),
+        labels_key: blueprint.registry.obs_key(LABELS).map(str::to_owned),
+        labels: blueprint.registry.labels().to_vec(),
         layout,
         moves_embedding: blueprint.model.moves_embedding(),
         training: facts,

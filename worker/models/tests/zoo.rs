@@ -22,12 +22,12 @@ use archipelago_common::{
 use archipelago_models::{
     Categorical, CellConditions, Cells, CheckpointStore, Compute, Config, Device, Engine, Error, NoCheckpoints, Query,
     Reference, Result, Surgery, Trained, Training,
-    data::Proteins,
+    data::{Features, LABELS},
     model::Model,
     surgery, surgery_of_many,
     train::FurtherOptions,
     train_reference,
-    zoo::{self, ZOO},
+    zoo::{self, ZOO, totalvi::PROTEINS},
 };
 use ndarray::Array2;
 use rand::{Rng as _, SeedableRng as _};
@@ -37,7 +37,7 @@ use rand_chacha::ChaCha8Rng;
 struct Batch {
     counts: Csr,
     labels: Vec<String>,
-    proteins: Proteins,
+    proteins: Features,
 }
 
 impl Batch {
@@ -50,15 +50,15 @@ impl Batch {
             if totals[cell] > 0.0 { level as f32 } else { 0.0 }
         };
         let values = Array2::from_shape_fn((labels.len(), N_PROTEINS), protein);
-        let proteins = Proteins::new(protein_names(), values).unwrap();
+        let proteins = Features::dense(protein_names(), &values).unwrap();
         Self { counts, labels, proteins }
     }
 
     /// The same cells, not stained for one of the proteins.
     fn without_protein(self, protein: usize) -> Self {
-        let mut values = self.proteins.counts().clone();
+        let mut values = self.proteins.to_dense();
         values.column_mut(protein).fill(0.0);
-        Self { proteins: Proteins::new(protein_names(), values).unwrap(), ..self }
+        Self { proteins: Features::dense(protein_names(), &values).unwrap(), ..self }
     }
 }
 
@@ -89,18 +89,19 @@ fn key(batch: &str) -> ConditionKey {
 }
 
 fn cells(batch: &Batch) -> Cells<'_> {
-    let labels = Some(Categorical::from_values(&batch.labels));
-    Cells { labels, proteins: Some(batch.proteins.clone()), ..Cells::new(&batch.counts) }
+    Cells::new(&batch.counts)
+        .with(LABELS, Categorical::from_values(&batch.labels))
+        .found_at(LABELS, "obs/cell_type")
+        .with(PROTEINS, batch.proteins.clone())
 }
 
 /// The cells of several batches, one after the other.
 fn joined(batches: &[&Batch]) -> Batch {
-    let values: Vec<_> = batches.iter().map(|batch| batch.proteins.counts().view()).collect();
-    let values = ndarray::concatenate(ndarray::Axis(0), &values).unwrap();
+    let proteins = Csr::vstack(N_PROTEINS, batches.iter().map(|batch| batch.proteins.values().clone())).unwrap();
     Batch {
         counts: Csr::vstack(N_GENES, batches.iter().map(|batch| batch.counts.clone())).unwrap(),
         labels: batches.iter().flat_map(|batch| batch.labels.clone()).collect(),
-        proteins: Proteins::new(protein_names(), values).unwrap(),
+        proteins: Features::new(protein_names(), proteins).unwrap(),
     }
 }
 
@@ -158,8 +159,6 @@ fn train_as(
         cells: &cells(&all),
         conditions: &conditions,
         batch_key: "batch",
-        labels_key: Some("cell_type"),
-        size_factor_key: None,
         spec,
         further: &FurtherOptions::default(),
         compute,
@@ -464,7 +463,7 @@ fn a_run_that_was_stopped_ends_where_an_undisturbed_one_ends() {
         let refused = surgery(&reference.base, &query, &spec(7), Device::Cpu, &mut Silent, &mut other);
         assert!(matches!(refused, Err(Error::Checkpoint { .. })));
         let counts = Csr::from_dense(40, N_GENES, &[3.0; 40 * N_GENES]).unwrap();
-        let changed = Query { cells: Cells { counts: &counts, ..query.cells.clone() }, ..query.clone() };
+        let changed = Query { cells: query.cells.with_counts(&counts), ..query.clone() };
         let refused = surgery(&reference.base, &changed, &spec(6), Device::Cpu, &mut Silent, &mut other);
         assert!(matches!(refused, Err(Error::Checkpoint { .. })), "a checkpoint of other cells");
         other.0.last_mut().unwrap().truncate(100);

@@ -8,8 +8,8 @@ use archipelago_common::{
     id::{Name, SiteId},
 };
 use archipelago_models::{
-    Blueprint, Categorical, CellConditions, Cells, Device, Reference,
-    data::{LabelUse, Minified},
+    Categorical, CellConditions, Cells, Device, Reference,
+    data::{FieldKind, Minified},
 };
 use clap::Args;
 
@@ -99,12 +99,13 @@ impl KnownCells {
     ///
     /// # Errors  [`Error::MissingValues`]
     pub fn cells(&self) -> Result<Cells<'_>> {
-        let label_use = match Blueprint::of_card(&self.reference().base.card)?.registry.label_use() {
-            LabelUse::Encoded => LabelUse::Encoded,
-            LabelUse::Ignored | LabelUse::Partial { .. } => LabelUse::Ignored,
-        };
-        let cells = self.data.annotations().cells(&self.counts, &label_use)?;
-        Ok(Cells { minified: self.minified.clone(), ..cells })
+        let mut cells = self.data.annotations().cells(&self.counts)?.minified(self.minified.clone());
+        for field in &self.data.spec().takes {
+            if matches!(field.kind, FieldKind::Labels { unlabelled: Some(_) }) {
+                cells = cells.without(&field.name);
+            }
+        }
+        Ok(cells)
     }
 
     /// The key of each cell's condition.

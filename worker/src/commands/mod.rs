@@ -4,13 +4,13 @@ use std::path::Path;
 
 use archipelago_anndata::align::Duplicates;
 use archipelago_common::{BaseCard, reference_dir::ReferenceDir};
-use archipelago_models::{Compute, Device, Engine, Reference, model::Model, zoo};
+use archipelago_models::{Blueprint, Compute, Device, Engine, Reference};
 use clap::{Args, ValueEnum};
 
 use crate::{
     data::DataSpec,
     error::{Error, Result},
-    proteins::ProteinSource,
+    fields::FieldArgs,
 };
 
 pub mod audit;
@@ -45,17 +45,8 @@ pub mod umap;
 /// Which cells of a file.
 #[derive(Args, Debug)]
 pub struct CellArgs {
-    /// The layer that holds raw counts [default: X]
-    #[arg(long)]
-    pub layer: Option<String>,
-    /// The obs column that names cell types.
-    #[arg(long)]
-    pub labels_key: Option<String>,
-    /// The obs column of size factors, for a model that takes them [default: as in the reference]
-    #[arg(long)]
-    pub size_factor_key: Option<String>,
     #[command(flatten)]
-    pub(super) proteins: ProteinArgs,
+    fields: FieldArgs,
     /// Use these batches only, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     pub batches: Vec<String>,
@@ -68,12 +59,7 @@ impl CellArgs {
     /// These cells of a file whose batches are named by `batch_key`.
     pub fn spec(&self, path: &Path, batch_key: &str) -> DataSpec {
         DataSpec {
-            layer: self.layer.clone(),
-            labels_key: self.labels_key.clone(),
-            size_factor_key: self.size_factor_key.clone(),
-            proteins: self.proteins.source(),
-            without_proteins: self.proteins.without_proteins,
-            modality: self.proteins.rna_modality.clone(),
+            fields: self.fields.sources(),
             batches: self.batches.clone(),
             duplicate_genes: match self.duplicate_genes {
                 DuplicateGenes::Refuse => Duplicates::Refuse,
@@ -83,56 +69,14 @@ impl CellArgs {
         }
     }
 
-    /// These cells as a reference sees them: with its covariates, and its labels where the file has them. Without
+    /// These cells as a reference sees them: with the fields that it took, and its labels where the file has them. Without
     /// `batch_key` the batches are named by the reference's column.
     ///
-    /// # Errors  [`Error::Models`] if the reference's card cannot be read
+    /// # Errors  [`Error::UnknownField`], and those of [`DataSpec::seen_through`]
     pub fn seen_through(&self, path: &Path, batch_key: Option<&str>, card: &BaseCard) -> Result<DataSpec> {
-        self.proteins.check(zoo::model(&card.model)?)?;
-        self.spec(path, batch_key.unwrap_or(&card.batch_key)).seen_through(card)
-    }
-}
-
-/// Where proteins are, for a model that takes them.
-#[derive(Args, Debug)]
-pub struct ProteinArgs {
-    /// The key of obsm that holds protein counts [default: as in the reference]
-    #[arg(long)]
-    pub protein_obsm_key: Option<String>,
-    /// The key of uns that holds the proteins' names [default: the names of the columns]
-    #[arg(long, requires = "protein_obsm_key")]
-    pub protein_names_uns_key: Option<String>,
-    /// The modality of an h5mu file that holds protein counts [default: as in the reference]
-    #[arg(long, conflicts_with = "protein_obsm_key")]
-    pub protein_modality: Option<String>,
-    /// The modality of an h5mu file that holds RNA counts [default: rna]
-    #[arg(long)]
-    pub rna_modality: Option<String>,
-    /// The cells have no proteins: all of the reference's are missing, and can be imputed.
-    #[arg(long, conflicts_with_all = ["protein_obsm_key", "protein_modality"])]
-    pub without_proteins: bool,
-}
-
-impl ProteinArgs {
-    fn source(&self) -> Option<ProteinSource> {
-        let (key, names) = (self.protein_obsm_key.clone(), self.protein_names_uns_key.clone());
-        let obsm = key.map(|key| ProteinSource::Obsm { key, names });
-        obsm.or_else(|| self.protein_modality.clone().map(ProteinSource::Modality))
-    }
-
-    /// Refuses what a model is told in vain.
-    ///
-    /// # Errors  [`Error::Setting`] for proteins of a model that takes none
-    pub fn check(&self, model: &dyn Model) -> Result<()> {
-        let given = self.protein_obsm_key.as_ref().or(self.protein_modality.as_ref());
-        match given.filter(|_| !model.takes_proteins()) {
-            None => Ok(()),
-            Some(found) => Err(Error::Setting {
-                what: "--protein-obsm-key",
-                found: format!("`{found}`"),
-                expected: "nothing: the model does not take proteins",
-            }),
-        }
+        let spec = self.spec(path, batch_key.unwrap_or(&card.batch_key));
+        DataSpec { takes: Blueprint::of_card(card)?.model.fields(), ..spec.clone() }.check_names(&card.model)?;
+        spec.seen_through(card)
     }
 }
 

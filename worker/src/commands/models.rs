@@ -2,14 +2,20 @@
 
 use std::fmt;
 
-use archipelago_models::{ModelCard, OptionCard, model::Model, options::text_of, zoo};
+use archipelago_models::{
+    Config, ModelCard, OptionCard,
+    data::{Field, FieldKind, Need},
+    model::Model,
+    options::text_of,
+    zoo,
+};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{error::Result, output::Output};
 
-/// List the models that can be trained; for one, its options.
+/// List the models that can be trained; for one, the fields that it takes and its options.
 ///
 /// How a model is trained (epochs, split, warm-up, early stopping, plateau, seed) is the same for all: see
 /// `archipelago-worker train --help`.
@@ -35,7 +41,17 @@ struct Card {
     purpose: &'static str,
     federation: &'static str,
     paper: &'static str,
+    fields: Vec<FieldLine>,
     options: Vec<OptionLine>,
+}
+
+/// What the model takes of a cell.
+#[derive(Serialize)]
+struct FieldLine {
+    name: String,
+    kind: &'static str,
+    need: &'static str,
+    help: String,
 }
 
 #[derive(Serialize)]
@@ -72,16 +88,38 @@ fn card(model: &dyn Model) -> Card {
         help,
     };
     let options = model.options().into_iter().map(|option| (option.values(), option));
-    Card { name, title, purpose, federation, paper, options: options.map(|(v, option)| line(option, v)).collect() }
+    let options = options.map(|(values, option)| line(option, values)).collect();
+    let configured = model.configure(&Config::new()).expect("the defaults are options");
+    let fields = configured.fields().iter().map(FieldLine::of).collect();
+    Card { name, title, purpose, federation, paper, fields, options }
+}
+
+impl FieldLine {
+    fn of(field: &Field) -> Self {
+        let need = match field.need {
+            Need::Required => "needed",
+            Need::ToTrain => "needed to train",
+            Need::Optional => "if given",
+        };
+        let help = match &field.kind {
+            FieldKind::Matrix(values) => format!("{}: {}", field.help, values.expected()),
+            _ => field.help.to_owned(),
+        };
+        Self { name: field.name.to_string(), kind: field.kind.name(), need, help }
+    }
 }
 
 impl fmt::Display for Cards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Card { name, title, purpose, federation, paper, options } in &self.cards {
+        for Card { name, title, purpose, federation, paper, fields, options } in &self.cards {
             writeln!(f, "{name}  {title}: {purpose}")?;
             writeln!(f, "    federation  {federation}")?;
             writeln!(f, "    paper       {paper}")?;
             if self.shows_options {
+                writeln!(f, "    fields      with these options; `--field NAME=PLACE` says where they are")?;
+                for FieldLine { name, kind, need, help } in fields {
+                    writeln!(f, "      {name} ({kind}, {need})\n          {help}")?;
+                }
                 writeln!(f, "    options     with upstream's defaults, and those of `train` where they are others")?;
                 options.iter().try_for_each(|option| option.fmt(f))?;
             }

@@ -43,9 +43,11 @@ use crate::{
     path = \"cells.h5ad\"\n  \
     dataset = \"pbmc\"                       # the middle of each condition key\n  \
     batch_key = \"batch\"\n  \
-    layer = \"counts\"                       # default: X\n  \
-    labels_key = \"cell_type\"               # to release label means\n  \
-    batches = [\"10x_5p\"]                   # default: all\n\n\
+    batches = [\"10x_5p\"]                   # default: all\n\n  \
+    [data.fields]                           # default: where the reference found them\n  \
+    rna = \"layers/counts\"                  # default: X\n  \
+    labels = \"obs/cell_type\"               # to release label means\n  \
+    proteins = \"mod/prot\"                  # or obsm/KEY, or none\n\n\
     A complete policy.toml:\n  \
     columns = true\n  \
     metrics = true\n  \

@@ -5,11 +5,13 @@ use std::ops::Range;
 use archipelago_anndata::{
     Csr, CsrBuilder,
     align::{Alignment, align},
-    counts,
 };
 
-use super::{SiteData, at_row_of_file};
-use crate::error::{Error, Result};
+use super::SiteData;
+use crate::{
+    error::{Error, Result},
+    fields::{Source, ValueCheck},
+};
 
 /// Counts in the order of a gene panel.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub struct AlignedCounts<C = Csr> {
 impl SiteData {
     /// Reads the counts of the cells used, in the order of `panel`.
     ///
-    /// # Errors  [`Error::Cells`] where values are no counts, no gene matches, or there is no room for them
+    /// # Errors  [`Error::WrongValues`], [`Error::Cells`] where no gene matches, or there is no room for them
     pub fn counts(&self, panel: &[String]) -> Result<AlignedCounts> {
         let AlignedCounts { mut counts, alignment, n_empty_cells } =
             self.read_counts(panel, &vec![0; self.n_cells()], 1)?;
@@ -64,6 +66,10 @@ impl SiteData {
             );
         }
         let display = self.handling.output.work("reading counts");
+        let (modality, layer) = (self.spec.fields.rna_modality(), self.preparation.layer());
+        let place = Source::Matrix { modality: modality.map(str::to_owned), layer: layer.map(str::to_owned) };
+        let genes = self.file.var().index();
+        let mut check = ValueCheck::new(&self.spec.path, place.to_string(), self.spec.values(), genes);
         let builder = || CsrBuilder::new(panel.len(), storage, reader.n_stored());
         let mut groups: Vec<CsrBuilder> = (0..n_groups).map(|_| builder()).collect();
         let mut n_empty_cells = 0;
@@ -75,14 +81,17 @@ impl SiteData {
                 true => rows,
                 false => rows.select_rows(&here.iter().map(|row| row - range.start).collect::<Vec<_>>()),
             };
-            counts::check(&chosen, self.file.var().index()).map_err(|e| at_row_of_file(e, here))?;
+            check.piece(&chosen, here)?;
             let aligned = alignment.apply(&self.preparation.rename(chosen)?)?;
             n_empty_cells += aligned.row_sums().iter().filter(|&&sum| sum == 0.0).count();
             push_groups(&mut groups, &aligned, &group_of[used.clone()])?;
             display.share(used.end as f64 / self.n_cells() as f64);
-            Ok::<(), archipelago_anndata::Error>(())
+            Ok::<(), Error>(())
         });
-        read.map_err(cells)?;
+        read.and_then(|()| check.finish()).map_err(|error| match error {
+            Error::Anndata(source) => cells(source),
+            other => other,
+        })?;
         if n_empty_cells > 0 {
             tracing::warn!(n_empty_cells, "cells have no count in the panel's genes; the model knows nothing of them");
         }

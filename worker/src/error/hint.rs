@@ -1,8 +1,10 @@
 //! What a person can do about an error, and what the process ends with.
 
 use archipelago_common::Error as CommonError;
+use archipelago_models::data::Values;
 
 use super::Error;
+use crate::fields::flag_of;
 
 impl Error {
     /// What the user can do about it, where there is something.
@@ -12,14 +14,20 @@ impl Error {
             Self::Models(archipelago_models::Error::KnownCondition { .. }) => {
                 "choose another `--owner` or `--dataset` for the new condition".into()
             }
-            Self::Models(archipelago_models::Error::MissingCovariate { name }) if name == "labels" => {
-                "name the obs column that holds them with `--labels-key`".into()
+            Self::FieldNotGiven { name, .. } | Self::Models(archipelago_models::Error::MissingField { name }) => {
+                match flag_of(name) {
+                    Some(flag) => format!("say where with `{flag}`, or with `--field {name}=PLACE`"),
+                    None => format!("say where with `--field {name}=PLACE`"),
+                }
             }
-            Self::Models(archipelago_models::Error::MissingCovariate { name }) if name == "proteins" => {
-                "name where they are with `--protein-obsm-key` or `--protein-modality`".into()
+            Self::UnknownField { .. } => "`archipelago-worker models NAME` says what a model takes".into(),
+            Self::WrongValues { expected, .. } if *expected == Values::Counts.expected() => {
+                "choose the layer that holds raw counts, such as `--layer counts`".into()
             }
-            Self::Models(archipelago_models::Error::NoCommonProteins { .. }) => {
-                "rename the proteins as in the reference, or map the cells with `--without-proteins`".into()
+            Self::WrongValues { .. } => {
+                "normalise the counts and take logarithms with `archipelago-worker preprocess`, or choose the layer that \
+                 holds such values with `--layer`"
+                    .into()
             }
             Self::Models(source) => return source.hint(),
             Self::Analysis(source) => return source.hint().map(str::to_owned),
@@ -62,8 +70,12 @@ impl Error {
                     path.display()
                 )
             }
-            Self::NoProteinNames { .. } => "name the key of uns that holds them with `--protein-names-uns-key`".into(),
-            Self::CellsWithoutProteins { .. } => "use the cells that both modalities have".into(),
+            Self::NoFeatureNames { key, .. } => {
+                format!(
+                    "name the key of uns that holds them: `obsm/{key}@uns/NAMES` as the place, or `--protein-names-uns-key NAMES`"
+                )
+            },
+            Self::LacksCells { .. } => "use the cells that both modalities have".into(),
             Self::NoCondition { .. } => "map the batch first: `archipelago-worker map`".into(),
             Self::AmbiguousBatch { .. } => "choose with `--owner` and `--dataset`".into(),
             Self::FrozenMoved { .. } => "nothing was sent; please report this with the version of the worker".into(),
@@ -86,6 +98,9 @@ impl Error {
             Self::Config { .. }
             | Self::ConfigFile { .. }
             | Self::Setting { .. }
+            | Self::UnknownField { .. }
+            | Self::FieldNotGiven { .. }
+            | Self::WrongPlace { .. }
             | Self::Recipe { .. }
             | Self::Analysis(archipelago_analysis::AnalysisError::Option { .. })
             | Self::Bind { .. }

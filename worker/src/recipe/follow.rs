@@ -1,9 +1,10 @@
 //! Following a reference's recipe while a file is read: what matters to a model, and nothing else.
 //!
-//! A model takes raw counts of its own genes. So genes are called as the recipe calls them and cells that are not good enough
-//! are left out; which genes were chosen is the reference's panel, and normalised values never reach a model.
+//! A model of counts takes them raw. So genes are called as the recipe calls them and cells that are not good enough are left
+//! out; which genes were chosen is the reference's panel, and normalised values reach only a model that takes such values.
 
 use archipelago_anndata::{Csr, H5adFile, Renaming, counts};
+use archipelago_models::data::Values;
 
 use super::{Recipe, Stored, UNS_KEY, apply::COUNTS};
 use crate::{
@@ -49,7 +50,9 @@ impl Preparation {
             None => None,
         };
         let moved = prepared_by.as_ref().is_some_and(|stored| stored.recipe.normalize.is_some());
-        let layer = spec.layer.clone().or_else(|| moved.then(|| COUNTS.to_owned()));
+        // What was moved are the counts; a model of logarithms takes what is in their place.
+        let is_moved = moved && spec.values() == Values::Counts;
+        let layer = spec.fields.rna_layer().map(str::to_owned).or_else(|| is_moved.then(|| COUNTS.to_owned()));
         Ok(Self { prepared_by, to_follow, renaming, layer })
     }
 

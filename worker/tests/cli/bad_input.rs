@@ -75,7 +75,12 @@ fn counts_that_are_none_are_named_by_cell_and_gene() {
     for (bad, shown) in [(-2.0, "-2"), (1.5, "1.5"), (f32::NAN, "NaN")] {
         let bench = Bench::new();
         with_counts(&bench, |counts| counts[60 * 7 + 3] = bad);
-        check(&bench, 1, &TRAIN, &["cell row 7", "`GENE00004`", shown, "hint: raw counts are needed"]);
+        check(
+            &bench,
+            1,
+            &TRAIN,
+            &["`X` of `cells.h5ad`", "in row 7", "`GENE00004`", shown, "expected raw counts", "hint: choose the layer"],
+        );
     }
 }
 

@@ -93,6 +93,7 @@ fn labels_are_asked_for_where_a_model_needs_them() {
     let bench = Bench::with_reference();
     let said = bench.fail(1, &["predict", "reference", "cells.h5ad", "--batches", "a", "--out", "p.csv"]);
     assert!(said.contains("`scvi` does not predict labels"), "{said}");
-    let said = bench.fail(1, &["train", "cells.h5ad", "--model", "scanvi", "--epochs", "1", "--out", "x"]);
-    assert!(said.contains("takes `labels`, which the data lack") && said.contains("--labels-key"), "{said}");
+    let said = bench.fail(2, &["train", "absent.h5ad", "--model", "scanvi", "--epochs", "1", "--out", "x"]);
+    assert!(said.contains("`scanvi` takes `labels`"), "before the file is looked for: {said}");
+    assert!(said.contains("--labels-key"), "{said}");
 }

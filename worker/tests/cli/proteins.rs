@@ -280,17 +280,17 @@ fn proteins_that_cannot_be_used_are_refused() {
         let of = ["train", file, "--model", model, "--epochs", "1", "--device", "cpu", "--out", "x"];
         bench.fail(code, &[&of[..], more].concat())
     };
-    let none = refused(1, "cite.h5ad", "totalvi", &[]);
+    let none = refused(2, "cite.h5ad", "totalvi", &[]);
     assert!(none.contains("takes `proteins`") && none.contains("--protein-obsm-key"), "{none}");
     let vain = refused(2, "cite.h5ad", "scvi", &["--protein-obsm-key", "protein_expression"]);
-    assert!(vain.contains("does not take proteins"), "{vain}");
+    assert!(vain.contains("does not take `proteins`"), "{vain}");
     let missing = refused(1, "cite.h5ad", "totalvi", &["--protein-obsm-key", "adt"]);
     assert!(missing.contains("adt") && missing.contains("protein_expression"), "{missing}");
     let nameless = refused(1, "negative.h5ad", "totalvi", &["--protein-obsm-key", "protein_expression"]);
     assert!(nameless.contains("--protein-names-uns-key"), "{nameless}");
     let named = ["--protein-obsm-key", "protein_expression", "--protein-names-uns-key", "names"];
     let negative = refused(1, "negative.h5ad", "totalvi", &named);
-    assert!(negative.contains("protein `CD3` of cell 0") && negative.contains("-1"), "{negative}");
+    assert!(negative.contains("-1 for `CD3` in row 0"), "{negative}");
     let modality = refused(1, "cite.h5mu", "totalvi", &["--protein-modality", "adt"]);
     assert!(modality.contains("adt") && modality.contains("prot"), "{modality}");
 }

@@ -6,7 +6,7 @@
 use archipelago_anndata::Csr;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Dataset, Minibatch};
+use super::{Dataset, Encoded, Minibatch};
 
 /// Where minibatches come from.
 #[derive(Debug)]
@@ -19,21 +19,23 @@ pub struct Minibatches<'a> {
 /// A data set on a device.
 #[derive(Debug)]
 struct Resident {
-    counts: ResidentCounts,
-    /// All cells, without counts.
+    counts: ResidentRows,
+    /// Fields that are matrices, by their places.
+    matrices: Vec<Option<ResidentRows>>,
+    /// All cells, without these.
     cells: Minibatch,
 }
 
 /// Compressed rows on a device.
 #[derive(Debug)]
-struct ResidentCounts {
+struct ResidentRows {
     /// Where each row starts, `[n_cells + 1]`.
     starts: Tensor,
-    /// Gene of each count, `[n_counts]`.
-    genes: Tensor,
-    /// `[n_counts]`
-    counts: Tensor,
-    n_genes: i64,
+    /// Column of each value, `[n_values]`.
+    columns: Tensor,
+    /// `[n_values]`
+    values: Tensor,
+    n_columns: i64,
 }
 
 impl<'a> Minibatches<'a> {
@@ -50,7 +52,7 @@ impl<'a> Minibatches<'a> {
     /// The cells at `cells`, in that order, as tensors.
     pub fn of(&self, cells: &[usize]) -> Minibatch {
         match &self.resident {
-            Some(resident) => resident.minibatch(cells, self.dataset.counts),
+            Some(resident) => resident.minibatch(cells, self.dataset),
             None => self.dataset.minibatch(cells, self.device),
         }
     }
@@ -58,46 +60,55 @@ impl<'a> Minibatches<'a> {
 
 impl Resident {
     fn new(dataset: &Dataset<'_>, device: Device) -> Result<Self, TchError> {
-        let counts = ResidentCounts::new(dataset.counts, device)?;
+        let counts = ResidentRows::new(dataset.counts, device)?;
+        let matrix = |field: &Encoded| match field {
+            Encoded::Matrix(values) => ResidentRows::new(values, device).map(Some),
+            _ => Ok(None),
+        };
+        let matrices = dataset.fields.iter().map(matrix).collect::<Result<_, _>>()?;
         let all: Vec<usize> = (0..dataset.n_cells()).collect();
-        let nothing = Tensor::zeros([all.len() as i64, 0], (Kind::Float, device));
-        Ok(Self { counts, cells: dataset.minibatch_with(nothing, &all, device) })
+        let nothing = || Tensor::zeros([all.len() as i64, 0], (Kind::Float, device));
+        Ok(Self { counts, matrices, cells: dataset.minibatch_with(nothing(), &all, device, |_| nothing()) })
     }
 
-    /// `host` is the data set's own counts: how many there will be is known without asking the device.
-    fn minibatch(&self, cells: &[usize], host: &Csr) -> Minibatch {
-        let n_counts = cells.iter().map(|&cell| host.row(cell).0.len() as i64).sum();
-        let cells: Vec<i64> = cells.iter().map(|&cell| cell as i64).collect();
-        let cells = Tensor::from_slice(&cells).to_device(self.counts.starts.device());
-        self.cells.select(&cells, self.counts.rows(&cells, n_counts))
+    fn minibatch(&self, cells: &[usize], dataset: &Dataset<'_>) -> Minibatch {
+        let places: Vec<i64> = cells.iter().map(|&cell| cell as i64).collect();
+        let places = Tensor::from_slice(&places).to_device(self.counts.starts.device());
+        let matrix = |at: usize| match (&self.matrices[at], &dataset.fields[at]) {
+            (Some(rows), Encoded::Matrix(host)) => Some(rows.of(&places, cells, host)),
+            _ => None,
+        };
+        self.cells.select(&places, self.counts.of(&places, cells, dataset.counts), matrix)
     }
 }
 
-impl ResidentCounts {
-    fn new(counts: &Csr, device: Device) -> Result<Self, TchError> {
-        let starts: Vec<i64> = counts.indptr().iter().map(|&start| start as i64).collect();
-        // A gene's number is below 2^31, or its matrix would have as many columns.
-        let genes: Vec<i32> = counts.indices().iter().map(|&gene| gene as i32).collect();
+impl ResidentRows {
+    fn new(matrix: &Csr, device: Device) -> Result<Self, TchError> {
+        let starts: Vec<i64> = matrix.indptr().iter().map(|&start| start as i64).collect();
+        // A column's number is below 2^31, or its matrix would have as many columns.
+        let columns: Vec<i32> = matrix.indices().iter().map(|&column| column as i32).collect();
         Ok(Self {
             starts: Tensor::from_slice(&starts).f_to_device(device)?,
-            genes: Tensor::from_slice(&genes).f_to_device(device)?,
-            counts: Tensor::from_slice(counts.data()).f_to_device(device)?,
-            n_genes: counts.n_cols() as i64,
+            columns: Tensor::from_slice(&columns).f_to_device(device)?,
+            values: Tensor::from_slice(matrix.data()).f_to_device(device)?,
+            n_columns: matrix.n_cols() as i64,
         })
     }
 
-    /// The rows of `cells`, `[n]`, with `n_counts` counts together: `[n, n_genes]`.
-    fn rows(&self, cells: &Tensor, n_counts: i64) -> Tensor {
-        let (n, device) = (cells.numel() as i64, cells.device());
-        let starts = self.starts.index_select(0, cells);
-        let lengths = self.starts.index_select(0, &(cells + 1)) - &starts;
-        let rows = Tensor::arange(n, (Kind::Int64, device)).repeat_interleave_self_tensor(&lengths, None, n_counts);
-        // Place of a count among all, less its place among those taken, is the same all along a row.
+    /// The rows of `cells`, whose places are `[n]` on the device: `[n, n_columns]`. `host` is the data set's own matrix: how many
+    /// values there will be is known without asking the device.
+    fn of(&self, places: &Tensor, cells: &[usize], host: &Csr) -> Tensor {
+        let n_values = cells.iter().map(|&cell| host.row(cell).0.len() as i64).sum::<i64>();
+        let (n, device) = (places.numel() as i64, places.device());
+        let starts = self.starts.index_select(0, places);
+        let lengths = self.starts.index_select(0, &(places + 1)) - &starts;
+        let rows = Tensor::arange(n, (Kind::Int64, device)).repeat_interleave_self_tensor(&lengths, None, n_values);
+        // Place of a value among all, less its place among those taken, is the same all along a row.
         let shift = starts - (lengths.cumsum(0, Kind::Int64) - &lengths);
-        let at = shift.index_select(0, &rows) + Tensor::arange(n_counts, (Kind::Int64, device));
-        let places = rows * self.n_genes + self.genes.index_select(0, &at);
-        let dense = Tensor::zeros([n * self.n_genes], (Kind::Float, device));
-        dense.scatter(0, &places, &self.counts.index_select(0, &at)).view([n, self.n_genes])
+        let at = shift.index_select(0, &rows) + Tensor::arange(n_values, (Kind::Int64, device));
+        let targets = rows * self.n_columns + self.columns.index_select(0, &at);
+        let dense = Tensor::zeros([n * self.n_columns], (Kind::Float, device));
+        dense.scatter(0, &targets, &self.values.index_select(0, &at)).view([n, self.n_columns])
     }
 }
 
@@ -112,27 +123,27 @@ mod tests {
     fn dataset(counts: &Csr) -> Dataset<'_> {
         let n = counts.n_rows();
         let codes = |m: i64| (0..n as i64).map(|cell| cell * 7 % m).collect::<Vec<_>>();
-        let numbers = |seed: f32| (0..n).map(|cell| (cell as f32 * seed).sin()).collect::<Vec<_>>();
-        let matrix = |width: usize| Array2::from_shape_fn((n, width), |(i, j)| (i * width + j) as f32);
+        let matrix = |width: usize| Array2::from_shape_fn((n, width), |(i, j)| ((i * width + j) as f32 * 0.3).sin());
+        let peaks: Vec<f32> = matrix(3).iter().map(|value| value.max(0.0)).collect();
+        let library = matrix(1).iter().copied().collect();
         Dataset {
-            counts,
-            conditions: codes(3),
-            labels: Some(codes(4)),
-            unlabelled: Some(3),
             covariates: vec![codes(2), codes(5)],
-            continuous: vec![numbers(0.3), numbers(0.7)],
-            size_factor: Some(numbers(0.9)),
-            proteins: Some(matrix(3)),
-            minified: Some(Minified { mean: matrix(2), var: matrix(2), library: numbers(0.1) }),
+            fields: vec![
+                Encoded::Codes { codes: codes(4), n: 3 },
+                Encoded::Matrix(Csr::from_dense(n, 3, &peaks).unwrap()),
+                Encoded::Numbers(matrix(2)),
+                Encoded::Tokens(Array2::from_shape_fn((n, 2), |(i, j)| (i + j) as i64)),
+            ],
+            minified: Some(Minified { mean: matrix(2), var: matrix(2), library }),
+            ..Dataset::new(counts, codes(3))
         }
     }
 
     /// Every tensor of a minibatch.
     fn tensors(minibatch: &Minibatch) -> Vec<&Tensor> {
-        let Minibatch { x, covariates, labels, continuous, size_factor, proteins, minified } = minibatch;
+        let Minibatch { x, covariates, fields, minified } = minibatch;
         let kept = minified.iter().flat_map(|kept| [&kept.qz_mean, &kept.qz_var, &kept.library]);
-        let columns = labels.iter().chain(continuous).chain(size_factor).chain(proteins).chain(kept);
-        [x, &covariates.condition].into_iter().chain(&covariates.categorical).chain(columns).collect()
+        [x, &covariates.condition].into_iter().chain(&covariates.categorical).chain(fields).chain(kept).collect()
     }
 
     proptest! {

@@ -1,248 +1,340 @@
-//! How a reference encoded its covariates, so that query data are encoded the same way.
+//! How a reference encoded the fields of its cells, so that query data are encoded the same way.
+
+mod card;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use ndarray::Array2;
-
-use super::{Categorical, Cells, Dataset, cells::check_length};
+use super::{
+    CATEGORICAL, CONTINUOUS, Cells, Dataset, Encoding, Field, LABELS, Need, OBS, RNA, Slot, SlotKind,
+    cells::check_length,
+    encoding::{LabelNames, Panel, missing},
+};
 use crate::error::{Error, Result};
 
-/// Whether a model takes the labels of cells.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum LabelUse {
-    /// It does not look at them.
-    Ignored,
-    /// It takes their codes.
-    Encoded,
-    /// It takes the codes of those cells that have one.
-    Partial {
-        /// The category that stands for cells without a label.
-        unlabelled: String,
-    },
+/// What a model was trained with: its fields by name, with names and categories of everything.
+///
+/// The expression of genes is not among them: its panel is the reference's.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "card::OnCard", into = "card::OnCard")]
+pub struct Registry {
+    fields: BTreeMap<String, Registered>,
 }
 
-/// Names and categories of everything that was registered when a model was trained.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Registry {
-    /// Label names by code; empty where the model does not use labels. A card keeps them in a field of its own.
-    #[serde(skip)]
-    pub labels: Vec<String>,
-    /// The category that stands for cells without a label, for a model that takes such cells. It is not one of the labels; its
-    /// code is their number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unlabelled: Option<String>,
-    /// Categories of each categorical covariate, by name. Name order is the order of the blocks.
-    pub categorical: BTreeMap<String, Vec<String>>,
-    /// Names of the continuous covariates, in order.
-    pub continuous: Vec<String>,
-    /// Whether a size factor replaces the library size in the decoder.
-    pub size_factor: bool,
-    /// The obs column that held it, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size_factor_key: Option<String>,
-    /// The protein panel, in order; empty where the model does not use proteins.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub proteins: Vec<String>,
-    /// The key under which the proteins were found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protein_key: Option<String>,
+/// A field of the reference's cells.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registered {
+    /// How it was encoded.
+    pub encoding: Encoding,
+    /// Where it was found, such as `obs/cell_type`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 impl Registry {
-    /// The registry that these cells give to a model that takes labels (or to one that does not).
-    pub fn of(cells: &Cells<'_>, labels: &LabelUse) -> Self {
-        let names = cells.labels.as_ref().map(|labels| labels.names().to_vec()).unwrap_or_default();
-        let (labels, unlabelled) = match labels {
-            LabelUse::Ignored => (vec![], None),
-            LabelUse::Encoded => (names, None),
-            LabelUse::Partial { unlabelled } => (without_unlabelled(names, unlabelled), Some(unlabelled.clone())),
-        };
-        Self {
-            labels,
-            unlabelled,
-            categorical: cells.categorical.iter().map(|(name, c)| (name.clone(), c.names().to_vec())).collect(),
-            continuous: cells.continuous.keys().cloned().collect(),
-            size_factor: cells.size_factor.is_some(),
-            size_factor_key: None,
-            proteins: vec![],
-            protein_key: None,
+    /// The registry that these cells give to a model that takes these fields.
+    ///
+    /// # Errors  [`Error::MissingField`], [`Error::FieldKind`]
+    pub fn of(fields: &[Field], cells: &Cells<'_>) -> Result<Self> {
+        let mut registry = Self::default();
+        for field in fields.iter().filter(|field| field.name != RNA) {
+            match cells.get(&field.name) {
+                Some(values) => {
+                    let (encoding, source) = (Encoding::of(field, values)?, cells.source(&field.name));
+                    let registered = Registered { encoding, source: source.map(str::to_owned) };
+                    registry.fields.insert(field.name.to_string(), registered);
+                }
+                None if field.need == Need::Optional => {}
+                None => return Err(missing(&field.name)),
+            }
         }
+        Ok(registry)
     }
 
-    /// How the model that this registry belongs to takes labels.
-    pub fn label_use(&self) -> LabelUse {
-        match &self.unlabelled {
-            Some(unlabelled) => LabelUse::Partial { unlabelled: unlabelled.clone() },
-            None if self.labels.is_empty() => LabelUse::Ignored,
-            None => LabelUse::Encoded,
-        }
-    }
-
-    /// The same registry with the proteins of these cells, for a model that uses them.
+    /// The same registry with one more field.
     #[must_use]
-    pub fn with_proteins(self, cells: &Cells<'_>) -> Self {
-        let names = cells.proteins.as_ref().map(|proteins| proteins.names().to_vec());
-        let key = cells.proteins.as_ref().and_then(|proteins| proteins.key()).map(str::to_owned);
-        Self { proteins: names.unwrap_or_default(), protein_key: key, ..self }
+    pub fn with(mut self, name: impl Into<String>, encoding: Encoding) -> Self {
+        self.fields.insert(name.into(), Registered { encoding, source: None });
+        self
+    }
+
+    /// The same registry with a word on where a field was found, if it has the field.
+    #[must_use]
+    pub fn found_at(mut self, name: &str, source: Option<String>) -> Self {
+        if let Some(field) = self.fields.get_mut(name) {
+            field.source = source;
+        }
+        self
+    }
+
+    /// The same registry without a field.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.fields.remove(name);
+        self
+    }
+
+    /// The same registry with the labels that a card keeps apart, in a field of its own.
+    #[must_use]
+    pub(crate) fn with_labels_of_card(mut self, names: Vec<String>, key: Option<&str>) -> Self {
+        let source = key.map(|key| format!("{}{key}", OBS));
+        let unlabelled = match self.fields.remove(LABELS).map(|field| field.encoding) {
+            Some(Encoding::Labels(LabelNames { unlabelled, .. })) => unlabelled,
+            _ => None,
+        };
+        if !names.is_empty() || unlabelled.is_some() {
+            let encoding = Encoding::Labels(LabelNames { names, unlabelled });
+            self.fields.insert(LABELS.to_owned(), Registered { encoding, source });
+        }
+        self
+    }
+
+    /// Whether fields are encoded as in another registry, wherever they were found.
+    pub fn encodes_like(&self, other: &Self) -> bool {
+        let encodings = |registry: &Self| {
+            registry.fields.iter().map(|(name, field)| (name.clone(), field.encoding.clone())).collect::<Vec<_>>()
+        };
+        encodings(self) == encodings(other)
+    }
+
+    /// The fields by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Registered)> {
+        self.fields.iter().map(|(name, field)| (name.as_str(), field))
+    }
+
+    /// A field, if the reference took it.
+    pub fn get(&self, name: &str) -> Option<&Registered> {
+        self.fields.get(name)
+    }
+
+    /// The obs column that a field was found in, where it was found in one.
+    pub fn obs_key(&self, name: &str) -> Option<&str> {
+        self.get(name)?.source.as_deref()?.strip_prefix(OBS)
+    }
+
+    /// A handle of a field that a module cannot do without.
+    ///
+    /// # Errors  [`Error::MissingField`] if the reference's cells did not have it, [`Error::FieldKind`]
+    pub fn slot<K: SlotKind>(&self, name: &str) -> Result<Slot<K>> {
+        self.find(name)?.ok_or_else(|| missing(name))
+    }
+
+    /// A handle of a field, if the reference's cells had it.
+    ///
+    /// # Errors  [`Error::FieldKind`]
+    pub fn find<K: SlotKind>(&self, name: &str) -> Result<Option<Slot<K>>> {
+        let Some(Registered { encoding, .. }) = self.fields.get(name) else { return Ok(None) };
+        if K::of(encoding).is_none() {
+            return Err(Error::FieldKind { name: name.to_owned(), found: encoding.kind(), expected: K::NAME });
+        }
+        let is_before = |(other, field): &(&String, &Registered)| other.as_str() < name && field.encoding.is_per_cell();
+        Ok(Some(Slot::new(self.fields.iter().filter(is_before).count(), encoding.width())))
+    }
+
+    /// What is remembered of a field of kind `K`, if the reference's cells had it.
+    pub fn remembered<K: SlotKind>(&self, name: &str) -> Option<&K::Encoding> {
+        K::of(&self.fields.get(name)?.encoding)
+    }
+
+    /// The panels of matrices beside gene expression.
+    pub fn panels(&self) -> impl Iterator<Item = (&str, &Panel)> {
+        self.fields.iter().filter_map(|(name, field)| match &field.encoding {
+            Encoding::Matrix(panel) => Some((name.as_str(), panel)),
+            _ => None,
+        })
+    }
+
+    /// Names of the labels by code; none where the model takes no labels.
+    pub fn labels(&self) -> &[String] {
+        self.remembered::<super::slot::Labels>(LABELS).map(|labels| labels.names.as_slice()).unwrap_or_default()
     }
 
     /// Number of categories of each categorical covariate, in block order.
     pub fn covariate_sizes(&self) -> Vec<usize> {
-        self.categorical.values().map(Vec::len).collect()
+        let columns = self.remembered::<super::slot::Categories>(CATEGORICAL);
+        columns.map(|columns| columns.values().map(Vec::len).collect()).unwrap_or_default()
+    }
+
+    /// Number of continuous covariates.
+    pub fn n_continuous(&self) -> usize {
+        self.fields.get(CONTINUOUS).map_or(0, |field| field.encoding.width())
     }
 
     /// Encodes cells. `conditions` holds one code per cell into the conditions that the model is built with.
     ///
-    /// # Errors  those of [`Cells::check`], [`Error::MissingCovariate`], [`Error::UnknownCategory`], [`Error::NoCommonProteins`]
+    /// # Errors  those of [`Cells::check`], [`Error::MissingField`], [`Error::UnknownCategory`], [`Error::NoCommonFeatures`]
     pub fn encode<'a>(&self, cells: &Cells<'a>, conditions: &[u32], n_genes: usize) -> Result<Dataset<'a>> {
         cells.check(n_genes)?;
-        check_length("condition", "cells", conditions.len(), cells.n_cells())?;
-        let missing = |name: &str| Error::MissingCovariate { name: name.to_owned() };
-        let labels = match &cells.labels {
-            _ if self.labels.is_empty() => None,
-            Some(labels) => {
-                let known: Vec<String> = self.labels.iter().chain(&self.unlabelled).cloned().collect();
-                Some(recode("labels", labels, &known)?)
-            }
-            None if self.unlabelled.is_some() => Some(vec![self.labels.len() as i64; cells.n_cells()]),
-            None => return Err(missing("labels")),
-        };
-        let unlabelled = self.unlabelled.as_ref().map(|_| self.labels.len() as i64);
-        let mut covariates = Vec::new();
-        for (name, known) in &self.categorical {
-            let column = cells.categorical.get(name).ok_or_else(|| missing(name))?;
-            covariates.push(recode(name, column, known)?);
-        }
-        let mut continuous = Vec::new();
-        for name in &self.continuous {
-            continuous.push(cells.continuous.get(name).ok_or_else(|| missing(name))?.clone());
-        }
-        let size_factor = match &cells.size_factor {
-            Some(values) if self.size_factor => Some(values.clone()),
-            None if self.size_factor => return Err(missing("size factor")),
-            _ => None,
-        };
-        let proteins = match &cells.proteins {
-            _ if self.proteins.is_empty() => None,
-            Some(proteins) => Some(proteins.aligned(&self.proteins)?),
-            None => Some(Array2::zeros((cells.n_cells(), self.proteins.len()))),
-        };
+        let n_cells = cells.n_cells();
+        check_length("condition", "cells", conditions.len(), n_cells)?;
         let conditions = conditions.iter().map(|&code| i64::from(code)).collect();
-        Ok(Dataset {
-            counts: cells.counts,
-            conditions,
-            labels,
-            unlabelled,
-            covariates,
-            continuous,
-            size_factor,
-            proteins,
-            minified: cells.minified.clone(),
-        })
+        let mut dataset = Dataset::new(cells.counts, conditions);
+        for (name, Registered { encoding, .. }) in &self.fields {
+            match encoding {
+                Encoding::Categories(known) => {
+                    dataset.covariates.extend(Encoding::encode_columns(known, cells.get(name))?);
+                }
+                Encoding::GeneSets(_) => {}
+                encoding => dataset.fields.push(encoding.encode(name, cells.get(name), n_cells)?),
+            }
+        }
+        dataset.minified.clone_from(&cells.minified);
+        Ok(dataset)
     }
-}
-
-/// The labels in upstream's order: the last category takes the place of the one that stands for cells without a label.
-fn without_unlabelled(mut names: Vec<String>, unlabelled: &str) -> Vec<String> {
-    if let Some(position) = names.iter().position(|name| name == unlabelled) {
-        names.swap_remove(position);
-    }
-    names
-}
-
-/// Codes of a column in the reference's list of categories.
-fn recode(covariate: &str, column: &Categorical, known: &[String]) -> Result<Vec<i64>> {
-    let position: BTreeMap<&str, i64> = known.iter().zip(0..).map(|(name, code)| (name.as_str(), code)).collect();
-    let codes: Vec<Option<i64>> = column.names().iter().map(|name| position.get(name.as_str()).copied()).collect();
-    let translate = |&code: &u32| {
-        codes[code as usize].ok_or_else(|| Error::UnknownCategory {
-            covariate: covariate.to_owned(),
-            category: column.names()[code as usize].clone(),
-            known: known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
-        })
-    };
-    column.codes().iter().map(translate).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use archipelago_anndata::Csr;
+    use ndarray::array;
 
     use super::*;
+    use crate::data::{
+        Categorical, Features, FieldKind, GeneSets, Range, SIZE_FACTOR, Values,
+        slot::{self, Labels, Matrix},
+    };
 
-    fn registry() -> Registry {
-        Registry {
-            labels: vec!["B".to_owned(), "T".to_owned()],
-            categorical: BTreeMap::from([("assay".to_owned(), vec!["10x".to_owned(), "drop".to_owned()])]),
-            continuous: vec!["percent_mito".to_owned()],
-            ..Registry::default()
-        }
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
     }
 
-    fn check(change: impl FnOnce(&mut Cells<'_>)) -> Result<(), String> {
+    fn registry() -> Registry {
+        Registry::default()
+            .with(LABELS, Encoding::Labels(LabelNames { names: texts(&["B", "T"]), unlabelled: None }))
+            .with(CATEGORICAL, Encoding::Categories([("assay".to_owned(), texts(&["10x", "drop"]))].into()))
+            .with(CONTINUOUS, Encoding::Numbers(texts(&["percent_mito"])))
+    }
+
+    fn assays(values: &[&str]) -> BTreeMap<String, Categorical> {
+        BTreeMap::from([("assay".to_owned(), Categorical::from_values(values))])
+    }
+
+    fn mito(values: &[f32]) -> BTreeMap<String, Vec<f32>> {
+        BTreeMap::from([("percent_mito".to_owned(), values.to_vec())])
+    }
+
+    fn check(change: impl FnOnce(Cells<'_>) -> Cells<'_>) -> Result<(), String> {
         let counts = Csr::from_dense(2, 1, &[1.0, 2.0]).unwrap();
-        let mut cells = Cells::new(&counts);
-        cells.labels = Some(Categorical::from_values(&["T", "T"]));
-        cells.categorical.insert("assay".to_owned(), Categorical::from_values(&["drop", "10x"]));
-        cells.continuous.insert("percent_mito".to_owned(), vec![0.1, 0.2]);
-        change(&mut cells);
-        let dataset = registry().encode(&cells, &[0, 0], 1).map_err(|e| e.to_string())?;
-        assert_eq!((dataset.labels.unwrap(), &dataset.covariates[0]), (vec![1, 1], &vec![1, 0]));
+        let cells = Cells::new(&counts)
+            .with(LABELS, Categorical::from_values(&["T", "T"]))
+            .with(CATEGORICAL, assays(&["drop", "10x"]))
+            .with(CONTINUOUS, mito(&[0.1, 0.2]));
+        let dataset = registry().encode(&change(cells), &[0, 0], 1).map_err(|e| e.to_string())?;
+        let labels = registry().slot::<Labels>(LABELS).unwrap();
+        assert_eq!((dataset.codes(labels), &dataset.covariates[0]), (&[1, 1][..], &vec![1, 0]));
         Ok(())
     }
 
     #[test]
     fn query_names_get_the_codes_of_the_reference() {
-        check(|_| {}).unwrap();
+        check(|cells| cells).unwrap();
     }
 
     #[test]
     fn what_the_reference_does_not_know_is_named() {
-        let label = check(|cells| cells.labels = Some(Categorical::from_values(&["T", "NK"]))).unwrap_err();
+        let label = check(|cells| cells.with(LABELS, Categorical::from_values(&["T", "NK"]))).unwrap_err();
         assert_eq!(label, "`labels` holds `NK`, which the reference does not know; it knows `B`, `T`");
-        let assay = Categorical::from_values(&["10x", "smart"]);
-        assert!(
-            check(|cells| drop(cells.categorical.insert("assay".to_owned(), assay))).unwrap_err().contains("`smart`")
-        );
+        assert!(check(|cells| cells.with(CATEGORICAL, assays(&["10x", "smart"]))).unwrap_err().contains("`smart`"));
     }
 
     #[test]
     fn cells_without_a_label_get_the_code_behind_the_labels() {
         let counts = Csr::from_dense(3, 1, &[1.0, 2.0, 3.0]).unwrap();
-        let labels = |values: &[&str]| Some(Categorical::from_values(values));
-        let reference = Cells { labels: labels(&["?", "B", "T"]), ..Cells::new(&counts) };
-        let registry = Registry::of(&reference, &LabelUse::Partial { unlabelled: "?".to_owned() });
-        assert_eq!(registry.labels, ["T", "B"], "the last category takes the place of `?`");
-        let codes = |labels| {
-            let cells = Cells { labels, ..Cells::new(&counts) };
-            registry
-                .encode(&cells, &[0; 3], 1)
-                .map(|dataset| (0..3).map(|i| dataset.is_labelled(i)).collect::<Vec<_>>())
+        let labelled = |values: &[&str]| Cells::new(&counts).with(LABELS, Categorical::from_values(values));
+        let registry = Registry::of(&[Field::some_labels("?".to_owned())], &labelled(&["?", "B", "T"])).unwrap();
+        assert_eq!(registry.labels(), ["T", "B"], "the last category takes the place of `?`");
+        let slot = registry.slot::<Labels>(LABELS).unwrap();
+        let codes = |cells: Cells<'_>| {
+            let dataset = registry.encode(&cells, &[0; 3], 1)?;
+            Ok::<_, Error>((0..3).map(|cell| dataset.is_labelled(slot, cell)).collect::<Vec<_>>())
         };
-        assert_eq!(codes(labels(&["B", "?", "B"])).unwrap(), [true, false, true]);
-        assert_eq!(codes(None).unwrap(), [false; 3]);
-        assert!(codes(labels(&["B", "NK", "B"])).is_err());
+        assert_eq!(codes(labelled(&["B", "?", "B"])).unwrap(), [true, false, true]);
+        assert_eq!(codes(Cells::new(&counts)).unwrap(), [false; 3]);
+        assert!(codes(labelled(&["B", "NK", "B"])).is_err());
     }
 
     #[test]
-    fn missing_covariates_and_lengths_that_differ_are_refused() {
-        assert!(check(|cells| cells.labels = None).unwrap_err().contains("`labels`"));
-        assert!(check(|cells| cells.categorical.clear()).unwrap_err().contains("`assay`"));
-        assert!(check(|cells| cells.continuous.clear()).unwrap_err().contains("`percent_mito`"));
-        let short = check(|cells| drop(cells.continuous.insert("percent_mito".to_owned(), vec![0.1]))).unwrap_err();
+    fn missing_fields_and_lengths_that_differ_are_refused() {
+        assert!(check(|cells| cells.without(LABELS)).unwrap_err().contains("`labels`"));
+        assert!(check(|cells| cells.without(CATEGORICAL)).unwrap_err().contains("`assay`"));
+        assert!(check(|cells| cells.without(CONTINUOUS)).unwrap_err().contains("`percent_mito`"));
+        let short = check(|cells| cells.with(CONTINUOUS, mito(&[0.1]))).unwrap_err();
         assert_eq!(short, "`percent_mito` has 1 cells, expected 2");
+        let counts = Csr::zeros(1, 1);
+        let lacking = Registry::of(&[Field::labels()], &Cells::new(&counts)).unwrap_err().to_string();
+        assert_eq!(lacking, "the model takes `labels`, which the data lack");
     }
 
     #[test]
     fn values_that_are_not_numbers_of_their_kind_are_refused() {
-        assert!(check(|cells| drop(cells.continuous.insert("percent_mito".to_owned(), vec![0.1, f32::NAN]))).is_err());
-        assert!(check(|cells| cells.size_factor = Some(vec![1.0, 0.0])).is_err());
+        assert!(check(|cells| cells.with(CONTINUOUS, mito(&[0.1, f32::NAN]))).is_err());
+        let factors = Registry::default().with(SIZE_FACTOR, Encoding::Number(Range::Positive));
+        let counts = Csr::zeros(2, 1);
+        let encode = |values: Vec<f32>| factors.encode(&Cells::new(&counts).with(SIZE_FACTOR, values), &[0, 0], 1);
+        encode(vec![1.0, 0.5]).unwrap();
+        assert!(encode(vec![1.0, 0.0]).is_err());
         for bad in [-1.0, f32::NAN, f32::INFINITY] {
             let counts = Csr::from_dense(1, 1, &[bad]).unwrap();
             assert!(matches!(Cells::new(&counts).check(1), Err(Error::Value { .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_field_and_one_of_another_kind_are_refused_when_a_module_is_built() {
+        let registry = registry();
+        assert!(registry.slot::<Labels>("lables").unwrap_err().to_string().contains("`lables`"));
+        assert!(registry.find::<Matrix>("proteins").unwrap().is_none());
+        let wrong = registry.slot::<Matrix>(LABELS).unwrap_err().to_string();
+        assert_eq!(wrong, "`labels` is of the kind labels, expected matrix");
+    }
+
+    #[test]
+    fn every_kind_becomes_a_tensor_of_its_shape() {
+        let counts = Csr::from_dense(2, 1, &[1.0, 2.0]).unwrap();
+        let optional = |name, kind| Field::new(name, kind, Need::Optional, "");
+        let fields = [
+            Field::rna(Values::Counts),
+            optional("atac", FieldKind::Matrix(Values::LogNormalised)),
+            optional("donor", FieldKind::Category),
+            optional("place", FieldKind::Coordinates),
+            optional("tcr", FieldKind::Sequence),
+            optional("pathways", FieldKind::GeneSets),
+            optional("nowhere", FieldKind::Category),
+        ];
+        let peaks = Features::dense(texts(&["p", "q"]), &array![[0.5, 0.0], [0.0, 1.5]]).unwrap();
+        let sets = GeneSets::new(texts(&["term"]), vec![vec![0]], 1).unwrap();
+        let cells = Cells::new(&counts)
+            .with("atac", peaks)
+            .with("donor", Categorical::from_values(&["y", "x"]))
+            .with("place", array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+            .with("tcr", texts(&["CA", "A"]))
+            .with("pathways", sets.clone());
+        let registry = Registry::of(&fields, &cells).unwrap();
+        assert_eq!(registry.remembered::<slot::GeneSets>("pathways"), Some(&sets));
+        assert_eq!(registry.slot::<slot::GeneSets>("pathways").unwrap().width(), 1);
+        let dataset = registry.encode(&cells, &[0, 0], 1).unwrap();
+        let minibatch = dataset.minibatch(&[1, 0], tch::Device::Cpu);
+        let check = |found: &tch::Tensor, expected: &tch::Tensor| assert!(found.equal(expected), "{found}");
+        check(
+            minibatch.get(registry.slot::<Matrix>("atac").unwrap()),
+            &tch::Tensor::from_slice2(&[[0_f32, 1.5], [0.5, 0.0]]),
+        );
+        check(minibatch.get(registry.slot::<slot::Category>("donor").unwrap()), &tch::Tensor::from_slice(&[0_i64, 1]));
+        let places = tch::Tensor::from_slice2(&[[4_f32, 5.0, 6.0], [1.0, 2.0, 3.0]]);
+        check(minibatch.get(registry.slot::<slot::Coordinates>("place").unwrap()), &places);
+        check(
+            minibatch.get(registry.slot::<slot::Sequence>("tcr").unwrap()),
+            &tch::Tensor::from_slice2(&[[1_i64, 0], [2, 1]]),
+        );
+
+        let card = serde_json::to_value(&registry).unwrap();
+        assert_eq!(serde_json::from_value::<Registry>(card).unwrap(), registry);
+        let wrong = cells.with("donor", vec![1.0_f32, 2.0]);
+        assert_eq!(
+            registry.encode(&wrong, &[0, 0], 1).unwrap_err().to_string(),
+            "`donor` is of the kind number, expected category"
+        );
     }
 }

@@ -6,7 +6,7 @@ use tch::Device;
 
 use super::tests::{check, check_allocations, compare_modules, dataset, norms, some_counts};
 use crate::{
-    data::{Dataset, Registry},
+    data::{Dataset, Encoded, Encoding, LABELS, LabelNames, Registry},
     nn::{Builder, ConditionSource, Mode, Source, Trainable},
     zoo::{
         scanvi::{ClassifierParameters, LabelOptions, ScanviConfig, ScanviModule},
@@ -69,8 +69,9 @@ fn example() -> impl Strategy<Value = Example> {
 
 /// For two conditions.
 fn module(config: ScanviConfig, n_labels: usize, trainable: Trainable) -> ScanviModule {
-    let labels = (0..n_labels).map(|label| format!("label {label}")).collect();
-    let registry = Registry { labels, ..Registry::default() };
+    let names = (0..n_labels).map(|label| format!("label {label}")).collect();
+    let labels = Encoding::Labels(LabelNames { names, unlabelled: None });
+    let registry = Registry::default().with(LABELS, labels);
     let builder = Builder::new(Source::Fresh, ConditionSource::Fresh(2), trainable, [7; 32], Device::Cpu);
     ScanviModule::new(config, &registry, N_GENES, builder).unwrap()
 }
@@ -80,7 +81,8 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let module = module(example.config.clone(), example.n_labels, trainable);
     let counts = Csr::from_dense(n_cells, N_GENES, &example.counts).unwrap();
     let conditions = (0..n_cells as i64).map(|cell| cell % 2).collect();
-    let dataset = Dataset { labels: Some(example.labels.clone()), ..dataset(&counts, conditions) };
+    let labels = Encoded::Codes { codes: example.labels.clone(), n: example.n_labels };
+    let dataset = Dataset { fields: vec![labels], ..dataset(&counts, conditions) };
     let cells: Vec<usize> = (0..n_cells).rev().collect();
     let cells = (&*cells, &cells[..example.n_labelled]);
     let likelihood = example.config.scvi.gene_likelihood;
@@ -92,7 +94,8 @@ fn a_step_with_labels_allocates_nothing() {
     let n_cells = 90;
     let counts = some_counts(n_cells, N_GENES);
     let codes = |n: i64| (0..n_cells as i64).map(|cell| cell % n).collect();
-    let dataset = Dataset { labels: Some(codes(3)), ..dataset(&counts, codes(2)) };
+    let labels = Encoded::Codes { codes: codes(3), n: 3 };
+    let dataset = Dataset { fields: vec![labels], ..dataset(&counts, codes(2)) };
     let config = ScanviConfig { scvi: ScviConfig::for_surgery(), ..ScanviConfig::default() };
     check_allocations(|trainable| module(config.clone(), 3, trainable), &dataset, 50);
 }

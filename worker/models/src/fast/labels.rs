@@ -232,7 +232,7 @@ impl Block {
     /// The cross entropy of encoded cells, and its gradients.
     pub(super) fn label_loss(&mut self, pass: &Pass<'_>) {
         let (Some(network), Some(labels)) = (&pass.network.labels, &mut self.labels) else { return };
-        let codes = pass.dataset.labels.as_deref().unwrap_or_default();
+        let codes = pass.dataset.codes(network.slot);
         let (level, n) = (pass.network.level, self.cells.len());
         let per_label = padded(network.n_labels);
         labels.gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));

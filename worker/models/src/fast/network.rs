@@ -8,6 +8,7 @@ use super::{
     spec::{ColumnsSpec, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
 };
 use crate::{
+    data::{Slot, slot::Labels},
     kernels::{
         Buffer, Level,
         buffer::PANEL,
@@ -45,6 +46,7 @@ pub(super) struct Network {
 /// The networks of labels, see [`LabelSpec`].
 #[derive(Debug)]
 pub(super) struct LabelNetwork {
+    pub(super) slot: Slot<Labels>,
     pub(super) n_labels: usize,
     pub(super) classifier: Vec<Layer>,
     pub(super) head: Matrix,
@@ -258,17 +260,18 @@ impl Builder<'_> {
     }
 
     fn labels(&mut self, level: Level, spec: &LabelSpec, n_latent: usize) -> Result<LabelNetwork, Unsupported> {
-        let first = self.parts.len();
+        let (first, n_labels) = (self.parts.len(), spec.labels.width());
         let n_hidden = spec.classifier.last().map_or(n_latent, |layer| layer.n_out);
         let classifier = self.layers(&spec.classifier, Categories::None)?;
-        let head = self.matrix(&spec.head, n_hidden, spec.n_labels)?;
+        let head = self.matrix(&spec.head, n_hidden, n_labels)?;
         let encoder = self.posterior(&spec.encoder, n_latent)?;
         let decoder = self.posterior(&spec.decoder, n_latent)?;
-        let mut log_prior = Buffer::zeros(padded(spec.n_labels));
-        log_prior[..spec.n_labels].copy_from_slice(&self.tensor(&spec.prior)?);
+        let mut log_prior = Buffer::zeros(padded(n_labels));
+        log_prior[..n_labels].copy_from_slice(&self.tensor(&spec.prior)?);
         label::ln_of_prior(level, &mut log_prior);
         Ok(LabelNetwork {
-            n_labels: spec.n_labels,
+            slot: spec.labels,
+            n_labels,
             classifier,
             head,
             logits: spec.logits,
@@ -276,7 +279,7 @@ impl Builder<'_> {
             encoder,
             decoder,
             log_prior,
-            mask: mask(spec.n_labels),
+            mask: mask(n_labels),
             parts: first..self.parts.len(),
         })
     }

@@ -1,6 +1,10 @@
 //! The seam: what a module tells the kernels about itself.
 
-use crate::{distributions::Likelihood, kernels::likelihood::Counts};
+use crate::{
+    data::{Slot, slot::Labels},
+    distributions::Likelihood,
+    kernels::likelihood::Counts,
+};
 
 /// A variational autoencoder of counts: an encoder over log counts, a normal latent state, a decoder to shares of genes. Names are those
 /// of the module's tensors.
@@ -35,8 +39,8 @@ pub struct VaeSpec {
 /// A classifier on the latent state `z1`, and a second latent state `z2` that, with a label `y`, says where the first one is.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LabelSpec {
-    /// Labels.
-    pub n_labels: usize,
+    /// The labels.
+    pub labels: Slot<Labels>,
     /// Layers of the classifier; none where it is linear.
     pub classifier: Vec<LayerSpec>,
     /// Linear map to a number per label.

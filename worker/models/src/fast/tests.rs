@@ -66,17 +66,7 @@ fn example() -> impl Strategy<Value = Example> {
 
 /// Cells of which counts and conditions are known.
 pub(super) fn dataset(counts: &Csr, conditions: Vec<i64>) -> Dataset<'_> {
-    Dataset {
-        counts,
-        conditions,
-        labels: None,
-        unlabelled: None,
-        covariates: vec![],
-        continuous: vec![],
-        size_factor: None,
-        proteins: None,
-        minified: None,
-    }
+    Dataset::new(counts, conditions)
 }
 
 /// Where a unit is as good as at the kink of its ReLU, both sides may fall on different sides of it, and both are right: it is not there

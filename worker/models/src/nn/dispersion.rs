@@ -4,8 +4,8 @@ use tch::Tensor;
 
 use super::{Builder, Init, Role, rows_of};
 use crate::{
-    data::{Covariates, Minibatch, Registry},
-    error::{Error, Result},
+    data::{Covariates, LABELS, Minibatch, Registry, Slot, slot::Labels},
+    error::Result,
 };
 
 /// What a dispersion depends on, beside the gene or protein.
@@ -27,13 +27,13 @@ pub enum LogDispersion {
     /// `[n_conditions, n_features]`
     Condition(Tensor),
     /// `[n_features, n_labels]`, as upstream lays it out.
-    Label(Tensor),
+    Label(Tensor, Slot<Labels>),
 }
 
 impl LogDispersion {
     /// The dispersion of `n` features; a tensor `{name}`, or `{name}.condition`.
     ///
-    /// # Errors  [`Error::MissingCovariate`] without labels, a stored tensor that is missing or looks otherwise
+    /// # Errors  [`Error::MissingField`](crate::Error::MissingField) without labels, a stored tensor that is missing or looks otherwise
     pub fn new(
         b: &mut Builder<'_>,
         name: &str,
@@ -47,10 +47,10 @@ impl LogDispersion {
             DispersionBy::Condition => {
                 Self::Condition(b.condition_rows(&format!("{name}.condition"), &[n], Role::Condition, init)?)
             }
-            DispersionBy::Label if registry.labels.is_empty() => {
-                return Err(Error::MissingCovariate { name: "labels".to_owned() });
+            DispersionBy::Label => {
+                let labels = registry.slot::<Labels>(LABELS)?;
+                Self::Label(b.tensor(name, &[n, labels.width()], Role::Parameter, init)?, labels)
             }
-            DispersionBy::Label => Self::Label(b.tensor(name, &[n, registry.labels.len()], Role::Parameter, init)?),
         })
     }
 
@@ -59,10 +59,7 @@ impl LogDispersion {
         match self {
             Self::Feature(log_r) => log_r.shallow_clone(),
             Self::Condition(rows) => rows_of(rows, covariates),
-            Self::Label(columns) => {
-                let labels = minibatch.labels.as_ref().expect("the registry encodes labels where they are registered");
-                columns.index_select(1, labels).tr()
-            }
+            Self::Label(columns, labels) => columns.index_select(1, minibatch.get(*labels)).tr(),
         }
     }
 }

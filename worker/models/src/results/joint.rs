@@ -1,7 +1,7 @@
 //! Results over genes and proteins together: drawn counts, correlations, differential expression.
 
 use archipelago_anndata::Csr;
-use ndarray::{Array2, ArrayView1, Axis, concatenate};
+use ndarray::{Array2, Axis, concatenate};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -156,19 +156,28 @@ impl CountResults<'_> {
     /// number.
     pub fn joint_raw_statistics(&self, cells: &[usize]) -> Vec<RawStatistics> {
         let n = cells.len().max(1) as f64;
-        let of_protein = |column: ArrayView1<'_, f32>| {
-            let values = || cells.iter().map(|&cell| f64::from(column[cell]));
-            let (mean, non_zero) =
-                (values().sum::<f64>() / n, values().filter(|value| *value > 0.0).count() as f64 / n);
-            RawStatistics { mean, non_zero, normalised_mean: f64::NAN }
+        let mut sums = vec![(0.0, 0.0); self.n_proteins()];
+        if let Ok(model) = self.protein_model() {
+            let proteins = self.dataset.matrix(model.proteins());
+            for &cell in cells {
+                let (columns, counts) = proteins.row(cell);
+                for (&protein, &count) in columns.iter().zip(counts).filter(|(_, count)| **count > 0.0) {
+                    let sum = &mut sums[protein as usize];
+                    *sum = (sum.0 + f64::from(count), sum.1 + 1.0);
+                }
+            }
+        }
+        let of_protein = |(sum, n_seen): (f64, f64)| RawStatistics {
+            mean: sum / n,
+            non_zero: n_seen / n,
+            normalised_mean: f64::NAN,
         };
-        let proteins = self.dataset.proteins.iter().flat_map(|proteins| proteins.columns());
-        self.raw_statistics(cells).into_iter().chain(proteins.map(of_protein)).collect()
+        self.raw_statistics(cells).into_iter().chain(sums.into_iter().map(of_protein)).collect()
     }
 
     /// Number of proteins of the panel; none for a model of RNA alone.
     pub(super) fn n_proteins(&self) -> usize {
-        self.dataset.proteins.as_ref().map_or(0, |proteins| proteins.ncols())
+        self.protein_model().map_or(0, |model| model.proteins().width())
     }
 }
 

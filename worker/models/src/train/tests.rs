@@ -65,17 +65,7 @@ fn counts() -> Csr {
 }
 
 fn dataset(counts: &Csr) -> Dataset<'_> {
-    Dataset {
-        counts,
-        conditions: vec![0; 10],
-        labels: None,
-        unlabelled: None,
-        covariates: vec![],
-        continuous: vec![],
-        size_factor: None,
-        proteins: None,
-        minified: None,
-    }
+    Dataset::new(counts, vec![0; 10])
 }
 
 fn plan(epochs: u32) -> TrainPlan {

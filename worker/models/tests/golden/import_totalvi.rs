@@ -5,10 +5,11 @@ use std::path::Path;
 use archipelago_common::{Columns, ConditionKey, StateDict};
 use archipelago_models::{
     CellConditions, Cells, Device, Error, Reference,
-    data::Proteins,
+    data::Features,
     formats::scvi_tools::{self, Namespace, SavedModel, totalvi},
     nn::to_tch,
     results::{ExpressionAsk, ProteinAsk, foreground_probability_of, protein_expression_of},
+    zoo::totalvi::PROTEINS,
 };
 use ndarray::Array2;
 use rand::SeedableRng as _;
@@ -54,18 +55,18 @@ fn conditions(saved: &SavedModel, case: &Case) -> CellConditions {
     CellConditions::from_keys(&codes.into_iter().map(key).collect::<Vec<_>>())
 }
 
-fn proteins(saved: &SavedModel, case: &Case) -> Proteins {
+fn proteins(saved: &SavedModel, case: &Case) -> Features {
     let stored = case.tensors.get("input/proteins").unwrap();
     let values = stored.to_f32("input/proteins").unwrap();
     let values = Array2::from_shape_vec((stored.shape()[0], stored.shape()[1]), values).unwrap();
-    Proteins::new(saved.registry.proteins.clone().unwrap().names, values).unwrap()
+    Features::dense(saved.registry.proteins.clone().unwrap().names, &values).unwrap()
 }
 
 /// Compares the latent means with `{group}/qz_mean`.
 fn check_latent(reference: &Reference, saved: &SavedModel, case: &Case, group: &str, report: &mut Report) {
     let x = case.tensors.get("input/x").unwrap();
     let counts = csr(x.shape(), &x.to_f32("input/x").unwrap());
-    let cells = Cells { proteins: Some(proteins(saved, case)), ..Cells::new(&counts) };
+    let cells = Cells::new(&counts).with(PROTEINS, proteins(saved, case));
     let latent = reference.latent(&cells, &conditions(saved, case), Device::Cpu).unwrap().mean;
     let ours = Tensor::from_slice(latent.as_slice().unwrap());
     report.close(case, &format!("{group}/qz_mean"), &ours, case.tolerance("forward"));
@@ -75,7 +76,7 @@ fn check_latent(reference: &Reference, saved: &SavedModel, case: &Case, group: &
 fn check_expression(reference: &Reference, saved: &SavedModel, case: &Case, group: &str, report: &mut Report) {
     let x = case.tensors.get("input/x").unwrap();
     let counts = csr(x.shape(), &x.to_f32("input/x").unwrap());
-    let cells = Cells { proteins: Some(proteins(saved, case)), ..Cells::new(&counts) };
+    let cells = Cells::new(&counts).with(PROTEINS, proteins(saved, case));
     let conditions = conditions(saved, case);
     let module = reference.module(conditions.keys(), Device::Cpu).unwrap();
     let dataset = reference.encode(&cells, &conditions).unwrap();

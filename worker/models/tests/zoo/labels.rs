@@ -4,7 +4,7 @@ use archipelago_anndata::Csr;
 use archipelago_common::{progress::Silent, task::TrainSpec};
 use archipelago_models::{
     Categorical, CellConditions, Cells, Config, Device, Error, NoCheckpoints, PredictFrom, Reference, Result, Trained,
-    Training, train::FurtherOptions, train_reference, train_reference_from, zoo,
+    Training, data::LABELS, train::FurtherOptions, train_reference, train_reference_from, zoo,
 };
 
 use crate::{Batch, N_GENES, batch, cells, key, map, reference, spec};
@@ -29,7 +29,8 @@ fn train(
     let names: Vec<&str> =
         ["a", "b"].iter().zip(batches).flat_map(|(name, batch)| vec![*name; batch.labels.len()]).collect();
     let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
-    let cells = Cells { labels: Some(Categorical::from_values(&labels)), ..Cells::new(&counts) };
+    let labels = Categorical::from_values(&labels);
+    let cells = Cells::new(&counts).with(LABELS, labels).found_at(LABELS, "obs/cell_type");
     let genes: Vec<String> = (0..N_GENES).map(|gene| format!("gene{gene}")).collect();
     let model = zoo::model(model).unwrap();
     let mut all: Config = crate::options(model);
@@ -41,8 +42,6 @@ fn train(
         cells: &cells,
         conditions: &conditions,
         batch_key: "batch",
-        labels_key: Some("cell_type"),
-        size_factor_key: None,
         spec,
         further: &FurtherOptions::default(),
         compute: Device::Cpu.into(),

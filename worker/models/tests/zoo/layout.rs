@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use archipelago_common::{BaseCard, Layout, Section, TensorKind, check, layout::Growth, reference_dir::ReferenceDir};
-use archipelago_models::{Device, Reference, layout_of, nn::Role};
+use archipelago_models::{Config, Device, Reference, layout_of, nn::Role, zoo::totalvi::PROTEINS};
 
 use super::{every_model, key, reference};
 
@@ -57,7 +57,9 @@ fn measured_proteins_are_facts() {
     every_model(|model| {
         let layout = reference(model).base.card.layout;
         let facts: Vec<_> = layout.axis(&Section::Condition).unwrap().of_kind(TensorKind::Fact).collect();
-        assert_eq!(!facts.is_empty(), model.takes_proteins(), "{}: {facts:?}", model.card().name);
+        let takes_proteins =
+            model.configure(&Config::new()).unwrap().fields().iter().any(|field| field.name == PROTEINS);
+        assert_eq!(!facts.is_empty(), takes_proteins, "{}: {facts:?}", model.card().name);
     });
 }
 

@@ -3,7 +3,7 @@
 use archipelago_common::progress::Silent;
 use archipelago_models::{
     Categorical, CellConditions, Cells, Device, Error, NoCheckpoints, Query, Reference, Surgery,
-    data::Proteins,
+    data::Features,
     model::Model,
     results::{
         CorrelationAsk, CountResults, ExpressionAsk, GroupAsk, LibraryAsk, ProteinAsk,
@@ -11,7 +11,7 @@ use archipelago_models::{
     },
     surgery,
     surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
-    zoo,
+    zoo::{self, totalvi::PROTEINS},
 };
 use ndarray::Array2;
 
@@ -49,17 +49,17 @@ fn panels_are_aligned_by_name_and_what_is_not_there_is_missing() {
     let mut names = protein_names();
     names.reverse();
     names[0] = "stranger".to_owned();
-    let mut values = query.proteins.counts().clone();
+    let mut values = query.proteins.to_dense();
     values.invert_axis(ndarray::Axis(1));
-    let other = Proteins::new(names, values).unwrap();
+    let other = Features::dense(names, &values).unwrap();
     let alignment = other.alignment(&protein_names());
     assert_eq!((alignment.missing, alignment.unknown), (vec!["protein5".to_owned()], vec!["stranger".to_owned()]));
-    let reordered = map(&reference, Cells { proteins: Some(other), ..cells(&query) }).unwrap();
+    let reordered = map(&reference, cells(&query).with(PROTEINS, other)).unwrap();
     assert_eq!(measured(&reordered), [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
     let lacking = map(&reference, cells(&batch(5, 40).without_protein(N_PROTEINS - 1))).unwrap();
     assert_eq!(reordered.columns, lacking.columns);
 
-    let none = map(&reference, Cells { proteins: None, ..cells(&query) }).unwrap();
+    let none = map(&reference, cells(&query).without(PROTEINS)).unwrap();
     assert_eq!(measured(&none), [0.0; N_PROTEINS]);
     assert!(none.fit.elbo().is_finite());
 }
@@ -68,14 +68,15 @@ fn panels_are_aligned_by_name_and_what_is_not_there_is_missing() {
 fn proteins_that_cannot_be_used_are_refused_by_name() {
     let reference = reference(1);
     let query = batch(5, 20);
-    let foreign = Proteins::new(vec!["x".to_owned()], Array2::ones((20, 1))).unwrap();
-    let refused = map(&reference, Cells { proteins: Some(foreign), ..cells(&query) }).unwrap_err();
-    assert!(matches!(&refused, Error::NoCommonProteins { found, .. } if found == "x"), "{refused}");
+    let foreign = Features::dense(vec!["x".to_owned()], &Array2::ones((20, 1))).unwrap();
+    let refused = map(&reference, cells(&query).with(PROTEINS, foreign)).unwrap_err();
+    assert!(matches!(&refused, Error::NoCommonFeatures { found, .. } if found == "x"), "{refused}");
     let short = batch(5, 10).proteins;
-    let refused = map(&reference, Cells { proteins: Some(short), ..cells(&query) }).unwrap_err().to_string();
+    let refused = map(&reference, cells(&query).with(PROTEINS, short)).unwrap_err().to_string();
     assert_eq!(refused, "`proteins` has 10 cells, expected 20");
-    let negative = Proteins::new(protein_names(), Array2::from_elem((20, N_PROTEINS), -1.0)).unwrap_err().to_string();
-    assert!(negative.contains("protein `protein0` of cell 0") && negative.contains("-1"), "{negative}");
+    let negative = Features::dense(protein_names(), &Array2::from_elem((20, N_PROTEINS), -1.0)).unwrap();
+    let negative = map(&reference, cells(&query).with(PROTEINS, negative)).unwrap_err().to_string();
+    assert!(negative.contains("`protein0` of cell 0 in proteins") && negative.contains("-1"), "{negative}");
 
     let scvi = zoo::model("scvi").unwrap();
     let a = batch(1, 40);
@@ -94,11 +95,9 @@ fn a_reference_without_proteins_is_refused() {
         model: totalvi(),
         options: &crate::options(totalvi()),
         genes: &genes,
-        cells: &Cells { proteins: None, ..cells(&a) },
+        cells: &cells(&a).without(PROTEINS),
         conditions: &CellConditions::single(key("a"), 40),
         batch_key: "batch",
-        labels_key: None,
-        size_factor_key: None,
         spec: &spec(1),
         further: &archipelago_models::train::FurtherOptions::default(),
         compute: Device::Cpu.into(),
@@ -111,7 +110,7 @@ fn a_reference_without_proteins_is_refused() {
 fn check(check: impl Fn(&CountResults<'_>, &Batch)) {
     let reference = reference(60);
     let query = batch(5, 40);
-    let without = Cells { proteins: None, ..cells(&query) };
+    let without = cells(&query).without(PROTEINS);
     let mapped = map(&reference, without.clone()).unwrap();
     let grown = reference.with(key("q"), mapped.columns).unwrap();
     let conditions = CellConditions::single(key("q"), 40);

@@ -13,7 +13,10 @@ use archipelago_common::{
     reference_dir::ReferenceDir,
     task::{ColumnInit, ConditionMetrics, TrainSpec, Warmup},
 };
-use archipelago_models::{Blueprint, Engine, data::ProteinAlignment};
+use archipelago_models::{
+    Blueprint, Engine,
+    data::{FieldValues, Panel, PanelAlignment},
+};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -23,6 +26,7 @@ use crate::{
     checkpoint::EPOCHS_PER_CHECKPOINT,
     data::{AlignedCounts, DataSpec, SiteData},
     error::{Error, Result},
+    fields::SourceMap,
     mapping::{self, QueryBatch, Rules},
     memory::MemoryArgs,
     output::Output,
@@ -126,8 +130,9 @@ struct Summary {
     n_empty_cells: usize,
     n_genes_found: usize,
     n_genes_panel: usize,
-    /// How the query's proteins met the reference's; only for a model that takes them.
-    proteins: Option<ProteinsMet>,
+    /// How the features of the cells met those of the reference, by field.
+    #[serde(flatten)]
+    panels: BTreeMap<String, PanelMet>,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
     engine: Option<Engine>,
     seconds: f64,
@@ -139,13 +144,13 @@ struct Summary {
     writing_seconds: f64,
 }
 
-/// Proteins of the reference and of a query.
+/// How the features of the cells met those of the reference.
 #[derive(Serialize)]
-struct ProteinsMet {
+struct PanelMet {
     n_panel: usize,
-    /// Proteins of the reference that the query lacks; they can be imputed.
+    /// Features of the reference that the cells do not have.
     missing: Vec<String>,
-    /// Proteins of the query that the reference does not know; they were left out.
+    /// Features of the cells that the reference does not know.
     unknown: Vec<String>,
 }
 
@@ -198,7 +203,7 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         n_empty_cells: mapping.n_empty_cells,
         n_genes_found: mapping.alignment.n_found,
         n_genes_panel: mapping.alignment.n_panel,
-        proteins: mapping.proteins_met()?,
+        panels: mapping.panels_met()?,
         conditions: mapped.conditions,
         engine: mapped.engine,
         seconds: started.elapsed().as_secs_f64(),
@@ -217,7 +222,8 @@ impl<'a> Mapping<'a> {
         let parent = OpenReference::open(&args.reference)?;
         let card = &parent.reference.base.card;
         let spec = args.cells.seen_through(&args.query, args.batch_key.as_deref(), card)?;
-        let spec = if args.ignore_labels { DataSpec { usual_labels_key: None, ..spec } } else { spec };
+        let usual = if args.ignore_labels { SourceMap::default() } else { spec.usual.clone() };
+        let spec = DataSpec { usual, ..spec };
         let data = SiteData::open(spec)?.handled(args.memory.handling(output));
         let (counts, of_batches) = match args.surgery {
             SurgeryArg::Exact => (None, data.counts_by_batch(&card.genes)?),
@@ -237,22 +243,21 @@ impl<'a> Mapping<'a> {
         Ok(Self { args, parent, data, alignment, n_empty_cells, counts, batches, train })
     }
 
-    fn proteins_met(&self) -> Result<Option<ProteinsMet>> {
-        let panel = Blueprint::of_card(&self.parent.reference.base.card)?.registry.proteins;
-        if panel.is_empty() {
-            return Ok(None);
-        }
-        let ProteinAlignment { missing, unknown } = match self.data.annotations().proteins() {
-            Some(proteins) => proteins.alignment(&panel),
-            None => ProteinAlignment { missing: panel.clone(), unknown: vec![] },
+    /// How the cells' features meet each panel of the reference beside its genes.
+    fn panels_met(&self) -> Result<BTreeMap<String, PanelMet>> {
+        let registry = Blueprint::of_card(&self.parent.reference.base.card)?.registry;
+        let met = |(field, panel): (&str, &Panel)| {
+            let PanelAlignment { missing, unknown } = match self.data.annotations().field(field) {
+                Some(FieldValues::Matrix(features)) => features.alignment(&panel.names),
+                _ => PanelAlignment { missing: panel.names.clone(), unknown: vec![] },
+            };
+            if !unknown.is_empty() {
+                let features = unknown.join(", ");
+                tracing::warn!(field, features, "the reference does not know these; they are left out");
+            }
+            (field.to_owned(), PanelMet { n_panel: panel.names.len(), missing, unknown })
         };
-        if !unknown.is_empty() {
-            tracing::warn!(
-                proteins = unknown.join(", "),
-                "the reference does not know these proteins; they are left out"
-            );
-        }
-        Ok(Some(ProteinsMet { n_panel: panel.len(), missing, unknown }))
+        Ok(registry.panels().map(met).collect())
     }
 
     fn write_cells(&self, positions: &[(&str, Vec<crate::egress::Latent>)]) -> Result<()> {
@@ -309,9 +314,9 @@ impl fmt::Display for Summary {
         writeln!(f, "version     {}", self.version)?;
         writeln!(f, "parent      {}", self.parent)?;
         writeln!(f, "genes       {} of {} in the panel", self.n_genes_found, self.n_genes_panel)?;
-        if let Some(ProteinsMet { n_panel, missing, unknown }) = &self.proteins {
+        for (field, PanelMet { n_panel, missing, unknown }) in &self.panels {
             let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            writeln!(f, "proteins    {} of {n_panel} in the panel", n_panel - missing.len())?;
+            writeln!(f, "{field:<11} {} of {n_panel} in the panel", n_panel - missing.len())?;
             writeln!(f, "  missing   {}", list(missing))?;
             writeln!(f, "  left out  {}", list(unknown))?;
         }

@@ -8,7 +8,7 @@ use archipelago_common::{
     task::ConditionMetrics,
 };
 use archipelago_models::{
-    Blueprint, Categorical, CellConditions, Device, Trained,
+    Categorical, CellConditions, Device, Trained,
     surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
     train::{Aim, TrainPlan},
     zoo,
@@ -127,8 +127,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     for batch in &mapping.batches {
         positions.push(surgeon.latent(batch, &trained.reference.columns[&batch.key])?);
         let of_batch = CellConditions::single(batch.key.clone(), batch.cells.len());
-        let fit =
-            trained.reference.evaluate(&batch.cells(surgeon.base)?, &of_batch, mapping.train.seed, args.compute)?;
+        let fit = trained.reference.evaluate(&batch.cells()?, &of_batch, mapping.train.seed, args.compute)?;
         let metrics = ConditionMetrics {
             n_cells: batch.n_cells(),
             epochs: trained.history.len() as u32,
@@ -153,9 +152,8 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
 
 fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Trained> {
     let (args, reference) = (mapping.args, &mapping.parent.reference);
-    let registry = Blueprint::of_card(&reference.base.card)?.registry;
     let counts = mapping.counts.as_ref().expect("upstream's surgery is prepared with the counts of all cells");
-    let cells = mapping.data.annotations().cells(counts, &registry.label_use())?;
+    let cells = mapping.data.annotations().cells(counts)?;
     let key_of = |name: &str| {
         let batch = mapping.batches.iter().find(|batch| batch.key.batch() == name);
         Ok(batch.expect("every batch of the data is a query batch").key.clone())

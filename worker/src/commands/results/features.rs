@@ -1,6 +1,6 @@
 //! What a model speaks of: its genes and, for a model that takes them, its proteins.
 
-use archipelago_models::Blueprint;
+use archipelago_models::{Blueprint, data::slot::Matrix, zoo::totalvi::PROTEINS};
 
 use crate::{
     commands::known::KnownCells,
@@ -21,7 +21,8 @@ impl Features {
     /// The features of the reference.
     pub(super) fn of(known: &KnownCells) -> Result<Self> {
         let card = &known.reference().base.card;
-        let proteins = Blueprint::of_card(card)?.registry.proteins;
+        let registry = Blueprint::of_card(card)?.registry;
+        let proteins = registry.remembered::<Matrix>(PROTEINS).map(|panel| panel.names.clone()).unwrap_or_default();
         let suffixed = proteins.iter().map(|protein| format!("{protein}_protein"));
         Ok(Self { names: card.genes.iter().cloned().chain(suffixed).collect(), n_genes: card.genes.len(), proteins })
     }

@@ -2,14 +2,11 @@
 
 use std::path::PathBuf;
 
-use archipelago_models::{
-    Blueprint,
-    results::{CountResults, ExpressionAsk, ProteinAsk},
-};
+use archipelago_models::results::{CountResults, ExpressionAsk, ProteinAsk};
 use clap::{Args, ValueEnum};
 use ndarray::Array2;
 
-use super::{Asked, Written};
+use super::{Asked, Written, features::Features};
 use crate::{
     commands::known::KnownCells,
     error::{Error, Result},
@@ -76,7 +73,7 @@ enum What {
 pub(super) fn run(args: &ProteinsArgs, output: &Output) -> Result<()> {
     args.check()?;
     let known = args.asked.known.open(output)?;
-    let panel = Blueprint::of_card(&known.reference().base.card)?.registry.proteins;
+    let panel = Features::of(&known)?.proteins;
     let results = known.count_results(args.asked.seed)?;
     let values = args.values(&known, &results)?;
     let chosen = args.chosen(&panel)?;

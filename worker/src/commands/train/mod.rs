@@ -3,9 +3,10 @@
 mod model_args;
 mod plan_args;
 
-use std::{fmt, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Instant};
 
 use archipelago_common::{
+    BaseCard,
     condition::ConditionKey,
     fs,
     id::VersionId,
@@ -13,8 +14,9 @@ use archipelago_common::{
     reference_dir::ReferenceDir,
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained, Training,
-    data::LabelUse,
+    Blueprint, Categorical, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained,
+    Training,
+    data::{CATEGORICAL, CONTINUOUS},
     model::Model,
     train::{Aim, TrainPlan},
     train_reference, train_reference_from, zoo,
@@ -28,6 +30,7 @@ use crate::{
     checkpoint::TrainingFile,
     data::{AlignedCounts, DataSpec, SiteData},
     error::{Error, Result},
+    fields::Source,
     memory::MemoryArgs,
     output::Output,
     results,
@@ -88,8 +91,9 @@ struct Summary {
     model: String,
     n_cells: usize,
     n_genes: usize,
-    /// Proteins of the panel; only for a model that takes them.
-    n_proteins: Option<usize>,
+    /// Features of each further panel, such as `n_proteins`.
+    #[serde(flatten)]
+    panels: BTreeMap<String, usize>,
     n_empty_cells: usize,
     conditions: Vec<ConditionKey>,
     epochs: usize,
@@ -107,7 +111,6 @@ struct Summary {
 /// Everything that is known before training begins.
 struct Prepared {
     model: &'static dyn Model,
-    label_use: LabelUse,
     pretrained: Option<Reference>,
     options: Config,
     data: SiteData,
@@ -123,7 +126,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
     let prepared = prepare(args, output)?;
     let Prepared { data, aligned, conditions, .. } = &prepared;
-    let cells = prepared.cells()?;
+    let cells = data.annotations().cells(&aligned.counts)?;
     fs::create_dir(&args.out)?;
     let Trained { mut reference, history, engine } = train(args, &prepared, &cells, output)?;
     let card = &mut reference.base.card;
@@ -138,7 +141,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
         model: args.model.model.clone(),
         n_cells: data.n_cells(),
         n_genes: prepared.genes.len(),
-        n_proteins: cells.proteins.as_ref().map(|proteins| proteins.names().len()),
+        panels: panels(&reference.base.card)?,
         n_empty_cells: aligned.n_empty_cells,
         conditions: reference.columns.keys().cloned().collect(),
         epochs: history.len(),
@@ -165,23 +168,17 @@ fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     // Before the data is read: a misspelt option should not cost a minute.
     let model = zoo::model(&args.model.model)?;
     let options = args.model.options(model, pretrained.is_some());
-    let label_use = model.configure(&options)?.label_use();
-    args.cells.proteins.check(model)?;
+    let configured = model.configure(&options)?;
     TrainPlan::new(model, Aim::Reference, &args.plan.spec(), 1)?.with(&args.plan.further())?;
-    let data = SiteData::open(args.data_spec(pretrained.as_ref())?)?.handled(args.memory.handling(output));
+    let spec = args.data_spec(pretrained.as_ref())?.to_train(model, configured.as_ref())?;
+    let data = SiteData::open(spec)?.handled(args.memory.handling(output));
     let genes = match &pretrained {
         Some(reference) => reference.base.card.genes.clone(),
         None => panel(&data, args)?,
     };
     let aligned = data.counts(&genes)?;
     let conditions = args.conditions(&data, pretrained.as_ref())?;
-    Ok(Prepared { model, label_use, pretrained, options, data, aligned, genes, conditions })
-}
-
-impl Prepared {
-    fn cells(&self) -> Result<Cells<'_>> {
-        self.data.annotations().cells(&self.aligned.counts, &self.label_use)
-    }
+    Ok(Prepared { model, pretrained, options, data, aligned, genes, conditions })
 }
 
 fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Output) -> Result<Trained> {
@@ -189,16 +186,13 @@ fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Outp
     let (spec, further) = (args.plan.spec(), args.plan.further());
     let aim = if pretrained.is_some() { Aim::FromPretrained } else { Aim::Reference };
     let n_epochs = TrainPlan::new(*model, aim, &spec, data.n_cells())?.n_epochs;
-    let read = data.spec();
     let training = Training {
         model: *model,
         options,
         genes,
         cells,
         conditions,
-        batch_key: &read.batch_key,
-        labels_key: read.labels_key.as_deref(),
-        size_factor_key: read.size_factor_key.as_deref(),
+        batch_key: &data.spec().batch_key,
         spec: &spec,
         further: &further,
         compute: args.compute.into(),
@@ -252,14 +246,16 @@ fn panel(data: &SiteData, args: &TrainArgs) -> Result<Vec<String>> {
 
 impl TrainArgs {
     fn data_spec(&self, pretrained: Option<&Reference>) -> Result<DataSpec> {
-        let batch_key = self.batch_key.as_deref();
+        let usual = pretrained.map_or(BATCH_KEY, |reference| &reference.base.card.batch_key);
+        let mut spec = self.cells.spec(&self.file, self.batch_key.as_deref().unwrap_or(usual));
+        let covariates =
+            [(CATEGORICAL, &self.categorical_covariate_keys), (CONTINUOUS, &self.continuous_covariate_keys)];
+        for (field, keys) in covariates.into_iter().filter(|(_, keys)| !keys.is_empty()) {
+            spec.fields.set_all(field, keys.iter().map(Source::obs).collect());
+        }
         match pretrained {
-            Some(reference) => self.cells.seen_through(&self.file, batch_key, &reference.base.card),
-            None => Ok(DataSpec {
-                categorical_keys: self.categorical_covariate_keys.clone(),
-                continuous_keys: self.continuous_covariate_keys.clone(),
-                ..self.cells.spec(&self.file, batch_key.unwrap_or(BATCH_KEY))
-            }),
+            Some(reference) => spec.remembering(&reference.base.card),
+            None => Ok(spec),
         }
     }
 
@@ -279,6 +275,14 @@ impl TrainArgs {
     }
 }
 
+/// How many features each panel beside the genes has, under the name that summaries give the number.
+fn panels(card: &BaseCard) -> Result<BTreeMap<String, usize>> {
+    let registry = Blueprint::of_card(card)?.registry;
+    Ok(registry.panels().map(|(field, panel)| (format!("{N}{field}"), panel.names.len())).collect())
+}
+
+/// What the number of anything is called by.
+const N: &str = "n_";
 /// The obs column of batches where none is named.
 const BATCH_KEY: &str = "batch";
 /// The owner of a reference's conditions where none is named.
@@ -297,8 +301,8 @@ impl fmt::Display for Summary {
             self.n_genes,
             self.conditions.len()
         )?;
-        if let Some(n_proteins) = self.n_proteins {
-            writeln!(f, "proteins    {n_proteins}")?;
+        for (name, n_features) in &self.panels {
+            writeln!(f, "{:<11} {n_features}", name.trim_start_matches(N))?;
         }
         writeln!(f, "training    {} epochs, {:.1} s", self.epochs, self.seconds)?;
         writeln!(f, "ELBO        {:.3} per cell", self.elbo)?;

@@ -8,7 +8,7 @@ use tch::Tensor;
 use super::{CategoricalField, SavedModel, SavedRegistry, read::MODEL, registry::INTERNAL};
 use crate::{
     blueprint::Blueprint,
-    data::Registry,
+    data::{CATEGORICAL, CONTINUOUS, Encoding, LABELS, LabelNames, OBS, Range, Registry, SIZE_FACTOR},
     error::{Error, Result},
     formats::{
         pickle::Scalar,
@@ -56,20 +56,28 @@ pub(super) fn refuse(detail: impl Into<String>) -> Error {
 /// The registry as models use it. `labels` are those that the model encodes, if it does.
 ///
 /// # Errors  [`Error::Import`] if categorical covariates are not in name order, the order of our blocks
-pub(super) fn data_registry(saved: &SavedRegistry, labels: Vec<String>) -> Result<Registry> {
+pub(super) fn data_registry(saved: &SavedRegistry, labels: LabelNames) -> Result<Registry> {
     if !saved.categorical_covariates.is_sorted_by(|a, b| a.key < b.key) {
         let keys: Vec<&str> = saved.categorical_covariates.iter().map(|covariate| covariate.key.as_str()).collect();
         return Err(refuse(format!("categorical covariates are {}, expected in name order", keys.join(", "))));
     }
     let categorical = saved.categorical_covariates.iter().map(|covariate| (covariate.key.clone(), texts(covariate)));
-    Ok(Registry {
-        labels,
-        categorical: categorical.collect(),
-        continuous: saved.continuous_covariates.clone(),
-        size_factor: saved.size_factor_key.is_some(),
-        size_factor_key: saved.size_factor_key.clone(),
-        ..Registry::default()
-    })
+    let mut registry = Registry::default();
+    if !labels.names.is_empty() || labels.unlabelled.is_some() {
+        let key = Some(format!("{OBS}{}", saved.labels.key));
+        registry = registry.with(LABELS, Encoding::Labels(labels)).found_at(LABELS, key);
+    }
+    if !saved.categorical_covariates.is_empty() {
+        registry = registry.with(CATEGORICAL, Encoding::Categories(categorical.collect()));
+    }
+    if !saved.continuous_covariates.is_empty() {
+        registry = registry.with(CONTINUOUS, Encoding::Numbers(saved.continuous_covariates.clone()));
+    }
+    if let Some(key) = &saved.size_factor_key {
+        registry = registry.with(SIZE_FACTOR, Encoding::Number(Range::Positive));
+        registry = registry.found_at(SIZE_FACTOR, Some(format!("{OBS}{key}")));
+    }
+    Ok(registry)
 }
 
 /// Categories as text.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     blueprint::Blueprint,
-    data::Registry,
+    data::LabelNames,
     error::Result,
     formats::pickle::Scalar,
     model::{Config, Configured as _, Model as _},
@@ -37,7 +37,8 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
     given.insert(UNLABELLED.to_owned(), unlabelled.clone().into());
     let mut config = ScanviConfig::parse(&given)?;
     config.own.classifier_parameters.logits &= !saved.classifier_yields_probabilities();
-    let registry = Registry { unlabelled: Some(unlabelled), ..data_registry(&saved.registry, labels)? };
+    let labels = LabelNames { names: labels, unlabelled: Some(unlabelled) };
+    let registry = data_registry(&saved.registry, labels)?;
     let blueprint = Blueprint { model: Box::new(config), registry, n_genes: saved.genes().len() };
     import(&Scanvi, saved, blueprint, namespace, &[])
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     blueprint::Blueprint,
-    data::LabelUse,
+    data::{CATEGORICAL, CONTINUOUS, LABELS, LabelNames, SIZE_FACTOR, slot},
     device::Device,
     error::{Error, Result},
     formats::pickle::Scalar,
@@ -30,8 +30,9 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
         return Err(refuse(format!("it holds a `{}`, expected an `SCVI`", saved.model_name)));
     }
     let model = Scvi.configure(&given_options(saved, &Scvi.options()))?;
-    let labels = if model.label_use() == LabelUse::Encoded { texts(&saved.registry.labels) } else { vec![] };
-    let registry = data_registry(&saved.registry, labels)?;
+    let takes_labels = model.fields().iter().any(|field| field.name == LABELS);
+    let names = if takes_labels { texts(&saved.registry.labels) } else { vec![] };
+    let registry = data_registry(&saved.registry, LabelNames { names, unlabelled: None })?;
     import(&Scvi, saved, Blueprint { model, registry, n_genes: saved.genes().len() }, namespace, &[])
 }
 
@@ -50,15 +51,14 @@ pub(super) fn import(
     namespace: &Namespace,
     facts: &[Columns],
 ) -> Result<Reference> {
-    let labels = blueprint.registry.labels.clone();
     let card = BaseCard {
         format: BaseCard::PLAIN_FORMAT,
         model: model.card().name.to_owned(),
         config: blueprint.to_card_config(),
         genes: saved.genes().to_vec(),
         batch_key: saved.registry.batch.key.clone(),
-        labels_key: (!labels.is_empty()).then(|| saved.registry.labels.key.clone()),
-        labels,
+        labels_key: blueprint.registry.obs_key(LABELS).map(str::to_owned),
+        labels: blueprint.registry.labels().to_vec(),
         // Completed when the module is built.
         layout: Layout::plain(BTreeMap::new()),
         moves_embedding: blueprint.model.moves_embedding(),
@@ -99,6 +99,8 @@ pub(super) fn export(model: &dyn Model, reference: &Reference) -> Result<(SavedM
         categories: names.iter().cloned().map(Scalar::Text).collect(),
     };
     let (registry, config) = (blueprint.registry, blueprint.model.options());
+    let categorical = registry.remembered::<slot::Categories>(CATEGORICAL).cloned().unwrap_or_default();
+    let continuous = registry.remembered::<slot::Numbers>(CONTINUOUS).cloned().unwrap_or_default();
     let saved = SavedModel {
         version: WRITTEN_VERSION.parse().map_err(refuse)?,
         model_name: model.card().name.to_uppercase(),
@@ -112,10 +114,10 @@ pub(super) fn export(model: &dyn Model, reference: &Reference) -> Result<(SavedM
             batch: batches(reference),
             labels: card.labels_key.as_ref().map(|key| column(key, &card.labels)).unwrap_or_default(),
             size_factor_key: registry
-                .size_factor
-                .then(|| registry.size_factor_key.unwrap_or_else(|| SIZE_FACTOR_KEY.to_owned())),
-            categorical_covariates: registry.categorical.iter().map(|(key, names)| column(key, names)).collect(),
-            continuous_covariates: registry.continuous,
+                .get(SIZE_FACTOR)
+                .map(|_| registry.obs_key(SIZE_FACTOR).unwrap_or(SIZE_FACTOR_KEY).to_owned()),
+            categorical_covariates: categorical.iter().map(|(key, names)| column(key, names)).collect(),
+            continuous_covariates: continuous,
             ..SavedRegistry::default()
         },
         unlabeled_category: None,

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     blueprint::Blueprint,
-    data::Registry,
+    data::{Encoding, LabelNames, OBSM, Panel, Values, slot::Matrix},
     error::Result,
     model::{Config, Configured as _, Model as _},
     reference::Reference,
-    zoo::totalvi::{BackgroundActivation, Behaviour, DecoderOptions, MEASURED, Totalvi, TotalviConfig},
+    zoo::totalvi::{BackgroundActivation, Behaviour, DecoderOptions, MEASURED, PROTEINS, Totalvi, TotalviConfig},
 };
 
 /// The reference that a saved totalVI model is. Its batches become conditions of the namespace.
@@ -38,12 +38,12 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
         ));
     }
     let config = config(saved)?;
-    let labels = if config.takes_labels() { texts(&saved.registry.labels) } else { vec![] };
-    let registry = Registry {
-        proteins: proteins.names.clone(),
-        protein_key: proteins.key.clone(),
-        ..data_registry(&saved.registry, labels)?
-    };
+    let names = if config.takes_labels() { texts(&saved.registry.labels) } else { vec![] };
+    let panel = Panel { names: proteins.names.clone(), values: Values::Counts, may_lack: true };
+    let source = proteins.key.as_ref().map(|key| format!("{OBSM}{key}"));
+    let registry = data_registry(&saved.registry, LabelNames { names, unlabelled: None })?
+        .with(PROTEINS, Encoding::Matrix(panel))
+        .found_at(PROTEINS, source);
     let n_batches = saved.registry.batch.categories.len();
     let facts: Vec<Columns> = (0..n_batches).map(|code| measured(proteins, code, &config)).collect();
     let blueprint = Blueprint { model: Box::new(config), registry, n_genes: saved.genes().len() };
@@ -100,11 +100,14 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
     let config = TotalviConfig::parse(&config)?;
     saved.init_params = constructor_arguments(&config);
     let registry = Blueprint::of_card(&reference.base.card)?.registry;
+    let panel = registry.remembered::<Matrix>(PROTEINS).ok_or_else(|| refuse("it has no panel of proteins"))?;
+    // What came from a modality has no key of obsm.
+    let source = registry.get(PROTEINS).and_then(|field| field.source.as_deref());
+    let key = source.and_then(|source| source.strip_prefix(OBSM)).unwrap_or(PROTEIN_KEY);
     saved.registry.proteins = Some(ProteinField {
-        // What came from a modality has no key of obsm.
-        key: registry.protein_key.filter(|key| !key.contains('/')).or_else(|| Some(PROTEIN_KEY.to_owned())),
-        measured: masks(reference, &registry.proteins)?,
-        names: registry.proteins,
+        key: Some(key.to_owned()),
+        measured: masks(reference, &panel.names)?,
+        names: panel.names.clone(),
     });
     if config.behaviour == Behaviour::Before131 {
         saved.version = old_version(reference).parse().map_err(refuse)?;

@@ -36,8 +36,10 @@ impl Hook for Labelled<'_> {
 
     fn before_epoch(&mut self, epoch: Epoch<'_>) -> Result<()> {
         let seed = epoch.seeds.of("labelled", u64::from(epoch.number));
-        let n_per_label = self.module.n_samples_per_label();
-        self.epoch = Drawn::new(n_per_label, self.dataset, &epoch.split.train, self.sizes.clone(), seed);
+        let (n_per_label, labels) = (self.module.n_samples_per_label(), self.module.labels());
+        let is_labelled = |cell: &usize| self.dataset.is_labelled(labels, *cell);
+        let cells = epoch.split.train.iter().copied().filter(is_labelled).collect();
+        self.epoch = Drawn::new(n_per_label, self.dataset.codes(labels), cells, self.sizes.clone(), seed);
         Ok(())
     }
 
@@ -62,19 +64,18 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// The labelled ones among the training cells, or so many of each label, in minibatches of these sizes. `None` if they do
-    /// not make one.
+    /// Labelled training cells, or so many of each label, in minibatches of these sizes. `None` if they do not make one. `codes`
+    /// holds the label of every cell.
     fn new(
         n_per_label: Option<usize>,
-        dataset: &Dataset<'_>,
-        train: &[usize],
+        codes: &[i64],
+        mut cells: Vec<usize>,
         sizes: RangeInclusive<usize>,
         seed: [u8; 32],
     ) -> Option<Self> {
         let mut rng = ChaCha8Rng::from_seed(seed);
-        let mut cells: Vec<usize> = train.iter().copied().filter(|&cell| dataset.is_labelled(cell)).collect();
         if let Some(n) = n_per_label {
-            cells = draw_per_label(&cells, dataset, n, &mut rng);
+            cells = draw_per_label(&cells, codes, n, &mut rng);
         }
         let n = cells.len();
         (n >= *sizes.start()).then_some(Self { sizes, cells, step: n..n, rng })
@@ -98,8 +99,7 @@ impl Drawn {
 }
 
 /// At most `n` cells of each label, without replacement; labels in order of their codes.
-fn draw_per_label(cells: &[usize], dataset: &Dataset<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
-    let Some(labels) = &dataset.labels else { return vec![] };
+fn draw_per_label(cells: &[usize], labels: &[i64], n: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
     let mut by_label: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for &cell in cells {
         by_label.entry(labels[cell]).or_default().push(cell);

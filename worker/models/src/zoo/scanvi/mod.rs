@@ -11,14 +11,14 @@ pub use config::{ClassifierParameters, LabelOptions, ScanviConfig};
 pub use module::{OverLabels, ScanviModule};
 
 use crate::{
-    data::{LabelUse, Registry},
+    data::{Field, Registry},
     error::Result,
     model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
     options::{self, OptionCard, Options as _},
     start::Drawn,
     train::TrainDefaults,
-    zoo::scvi::ScviConfig,
+    zoo::scvi::{self, ScviConfig},
 };
 
 /// The zoo's entry.
@@ -58,8 +58,9 @@ impl Configured for ScanviConfig {
         options::to_config(self)
     }
 
-    fn label_use(&self) -> LabelUse {
-        LabelUse::Partial { unlabelled: self.own.unlabeled_category.clone() }
+    fn fields(&self) -> Vec<Field> {
+        let labels = Field::some_labels(self.own.unlabeled_category.clone());
+        scvi::fields().into_iter().chain([labels]).collect()
     }
 
     fn moves_embedding(&self) -> bool {

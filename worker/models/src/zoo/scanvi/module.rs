@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{Classifier, ScanviConfig, classifier::LabelNetworks, labelled::Labelled};
 use crate::{
-    data::{Dataset, Minibatch, Registry, Split},
+    data::{Dataset, LABELS, Minibatch, Registry, Slot, Split, slot::Labels},
     distributions::normal,
     error::{Error, Result},
     fast::{LabelSpec, Unsupported, VaeSpec},
@@ -24,6 +24,7 @@ pub struct ScanviModule {
     networks: LabelNetworks,
     /// `[1, n_labels]`
     y_prior: Tensor,
+    labels: Slot<Labels>,
     n_labels: i64,
     weights: Weights,
 }
@@ -51,11 +52,12 @@ pub struct OverLabels {
 impl ScanviModule {
     /// Builds the network.
     ///
-    /// # Errors  [`Error::MissingCovariate`] without labels, stored tensors that do not fit
+    /// # Errors  [`Error::MissingField`] without labels, stored tensors that do not fit
     pub fn new(config: ScanviConfig, registry: &Registry, n_genes: usize, mut builder: Builder<'_>) -> Result<Self> {
-        let n_labels = registry.labels.len();
+        let labels = registry.slot::<Labels>(LABELS)?;
+        let n_labels = labels.width();
         if n_labels == 0 {
-            return Err(Error::MissingCovariate { name: "labels".to_owned() });
+            return Err(Error::MissingField { name: LABELS.to_owned() });
         }
         let b = &mut builder;
         let scvi = ScviModule::within(config.scvi.clone(), registry, n_genes, b)?;
@@ -63,7 +65,7 @@ impl ScanviModule {
         let networks = LabelNetworks::new(b, &config.scvi, n_labels)?;
         let y_prior = b.tensor("y_prior", &[1, n_labels], Role::Buffer, Init::Constant(1.0 / n_labels as f64))?;
         let n_labels = n_labels as i64;
-        Ok(Self { config, scvi, classifier, networks, y_prior, n_labels, weights: builder.finish() })
+        Ok(Self { config, scvi, classifier, networks, y_prior, labels, n_labels, weights: builder.finish() })
     }
 
     /// The part that is scVI.
@@ -98,6 +100,11 @@ impl ScanviModule {
         }
     }
 
+    /// The labels it learns from.
+    pub fn labels(&self) -> Slot<Labels> {
+        self.labels
+    }
+
     /// How many labelled cells of each label an epoch trains on at most; all of them without a number.
     pub fn n_samples_per_label(&self) -> Option<usize> {
         self.config.own.n_samples_per_label
@@ -106,7 +113,7 @@ impl ScanviModule {
     /// What training adds to the loss of a step for labelled cells: the cross entropy of what the classifier makes of the
     /// posterior mean. A head that ends in probabilities is treated as if it gave logits, as upstream does.
     pub fn label_loss(&self, labelled: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
-        let labels = labelled.labels.as_ref().expect("the registry encodes labels");
+        let labels = labelled.get(self.labels);
         let mean = self.posterior(labelled, pass).mean;
         self.classifier.forward(&mean, pass).cross_entropy_for_logits(labels) * self.config.own.classification_ratio
     }
@@ -144,7 +151,7 @@ impl Module for ScanviModule {
 
     /// Labelled cells are held out apart from the others, and every step has some of its own.
     fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
-        let (labelled, rest) = (0..run.dataset.n_cells()).partition(|&cell| run.dataset.is_labelled(cell));
+        let (labelled, rest) = (0..run.dataset.n_cells()).partition(|&cell| run.dataset.is_labelled(self.labels, cell));
         let (size, validation) = (run.plan.train_size, run.plan.validation_size);
         let split = Split::of_groups(&[labelled, rest], size, validation, run.seeds.numpy());
         let labelled = Labelled::new(self, run);
@@ -155,7 +162,7 @@ impl Module for ScanviModule {
         let (classifier, head, logits) = self.classifier.spec()?;
         let (encoder, decoder) = self.networks.spec()?;
         let labels = LabelSpec {
-            n_labels: self.n_labels as usize,
+            labels: self.labels,
             classifier,
             head,
             logits,

@@ -15,7 +15,7 @@ pub(super) fn order(
     n_conditions: usize,
 ) -> Option<Vec<Drawn>> {
     let mut drawn = scvi_order(&config.scvi, registry, n_genes, n_conditions)?;
-    let n_labels = registry.labels.len();
+    let n_labels = registry.labels().len();
     drawn.extend(classifier(config, n_labels));
     for (network, stack, heads) in [
         ("encoder_z2_z1", "encoder", ["mean_encoder", "var_encoder"]),
@@ -58,7 +58,11 @@ fn classifier(config: &ScanviConfig, n_labels: usize) -> Vec<Drawn> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{start::draw, zoo::scvi::ScviConfig};
+    use crate::{
+        data::{CATEGORICAL, CONTINUOUS, Encoding, LABELS, LabelNames},
+        start::draw,
+        zoo::scvi::ScviConfig,
+    };
 
     // import torch; from scvi.module import SCANVAE  # scvi-tools 1.4.2
     // torch.manual_seed(7)
@@ -112,12 +116,12 @@ mod tests {
         };
         let mut config = ScanviConfig { scvi, ..ScanviConfig::default() };
         config.own.linear_classifier = linear_classifier;
-        let registry = Registry {
-            labels: ["B", "NK", "T"].map(str::to_owned).to_vec(),
-            categorical: [("site".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into(),
-            continuous: vec!["age".to_owned()],
-            ..Registry::default()
-        };
+        let names = ["B", "NK", "T"].map(str::to_owned).to_vec();
+        let site = [("site".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into();
+        let registry = Registry::default()
+            .with(LABELS, Encoding::Labels(LabelNames { names, unlabelled: None }))
+            .with(CATEGORICAL, Encoding::Categories(site))
+            .with(CONTINUOUS, Encoding::Numbers(vec!["age".to_owned()]));
         let drawn = draw(&order(&config, &registry, 20, 3).unwrap(), 7);
         assert_eq!(drawn.len(), n_tensors);
         for (name, expected) in expected {

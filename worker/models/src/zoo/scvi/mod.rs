@@ -9,7 +9,7 @@ pub use config::{BatchRepresentation, Dispersion, LatentDistribution, Norms, Scv
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
 
 use crate::{
-    data::{LabelUse, Registry},
+    data::{Field, Registry, Values},
     error::Result,
     model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
@@ -51,8 +51,9 @@ impl Configured for ScviConfig {
         options::to_config(self)
     }
 
-    fn label_use(&self) -> LabelUse {
-        if self.dispersion == Dispersion::GeneLabel { LabelUse::Encoded } else { LabelUse::Ignored }
+    fn fields(&self) -> Vec<Field> {
+        let takes_labels = self.dispersion == Dispersion::GeneLabel;
+        fields().into_iter().chain(takes_labels.then(Field::labels)).collect()
     }
 
     fn moves_embedding(&self) -> bool {
@@ -74,3 +75,8 @@ impl Configured for ScviConfig {
 
 /// Its name in the zoo.
 const NAME: &str = "scvi";
+
+/// What every model takes whose data are those of scVI, labels apart.
+pub(in crate::zoo) fn fields() -> [Field; 4] {
+    [Field::rna(Values::Counts), Field::categorical(), Field::continuous(), Field::size_factor()]
+}

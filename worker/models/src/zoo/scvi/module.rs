@@ -4,7 +4,10 @@ use tch::{Kind, Tensor};
 
 use super::{BatchRepresentation, Dispersion, LatentDistribution, ScviConfig};
 use crate::{
-    data::{Covariates, Dataset, Minibatch, Registry},
+    data::{
+        CONTINUOUS, Covariates, Dataset, Minibatch, Registry, SIZE_FACTOR, Slot,
+        slot::{Number, Numbers},
+    },
     distributions::{CountParameters, normal},
     error::Result,
     fast::{EncoderInput, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
@@ -28,6 +31,8 @@ pub struct ScviModule {
     log_r: Option<LogDispersion>,
     /// A vector per condition, where the batch is not one-hot.
     batch_embedding: Option<Tensor>,
+    continuous: Option<Slot<Numbers>>,
+    size_factor: Option<Slot<Number>>,
     weights: Weights,
 }
 
@@ -86,7 +91,8 @@ impl ScviModule {
         let embeds = config.batch_representation == BatchRepresentation::Embedding;
         let covariates = CovariateSizes { conditions: !embeds, categorical: registry.covariate_sizes() };
         let n_embedding = if embeds { EMBEDDING_DIM } else { 0 };
-        let n_continuous = registry.continuous.len();
+        let (continuous, size_factor) = (registry.find(CONTINUOUS)?, registry.find(SIZE_FACTOR)?);
+        let n_continuous = registry.n_continuous();
         let encoded = if config.encode_covariates { n_continuous + n_embedding } else { 0 };
         let stack = |n_layers, in_encoder: bool| StackOptions {
             n_layers,
@@ -121,7 +127,7 @@ impl ScviModule {
         let heads = Heads {
             dispersion: config.dispersion == Dispersion::GeneCell && config.gene_likelihood.has_dispersion(),
             dropout: config.gene_likelihood.has_dropout(),
-            softplus: registry.size_factor,
+            softplus: size_factor.is_some(),
         };
         let n_in = config.n_latent + n_continuous + n_embedding;
         let decoder = Decoder::new(b, "decoder", n_in, n_genes, &stack(config.n_layers, false), heads)?;
@@ -134,7 +140,8 @@ impl ScviModule {
         } else {
             None
         };
-        Ok(Self { config, z_encoder, library, decoder, log_r, batch_embedding, weights: b.collected() })
+        let weights = b.collected();
+        Ok(Self { config, z_encoder, library, decoder, log_r, batch_embedding, continuous, size_factor, weights })
     }
 
     /// The options it was built with.
@@ -172,13 +179,13 @@ impl ScviModule {
         pass: &mut Pass<'_>,
     ) -> Generative {
         let mut input = vec![z.shallow_clone()];
-        let per_cell = minibatch.continuous.iter().map(Tensor::shallow_clone).chain(self.embed(covariates));
+        let per_cell = self.continuous(minibatch).into_iter().chain(self.embed(covariates));
         input.extend(
             per_cell.map(|t| if z.dim() == 3 { t.unsqueeze(0).expand([z.size()[0], -1, -1], false) } else { t }),
         );
         let input = if input.len() == 1 { z.shallow_clone() } else { Tensor::cat(&input, -1) };
-        let library = match &minibatch.size_factor {
-            Some(factor) => factor.log(),
+        let library = match self.size_factor {
+            Some(factor) => minibatch.get(factor).log(),
             None => library.shallow_clone(),
         };
         let out = self.decoder.forward(&input, &library, covariates, pass);
@@ -218,7 +225,7 @@ impl ScviModule {
             return x;
         }
         let mut parts = vec![x];
-        parts.extend(minibatch.continuous.iter().map(Tensor::shallow_clone));
+        parts.extend(self.continuous(minibatch));
         parts.extend(self.embed(&minibatch.covariates));
         if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1) }
     }
@@ -241,7 +248,7 @@ impl ScviModule {
             None => None,
             Some(LogDispersion::Feature(_)) => Some(LogDispersionSpec::Gene("px_r".to_owned())),
             Some(LogDispersion::Condition(_)) => Some(LogDispersionSpec::Condition("px_r.condition".to_owned())),
-            Some(LogDispersion::Label(_)) => return Err(Unsupported("dispersions depend on the label")),
+            Some(LogDispersion::Label(..)) => return Err(Unsupported("dispersions depend on the label")),
         };
         let likelihood = self.config.gene_likelihood;
         let input = if self.config.log_variational { EncoderInput::Log1p } else { EncoderInput::Count };
@@ -259,6 +266,10 @@ impl ScviModule {
             input,
             labels: None,
         })
+    }
+
+    fn continuous(&self, minibatch: &Minibatch) -> Option<Tensor> {
+        self.continuous.map(|slot| minibatch.get(slot).shallow_clone())
     }
 
     fn embed(&self, covariates: &Covariates) -> Option<Tensor> {

@@ -19,7 +19,7 @@ pub(in crate::zoo) fn order(
     // A covariate of a single category has no column upstream.
     let categories = std::iter::once(n_conditions).chain(registry.covariate_sizes());
     let n_covariates: usize = categories.filter(|&n| n > 1).sum();
-    let n_continuous = registry.continuous.len();
+    let n_continuous = registry.n_continuous();
     let (n_encoder, encoder_covariates) =
         if config.encode_covariates { (n_genes + n_continuous, n_covariates) } else { (n_genes, 0) };
     let stack = |name: &str, n_layers, n_in, n_covariates| {
@@ -44,7 +44,7 @@ fn dispersion(config: &ScviConfig, registry: &Registry, n_genes: usize, n_condit
     let shape = match config.dispersion {
         Dispersion::Gene => vec![n_genes],
         Dispersion::GeneBatch => vec![n_genes, n_conditions],
-        Dispersion::GeneLabel => vec![n_genes, registry.labels.len()],
+        Dispersion::GeneLabel => vec![n_genes, registry.labels().len()],
         Dispersion::GeneCell => return vec![],
     };
     vec![Drawn { name: "px_r".to_owned(), shape, from: Distribution::Normal }]
@@ -53,7 +53,10 @@ fn dispersion(config: &ScviConfig, registry: &Registry, n_genes: usize, n_condit
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::start::draw;
+    use crate::{
+        data::{CATEGORICAL, CONTINUOUS, Encoding},
+        start::draw,
+    };
 
     // import torch; from scvi.module import VAE  # scvi-tools 1.4.2
     // torch.manual_seed(7)
@@ -99,11 +102,10 @@ mod tests {
             deeply_inject_covariates: true,
             ..ScviConfig::default()
         };
-        let registry = Registry {
-            categorical: [("site".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into(),
-            continuous: vec!["age".to_owned()],
-            ..Registry::default()
-        };
+        let site = [("site".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into();
+        let registry = Registry::default()
+            .with(CATEGORICAL, Encoding::Categories(site))
+            .with(CONTINUOUS, Encoding::Numbers(vec!["age".to_owned()]));
         let drawn = draw(&order(&config, &registry, 20, 3).unwrap(), 7);
         assert_eq!(drawn.len(), LAST_VALUES.len());
         for (name, expected) in LAST_VALUES {

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use ndarray::ArrayView1;
+use archipelago_anndata::Csr;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor, no_grad};
@@ -15,18 +15,22 @@ use crate::{data::Dataset, distributions::gaussian_mixture};
 /// A protein without a single count among the cells of a condition is missing there. Conditions without cells keep what they
 /// have.
 pub(super) fn prepare(module: &TotalviModule, dataset: &Dataset<'_>) {
-    let Some(proteins) = &dataset.proteins else { return };
-    let is_empirical = module.config().has_empirical_prior(proteins.ncols());
+    let proteins = dataset.matrix(module.proteins);
+    let n_proteins = proteins.n_cols();
+    let is_empirical = module.config().has_empirical_prior(n_proteins);
     for (code, cells) in cells_by_condition(dataset).into_iter().filter(|(_, cells)| !cells.is_empty()) {
-        let is_measured = |protein: usize| cells.iter().any(|&cell| proteins[[cell, protein]] > 0.0);
-        let measured: Vec<usize> = (0..proteins.ncols()).filter(|&protein| is_measured(protein)).collect();
+        let mut is_measured = vec![false; n_proteins];
+        for &cell in &cells {
+            let (columns, counts) = proteins.row(cell);
+            columns.iter().zip(counts).for_each(|(&protein, &count)| is_measured[protein as usize] |= count > 0.0);
+        }
+        let measured: Vec<usize> = (0..n_proteins).filter(|&protein| is_measured[protein]).collect();
         let overridden = module.config().override_missing_proteins;
-        let mut mask = vec![f32::from(u8::from(overridden)); proteins.ncols()];
+        let mut mask = vec![f32::from(u8::from(overridden)); n_proteins];
         measured.iter().for_each(|&protein| mask[protein] = 1.0);
         no_grad(|| module.measured.get(code).copy_(&Tensor::from_slice(&mask)));
         if is_empirical {
-            let rows: Vec<ArrayView1<'_, f32>> = cells.iter().map(|&cell| proteins.row(cell)).collect();
-            let (mean, sd) = empirical_prior(&rows, &measured);
+            let (mean, sd) = empirical_prior(proteins, &cells, &measured);
             no_grad(|| {
                 let _ = module.background_mean.get(code).fill_(mean);
                 let _ = module.background_log_sd.get(code).fill_(sd.ln());
@@ -47,15 +51,16 @@ fn cells_by_condition(dataset: &Dataset<'_>) -> std::collections::BTreeMap<i64, 
 /// a mixture of two normals fitted to each.
 ///
 /// The draw depends on the cells alone, so that columns stay a function of them.
-fn empirical_prior(cells: &[ArrayView1<'_, f32>], measured: &[usize]) -> (f64, f64) {
+fn empirical_prior(proteins: &Csr, cells: &[usize], measured: &[usize]) -> (f64, f64) {
     if measured.len() < FEWEST_PROTEINS {
         return (0.0, UNFITTED_SD);
     }
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let (mut mean, mut variance) = (0.0, 0.0);
     for _ in 0..N_DRAWN_CELLS {
-        let cell = &cells[rng.random_range(0..cells.len())];
-        let logs: Vec<f64> = measured.iter().map(|&protein| f64::from(cell[protein]).ln_1p()).collect();
+        let cell = cells[rng.random_range(0..cells.len())];
+        let log = |&protein: &usize| f64::from(proteins.value(cell, protein as u32)).ln_1p();
+        let logs: Vec<f64> = measured.iter().map(log).collect();
         let (m, sd) = gaussian_mixture::lower_of_two(&logs).unwrap_or((0.0, UNFITTED_SD));
         mean += m;
         variance += sd * sd;

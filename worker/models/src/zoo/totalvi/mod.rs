@@ -14,13 +14,14 @@ pub(crate) use module::MEASURED;
 pub use module::{Generative, Inference, TotalviLoss, TotalviModule};
 
 use crate::{
-    data::{LabelUse, Registry},
+    data::{Field, FieldKind, Need, Registry, Values},
     error::Result,
     model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
     options::{self, OptionCard, Options as _},
     start::Drawn,
     train::{AdamOptions, EarlyStopping, Monitor, Plateau, TrainDefaults, WarmupDefault},
+    zoo::scvi,
 };
 
 /// The zoo's entry.
@@ -51,10 +52,6 @@ impl Model for Totalvi {
     fn options_for_surgery(&self) -> Config {
         options::to_config(&TotalviConfig::for_surgery())
     }
-
-    fn takes_proteins(&self) -> bool {
-        true
-    }
 }
 
 impl Configured for TotalviConfig {
@@ -62,8 +59,11 @@ impl Configured for TotalviConfig {
         options::to_config(self)
     }
 
-    fn label_use(&self) -> LabelUse {
-        if self.takes_labels() { LabelUse::Encoded } else { LabelUse::Ignored }
+    fn fields(&self) -> Vec<Field> {
+        let counts = FieldKind::Matrix(Values::Counts);
+        let proteins = Field::new(PROTEINS, counts, Need::ToTrain, "counts of surface proteins");
+        let takes_labels = self.takes_labels();
+        scvi::fields().into_iter().chain([proteins]).chain(takes_labels.then(Field::labels)).collect()
     }
 
     fn moves_embedding(&self) -> bool {
@@ -85,6 +85,8 @@ impl Configured for TotalviConfig {
 
 /// Its name in the zoo.
 const NAME: &str = "totalvi";
+/// The field of protein counts.
+pub const PROTEINS: &str = "proteins";
 
 /// Upstream's: a warm-up by steps, and a learning rate that falls where the validation ELBO stalls.
 const TRAINING: TrainDefaults = TrainDefaults {

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
 use super::{
-    Adversary, Behaviour, TotalviConfig, background,
+    Adversary, Behaviour, PROTEINS, TotalviConfig, background,
     networks::{Decoder, Encoder},
 };
 use crate::{
-    data::{Covariates, Dataset, Minibatch, Registry},
+    data::{
+        CONTINUOUS, Covariates, Dataset, Minibatch, Registry, SIZE_FACTOR, Slot,
+        slot::{Matrix, Number, Numbers},
+    },
     distributions::{CountParameters, ProteinParameters, normal},
-    error::{Error, Result},
+    error::Result,
     losses::LossTerms,
     model::{CountModel, Embedder, Module, ProteinModel},
     nn::{Builder, Init, LibraryPrior, LogDispersion, Mode, Pass, Posterior, Role, Weights, rows_of},
@@ -39,6 +42,9 @@ pub struct TotalviModule {
     pub(super) measured: Tensor,
     /// Only where the library size is latent.
     library_prior: Option<LibraryPrior>,
+    pub(super) proteins: Slot<Matrix>,
+    continuous: Option<Slot<Numbers>>,
+    size_factor: Option<Slot<Number>>,
     weights: Weights,
 }
 
@@ -98,13 +104,12 @@ pub struct TotalviLoss {
 impl TotalviModule {
     /// Builds the network.
     ///
-    /// # Errors  [`Error::MissingCovariate`] without proteins, options that contradict the registry, stored tensors that do not
+    /// # Errors  [`Error::MissingField`](crate::Error::MissingField) without proteins, options that contradict the registry, stored tensors that do not
     /// fit
     pub fn new(config: TotalviConfig, registry: &Registry, n_genes: usize, mut builder: Builder<'_>) -> Result<Self> {
-        let n_proteins = registry.proteins.len();
-        if n_proteins == 0 {
-            return Err(Error::MissingCovariate { name: "proteins".to_owned() });
-        }
+        let proteins = registry.slot::<Matrix>(PROTEINS)?;
+        let (continuous, size_factor) = (registry.find(CONTINUOUS)?, registry.find(SIZE_FACTOR)?);
+        let n_proteins = proteins.width();
         let b = &mut builder;
         let encoder = Encoder::new(b, &config, registry, n_genes + n_proteins)?;
         let decoder = Decoder::new(b, &config, registry, n_genes, n_proteins)?;
@@ -118,7 +123,7 @@ impl TotalviModule {
         let background_log_sd = rows("background_pro_log_beta", Role::Condition, 0.0)?;
         let log_efficiency = rows("log_per_batch_efficiency", Role::Condition, 0.0)?;
         let measured = rows(MEASURED, Role::ConditionFact, 1.0)?;
-        let is_latent = !config.use_observed_lib_size && !registry.size_factor;
+        let is_latent = !config.use_observed_lib_size && size_factor.is_none();
         let library_prior = if is_latent { Some(LibraryPrior::new(b)?) } else { None };
         let weights = builder.finish();
         Ok(Self {
@@ -132,6 +137,9 @@ impl TotalviModule {
             log_efficiency,
             measured,
             library_prior,
+            proteins,
+            continuous,
+            size_factor,
             weights,
         })
     }
@@ -169,15 +177,15 @@ impl TotalviModule {
         covariates: &Covariates,
         pass: &mut Pass<'_>,
     ) -> Generative {
-        let input = match &minibatch.continuous {
-            Some(continuous) => Tensor::cat(&[z, continuous], 1),
+        let input = match self.continuous {
+            Some(continuous) => Tensor::cat(&[z, minibatch.get(continuous)], 1),
             None => z.shallow_clone(),
         };
         let out = self.decoder.forward(&input, covariates, pass);
         let noise = pass.noise.normal("back", &out.back_mean.size(), z.device());
         let log_back = &out.back_mean + &out.back_sd * noise;
         let rate_back = log_back.exp();
-        let library = minibatch.size_factor.as_ref().unwrap_or(library);
+        let library = self.size_factor.map_or(library, |factor| minibatch.get(factor));
         let (px_r, py_r) = (self.px_r.select(minibatch, covariates), self.py_r.select(minibatch, covariates));
         Generative {
             px: CountParameters { rate: library * &out.scale, r: Some(px_r.exp()), dropout: out.dropout },
@@ -208,7 +216,7 @@ impl TotalviModule {
             kl_back += background::efficiency_penalty(&generative.log_efficiency);
             kl_back += background::mixing_penalty(&generative.py.mixing);
         }
-        let proteins = minibatch.proteins.as_ref().expect("the registry encodes proteins");
+        let proteins = minibatch.get(self.proteins);
         TotalviLoss {
             reconstruction_genes: generative.px.reconstruction(self.config.gene_likelihood, &minibatch.x),
             reconstruction_proteins: -row_sums(&observed(self.protein_log_prob(proteins, generative))),
@@ -262,7 +270,7 @@ impl TotalviModule {
     }
 
     fn encoder_input(&self, minibatch: &Minibatch) -> Tensor {
-        let proteins = minibatch.proteins.as_ref().expect("the registry encodes proteins");
+        let proteins = minibatch.get(self.proteins);
         let scaled = |values: &Tensor| {
             let values = match self.config.behaviour {
                 Behaviour::Current => values / (values.mean_dim([1_i64].as_slice(), true, Kind::Float) + 1.0),
@@ -272,7 +280,7 @@ impl TotalviModule {
         };
         let mut parts = vec![scaled(&minibatch.x), scaled(proteins)];
         if self.config.encode_covariates {
-            parts.extend(minibatch.continuous.iter().map(Tensor::shallow_clone));
+            parts.extend(self.continuous.map(|slot| minibatch.get(slot).shallow_clone()));
         }
         Tensor::cat(&parts, 1)
     }

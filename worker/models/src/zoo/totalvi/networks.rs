@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{BackgroundActivation, TotalviConfig};
 use crate::{
-    data::{Covariates, Registry},
+    data::{Covariates, Registry, SIZE_FACTOR},
     error::Result,
     nn::{Builder, CovariateSizes, Linear, Pass, Posterior, Stack, StackOptions, VARIANCE_FLOOR},
 };
@@ -28,7 +28,7 @@ impl Encoder {
     pub(super) fn new(b: &mut Builder<'_>, config: &TotalviConfig, registry: &Registry, n_in: usize) -> Result<Self> {
         let encodes = config.encode_covariates;
         let covariates = if encodes { covariate_sizes(registry) } else { CovariateSizes::none() };
-        let n_in = n_in + if encodes { registry.continuous.len() } else { 0 };
+        let n_in = n_in + if encodes { registry.n_continuous() } else { 0 };
         let stack = |n_layers| StackOptions {
             n_layers,
             n_hidden: config.n_hidden,
@@ -124,7 +124,7 @@ impl Decoder {
         n_genes: usize,
         n_proteins: usize,
     ) -> Result<Self> {
-        let n_in = config.n_latent + registry.continuous.len();
+        let n_in = config.n_latent + registry.n_continuous();
         let trunk = StackOptions {
             n_layers: config.n_layers_decoder,
             n_hidden: config.n_hidden,
@@ -163,7 +163,7 @@ impl Decoder {
             dropout: if is_inflated { Some(stack("px_dropout_decoder_gene", n_head, &genes)?) } else { None },
             mixing: stack("py_background_decoder", n_head, &proteins)?,
             activation: config.extra_decoder_kwargs.activation_function_bg,
-            softplus: registry.size_factor,
+            softplus: registry.get(SIZE_FACTOR).is_some(),
         })
     }
 

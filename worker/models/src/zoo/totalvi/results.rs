@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::module::{Generative, TotalviModule, row_sums};
 use crate::{
-    data::{Covariates, Minibatch},
+    data::{Covariates, Minibatch, Slot, slot::Matrix},
     distributions::{Likelihood, ProteinParameters, normal},
     model::{CountModel, Decoded, LatentDraw, ProteinModel},
     nn::{Pass, Posterior},
@@ -70,6 +70,10 @@ impl ProteinModel for TotalviModule {
 
     fn library_posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
         self.inference(minibatch, pass).ql
+    }
+
+    fn proteins(&self) -> Slot<Matrix> {
+        self.proteins
     }
 
     fn measured(&self) -> &Tensor {

@@ -1,8 +1,8 @@
 //! The order in which scvi-tools draws the tensors of a new totalVI model, unused ones included.
 
-use super::{GeneDispersion, ProteinDispersion, TotalviConfig};
+use super::{GeneDispersion, PROTEINS, ProteinDispersion, TotalviConfig};
 use crate::{
-    data::Registry,
+    data::{Registry, slot::Matrix},
     start::{Distribution, Drawn, DrawnStack},
 };
 
@@ -16,7 +16,7 @@ pub(super) fn order(
     // A covariate of a single category has no column upstream.
     let categories = std::iter::once(n_conditions).chain(registry.covariate_sizes());
     let n_covariates: usize = categories.filter(|&n| n > 1).sum();
-    let (n_proteins, n_continuous) = (registry.proteins.len(), registry.continuous.len());
+    let (n_proteins, n_continuous) = (n_proteins(registry), registry.n_continuous());
     let n_features = n_genes + n_proteins;
     let (n_encoder, encoded) =
         if config.encode_covariates { (n_features + n_continuous, n_covariates) } else { (n_features, 0) };
@@ -51,8 +51,12 @@ pub(super) fn order(
     Some(drawn)
 }
 
+fn n_proteins(registry: &Registry) -> usize {
+    registry.remembered::<Matrix>(PROTEINS).map_or(0, |panel| panel.names.len())
+}
+
 fn dispersions(config: &TotalviConfig, registry: &Registry, n_genes: usize, n_conditions: usize) -> Vec<Drawn> {
-    let (n_proteins, n_labels) = (registry.proteins.len(), registry.labels.len());
+    let (n_proteins, n_labels) = (n_proteins(registry), registry.labels().len());
     let px_r = match config.gene_dispersion {
         GeneDispersion::Gene => vec![n_genes],
         GeneDispersion::GeneBatch => vec![n_genes, n_conditions],

@@ -28,7 +28,7 @@ fn check(test: impl Fn(&Case, &mut Report)) {
 
 /// Compares one pass, labelled cells included, with the tensors under `{group}/`; gives the loss.
 pub(crate) fn forward(case: &Case, group: &str, module: &ScanviModule, mode: Mode, report: &mut Report) -> Tensor {
-    let minibatch = scvi::minibatch(case);
+    let minibatch = setup::minibatch(case);
     let mut noise = FixedNoise::new(case);
     let mut pass = Pass { mode, noise: &mut noise };
     let inference = module.scvi().inference(&minibatch, None, &mut pass);
@@ -73,7 +73,7 @@ pub(crate) fn step(case: &Case, module: &ScanviModule, adam: &mut Adam, n_steps:
     for _ in 0..n_steps {
         let mut noise = FixedNoise::new(case);
         let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
-        let mut loss = module.loss(&scvi::minibatch(case), weight, &mut pass).loss;
+        let mut loss = module.loss(&setup::minibatch(case), weight, &mut pass).loss;
         if let Some(labelled) = setup::labelled(case) {
             loss += module.label_loss(&labelled, &mut pass);
         }
@@ -83,7 +83,7 @@ pub(crate) fn step(case: &Case, module: &ScanviModule, adam: &mut Adam, n_steps:
 
 /// Latent and predictions of a case in evaluation mode.
 pub(crate) fn check_results(case: &Case, module: &ScanviModule, report: &mut Report) {
-    let minibatch = scvi::minibatch(case);
+    let minibatch = setup::minibatch(case);
     let forward = case.tolerance("forward");
     let posterior = module.posterior(&minibatch, &mut evaluation(&mut FixedNoise::new(case)));
     report.close(case, "api/latent", &posterior.mean, forward);
@@ -92,7 +92,8 @@ pub(crate) fn check_results(case: &Case, module: &ScanviModule, report: &mut Rep
     report.close(case, "api/predict_soft_sampled_z", &predict(PredictFrom::Draw), forward);
     if let Some(hard) = case.json["predictions_hard"].as_array() {
         let codes = predict(PredictFrom::Mean).argmax(1, false).to_kind(Kind::Int64);
-        let labels = setup::registry(case).labels;
+        let registry = setup::registry(case);
+        let labels = registry.labels();
         for (cell, name) in hard.iter().enumerate() {
             let ours = &labels[codes.int64_value(&[cell as i64]) as usize];
             report.holds(&format!("{}: cell {cell} is {name}, not {ours}", case.name), name == ours.as_str());

@@ -2,7 +2,7 @@
 
 use archipelago_anndata::Csr;
 use archipelago_models::{
-    data::Dataset,
+    data::{Dataset, Encoded},
     fast::{Autoencoder, Purpose},
     model::Module as _,
     nn::{Mode, Trainable},
@@ -56,8 +56,9 @@ impl Cells {
     }
 
     fn dataset(&self, case: &Case) -> Dataset<'_> {
-        let (conditions, labels) = (self.conditions.clone(), Some(self.labels.clone()));
-        Dataset { conditions, labels, ..dataset(case, &self.counts) }
+        let n = setup::registry(case).labels().len();
+        let fields = vec![Encoded::Codes { codes: self.labels.clone(), n }];
+        Dataset { conditions: self.conditions.clone(), fields, ..dataset(case, &self.counts) }
     }
 
     fn all(&self) -> Vec<usize> {

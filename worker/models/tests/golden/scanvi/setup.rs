@@ -2,7 +2,7 @@
 
 use archipelago_common::{Columns, StateDict};
 use archipelago_models::{
-    data::{Minibatch, Registry},
+    data::{Encoding, LABELS, LabelNames, Minibatch, Registry},
     formats::upstream::Layout,
     model::Module as _,
     nn::{Builder, ConditionSource, LayerRules, Source, Trainable},
@@ -23,9 +23,9 @@ pub(crate) fn config(case: &Case) -> ScanviConfig {
 /// The registry of a case: its labels without the category of unlabelled cells, which is the last one.
 pub(crate) fn registry(case: &Case) -> Registry {
     let names = case.json["label_categories"].as_array().unwrap();
-    let mut labels: Vec<String> = names.iter().map(|name| name.as_str().unwrap().to_owned()).collect();
-    let unlabelled = labels.pop();
-    Registry { labels, unlabelled, ..Registry::default() }
+    let mut names: Vec<String> = names.iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+    let unlabelled = names.pop();
+    Registry::default().with(LABELS, Encoding::Labels(LabelNames { names, unlabelled }))
 }
 
 /// Number of conditions that the tensors under a prefix are made for.
@@ -34,9 +34,14 @@ fn n_conditions(case: &Case, prefix: &str) -> usize {
     first.size()[1] as usize - config(case).scvi.n_latent
 }
 
+/// The stored minibatch of all cells.
+pub(crate) fn minibatch(case: &Case) -> Minibatch {
+    scvi::minibatch_of(case, "input", &registry(case))
+}
+
 /// The stored minibatch of labelled cells, where the case has some.
 pub(crate) fn labelled(case: &Case) -> Option<Minibatch> {
-    case.find("input_labelled/x").map(|_| scvi::minibatch_of(case, "input_labelled"))
+    case.find("input_labelled/x").map(|_| scvi::minibatch_of(case, "input_labelled", &registry(case)))
 }
 
 /// Base and columns that the tensors under a prefix are in our layout.

@@ -34,17 +34,7 @@ pub(super) fn counts(case: &Case) -> Csr {
 
 pub(crate) fn dataset<'a>(case: &Case, counts: &'a Csr) -> Dataset<'a> {
     let conditions = Vec::try_from(case.tensor("input/batch").squeeze_dim(1).to_kind(Kind::Int64)).unwrap();
-    Dataset {
-        counts,
-        conditions,
-        labels: None,
-        unlabelled: None,
-        covariates: vec![],
-        continuous: vec![],
-        size_factor: None,
-        proteins: None,
-        minified: None,
-    }
+    Dataset::new(counts, conditions)
 }
 
 /// Whether a tensor trains.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{Columns, StateDict};
 use archipelago_models::{
-    data::{Covariates, Minibatch, Registry},
+    data::{
+        CATEGORICAL, CONTINUOUS, Covariates, Encoding, LABELS, LabelNames, Minibatch, Range, Registry, SIZE_FACTOR,
+    },
     formats::upstream::Layout,
     model::Module,
     nn::{Builder, ConditionSource, LayerRules, Source, Trainable},
@@ -50,34 +52,40 @@ pub(crate) fn registry(case: &Case) -> Registry {
     }
     let categorical = keys("categorical_covariate_keys").into_iter().zip(&sizes).map(|(k, &n)| (k, names(n as usize)));
     let px_r = case.find("param/px_r").filter(|px_r| px_r.dim() == 2).map_or(0, |px_r| px_r.size()[1] as usize);
-    Registry {
-        labels: names(px_r),
-        categorical: categorical.collect(),
-        continuous,
-        size_factor: setup["size_factor_key"].is_string(),
-        ..Registry::default()
+    let mut registry = Registry::default();
+    if px_r > 0 {
+        registry = registry.with(LABELS, Encoding::Labels(LabelNames { names: names(px_r), unlabelled: None }));
+    }
+    if !sizes.is_empty() {
+        registry = registry.with(CATEGORICAL, Encoding::Categories(categorical.collect()));
+    }
+    if !continuous.is_empty() {
+        registry = registry.with(CONTINUOUS, Encoding::Numbers(continuous));
+    }
+    match setup["size_factor_key"].is_string() {
+        true => registry.with(SIZE_FACTOR, Encoding::Number(Range::Positive)),
+        false => registry,
     }
 }
 
 /// The stored minibatch.
 pub(crate) fn minibatch(case: &Case) -> Minibatch {
-    minibatch_of(case, "input")
+    minibatch_of(case, "input", &registry(case))
 }
 
-/// The minibatch stored under a prefix.
-pub(crate) fn minibatch_of(case: &Case, prefix: &str) -> Minibatch {
+/// The minibatch stored under a prefix, with the fields of a registry.
+pub(crate) fn minibatch_of(case: &Case, prefix: &str, registry: &Registry) -> Minibatch {
     let find = |name: &str| case.find(&format!("{prefix}/{name}"));
     let codes = |name: &str| find(name).map(|codes| codes.squeeze_dim(1));
     let categorical = find("cat_covs").map_or(Vec::new(), |c| (0..c.size()[1]).map(|i| c.select(1, i)).collect());
-    Minibatch {
-        x: case.tensor(&format!("{prefix}/x")),
-        covariates: Covariates { condition: codes("batch").unwrap(), categorical },
-        labels: codes("labels"),
-        continuous: find("cont_covs"),
-        size_factor: find("size_factor"),
-        proteins: find("proteins"),
-        minified: None,
-    }
+    let covariates = Covariates { condition: codes("batch").unwrap(), categorical };
+    let field = |name: &str| match name {
+        LABELS => codes("labels"),
+        CONTINUOUS => find("cont_covs"),
+        other => find(other),
+    };
+    let x = case.tensor(&format!("{prefix}/x"));
+    Minibatch::of_tensors(registry, x, covariates, |name| field(name).unwrap_or_else(|| panic!("no {prefix}/{name}")))
 }
 
 /// Base and columns that the tensors under a prefix are in our layout.

@@ -37,7 +37,7 @@ fn check_case(case: &Case, report: &mut Report) {
     let module = setup::module(case, "param/", Trainable::Everything, None);
     let mut classifier = classifier(case);
     let mut adam = adam(&case.json["optimiser"], all_tensors(&module));
-    let minibatch = scvi::minibatch(case);
+    let minibatch = setup::minibatch(case);
     let condition = &minibatch.covariates.condition;
     let mut noise = FixedNoise::new(case);
     let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
@@ -66,7 +66,7 @@ fn check_case(case: &Case, report: &mut Report) {
 /// The loss that the classifier learns from, as its first pass in training mode gives it.
 fn check_loss(case: &Case, report: &mut Report) {
     let module = setup::module(case, "param/", Trainable::Nothing, None);
-    let minibatch = scvi::minibatch(case);
+    let minibatch = setup::minibatch(case);
     let mut noise = FixedNoise::new(case);
     let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
     let latent = module.loss(&minibatch, 1.0, &mut pass).latent.unwrap();

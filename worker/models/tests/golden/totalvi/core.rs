@@ -38,7 +38,7 @@ pub(crate) fn forward(
     masks: Masks,
     report: &mut Report,
 ) -> Tensor {
-    let minibatch = scvi::minibatch(case);
+    let minibatch = setup::minibatch(case);
     let mut noise = FixedNoise::of_prefix(case, "noise/".to_owned(), masks);
     let mut pass = Pass { mode, noise: &mut noise };
     let inference = module.inference(&minibatch, &mut pass);
@@ -111,13 +111,13 @@ pub(crate) fn step(case: &Case, module: &TotalviModule, adam: &mut Adam, n_steps
     for _ in 0..n_steps {
         let mut noise = FixedNoise::new(case);
         let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
-        adam.minimise(&module.loss(&scvi::minibatch(case), weight, &mut pass).loss);
+        adam.minimise(&module.loss(&setup::minibatch(case), weight, &mut pass).loss);
     }
 }
 
 /// Latent, ELBO, normalised expression and what else upstream's public methods give.
 pub(crate) fn check_results(case: &Case, module: &TotalviModule, report: &mut Report) {
-    let minibatch = scvi::minibatch(case);
+    let minibatch = setup::minibatch(case);
     let (forward, per_cell) = (case.tolerance("forward"), case.tolerance("loss_per_cell"));
     let posterior = module.posterior(&minibatch, &mut evaluation(&mut FixedNoise::new(case)));
     report.close(case, "api/latent_qzm", &posterior.mean, forward);

@@ -2,15 +2,18 @@
 
 use archipelago_common::{Columns, StateDict, Tensor as Stored};
 use archipelago_models::{
-    data::Registry,
+    data::{Encoding, Minibatch, Panel, Registry, Values},
     formats::upstream::Layout,
     model::Module as _,
     nn::{Builder, ConditionSource, LayerRules, Source, Trainable},
-    zoo::totalvi::{TotalviConfig, TotalviModule},
+    zoo::totalvi::{PROTEINS, TotalviConfig, TotalviModule},
 };
 use tch::Device;
 
-use crate::{case::Case, scvi::setup::n_conditions};
+use crate::{
+    case::Case,
+    scvi::setup::{minibatch_of, n_conditions},
+};
 
 /// Options of a case.
 pub(crate) fn config(case: &Case) -> TotalviConfig {
@@ -19,8 +22,18 @@ pub(crate) fn config(case: &Case) -> TotalviConfig {
 }
 
 fn registry(case: &Case) -> Registry {
-    let n_proteins = case.tensor("input/proteins").size()[1];
-    Registry { proteins: (0..n_proteins).map(|i| format!("p{i}")).collect(), ..Registry::default() }
+    let names = (0..n_proteins(case)).map(|i| format!("p{i}")).collect();
+    let panel = Panel { names, values: Values::Counts, may_lack: true };
+    Registry::default().with(PROTEINS, Encoding::Matrix(panel))
+}
+
+fn n_proteins(case: &Case) -> usize {
+    case.tensor("input/proteins").size()[1] as usize
+}
+
+/// The stored minibatch.
+pub(crate) fn minibatch(case: &Case) -> Minibatch {
+    minibatch_of(case, "input", &registry(case))
 }
 
 pub(crate) fn build(case: &Case, builder: Builder<'_>) -> TotalviModule {
@@ -42,7 +55,7 @@ pub(crate) fn split(case: &Case, prefix: &str) -> (StateDict, Vec<Columns>) {
 
 /// Which proteins were measured in a batch: all, where the case has no mask of it.
 fn measured(case: &Case, code: usize) -> Stored {
-    let n_proteins = registry(case).proteins.len();
+    let n_proteins = n_proteins(case);
     let flags: Vec<f32> = match case.json["protein_batch_mask"].get(code.to_string()) {
         Some(flags) => flags.as_array().unwrap().iter().map(|flag| flag.as_f64().unwrap() as f32).collect(),
         None => vec![1.0; n_proteins],
