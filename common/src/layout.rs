@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     id::Name,
     limits,
-    pool::TableSpec,
+    pool::{self, TableSpecs},
     state_dict::TensorSpec,
 };
 
@@ -81,10 +81,10 @@ pub enum Growth {
 pub enum Rule {
     /// Members stand side by side, by name: models, terms. Each is a file of tensors.
     Union,
-    /// Members of one name are added up: counts, sums, products of sums. See [`crate::pool::Pool`].
+    /// Members are added up, entry by entry: counts, sums, sums of products. See [`crate::pool::Pool`].
     Pool {
-        /// The tables of every member, by name.
-        tables: BTreeMap<String, TableSpec>,
+        /// The tables of every entry, by name.
+        tables: TableSpecs,
     },
 }
 
@@ -191,6 +191,11 @@ impl Layout {
         }
         if let Some((name, missing)) = self.derived.iter().find(|(_, d)| !self.parts.contains_key(&d.part)) {
             return refuse(format!("`{name}` is derived from part `{}`, which is not declared", missing.part));
+        }
+        for rule in self.parts.values() {
+            if let Rule::Pool { tables } = rule {
+                pool::check(tables)?;
+            }
         }
         let n_tables = |rule: &Rule| match rule {
             Rule::Union => 0,

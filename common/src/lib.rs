@@ -17,6 +17,7 @@ pub mod layout;
 pub mod limits;
 pub mod manifest;
 pub mod member;
+pub mod part;
 pub mod policy;
 pub mod pool;
 pub mod principal;

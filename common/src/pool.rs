@@ -1,7 +1,7 @@
 //! Sums that add exactly: what several sites know of one thing, put together without an order.
 //!
 //! Floating-point addition depends on its order, so two coordinators, or the same one after a withdrawal, could end at
-//! different totals. A [`Pool`] keeps every number as an integer multiple of a fixed unit in 128 bits. Addition is then
+//! different totals. A [`Table`] keeps every number as an integer multiple of a fixed unit in 128 bits. Addition is then
 //! commutative and associative to the last bit, and taking a member out again is leaving it out of the sum.
 //!
 //! What can be pooled is what adds: numbers of cells, sums, sums of products. Means and covariances follow from these.
@@ -42,7 +42,10 @@ impl TableSpec {
     }
 }
 
-/// One table of a pool: integers, each so many units of `2^-fraction_bits`.
+/// What the tables of one entry must look like, by name.
+pub type TableSpecs = BTreeMap<String, TableSpec>;
+
+/// One table: integers, each so many units of `2^-fraction_bits`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
     spec: TableSpec,
@@ -66,24 +69,19 @@ impl Table {
         Ok(Self { units: vec![0; found as usize], spec })
     }
 
-    /// What it looks like.
-    pub fn spec(&self) -> &TableSpec {
-        &self.spec
-    }
-
-    /// Adds a number to an entry, rounded once to a whole number of units.
+    /// Adds a number to a place, rounded once to a whole number of units.
     ///
     /// # Errors  [`Error::InvalidValue`] for NaN, infinity or a number beyond the table's range
     ///
     /// # Panics
-    /// If there is no such entry.
-    pub fn add(&mut self, entry: usize, value: f64) -> Result<()> {
+    /// If there is no such place.
+    pub fn add(&mut self, place: usize, value: f64) -> Result<()> {
         // Scaling by a power of two is exact, so the only rounding is the one to a whole number of units.
         let units = (value * 2_f64.powi(self.spec.fraction_bits as i32)).round_ties_even();
         if !units.is_finite() || units.abs() > LARGEST {
             return Err(out_of_range(value));
         }
-        self.units[entry] = self.units[entry].checked_add(units as i128).ok_or_else(|| out_of_range(value))?;
+        self.units[place] = self.units[place].checked_add(units as i128).ok_or_else(|| out_of_range(value))?;
         Ok(())
     }
 
@@ -94,113 +92,158 @@ impl Table {
     }
 
     fn absorb(&mut self, other: &Self) -> Result<()> {
-        if self.spec != other.spec {
-            return Err(differing());
-        }
         for (sum, &units) in self.units.iter_mut().zip(&other.units) {
             *sum = sum.checked_add(units).ok_or_else(|| out_of_range(f64::INFINITY))?;
         }
         Ok(())
     }
+
+    /// Each number is two 64-bit words, the higher one first.
+    fn to_tensor(&self) -> Tensor {
+        let words = self.units.iter().flat_map(|&units| [(units >> 64) as i64, units as i64]);
+        let shape: Vec<usize> = self.spec.shape.iter().copied().chain([2]).collect();
+        Tensor::from_i64(&shape, &words.collect::<Vec<_>>())
+    }
+
+    fn of_tensor(name: &str, tensor: &Tensor, fraction_bits: u32) -> Result<Self> {
+        let [shape @ .., 2] = tensor.shape() else {
+            let detail = format!("table `{name}` is {}, expected two words for each number", tensor.spec());
+            return Err(Error::Decode { what: WHAT, detail });
+        };
+        let mut table = Self::zeros(TableSpec { shape: shape.to_vec(), fraction_bits })?;
+        for (units, words) in table.units.iter_mut().zip(tensor.to_i64(name)?.chunks_exact(2)) {
+            *units = (i128::from(words[0]) << 64) | i128::from(words[1] as u64);
+        }
+        Ok(table)
+    }
 }
 
-/// Tables that are added up name by name.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Pool(BTreeMap<String, Table>);
+/// Entries by name (a label, say), each with the same tables, and tables that are added up name by name.
+///
+/// A pool is what one member contributes, and what all of them contribute together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pool {
+    specs: TableSpecs,
+    entries: BTreeMap<String, BTreeMap<String, Table>>,
+}
 
 impl Pool {
-    /// A pool of zeros.
+    /// A pool without entries.
+    pub fn new(specs: TableSpecs) -> Self {
+        Self { specs, entries: BTreeMap::new() }
+    }
+
+    /// What the tables of an entry look like.
+    pub fn specs(&self) -> &TableSpecs {
+        &self.specs
+    }
+
+    /// Names of the entries, sorted.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// A table of an entry.
+    pub fn table(&self, entry: &str, table: &str) -> Option<&Table> {
+        self.entries.get(entry)?.get(table)
+    }
+
+    /// Adds a number to a place in a table of an entry, which is made of zeros if it is not there yet.
     ///
-    /// # Errors  [`Error::TooLarge`]
-    pub fn zeros(tables: &BTreeMap<String, TableSpec>) -> Result<Self> {
-        tables
-            .iter()
-            .map(|(name, spec)| Ok((name.clone(), Table::zeros(spec.clone())?)))
-            .collect::<Result<_>>()
-            .map(Self)
-    }
-
-    /// The sum of some members; zeros for none. The same bits in every order.
+    /// # Errors  [`Error::InvalidValue`] for NaN, infinity or a number beyond the table's range; [`Error::TooLarge`]
     ///
-    /// # Errors  [`Error::InvalidValue`] if the members' tables differ from `tables`, or a sum leaves the range
-    pub fn total<'a>(
-        tables: &BTreeMap<String, TableSpec>,
-        members: impl IntoIterator<Item = &'a Self>,
-    ) -> Result<Self> {
-        let mut total = Self::zeros(tables)?;
-        members.into_iter().try_for_each(|member| total.absorb(member))?;
-        Ok(total)
+    /// # Panics
+    /// If entries have no such table, or the table no such place.
+    pub fn add(&mut self, entry: &str, table: &str, place: usize, value: f64) -> Result<()> {
+        self.entry(entry)?.get_mut(table).expect("entries have the tables of their pool").add(place, value)
     }
 
-    /// The table of this name.
-    pub fn table(&self, name: &str) -> Option<&Table> {
-        self.0.get(name)
+    /// The same pool without some entries.
+    #[must_use]
+    pub fn retain(mut self, keeps: impl Fn(&str) -> bool) -> Self {
+        self.entries.retain(|entry, _| keeps(entry));
+        self
     }
 
-    /// The table of this name, to add to.
-    pub fn table_mut(&mut self, name: &str) -> Option<&mut Table> {
-        self.0.get_mut(name)
-    }
-
-    /// What its tables look like.
-    pub fn specs(&self) -> BTreeMap<String, TableSpec> {
-        self.0.iter().map(|(name, table)| (name.clone(), table.spec.clone())).collect()
-    }
-
-    /// Adds another pool's tables to this one's.
+    /// Adds another pool to this one: the same bits in every order.
     ///
     /// # Errors  [`Error::InvalidValue`] if the tables differ or a sum leaves the range; this pool is then of no use
     pub fn absorb(&mut self, other: &Self) -> Result<()> {
-        if !self.0.keys().eq(other.0.keys()) {
-            return Err(differing());
+        if self.specs != other.specs {
+            let (found, expected) = ("other tables".to_owned(), "the tables of the reference");
+            return Err(Error::InvalidValue { what: WHAT, found, expected });
         }
-        self.0.values_mut().zip(other.0.values()).try_for_each(|(sum, member)| sum.absorb(member))
+        for (entry, tables) in &other.entries {
+            let sums = self.entry(entry)?;
+            sums.values_mut().zip(tables.values()).try_for_each(|(sum, table)| sum.absorb(table))?;
+        }
+        Ok(())
     }
 
-    /// The file that travels and is stored; the same bytes for the same sums. Each number is two 64-bit words, the higher
-    /// one first.
+    /// The file that travels and is stored; the same bytes for the same sums.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut tensors = StateDict::new();
-        for (name, table) in &self.0 {
-            let words = table.units.iter().flat_map(|&units| [(units >> 64) as i64, units as i64]);
-            let shape: Vec<usize> = table.spec.shape.iter().copied().chain([2]).collect();
-            tensors.insert(name.clone(), Tensor::from_i64(&shape, &words.collect::<Vec<_>>()));
-        }
-        let bits: BTreeMap<&str, u32> =
-            self.0.iter().map(|(n, table)| (n.as_str(), table.spec.fraction_bits)).collect();
-        let bits = serde_json::to_string(&bits).expect("names and numbers are JSON");
-        tensors.to_safetensors(Some(&bits))
+        let named = self.entries.iter().flat_map(|(entry, tables)| {
+            tables.iter().map(move |(table, sums)| (format!("{entry}{BETWEEN}{table}"), sums.to_tensor()))
+        });
+        let specs = serde_json::to_string(&self.specs).expect("names and numbers are JSON");
+        named.collect::<StateDict>().to_safetensors(Some(&specs))
     }
 
     /// Reads what [`Self::to_bytes`] wrote.
     ///
-    /// # Errors  [`Error::Decode`], [`Error::TooLarge`]
+    /// # Errors  [`Error::Decode`], [`Error::TooLarge`], [`Error::InvalidName`]
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let decode = |detail: String| Error::Decode { what: WHAT, detail };
-        let (tensors, bits) = StateDict::from_safetensors(WHAT, bytes)?;
-        let bits = bits.ok_or_else(|| decode("the file does not say where the binary point is".to_owned()))?;
-        let bits: BTreeMap<String, u32> = serde_json::from_str(&bits).map_err(|e| decode(e.to_string()))?;
-        if !tensors.iter().map(|(name, _)| name).eq(bits.keys().map(String::as_str)) {
-            return Err(decode("its tables and its binary points have different names".to_owned()));
-        }
-        let table = |(name, tensor): (&str, &Tensor)| {
-            let [shape @ .., 2] = tensor.shape() else {
-                return Err(decode(format!("table `{name}` is {}, expected two words for each number", tensor.spec())));
+        let (tensors, specs) = StateDict::from_safetensors(WHAT, bytes)?;
+        let specs = specs.ok_or_else(|| decode("the file does not say what its tables look like".to_owned()))?;
+        let mut pool = Self::new(serde_json::from_str(&specs).map_err(|e| decode(e.to_string()))?);
+        for (name, tensor) in tensors.iter() {
+            let known = |(entry, table)| Some((entry, table, pool.specs.get(table)?));
+            let Some((entry, table, spec)) = name.rsplit_once(BETWEEN).and_then(known) else {
+                return Err(decode(format!("it has a tensor `{name}`, which is no table of its entries")));
             };
             if tensor.dtype() != DType::I64 {
                 return Err(decode(format!("table `{name}` is {}, expected 64-bit integers", tensor.spec())));
             }
-            let mut table = Table::zeros(TableSpec { shape: shape.to_vec(), fraction_bits: bits[name] })?;
-            for (units, words) in table.units.iter_mut().zip(tensor.to_i64(name)?.chunks_exact(2)) {
-                *units = (i128::from(words[0]) << 64) | i128::from(words[1] as u64);
+            let sums = Table::of_tensor(name, tensor, spec.fraction_bits)?;
+            if sums.spec != *spec {
+                return Err(decode(format!("table `{name}` is {:?}, expected {:?}", sums.spec.shape, spec.shape)));
             }
-            Ok((name.to_owned(), table))
-        };
-        tensors.iter().map(table).collect::<Result<_>>().map(Self)
+            pool.entries.entry(entry.to_owned()).or_default().insert(table.to_owned(), sums);
+        }
+        match pool.entries.iter().find(|(_, tables)| !tables.keys().eq(pool.specs.keys())) {
+            None => Ok(pool),
+            Some((entry, _)) => Err(decode(format!("entry `{entry}` lacks a table"))),
+        }
+    }
+
+    fn entry(&mut self, entry: &str) -> Result<&mut BTreeMap<String, Table>> {
+        if !self.entries.contains_key(entry) {
+            let zeros = |(name, spec): (&String, &TableSpec)| Ok((name.clone(), Table::zeros(spec.clone())?));
+            let tables = self.specs.iter().map(zeros).collect::<Result<_>>()?;
+            self.entries.insert(entry.to_owned(), tables);
+        }
+        Ok(self.entries.get_mut(entry).expect("it is there now"))
     }
 }
 
+/// Checks the tables that a layout declares for a pool: their names must not look like an entry's.
+///
+/// # Errors  [`Error::InvalidValue`], [`Error::TooLarge`]
+pub(crate) fn check(specs: &TableSpecs) -> Result<()> {
+    for (name, spec) in specs {
+        if name.is_empty() || name.contains(BETWEEN) {
+            let (found, expected) = (name.clone(), "text without a `/`");
+            return Err(Error::InvalidValue { what: "name of a table", found, expected });
+        }
+        Table::zeros(spec.clone())?;
+    }
+    Ok(())
+}
+
 const WHAT: &str = "pool";
+/// Between the names of an entry and a table.
+const BETWEEN: char = '/';
 /// Bits behind the point beyond which a 64-bit float of usual size has none left to give.
 const MOST_FRACTION_BITS: u32 = 60;
 /// Units of one number that is added, at most 2^96: of a sum there can be 2^31 before it leaves 128 bits.
@@ -210,55 +253,57 @@ fn out_of_range(value: f64) -> Error {
     Error::InvalidValue { what: "number of a pool", found: value.to_string(), expected: "a number within its range" }
 }
 
-fn differing() -> Error {
-    Error::InvalidValue { what: "pool", found: "other tables".to_owned(), expected: "the tables of the reference" }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn tables() -> BTreeMap<String, TableSpec> {
+    fn specs() -> TableSpecs {
         BTreeMap::from([("n".to_owned(), TableSpec::counts(&[])), ("sum".to_owned(), TableSpec::sums(&[2]))])
     }
 
-    fn of(rows: &[(f32, f32)]) -> Pool {
-        let mut pool = Pool::zeros(&tables()).unwrap();
-        for &(x, y) in rows {
-            pool.table_mut("n").unwrap().add(0, 1.0).unwrap();
-            pool.table_mut("sum").unwrap().add(0, x.into()).unwrap();
-            pool.table_mut("sum").unwrap().add(1, y.into()).unwrap();
+    /// Cells of two labels, by their position.
+    type Cells = Vec<(bool, f32, f32)>;
+
+    fn of(cells: &Cells) -> Pool {
+        let mut pool = Pool::new(specs());
+        for &(is_t, x, y) in cells {
+            let label = if is_t { "T/NK cell" } else { "B cell" };
+            pool.add(label, "n", 0, 1.0).unwrap();
+            pool.add(label, "sum", 0, x.into()).unwrap();
+            pool.add(label, "sum", 1, y.into()).unwrap();
         }
         pool
     }
 
-    fn rows() -> impl Strategy<Value = Vec<(f32, f32)>> {
-        proptest::collection::vec((-1e6_f32..1e6, -1e-3_f32..1e-3), 0..20)
+    fn cells() -> impl Strategy<Value = Cells> {
+        proptest::collection::vec((any::<bool>(), -1e6_f32..1e6, -1e-3_f32..1e-3), 0..20)
     }
 
-    fn total(members: &[&Pool]) -> Pool {
-        Pool::total(&tables(), members.iter().copied()).unwrap()
+    fn sum(members: &[&Pool]) -> Pool {
+        let mut total = Pool::new(specs());
+        members.iter().for_each(|member| total.absorb(member).unwrap());
+        total
     }
 
     proptest! {
         #[test]
-        fn a_total_is_the_same_bits_in_every_order_and_grouping(a in rows(), b in rows(), c in rows()) {
+        fn a_total_is_the_same_bits_in_every_order_and_grouping(a in cells(), b in cells(), c in cells()) {
             let (a, b, c) = (of(&a), of(&b), of(&c));
-            let all = total(&[&a, &b, &c]).to_bytes();
-            prop_assert_eq!(&all, &total(&[&c, &a, &b]).to_bytes());
-            prop_assert_eq!(&all, &total(&[&total(&[&a, &b]), &c]).to_bytes());
-            prop_assert_eq!(&all, &total(&[&a, &total(&[&c, &b])]).to_bytes());
+            let all = sum(&[&a, &b, &c]).to_bytes();
+            prop_assert_eq!(&all, &sum(&[&c, &a, &b]).to_bytes());
+            prop_assert_eq!(&all, &sum(&[&sum(&[&a, &b]), &c]).to_bytes());
+            prop_assert_eq!(&all, &sum(&[&a, &sum(&[&c, &b])]).to_bytes());
         }
 
         #[test]
-        fn the_total_of_sites_is_that_of_all_their_cells(a in rows(), b in rows()) {
-            prop_assert_eq!(total(&[&of(&a), &of(&b)]), of(&[a, b].concat()));
+        fn the_total_of_sites_is_that_of_all_their_cells(a in cells(), b in cells()) {
+            prop_assert_eq!(sum(&[&of(&a), &of(&b)]), of(&[a, b].concat()));
         }
 
         #[test]
-        fn a_pool_round_trips(a in rows()) {
+        fn a_pool_round_trips(a in cells()) {
             let pool = of(&a);
             prop_assert_eq!(Pool::from_bytes(&pool.to_bytes()).unwrap(), pool);
         }
@@ -280,13 +325,13 @@ mod tests {
 
     #[test]
     fn negative_and_large_numbers_keep_every_bit() {
-        let mut pool = Pool::zeros(&tables()).unwrap();
+        let mut pool = Pool::new(specs());
         for value in [-1.0, 1e15, -0.5_f64.powi(40)] {
-            pool.table_mut("sum").unwrap().add(0, value).unwrap();
+            pool.add("T", "sum", 0, value).unwrap();
         }
         let read = Pool::from_bytes(&pool.to_bytes()).unwrap();
         assert_eq!(read, pool);
-        assert_eq!(read.table("sum").unwrap().units[0], ((1_000_000_000_000_000_i128 - 1) << 40) - 1);
+        assert_eq!(read.table("T", "sum").unwrap().units[0], ((1_000_000_000_000_000_i128 - 1) << 40) - 1);
     }
 
     #[test]
@@ -296,13 +341,30 @@ mod tests {
             assert!(matches!(table.add(0, bad), Err(Error::InvalidValue { .. })), "{bad}");
         }
         assert!(Table::zeros(TableSpec::counts(&[usize::MAX, 3])).is_err());
+        assert!(check(&BTreeMap::from([("a/b".to_owned(), TableSpec::counts(&[]))])).is_err());
     }
 
     #[test]
-    fn members_of_other_tables_are_refused() {
-        let mut pool = Pool::zeros(&tables()).unwrap();
-        let other = Pool::zeros(&BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))])).unwrap();
-        assert!(pool.absorb(&other).is_err());
-        assert!(Pool::from_bytes(&StateDict::new().to_safetensors(None)).is_err());
+    fn a_member_of_other_tables_and_a_file_that_is_no_pool_are_refused() {
+        let mut pool = of(&vec![(true, 1.0, 2.0)]);
+        assert!(pool.absorb(&Pool::new(BTreeMap::new())).is_err());
+        let refused = |tensors: &[(&str, Tensor)], specs: Option<&str>| {
+            let tensors: StateDict = tensors.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect();
+            Pool::from_bytes(&tensors.to_safetensors(specs)).is_err()
+        };
+        let specs = serde_json::to_string(&specs()).unwrap();
+        let (n, half) = (Tensor::from_i64(&[2], &[0, 1]), Tensor::from_i64(&[2, 2], &[0, 1, 0, 1]));
+        assert!(!refused(&[("T/n", n.clone()), ("T/sum", half.clone())], Some(&specs)));
+        assert!(refused(&[("T/n", n.clone()), ("T/sum", half.clone())], None));
+        assert!(refused(&[("T/n", n.clone())], Some(&specs)), "a table is missing");
+        assert!(refused(&[("T/n", half.clone()), ("T/sum", half.clone())], Some(&specs)), "another shape");
+        assert!(refused(&[("T/x", n), ("T/sum", half.clone())], Some(&specs)), "an unknown table");
+        assert!(refused(&[("T/n", Tensor::from_f32(&[2], &[0.0; 2])), ("T/sum", half)], Some(&specs)), "floats");
+    }
+
+    #[test]
+    fn entries_can_be_left_out() {
+        let pool = of(&vec![(true, 1.0, 2.0), (false, 1.0, 2.0)]);
+        assert_eq!(pool.retain(|entry| entry == "B cell").entries().collect::<Vec<_>>(), ["B cell"]);
     }
 }

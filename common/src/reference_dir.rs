@@ -21,8 +21,10 @@ use crate::{
     error::{Error, Result},
     fs,
     id::VersionId,
+    layout::Layout,
     limits,
     manifest::{Base, Version},
+    part::Member,
 };
 
 /// A directory that holds one version, whole and verified when it was opened.
@@ -38,14 +40,28 @@ impl ReferenceDir {
     ///
     /// # Errors  [`Error::File`], [`Error::Decode`] if the base's card has a number JSON cannot hold
     pub fn write(dir: &Path, base: &Base, columns: &BTreeMap<ConditionKey, Columns>) -> Result<Self> {
+        Self::write_with_parts(dir, base, columns, &BTreeMap::new())
+    }
+
+    /// The same with the members of parts.
+    ///
+    /// # Errors  as [`Self::write`]
+    pub fn write_with_parts(
+        dir: &Path,
+        base: &Base,
+        columns: &BTreeMap<ConditionKey, Columns>,
+        parts: &BTreeMap<ConditionKey, Member>,
+    ) -> Result<Self> {
         fs::create_dir(dir)?;
         let base_bytes = base.to_bytes()?;
         fs::write_atomic(&dir.join(BASE_FILE), &base_bytes)?;
         let mut version = Version { base: BlobRef::of(&base_bytes), columns: BTreeMap::new() };
         drop(base_bytes);
         fs::create_dir(&dir.join(COLUMNS_DIR))?;
-        for (position, (key, columns)) in columns.iter().enumerate() {
-            let bytes = columns.to_bytes();
+        let columns = columns.iter().map(|(key, columns)| (key, columns.to_bytes()));
+        let parts = parts.iter().map(|(key, member)| (key, member.to_bytes()));
+        let files: BTreeMap<&ConditionKey, Vec<u8>> = columns.chain(parts).collect();
+        for (position, (key, bytes)) in files.into_iter().enumerate() {
             fs::write_atomic(&dir.join(columns_file(position)), &bytes)?;
             version.columns.insert(key.clone(), BlobRef::of(&bytes));
         }
@@ -137,12 +153,20 @@ impl ReferenceDir {
         owners.map(|(key, path)| Ok((key.clone(), Columns::from_bytes(&self.read(key, path)?)?))).collect()
     }
 
-    /// Reads every member of a part.
+    /// Reads every member of a part, under the rule that the base's layout has for it.
     ///
-    /// # Errors  [`Error::File`], [`Error::DigestMismatch`]
-    pub fn parts(&self) -> Result<BTreeMap<ConditionKey, Vec<u8>>> {
+    /// # Errors  [`Error::File`], [`Error::DigestMismatch`], [`Error::Decode`]
+    pub fn parts(&self, layout: &Layout) -> Result<BTreeMap<ConditionKey, Member>> {
         let members = self.files.iter().filter(|(key, _)| key.is_part());
-        members.map(|(key, path)| Ok((key.clone(), self.read(key, path)?))).collect()
+        let member = |(key, path): (&ConditionKey, &PathBuf)| {
+            let undeclared = || Error::Decode {
+                what: VERSION_FILE,
+                detail: format!("`{key}` belongs to {}, which the card does not declare", key.section()),
+            };
+            let rule = layout.rule(key.section()).ok_or_else(undeclared)?;
+            Ok((key.clone(), Member::from_bytes(rule, &self.read(key, path)?)?))
+        };
+        members.map(member).collect()
     }
 
     fn read(&self, key: &ConditionKey, path: &Path) -> Result<Vec<u8>> {
@@ -207,7 +231,7 @@ fn verify(path: &Path, expected: &BlobRef) -> Result<()> {
 mod tests {
     use super::*;
     use crate::{
-        layout::Layout,
+        layout::Rule,
         manifest::BaseCard,
         state_dict::{DType, StateDict, Tensor, TensorSpec},
     };
@@ -248,6 +272,22 @@ mod tests {
         assert_eq!(opened.base().unwrap(), base());
         assert_eq!(opened.columns().unwrap(), columns());
         assert_eq!(opened.files().collect::<Vec<_>>(), ReferenceDir::layout(dir.path(), opened.version()));
+    }
+
+    #[test]
+    fn members_of_parts_are_kept_beside_columns_and_read_under_their_rule() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut base = base();
+        base.card.layout.parts.insert("models".parse().unwrap(), Rule::Union);
+        base.card.format = base.card.layout.card_format();
+        let member = Member::Tensors(StateDict::from_iter([("t".to_owned(), Tensor::from_f32(&[1], &[5.0]))]));
+        let parts = BTreeMap::from([("op/ref+models/m".parse().unwrap(), member)]);
+        let written = ReferenceDir::write_with_parts(dir.path(), &base, &columns(), &parts).unwrap();
+        let opened = ReferenceDir::open(dir.path()).unwrap();
+        assert_eq!(opened.version(), written.version());
+        assert_eq!(opened.columns().unwrap(), columns());
+        assert_eq!(opened.parts(&base.card.layout).unwrap(), parts);
+        assert!(opened.parts(&Layout::plain(BTreeMap::new())).is_err());
     }
 
     #[test]

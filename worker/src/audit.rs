@@ -56,11 +56,14 @@ pub enum Kind {
     Metrics,
     /// Epochs done and the last loss.
     Progress,
+    /// A member of a part: a site's contribution that is no columns.
+    Parts,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [Self::Columns, Self::Embeddings, Self::LabelMeans, Self::Metrics, Self::Progress];
+    pub const ALL: [Self; 6] =
+        [Self::Columns, Self::Embeddings, Self::LabelMeans, Self::Metrics, Self::Progress, Self::Parts];
 
     /// The name in logs, metrics and files.
     pub const fn name(self) -> &'static str {
@@ -70,6 +73,7 @@ impl Kind {
             Self::LabelMeans => "label-means",
             Self::Metrics => "metrics",
             Self::Progress => "progress",
+            Self::Parts => "parts",
         }
     }
 }

@@ -5,15 +5,21 @@
 //! inputs, so it is found again whatever the task's number or epoch, and never used for anything else. A checkpoint that
 //! does not verify is discarded and the condition trained anew, to the same bits.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use archipelago_common::{
+    Name,
     condition::{Columns, ConditionKey},
     fs,
     hash::{Digest, FieldHasher},
+    layout::Rule,
     limits,
+    part::{Contribution, Member},
     progress::EpochReport,
-    state_dict::StateDict,
+    state_dict::{DType, StateDict, Tensor},
     task::ColumnInit,
 };
 use archipelago_models::{CheckpointStore, Engine, Evaluation, Surgery, train::TrainPlan};
@@ -168,14 +174,34 @@ struct Card {
     n_cells: usize,
     deterministic: bool,
     engine: Engine,
+    /// The contributions, whose values stand among the tensors under [`PART`] and their position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    contributions: Vec<Contributed>,
+}
+
+/// A contribution without its value.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contributed {
+    part: Name,
+    rule: Rule,
+    cells: BTreeMap<String, Vec<usize>>,
 }
 
 fn to_file(inputs: &Digest, surgery: &Surgery) -> (StateDict, String) {
-    let named = |prefix: &str, columns: &Columns| {
-        columns.0.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
+    let named = |prefix: &str, tensors: &StateDict| {
+        tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
     };
-    let tensors: StateDict =
-        named(COLUMNS, &surgery.columns).into_iter().chain(named(INITIAL, &surgery.initial)).collect();
+    let file = |(position, contribution): (usize, &Contribution)| {
+        let bytes = contribution.value.to_bytes();
+        let tensor = Tensor::new(PART, DType::U8, vec![bytes.len()], bytes).expect("one byte for each element");
+        (format!("{PART}{position}"), tensor)
+    };
+    let tensors: StateDict = (named(COLUMNS, &surgery.columns.0).into_iter())
+        .chain(named(INITIAL, &surgery.initial.0))
+        .chain(named(LOCAL, &surgery.local))
+        .chain(surgery.contributions.iter().enumerate().map(file))
+        .collect();
     let card = Card {
         inputs: *inputs,
         tensors: tensors.digest(),
@@ -186,13 +212,15 @@ fn to_file(inputs: &Digest, surgery: &Surgery) -> (StateDict, String) {
         n_cells: surgery.n_cells,
         deterministic: surgery.deterministic,
         engine: surgery.engine,
+        contributions: surgery.contributions.iter().map(Contributed::of).collect(),
     };
     (tensors, serde_json::to_string(&card).expect("numbers and digests are JSON"))
 }
 
 fn read(path: &Path, inputs: &Digest) -> Result<Surgery, String> {
-    // Twice the columns, and a history of some hundred bytes an epoch.
-    let bytes = fs::read_bounded(path, 3 * limits::COLUMNS_BYTES).map_err(|e| e.to_string())?;
+    // Twice the columns, what the site keeps and contributes, and a history of some hundred bytes an epoch.
+    let bytes =
+        fs::read_bounded(path, 3 * limits::COLUMNS_BYTES + 4 * limits::PART_BYTES).map_err(|e| e.to_string())?;
     let (tensors, card) = StateDict::from_safetensors("checkpoint", &bytes).map_err(|e| e.to_string())?;
     let card: Card = serde_json::from_str(&card.ok_or("it has no card")?).map_err(|e| e.to_string())?;
     if card.inputs != *inputs {
@@ -204,11 +232,14 @@ fn read(path: &Path, inputs: &Digest) -> Result<Surgery, String> {
     let part = |prefix: &str| {
         let named =
             tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())));
-        Columns(named.collect())
+        named.collect::<StateDict>()
     };
+    let value = |(position, contributed): (usize, Contributed)| contributed.with(&tensors, position);
     Ok(Surgery {
-        columns: part(COLUMNS),
-        initial: part(INITIAL),
+        columns: Columns(part(COLUMNS)),
+        initial: Columns(part(INITIAL)),
+        local: part(LOCAL),
+        contributions: card.contributions.into_iter().enumerate().map(value).collect::<Result<_, _>>()?,
         history: card.history,
         frozen_before: card.frozen_before,
         frozen_after: card.frozen_after,
@@ -219,12 +250,33 @@ fn read(path: &Path, inputs: &Digest) -> Result<Surgery, String> {
     })
 }
 
+impl Contributed {
+    fn of(contribution: &Contribution) -> Self {
+        let rule = match &contribution.value {
+            Member::Tensors(_) => Rule::Union,
+            Member::Sums(pool) => Rule::Pool { tables: pool.specs().clone() },
+        };
+        Self { part: contribution.part.clone(), rule, cells: contribution.cells.clone() }
+    }
+
+    fn with(self, tensors: &StateDict, position: usize) -> Result<Contribution, String> {
+        let file = tensors.require("checkpoint", &format!("{PART}{position}")).map_err(|e| e.to_string())?;
+        let value = Member::from_bytes(&self.rule, file.bytes()).map_err(|e| e.to_string())?;
+        Ok(Contribution { part: self.part, value, cells: self.cells })
+    }
+}
+
 const COLUMNS: &str = "columns/";
 const INITIAL: &str = "initial/";
+const LOCAL: &str = "local/";
+const PART: &str = "part/";
 
 #[cfg(test)]
 mod tests {
-    use archipelago_common::{state_dict::Tensor, task::TrainSpec};
+    use archipelago_common::{
+        pool::{Pool, TableSpec},
+        task::TrainSpec,
+    };
     use archipelago_models::{train::Aim, zoo};
 
     use super::*;
@@ -233,12 +285,21 @@ mod tests {
         Digest::of(b"inputs")
     }
 
+    fn contribution() -> Contribution {
+        let mut pool = Pool::new(BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]));
+        pool.add("T cell", "n", 0, 3.0).unwrap();
+        let cells = BTreeMap::from([("T cell".to_owned(), vec![0, 2, 5])]);
+        Contribution { part: "counts".parse().unwrap(), value: Member::Sums(pool), cells }
+    }
+
     fn trained() -> Surgery {
         let columns = |value| Columns(StateDict::from_iter([("w".to_owned(), Tensor::from_f32(&[2], &[0.1, value]))]));
         let report = EpochReport { epoch: 1, n_epochs: 1, loss: 0.1 + 0.2, validation_loss: None, elapsed_ms: 7 };
         Surgery {
             columns: columns(f32::MIN_POSITIVE),
             initial: columns(0.0),
+            local: columns(3.0).0,
+            contributions: vec![contribution()],
             history: vec![report],
             frozen_before: Digest::of(b"frozen"),
             frozen_after: Digest::of(b"frozen"),

@@ -134,6 +134,9 @@ impl SiteConfig {
         if policy.min_donors > 0 && policy.donor_key.is_none() {
             return refuse(format!("`min_donors` is {} but `donor_key` is missing", policy.min_donors));
         }
+        if policy.parts.is_some_and(|parts| parts.min_donors > 0) && policy.donor_key.is_none() {
+            return refuse("`parts` asks for donors but `donor_key` is missing".to_owned());
+        }
         if !(policy.noise_std.is_finite() && policy.noise_std >= 0.0) {
             return refuse(format!("`noise_std` is {}, expected 0 or a number above it", policy.noise_std));
         }
@@ -307,6 +310,7 @@ mod tests {
         assert!(refused("min_donors = 3").contains("`donor_key` is missing"));
         assert!(refused("noise_std = -1.0").contains("`noise_std` is -1"));
         assert!(refused("clip_norm = 0.0").contains("`clip_norm` is 0"));
+        assert!(refused("parts = { min_donors = 2 }").contains("`donor_key` is missing"));
         assert!(refused("embedings = \"full\"").contains("embedings"));
     }
 

@@ -19,6 +19,7 @@ pub mod fields;
 pub mod generate;
 pub mod graph_file;
 mod lease;
+pub mod local;
 pub mod mapping;
 pub mod memory;
 pub mod network;

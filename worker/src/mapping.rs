@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
 use archipelago_anndata::{Array, Column, Csr, Element};
 use archipelago_common::{
-    Base, BaseCard,
+    Base, BaseCard, StateDict,
     condition::{Columns, ConditionKey},
     hash::Digest,
     id::{Name, SiteId},
@@ -190,13 +190,14 @@ impl Surgeon<'_> {
         Ok(surgery(self.base, query, self.train, self.compute, &mut report, checkpoints)?)
     }
 
-    /// The cells of a batch in the latent space, seen through these columns.
+    /// The cells of a batch in the latent space, seen through these columns and what the site keeps.
     ///
     /// # Errors  [`Error::Models`]
-    pub fn latent(&self, batch: &QueryBatch, columns: &Columns) -> Result<Latent> {
+    pub fn latent(&self, batch: &QueryBatch, columns: &Columns, local: &StateDict) -> Result<Latent> {
         let conditions = CellConditions::single(batch.key.clone(), batch.cells.len());
         let columns = BTreeMap::from([(batch.key.clone(), columns.clone())]);
-        let reference = Reference { base: self.base.clone(), columns };
+        let local = BTreeMap::from([(batch.key.clone(), local.clone())]);
+        let reference = Reference { base: self.base.clone(), columns, parts: BTreeMap::new(), local };
         Ok(reference.latent(&batch.cells()?, &conditions, self.compute)?.into())
     }
 }

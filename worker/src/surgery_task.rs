@@ -15,7 +15,7 @@ use std::{
 use archipelago_anndata::{Csr, Storage};
 use archipelago_client::ClientError;
 use archipelago_common::{
-    Base,
+    Base, Section, StateDict,
     blob::BlobRef,
     condition::{Columns, ConditionKey},
     fs,
@@ -23,6 +23,7 @@ use archipelago_common::{
     id::VersionId,
     layout::Layout,
     limits,
+    part::Member,
     progress::{Continue, EpochReport},
     record::{Progress, TaskRecord},
     task::TrainSpec,
@@ -35,9 +36,9 @@ use crate::{
     audit::AuditTrail,
     checkpoint::Checkpoints,
     data::{AlignedCounts, DataSpec, SiteData},
-    egress::{Latent, Lease, MappedCells, Released, ReleasedCondition, TrainedCondition},
+    egress::{ContributingCells, Latent, Lease, MappedCells, Released, ReleasedCondition, TrainedCondition},
     error::{Error, Result},
-    lease,
+    lease, local,
     mapping::{self, OBSM_KEY, QueryBatch, Rules, Surgeon},
     memory::{self, Handling, Spilled},
     ops::Metrics,
@@ -89,11 +90,16 @@ impl<'a> SurgeryTask<'a> {
         let prepared = Arc::new(self.prepare().await?);
         let surgeries = self.train(prepared.clone()).await?;
         let columns = self.release_columns(&prepared, &surgeries)?;
-        let latents = self.embed(prepared.clone(), &columns).await?;
+        let latents = self.embed(prepared.clone(), &columns, &surgeries).await?;
         let conditions = self.release_conditions(&prepared, &surgeries, columns, &latents)?;
+        let parts = self.release_parts(&prepared, &surgeries)?;
         self.keep_cells(prepared.clone(), latents).await?;
+        local::write(
+            &self.out_dir()?,
+            prepared.batches.iter().map(|batch| &batch.key).zip(surgeries.iter().map(|s| &s.local)),
+        )?;
         self.keep_summary(&prepared, &surgeries)?;
-        let version = self.submit(&conditions).await?;
+        let version = self.submit(&conditions, &parts).await?;
         TaskSummary::mark_accepted(&self.out_dir()?, version)?;
         Ok(version)
     }
@@ -229,11 +235,18 @@ impl<'a> SurgeryTask<'a> {
 
     /// Positions of each batch's cells, seen through the columns as they leave: what the site keeps is what the
     /// consortium's version gives.
-    async fn embed(&mut self, prepared: Arc<Prepared>, columns: &[Released<Columns>]) -> Result<Vec<Latent>> {
-        let columns: Vec<Columns> = columns.iter().map(|released| released.value().clone()).collect();
+    async fn embed(
+        &mut self,
+        prepared: Arc<Prepared>,
+        columns: &[Released<Columns>],
+        surgeries: &[Surgery],
+    ) -> Result<Vec<Latent>> {
+        let seen =
+            columns.iter().zip(surgeries).map(|(columns, surgery)| (columns.value().clone(), surgery.local.clone()));
+        let seen: Vec<(Columns, StateDict)> = seen.collect();
         self.beside_renewals(blocking(move || {
-            let each = prepared.batches.iter().zip(&columns);
-            each.map(|(batch, columns)| prepared.surgeon().latent(batch, columns)).collect()
+            let each = prepared.batches.iter().zip(&seen);
+            each.map(|(batch, (columns, local))| prepared.surgeon().latent(batch, columns, local)).collect()
         }))
         .await
     }
@@ -257,6 +270,26 @@ impl<'a> SurgeryTask<'a> {
         Ok(conditions)
     }
 
+    /// What may leave of what the cells contribute to parts.
+    fn release_parts(
+        &mut self,
+        prepared: &Prepared,
+        surgeries: &[Surgery],
+    ) -> Result<BTreeMap<ConditionKey, Released<Member>>> {
+        let mut released = BTreeMap::new();
+        for (batch, surgery) in prepared.batches.iter().zip(surgeries) {
+            for contribution in &surgery.contributions {
+                let key = batch.key.clone().in_section(Section::Part(contribution.part.clone()));
+                let (task, donors, layout) = (self.record.id, batch.annotations.donors(), &prepared.layout);
+                let cells = ContributingCells { task, key: &key, contribution, donors, layout };
+                if let Some(member) = self.site.gate.release_part(&cells)? {
+                    released.insert(key, member);
+                }
+            }
+        }
+        Ok(released)
+    }
+
     async fn keep_cells(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>) -> Result<()> {
         let path = self.out_dir()?.join("mapped.h5ad");
         let write = move || {
@@ -272,10 +305,14 @@ impl<'a> SurgeryTask<'a> {
         self.beside_renewals(blocking(write)).await
     }
 
-    async fn submit(&mut self, conditions: &BTreeMap<ConditionKey, ReleasedCondition>) -> Result<Option<VersionId>> {
+    async fn submit(
+        &mut self,
+        conditions: &BTreeMap<ConditionKey, ReleasedCondition>,
+        parts: &BTreeMap<ConditionKey, Released<Member>>,
+    ) -> Result<Option<VersionId>> {
         let version = self.record.task.version;
         loop {
-            let submitted = self.site.uplink.submit(self.lease, version, conditions);
+            let submitted = self.site.uplink.submit(self.lease, version, conditions, parts);
             match in_contact(&self.site.metrics, submitted).await {
                 // The lease lapsed while the coordinators were away. A task that is over refuses the claim as well.
                 Err(Error::Client(ClientError::Refused(Refusal::Stale { .. }))) => {

@@ -199,8 +199,10 @@ impl Site {
             }
         };
         let mut conditions = std::collections::BTreeMap::new();
-        for (key, columns) in payload::conditions(self.args.seed, site, task) {
-            let columns = self.put(task, &columns.to_bytes()).await?;
+        for (key, bytes) in payload::files(self.args.seed, site, task) {
+            let columns = self.put(task, &bytes).await?;
+            // A part has none.
+            let embeddings = embeddings.filter(|_| !key.is_part());
             conditions.insert(key, SubmittedCondition { columns, embeddings, metrics: None });
         }
         tell(Step::Uploaded { task });

@@ -6,7 +6,7 @@ use std::{
 };
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Digest, Name, NodeId, SiteId, TaskId, Version, VersionId,
+    BlobRef, ConditionKey, Digest, Layout, Name, NodeId, SiteId, TaskId, Version, VersionId,
     record::{TaskRecord, TaskState},
     task::{PublishMode, SurgeryTask, TrainSpec},
 };
@@ -14,7 +14,7 @@ use archipelago_protocol::message::{Reply, Request, Withdrawal};
 
 use crate::{
     peer::{Act, Heard, View},
-    training,
+    training::{self, Facts},
 };
 
 /// The reference whose tasks make a version per submission.
@@ -31,11 +31,17 @@ pub(crate) fn base_of(reference: &Name) -> Digest {
     base(reference.as_str()).0.digest
 }
 
+/// What versions of a reference hold: of one of the two, more than columns.
+pub(crate) fn layout_of(reference: &Name) -> Layout {
+    if reference.as_str() == EACH { training::laid_out() } else { training::plain() }
+}
+
 /// The base of a reference. One of the two is longer than a chunk, so that a transfer can stop in the middle.
 fn base(reference: &str) -> &'static (BlobRef, Arc<[u8]>) {
-    static SHORT: LazyLock<(BlobRef, Arc<[u8]>)> = LazyLock::new(|| training::named(training::base(EACH, 20)));
+    static SHORT: LazyLock<(BlobRef, Arc<[u8]>)> =
+        LazyLock::new(|| training::named(training::base(EACH, training::laid_out(), 20)));
     static LONG: LazyLock<(BlobRef, Arc<[u8]>)> =
-        LazyLock::new(|| training::named(training::base(AT_CLOSE, 1_100_000)));
+        LazyLock::new(|| training::named(training::base(AT_CLOSE, training::plain(), 1_100_000)));
     if reference == EACH { &SHORT } else { &LONG }
 }
 
@@ -65,7 +71,9 @@ impl Operator {
             let (base, bytes) = base(reference).clone();
             script.push_back(Line::Upload(base, bytes));
             let key: ConditionKey = "anna/lung/ref".parse().expect("a sound key");
-            let (columns, bytes) = training::named(training::columns(&base.digest, &key, 0));
+            let layout = layout_of(&name(reference));
+            let columns = training::columns(&layout, &base.digest, &key, 0, Facts::Kept);
+            let (columns, bytes) = training::named(columns);
             script.push_back(Line::Upload(columns, bytes));
             let version = Version { base, columns: [(key, columns)].into() };
             script.push_back(Line::Ask(Request::PublishReference { name: name(reference), version }));

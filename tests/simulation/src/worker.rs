@@ -7,15 +7,15 @@ use std::{
 };
 
 use archipelago_common::{
-    BlobRef, ConditionKey, SiteId, TaskId,
+    BlobRef, ConditionKey, Section, SiteId, TaskId,
     record::{AssignmentState, Progress, Submission, SubmittedCondition, TaskRecord, TaskState},
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, Withdrawal};
 
 use crate::{
-    operator::{EACH, base_of, name},
+    operator::{EACH, base_of, layout_of, name},
     peer::{Act, Heard, View},
-    training,
+    training::{self, Facts},
 };
 
 /// One site's worker.
@@ -163,17 +163,33 @@ impl Worker {
         let Work::Training { task, epoch, .. } = std::mem::replace(&mut self.work, Work::Idle) else {
             return Vec::new();
         };
-        let base = base_of(&task.task.reference);
+        let (base, layout) = (base_of(&task.task.reference), layout_of(&task.task.reference));
         let n_conditions = view.chance.within(1..3);
+        // A worker that takes facts for weights: it is refused, and gives up.
+        let is_noised = !layout.is_plain() && view.chance.one_in(12);
+        let facts = if is_noised { Facts::Noised } else { Facts::Kept };
         let mut conditions = BTreeMap::new();
         let mut all = Vec::new();
+        let mut add = |key: ConditionKey, (columns, bytes): (BlobRef, Arc<[u8]>)| {
+            conditions.insert(key, SubmittedCondition { columns, embeddings: None, metrics: None });
+            all.push((columns, bytes));
+        };
         for i in 0..n_conditions {
             // Now and then a batch that another task may have mapped already, with other columns.
             let batch = if view.chance.one_in(12) { "again".to_owned() } else { format!("t{}-{i}", task.id) };
             let key: ConditionKey = format!("{}/lung/{batch}", self.site).parse().expect("a sound key");
-            let (columns, bytes) = training::named(training::columns(&base, &key, task.task.train.seed));
-            conditions.insert(key, SubmittedCondition { columns, embeddings: None, metrics: None });
-            all.push((columns, bytes));
+            if !layout.is_plain() {
+                let part = key.clone().in_section(Section::Part(training::counts()));
+                add(part.clone(), training::named(training::member(&base, &part)));
+            }
+            let seed = task.task.train.seed;
+            add(key.clone(), training::named(training::columns(&layout, &base, &key, seed, facts)));
+        }
+        if !layout.is_plain() && view.chance.one_in(2) {
+            // Counted from the whole site, and handed in with every task alike: it must count once.
+            let all_cells = format!("{}/lung+{}/all", self.site, training::counts());
+            let part: ConditionKey = all_cells.parse().expect("a sound key");
+            add(part.clone(), training::named(training::member(&base, &part)));
         }
         let submission = Submission { task: task.id, epoch, version: task.task.version, conditions };
         self.late = Some(submission.clone());

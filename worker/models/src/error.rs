@@ -176,6 +176,9 @@ pub enum Error {
         /// In the card's words.
         reason: String,
     },
+    /// Conditions were trained each with tensors that the site keeps, so no one module has them all.
+    #[error("these conditions were trained each with tensors of their own; ask for one at a time")]
+    SeveralLocal,
     /// Exact surgery cannot be done as asked for.
     #[error("exact surgery is not possible: {detail}")]
     NotExact {

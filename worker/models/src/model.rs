@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use archipelago_common::Layout;
+use archipelago_common::{Layout, part::Contribution};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -116,6 +116,12 @@ pub trait Module {
     /// # Errors  what makes a run impossible
     fn recipe<'a>(&'a self, _run: Run<'a, '_>) -> Result<Recipe<'a>> {
         Ok(Recipe::default())
+    }
+
+    /// What these cells, all of one condition, contribute to the parts that the model's layout declares, after training: at most
+    /// one contribution a part. The same for the same cells and tensors, to the last bit.
+    fn contributions(&self, _dataset: &Dataset<'_>, _cells: &[usize]) -> Vec<Contribution> {
+        Vec::new()
     }
 
     /// What the kernels are told about it, to train and evaluate it without autograd.

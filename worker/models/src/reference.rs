@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Base, BaseCard, Columns, ConditionKey, Layout,
+    Base, BaseCard, Columns, ConditionKey, Layout, Name, Section, StateDict,
+    part::{self, Member},
+    pool::Pool,
     progress::{EpochReport, Progress},
     task::TrainSpec,
 };
@@ -31,6 +33,10 @@ pub struct Reference {
     pub base: Base,
     /// The part that conditions own.
     pub columns: BTreeMap<ConditionKey, Columns>,
+    /// The members of parts, where the model has some.
+    pub parts: BTreeMap<ConditionKey, Member>,
+    /// Tensors that the site keeps for itself, by the condition with which they were trained. In no version and on no wire.
+    pub local: BTreeMap<ConditionKey, StateDict>,
 }
 
 /// A reference that has just been trained.
@@ -129,7 +135,14 @@ pub(crate) fn train(
     let history = trainer.run(progress, checkpoints)?;
     let layout = blueprint.model.layout(module.weights().layout());
     let card = card(training, &blueprint, layout, &history);
-    let reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
+    let mut reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
+    for (code, key) in training.conditions.keys().iter().enumerate() {
+        let cells = training.conditions.codes().iter().enumerate().filter(|(_, of)| **of as usize == code);
+        let cells: Vec<usize> = cells.map(|(cell, _)| cell).collect();
+        for contribution in module.contributions(&dataset, &cells) {
+            reference.parts.insert(key.clone().in_section(Section::Part(contribution.part)), contribution.value);
+        }
+    }
     Ok(Trained { reference, history, engine: trainer.engine() })
 }
 
@@ -183,17 +196,42 @@ impl Reference {
             tensors.insert(mean_name(name), from_tch(&mean));
         }
         let columns = keys.iter().enumerate().map(|(code, key)| (key.clone(), weights.columns(code)));
-        Self { base: Base { card, tensors }, columns: columns.collect() }
+        Self {
+            base: Base { card, tensors },
+            columns: columns.collect(),
+            parts: BTreeMap::new(),
+            local: BTreeMap::new(),
+        }
+    }
+
+    /// The members of a pool added up; none where the model has no such pool.
+    ///
+    /// # Errors  [`Error::Common`] for a sum out of range
+    pub fn pooled(&self, part: &Name) -> Result<Option<Pool>> {
+        let section = Section::Part(part.clone());
+        let Some(rule) = self.base.card.layout.rule(&section) else { return Ok(None) };
+        let members = self.parts.iter().filter(|(key, _)| *key.section() == section);
+        Ok(Some(part::pooled(rule, members.map(|(_, member)| member))?))
     }
 
     /// Builds the module for evaluation with these conditions, in this order.
     ///
-    /// # Errors  [`Error::UnknownCondition`], or tensors that do not fit the card
+    /// # Errors  [`Error::UnknownCondition`], or tensors that do not fit the card; [`Error::SeveralLocal`] for conditions that were
+    /// trained each with tensors of its own
     pub fn module(&self, keys: &[ConditionKey], device: Device) -> Result<Box<dyn Module>> {
         let columns = self.columns_of(keys)?;
         let source = (Source::Stored(&self.base.tensors), ConditionSource::Stored(&columns));
-        let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device.to_tch());
+        let mut builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device.to_tch());
+        if let Some(local) = self.local_of(keys)? {
+            builder = builder.with_local(local);
+        }
         Blueprint::of_card(&self.base.card)?.build(builder)
+    }
+
+    fn local_of(&self, keys: &[ConditionKey]) -> Result<Option<&StateDict>> {
+        let mut kept = keys.iter().map(|key| self.local.get(key).filter(|local| !local.is_empty()));
+        let first = kept.next().flatten();
+        if kept.all(|local| local == first) { Ok(first) } else { Err(Error::SeveralLocal) }
     }
 
     /// The columns of these conditions, in this order.

@@ -295,6 +295,8 @@ fn a_base_and_its_columns_survive_the_way_through_bytes() {
                 .iter()
                 .map(|(key, columns)| (key.clone(), Columns::from_bytes(&columns.to_bytes()).unwrap()))
                 .collect(),
+            parts: reference.parts.clone(),
+            local: BTreeMap::new(),
         };
         let latent = |reference: &Reference| reference.latent(&cells(&a), &conditions, Device::Cpu).unwrap();
         assert_eq!(latent(&reference), latent(&read));

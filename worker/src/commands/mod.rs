@@ -157,7 +157,9 @@ impl OpenReference {
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |source| Error::Reference { path: path.into(), source };
         let dir = ReferenceDir::open(path).map_err(failed)?;
-        let reference = Reference { base: dir.base().map_err(failed)?, columns: dir.columns().map_err(failed)? };
+        let (base, columns) = (dir.base().map_err(failed)?, dir.columns().map_err(failed)?);
+        let parts = dir.parts(&base.card.layout).map_err(failed)?;
+        let reference = Reference { base, columns, parts, local: crate::local::read(path)? };
         Ok(Self { dir, reference })
     }
 }

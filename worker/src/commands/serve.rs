@@ -57,6 +57,8 @@ use crate::{
     clip_norm = 30.0\n  \
     noise_std = 0.0\n  \
     trusted_operators = [\"alice\"]          # default: any\n  \
+    facts = true                           # such as which proteins were measured\n  \
+    parts = { min_cells = 50, min_donors = 3 }   # contributions that are no columns; default: none\n  \
     embeddings = { label-means = { min_cells = 20, min_donors = 2 } }   # or \"none\", \"full\"")]
 pub struct ServeArgs {
     /// The site's configuration.

@@ -7,7 +7,7 @@
 pub mod outbound;
 pub mod uplink;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use archipelago_common::{
     blob::BlobRef,
@@ -16,7 +16,8 @@ use archipelago_common::{
     hash::Digest,
     id::{SiteId, TaskId},
     layout::{Axis, Layout, TensorKind},
-    policy::{EmbeddingRelease, SitePolicy},
+    part::{Contribution, Member},
+    policy::{EmbeddingRelease, PartRelease, SitePolicy},
     record::Progress,
     state_dict::{DType, StateDict, Tensor},
     task::ConditionMetrics,
@@ -90,6 +91,21 @@ pub struct MappedCells<'a> {
     pub donors: Option<&'a [Option<String>]>,
 }
 
+/// What cells contribute to a part, with what the policy asks about them.
+#[derive(Clone, Copy, Debug)]
+pub struct ContributingCells<'a> {
+    /// The task it is for.
+    pub task: TaskId,
+    /// The key under which it will stand: that of the cells' condition, in the part's section.
+    pub key: &'a ConditionKey,
+    /// The contribution.
+    pub contribution: &'a Contribution,
+    /// Donor of each cell, where the data names donors.
+    pub donors: Option<&'a [Option<String>]>,
+    /// What the reference takes.
+    pub layout: &'a Layout,
+}
+
 /// Applies a site's policy and writes its audit log.
 #[derive(Debug)]
 pub struct Gate {
@@ -151,6 +167,39 @@ impl Gate {
         self.release(cells.task, Some(cells.key), embeddings).map(Some)
     }
 
+    /// Lets what a condition's cells contribute to a part out; `None` where the policy lets no parts out, or nothing is left of
+    /// it. Entries made of too few cells or donors are left out. The rest leaves as it is: a sum with noise is another sum, so a
+    /// site that cannot have that keeps its parts.
+    ///
+    /// # Errors  [`Error::Withheld`] for what the reference does not take; [`Error::File`] where the audit record cannot be written
+    pub fn release_part(&mut self, cells: &ContributingCells<'_>) -> Result<Option<Released<Member>>> {
+        let Some(PartRelease { min_cells, min_donors }) = self.policy.parts else { return Ok(None) };
+        let ContributingCells { task, key, contribution, donors, layout } = *cells;
+        let is_enough = |entry: &str| {
+            let cells = contribution.cells.get(entry).map(Vec::as_slice).unwrap_or_default();
+            let of_cells = |donors: &[Option<String>]| {
+                cells.iter().filter_map(|&cell| donors[cell].as_deref()).collect::<BTreeSet<_>>().len() as u64
+            };
+            let enough = enough(key, "cells", Some(cells.len() as u64), min_cells)
+                .and_then(|()| enough(key, "donors", donors.map(of_cells), min_donors));
+            enough.inspect_err(|why| tracing::warn!(entry, %why, "an entry of a part is left out")).is_ok()
+        };
+        let member = match contribution.value.clone() {
+            Member::Tensors(tensors) if is_enough("") => Member::Tensors(tensors),
+            Member::Tensors(_) => return Ok(None),
+            Member::Sums(pool) => {
+                let pool = pool.retain(is_enough);
+                if pool.entries().len() == 0 {
+                    return Ok(None);
+                }
+                Member::Sums(pool)
+            }
+        };
+        check::part(key, &member.to_bytes(), layout)
+            .map_err(|error| Error::Withheld { key: key.clone(), reason: error.to_string() })?;
+        self.release(task, Some(key), member).map(Some)
+    }
+
     /// Lets aggregate figures of a condition out; `None` where the policy keeps them.
     ///
     /// # Errors  [`Error::File`] where the audit record cannot be written
@@ -182,16 +231,8 @@ impl Gate {
         if !self.policy.columns {
             return withhold("the policy lets no columns out".to_owned());
         }
-        if n_cells < self.policy.min_cells {
-            return withhold(format!("it has {n_cells} cells, the policy asks for {}", self.policy.min_cells));
-        }
-        let min_donors = self.policy.min_donors;
-        match n_donors {
-            _ if min_donors == 0 => Ok(()),
-            Some(found) if found >= min_donors => Ok(()),
-            Some(found) => withhold(format!("it has {found} donors, the policy asks for {min_donors}")),
-            None => withhold(format!("its donors are not known, the policy asks for {min_donors}")),
-        }
+        enough(key, "cells", Some(n_cells), self.policy.min_cells)?;
+        enough(key, "donors", n_donors, self.policy.min_donors)
     }
 
     fn check_condition(&self, trained: &TrainedCondition<'_>) -> Result<()> {
@@ -267,6 +308,17 @@ impl Gate {
         self.metrics.count_released(value.kind(), blob.size);
         Ok(Released { value, bytes, blob })
     }
+}
+
+/// Refuses what is made of too few cells or donors.
+fn enough(key: &ConditionKey, what: &str, found: Option<u64>, least: u64) -> Result<()> {
+    let reason = match found {
+        _ if least == 0 => return Ok(()),
+        Some(found) if found >= least => return Ok(()),
+        Some(found) => format!("it has {found} {what}, the policy asks for {least}"),
+        None => format!("its {what} are not known, the policy asks for {least}"),
+    };
+    Err(Error::Withheld { key: key.clone(), reason })
 }
 
 /// What the keys of a condition's axis own.

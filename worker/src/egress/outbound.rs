@@ -7,6 +7,7 @@ use std::{
 
 use archipelago_common::{
     condition::Columns,
+    part::Member,
     record::Progress,
     state_dict::{StateDict, Tensor},
     task::ConditionMetrics,
@@ -171,6 +172,17 @@ impl Outbound for ConditionMetrics {
 
     fn to_wire(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers are JSON")
+    }
+}
+
+impl sealed::Sealed for Member {}
+impl Outbound for Member {
+    fn kind(&self) -> Kind {
+        Kind::Parts
+    }
+
+    fn to_wire(&self) -> Vec<u8> {
+        self.to_bytes()
     }
 }
 

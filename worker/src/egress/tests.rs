@@ -1,8 +1,11 @@
 //! What the policy lets through and what it keeps.
 
+use std::collections::BTreeMap;
+
 use archipelago_common::{
     Section,
-    layout::Owned,
+    layout::{Owned, Rule},
+    pool::{Pool, TableSpec},
     state_dict::{Tensor, TensorSpec},
 };
 
@@ -232,6 +235,84 @@ fn without_metrics_neither_figures_nor_losses_leave() {
     };
     assert!(site.gate.release_metrics(TaskId(1), &key(), metrics).unwrap().is_none());
     assert_eq!(site.trail().entries.len(), 1);
+}
+
+/// Thirty T cells of three donors and ten B cells of one, counted.
+fn counted() -> Contribution {
+    let mut pool = Pool::new(BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]));
+    pool.add("T", "n", 0, 30.0).unwrap();
+    pool.add("B", "n", 0, 10.0).unwrap();
+    let cells = [("T", 0..30), ("B", 30..40)].map(|(label, cells)| (label.to_owned(), cells.collect()));
+    Contribution { part: "counts".parse().unwrap(), value: Member::Sums(pool), cells: cells.into() }
+}
+
+fn with_parts(min_cells: u64, min_donors: u64) -> SitePolicy {
+    SitePolicy { parts: Some(PartRelease { min_cells, min_donors }), noise_std: 0.5, ..SitePolicy::default() }
+}
+
+fn release_part(site: &mut Site, key: &str, donors: Donors) -> Result<Option<Released<Member>>> {
+    let (mut layout, contribution) = (layout(), counted());
+    let Member::Sums(pool) = &contribution.value else { unreachable!() };
+    layout.parts.insert("counts".parse().unwrap(), Rule::Pool { tables: pool.specs().clone() });
+    let named: Vec<_> =
+        (0..40).map(|cell| Some(if cell < 30 { format!("d{}", cell % 3) } else { "d0".to_owned() })).collect();
+    let donors = matches!(donors, Donors::Known).then_some(&named[..]);
+    let key = key.parse().unwrap();
+    site.gate.release_part(&ContributingCells {
+        task: TaskId(1),
+        key: &key,
+        contribution: &contribution,
+        donors,
+        layout: &layout,
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Donors {
+    Known,
+    Unknown,
+}
+
+const PART: &str = "north/pbmc+counts/b1";
+
+fn entries(released: Option<Released<Member>>) -> Vec<String> {
+    let Some(Released { value: Member::Sums(pool), .. }) = released else { return vec![] };
+    pool.entries().map(str::to_owned).collect()
+}
+
+#[test]
+fn parts_stay_at_home_unless_the_policy_says_otherwise() {
+    let mut site = Site::new(SitePolicy::default());
+    assert!(release_part(&mut site, PART, Donors::Known).unwrap().is_none());
+    assert!(site.trail().entries.is_empty());
+}
+
+#[test]
+fn a_part_leaves_without_noise_and_is_recorded() {
+    let mut site = Site::new(with_parts(0, 0));
+    let released = release_part(&mut site, PART, Donors::Unknown).unwrap().unwrap();
+    assert_eq!(*released.value(), counted().value);
+    let entry = &site.trail().entries[0].release;
+    assert_eq!((entry.kind, entry.digest), (Kind::Parts, Digest::of(&counted().value.to_bytes())));
+    assert_eq!(entry.condition, Some(PART.parse().unwrap()));
+    assert_eq!(site.gate.metrics.released_bytes(Kind::Parts), entry.size);
+}
+
+#[test]
+fn entries_of_too_few_cells_or_donors_stay_at_home() {
+    let left = |policy, donors| entries(release_part(&mut Site::new(policy), PART, donors).unwrap());
+    assert_eq!(left(with_parts(10, 1), Donors::Known), ["B", "T"]);
+    assert_eq!(left(with_parts(11, 0), Donors::Unknown), ["T"]);
+    assert_eq!(left(with_parts(0, 2), Donors::Known), ["T"]);
+    assert!(left(with_parts(31, 0), Donors::Known).is_empty() && left(with_parts(0, 1), Donors::Unknown).is_empty());
+}
+
+#[test]
+fn a_part_that_the_reference_does_not_take_stays_at_home() {
+    let mut site = Site::new(with_parts(0, 0));
+    let kept = release_part(&mut site, "north/pbmc+terms/b1", Donors::Known);
+    assert!(matches!(kept, Err(Error::Withheld { .. })));
+    assert!(site.trail().entries.is_empty());
 }
 
 #[test]

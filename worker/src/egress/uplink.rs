@@ -10,6 +10,7 @@ use archipelago_common::{
     blob::BlobRef,
     condition::{Columns, ConditionKey},
     id::{Name, TaskId, VersionId},
+    part::Member,
     record::{Progress, ReferenceRecord, Submission, SubmittedCondition, TaskRecord},
     task::ConditionMetrics,
 };
@@ -128,6 +129,7 @@ impl Uplink {
         lease: Lease,
         version: VersionId,
         conditions: &BTreeMap<ConditionKey, ReleasedCondition>,
+        parts: &BTreeMap<ConditionKey, Released<Member>>,
     ) -> Result<Option<VersionId>> {
         let mut submitted = BTreeMap::new();
         for (key, condition) in conditions {
@@ -139,6 +141,11 @@ impl Uplink {
             let embeddings = condition.embeddings.as_ref().map(Released::blob);
             let metrics = condition.metrics.as_ref().map(|metrics| metrics.value.clone());
             submitted.insert(key.clone(), SubmittedCondition { columns, embeddings, metrics });
+        }
+        for (key, member) in parts {
+            self.put(member).await?;
+            let part = SubmittedCondition { columns: member.blob(), embeddings: None, metrics: None };
+            submitted.insert(key.clone(), part);
         }
         let Lease { task, epoch } = lease;
         match self.ask(Request::Submit(Submission { task, epoch, version, conditions: submitted })).await? {

@@ -5,8 +5,9 @@
 //! number of threads, and libtorch computes on one. Several conditions run in parallel and do not know of each other.
 
 use archipelago_common::{
-    Base, Columns, ConditionKey, Digest,
+    Base, Columns, ConditionKey, Digest, StateDict,
     layout::Growth,
+    part::Contribution,
     progress::{Continue, EpochReport, Progress},
     task::{ColumnInit, TrainSpec},
 };
@@ -39,6 +40,10 @@ pub struct Surgery {
     pub columns: Columns,
     /// The columns before training.
     pub initial: Columns,
+    /// What its cells contribute to the model's parts.
+    pub contributions: Vec<Contribution>,
+    /// Tensors that the site keeps for itself, where the model has some. They are no part of the columns.
+    pub local: StateDict,
     /// One report per epoch.
     pub history: Vec<EpochReport>,
     /// Digest of the frozen tensors before training.
@@ -71,8 +76,8 @@ pub fn surgery(
     if let Some(decay) = spec.weight_decay.filter(|decay| *decay != 0.0) {
         return Err(Error::NotExact { detail: format!("weight decay is {decay}, expected 0") });
     }
-    if let Growth::NoSurgery { reason } = &base.card.layout.growth {
-        return Err(Error::NoSurgery { reason: reason.clone() });
+    if let Some(reason) = base.card.layout.refuses_all() {
+        return Err(Error::NoSurgery { reason: reason.to_owned() });
     }
     let _one_thread = OneThread::new();
     let blueprint = Blueprint::of_card(&base.card)?;
@@ -94,7 +99,11 @@ pub fn surgery(
 
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds.clone(), Mode::Evaluation)?;
     let mut trainer = trainer.with_engine(engine);
-    let history = trainer.run(progress, checkpoints)?;
+    let history = match &base.card.layout.growth {
+        Growth::Surgery => trainer.run(progress, checkpoints)?,
+        // Its cells are looked at and contribute, and nothing moves.
+        Growth::NoSurgery { .. } => Vec::new(),
+    };
 
     let frozen_after = module.weights().base().digest();
     if frozen_after != frozen_before {
@@ -105,6 +114,8 @@ pub fn surgery(
     let fit = trainer.evaluate(&cells, 1.0, noise);
     Ok(Surgery {
         columns: module.weights().columns(0),
+        contributions: module.contributions(&dataset, &cells),
+        local: module.weights().local(),
         initial,
         history,
         frozen_before,

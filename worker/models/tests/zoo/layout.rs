@@ -1,6 +1,6 @@
 //! What a reference's card says of what its keys own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{BaseCard, Layout, Section, TensorKind, check, layout::Growth, reference_dir::ReferenceDir};
 use archipelago_models::{Config, Device, Reference, layout_of, nn::Role, zoo::totalvi::PROTEINS};
@@ -73,7 +73,12 @@ fn references_that_an_earlier_version_wrote_know_their_facts_and_still_embed_cel
         ("totalvi", &["protein_measured"], &[]),
     ] {
         let dir = ReferenceDir::open(&stored.join(name)).unwrap();
-        let reference = Reference { base: dir.base().unwrap(), columns: dir.columns().unwrap() };
+        let reference = Reference {
+            base: dir.base().unwrap(),
+            columns: dir.columns().unwrap(),
+            parts: BTreeMap::new(),
+            local: BTreeMap::new(),
+        };
         let layout = layout_of(&reference.base).unwrap();
         let axis = layout.axis(&Section::Condition).unwrap();
         assert!(axis.of_kind(TensorKind::Fact).eq(facts.iter().copied()), "{name}: {axis:?}");

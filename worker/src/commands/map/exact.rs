@@ -2,13 +2,14 @@
 
 use std::{sync::Mutex, time::Instant};
 
-use archipelago_common::{condition::Columns, progress::Continue, reference_dir::ReferenceDir};
+use archipelago_common::{Section, condition::Columns, progress::Continue, reference_dir::ReferenceDir};
 use archipelago_models::Surgery;
 
 use super::{Mapped, Mapping};
 use crate::{
     checkpoint::Checkpoints,
     error::Result,
+    local,
     mapping::{self, QueryBatch, Surgeon},
     output::Output,
 };
@@ -28,7 +29,13 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let mapped = || mapping.batches.iter().zip(&surgeries);
     let mut grown = reference.columns.clone();
     grown.extend(mapped().map(|(batch, surgery)| (batch.key.clone(), surgery.columns.clone())));
-    let dir = ReferenceDir::write(&args.out, &reference.base, &grown)?;
+    let mut parts = reference.parts.clone();
+    for (batch, contribution) in mapped().flat_map(|(batch, s)| s.contributions.iter().map(move |c| (batch, c))) {
+        let key = batch.key.clone().in_section(Section::Part(contribution.part.clone()));
+        parts.insert(key, contribution.value.clone());
+    }
+    let dir = ReferenceDir::write_with_parts(&args.out, &reference.base, &grown, &parts)?;
+    local::write(&args.out, mapped().map(|(batch, surgery)| (&batch.key, &surgery.local)))?;
     write_cells(mapping, &surgeon, &surgeries)?;
     checkpoints.discard();
     let coverage = mapping.alignment.coverage();
@@ -62,7 +69,8 @@ fn train(surgeon: &Surgeon<'_>, batches: &[QueryBatch], output: &Output) -> Resu
 fn write_cells(mapping: &Mapping<'_>, surgeon: &Surgeon<'_>, surgeries: &[Surgery]) -> Result<()> {
     let positions = |columns: &dyn Fn(&Surgery) -> Columns| {
         let each = mapping.batches.iter().zip(surgeries);
-        each.map(|(batch, surgery)| surgeon.latent(batch, &columns(surgery))).collect::<Result<Vec<_>>>()
+        each.map(|(batch, surgery)| surgeon.latent(batch, &columns(surgery), &surgery.local))
+            .collect::<Result<Vec<_>>>()
     };
     let mut layers = vec![(mapping::OBSM_KEY, positions(&|surgery| surgery.columns.clone())?)];
     if mapping.args.untrained {

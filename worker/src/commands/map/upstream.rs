@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use archipelago_common::{
+    StateDict,
     progress::{Continue, EpochReport},
     reference_dir::ReferenceDir,
     task::ConditionMetrics,
@@ -125,7 +126,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let mut positions = Vec::new();
     let mut conditions = std::collections::BTreeMap::new();
     for batch in &mapping.batches {
-        positions.push(surgeon.latent(batch, &trained.reference.columns[&batch.key])?);
+        positions.push(surgeon.latent(batch, &trained.reference.columns[&batch.key], &StateDict::new())?);
         let of_batch = CellConditions::single(batch.key.clone(), batch.cells.len());
         let fit = trained.reference.evaluate(&batch.cells()?, &of_batch, mapping.train.seed, args.compute)?;
         let metrics = ConditionMetrics {

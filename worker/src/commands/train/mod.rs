@@ -131,7 +131,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let Trained { mut reference, history, engine } = train(args, &prepared, &cells, output)?;
     let card = &mut reference.base.card;
     card.recipe = data.recipe().map(|recipe| recipe.clone().for_panel(&card.genes));
-    let dir = ReferenceDir::write(&args.out, &reference.base, &reference.columns)?;
+    let dir = ReferenceDir::write_with_parts(&args.out, &reference.base, &reference.columns, &reference.parts)?;
     let compute = Compute::from(args.compute);
     let fit = reference.evaluate(&cells, conditions, args.plan.seed, compute)?;
     let labelled = labelled_accuracy(&reference, &prepared, &cells, compute.device)?;
