@@ -26,6 +26,7 @@ const QUIC: &str = "quinn";
 
 const CRATES: &[Fence] = &[
     Fence { name: "common", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence { name: "hierarchy", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT, "rand"] },
     Fence { name: "protocol", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "transport", may_use: &["common"], never: &[RAFT, TENSORS, FILES] },
     Fence { name: "client", may_use: &["common", "protocol", "transport"], never: &[RAFT, TENSORS, FILES] },
@@ -36,7 +37,7 @@ const CRATES: &[Fence] = &[
         never: &[TENSORS, FILES],
     },
     Fence { name: "anndata", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
-    Fence { name: "analysis", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence { name: "analysis", may_use: &["hierarchy"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "models", may_use: &["common", "anndata"], never: &[ASYNC, QUIC, RAFT] },
     Fence {
         name: "worker",
