@@ -89,6 +89,31 @@ pub enum AnalysisError {
         /// The system's reason.
         reason: String,
     },
+    /// A label that two data sets share, where each data set's labels must be its own.
+    #[error("label `{label}` is in data set `{first}` and in `{second}`")]
+    SharedLabel {
+        /// The label.
+        label: String,
+        /// One data set.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A cell type with too few cells to be told from others.
+    #[error("`{label}` of data set `{set}` has {found} cell, at least {needed} are needed")]
+    FewCells {
+        /// The cell type.
+        label: String,
+        /// Its data set.
+        set: String,
+        /// Cells there are.
+        found: usize,
+        /// Cells needed.
+        needed: usize,
+    },
+    /// A tree of cell types, a count table or an edit that cannot be used.
+    #[error(transparent)]
+    Hierarchy(#[from] archipelago_hierarchy::HierarchyError),
     /// A drawing that could not be turned into pixels.
     #[error("failed to render the figure: {reason}")]
     Render {
@@ -103,6 +128,11 @@ impl AnalysisError {
         match self {
             Self::TooFew { .. } => Some("lower the number of neighbours, clusters or components, or use more cells"),
             Self::NotFinite { .. } => Some("a model that diverged writes such values: look at its loss curve"),
+            Self::SharedLabel { .. } => {
+                Some("make labels unique: append the name of the data set, such as `B cell-north`")
+            }
+            Self::FewCells { .. } => Some("leave out rare types, or join them with others: see `--min-cells`"),
+            Self::Hierarchy(source) => source.hint(),
             Self::PcaTooLarge { .. } => Some("select highly variable genes first"),
             _ => None,
         }

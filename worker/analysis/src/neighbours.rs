@@ -189,6 +189,35 @@ fn search(
     skipped_row: impl Fn(u32) -> Option<u32> + Sync,
     progress: Progress<'_>,
 ) -> Result<Neighbours> {
+    let by_cell = search_each(query, reference, k, skipped_row, |nearest| nearest.kept, progress)?;
+    Ok(Neighbours {
+        k,
+        indices: by_cell.iter().flatten().map(|&(_, row)| row).collect(),
+        distances: by_cell.iter().flatten().map(|&(squared, _)| squared.sqrt()).collect(),
+    })
+}
+
+/// What `each` makes of the squared distances and rows of the `k` nearest, nearest first, for each row of `query`: for
+/// many cells of which only a result is kept.
+///
+/// # Errors   as [`knn`]
+pub(crate) fn nearest_into<T: Send>(
+    query: ArrayView2<'_, f32>,
+    reference: ArrayView2<'_, f32>,
+    k: usize,
+    each: impl Fn(&[(f64, u32)]) -> T + Sync,
+) -> Result<Vec<T>> {
+    search_each(query, reference, k, |_| None, |nearest| each(&nearest.kept), &silent)
+}
+
+fn search_each<T: Send>(
+    query: ArrayView2<'_, f32>,
+    reference: ArrayView2<'_, f32>,
+    k: usize,
+    skipped_row: impl Fn(u32) -> Option<u32> + Sync,
+    each: impl Fn(Nearest) -> T + Sync,
+    progress: Progress<'_>,
+) -> Result<Vec<T>> {
     if k == 0 {
         return Err(AnalysisError::Option { option: "n_neighbors", expected: "at least 1", found: k.to_string() });
     }
@@ -204,26 +233,22 @@ fn search(
 
     let tiles = Tile::divide(reference);
     let n_done = AtomicUsize::new(0);
-    let found: Vec<Vec<(u32, Nearest)>> = Tile::divide(query)
+    let found: Vec<Vec<(u32, T)>> = Tile::divide(query)
         .into_par_iter()
         .map(|block| {
             let order = by_distance(&tiles, &block);
-            let near = |&cell: &u32| (cell, nearest_of(query.row(cell as usize), &tiles, &order, k, skipped_row(cell)));
-            let found = block.rows.iter().map(near).collect();
+            let near = |cell: u32| nearest_of(query.row(cell as usize), &tiles, &order, k, skipped_row(cell));
+            let found = block.rows.iter().map(|&cell| (cell, each(near(cell)))).collect();
             let n = block.rows.len() + n_done.fetch_add(block.rows.len(), Ordering::Relaxed);
             progress(n as f64 / query.nrows() as f64);
             found
         })
         .collect();
-    let mut by_cell: Vec<&[(f64, u32)]> = vec![&[]; query.nrows()];
-    for (cell, nearest) in found.iter().flatten() {
-        by_cell[*cell as usize] = &nearest.kept;
+    let mut by_cell: Vec<Option<T>> = (0..query.nrows()).map(|_| None).collect();
+    for (cell, result) in found.into_iter().flatten() {
+        by_cell[cell as usize] = Some(result);
     }
-    Ok(Neighbours {
-        k,
-        indices: by_cell.iter().copied().flatten().map(|&(_, row)| row).collect(),
-        distances: by_cell.iter().copied().flatten().map(|&(squared, _)| squared.sqrt()).collect(),
-    })
+    Ok(by_cell.into_iter().map(|result| result.expect("tiles hold every cell")).collect())
 }
 
 /// Tiles in order of their least squared distance to any cell of the block, with that distance.

@@ -62,7 +62,7 @@ impl Page {
 ///
 /// # Errors   what `draw` fails with, a picture too large for pixels
 pub fn picture(draw: impl Fn(&Theme) -> Result<Figure>, stored: Stored, alt: &str, caption: &str) -> Result<String> {
-    let source = |theme: &Theme| {
+    let source = |theme: &Theme| -> Result<String> {
         let figure = draw(theme)?;
         Ok(match stored {
             Stored::Pixels => data_uri("image/png", &figure.png(PIXELS)?),

@@ -68,6 +68,39 @@ impl Pca {
         self.project_rows(Rows::Sparse(x))
     }
 
+    /// The same projection with its first `n_components` only.
+    #[must_use]
+    pub fn leading(&self, n_components: usize) -> Self {
+        let n = n_components.min(self.components.nrows());
+        Self {
+            mean: self.mean.clone(),
+            components: self.components.slice(ndarray::s![..n, ..]).to_owned(),
+            explained_variance: self.explained_variance[..n].to_vec(),
+            explained_variance_ratio: self.explained_variance_ratio[..n].to_vec(),
+        }
+    }
+
+    /// Euclidean distance of each cell from what its coordinates on the components tell of it.
+    ///
+    /// # Errors   another number of genes than fitted, values not finite
+    pub fn reconstruction_errors(&self, x: ArrayView2<'_, f32>) -> Result<Vec<f64>> {
+        check_finite("the matrix", x)?;
+        let n_genes = self.mean.len();
+        if x.ncols() != n_genes {
+            return Err(AnalysisError::Length { what: "a cell", found: x.ncols(), expected: n_genes });
+        }
+        let error_of = |rest: &mut Vec<f64>, cell: usize| {
+            Rows::Dense(x).centred_row(cell, &self.mean, rest);
+            // Components are orthogonal: what one explains can be taken off before the next is looked at.
+            for component in self.components.rows() {
+                let coordinate: f64 = component.iter().zip(rest.iter()).map(|(loading, value)| loading * value).sum();
+                rest.iter_mut().zip(component).for_each(|(value, loading)| *value -= coordinate * loading);
+            }
+            rest.iter().map(|value| value * value).sum::<f64>().sqrt()
+        };
+        Ok((0..x.nrows()).into_par_iter().map_init(|| vec![0.0; n_genes], error_of).collect())
+    }
+
     fn project_rows(&self, x: Rows<'_>) -> Result<Array2<f32>> {
         let (n_components, n_genes) = self.components.dim();
         if x.n_genes() != n_genes {

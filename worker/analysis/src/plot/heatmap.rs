@@ -23,34 +23,60 @@ impl Heatmap<'_> {
     ///
     /// # Errors   [`AnalysisError::TooFew`] for a matrix without labels
     pub fn panel(&self, theme: &Theme) -> Result<Panel> {
-        let n_labels = self.confusion.labels.len();
-        if n_labels == 0 {
+        let Confusion { labels, counts } = self.confusion;
+        let subtitle = "share of each observed label (row) by predicted label (column)";
+        ShareTable { title: self.title, subtitle, rows: labels, columns: labels, counts }.panel(theme)
+    }
+}
+
+/// Counts of which each row is shown as shares, rows and columns each with names of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct ShareTable<'a> {
+    /// What the picture shows.
+    pub title: &'a str,
+    /// A line under the title.
+    pub subtitle: &'a str,
+    /// Names of the rows.
+    pub rows: &'a [String],
+    /// Names of the columns.
+    pub columns: &'a [String],
+    /// A row of counts per name.
+    pub counts: &'a [Vec<u64>],
+}
+
+impl ShareTable<'_> {
+    /// Draws shares of each row as shades, as percentages too while they fit.
+    ///
+    /// # Errors   [`AnalysisError::TooFew`] for a table without rows or columns
+    pub fn panel(&self, theme: &Theme) -> Result<Panel> {
+        let (n_rows, n_columns) = (self.rows.len(), self.columns.len());
+        if n_rows == 0 || n_columns == 0 {
             return Err(AnalysisError::TooFew { step: "a heatmap", unit: "labels", needed: 1, found: 0 });
         }
-        let side = (MOST_WIDTH / n_labels as f64).clamp(14.0, 44.0);
-        let names: Vec<String> =
-            self.confusion.labels.iter().map(|name| fitted(name, WIDEST_NAME, LABEL_SIZE, Weight::Regular)).collect();
-        let widest = names.iter().map(|name| width(name, LABEL_SIZE, Weight::Regular)).fold(0.0, f64::max);
+        let side = (MOST_WIDTH / n_rows.max(n_columns) as f64).clamp(14.0, 44.0);
+        let fitting = |name: &String| fitted(name, WIDEST_NAME, LABEL_SIZE, Weight::Regular);
+        let [rows, columns] = [self.rows, self.columns].map(|names| names.iter().map(fitting).collect::<Vec<_>>());
+        let widest = rows.iter().map(|name| width(name, LABEL_SIZE, Weight::Regular)).fold(0.0, f64::max);
         let mut canvas = Canvas::default();
-        canvas.heading(self.title, "share of each observed label (row) by predicted label (column)", theme);
-        let (left, top, extent) = (widest + 10.0, HEADING_HEIGHT + 4.0, side * n_labels as f64);
-        for (row, counts) in self.confusion.counts.iter().enumerate() {
+        canvas.heading(self.title, self.subtitle, theme);
+        let (left, top) = (widest + 10.0, HEADING_HEIGHT + 4.0);
+        for (row, counts) in self.counts.iter().enumerate() {
             let y = top + row as f64 * side;
-            canvas.text(left - 8.0, y + side / 2.0 + 4.0, &names[row], Style::new(LABEL_SIZE, theme.ink).end());
+            canvas.text(left - 8.0, y + side / 2.0 + 4.0, &rows[row], Style::new(LABEL_SIZE, theme.ink).end());
             let total: u64 = counts.iter().sum();
             for (column, &count) in counts.iter().enumerate() {
                 let share = if total > 0 { count as f64 / total as f64 } else { 0.0 };
                 draw_share(&mut canvas, (left + column as f64 * side, y), side, share, theme);
             }
         }
-        let (right, bottom) = (left + extent, top + extent);
+        let (right, bottom) = (left + side * n_columns as f64, top + side * n_rows as f64);
         let border = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)];
         canvas.polyline(&border.map(|(x, y)| (x - 0.5, y - 0.5)), theme.grid, 1.0);
-        let centres: Vec<f64> = (0..n_labels).map(|column| left + (column as f64 + 0.5) * side).collect();
-        let names_height = canvas.column_names(&names, &centres, top + extent, theme.ink);
+        let centres: Vec<f64> = (0..n_columns).map(|column| left + (column as f64 + 0.5) * side).collect();
+        let names_height = canvas.column_names(&columns, &centres, bottom, theme.ink);
         let scale = Axis::tight(0.0, 1.0, 4);
-        let bar = draw_colour_bar(&mut canvas, (left + extent + 18.0, top), &scale, |s| intensity(s, theme), theme);
-        Ok(canvas.into_panel(left + extent + 18.0 + bar, top + extent.max(150.0) + names_height))
+        let bar = draw_colour_bar(&mut canvas, (right + 18.0, top), &scale, |s| intensity(s, theme), theme);
+        Ok(canvas.into_panel(right + 18.0 + bar, (bottom + names_height).max(top + 150.0)))
     }
 }
 

@@ -5,6 +5,7 @@ use super::canvas::{Canvas, HEADING_HEIGHT, LABEL_SIZE, Panel, Style, TICK_SIZE}
 use super::palette::Palette;
 use super::text::{Weight, fitted, width};
 use super::theme::Theme;
+use crate::quantile::quantile;
 use crate::{AnalysisError, Labels, Result};
 
 /// A violin per label, with its quartiles and median.
@@ -100,14 +101,6 @@ fn density(values: &[f64]) -> Vec<(f64, f64)> {
     (0..N_POINTS).map(|i| (at(i), density(at(i)))).collect()
 }
 
-/// Quantile of ascending values, between neighbours in proportion.
-fn quantile(values: &[f64], share: f64) -> f64 {
-    let at = share * (values.len() - 1) as f64;
-    let (below, rest) = (at as usize, at.fract());
-    let above = (below + 1).min(values.len() - 1);
-    values[below] + (values[above] - values[below]) * rest
-}
-
 const N_POINTS: usize = 80;
 const PLOT_HEIGHT: f64 = 260.0;
 const STEP: f64 = 64.0;
@@ -117,12 +110,6 @@ const WIDEST_NAME: f64 = 150.0;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_lie_between_neighbours() {
-        assert_eq!(quantile(&[1.0, 2.0, 4.0, 8.0], 0.5), 3.0);
-        assert_eq!(quantile(&[7.0], 0.25), 7.0);
-    }
 
     #[test]
     fn density_is_highest_where_values_are() {
