@@ -33,6 +33,17 @@ impl Communities {
         Ok(Self { graph: graph.build().map_err(failed)? })
     }
 
+    /// The same where an edge counts in its own direction only.
+    ///
+    /// # Errors   as [`Self::new`]
+    pub fn directed(edges: &[Edge], n_cells: usize) -> Result<Self> {
+        let mut graph = GraphDataBuilder::new(n_cells).directed();
+        for edge in edges {
+            graph.add_edge(edge.head as usize, edge.tail as usize, edge.weight).map_err(failed)?;
+        }
+        Ok(Self { graph: graph.build().map_err(failed)? })
+    }
+
     /// As [`leiden`].
     ///
     /// # Errors   a resolution that is not a positive number

@@ -4,15 +4,17 @@
 //! are a [`CsrView`]. Nothing here knows a tensor library, a file format, a socket or a runtime. Everything is
 //! deterministic: what draws random numbers takes a seed, and threads never change a result.
 //!
-//! Start at [`metrics::mapping_quality`] for the figures of a mapping, at [`transfer`] for labels with uncertainty, and at
-//! [`plot`] for pictures.
+//! Start at [`metrics::mapping_quality`] for the figures of a mapping, at [`transfer`] for labels with uncertainty, at
+//! [`hierarchy`] for a tree of cell types, and at [`plot`] for pictures.
 
 mod csr;
 mod distance;
 mod error;
 mod labels;
+mod quantile;
 
 pub mod graph;
+pub mod hierarchy;
 pub mod kmeans;
 pub mod leiden;
 pub mod metrics;
@@ -22,6 +24,7 @@ pub mod pca;
 pub mod plot;
 pub mod preprocess;
 pub mod progress;
+pub mod space;
 pub mod transfer;
 pub mod tsne;
 pub mod umap;
