@@ -22,6 +22,11 @@ pub fn encode<T: Serialize>(what: &'static str, value: &T, limit: usize) -> Resu
     if bytes.len() > limit { Err(too_large(what, limit)) } else { Ok(bytes) }
 }
 
+/// Bytes that [`encode`] would write, whatever the limit.
+pub fn size<T: Serialize>(value: &T) -> u64 {
+    bincode::DefaultOptions::new().serialized_size(value).map_or(u64::MAX, |size| size.saturating_add(1))
+}
+
 /// Decodes a value that [`encode`] wrote.
 ///
 /// # Errors  [`Error::UnknownVersion`], [`Error::TooLarge`], [`Error::Decode`]

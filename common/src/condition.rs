@@ -118,6 +118,17 @@ impl ConditionKey {
     pub fn batch(&self) -> &str {
         &self.batch
     }
+
+    /// The pieces of its text, to be put one after the other.
+    pub(crate) fn pieces(&self) -> [&[u8]; 7] {
+        let (sign, section): (&[u8], &str) = match &self.section {
+            Section::Condition => (b"", ""),
+            Section::Axis(axis) => (b"@", axis.as_str()),
+            Section::Part(part) => (b"+", part.as_str()),
+        };
+        let (owner, dataset) = (self.owner.as_str().as_bytes(), self.dataset.as_str().as_bytes());
+        [owner, b"/", dataset, sign, section.as_bytes(), b"/", self.batch.as_bytes()]
+    }
 }
 
 impl fmt::Display for ConditionKey {

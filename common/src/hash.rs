@@ -75,28 +75,45 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// Hashes a sequence of fields so that no two different sequences collide: every field is preceded by its length,
 /// and the whole by a domain that names what is hashed.
-pub struct FieldHasher(blake3::Hasher);
+pub struct FieldHasher {
+    hasher: blake3::Hasher,
+    /// What is not hashed yet: BLAKE3 is several times as fast on many bytes at once.
+    pending: Vec<u8>,
+}
 
 impl FieldHasher {
     /// A hasher for one kind of value, such as `archipelago/version/1`.
     pub fn new(domain: &'static str) -> Self {
-        let mut hasher = Self(blake3::Hasher::new());
+        let mut hasher = Self { hasher: blake3::Hasher::new(), pending: Vec::new() };
         hasher.field(domain.as_bytes());
         hasher
     }
 
     /// Adds one field.
     pub fn field(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.field_of(&[bytes])
+    }
+
+    /// Adds one field that is given in pieces.
+    pub fn field_of(&mut self, pieces: &[&[u8]]) -> &mut Self {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.pending.extend_from_slice(&(length as u64).to_le_bytes());
+        pieces.iter().for_each(|piece| self.pending.extend_from_slice(piece));
+        if self.pending.len() >= AT_ONCE {
+            self.hasher.update(&self.pending);
+            self.pending.clear();
+        }
         self
     }
 
     /// The digest of all fields so far.
     pub fn finish(&self) -> Digest {
-        Digest(*self.0.finalize().as_bytes())
+        Digest(*self.hasher.clone().update(&self.pending).finalize().as_bytes())
     }
 }
+
+/// Bytes that are hashed at once.
+const AT_ONCE: usize = 64 << 10;
 
 /// Digest of a stream of bytes that is too large to hold, fed piece by piece.
 #[derive(Clone, Default)]

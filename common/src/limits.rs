@@ -39,8 +39,12 @@ pub const REASON_BYTES: usize = 1_024;
 pub const OPEN_TASKS: usize = 1_024;
 /// Sites that may be enrolled.
 pub const SITES: usize = 16_384;
-/// Request keys remembered for answering a repeated request with its first answer; several minutes of retries.
+/// Request keys of one asker that are remembered for answering a repeated request with its first answer; an asker has some
+/// dozens under way at once.
 pub const REMEMBERED_REQUESTS: usize = 8_192;
+/// Request keys of all askers that are remembered; beyond it the asker with most of them forgets. Every one of 1,000 sites
+/// has room for 130.
+pub const REMEMBERED_IN_ALL: usize = 131_072;
 /// Shortest time between two replicated lease renewals of one assignment, in milliseconds.
 pub const RENEWAL_INTERVAL_MS: u64 = 10_000;
 /// Norm of one condition's columns that a task allows unless it says otherwise; trained columns stay below 30.
@@ -58,8 +62,18 @@ pub const SHORTEST_LEASE_MS: u64 = 1_000;
 pub const LEASE_MS: u64 = 25_000;
 /// Longest lease of an assignment, in milliseconds: a week.
 pub const LONGEST_LEASE_MS: u64 = 7 * 24 * 3_600_000;
-/// Bytes of the coordinators' replicated state: 1,000 versions of 1,000 conditions are about 100 MB.
+/// Bytes of the coordinators' replicated state: four times what it may grow to, so that no snapshot is ever too large.
 pub const SNAPSHOT_BYTES: usize = 1 << 30;
+/// Bytes of the replicated state beyond which nothing is accepted that makes it grow. What ends or takes back is never
+/// refused for it. 65,536 conditions in 16,384 versions of 1,000 sites take about 30 MB.
+pub const STATE_BYTES: u64 = 256 << 20;
+/// Conditions that may ever be merged into one reference, those included that were withdrawn again: its history is
+/// walked when it is restored, and what is withdrawn was merged before.
+pub const MERGED_CONDITIONS: usize = 4 * CONDITIONS;
+/// Items of one answer: a page of the longest of them fits into a frame, and is collected in about a millisecond.
+pub const PAGE_ITEMS: usize = 1_024;
+/// Bytes of one answer's page beyond which it is cut, long before a frame is full.
+pub const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of a pickle in a foreign saved model, without its tensors: indices of ten million cells take 160 MB as text.
 pub const PICKLE_BYTES: usize = 1 << 30;
 /// Objects in a pickle: gene names, options and a training history are some hundred thousand.

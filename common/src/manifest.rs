@@ -152,10 +152,15 @@ pub struct Version {
 impl Version {
     /// Hash of the base digest and the columns sorted by key.
     pub fn id(&self) -> VersionId {
+        Self::id_of(self.base, &self.columns)
+    }
+
+    /// The id of a version whose parts are kept apart.
+    pub fn id_of(base: BlobRef, columns: &BTreeMap<ConditionKey, BlobRef>) -> VersionId {
         let mut hasher = FieldHasher::new("archipelago/version/1");
-        hasher.field(self.base.digest.as_bytes());
-        for (key, columns) in &self.columns {
-            hasher.field(key.to_string().as_bytes()).field(columns.digest.as_bytes());
+        hasher.field(base.digest.as_bytes());
+        for (key, columns) in columns {
+            hasher.field_of(&key.pieces()).field(columns.digest.as_bytes());
         }
         VersionId(hasher.finish())
     }

@@ -99,6 +99,125 @@ pub enum Cause {
     },
 }
 
+/// A reference without its history, which comes in pages.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ReferenceHead {
+    /// Its name in the consortium.
+    pub name: Name,
+    /// The operator who published it.
+    pub publisher: Name,
+    /// What its base is.
+    pub summary: BaseSummary,
+    /// The base that all its versions have.
+    pub base: BlobRef,
+    /// The version that new tasks map onto unless they say otherwise.
+    pub current: VersionId,
+    /// Conditions in the current version.
+    pub n_conditions: u64,
+    /// Changes from the first, which published it.
+    pub n_changes: u64,
+}
+
+/// One step of a reference from version to version: what it changed, not what there was.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// The version that came to be.
+    pub version: VersionId,
+    /// Why.
+    pub why: Why,
+    /// The leader's clock at the time, Unix milliseconds.
+    pub at_ms: u64,
+    /// The conditions that came, or went, with their columns. What went remains for audit.
+    pub columns: BTreeMap<ConditionKey, BlobRef>,
+}
+
+/// Why a version came to be; which conditions were concerned is in the [`Change`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// An operator published the reference with these conditions.
+    Published,
+    /// Accepted submissions of a task were merged, exactly.
+    Merged {
+        /// The task.
+        task: TaskId,
+    },
+    /// Conditions were taken out again.
+    Withdrawn {
+        /// Who asked: the owning site or an operator.
+        by: Name,
+    },
+}
+
+impl Change {
+    /// Whether its conditions came; otherwise they went.
+    pub fn adds(&self) -> bool {
+        !matches!(self.why, Why::Withdrawn { .. })
+    }
+
+    /// What the next version holds, from what the one before held.
+    pub fn apply(&self, columns: &mut BTreeMap<ConditionKey, BlobRef>) {
+        match self.adds() {
+            true => columns.extend(self.columns.iter().map(|(key, blob)| (key.clone(), *blob))),
+            false => columns.retain(|key, _| !self.columns.contains_key(key)),
+        }
+    }
+
+    /// The change as an entry of a lineage, under its parent.
+    pub fn event(&self, parent: Option<VersionId>) -> Event {
+        let keys = || self.columns.keys().cloned().collect();
+        let cause = match &self.why {
+            Why::Published => Cause::Published,
+            Why::Merged { task } => Cause::Merged { task: *task, keys: keys() },
+            Why::Withdrawn { by } => Cause::Withdrawn { by: by.clone(), keys: keys() },
+        };
+        Event { version: self.version, parent, cause, at_ms: self.at_ms }
+    }
+}
+
+/// A reference with its whole history: for people, and for audits.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ReferenceHistory {
+    /// What it is.
+    #[serde(flatten)]
+    pub head: ReferenceHead,
+    /// From the first version to the current one.
+    pub changes: Vec<Change>,
+}
+
+impl ReferenceHistory {
+    /// What the version holds that a change led to; the last one's is the current.
+    pub fn after(&self, n_changes: usize) -> Version {
+        let mut columns = BTreeMap::new();
+        self.changes.iter().take(n_changes).for_each(|change| change.apply(&mut columns));
+        Version { base: self.head.base, columns }
+    }
+
+    /// The current version.
+    pub fn current(&self) -> Version {
+        self.after(self.changes.len())
+    }
+
+    /// The record with every version whole: for audits, and for peers that ask for no pages. As long as the square of the
+    /// history.
+    pub fn record(&self) -> ReferenceRecord {
+        let (mut columns, mut versions) = (BTreeMap::new(), BTreeMap::new());
+        for change in &self.changes {
+            change.apply(&mut columns);
+            versions.entry(change.version).or_insert(Version { base: self.head.base, columns: columns.clone() });
+        }
+        let parents = std::iter::once(None).chain(self.changes.iter().map(|change| Some(change.version)));
+        ReferenceRecord {
+            name: self.head.name.clone(),
+            publisher: self.head.publisher.clone(),
+            summary: self.head.summary.clone(),
+            current: self.head.current,
+            lineage: self.changes.iter().zip(parents).map(|(change, parent)| change.event(parent)).collect(),
+            versions,
+        }
+    }
+}
+
 /// An enrolled site.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SiteRecord {
@@ -176,6 +295,93 @@ pub enum AssignmentState {
         /// The version that holds it, once there is one.
         version: Option<VersionId>,
     },
+}
+
+/// A task without what others made of it, which comes in pages.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TaskHead {
+    /// Its number.
+    pub id: TaskId,
+    /// What is asked.
+    pub task: SurgeryTask,
+    /// The operator who published it.
+    pub publisher: Name,
+    /// When, Unix milliseconds.
+    pub published_ms: u64,
+    /// Whether it is open.
+    pub state: TaskState,
+    /// Sites that ever claimed it; for a site that asks, itself at most.
+    pub n_assigned: u64,
+    /// Of them, sites whose submission was accepted.
+    pub n_accepted: u64,
+    /// The asking site's own assignment, if it has one.
+    pub own: Option<AssignmentHead>,
+}
+
+/// An assignment without what was handed in, which comes in pages.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AssignmentHead {
+    /// Fencing epoch.
+    pub epoch: u64,
+    /// Where it stands.
+    pub stage: Stage,
+    /// When the lease ends unless renewed, Unix milliseconds.
+    pub lease_until_ms: u64,
+    /// The last progress the site reported.
+    pub progress: Option<Progress>,
+}
+
+/// Where an assignment stands; an [`AssignmentState`] without the submission.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The site is at work.
+    Assigned,
+    /// The lease ran out; the site may claim again.
+    Lapsed,
+    /// The site gave up.
+    GivenUp {
+        /// In the site's words.
+        reason: String,
+    },
+    /// The submission was accepted.
+    Accepted {
+        /// When, Unix milliseconds.
+        at_ms: u64,
+        /// The version that holds it, once there is one.
+        version: Option<VersionId>,
+        /// The version that was trained against.
+        trained: VersionId,
+        /// Conditions in it.
+        n_conditions: u64,
+    },
+}
+
+impl From<&AssignmentRecord> for AssignmentHead {
+    fn from(record: &AssignmentRecord) -> Self {
+        let stage = match &record.state {
+            AssignmentState::Assigned => Stage::Assigned,
+            AssignmentState::Lapsed => Stage::Lapsed,
+            AssignmentState::GivenUp { reason } => Stage::GivenUp { reason: reason.clone() },
+            AssignmentState::Accepted { submission, at_ms, version } => Stage::Accepted {
+                at_ms: *at_ms,
+                version: *version,
+                trained: submission.version,
+                n_conditions: submission.conditions.len() as u64,
+            },
+        };
+        let AssignmentRecord { epoch, lease_until_ms, progress, .. } = *record;
+        Self { epoch, stage, lease_until_ms, progress }
+    }
+}
+
+/// Some of a list, in its order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Whether others follow: ask again after the last of these.
+    pub more: bool,
 }
 
 /// How far a site has come.

@@ -10,7 +10,10 @@ use archipelago_common::{
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
     member::MembersRecord,
-    record::{AssignmentState, Progress, ReferenceRecord, SiteRecord, StatusRecord, Submission, TaskRecord},
+    record::{
+        AssignmentHead, AssignmentState, Change, Page, Progress, ReferenceHead, ReferenceRecord, SiteRecord,
+        StatusRecord, Submission, SubmittedCondition, TaskHead, TaskRecord,
+    },
     task::{QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
@@ -292,6 +295,86 @@ pub enum Request {
         /// Its number.
         task: TaskId,
     },
+    /// The references after one, without their histories. Any role. Since version 3, as all that follows: where a list may
+    /// be long, one asks for what comes after the last item that one has.
+    ListReferenceHeads {
+        /// From the first if there is none.
+        after: Option<Name>,
+    },
+    /// One reference without its history. Any role.
+    ShowReferenceHead {
+        /// Its name.
+        name: Name,
+    },
+    /// What a version holds. Any role.
+    ListConditions {
+        /// The reference.
+        reference: Name,
+        /// The version.
+        version: VersionId,
+        /// Of this owner only.
+        owner: Option<SiteId>,
+        /// From the first if there is none.
+        after: Option<ConditionKey>,
+    },
+    /// The changes of a reference, from the first; of a long one only its first conditions. Any role.
+    ListChanges {
+        /// The reference.
+        reference: Name,
+        /// The first that is wanted, counted from 0.
+        from: u64,
+    },
+    /// The conditions of one change. Any role.
+    ListChanged {
+        /// The reference.
+        reference: Name,
+        /// Which change, counted from 0.
+        change: u64,
+        /// From the first if there is none.
+        after: Option<ConditionKey>,
+    },
+    /// The tasks without what sites made of them; a site sees those it may take or has taken. Any role.
+    ListTaskHeads {
+        /// Only those that take submissions.
+        which: Which,
+        /// From the first if there is none.
+        after: Option<TaskId>,
+    },
+    /// One task without what sites made of it. Any role.
+    ShowTaskHead {
+        /// Its number.
+        task: TaskId,
+    },
+    /// The assignments of a task; a site sees its own. Any role.
+    ListAssignments {
+        /// Its number.
+        task: TaskId,
+        /// From the first if there is none.
+        after: Option<SiteId>,
+    },
+    /// What a site handed in for a task; a site sees its own. Any role.
+    ListSubmitted {
+        /// The task.
+        task: TaskId,
+        /// The site.
+        site: SiteId,
+        /// From the first if there is none.
+        after: Option<ConditionKey>,
+    },
+    /// The sites. Operator or auditor.
+    ListSitesAfter {
+        /// From the first if there is none.
+        after: Option<SiteId>,
+    },
+}
+
+/// Which tasks are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Which {
+    /// Those that take submissions.
+    Open,
+    /// All.
+    All,
 }
 
 impl Request {
@@ -312,6 +395,16 @@ impl Request {
             Self::PublishReference { version, .. } => since_keys(version.columns.keys()),
             Self::Submit(submission) => since_keys(submission.conditions.keys()),
             Self::Withdraw { what: Withdrawal::Keys(keys), .. } => since_keys(keys),
+            Self::ListReferenceHeads { .. }
+            | Self::ShowReferenceHead { .. }
+            | Self::ListConditions { .. }
+            | Self::ListChanges { .. }
+            | Self::ListChanged { .. }
+            | Self::ListTaskHeads { .. }
+            | Self::ShowTaskHead { .. }
+            | Self::ListAssignments { .. }
+            | Self::ListSubmitted { .. }
+            | Self::ListSitesAfter { .. } => 3,
             _ => 1,
         }
     }
@@ -343,7 +436,8 @@ pub enum Reply {
     Status(StatusRecord),
     /// To `ListReferences`.
     References(Vec<ReferenceRecord>),
-    /// To `ShowReference` and `PublishReference`, `Withdraw`.
+    /// To `ShowReference` and `PublishReference`, `Withdraw`. To the last two, of a long history only what fits: the current
+    /// version's id is always there.
     Reference(Box<ReferenceRecord>),
     /// To `ListTasks`.
     Tasks(Vec<TaskRecord>),
@@ -375,6 +469,24 @@ pub enum Reply {
     Collected(Vec<OfNode<Collected>>),
     /// To `ShowGates`.
     Gates(QualityGates),
+    /// To `ListReferenceHeads`.
+    ReferenceHeads(Page<ReferenceHead>),
+    /// To `ShowReferenceHead`.
+    ReferenceHead(Box<ReferenceHead>),
+    /// To `ListConditions` and `ListChanged`.
+    Conditions(Page<(ConditionKey, BlobRef)>),
+    /// To `ListChanges`: each with whether it has more conditions than are here.
+    Changes(Page<(Change, bool)>),
+    /// To `ListTaskHeads`.
+    TaskHeads(Page<TaskHead>),
+    /// To `ShowTaskHead`.
+    TaskHead(Box<TaskHead>),
+    /// To `ListAssignments`.
+    Assignments(Page<(SiteId, AssignmentHead)>),
+    /// To `ListSubmitted`.
+    Submitted(Page<(ConditionKey, SubmittedCondition)>),
+    /// To `ListSitesAfter`.
+    SitePage(Page<SiteRecord>),
 }
 
 impl Reply {

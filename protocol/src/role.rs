@@ -18,11 +18,25 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::ShowReference { .. }
             | Request::ListTasks
             | Request::ShowTask { .. }
-            | Request::ShowGates { .. },
+            | Request::ShowGates { .. }
+            | Request::ListReferenceHeads { .. }
+            | Request::ShowReferenceHead { .. }
+            | Request::ListConditions { .. }
+            | Request::ListChanges { .. }
+            | Request::ListChanged { .. }
+            | Request::ListTaskHeads { .. }
+            | Request::ShowTaskHead { .. }
+            | Request::ListAssignments { .. }
+            | Request::ListSubmitted { .. },
             Site(_) | Operator(_) | Auditor(_),
         ) => Ok(()),
-        (Request::ListSites | Request::ListMembers | Request::ShowHealth, Operator(_) | Auditor(_)) => Ok(()),
-        (Request::ListSites, Site(_)) => Err(forbidden("the list of sites is for operators and auditors")),
+        (
+            Request::ListSites | Request::ListSitesAfter { .. } | Request::ListMembers | Request::ShowHealth,
+            Operator(_) | Auditor(_),
+        ) => Ok(()),
+        (Request::ListSites | Request::ListSitesAfter { .. }, Site(_)) => {
+            Err(forbidden("the list of sites is for operators and auditors"))
+        }
         (Request::ListMembers | Request::ShowHealth, Site(_)) => {
             Err(forbidden("the state of the coordinators is for operators and auditors"))
         }

@@ -9,14 +9,15 @@ use std::{
 };
 
 use archipelago_common::{
-    ConditionKey, Digest, NodeId, TaskId, Version, VersionId,
+    ConditionKey, Digest, NodeId, SiteId, TaskId, Version, VersionId,
     blob::BlobRef,
     health::{Collected, HealthRecord, NodeState, OfNode},
     member::{MemberRecord, MemberRole, MemberStatus, MembersRecord},
     policy::EmbeddingRelease,
     record::{
-        AssignmentRecord, AssignmentState, BaseSummary, Cause, Event, Progress, ReferenceRecord, SiteRecord,
-        StatusRecord, Submission, SubmittedCondition, TaskRecord, TaskState,
+        AssignmentHead, AssignmentRecord, AssignmentState, BaseSummary, Cause, Change, Event, Page, Progress,
+        ReferenceHead, ReferenceRecord, SiteRecord, StatusRecord, Submission, SubmittedCondition, TaskHead, TaskRecord,
+        TaskState, Why,
     },
     state_dict::{DType, TensorSpec},
     task::{ConditionMetrics, EarlyStopping, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup},
@@ -25,7 +26,7 @@ use archipelago_protocol::{
     frame::{self, Message},
     message::{
         Chunk, FromCoordinator, GetReply, Hello, Notice, PeerAsk, PeerReply, PutReply, Refusal, Reply, Request,
-        RequestKey, StreamOpen, ToCoordinator, Welcome, Withdrawal,
+        RequestKey, StreamOpen, ToCoordinator, Welcome, Which, Withdrawal,
     },
 };
 use proptest::prelude::*;
@@ -139,6 +140,21 @@ fn requests(golden: &mut Golden) {
         Request::PublishGatedTask { task: Box::new(surgery_task()), gates: gates() },
         Request::ShowGates { task },
         Request::PublishTask(Box::new(asked_task())),
+        Request::ListReferenceHeads { after: Some(reference().name) },
+        Request::ShowReferenceHead { name: reference().name },
+        Request::ListConditions {
+            reference: reference().name,
+            version: version().id(),
+            owner: Some(site()),
+            after: Some(key()),
+        },
+        Request::ListChanges { reference: reference().name, from: 300 },
+        Request::ListChanged { reference: reference().name, change: 2, after: None },
+        Request::ListTaskHeads { which: Which::Open, after: Some(task) },
+        Request::ShowTaskHead { task },
+        Request::ListAssignments { task, after: Some(site()) },
+        Request::ListSubmitted { task, site: site(), after: Some(key()) },
+        Request::ListSitesAfter { after: None },
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -171,6 +187,16 @@ fn requests(golden: &mut Golden) {
             Request::VerifyBlobs => "verify-blobs",
             Request::PublishGatedTask { .. } => "publish-gated-task",
             Request::ShowGates { .. } => "show-gates",
+            Request::ListReferenceHeads { .. } => "list-reference-heads",
+            Request::ShowReferenceHead { .. } => "show-reference-head",
+            Request::ListConditions { .. } => "list-conditions",
+            Request::ListChanges { .. } => "list-changes",
+            Request::ListChanged { .. } => "list-changed",
+            Request::ListTaskHeads { .. } => "list-task-heads",
+            Request::ShowTaskHead { .. } => "show-task-head",
+            Request::ListAssignments { .. } => "list-assignments",
+            Request::ListSubmitted { .. } => "list-submitted",
+            Request::ListSitesAfter { .. } => "list-sites-after",
         };
         let key = RequestKey([id as u8; 16]);
         golden.check(&format!("request-{name}"), &ToCoordinator::Request { id, key, body });
@@ -180,6 +206,7 @@ fn requests(golden: &mut Golden) {
 
 fn replies(golden: &mut Golden) {
     let site = SiteRecord { site: "charite".parse().unwrap(), enrolled_ms: 1_000, revoked_ms: Some(2_000) };
+    let site_record = site.clone();
     let replies = [
         Reply::Status(status()),
         Reply::References(vec![reference()]),
@@ -195,6 +222,15 @@ fn replies(golden: &mut Golden) {
         Reply::Health(vec![OfNode { node: node(1), answer: Some(health()) }, OfNode { node: node(2), answer: None }]),
         Reply::Collected(vec![OfNode { node: node(1), answer: Some(collected()) }]),
         Reply::Gates(gates()),
+        Reply::ReferenceHeads(Page { items: vec![reference_head()], more: true }),
+        Reply::ReferenceHead(Box::new(reference_head())),
+        Reply::Conditions(Page { items: vec![(key(), blob("columns"))], more: false }),
+        Reply::Changes(changes()),
+        Reply::TaskHeads(Page { items: vec![task_head()], more: true }),
+        Reply::TaskHead(Box::new(task_head())),
+        Reply::Assignments(assignments()),
+        Reply::Submitted(Page { items: submission().conditions.into_iter().collect(), more: true }),
+        Reply::SitePage(Page { items: vec![site_record], more: true }),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -212,6 +248,15 @@ fn replies(golden: &mut Golden) {
             Reply::Health(_) => "health",
             Reply::Collected(_) => "collected",
             Reply::Gates(_) => "gates",
+            Reply::ReferenceHeads(_) => "reference-heads",
+            Reply::ReferenceHead(_) => "reference-head",
+            Reply::Conditions(_) => "conditions",
+            Reply::Changes(_) => "changes",
+            Reply::TaskHeads(_) => "task-heads",
+            Reply::TaskHead(_) => "task-head",
+            Reply::Assignments(_) => "assignments",
+            Reply::Submitted(_) => "submitted",
+            Reply::SitePage(_) => "site-page",
         };
         golden.check(&format!("reply-{name}"), &FromCoordinator::Response { id, result: Ok(reply) });
     }
@@ -369,6 +414,32 @@ fn reference() -> ReferenceRecord {
         ],
         versions: BTreeMap::from([(version.id(), version.clone())]),
     }
+}
+
+fn reference_head() -> ReferenceHead {
+    let ReferenceRecord { name, publisher, summary, current, .. } = reference();
+    ReferenceHead { name, publisher, summary, base: blob("base"), current, n_conditions: 300, n_changes: 3 }
+}
+
+fn changes() -> Page<(Change, bool)> {
+    let change = |why| {
+        let columns = BTreeMap::from([(key(), blob("columns"))]);
+        (Change { version: version().id(), why, at_ms: 400, columns }, false)
+    };
+    let by = "charite".parse().unwrap();
+    let items = vec![change(Why::Published), change(Why::Merged { task: TaskId(7) }), change(Why::Withdrawn { by })];
+    Page { items, more: false }
+}
+
+fn assignments() -> Page<(SiteId, AssignmentHead)> {
+    let assignments = task_record().assignments;
+    Page { items: assignments.iter().map(|(site, a)| (site.clone(), AssignmentHead::from(a))).collect(), more: false }
+}
+
+fn task_head() -> TaskHead {
+    let own = assignments().items.pop().map(|(_, assignment)| assignment);
+    let TaskRecord { id, task, publisher, published_ms, state, .. } = task_record();
+    TaskHead { id, task, publisher, published_ms, state, n_assigned: 300, n_accepted: 2, own }
 }
 
 fn status() -> StatusRecord {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use archipelago_client::ClientError;
 use archipelago_common::{
     limits,
-    record::{Progress, TaskRecord},
+    record::{Progress, TaskHead},
 };
 use archipelago_protocol::message::Refusal;
 use tokio::{
@@ -22,7 +22,7 @@ use crate::{
 /// Keeps the lease until dropped: at the first word of progress, then at a steady pace. Returns only when the task is lost.
 pub(crate) async fn keep(
     site: &mut Site,
-    record: &TaskRecord,
+    record: &TaskHead,
     lease: &mut Lease,
     mut progress: watch::Receiver<Progress>,
 ) -> Error {

@@ -6,7 +6,7 @@ use archipelago_client::{ClientConfig, ClientError, Notices, Patience};
 use archipelago_common::{
     id::TaskId,
     principal::Principal,
-    record::{AssignmentState, ReferenceRecord, TaskRecord, TaskState},
+    record::{ReferenceHead, Stage, TaskHead, TaskState},
 };
 use archipelago_models::{Device, zoo};
 use archipelago_protocol::message::{Notice, Refusal};
@@ -191,10 +191,8 @@ impl Site {
     }
 
     /// Whether the record says that a result was accepted of which this worker, killed meanwhile, never heard.
-    fn note_accepted(&self, record: &TaskRecord) -> Result<bool> {
-        let Some(AssignmentState::Accepted { version, .. }) =
-            record.assignments.get(&self.config.site).map(|a| &a.state)
-        else {
+    fn note_accepted(&self, record: &TaskHead) -> Result<bool> {
+        let Some(Stage::Accepted { version, .. }) = record.own.as_ref().map(|own| &own.stage) else {
             return Ok(false);
         };
         let is_news = TaskSummary::mark_accepted(&TaskSummary::dir(&self.config.out_dir, record.id), *version)?;
@@ -205,24 +203,24 @@ impl Site {
         Ok(is_news)
     }
 
-    fn is_ours(&self, record: &TaskRecord) -> bool {
-        let state = record.assignments.get(&self.config.site).map(|assignment| &assignment.state);
+    fn is_ours(&self, record: &TaskHead) -> bool {
+        let stage = record.own.as_ref().map(|own| &own.stage);
         record.state == TaskState::Open
             && record.task.allows(&self.config.site)
-            && !matches!(state, Some(AssignmentState::Accepted { .. }))
+            && !matches!(stage, Some(Stage::Accepted { .. }))
             && !self.declined.contains(&record.id)
     }
 
     /// Looks at what a task asks before taking it. One that cannot be served is passed over until the next start.
-    async fn can_serve(&mut self, record: &TaskRecord) -> Result<bool> {
-        let reference = self.uplink.reference(record.task.reference.clone()).await?;
+    async fn can_serve(&mut self, record: &TaskHead) -> Result<bool> {
+        let reference = self.uplink.reference(&record.task.reference).await?;
         let Some(obstacle) = self.obstacle(&reference) else { return Ok(true) };
         tracing::warn!(task = %record.id, reference = %record.task.reference, obstacle, "the task is passed over");
         self.declined.insert(record.id);
         Ok(false)
     }
 
-    fn obstacle(&self, reference: &ReferenceRecord) -> Option<&'static str> {
+    fn obstacle(&self, reference: &ReferenceHead) -> Option<&'static str> {
         let policy = self.gate.policy();
         let is_trusted =
             |name: &str| policy.trusted_operators.is_empty() || policy.trusted_operators.iter().any(|t| t == name);
@@ -238,7 +236,7 @@ impl Site {
     }
 
     /// Does a task to its end, whatever that is. Says whether it was accepted.
-    async fn perform(&mut self, record: &TaskRecord) -> Result<bool> {
+    async fn perform(&mut self, record: &TaskHead) -> Result<bool> {
         let task = record.id;
         let lease = match self.uplink.claim(task).await {
             Ok(lease) => lease,

@@ -25,7 +25,7 @@ use archipelago_common::{
     limits,
     part::Member,
     progress::{Continue, EpochReport},
-    record::{Progress, TaskRecord},
+    record::{Progress, TaskHead},
     task::TrainSpec,
 };
 use archipelago_models::{Device, Surgery, layout_of};
@@ -50,7 +50,7 @@ use crate::{
 /// A task that this site has claimed.
 pub(crate) struct SurgeryTask<'a> {
     site: &'a mut Site,
-    record: &'a TaskRecord,
+    record: &'a TaskHead,
     lease: Lease,
     progress: watch::Sender<Progress>,
     // Set when the work is dropped or done, so that a training thread does not go on for nobody.
@@ -74,7 +74,7 @@ struct Prepared {
 }
 
 impl<'a> SurgeryTask<'a> {
-    pub(crate) fn new(site: &'a mut Site, record: &'a TaskRecord, lease: Lease) -> Self {
+    pub(crate) fn new(site: &'a mut Site, record: &'a TaskHead, lease: Lease) -> Self {
         let (progress, _) = watch::channel(Progress { epochs_done: 0, epochs_planned: 0, loss: None });
         let (cancelled, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
         Self { site, record, lease, progress, cancelled, started }
@@ -107,10 +107,10 @@ impl<'a> SurgeryTask<'a> {
     /// Fetches what is missing of the reference and reads the data.
     async fn prepare(&mut self) -> Result<Prepared> {
         let task = &self.record.task;
-        let reference = self.site.uplink.reference(task.reference.clone()).await?;
-        let missing = || Error::UnknownVersion { version: task.version, reference: task.reference.clone() };
-        let blob = reference.versions.get(&task.version).ok_or_else(missing)?.base;
-        let merged = reference.versions.get(&reference.current).map(|v| v.columns.keys().cloned().collect());
+        let reference = self.site.uplink.reference(&task.reference).await?;
+        // All versions of a reference have one base, and columns depend on nothing else.
+        let blob = reference.base;
+        let merged = self.site.uplink.merged(&task.reference, reference.current, &self.site.config.site).await?;
         let path = self.cached(blob).await?;
         let (data, owner, dataset) =
             (self.site.data.clone(), self.site.config.site.clone(), self.site.config.data.dataset.clone());
@@ -135,7 +135,7 @@ impl<'a> SurgeryTask<'a> {
             })
         }));
         let mut prepared = loaded.await?;
-        self.withhold(&mut prepared, &merged.unwrap_or_default())?;
+        self.withhold(&mut prepared, &merged)?;
         Ok(prepared)
     }
 

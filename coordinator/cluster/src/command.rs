@@ -9,6 +9,8 @@ use archipelago_common::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::Edition;
+
 /// One entry of the replicated log: who asks for what, and when the leader heard it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Command {
@@ -131,6 +133,11 @@ pub enum Body {
         /// The rest of it.
         layout: Box<Layout>,
     },
+    /// From here on, carry commands out by the rules of a later edition: every member knows them. Coordinator.
+    RaiseEdition {
+        /// Which.
+        edition: Edition,
+    },
 }
 
 /// Which conditions to withdraw.
@@ -162,7 +169,7 @@ impl Body {
     /// Whether the answer is kept for a repeated request. Renewals are not: they come every few seconds from every
     /// site, would push out answers that matter, and carry an epoch that makes a repetition harmless.
     pub(crate) fn is_remembered(&self) -> bool {
-        !matches!(self, Self::Tick | Self::Renew { .. })
+        !matches!(self, Self::Tick | Self::Renew { .. } | Self::RaiseEdition { .. })
     }
 
     /// Tells two requests under one key apart; none for a body too large for the log.

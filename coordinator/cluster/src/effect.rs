@@ -3,7 +3,7 @@
 //! Effects are idempotent and derivable from the state: nothing is lost when the node that should have carried one
 //! out dies, because its successor starts from [`Cluster::outstanding`].
 
-use archipelago_common::{SiteId, record::TaskState};
+use archipelago_common::SiteId;
 
 use crate::{Cluster, command::Body};
 
@@ -43,7 +43,8 @@ impl Effect {
             | Body::AdoptMembers { .. }
             | Body::AddMember { .. }
             | Body::PromoteMember { .. }
-            | Body::RemoveMember { .. } => None,
+            | Body::RemoveMember { .. }
+            | Body::RaiseEdition { .. } => None,
         }
     }
 }
@@ -54,7 +55,7 @@ impl Cluster {
     pub fn outstanding(&self) -> Vec<Effect> {
         let revoked = self.sites.values().filter(|site| site.revoked_ms.is_some());
         let mut effects: Vec<_> = revoked.map(|site| Effect::CutSessions { site: site.site.clone() }).collect();
-        if self.tasks.values().any(|task| task.state == TaskState::Open) {
+        if !self.index.open().is_empty() {
             effects.push(Effect::AnnounceTasks);
         }
         effects

@@ -1,22 +1,28 @@
 //! What is true of the state after every command. Tests and the simulation check it; so does a restored snapshot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
-    ConditionKey, SiteId, TaskId, Version, limits,
+    BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId, limits,
     member::MemberRole,
-    record::{
-        AssignmentRecord, AssignmentState, Cause, Event, ReferenceRecord, SubmittedCondition, TaskRecord, TaskState,
-    },
+    record::{AssignmentRecord, AssignmentState, SubmittedCondition, TaskRecord, TaskState, Why},
     task::PublishMode,
 };
 
-use crate::{Cluster, reference, task, time};
+use crate::{Cluster, Reference, task, time};
 
 /// Checks every invariant.
 ///
 /// # Errors  the first one that is broken, in words
 pub fn check(cluster: &Cluster) -> Result<(), String> {
+    check_restored(cluster)?;
+    the_index_is_that_of_the_state(cluster)
+}
+
+/// Checks every invariant but that of the index, which was just made.
+///
+/// # Errors  the first one that is broken, in words
+pub(crate) fn check_restored(cluster: &Cluster) -> Result<(), String> {
     CHECKS.iter().try_for_each(|check| check(cluster))
 }
 
@@ -24,7 +30,6 @@ type Check = fn(&Cluster) -> Result<(), String>;
 
 const CHECKS: &[Check] = &[
     versions_have_the_id_of_their_content,
-    a_reference_keeps_its_base,
     lineage_explains_every_version,
     what_is_merged_was_accepted,
     what_is_accepted_is_merged_or_waits,
@@ -41,67 +46,54 @@ const CHECKS: &[Check] = &[
     memory_is_bounded,
 ];
 
-/// Else two coordinators could mean different columns by one version.
+/// Else two coordinators could mean different columns by one version. All of a history is hashed where that is soon done; of
+/// a long one the current version.
 fn versions_have_the_id_of_their_content(cluster: &Cluster) -> Result<(), String> {
     for reference in cluster.references.values() {
-        for (id, version) in &reference.versions {
-            ensure(version.id() == *id, || format!("version {id} of `{}` has other content", reference.name))?;
+        let name = reference.name();
+        let is_right = Version::id_of(reference.base(), reference.columns()) == reference.current();
+        ensure(is_right, || format!("the current version of `{name}` has other content"))?;
+        let n_hashed = reference.changes().len().saturating_mul(reference.n_merged());
+        if n_hashed > HASHED_CONDITIONS {
+            continue;
+        }
+        let mut columns = BTreeMap::new();
+        for change in reference.changes() {
+            change.apply(&mut columns);
+            let is_right = Version::id_of(reference.base(), &columns) == change.version;
+            ensure(is_right, || format!("version {} of `{name}` has other content", change.version))?;
         }
     }
     Ok(())
 }
 
-/// A merge is exact only among columns that were trained against the same frozen weights.
-fn a_reference_keeps_its_base(cluster: &Cluster) -> Result<(), String> {
-    for reference in cluster.references.values() {
-        let mut bases = reference.versions.values().map(|version| version.base);
-        let first = bases.next();
-        ensure(bases.all(|base| Some(base) == first), || format!("`{}` has more than one base", reference.name))?;
-    }
-    Ok(())
-}
-
-/// The audit trail is complete: from the first version, each event leads to the next, and to the current one.
+/// The audit trail is complete: it begins with the publication, and every change could be made.
 fn lineage_explains_every_version(cluster: &Cluster) -> Result<(), String> {
     for reference in cluster.references.values() {
-        let name = &reference.name;
-        let Some(first) = reference.lineage.first() else { return Err(format!("`{name}` has no lineage")) };
-        ensure(first.cause == Cause::Published && first.parent.is_none(), || format!("`{name}` was not published"))?;
-        for pair in reference.lineage.windows(2) {
-            follows(reference, &pair[0], &pair[1])?;
+        let name = reference.name();
+        let mut columns: BTreeMap<&ConditionKey, BlobRef> = BTreeMap::new();
+        let mut before_ms = 0;
+        for (change_idx, change) in reference.changes().iter().enumerate() {
+            let wrong = || format!("version {} of `{name}` does not follow from its cause", change.version);
+            ensure((change_idx == 0) == (change.why == Why::Published), || format!("`{name}` was not published"))?;
+            ensure(change_idx == 0 || !change.columns.is_empty(), wrong)?;
+            ensure(before_ms <= change.at_ms && change.at_ms <= cluster.now_ms, wrong)?;
+            before_ms = change.at_ms;
+            for (key, blob) in &change.columns {
+                let was = if change.adds() { columns.insert(key, *blob) } else { columns.remove(key) };
+                ensure(was == (!change.adds()).then_some(*blob), wrong)?;
+            }
         }
-        let last = reference.lineage.last().map(|event| event.version);
-        ensure(last == Some(reference.current), || format!("`{name}` is not at the end of its lineage"))?;
-        ensure(reference.lineage.iter().all(|event| event.at_ms <= cluster.now_ms), || {
-            format!("`{name}` has a version from the future")
-        })?;
-        let named: BTreeSet<_> = reference.lineage.iter().map(|event| event.version).collect();
-        ensure(reference.versions.keys().copied().eq(named), || format!("`{name}` has versions from nowhere"))?;
+        ensure(!reference.changes().is_empty(), || format!("`{name}` has no lineage"))?;
     }
     Ok(())
-}
-
-/// Whether one event's version is the one before with just the change that the event names.
-fn follows(reference: &ReferenceRecord, before: &Event, event: &Event) -> Result<(), String> {
-    let wrong = || format!("version {} of `{}` does not follow from its cause", event.version, reference.name);
-    let at = |event: &Event| reference.versions.get(&event.version).ok_or_else(wrong);
-    let (parent, child) = (at(before)?, at(event)?);
-    ensure(event.parent == Some(before.version) && before.at_ms <= event.at_ms, wrong)?;
-    let (smaller, larger, keys): (&Version, &Version, _) = match &event.cause {
-        Cause::Published => return Err(wrong()),
-        Cause::Merged { keys, .. } => (parent, child, keys),
-        Cause::Withdrawn { keys, .. } => (child, parent, keys),
-    };
-    let rest = larger.without(keys).map_err(|_| wrong())?;
-    ensure(!keys.is_empty() && rest == *smaller, wrong)
 }
 
 /// No column enters a version but by an accepted submission of the site that owns it.
 fn what_is_merged_was_accepted(cluster: &Cluster) -> Result<(), String> {
     for reference in cluster.references.values() {
-        for event in &reference.lineage {
-            let Cause::Merged { task, keys } = &event.cause else { continue };
-            let version = &reference.versions[&event.version];
+        for change in reference.changes() {
+            let Why::Merged { task } = &change.why else { continue };
             let handed_in = |key: &ConditionKey| {
                 let assignment = cluster.tasks.get(task)?.assignments.get(key.owner())?;
                 match &assignment.state {
@@ -109,9 +101,9 @@ fn what_is_merged_was_accepted(cluster: &Cluster) -> Result<(), String> {
                     _ => None,
                 }
             };
-            let is_own = |key| handed_in(key).is_some_and(|given| version.columns.get(key) == Some(&given.columns));
-            ensure(keys.iter().all(is_own), || {
-                format!("version {} of `{}` holds columns that nobody handed in", event.version, reference.name)
+            let is_own = |(key, blob): (&ConditionKey, &BlobRef)| handed_in(key).is_some_and(|c| c.columns == *blob);
+            ensure(change.columns.iter().all(is_own), || {
+                format!("version {} of `{}` holds columns that nobody handed in", change.version, reference.name())
             })?;
         }
     }
@@ -120,6 +112,8 @@ fn what_is_merged_was_accepted(cluster: &Cluster) -> Result<(), String> {
 
 /// An acknowledged submission is never lost: it is in the version that its record names, or waits for the close.
 fn what_is_accepted_is_merged_or_waits(cluster: &Cluster) -> Result<(), String> {
+    let timelines: BTreeMap<_, _> =
+        cluster.references.iter().map(|(name, reference)| (name, Timeline::of(reference))).collect();
     for (task, site, assignment) in assignments(cluster) {
         let AssignmentState::Accepted { submission, version, at_ms } = &assignment.state else { continue };
         let lost = || format!("the submission of `{site}` for task {} is lost", task.id);
@@ -128,22 +122,51 @@ fn what_is_accepted_is_merged_or_waits(cluster: &Cluster) -> Result<(), String> 
         let waits_for = matches!(task.state, TaskState::Open | TaskState::Cancelled);
         ensure(version.is_none() == (task.task.publish == PublishMode::AtClose && waits_for), lost)?;
         let Some(version) = version else { continue };
-        let merged = cluster.references.get(&task.task.reference).and_then(|r| r.versions.get(version));
-        let merged = merged.ok_or_else(lost)?;
+        let timeline = timelines.get(&task.task.reference).ok_or_else(lost)?;
         let holds =
-            |(key, given): (&ConditionKey, &SubmittedCondition)| merged.columns.get(key) == Some(&given.columns);
+            |(key, given): (&ConditionKey, &SubmittedCondition)| timeline.holds(*version, key) == Some(given.columns);
         ensure(submission.conditions.iter().all(holds), lost)?;
     }
     Ok(())
 }
 
+/// What every version of a reference holds, condition by condition.
+struct Timeline<'a> {
+    firsts: BTreeMap<VersionId, usize>,
+    /// By condition, the changes at which it came (with its columns) or went.
+    of_keys: BTreeMap<&'a ConditionKey, Vec<(usize, Option<BlobRef>)>>,
+}
+
+impl<'a> Timeline<'a> {
+    fn of(reference: &'a Reference) -> Self {
+        let mut timeline = Self { firsts: BTreeMap::new(), of_keys: BTreeMap::new() };
+        for (change_idx, change) in reference.changes().iter().enumerate() {
+            timeline.firsts.entry(change.version).or_insert(change_idx);
+            for (key, blob) in &change.columns {
+                timeline.of_keys.entry(key).or_default().push((change_idx, change.adds().then_some(*blob)));
+            }
+        }
+        timeline
+    }
+
+    fn holds(&self, version: VersionId, key: &ConditionKey) -> Option<BlobRef> {
+        let (first, steps) = (self.firsts.get(&version)?, self.of_keys.get(key)?);
+        let n_until = steps.partition_point(|(change_idx, _)| change_idx <= first);
+        steps.get(n_until.checked_sub(1)?)?.1
+    }
+}
+
 /// Closing a task cannot fail.
 fn what_waits_can_be_merged(cluster: &Cluster) -> Result<(), String> {
-    for reference in cluster.references.values() {
-        let mut union = reference::current(reference).clone();
-        for task in cluster.open_tasks().filter(|task| task.task.reference == reference.name) {
-            let waiting = task::waiting_in(task).map(|(key, columns)| (key.clone(), columns)).collect();
-            union = union.merged(&waiting).map_err(|e| format!("task {} cannot be closed: {e}", task.id))?;
+    let mut waiting: BTreeMap<(&Name, &ConditionKey), BlobRef> = BTreeMap::new();
+    for task in cluster.open_tasks() {
+        let name = &task.task.reference;
+        for (key, columns) in task::waiting_in(task) {
+            let merged = cluster.references.get(name).and_then(|reference| reference.columns().get(key));
+            let other = *waiting.entry((name, key)).or_insert(columns);
+            ensure(other == columns && merged.is_none_or(|merged| *merged == columns), || {
+                format!("task {} cannot be closed: `{key}` is there with other columns", task.id)
+            })?;
         }
     }
     Ok(())
@@ -187,27 +210,35 @@ fn tasks_map_onto_versions_that_exist(cluster: &Cluster) -> Result<(), String> {
         let numbered = task.id == *id && *id == TaskId(number);
         ensure(numbered, || format!("task {id} stands in place {number}"))?;
         let reference = cluster.references.get(&task.task.reference);
-        let exists = reference.is_some_and(|reference| reference.versions.contains_key(&task.task.version));
+        let exists = reference.is_some_and(|reference| reference.has(task.task.version));
         ensure(exists, || format!("task {id} maps onto a version that does not exist"))?;
     }
     Ok(())
 }
 
-/// Time has passed for every lease and deadline, and the next moment to look is not after the first that is due.
+/// Time has passed for every lease and deadline.
 fn nothing_that_is_over_is_open(cluster: &Cluster) -> Result<(), String> {
-    for task in cluster.tasks.values() {
-        let Some(first_ms) = time::first_due_ms(task) else { continue };
-        let is_watched = cluster.due_ms.is_some_and(|due_ms| due_ms <= first_ms);
-        ensure(is_watched && cluster.now_ms < first_ms, || format!("task {} is overlooked", task.id))?;
+    for task in cluster.open_tasks() {
+        let first_ms = time::first_due_ms(task);
+        ensure(first_ms.is_none_or(|first_ms| cluster.now_ms < first_ms), || {
+            format!("task {} is overlooked", task.id)
+        })?;
     }
     Ok(())
+}
+
+/// What is kept beside the state, so that nobody has to walk it, is what follows from the state.
+fn the_index_is_that_of_the_state(cluster: &Cluster) -> Result<(), String> {
+    let mut anew = cluster.clone();
+    anew.index();
+    ensure(anew == *cluster, || "the index does not follow from the state".to_owned())
 }
 
 /// A site that has the name of a publisher could withdraw, or submit, in the publisher's namespace.
 fn owners_do_not_share_names(cluster: &Cluster) -> Result<(), String> {
     for reference in cluster.references.values() {
-        let is_site = cluster.sites.contains_key(&SiteId::from(reference.publisher.clone()));
-        ensure(!is_site, || format!("`{}` is a site and a publisher", reference.publisher))?;
+        let is_site = cluster.sites.contains_key(&SiteId::from(reference.publisher().clone()));
+        ensure(!is_site, || format!("`{}` is a site and a publisher", reference.publisher()))?;
     }
     Ok(())
 }
@@ -244,10 +275,11 @@ fn layouts_belong_to_references(cluster: &Cluster) -> Result<(), String> {
         ensure(is_right, || format!("the layout of `{name}` is not sound"))?;
     }
     for reference in cluster.references.values() {
-        let layout = cluster.layout(&reference.name).ok_or_else(|| format!("`{}` has no layout", reference.name))?;
-        let mut keys = reference.versions.values().flat_map(|version| version.columns.keys());
+        let name = reference.name();
+        let layout = cluster.layout(name).ok_or_else(|| format!("`{name}` has no layout"))?;
+        let mut keys = reference.changes().iter().flat_map(|change| change.columns.keys());
         let stranger = keys.find(|key| !layout.knows(key.section()));
-        ensure(stranger.is_none(), || format!("`{}` holds a key that its layout does not know", reference.name))?;
+        ensure(stranger.is_none(), || format!("`{name}` holds a key that its layout does not know"))?;
     }
     Ok(())
 }
@@ -255,7 +287,7 @@ fn layouts_belong_to_references(cluster: &Cluster) -> Result<(), String> {
 /// No peer can make the state grow without bound; and what is remembered has its place in the order of forgetting.
 fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
     ensure(cluster.requests.is_consistent(), || "remembered requests disagree with their order".to_owned())?;
-    let n_open = cluster.open_tasks().count();
+    let n_open = cluster.tasks.values().filter(|task| task.state == TaskState::Open).count();
     let counts = [
         ("sites", cluster.sites.len(), limits::SITES),
         ("references", cluster.references.len(), limits::REFERENCES),
@@ -275,3 +307,6 @@ fn assignments(cluster: &Cluster) -> impl Iterator<Item = (&TaskRecord, &SiteId,
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
+
+/// Conditions that are hashed to check a history; a second's work.
+const HASHED_CONDITIONS: usize = 1 << 23;

@@ -12,13 +12,18 @@ use std::collections::BTreeMap;
 use archipelago_common::{
     Layout, Name, NodeId, SiteId, TaskId,
     member::MemberRecord,
-    record::{ReferenceRecord, SiteRecord, TaskRecord},
+    record::{SiteRecord, TaskRecord},
     task::QualityGates,
 };
 use serde::{Deserialize, Serialize};
 
 mod command;
+mod earlier_formats;
+mod edition;
 mod effect;
+mod growth;
+mod history;
+mod index;
 pub mod invariants;
 mod member;
 pub mod mutation;
@@ -33,10 +38,13 @@ mod time;
 mod view;
 
 pub use command::{Body, Command, Selection};
+pub use edition::Edition;
 pub use effect::Effect;
+pub use history::Reference;
 pub use outcome::{Applied, Outcome, Refusal};
-pub use view::Counts;
+pub use view::{Counts, Which};
 
+use index::Index;
 use requests::Requests;
 
 /// Everything that the coordinators agree on.
@@ -45,17 +53,20 @@ pub struct Cluster {
     /// The latest stamp of a leader; never goes back.
     now_ms: u64,
     sites: BTreeMap<SiteId, SiteRecord>,
-    references: BTreeMap<Name, ReferenceRecord>,
+    references: BTreeMap<Name, Reference>,
     tasks: BTreeMap<TaskId, TaskRecord>,
-    /// Nothing falls due before; see [`Cluster::next_due_ms`].
-    due_ms: Option<u64>,
     requests: Requests,
-    /// Since format 2 of the state.
     members: BTreeMap<NodeId, MemberRecord>,
-    /// What tasks ask of the quality of submissions, where they do. Since format 2 of the state.
+    /// What tasks ask of the quality of submissions, where they do.
     gates: BTreeMap<TaskId, QualityGates>,
-    /// What versions of a reference hold, where its summary does not say it all. Since format 3 of the state.
+    /// What versions of a reference hold, where its summary does not say it all.
     layouts: BTreeMap<Name, Layout>,
+    /// By which rules commands are carried out.
+    edition: Edition,
+    /// Bytes that everything was said to take when it was accepted; see [`growth`].
+    n_bytes: u64,
+    #[serde(skip)]
+    index: Index,
 }
 
 impl Cluster {
@@ -72,7 +83,7 @@ impl Cluster {
         let outcome = self.carry_out(command);
         if let Ok(outcome) = &outcome {
             effects.extend(Effect::of(&command.body));
-            self.requests.remember(command, outcome);
+            self.requests.remember(command, outcome, self.edition);
         }
         Applied { outcome, effects }
     }
@@ -101,6 +112,7 @@ impl Cluster {
             Body::PromoteMember { node } => self.promote_member(principal, *node),
             Body::RemoveMember { node } => self.remove_member(principal, *node),
             Body::PublishGatedTask { task, gates } => self.publish_task(principal, task, gates),
+            Body::RaiseEdition { edition } => self.raise_edition(principal, *edition),
         }
     }
 }

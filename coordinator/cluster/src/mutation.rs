@@ -26,11 +26,15 @@ pub enum Rule {
     KeepNamedBlobs,
     /// A leader answers a read when a majority has confirmed that it still leads.
     ReadIndex,
+    /// Nobody pushes another's answers out of the memory of requests.
+    OwnMemory,
+    /// A withdrawal ends nobody else's work.
+    WorkOutlivesWithdrawal,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -41,6 +45,8 @@ impl Rule {
         Self::BlobMajority,
         Self::KeepNamedBlobs,
         Self::ReadIndex,
+        Self::OwnMemory,
+        Self::WorkOutlivesWithdrawal,
     ];
 }
 

@@ -45,7 +45,7 @@ pub enum Outcome {
         /// The version that holds it, once there is one (`publish = each`: at once).
         version: Option<VersionId>,
     },
-    /// To `AdoptMembers`, `AddMember`, `PromoteMember`, `RemoveMember`: see [`crate::Cluster::members`].
+    /// To `RaiseEdition`, `AdoptMembers`, `AddMember`, `PromoteMember`, `RemoveMember`: see [`crate::Cluster::members`].
     Members,
 }
 

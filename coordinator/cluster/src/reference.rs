@@ -7,12 +7,12 @@ use std::{
 
 use archipelago_common::{
     BlobRef, ConditionKey, Layout, Name, Principal, SiteId, TaskId, Version, VersionId, limits,
-    record::{AssignmentState, BaseSummary, Cause, Event, ReferenceRecord, TaskRecord, TaskState},
+    record::{AssignmentRecord, AssignmentState, BaseSummary, TaskRecord},
     task::PublishMode,
 };
 
 use crate::{
-    Cluster, Outcome, Refusal, Selection,
+    Cluster, Edition, Outcome, Reference, Refusal, Selection, growth,
     mutation::{self, Rule},
     site,
 };
@@ -20,7 +20,7 @@ use crate::{
 impl Cluster {
     /// What versions of a reference hold.
     pub fn layout(&self, name: &Name) -> Option<Cow<'_, Layout>> {
-        let plain = || Some(Cow::Owned(self.references.get(name)?.summary.layout()));
+        let plain = || Some(Cow::Owned(self.references.get(name)?.summary().layout()));
         self.layouts.get(name).map(Cow::Borrowed).or_else(plain)
     }
 
@@ -47,20 +47,16 @@ impl Cluster {
         require_sizes(version, summary)?;
         layout.check().map_err(|e| Refusal::invalid(e.to_string()))?;
         require_known(layout, version.columns.keys())?;
-        let current = version.id();
-        let first = Event { version: current, parent: None, cause: Cause::Published, at_ms: self.now_ms };
-        let record = ReferenceRecord {
-            name: name.clone(),
-            publisher: publisher.clone(),
-            summary: summary.clone(),
-            current,
-            lineage: vec![first],
-            versions: BTreeMap::from([(current, version.clone())]),
-        };
-        self.references.insert(name.clone(), record);
+        let n_bytes = growth::bytes_of(version) + growth::bytes_of(summary) + growth::bytes_of(layout);
+        self.require_growth(n_bytes)?;
+        let reference = Reference::new(name.clone(), publisher.clone(), summary.clone(), version, self.now_ms);
+        let current = reference.current();
+        self.index.published(&reference);
+        self.references.insert(name.clone(), reference);
         if !layout.is_plain() {
             self.layouts.insert(name.clone(), layout.clone());
         }
+        self.grew(n_bytes);
         Ok(Outcome::Reference { name: name.clone(), version: current })
     }
 
@@ -72,19 +68,20 @@ impl Cluster {
     ) -> Result<Outcome, Refusal> {
         let by = self.require_withdrawer(principal, selection)?.clone();
         let record = self.require_reference(reference)?;
-        let waiting: BTreeSet<_> = self.waiting(reference).map(|(key, _)| key.clone()).collect();
-        let keys = select(current(record), &waiting, selection)?;
-        let merged: Vec<_> = keys.iter().filter(|key| current(record).columns.contains_key(key)).cloned().collect();
+        let keys = select(record, selection)?;
+        let merged: BTreeMap<_, _> =
+            keys.iter().filter_map(|key| Some((key.clone(), *record.columns().get(key)?))).collect();
         if !merged.is_empty() {
-            let rest = current(record).without(&merged).map_err(|e| Refusal::not_found(e.to_string()))?;
-            self.follow(reference, rest, Cause::Withdrawn { by, keys: merged });
+            self.grew(growth::bytes_of(&merged));
+            let now_ms = self.now_ms;
+            self.reference_mut(reference).withdraw(by, merged, now_ms);
         }
         self.drop_waiting(reference, &keys);
-        Ok(Outcome::Reference { name: reference.clone(), version: self.require_reference(reference)?.current })
+        Ok(Outcome::Reference { name: reference.clone(), version: self.require_reference(reference)?.current() })
     }
 
-    /// The current version with the conditions of a task added to it. Conditions that are there already make no new
-    /// version: a merge is idempotent.
+    /// Adds the conditions of a task to the current version. Conditions that are there already make no new version: a
+    /// merge is idempotent.
     ///
     /// # Errors  [`Refusal::Conflict`] where a key is present with other columns; the state is then as before
     pub(crate) fn merge(
@@ -94,65 +91,90 @@ impl Cluster {
         columns: &BTreeMap<ConditionKey, BlobRef>,
     ) -> Result<VersionId, Refusal> {
         let record = self.require_reference(reference)?;
-        let mut merged = current(record).merged(columns);
-        if mutation::is_broken(Rule::NoCollision) {
-            let overwritten = current(record).columns.clone().into_iter().chain(columns.clone()).collect();
-            merged = Ok(Version { columns: overwritten, ..current(record).clone() });
+        let present = |key: &ConditionKey| record.columns().get(key);
+        let overwrites = mutation::is_broken(Rule::NoCollision);
+        if let Some(key) = columns.iter().find_map(|(key, c)| (present(key)? != c && !overwrites).then_some(key)) {
+            return Err(Refusal::conflict(format!("condition `{key}` is present with other columns")));
         }
-        let merged = merged.map_err(|e| Refusal::conflict(e.to_string()))?;
-        let keys: Vec<_> = columns.keys().filter(|key| !current(record).columns.contains_key(key)).cloned().collect();
-        if keys.is_empty() {
-            return Ok(record.current);
+        let is_new = |(key, c): &(&ConditionKey, &BlobRef)| present(key).is_none_or(|there| overwrites && there != *c);
+        let new: BTreeMap<_, _> = columns.iter().filter(is_new).map(|(key, c)| (key.clone(), *c)).collect();
+        if new.is_empty() {
+            return Ok(record.current());
         }
-        Ok(self.follow(reference, merged, Cause::Merged { task, keys }))
+        self.index.merged(new.values());
+        let now_ms = self.now_ms;
+        Ok(self.reference_mut(reference).merge(task, new, now_ms))
     }
 
-    /// Refuses work on a version that is not, or no longer, part of what the reference is.
-    ///
-    /// Versions grow by other sites' merges without harm to work in progress: the base is the same. A withdrawal is
-    /// different, as columns may have been started from the withdrawn ones.
-    pub(crate) fn require_live(&self, reference: &Name, version: VersionId) -> Result<&ReferenceRecord, Refusal> {
+    /// Refuses work on a version that the reference never had. In the first edition also on one of which something was
+    /// withdrawn since: columns were thought to depend on it. They depend on the base alone, and a withdrawal is no
+    /// reason to throw others' work away.
+    pub(crate) fn require_live(&self, reference: &Name, version: VersionId) -> Result<&Reference, Refusal> {
+        match self.edition {
+            Edition::First => self.require_unspoilt(reference, version),
+            Edition::Second => {
+                let record = self.require_reference(reference)?;
+                match record.has(version) && !mutation::is_broken(Rule::WorkOutlivesWithdrawal) {
+                    true => Ok(record),
+                    false => self.require_unspoilt(reference, version),
+                }
+            }
+        }
+    }
+
+    /// Refuses a version that holds conditions which were withdrawn since: no new task begins there.
+    pub(crate) fn require_unspoilt(&self, reference: &Name, version: VersionId) -> Result<&Reference, Refusal> {
         let record = self.require_reference(reference)?;
-        let trained = record
-            .versions
-            .get(&version)
-            .ok_or_else(|| Refusal::not_found(format!("version `{version}` of reference `{reference}`")))?;
-        let now = current(record);
-        match trained.columns.iter().find(|(key, columns)| now.columns.get(key) != Some(columns)) {
+        if !record.has(version) {
+            return Err(Refusal::not_found(format!("version `{version}` of reference `{reference}`")));
+        }
+        match record.withdrawn_since(version) {
             None => Ok(record),
-            Some((key, _)) => Err(Refusal::stale(format!(
+            Some(key) => Err(Refusal::stale(format!(
                 "version `{}` is superseded: condition `{key}` was withdrawn from reference `{reference}`",
                 version.0.short()
             ))),
         }
     }
 
-    pub(crate) fn require_reference(&self, name: &Name) -> Result<&ReferenceRecord, Refusal> {
+    pub(crate) fn require_reference(&self, name: &Name) -> Result<&Reference, Refusal> {
         self.references.get(name).ok_or_else(|| Refusal::not_found(format!("reference `{name}`")))
     }
 
-    /// Makes `version` the current one. The caller has looked the reference up.
-    fn follow(&mut self, reference: &Name, version: Version, cause: Cause) -> VersionId {
-        let id = version.id();
-        if let Some(record) = self.references.get_mut(reference) {
-            let parent = Some(record.current);
-            record.lineage.push(Event { version: id, parent, cause, at_ms: self.now_ms });
-            record.versions.insert(id, version);
-            record.current = id;
-        }
-        id
+    /// A reference that the caller has looked up.
+    fn reference_mut(&mut self, name: &Name) -> &mut Reference {
+        self.references.get_mut(name).expect("the caller has looked the reference up")
     }
 
     /// Takes keys out of accepted submissions that wait for their task to close.
     fn drop_waiting(&mut self, reference: &Name, keys: &BTreeSet<ConditionKey>) {
-        let tasks = self.tasks.values_mut().filter(|task| task.task.reference == *reference);
-        for assignment in tasks.filter(|task| is_waiting_task(task)).flat_map(|task| task.assignments.values_mut()) {
-            let AssignmentState::Accepted { submission, version: None, .. } = &mut assignment.state else { continue };
-            submission.conditions.retain(|key, _| !keys.contains(key));
-            if submission.conditions.is_empty() {
-                assignment.state = AssignmentState::GivenUp { reason: "withdrawn before the task closed".to_owned() };
+        let ids: Vec<TaskId> = self.waiting_tasks(reference).map(|task| task.id).collect();
+        for id in ids {
+            let waits = |(_, assignment): &(&SiteId, &AssignmentRecord)| match &assignment.state {
+                AssignmentState::Accepted { submission, version: None, .. } => {
+                    keys.iter().any(|key| submission.conditions.contains_key(key))
+                }
+                _ => false,
+            };
+            let concerned = self.tasks[&id].assignments.iter().filter(waits);
+            let concerned: Vec<_> = concerned.map(|(site, assignment)| (site.clone(), assignment.clone())).collect();
+            for (site, mut assignment) in concerned {
+                let AssignmentState::Accepted { submission, .. } = &mut assignment.state else { continue };
+                submission.conditions.retain(|key, _| !keys.contains(key));
+                if submission.conditions.is_empty() {
+                    assignment.state =
+                        AssignmentState::GivenUp { reason: "withdrawn before the task closed".to_owned() };
+                }
+                self.assign(id, &site, assignment);
             }
         }
+    }
+
+    /// Open tasks of a reference whose accepted submissions wait for their close.
+    fn waiting_tasks(&self, reference: &Name) -> impl Iterator<Item = &TaskRecord> {
+        let waits =
+            move |task: &&TaskRecord| task.task.publish == PublishMode::AtClose && task.task.reference == *reference;
+        self.open_tasks().filter(waits)
     }
 
     /// The name under which a withdrawal is recorded. A site may select its own conditions, an operator any.
@@ -187,25 +209,12 @@ impl Cluster {
     }
 }
 
-/// The version that new tasks map onto.
-pub(crate) fn current(record: &ReferenceRecord) -> &Version {
-    &record.versions[&record.current]
-}
-
-/// Whether accepted submissions of a task may still wait for its close.
-fn is_waiting_task(task: &TaskRecord) -> bool {
-    task.state == TaskState::Open && task.task.publish == PublishMode::AtClose
-}
-
 /// The keys that a selection means, all of them merged or waiting.
-fn select(
-    current: &Version,
-    waiting: &BTreeSet<ConditionKey>,
-    selection: &Selection,
-) -> Result<BTreeSet<ConditionKey>, Refusal> {
+fn select(reference: &Reference, selection: &Selection) -> Result<BTreeSet<ConditionKey>, Refusal> {
+    let is_there = |key: &ConditionKey| reference.columns().contains_key(key) || reference.waits(key).is_some();
     match selection {
         Selection::Site(owner) => {
-            let all = current.columns.keys().chain(waiting);
+            let all = reference.columns().keys().chain(reference.waiting().map(|(key, _)| key));
             let keys: BTreeSet<_> = all.filter(|key| key.owner() == owner).cloned().collect();
             if keys.is_empty() {
                 return Err(Refusal::not_found(format!("condition of `{owner}` in the reference")));
@@ -215,12 +224,10 @@ fn select(
         Selection::Keys(keys) if keys.is_empty() => {
             Err(Refusal::invalid("the withdrawal names no condition, expected at least 1"))
         }
-        Selection::Keys(keys) => {
-            match keys.iter().find(|key| !current.columns.contains_key(key) && !waiting.contains(key)) {
-                None => Ok(keys.iter().cloned().collect()),
-                Some(key) => Err(Refusal::not_found(format!("condition `{key}` in the reference"))),
-            }
-        }
+        Selection::Keys(keys) => match keys.iter().find(|key| !is_there(key)) {
+            None => Ok(keys.iter().cloned().collect()),
+            Some(key) => Err(Refusal::not_found(format!("condition `{key}` in the reference"))),
+        },
     }
 }
 

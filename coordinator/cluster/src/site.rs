@@ -6,10 +6,10 @@
 use archipelago_common::{
     Name, Principal, SiteId, limits,
     member::MemberRole,
-    record::{AssignmentState, SiteRecord},
+    record::{AssignmentRecord, AssignmentState, SiteRecord},
 };
 
-use crate::{Cluster, Outcome, Refusal};
+use crate::{Cluster, Outcome, Refusal, growth};
 
 impl Cluster {
     /// Whether a peer may hold a session: anyone but a site that is not enrolled or was revoked, and a coordinator that
@@ -42,12 +42,14 @@ impl Cluster {
                 Some(_) => Err(Refusal::conflict(format!("site `{site}` was revoked; enrol it under a new name"))),
             };
         }
-        if self.references.values().any(|reference| reference.publisher == *site.name()) {
+        if self.references.values().any(|reference| reference.publisher() == site.name()) {
             let reason =
                 format!("`{site}` is the namespace of an operator who published a reference; choose another name");
             return Err(Refusal::conflict(reason));
         }
         require_room("enrolled sites", self.sites.len(), limits::SITES)?;
+        self.require_growth(growth::PLACE)?;
+        self.grew(growth::PLACE);
         let record = SiteRecord { site: site.clone(), enrolled_ms: self.now_ms, revoked_ms: None };
         self.sites.insert(site.clone(), record.clone());
         Ok(Outcome::Site(record))
@@ -58,10 +60,11 @@ impl Cluster {
         let record = self.sites.get_mut(site).ok_or_else(|| Refusal::not_found(format!("site `{site}`")))?;
         record.revoked_ms.get_or_insert(self.now_ms);
         let record = record.clone();
-        for assignment in self.tasks.values_mut().filter_map(|task| task.assignments.get_mut(site)) {
-            if assignment.state == AssignmentState::Assigned {
-                assignment.state = AssignmentState::Lapsed;
-            }
+        let held = self.open_tasks().filter_map(|task| Some((task.id, task.assignments.get(site)?)));
+        let held = held.filter(|(_, assignment)| assignment.state == AssignmentState::Assigned);
+        let held: Vec<_> = held.map(|(id, assignment)| (id, assignment.clone())).collect();
+        for (id, assignment) in held {
+            self.assign(id, site, AssignmentRecord { state: AssignmentState::Lapsed, ..assignment });
         }
         Ok(Outcome::Site(record))
     }

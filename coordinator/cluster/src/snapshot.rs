@@ -6,7 +6,7 @@
 use archipelago_common::{Digest, Error, Result, codec, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::{Cluster, invariants};
+use crate::{Cluster, earlier_formats, invariants};
 
 #[derive(Serialize, Deserialize)]
 struct Envelope {
@@ -41,9 +41,12 @@ impl Cluster {
         if found != envelope.digest {
             return Err(Error::DigestMismatch { what: WHAT.to_owned(), expected: envelope.digest, found });
         }
-        let state = upgrade(envelope.format, envelope.state);
-        let cluster = codec::decode(WHAT, &state, limits::SNAPSHOT_BYTES)?;
-        invariants::check(&cluster).map_err(|detail| Error::Decode { what: WHAT, detail })?;
+        let mut cluster: Self = match envelope.format {
+            STATE_FORMAT => codec::decode(WHAT, &envelope.state, limits::SNAPSHOT_BYTES)?,
+            earlier => earlier_formats::read(earlier, envelope.state)?,
+        };
+        cluster.index();
+        invariants::check_restored(&cluster).map_err(|detail| Error::Decode { what: WHAT, detail })?;
         Ok(cluster)
     }
 
@@ -61,18 +64,5 @@ impl Cluster {
 
 const WHAT: &str = "snapshot of the cluster state";
 
-/// Format of the encoded state. New fields go to the end of [`Cluster`], with a new number here and a step in [`upgrade`].
+/// Format of the encoded state. A change of it is a new number here and a way to read the old one in `earlier_formats`.
 const STATE_FORMAT: u32 = 3;
-
-/// The bytes of a state of an earlier format as the latest format has them.
-fn upgrade(format: u32, mut state: Vec<u8>) -> Vec<u8> {
-    if format < 2 {
-        // Members and quality gates came at the end; there were none, and an empty map is one zero.
-        state.extend([0, 0]);
-    }
-    if format < 3 {
-        // Layouts came at the end, and every reference had a plain one.
-        state.push(0);
-    }
-    state
-}

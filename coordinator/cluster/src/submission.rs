@@ -10,7 +10,7 @@ use archipelago_common::{
 };
 
 use crate::{
-    Cluster, Outcome, Refusal,
+    Cluster, Edition, Outcome, Refusal, growth,
     mutation::{self, Rule},
     reference, site, task,
 };
@@ -41,7 +41,12 @@ impl Cluster {
         self.require_quality(submission)?;
         let columns: BTreeMap<_, _> = submission.conditions.iter().map(|(key, c)| (key.clone(), c.columns)).collect();
         self.require_mergeable(record, &columns)?;
-        self.accept(site.clone(), held, submission.clone(), &columns)
+        // The submission, and what it will change.
+        let n_bytes = growth::bytes_of(submission) + growth::bytes_of(&columns);
+        self.require_growth(n_bytes)?;
+        let accepted = self.accept(site.clone(), held, submission.clone(), &columns)?;
+        self.grew(n_bytes);
+        Ok(accepted)
     }
 
     fn accept(
@@ -83,27 +88,30 @@ impl Cluster {
         }
         let name = &task.task.reference;
         let record = self.require_reference(name)?;
-        let merged = &reference::current(record).columns;
-        let mut n_waiting = 0;
-        for (key, columns) in self.waiting(name) {
-            n_waiting += 1;
-            if new.get(key).is_some_and(|submitted| *submitted != columns) {
+        for (key, submitted) in new {
+            if record.waits(key).is_some_and(|columns| columns != *submitted) {
                 return Err(collision(key, "waits to be merged"));
             }
-        }
-        for (key, submitted) in new {
-            if merged.get(key).is_some_and(|columns| columns != submitted) {
+            if record.columns().get(key).is_some_and(|columns| columns != submitted) {
                 return Err(collision(key, "is present"));
             }
         }
-        let n_conditions = merged.len() + n_waiting + new.len();
+        let n_conditions = record.columns().len() + record.waiting().len() + new.len();
         if n_conditions > limits::CONDITIONS {
             let limit = limits::CONDITIONS;
             let reason =
                 format!("reference `{name}` would have {n_conditions} conditions, more than the limit of {limit}");
             return Err(Refusal::conflict(reason));
         }
-        site::require_room("versions of the reference", record.lineage.len(), limits::LINEAGE)
+        let n_merged = record.n_merged() + record.waiting().len() + new.len();
+        if self.edition >= Edition::Second && n_merged > limits::MERGED_CONDITIONS {
+            let limit = limits::MERGED_CONDITIONS;
+            let reason = format!(
+                "reference `{name}` has had {n_merged} conditions, withdrawn ones included, which is beyond {limit}"
+            );
+            return Err(Refusal::conflict(reason));
+        }
+        site::require_room("versions of the reference", record.changes().len(), limits::LINEAGE)
     }
 }
 

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Name, Principal, SiteId, TaskId, limits,
+    BlobRef, ConditionKey, Principal, SiteId, TaskId, limits,
     record::{AssignmentRecord, AssignmentState, Progress, TaskRecord, TaskState},
     task::{PublishMode, QualityGates, SurgeryTask},
 };
 
 use crate::{
-    Cluster, Outcome, Refusal,
+    Cluster, Outcome, Refusal, growth,
     mutation::{self, Rule},
     site,
 };
@@ -30,7 +30,7 @@ impl Cluster {
         gates: &QualityGates,
     ) -> Result<Outcome, Refusal> {
         let publisher = site::require_operator(principal)?;
-        self.require_live(&task.reference, task.version)?;
+        self.require_unspoilt(&task.reference, task.version)?;
         if let Some(reason) = self.require_layout(&task.reference)?.refuses_all() {
             let reason = format!("nothing can be handed in for reference `{}`: {reason}", task.reference);
             return Err(Refusal::invalid(reason));
@@ -42,9 +42,10 @@ impl Cluster {
                 |_| Refusal::invalid(format!("site `{site}` on the allow-list is not enrolled or was revoked"));
             self.require_enrolled(site).map_err(refuse)?;
         }
-        let n_open = self.open_tasks().count();
-        site::require_room("open tasks", n_open, limits::OPEN_TASKS)?;
+        site::require_room("open tasks", self.index.open().len(), limits::OPEN_TASKS)?;
         site::require_room("tasks", self.tasks.len(), limits::TASKS)?;
+        let n_bytes = growth::bytes_of(task) + growth::bytes_of(gates);
+        self.require_growth(n_bytes)?;
         let id = TaskId(self.tasks.len() as u64 + 1);
         let record = TaskRecord {
             id,
@@ -54,13 +55,12 @@ impl Cluster {
             state: TaskState::Open,
             assignments: BTreeMap::new(),
         };
+        self.index.opened(&record);
         self.tasks.insert(id, record);
         if !gates.is_open() {
             self.gates.insert(id, *gates);
         }
-        if let Some(deadline_ms) = task.deadline_ms {
-            self.watch(deadline_ms);
-        }
+        self.grew(n_bytes);
         Ok(Outcome::Task(id))
     }
 
@@ -90,6 +90,10 @@ impl Cluster {
         let lease_until_ms = self.now_ms.saturating_add(task.task.lease_ms);
         let progress = task.assignments.get(site).filter(|a| a.epoch == epoch).and_then(|a| a.progress);
         let assignment = AssignmentRecord { epoch, state: AssignmentState::Assigned, lease_until_ms, progress };
+        if !task.assignments.contains_key(site) {
+            self.require_growth(growth::PLACE)?;
+            self.grew(growth::PLACE);
+        }
         Ok(self.lease(id, site, assignment))
     }
 
@@ -139,10 +143,13 @@ impl Cluster {
             let (found, limit) = (reason.len(), limits::REASON_BYTES);
             return Err(Refusal::invalid(format!("the reason has {found} bytes, more than the limit of {limit}")));
         }
-        let held = require_held(id, site, task.assignments.get(site), epoch)?;
-        let state = AssignmentState::GivenUp { reason: reason.to_owned() };
-        let given_up = AssignmentRecord { state, ..held.clone() };
-        self.assign(id, site, given_up);
+        let held = require_held(id, site, task.assignments.get(site), epoch)?.clone();
+        // A task can always be given back; where there is no room for words, without them.
+        let n_bytes = reason.len() as u64;
+        let reason = if self.require_growth(n_bytes).is_ok() { reason.to_owned() } else { String::new() };
+        self.grew(reason.len() as u64);
+        let state = AssignmentState::GivenUp { reason };
+        self.assign(id, site, AssignmentRecord { state, ..held });
         Ok(Outcome::Released)
     }
 
@@ -156,11 +163,19 @@ impl Cluster {
             // Every acceptance looked at what is merged and at what waits, so nothing that waits can collide.
             self.merge(&reference, id, &columns).expect("conditions that wait for a close can be merged")
         });
+        if let Some(reference) = self.references.get_mut(&reference) {
+            columns.keys().for_each(|key| reference.end_to_wait(key));
+        }
         let Some(task) = self.tasks.get_mut(&id) else { return };
         task.state = state;
-        for assignment in task.assignments.values_mut() {
+        self.index.ended(task);
+        for (site, assignment) in &mut task.assignments {
             match &mut assignment.state {
-                AssignmentState::Assigned => assignment.state = AssignmentState::Lapsed,
+                AssignmentState::Assigned => {
+                    let before = assignment.clone();
+                    assignment.state = AssignmentState::Lapsed;
+                    self.index.moved(id, site, Some(&before), Some(assignment));
+                }
                 AssignmentState::Accepted { version: merged, .. } => *merged = merged.or(version),
                 AssignmentState::Lapsed | AssignmentState::GivenUp { .. } => {}
             }
@@ -186,26 +201,25 @@ impl Cluster {
         }
     }
 
-    /// Conditions accepted for a reference whose task is still to close; their keys are taken.
-    pub(crate) fn waiting(&self, reference: &Name) -> impl Iterator<Item = (&ConditionKey, BlobRef)> {
-        let tasks = self.open_tasks().filter(move |task| task.task.reference == *reference);
-        tasks.flat_map(waiting_in)
-    }
-
     pub(crate) fn open_tasks(&self) -> impl Iterator<Item = &TaskRecord> {
-        self.tasks.values().filter(|task| task.state == TaskState::Open)
+        self.index.open().iter().filter_map(|id| self.tasks.get(id))
     }
 
     /// Puts an assignment in its place. The caller has looked the task up.
     pub(crate) fn assign(&mut self, id: TaskId, site: &SiteId, assignment: AssignmentRecord) {
-        if let Some(task) = self.tasks.get_mut(&id) {
-            task.assignments.insert(site.clone(), assignment);
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let before = task.assignments.get(site);
+        self.index.moved(id, site, before, Some(&assignment));
+        if let Some(reference) = self.references.get_mut(&task.task.reference) {
+            // What waits anew first, so that a key that stays is not forgotten in between.
+            waiting_of(&assignment).for_each(|(key, columns)| reference.begin_to_wait(key, columns));
+            before.into_iter().flat_map(waiting_of).for_each(|(key, _)| reference.end_to_wait(key));
         }
+        task.assignments.insert(site.clone(), assignment);
     }
 
     fn lease(&mut self, id: TaskId, site: &SiteId, assignment: AssignmentRecord) -> Outcome {
         let (epoch, lease_until_ms) = (assignment.epoch, assignment.lease_until_ms);
-        self.watch(lease_until_ms);
         self.assign(id, site, assignment);
         Outcome::Assigned { epoch, lease_until_ms }
     }
@@ -257,11 +271,15 @@ pub(crate) fn require_held<'a>(
 
 /// Accepted conditions of a task that are in no version yet.
 pub(crate) fn waiting_in(task: &TaskRecord) -> impl Iterator<Item = (&ConditionKey, BlobRef)> {
-    let accepted = task.assignments.values().filter_map(|assignment| match &assignment.state {
+    task.assignments.values().flat_map(waiting_of)
+}
+
+fn waiting_of(assignment: &AssignmentRecord) -> impl Iterator<Item = (&ConditionKey, BlobRef)> {
+    let waits = match &assignment.state {
         AssignmentState::Accepted { submission, version: None, .. } => Some(submission),
         _ => None,
-    });
-    accepted.flat_map(|submission| submission.conditions.iter().map(|(key, given)| (key, given.columns)))
+    };
+    waits.into_iter().flat_map(|submission| submission.conditions.iter().map(|(key, given)| (key, given.columns)))
 }
 
 fn require_sound(task: &SurgeryTask, now_ms: u64) -> Result<(), Refusal> {

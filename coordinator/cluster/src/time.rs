@@ -3,9 +3,11 @@
 //! Clocks of different leaders differ, so a stamp may be earlier than the one before; the state then stands still
 //! rather than go back. Limits are inclusive: a lease or task lives through its last millisecond.
 
+use std::collections::BTreeSet;
+
 use archipelago_common::{
     TaskId,
-    record::{AssignmentState, TaskRecord, TaskState},
+    record::{AssignmentRecord, AssignmentState, TaskRecord, TaskState},
 };
 
 use crate::{
@@ -19,51 +21,38 @@ impl Cluster {
         self.now_ms
     }
 
-    /// When the leader should propose a [`crate::Body::Tick`]: nothing falls due before. It may come early (the lease
-    /// was renewed meanwhile), never late; `None` while nothing can fall due.
+    /// When the leader should propose a [`crate::Body::Tick`]: nothing falls due before; `None` while nothing can.
     pub fn next_due_ms(&self) -> Option<u64> {
-        self.due_ms
+        self.index.next_limit_ms().map(|limit_ms| limit_ms.saturating_add(1))
     }
 
     /// Moves time to `stamp_ms` unless that is in the past, and ends what is over by then. Says whether anything was.
     pub(crate) fn advance(&mut self, stamp_ms: u64) -> bool {
         self.now_ms = self.now_ms.max(stamp_ms);
-        if self.due_ms.is_none_or(|due_ms| self.now_ms < due_ms) {
-            return false;
-        }
-        let expired = self.expired_tasks();
-        for id in &expired {
-            self.end_task(*id, TaskState::Expired);
-        }
-        let lapsed = self.lapse_leases();
-        self.due_ms = self.tasks.values().filter_map(first_due_ms).min();
-        lapsed || !expired.is_empty()
-    }
-
-    /// Sees to it that what ends after `limit_ms` is not overlooked.
-    pub(crate) fn watch(&mut self, limit_ms: u64) {
-        let due_ms = limit_ms.saturating_add(1);
-        self.due_ms = Some(self.due_ms.map_or(due_ms, |earlier| earlier.min(due_ms)));
-    }
-
-    fn expired_tasks(&self) -> Vec<TaskId> {
-        let is_over = |task: &&TaskRecord| task.task.deadline_ms.is_some_and(|limit_ms| limit_ms < self.now_ms);
-        self.tasks.values().filter(|task| task.state == TaskState::Open).filter(is_over).map(|task| task.id).collect()
-    }
-
-    fn lapse_leases(&mut self) -> bool {
-        if mutation::is_broken(Rule::LeaseEnds) {
-            return false;
-        }
         let mut any = false;
-        let open = self.tasks.values_mut().filter(|task| task.state == TaskState::Open);
-        for assignment in open.flat_map(|task| task.assignments.values_mut()) {
-            if assignment.state == AssignmentState::Assigned && assignment.lease_until_ms < self.now_ms {
-                assignment.state = AssignmentState::Lapsed;
-                any = true;
-            }
+        // Tasks first, in the order of their numbers, as their ends may make versions.
+        for id in self.expired_tasks() {
+            self.end_task(id, TaskState::Expired);
+            any = true;
+        }
+        if mutation::is_broken(Rule::LeaseEnds) {
+            return any;
+        }
+        while let Some((id, Some(site))) = self.index.next_over(self.now_ms) {
+            let Some(held) = self.tasks.get(&id).and_then(|task| task.assignments.get(&site)) else { break };
+            let lapsed = AssignmentRecord { state: AssignmentState::Lapsed, ..held.clone() };
+            self.assign(id, &site, lapsed);
+            any = true;
         }
         any
+    }
+
+    fn expired_tasks(&self) -> BTreeSet<TaskId> {
+        if self.index.next_over(self.now_ms).is_none() {
+            return BTreeSet::new();
+        }
+        let is_over = |task: &&TaskRecord| task.task.deadline_ms.is_some_and(|limit_ms| limit_ms < self.now_ms);
+        self.open_tasks().filter(is_over).map(|task| task.id).collect()
     }
 }
 

@@ -43,7 +43,7 @@ impl Replicas {
     /// # Errors  [`Error::Refused`] while this node cannot know what is referred to; [`Error::Common`]
     pub async fn collect(&self, dry_run: bool) -> Result<Collected> {
         self.catch_up().await?;
-        let named = self.raft().peek(|cluster| cluster.referenced_blobs()).await;
+        let named = self.raft().named_blobs().await;
         let named = named.map_err(|dropped| Error::Refused(crate::server::refusal::dropped(dropped)))?;
         let digests: BTreeSet<_> = named.iter().map(|blob| blob.digest).collect();
         let store = self.store().clone();

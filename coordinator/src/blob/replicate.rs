@@ -112,7 +112,7 @@ impl Replicas {
         let mut present = BTreeSet::new();
         let mut lost = std::pin::pin!(self.store.lost());
         loop {
-            let named = raft.peek(|cluster| cluster.referenced_blobs()).await.unwrap_or_default();
+            let named = raft.named_blobs().await.unwrap_or_default();
             let (mut is_complete, mut n_missing) = (true, 0);
             for blob in named {
                 if present.contains(&blob) {

@@ -2,13 +2,13 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use archipelago_client::{Client, Source};
+use archipelago_client::{Client, ClientError, Source};
 use archipelago_common::{
-    Name, Version, VersionId,
-    record::{Cause, Event, ReferenceRecord},
+    ConditionKey, Name, Version, VersionId,
+    record::{Change, ReferenceHead, ReferenceHistory, Why},
     reference_dir::ReferenceDir,
 };
-use archipelago_protocol::message::{Reply, Request};
+use archipelago_protocol::message::{Refusal, Reply, Request};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -90,16 +90,14 @@ struct Fetched {
 pub fn run(command: &ReferenceCommand, output: &Output) -> Result<()> {
     match command {
         ReferenceCommand::Publish(args) => publish(args, output),
-        ReferenceCommand::List(args) => match args.connection.ask(Request::ListReferences)? {
-            Reply::References(references) => {
-                output.show(&references, table(&references));
-                Ok(())
-            }
-            reply => Err(unexpected(reply)),
-        },
+        ReferenceCommand::List(args) => {
+            let references = args.connection.talk(async |client| Ok(client.references().await?))?;
+            output.show(&references, table(&references));
+            Ok(())
+        }
         ReferenceCommand::Show(args) => {
-            let record = args.connection.talk(async |client| show(client, &args.name).await)?;
-            output.show(&record, text(&record));
+            let history = args.connection.talk(async |client| Ok(client.history(&args.name).await?))?;
+            output.show(&history, text(&history));
             Ok(())
         }
         ReferenceCommand::Fetch(args) => fetch(args, output),
@@ -109,26 +107,29 @@ pub fn run(command: &ReferenceCommand, output: &Output) -> Result<()> {
 fn publish(args: &PublishArgs, output: &Output) -> Result<()> {
     let dir = ReferenceDir::open(&args.dir)?;
     let request = Request::PublishReference { name: args.name.clone(), version: dir.version().clone() };
-    let reply = args.connection.talk(async |client| {
+    let history = args.connection.talk(async |client| {
         for (blob, path) in dir.files() {
             let what = path.display().to_string();
             client.put_blob(blob, Source::File(&path), |done| output.transfer(&what, done, blob.size)).await?;
         }
-        Ok(client.request(request).await?)
+        match client.request(request).await? {
+            Reply::Reference(_) => Ok(client.history(&args.name).await?),
+            reply => Err(unexpected(reply)),
+        }
     })?;
-    match reply {
-        Reply::Reference(record) => output.show(&record, text(&record)),
-        reply => return Err(unexpected(reply)),
-    }
+    output.show(&history, text(&history));
     Ok(())
 }
 
 fn fetch(args: &FetchArgs, output: &Output) -> Result<()> {
     let fetched = args.connection.talk(async |client| {
-        let record = show(client, &args.name).await?;
-        let id = args.version.unwrap_or(record.current);
-        let version = record.versions.get(&id).ok_or_else(|| Error::NoVersion { name: args.name.clone(), id })?;
-        download(client, version, args, output).await
+        let head = client.reference(&args.name).await?;
+        let id = args.version.unwrap_or(head.current);
+        let version = client.version(&head, id).await.map_err(|error| match error {
+            ClientError::Refused(Refusal::NotFound { .. }) => Error::NoVersion { name: args.name.clone(), id },
+            error => error.into(),
+        })?;
+        download(client, &version, args, output).await
     })?;
     let text = format!(
         "version     {}\nconditions  {}\nwrote       {}",
@@ -152,17 +153,9 @@ async fn download(client: &Client, version: &Version, args: &FetchArgs, output: 
     Ok(Fetched { out: args.out.clone(), version: dir.version().id(), n_conditions: dir.version().columns.len() })
 }
 
-async fn show(client: &Client, name: &Name) -> Result<ReferenceRecord> {
-    match client.request(Request::ShowReference { name: name.clone() }).await? {
-        Reply::Reference(record) => Ok(*record),
-        reply => Err(unexpected(reply)),
-    }
-}
-
-fn table(references: &[ReferenceRecord]) -> String {
+fn table(references: &[ReferenceHead]) -> String {
     let mut text = String::new();
-    for ReferenceRecord { name, summary, current, versions, .. } in references {
-        let n_conditions = versions.get(current).map_or(0, |version| version.columns.len());
+    for ReferenceHead { name, summary, current, n_conditions, .. } in references {
         let _ = writeln!(
             text,
             "{name}  {} on {} genes, {n_conditions} conditions, version {}",
@@ -175,27 +168,27 @@ fn table(references: &[ReferenceRecord]) -> String {
 }
 
 /// A reference for people: what it is, its conditions, its lineage.
-pub(super) fn text(record: &ReferenceRecord) -> String {
-    let ReferenceRecord { name, publisher, summary, current, lineage, versions } = record;
+pub(super) fn text(history: &ReferenceHistory) -> String {
+    let ReferenceHead { name, publisher, summary, current, .. } = &history.head;
     let mut text = format!(
         "reference   {name}, published by {publisher}\nmodel       {} on {} genes\ncurrent     {current}\nlineage\n",
         summary.model, summary.n_genes
     );
-    for Event { version, cause, at_ms, .. } in lineage {
-        let cause = match cause {
-            Cause::Published => "published".to_owned(),
-            Cause::Merged { task, keys } => format!("task {task}: merged {}", list(keys)),
-            Cause::Withdrawn { by, keys } => format!("{by} withdrew {}", list(keys)),
+    for Change { version, why, at_ms, columns } in &history.changes {
+        let why = match why {
+            Why::Published => "published".to_owned(),
+            Why::Merged { task } => format!("task {task}: merged {}", list(columns.keys())),
+            Why::Withdrawn { by } => format!("{by} withdrew {}", list(columns.keys())),
         };
-        let _ = writeln!(text, "  {}  {}  {cause}", utc(*at_ms), version.0.short());
+        let _ = writeln!(text, "  {}  {}  {why}", utc(*at_ms), version.0.short());
     }
     text.push_str("conditions\n");
-    for key in versions.get(current).into_iter().flat_map(|version| version.columns.keys()) {
+    for key in history.current().columns.keys() {
         let _ = writeln!(text, "  {key}");
     }
     text
 }
 
-fn list(keys: &[archipelago_common::ConditionKey]) -> String {
-    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn list<'a>(keys: impl Iterator<Item = &'a ConditionKey>) -> String {
+    keys.map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

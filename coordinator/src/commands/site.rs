@@ -53,11 +53,14 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
     let (connection, request) = match command {
         SiteCommand::Add(args) => (&args.connection, Request::AddSite { site: args.site.clone() }),
         SiteCommand::Revoke(args) => (&args.connection, Request::RevokeSite { site: args.site.clone() }),
-        SiteCommand::List(args) => (&args.connection, Request::ListSites),
+        SiteCommand::List(args) => {
+            let sites = args.connection.talk(async |client| Ok(client.sites().await?))?;
+            output.show(&sites, table(&sites));
+            return Ok(());
+        }
     };
     match connection.ask(request)? {
         Reply::Site(site) => output.show(&site, line(&site)),
-        Reply::Sites(sites) => output.show(&sites, table(&sites)),
         reply => return Err(unexpected(reply)),
     }
     Ok(())

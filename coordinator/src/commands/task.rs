@@ -6,10 +6,10 @@ use archipelago_client::Client;
 use archipelago_common::{
     Name, SiteId, TaskId, VersionId,
     policy::EmbeddingRelease,
-    record::{AssignmentRecord, AssignmentState, TaskRecord, TaskState},
+    record::{AssignmentRecord, AssignmentState, TaskHead, TaskRecord, TaskState},
     task::{ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec, Warmup},
 };
-use archipelago_protocol::message::{Reply, Request};
+use archipelago_protocol::message::{Reply, Request, Which};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Connection, unexpected, utc};
@@ -143,32 +143,41 @@ pub struct CancelArgs {
 ///
 /// # Errors  the cluster's refusal, or that it cannot be reached
 pub fn run(command: &TaskCommand, output: &Output) -> Result<()> {
-    let reply = match command {
+    let record = match command {
         TaskCommand::Publish(args) => args.connection.talk(async |client| publish(args, client).await)?,
-        TaskCommand::List(args) => args.connection.ask(Request::ListTasks)?,
-        TaskCommand::Show(args) => args.connection.ask(Request::ShowTask { task: args.task })?,
-        TaskCommand::Close(args) => args.connection.ask(Request::CloseTask { task: args.task })?,
-        TaskCommand::Cancel(args) => args.connection.ask(Request::CancelTask { task: args.task })?,
+        TaskCommand::List(args) => {
+            let tasks = args.connection.talk(async |client| Ok(client.tasks(Which::All).await?))?;
+            output.show(&tasks, table(&tasks));
+            return Ok(());
+        }
+        TaskCommand::Show(args) => args.connection.talk(async |client| Ok(client.task(args.task).await?))?,
+        TaskCommand::Close(args) => end(&args.connection, Request::CloseTask { task: args.task })?,
+        TaskCommand::Cancel(args) => end(&args.connection, Request::CancelTask { task: args.task })?,
     };
-    match reply {
-        Reply::Task(task) => output.show(&task, text(&task)),
-        Reply::Tasks(tasks) => output.show(&tasks, table(&tasks)),
-        reply => return Err(unexpected(reply)),
-    }
+    output.show(&record, text(&record));
     Ok(())
 }
 
-async fn publish(args: &PublishArgs, client: &Client) -> Result<Reply> {
+fn end(connection: &Connection, request: Request) -> Result<TaskRecord> {
+    connection.talk(async |client| changed(client, request).await)
+}
+
+/// Has a task changed, and looks at it then.
+async fn changed(client: &Client, request: Request) -> Result<TaskRecord> {
+    match client.request(request).await? {
+        Reply::Task(record) => Ok(client.task(record.id).await?),
+        reply => Err(unexpected(reply)),
+    }
+}
+
+async fn publish(args: &PublishArgs, client: &Client) -> Result<TaskRecord> {
     let version = match args.version {
         Some(version) => version,
-        None => match client.request(Request::ShowReference { name: args.reference.clone() }).await? {
-            Reply::Reference(record) => record.current,
-            reply => return Err(unexpected(reply)),
-        },
+        None => client.reference(&args.reference).await?.current,
     };
     let (task, gates) = (Box::new(args.task(version)?), args.gates()?);
     let request = if gates.is_open() { Request::PublishTask(task) } else { Request::PublishGatedTask { task, gates } };
-    Ok(client.request(request).await?)
+    changed(client, request).await
 }
 
 impl PublishArgs {
@@ -216,19 +225,17 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn table(tasks: &[TaskRecord]) -> String {
+fn table(tasks: &[TaskHead]) -> String {
     let mut text = String::new();
     for task in tasks {
-        let accepted =
-            task.assignments.values().filter(|a| matches!(a.state, AssignmentState::Accepted { .. })).count();
         let _ = writeln!(
             text,
             "{}  {} on `{}`, {} of {} sites accepted, published {}",
             task.id,
             state(&task.state),
             task.task.reference,
-            accepted,
-            task.assignments.len(),
+            task.n_accepted,
+            task.n_assigned,
             utc(task.published_ms)
         );
     }

@@ -35,9 +35,12 @@ pub fn run(args: &WithdrawArgs, output: &Output) -> Result<()> {
         Some(site) => Withdrawal::Site(site.clone()),
         None => Withdrawal::Keys(args.conditions.clone()),
     };
-    match args.connection.ask(Request::Withdraw { reference: args.reference.clone(), what })? {
-        Reply::Reference(record) => output.show(&record, reference::text(&record)),
-        reply => return Err(unexpected(reply)),
-    }
+    let history = args.connection.talk(async |client| {
+        match client.request(Request::Withdraw { reference: args.reference.clone(), what }).await? {
+            Reply::Reference(_) => Ok(client.history(&args.reference).await?),
+            reply => Err(unexpected(reply)),
+        }
+    })?;
+    output.show(&history, reference::text(&history));
     Ok(())
 }

@@ -82,6 +82,9 @@ pub static SITES_ENROLLED: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_sites_enrolled", "Enrolled sites that are not revoked"));
 /// References.
 pub static REFERENCES: LazyLock<IntGauge> = LazyLock::new(|| gauge("archipelago_references", "Published references"));
+/// Bytes of the replicated state.
+pub static STATE_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_state_bytes", "Bytes that the replicated state was said to take as it grew"));
 /// Submissions accepted by this node as leader.
 pub static SUBMISSIONS_ACCEPTED_TOTAL: LazyLock<IntCounter> = LazyLock::new(|| {
     let name = "archipelago_submissions_accepted_total";
@@ -92,7 +95,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
 /// Registers every metric, so that those which nothing has touched yet are shown too. Call it once.
 pub fn register_all() {
-    let collectors: [Box<dyn Collector>; 23] = [
+    let collectors: [Box<dyn Collector>; 24] = [
         Box::new(RAFT_IS_LEADER.clone()),
         Box::new(RAFT_TERM.clone()),
         Box::new(RAFT_APPLIED_INDEX.clone()),
@@ -115,6 +118,7 @@ pub fn register_all() {
         Box::new(TASKS_OPEN.clone()),
         Box::new(SITES_ENROLLED.clone()),
         Box::new(REFERENCES.clone()),
+        Box::new(STATE_BYTES.clone()),
         Box::new(SUBMISSIONS_ACCEPTED_TOTAL.clone()),
     ];
     for collector in collectors {
@@ -146,6 +150,7 @@ pub fn cluster(cluster: &Cluster) {
     TASKS_OPEN.set(counts.open_tasks as i64);
     SITES_ENROLLED.set(counts.sites as i64);
     REFERENCES.set(counts.references as i64);
+    STATE_BYTES.set(i64::try_from(cluster.size().0).unwrap_or(i64::MAX));
 }
 
 fn gauge(name: &str, help: &str) -> IntGauge {

@@ -12,7 +12,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use archipelago_cluster::{Cluster, Effect};
+use archipelago_cluster::Effect;
 use archipelago_common::{NodeId, member::MemberRecord};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -23,7 +23,8 @@ use super::{
     ProposalId, ReadId,
     node::{Dropped, Event, Node},
     peers::Peers,
-    task::{Answer, Input, Query, View},
+    state::State,
+    task::{Answer, Input, Settled, View},
 };
 use crate::{
     condition::Condition,
@@ -45,15 +46,19 @@ pub struct Task {
     pub(super) view: watch::Sender<View>,
     pub(super) effects: broadcast::Sender<Effect>,
     pub(super) proposals: BTreeMap<ProposalId, (oneshot::Sender<Answer>, Instant)>,
-    pub(super) reads: BTreeMap<ReadId, Query>,
+    pub(super) reads: BTreeMap<ReadId, oneshot::Sender<Settled>>,
+    /// Where everybody else finds the state; none as long as the node has never been up.
+    pub(super) state: watch::Sender<Option<State>>,
+    /// The last pass ended before all was done.
+    pub(super) is_behind: bool,
 }
 
 /// Whether the node takes part.
 pub(super) enum Life {
     /// It does.
     Running(Box<Node>),
-    /// Its disk is full. What it knew last, if it was ever up in this process.
-    Suspended(Option<Cluster>),
+    /// Its disk is full. What it knew last may be looked at, if it was ever up in this process.
+    Suspended,
 }
 
 impl Task {
@@ -67,11 +72,13 @@ impl Task {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => if let Life::Running(node) = &mut self.life { node.tick() },
                 input = self.inputs.recv() => match input {
                     Some(input) => self.handle(input),
                     None => return Ok(()),
                 },
+                () = std::future::ready(()), if self.is_behind => {}
             }
             // What has come meanwhile shares the fsync.
             for _ in 0..BATCH {
@@ -81,15 +88,21 @@ impl Task {
             match &self.life {
                 // The fsync is in here; other tasks must not wait for this thread.
                 Life::Running(_) => tokio::task::block_in_place(|| self.handle_readies(&mut peers))?,
-                Life::Suspended(_) => self.try_again(&mut ticks).await?,
+                Life::Suspended => self.try_again(&mut ticks).await?,
             }
         }
     }
 
     fn handle_readies(&mut self, peers: &mut Peers) -> Result<()> {
         let Life::Running(node) = &mut self.life else { return Ok(()) };
-        let mut all = Vec::new();
+        let (mut all, begun) = (Vec::new(), Instant::now());
+        self.is_behind = false;
         loop {
+            // Ticks and others' messages do not wait until everything is applied.
+            if begun.elapsed() > PASS {
+                self.is_behind = true;
+                break;
+            }
             let mut unreachable = Vec::new();
             let events = node.handle_ready(&mut |message| unreachable.extend(peers.send(message).err()));
             unreachable.into_iter().for_each(|other| node.report_unreachable(other));
@@ -116,9 +129,8 @@ impl Task {
         let cause = std::error::Error::source(error).map(ToString::to_string);
         tracing::error!(%error, cause, "the disk is full: this node takes no part until there is space");
         self.condition.note_log_full(true);
-        if let Life::Running(node) = std::mem::replace(&mut self.life, Life::Suspended(None)) {
-            self.life = Life::Suspended(Some(node.into_cluster()));
-        }
+        self.life = Life::Suspended;
+        self.is_behind = false;
         self.view.send_modify(|view| view.leader = None);
         metrics::RAFT_IS_LEADER.set(0);
         // Nobody knows whether they were carried out: the callers ask again, elsewhere, under the same key.
@@ -126,8 +138,8 @@ impl Task {
         for (_, (answer, _)) in std::mem::take(&mut self.proposals) {
             let _ = answer.send(Err(nobody));
         }
-        for (_, query) in std::mem::take(&mut self.reads) {
-            query(Err(nobody));
+        for (_, settled) in std::mem::take(&mut self.reads) {
+            let _ = settled.send(Err(nobody));
         }
     }
 
@@ -138,6 +150,7 @@ impl Task {
                 Ok(node) => {
                     tracing::info!("there is space again: this node takes part from what is on its disk");
                     self.condition.note_log_full(false);
+                    self.state.send_replace(Some(node.state().clone()));
                     self.life = Life::Running(Box::new(node));
                     self.publish();
                     return Ok(());
@@ -169,7 +182,7 @@ impl Task {
     fn handle(&mut self, input: Input) {
         let node = match &mut self.life {
             Life::Running(node) => node,
-            Life::Suspended(known) => return answer_suspended(input, known.as_ref()),
+            Life::Suspended => return answer_suspended(input),
         };
         match input {
             Input::Message(message) => node.step(*message),
@@ -177,11 +190,10 @@ impl Task {
                 Ok(id) => drop(self.proposals.insert(id, (answer, Instant::now()))),
                 Err(dropped) => drop(answer.send(Err(dropped))),
             },
-            Input::Read(query) => match node.read() {
-                Ok(id) => drop(self.reads.insert(id, query)),
-                Err(dropped) => query(Err(dropped)),
+            Input::Read(settled) => match node.read() {
+                Ok(id) => drop(self.reads.insert(id, settled)),
+                Err(dropped) => drop(settled.send(Err(dropped))),
             },
-            Input::Peek(query) => query(Ok(node.cluster())),
             Input::Unreachable(other) => node.report_unreachable(other),
             Input::SnapshotSent { to, status } => node.report_snapshot(to, status),
             Input::HandOver(successor) => node.hand_over(successor),
@@ -200,8 +212,8 @@ impl Task {
                 }
             }
             Event::Read { id, result } => {
-                if let Some(query) = self.reads.remove(&id) {
-                    query(result.map(|()| node.cluster()));
+                if let Some(settled) = self.reads.remove(&id) {
+                    let _ = settled.send(result.map(|()| node.applied()));
                 }
             }
             // No receiver is no session.
@@ -214,12 +226,11 @@ impl Task {
 }
 
 /// What a node answers that takes no part.
-fn answer_suspended(input: Input, known: Option<&Cluster>) {
+fn answer_suspended(input: Input) {
     let nobody = Dropped::NotLeader { leader: None };
     match input {
         Input::Propose { answer, .. } => drop(answer.send(Err(nobody))),
-        Input::Read(query) => query(Err(nobody)),
-        Input::Peek(query) => query(known.ok_or(nobody)),
+        Input::Read(settled) => drop(settled.send(Err(nobody))),
         Input::Standings(answer) => drop(answer.send(Vec::new())),
         Input::Message(_) | Input::Unreachable(_) | Input::SnapshotSent { .. } | Input::HandOver(_) => {}
     }
@@ -246,6 +257,8 @@ fn stop_at_once(error: &Error) -> ! {
 const TICK: Duration = Duration::from_millis(50);
 /// Ticks between two attempts to start again on a full disk.
 const RETRY_TICKS: usize = 20;
+/// Longest pass; what is not done then is done in the next.
+const PASS: Duration = Duration::from_millis(20);
 /// Inputs that share one pass, and so one fsync.
 const BATCH: usize = 256;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use archipelago_cluster::{Body, Command, Outcome};
+use archipelago_cluster::{Body, Cluster, Command, Outcome};
 use archipelago_common::{Identity, Principal, health::NodeState};
 use archipelago_transport::memory::MemoryNetwork;
 
@@ -28,7 +28,7 @@ impl Scene {
         condition.note_free(Some(1_000));
         let opened = disk.clone();
         let open = move || {
-            let state = Cluster::default().snapshot().unwrap();
+            let state = Cluster::founded().snapshot().unwrap();
             let store = LogStore::open_backend(opened.clone(), id, &BTreeSet::from([id]), state)?;
             Node::new(id, store, Options::default())
         };

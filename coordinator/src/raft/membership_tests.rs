@@ -16,7 +16,7 @@ impl Group {
     /// A node with an empty disk that knows nobody.
     fn join(&mut self, node: u64) {
         let (disk, nobody) = (Disk::default(), BTreeSet::new());
-        let state = Cluster::default().snapshot().unwrap();
+        let state = Cluster::founded().snapshot().unwrap();
         let store = LogStore::open_backend(disk.clone(), id(node), &nobody, state).unwrap();
         self.disks.insert(id(node), disk);
         self.nodes.insert(id(node), Node::new(id(node), store, self.options).unwrap());

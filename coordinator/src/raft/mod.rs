@@ -10,6 +10,7 @@ pub mod node;
 pub mod peers;
 mod proposals;
 mod reads;
+pub mod state;
 pub mod task;
 #[cfg(test)]
 pub(crate) mod test_disk;

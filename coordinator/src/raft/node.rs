@@ -5,6 +5,8 @@
 //! messages leave first and overlap with the local fsync; everything that must be durable is written in one transaction;
 //! then the messages that promise durability leave, then committed entries are applied and answered.
 
+use std::sync::RwLockReadGuard;
+
 use archipelago_cluster::{
     Cluster, Command, Effect, Outcome, Refusal,
     mutation::{self, Rule},
@@ -19,12 +21,14 @@ use super::{
     log_store::{Batch, LogStore},
     proposals::{ProposalId, Proposals},
     reads::{ReadId, Reads},
+    state::State,
     timeouts::Timeouts,
     trace,
 };
 use crate::error::{Error, Result};
 
 mod membership;
+mod messages;
 
 pub use membership::{Configuration, Standing};
 
@@ -32,7 +36,7 @@ pub use membership::{Configuration, Standing};
 pub struct Node {
     id: NodeId,
     raw: RawNode<LogStore>,
-    cluster: Cluster,
+    state: State,
     applied: (u64, u64),
     conf_state: ConfState,
     proposals: Proposals,
@@ -42,6 +46,8 @@ pub struct Node {
     announced_leader: Option<NodeId>,
     /// The last snapshot does not know a new member, who would refuse it.
     needs_snapshot: bool,
+    /// Where the state was last too large for a snapshot.
+    too_large_at: Option<u64>,
     options: Options,
 }
 
@@ -121,7 +127,7 @@ impl Node {
             max_size_per_msg: MESSAGE_BYTES,
             max_inflight_msgs: IN_FLIGHT,
             max_uncommitted_size: UNCOMMITTED_BYTES,
-            max_committed_size_per_ready: UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: APPLIED_BYTES,
             check_quorum: true,
             pre_vote: true,
             ..Config::default()
@@ -132,7 +138,7 @@ impl Node {
         let mut node = Self {
             id,
             raw,
-            cluster: load_state(&snapshot)?,
+            state: State::new(load_state(&snapshot)?),
             applied: (metadata.index, metadata.term),
             conf_state: metadata.get_conf_state().clone(),
             proposals: Proposals::new(id.as_u64(), starts),
@@ -141,6 +147,7 @@ impl Node {
             timeouts: Timeouts::new([options.timeout_seed, id.as_u64(), starts], span),
             announced_leader: None,
             needs_snapshot: false,
+            too_large_at: None,
             options,
         };
         node.set_timeout();
@@ -160,6 +167,10 @@ impl Node {
     pub fn step(&mut self, message: Message) {
         if message.to != self.id.as_u64() {
             tracing::debug!(from = message.from, to = message.to, "a Raft message for somebody else");
+            return;
+        }
+        if let Some(fault) = messages::fault(&self.raw, &message) {
+            tracing::warn!(from = message.from, kind = ?message.get_msg_type(), fault, "a Raft message is dropped");
             return;
         }
         if let Err(error) = self.raw.step(message) {
@@ -238,13 +249,13 @@ impl Node {
     }
 
     /// The state machine as this node has applied it; fresh only where an [`Event::Read`] says so.
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+    pub fn cluster(&self) -> RwLockReadGuard<'_, Cluster> {
+        self.state.read()
     }
 
-    /// The state machine, at the end of the node.
-    pub fn into_cluster(self) -> Cluster {
-        self.cluster
+    /// The same, to be looked at beside this node while it goes on.
+    pub fn state(&self) -> &State {
+        &self.state
     }
 
     /// Whether this node leads.
@@ -308,10 +319,11 @@ impl Node {
     fn restore(&mut self, snapshot: &Snapshot, events: &mut Vec<Event>) -> Result<()> {
         let metadata = snapshot.get_metadata();
         tracing::info!(index = metadata.index, term = metadata.term, "caught up by a snapshot");
-        self.cluster = load_state(snapshot)?;
+        let restored = load_state(snapshot)?;
+        *self.state.write() = restored;
         self.applied = (metadata.index, metadata.term);
         self.conf_state = metadata.get_conf_state().clone();
-        events.extend(self.cluster.outstanding().into_iter().map(Event::Effect));
+        events.extend(self.cluster().outstanding().into_iter().map(Event::Effect));
         Ok(())
     }
 
@@ -341,7 +353,7 @@ impl Node {
             return Ok(());
         }
         let command = Command::from_bytes(&entry.data).map_err(|source| Error::Entry { index: entry.index, source })?;
-        let applied = self.cluster.apply(&command);
+        let applied = self.state.write().apply(&command);
         if let Some(id) = self.proposals.applied(&entry.context) {
             events.push(Event::Proposal { id, result: Ok(applied.outcome) });
         }
@@ -374,8 +386,21 @@ impl Node {
         if !self.needs_snapshot && self.applied.0 < last + self.options.snapshot_every {
             return Ok(());
         }
+        if self.too_large_at.is_some_and(|index| self.applied.0 < index + self.options.snapshot_every) {
+            return Ok(());
+        }
         self.needs_snapshot = false;
-        let mut snapshot = Snapshot { data: self.cluster.snapshot()?.into(), ..Snapshot::default() };
+        let state = self.cluster().snapshot();
+        let data = match state {
+            Ok(data) => data,
+            // Not for a state that grew under today's limits. The log grows instead, and an operator can still withdraw.
+            Err(error) => {
+                tracing::error!(%error, "no snapshot was taken: the log is not cut");
+                self.too_large_at = Some(self.applied.0);
+                return Ok(());
+            }
+        };
+        let mut snapshot = Snapshot { data: data.into(), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = self.applied;
         metadata.set_conf_state(self.conf_state.clone());
@@ -397,6 +422,8 @@ const MESSAGE_BYTES: u64 = 1 << 20;
 const IN_FLIGHT: usize = 32;
 /// Bytes of proposals that may wait for a majority before new ones are refused as busy.
 const UNCOMMITTED_BYTES: u64 = 64 << 20;
+/// Bytes of committed entries that are applied in one go: between two of them a node hears others and sends heartbeats.
+const APPLIED_BYTES: u64 = 64 << 10;
 
 fn load_state(snapshot: &Snapshot) -> Result<Cluster> {
     let index = snapshot.get_metadata().index;

@@ -9,6 +9,8 @@ use raft::eraftpb::MessageType;
 use super::*;
 use crate::raft::test_disk::Disk;
 
+#[path = "hostile_tests.rs"]
+mod hostile;
 #[path = "membership_tests.rs"]
 mod membership;
 
@@ -52,7 +54,7 @@ impl Group {
     }
 
     fn start(&mut self, voter: NodeId) {
-        let founding = Cluster::default().snapshot().unwrap();
+        let founding = Cluster::founded().snapshot().unwrap();
         let store = LogStore::open_backend(self.disks[&voter].clone(), voter, &self.voters, founding).unwrap();
         self.nodes.insert(voter, Node::new(voter, store, self.options).unwrap());
     }

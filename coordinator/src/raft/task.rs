@@ -8,15 +8,16 @@ use std::{
 
 use archipelago_cluster::{Cluster, Command, Effect, Outcome, Refusal};
 use archipelago_common::{
-    NodeId,
+    BlobRef, NodeId,
     member::{MemberRecord, MemberRole},
 };
 use raft::{SnapshotStatus, eraftpb::Message};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::{
     drive::{Life, Open, Task},
     node::{Configuration, Dropped, Node, Standing},
+    state::State,
 };
 use crate::{condition::Condition, error::Result};
 
@@ -26,6 +27,9 @@ pub struct Raft {
     inbox: mpsc::Sender<Input>,
     view: watch::Receiver<View>,
     effects: broadcast::Sender<Effect>,
+    state: watch::Receiver<Option<State>>,
+    /// Who looks at the state at one time: enough for the processors, and not so many that the loop gets none.
+    looks: Arc<Semaphore>,
 }
 
 /// The node from outside, as of its last step.
@@ -73,8 +77,9 @@ impl View {
     }
 
     pub(super) fn of(node: &Node, id: NodeId, members: &mut Arc<Vec<MemberRecord>>) -> Self {
-        if !node.cluster().members().eq(members.iter()) {
-            *members = Arc::new(node.cluster().members().cloned().collect());
+        let cluster = node.cluster();
+        if !cluster.members().eq(members.iter()) {
+            *members = Arc::new(cluster.members().cloned().collect());
         }
         Self {
             node: id,
@@ -91,13 +96,13 @@ impl View {
 /// The answer to a proposal: the state machine's, or why there is none.
 pub type Answer = Result<Result<Outcome, Refusal>, Dropped>;
 
-pub(super) type Query = Box<dyn FnOnce(Result<&Cluster, Dropped>) + Send>;
+/// The index that was applied when a read was settled, or why it was not.
+pub(super) type Settled = Result<u64, Dropped>;
 
 pub(super) enum Input {
     Message(Box<Message>),
     Propose { command: Vec<u8>, answer: oneshot::Sender<Answer> },
-    Read(Query),
-    Peek(Query),
+    Read(oneshot::Sender<Settled>),
     Unreachable(NodeId),
     SnapshotSent { to: NodeId, status: SnapshotStatus },
     HandOver(Option<NodeId>),
@@ -112,20 +117,21 @@ impl Raft {
     pub fn start(id: NodeId, mut open: Open, condition: Arc<Condition>) -> Result<(Self, Task)> {
         let (inbox, inputs) = mpsc::channel(INBOX);
         let mut members = Arc::default();
-        let (life, view) = match open() {
+        let (life, view, known) = match open() {
             Ok(node) => {
-                let view = View::of(&node, id, &mut members);
-                (Life::Running(Box::new(node)), view)
+                let (view, state) = (View::of(&node, id, &mut members), node.state().clone());
+                (Life::Running(Box::new(node)), view, Some(state))
             }
             Err(error) if error.is_disk_full() => {
                 tracing::error!(%error, "the disk is full: this node takes no part until there is space");
                 condition.note_log_full(true);
-                (Life::Suspended(None), View::unknown(id))
+                (Life::Suspended, View::unknown(id), None)
             }
             Err(error) => return Err(error),
         };
         let (view_sender, view) = watch::channel(view);
         let (effects, _) = broadcast::channel(EFFECTS);
+        let (state_sender, state) = watch::channel(known);
         let task = Task {
             id,
             open,
@@ -137,8 +143,11 @@ impl Raft {
             effects: effects.clone(),
             proposals: BTreeMap::new(),
             reads: BTreeMap::new(),
+            state: state_sender,
+            is_behind: false,
         };
-        Ok((Self { inbox, view, effects }, task))
+        let n_looks = std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1);
+        Ok((Self { inbox, view, effects, state, looks: Arc::new(Semaphore::new(n_looks)) }, task))
     }
 
     /// Has a command committed and applied.
@@ -161,27 +170,43 @@ impl Raft {
         &self,
         query: impl FnOnce(&Cluster) -> R + Send + 'static,
     ) -> Result<R, Dropped> {
-        self.query(Input::Read, query).await
+        self.settle().await?;
+        self.peek(query).await
     }
 
     /// An index such that whoever has applied it has seen everything that was acknowledged until now. The leader's.
     ///
     /// # Errors  [`Dropped`]
     pub async fn barrier(&self) -> Result<u64, Dropped> {
-        self.read(|_| ()).await?;
-        // The view is noted after the read is answered and before anything else is.
-        self.peek(|_| ()).await?;
-        Ok(self.view().applied)
+        self.settle().await
     }
 
     /// Looks at the state as this node has it; it may be behind.
     ///
-    /// # Errors  [`Dropped`] if the node is too busy or ends
+    /// # Errors  [`Dropped`] of a node that has never been up
     pub async fn peek<R: Send + 'static>(
         &self,
         query: impl FnOnce(&Cluster) -> R + Send + 'static,
     ) -> Result<R, Dropped> {
-        self.query(Input::Peek, query).await
+        let nobody = Dropped::NotLeader { leader: None };
+        let _turn = self.looks.acquire().await.map_err(|_| nobody)?;
+        let state = self.state.borrow().clone().ok_or(nobody)?;
+        Ok(query(&state.read()))
+    }
+
+    /// Every blob that the state names, looked up in pages; named in the meantime or not, all that were named throughout.
+    ///
+    /// # Errors  as [`Self::peek`]
+    pub async fn named_blobs(&self) -> Result<BTreeSet<BlobRef>, Dropped> {
+        let mut all: BTreeSet<BlobRef> = BTreeSet::new();
+        loop {
+            let after = all.last().copied();
+            let next = self.peek(move |cluster| cluster.named_blobs(after)).await?;
+            if next.is_empty() {
+                return Ok(all);
+            }
+            all.extend(next);
+        }
     }
 
     /// The node as of its last step.
@@ -232,18 +257,11 @@ impl Raft {
         answered.await.map_err(|_| Dropped::NotLeader { leader: None })
     }
 
-    async fn query<R: Send + 'static>(
-        &self,
-        input: impl FnOnce(Query) -> Input,
-        query: impl FnOnce(&Cluster) -> R + Send + 'static,
-    ) -> Result<R, Dropped> {
-        let (answer, answered) = oneshot::channel();
-        let query = move |cluster: Result<&Cluster, Dropped>| {
-            // Nobody waits any more for an answer that cannot be sent.
-            let _ = answer.send(cluster.map(query));
-        };
-        self.inbox.try_send(input(Box::new(query))).map_err(|_| Dropped::Busy)?;
-        answered.await.unwrap_or(Err(Dropped::NotLeader { leader: None }))
+    /// Waits until this node has applied whatever was acknowledged before, cluster-wide; the index that it then had.
+    async fn settle(&self) -> Settled {
+        let (settled, answer) = oneshot::channel();
+        self.inbox.try_send(Input::Read(settled)).map_err(|_| Dropped::Busy)?;
+        answer.await.unwrap_or(Err(Dropped::NotLeader { leader: None }))
     }
 }
 

@@ -17,6 +17,7 @@ use archipelago_common::{
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
 
 use super::{
+    answers,
     checks::{self, Shelf},
     refusal,
 };
@@ -68,14 +69,22 @@ impl Proposal {
 /// here; a change of members is checked by the executor before it comes here.
 pub fn begin(who: Principal, key: RequestKey, request: Request) -> Step {
     match request {
-        Request::ListReferences => {
-            ask(who, |cluster, _| Ok(Reply::References(cluster.references().cloned().collect())))
-        }
-        Request::ShowReference { name } => ask(who, move |cluster, _| reference(cluster, &name)),
-        Request::ListTasks => ask(who, |cluster, who| Ok(Reply::Tasks(cluster.tasks_for(who)))),
-        Request::ShowTask { task } => ask(who, move |cluster, who| show_task(cluster, who, task)),
-        Request::ShowGates { task } => ask(who, move |cluster, _| gates(cluster, task)),
-        Request::ListSites => ask(who, |cluster, _| Ok(Reply::Sites(cluster.sites().cloned().collect()))),
+        Request::ListReferences => ask(who, |cluster, _| answers::references(cluster)),
+        Request::ShowReference { name } => ask(who, move |cluster, _| answers::reference(cluster, &name)),
+        Request::ListTasks => ask(who, answers::tasks),
+        Request::ShowTask { task } => ask(who, move |cluster, who| answers::task(cluster, who, task)),
+        Request::ShowGates { task } => ask(who, move |cluster, _| answers::gates(cluster, task)),
+        Request::ListSites => ask(who, |cluster, _| answers::sites(cluster)),
+        request @ (Request::ListReferenceHeads { .. }
+        | Request::ShowReferenceHead { .. }
+        | Request::ListConditions { .. }
+        | Request::ListChanges { .. }
+        | Request::ListChanged { .. }
+        | Request::ListTaskHeads { .. }
+        | Request::ShowTaskHead { .. }
+        | Request::ListAssignments { .. }
+        | Request::ListSubmitted { .. }
+        | Request::ListSitesAfter { .. }) => ask(who, move |cluster, who| answers::page(cluster, who, request)),
         request => Step::Lead(Box::new(move || match request {
             Request::PublishReference { name, version } => publish(who, key, name, version),
             Request::Submit(submission) => submit(who, key, submission),
@@ -176,10 +185,12 @@ fn reply(who: Principal, outcome: Outcome) -> Step {
         Outcome::Assigned { epoch, lease_until_ms } => Step::Done(Ok(Reply::Assigned { epoch, lease_until_ms })),
         Outcome::Accepted { version } => Step::Done(Ok(Reply::Accepted { version })),
         Outcome::Reference { name, .. } => {
-            Step::Peek(Box::new(move |cluster, _| Step::Done(reference(cluster, &name))))
+            Step::Peek(Box::new(move |cluster, _| Step::Done(answers::changed_reference(cluster, &name))))
         }
         Outcome::Members => Step::Peek(Box::new(|cluster, _| Step::Done(Ok(members(cluster))))),
-        Outcome::Task(task) => Step::Peek(Box::new(move |cluster, _| Step::Done(show_task(cluster, &who, task)))),
+        Outcome::Task(task) => {
+            Step::Peek(Box::new(move |cluster, _| Step::Done(answers::changed_task(cluster, &who, task))))
+        }
     }
 }
 
@@ -227,27 +238,20 @@ fn body(request: Request) -> Result<Body, Refusal> {
         | Request::CollectBlobs { .. }
         | Request::VerifyBlobs
         | Request::PublishReference { .. }
+        | Request::ListReferenceHeads { .. }
+        | Request::ShowReferenceHead { .. }
+        | Request::ListConditions { .. }
+        | Request::ListChanges { .. }
+        | Request::ListChanged { .. }
+        | Request::ListTaskHeads { .. }
+        | Request::ShowTaskHead { .. }
+        | Request::ListAssignments { .. }
+        | Request::ListSubmitted { .. }
+        | Request::ListSitesAfter { .. }
         | Request::Submit(_) => {
             return Err(Refusal::Invalid { reason: "this request is no command as it stands".to_owned() });
         }
     })
-}
-
-fn reference(cluster: &Cluster, name: &Name) -> Result<Reply, Refusal> {
-    let record = cluster.reference(name).cloned();
-    record
-        .map(|r| Reply::Reference(Box::new(r)))
-        .ok_or_else(|| Refusal::NotFound { what: format!("reference `{name}`") })
-}
-
-fn show_task(cluster: &Cluster, who: &Principal, task: TaskId) -> Result<Reply, Refusal> {
-    let record = cluster.task_for(who, task);
-    record.map(|r| Reply::Task(Box::new(r))).ok_or_else(|| Refusal::NotFound { what: format!("task {task}") })
-}
-
-fn gates(cluster: &Cluster, task: TaskId) -> Result<Reply, Refusal> {
-    let known = cluster.task(task).map(|_| Reply::Gates(cluster.gates(task)));
-    known.ok_or_else(|| Refusal::NotFound { what: format!("task {task}") })
 }
 
 /// The members as they should be. How they are, only a live leader can say.

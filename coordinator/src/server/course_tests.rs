@@ -14,7 +14,7 @@ fn who(text: &str) -> Principal {
 
 /// Carries out commands, each under a key of its own but for the last, which gets [`KEY`].
 fn applied(commands: Vec<(&str, Body)>) -> Cluster {
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster::founded();
     let n = commands.len();
     for (i, (asker, body)) in commands.into_iter().enumerate() {
         let key = if i + 1 == n { KEY } else { RequestKey([i as u8 + 100; 16]) };

@@ -200,6 +200,16 @@ fn kind(request: &Request) -> &'static str {
         Request::VerifyBlobs => "verify_blobs",
         Request::PublishGatedTask { .. } => "publish_gated_task",
         Request::ShowGates { .. } => "show_gates",
+        Request::ListReferenceHeads { .. } => "list_reference_heads",
+        Request::ShowReferenceHead { .. } => "show_reference_head",
+        Request::ListConditions { .. } => "list_conditions",
+        Request::ListChanges { .. } => "list_changes",
+        Request::ListChanged { .. } => "list_changed",
+        Request::ListTaskHeads { .. } => "list_task_heads",
+        Request::ShowTaskHead { .. } => "show_task_head",
+        Request::ListAssignments { .. } => "list_assignments",
+        Request::ListSubmitted { .. } => "list_submitted",
+        Request::ListSitesAfter { .. } => "list_sites_after",
     }
 }
 

@@ -1,6 +1,7 @@
 //! What peers reach: connections, sessions, requests; and [`serve`], which puts a whole node together.
 
 pub mod accept;
+mod answers;
 pub mod checks;
 pub mod course;
 pub mod disk;

@@ -48,7 +48,7 @@ impl Executor {
     /// What this node has applied, and how many blobs that its state names it lacks.
     pub(super) async fn holdings(&self) -> Result<(u64, u64), Refusal> {
         let applied = self.raft().view().applied;
-        let named = self.raft().peek(|cluster| cluster.referenced_blobs()).await.map_err(refusal::dropped)?;
+        let named = self.raft().named_blobs().await.map_err(refusal::dropped)?;
         let store = self.replicas().store();
         let missing = tokio::task::block_in_place(|| named.iter().filter(|blob| !store.contains(blob)).count());
         Ok((applied, missing as u64))

@@ -101,7 +101,7 @@ impl TestCluster {
         std::fs::create_dir_all(home).unwrap();
         let path = home.join("log.redb");
         if !path.exists() {
-            LogStore::create(&path, id, &self.voters, Cluster::default().snapshot().unwrap()).unwrap();
+            LogStore::create(&path, id, &self.voters, Cluster::founded().snapshot().unwrap()).unwrap();
         }
         path
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_client::{Client, ClientError, Source};
 use archipelago_common::{
     BlobRef, Columns, TaskId, VersionId,
-    record::{ReferenceRecord, Submission, SubmittedCondition},
+    record::{ReferenceHistory, Submission, SubmittedCondition},
 };
 use archipelago_protocol::message::{Refusal, Reply, Request};
 
@@ -58,11 +58,12 @@ async fn a_task_lives_from_its_publication_to_a_merged_and_withdrawn_version() {
     assert_eq!(north.request(Request::Submit(good)).await.unwrap(), accepted);
 
     let shown = consortium.ask(&["reference", "show", "lung"]);
-    let record: ReferenceRecord = serde_json::from_value(shown).unwrap();
-    assert_eq!((record.current, record.lineage.len()), (merged.id(), 2));
+    let history: ReferenceHistory = serde_json::from_value(shown).unwrap();
+    assert_eq!((history.head.current, history.changes.len()), (merged.id(), 2));
+    assert_eq!(history.current(), merged);
     let withdrawn = consortium.ask(&["withdraw", "lung", "--condition", "north/pbmc/b1"]);
-    let record: ReferenceRecord = serde_json::from_value(withdrawn).unwrap();
-    assert_eq!(record.current, first.id());
+    let history: ReferenceHistory = serde_json::from_value(withdrawn).unwrap();
+    assert_eq!(history.head.current, first.id());
     let status = consortium.ask(&["status"]);
     assert_eq!((&status["references"], &status["sites"]), (&1.into(), &1.into()));
 }

@@ -1,6 +1,9 @@
 //! A data directory that an earlier version of this program left behind is opened as if nothing had happened.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use archipelago_cluster::{Cluster, invariants};
 use archipelago_common::{
@@ -25,14 +28,14 @@ fn every_reference_has_the_version_it_had() {
     for (name, directory, n_events) in versions {
         let record = cluster.reference(&name.parse().unwrap()).unwrap();
         let fetched = ReferenceDir::open(&stored().join("references").join(directory)).unwrap();
-        assert_eq!(record.current, fetched.version().id(), "{name}");
-        assert_eq!(record.versions[&record.current], *fetched.version(), "{name}");
-        assert_eq!(record.lineage.len(), n_events, "{name}");
-        assert!(cluster.layout(&record.name).unwrap().is_plain(), "{name}");
+        assert_eq!(record.current(), fetched.version().id(), "{name}");
+        assert_eq!(record.version(record.current()).unwrap(), *fetched.version(), "{name}");
+        assert_eq!(record.changes().len(), n_events, "{name}");
+        assert!(cluster.layout(record.name()).unwrap().is_plain(), "{name}");
     }
     // The withdrawal brought back the version before, under its id.
     let lung = cluster.reference(&"lung".parse().unwrap()).unwrap();
-    assert_eq!(lung.lineage[1].version, lung.current);
+    assert_eq!(lung.changes()[1].version, lung.current());
 }
 
 #[test]
@@ -60,14 +63,13 @@ fn every_blob_that_the_state_names_is_there_and_reads_as_it_did() {
     let store = BlobStore::open(dir.path(), Condition::new(0)).unwrap();
     let cluster = opened();
     for record in cluster.references() {
-        for version in record.versions.values() {
-            Base::from_bytes(&store.read_whole(version.base, limits::BLOB_BYTES).unwrap()).unwrap();
-            for blob in version.columns.values() {
-                Columns::from_bytes(&store.read_whole(*blob, limits::COLUMNS_BYTES).unwrap()).unwrap();
-            }
+        Base::from_bytes(&store.read_whole(record.base(), limits::BLOB_BYTES).unwrap()).unwrap();
+        for blob in record.changes().iter().flat_map(|change| change.columns.values()) {
+            Columns::from_bytes(&store.read_whole(*blob, limits::COLUMNS_BYTES).unwrap()).unwrap();
         }
     }
-    let ids: Vec<VersionId> = cluster.references().flat_map(|record| record.versions.keys().copied()).collect();
+    let changes = cluster.references().flat_map(|record| record.changes());
+    let ids: BTreeSet<VersionId> = changes.map(|change| change.version).collect();
     assert_eq!(ids.len(), 9);
 }
 
@@ -84,7 +86,8 @@ fn opened() -> Cluster {
         while node.handle_ready(&mut |_| ()).unwrap().is_some() {}
     }
     assert!(node.is_leader());
-    node.into_cluster()
+    let cluster = node.cluster().clone();
+    cluster
 }
 
 fn stored() -> PathBuf {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use archipelago_common::{
     TaskId,
-    record::{AssignmentState, ReferenceRecord, StatusRecord, TaskRecord},
+    record::{AssignmentState, ReferenceHistory, ReferenceRecord, StatusRecord, TaskRecord},
 };
 use archipelago_processes::{Running, free_ports, program, run, wait_until};
 use serde::de::DeserializeOwned;
@@ -190,7 +190,8 @@ impl Consortium {
 
     /// The reference with its lineage.
     pub fn reference(&self) -> Result<ReferenceRecord> {
-        self.answer(&["reference", "show", REFERENCE])
+        let history: ReferenceHistory = self.answer(&["reference", "show", REFERENCE])?;
+        Ok(history.record())
     }
 
     /// Takes a site's conditions out again.

@@ -28,6 +28,12 @@ pub enum ClientError {
     /// The coordinators will not do it.
     #[error(transparent)]
     Refused(Refusal),
+    /// A coordinator answered something else than what was asked.
+    #[error("a coordinator answered with `{found}`, which does not fit the request")]
+    UnexpectedReply {
+        /// The answer's kind.
+        found: String,
+    },
     /// A request that cannot be sent.
     #[error("the request cannot be sent: {0}")]
     Request(String),

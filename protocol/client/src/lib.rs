@@ -9,6 +9,7 @@ mod attempts;
 mod driver;
 mod error;
 mod get;
+mod pages;
 mod partial;
 mod put;
 

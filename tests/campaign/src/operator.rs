@@ -94,17 +94,13 @@ impl Operator {
 
     /// One task.
     pub async fn task(&self, task: TaskId) -> Result<TaskRecord> {
-        match self.client.request(Request::ShowTask { task }).await? {
-            Reply::Task(record) => Ok(*record),
-            reply => bail!("a task was shown as {reply:?}"),
-        }
+        Ok(self.client.task(task).await?)
     }
 
     /// One reference, if it is there.
     pub async fn reference(&self, name: &Name) -> Result<Option<ReferenceRecord>> {
-        match self.client.request(Request::ShowReference { name: name.clone() }).await {
-            Ok(Reply::Reference(record)) => Ok(Some(*record)),
-            Ok(reply) => bail!("a reference was shown as {reply:?}"),
+        match self.client.history(name).await {
+            Ok(history) => Ok(Some(history.record())),
             Err(ClientError::Refused(Refusal::NotFound { .. })) => Ok(None),
             Err(error) => Err(error.into()),
         }

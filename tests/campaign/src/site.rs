@@ -157,21 +157,12 @@ impl Site {
     }
 
     async fn show(&self, task: TaskId) -> Result<TaskRecord> {
-        match self.client.request(Request::ShowTask { task }).await? {
-            Reply::Task(record) => Ok(*record),
-            reply => bail!("a task was shown as {reply:?}"),
-        }
+        Ok(self.client.task(task).await?)
     }
 
     /// Fetches a base of many chunks once; small ones are there for the other parts of the campaign.
     async fn fetch_base(&mut self, record: &TaskRecord) -> Result<()> {
-        let reference =
-            match self.client.request(Request::ShowReference { name: record.task.reference.clone() }).await? {
-                Reply::Reference(reference) => reference,
-                reply => bail!("a reference was shown as {reply:?}"),
-            };
-        let version = reference.versions.get(&record.task.version).context("the task's version is in its reference")?;
-        let (blob, task) = (version.base, record.id);
+        let (blob, task) = (self.client.reference(&record.task.reference).await?.base, record.id);
         if blob.size <= limits::CHUNK_BYTES || !self.fetched.insert(blob.digest) {
             return Ok(());
         }

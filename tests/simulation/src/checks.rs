@@ -31,14 +31,16 @@ impl World {
         if applied == last_applied {
             return Ok(());
         }
-        let cluster = live.node.cluster();
-        self.watch.state(node, applied, cluster)?;
-        self.watch.submissions(node, applied, cluster)?;
-        self.watch.fencing(node, applied, cluster)?;
+        let state = live.node.state().clone();
+        let cluster = state.read();
+        self.watch.state(node, applied, &cluster)?;
+        self.watch.submissions(node, applied, &cluster)?;
+        self.watch.fencing(node, applied, &cluster)?;
         for rule in STATE_RULES {
             self.coverage.note(rule);
         }
-        let (blobs, versions) = self.watch.new_names(cluster);
+        let (blobs, versions) = self.watch.new_names(&cluster);
+        drop(cluster);
         for (reference, id, version) in versions {
             self.check_version(&reference, id, &version)?;
         }
@@ -107,7 +109,7 @@ impl World {
         let leader = self.hosts.values().filter_map(|host| host.live.as_ref()).find(leads);
         let Some(leader) = leader else { return Some("nobody leads".to_owned()) };
         let cluster = leader.node.cluster();
-        if cluster.members().next().is_none() || !leader.node.configuration().is_settled(cluster) {
+        if cluster.members().next().is_none() || !leader.node.configuration().is_settled(&cluster) {
             return Some("the members have not settled".to_owned());
         }
         let members = cluster.voters().into_iter().chain(cluster.learners()).map(|node| &self.hosts[&node]);

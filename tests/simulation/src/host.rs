@@ -122,12 +122,12 @@ impl Host {
 
     /// Founds the log, as `init` does before the node ever runs.
     pub(crate) fn found(&self) -> Result<()> {
-        LogStore::open_backend(self.disk.clone(), self.id, &self.founders, Cluster::default().snapshot()?).map(drop)
+        LogStore::open_backend(self.disk.clone(), self.id, &self.founders, Cluster::founded().snapshot()?).map(drop)
     }
 
     /// Starts the process on what the disk holds.
     pub(crate) fn start(&mut self, options: Options) -> Result<()> {
-        let founding = Cluster::default().snapshot()?;
+        let founding = Cluster::founded().snapshot()?;
         let store = LogStore::open_backend(self.disk.clone(), self.id, &self.founders, founding)?;
         let node = Node::new(self.id, store, options)?;
         self.run += 1;

@@ -91,7 +91,7 @@ impl World {
     /// Whether a node has applied this much and lacks no blob.
     fn is_complete(&self, node: NodeId, index: u64) -> bool {
         let Some(host) = self.hosts.get(&node) else { return false };
-        let has_all = |live: &Live| named_blobs(live.node.cluster()).iter().all(|blob| host.shelves.contains(blob));
+        let has_all = |live: &Live| named_blobs(&live.node.cluster()).iter().all(|blob| host.shelves.contains(blob));
         host.live.as_ref().is_some_and(|live| live.node.applied() >= index && has_all(live))
     }
 
@@ -103,7 +103,7 @@ impl World {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(live) = host.live.as_ref().filter(|live| live.node.applied() >= most) else { return };
         let named: BTreeSet<_> = live.node.cluster().referenced_blobs().into_iter().map(|blob| blob.digest).collect();
-        let needed: BTreeSet<_> = named_blobs(live.node.cluster()).into_iter().map(|blob| blob.digest).collect();
+        let needed: BTreeSet<_> = named_blobs(&live.node.cluster()).into_iter().map(|blob| blob.digest).collect();
         for digest in host.shelves.sweep(&named, now) {
             self.coverage.note("blobs collected");
             if needed.contains(&digest) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use archipelago_common::TaskId;
-use archipelago_protocol::message::{Reply, Request};
+use archipelago_protocol::message::{Reply, Request, Which};
 
 use crate::{
     operator::{AT_CLOSE, EACH, name},
@@ -22,8 +22,10 @@ impl Reader {
             Heard::Started => vec![Act::Wake(view.chance.within(100..2_000))],
             Heard::Time => vec![Act::Ask(self.question(view))],
             Heard::Answer(_, answer) => {
-                if let Ok(Reply::Tasks(tasks)) = *answer {
-                    self.tasks.extend(tasks.into_iter().map(|task| task.id));
+                match *answer {
+                    Ok(Reply::Tasks(tasks)) => self.tasks.extend(tasks.into_iter().map(|task| task.id)),
+                    Ok(Reply::TaskHeads(page)) => self.tasks.extend(page.items.into_iter().map(|task| task.id)),
+                    _ => {}
                 }
                 vec![Act::Wake(view.chance.within(20..700))]
             }
@@ -35,8 +37,10 @@ impl Reader {
         let tasks: Vec<_> = self.tasks.iter().copied().collect();
         match (view.chance.within(0..10), view.chance.pick(&tasks)) {
             (0..4, Some(&task)) => Request::ShowTask { task },
-            (4..6, _) => Request::ListTasks,
-            (6, _) => Request::ShowReference { name: name(AT_CLOSE) },
+            (4, _) => Request::ListTasks,
+            (5, _) => Request::ListTaskHeads { which: Which::All, after: None },
+            (6, _) => Request::ShowReferenceHead { name: name(AT_CLOSE) },
+            (7, _) => Request::ShowReferenceHead { name: name(EACH) },
             _ => Request::ShowReference { name: name(EACH) },
         }
     }

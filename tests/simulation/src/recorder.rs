@@ -75,7 +75,16 @@ impl World {
         match (&asking.request, result) {
             (Request::ShowReference { .. }, Ok(Reply::Reference(record))) => {
                 self.coverage.note("checked: monotone reads");
-                self.watch.read(record, asking.floor)
+                self.watch.read(&record.name, record.lineage.len(), asking.floor)
+            }
+            (Request::ShowReferenceHead { .. }, Ok(Reply::ReferenceHead(head))) => {
+                self.coverage.note("checked: monotone reads");
+                self.watch.read(&head.name, head.n_changes as usize, asking.floor)
+            }
+            (Request::Claim { .. } | Request::Submit(_), Err(Refusal::Stale { reason }))
+                if reason.contains("was withdrawn from reference") =>
+            {
+                Err(format!("a withdrawal stops others: `{who}` is told that {reason}"))
             }
             (Request::Submit(submission), Ok(Reply::Accepted { .. })) => {
                 let Principal::Site(site) = who else { return Ok(()) };
@@ -94,7 +103,9 @@ fn calls(who: &Principal, request: &Request, world: &World) -> Vec<Call> {
         (Request::PublishReference { name, version }, _) => {
             vec![Call::Publish { reference: name.clone(), version: version.clone() }]
         }
-        (Request::ShowReference { name }, _) => vec![Call::ShowReference { reference: name.clone() }],
+        (Request::ShowReference { name } | Request::ShowReferenceHead { name }, _) => {
+            vec![Call::ShowReference { reference: name.clone() }]
+        }
         (Request::Withdraw { reference, what }, _) => {
             let (owner, keys) = match what {
                 Withdrawal::Site(site) => (Some(site.clone()), Vec::new()),
@@ -143,6 +154,9 @@ fn operations(who: &Principal, asking: &Asking, result: &Result<Reply, Refusal>,
             (Reply::Reference(record), Call::ShowReference { .. }) => {
                 operations.push(operation(call, Answer::Reference { current: record.current }));
             }
+            (Reply::ReferenceHead(head), Call::ShowReference { .. }) => {
+                operations.push(operation(call, Answer::Reference { current: head.current }));
+            }
             (Reply::Reference(record), _) => {
                 // What is shown with the answer is a look of its own, at or after the change.
                 let reference = record.name.clone();
@@ -190,6 +204,10 @@ fn name_of(reply: &Reply) -> String {
         Reply::Reference(record) => {
             format!("`{}` is at {} of {}", record.name, record.current.0.short(), record.lineage.len())
         }
+        Reply::ReferenceHead(head) => {
+            format!("`{}` is at {} of {}", head.name, head.current.0.short(), head.n_changes)
+        }
+        Reply::TaskHeads(page) => format!("{} tasks", page.items.len()),
         Reply::Task(task) => format!("task {} is {:?}", task.id, task.state),
         Reply::Tasks(tasks) => format!("{} tasks", tasks.len()),
         Reply::Assigned { epoch, lease_until_ms } => format!("epoch {epoch} until {lease_until_ms}"),

@@ -92,7 +92,7 @@ impl World {
         let now_ms = host.clock_ms(self.now);
         for (course, look) in looks {
             let Some(live) = self.hosts.get(&node).and_then(|host| host.live.as_ref()) else { return };
-            let step = look(live.node.cluster(), now_ms);
+            let step = look(&live.node.cluster(), now_ms);
             self.follow(node, course, step);
         }
         for (course, dropped) in refused {
@@ -197,7 +197,7 @@ impl World {
                     let Some(live) = self.live(node) else { continue };
                     let Some((course, look)) = live.reads.remove(&id) else { continue };
                     let step = match result {
-                        Ok(()) => look(live.node.cluster(), now_ms),
+                        Ok(()) => look(&live.node.cluster(), now_ms),
                         Err(dropped) => Step::Done(Err(refusal::dropped(dropped))),
                     };
                     self.coverage.note("reads confirmed");

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archipelago_cluster::{Cluster, invariants};
+use archipelago_cluster::{Cluster, Reference, invariants};
 use archipelago_common::{
     BlobRef, Digest, Name, NodeId, SiteId, TaskId, Version, VersionId,
-    record::{AssignmentState, Cause, ReferenceRecord, Submission},
+    record::{AssignmentState, Submission, Why},
 };
 use archipelago_histories::History;
 use archipelago_protocol::message::{Request, Withdrawal};
@@ -153,9 +153,11 @@ impl Watch {
         let blobs = named_blobs(cluster).into_iter().filter(|blob| self.blobs.insert(*blob)).collect();
         let mut versions = Vec::new();
         for reference in cluster.references() {
-            for (id, version) in &reference.versions {
-                if self.versions.insert(*id, reference.name.clone()).is_none() {
-                    versions.push((reference.name.clone(), *id, version.clone()));
+            for id in reference.changes().iter().map(|change| change.version) {
+                if self.versions.insert(id, reference.name().clone()).is_none()
+                    && let Some(version) = reference.version(id)
+                {
+                    versions.push((reference.name().clone(), id, version));
                 }
             }
         }
@@ -188,18 +190,19 @@ impl Watch {
     /// How much of a lineage has been read by somebody when a request is made.
     pub(crate) fn lineage_seen(&self, request: &Request) -> usize {
         match request {
-            Request::ShowReference { name } => self.lineages.get(name).copied().unwrap_or_default(),
+            Request::ShowReference { name } | Request::ShowReferenceHead { name } => {
+                self.lineages.get(name).copied().unwrap_or_default()
+            }
             _ => 0,
         }
     }
 
     /// Monotone reads: who asks after an answer sees at least as much.
-    pub(crate) fn read(&mut self, record: &ReferenceRecord, floor: usize) -> Verdict {
-        let seen = record.lineage.len();
+    pub(crate) fn read(&mut self, reference: &Name, seen: usize, floor: usize) -> Verdict {
         ensure(seen >= floor, || {
-            format!("monotone reads: `{}` was read with {floor} events and then with {seen}", record.name)
+            format!("monotone reads: `{reference}` was read with {floor} events and then with {seen}")
         })?;
-        let most = self.lineages.entry(record.name.clone()).or_default();
+        let most = self.lineages.entry(reference.clone()).or_default();
         *most = (*most).max(seen);
         Ok(())
     }
@@ -207,27 +210,29 @@ impl Watch {
 
 /// Every blob that a state names. Collected here and not asked of the state machine, whose word is what is checked.
 pub(crate) fn named_blobs(cluster: &Cluster) -> BTreeSet<BlobRef> {
-    let versions = cluster.references().flat_map(|reference| reference.versions.values());
+    let bases = cluster.references().map(Reference::base);
+    let changes = cluster.references().flat_map(|reference| reference.changes());
+    let columns = changes.flat_map(|change| change.columns.values().copied());
     let assignments = cluster.tasks().flat_map(|task| task.assignments.values());
     let submissions = assignments.filter_map(|assignment| match &assignment.state {
         AssignmentState::Accepted { submission, .. } => Some(submission),
         _ => None,
     });
-    versions.flat_map(|version| version.blobs()).chain(submissions.flat_map(Submission::blobs)).collect()
+    bases.chain(columns).chain(submissions.flat_map(Submission::blobs)).collect()
 }
 
 /// No condition is merged again unless it was withdrawn in between.
-fn merged_once(reference: &ReferenceRecord, node: NodeId) -> Verdict {
+fn merged_once(reference: &Reference, node: NodeId) -> Verdict {
     let mut present = BTreeSet::new();
-    for event in &reference.lineage {
-        match &event.cause {
-            Cause::Published => {}
-            Cause::Merged { keys, .. } => {
-                for key in keys {
+    for change in reference.changes() {
+        match change.why {
+            Why::Published => {}
+            Why::Merged { .. } => {
+                for key in change.columns.keys() {
                     ensure(present.insert(key), || format!("accepted twice: `{key}` was merged again on n{node}"))?;
                 }
             }
-            Cause::Withdrawn { keys, .. } => present.retain(|key| !keys.contains(key)),
+            Why::Withdrawn { .. } => present.retain(|key| !change.columns.contains_key(*key)),
         }
     }
     Ok(())

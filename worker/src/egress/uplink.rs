@@ -3,18 +3,21 @@
 //! The client is private to this file. What a site says goes through the methods below: questions that carry nothing
 //! of the data, reasons from a closed list, and [`Released`] values.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use archipelago_client::{Client, ClientConfig, Notices, Source};
 use archipelago_common::{
     blob::BlobRef,
     condition::{Columns, ConditionKey},
-    id::{Name, TaskId, VersionId},
+    id::{Name, SiteId, TaskId, VersionId},
     part::Member,
-    record::{Progress, ReferenceRecord, Submission, SubmittedCondition, TaskRecord},
+    record::{Progress, ReferenceHead, Submission, SubmittedCondition, TaskHead},
     task::ConditionMetrics,
 };
-use archipelago_protocol::message::{Reply, Request};
+use archipelago_protocol::message::{Reply, Request, Which};
 
 use super::{Embeddings, Released};
 use crate::{
@@ -64,21 +67,22 @@ impl Uplink {
     /// The tasks that this site may take or has taken.
     ///
     /// # Errors  [`Error::Client`]
-    pub async fn tasks(&self) -> Result<Vec<TaskRecord>> {
-        match self.ask(Request::ListTasks).await? {
-            Reply::Tasks(tasks) => Ok(tasks),
-            other => Err(unexpected(&other)),
-        }
+    pub async fn tasks(&self) -> Result<Vec<TaskHead>> {
+        Ok(self.client.tasks(Which::All).await?)
     }
 
-    /// One reference with its versions.
+    /// What a reference is.
     ///
     /// # Errors  [`Error::Client`]
-    pub async fn reference(&self, name: Name) -> Result<ReferenceRecord> {
-        match self.ask(Request::ShowReference { name }).await? {
-            Reply::Reference(record) => Ok(*record),
-            other => Err(unexpected(&other)),
-        }
+    pub async fn reference(&self, name: &Name) -> Result<ReferenceHead> {
+        Ok(self.client.reference(name).await?)
+    }
+
+    /// The conditions of one owner that are in a version.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn merged(&self, reference: &Name, version: VersionId, owner: &SiteId) -> Result<BTreeSet<ConditionKey>> {
+        Ok(self.client.conditions(reference, version, Some(owner)).await?.into_keys().collect())
     }
 
     /// Downloads a blob to a file, verified.

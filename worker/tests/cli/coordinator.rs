@@ -6,8 +6,11 @@ use std::{
 };
 
 use archipelago_common::{
-    BlobRef, NodeId, Principal, TaskId,
-    record::{AssignmentRecord, AssignmentState, ReferenceRecord, Submission, TaskRecord, TaskState},
+    BlobRef, ConditionKey, NodeId, Principal, TaskId, Version,
+    record::{
+        AssignmentHead, AssignmentRecord, AssignmentState, Page, ReferenceHead, Submission, TaskHead, TaskRecord,
+        TaskState,
+    },
     reference_dir::ReferenceDir,
     task::SurgeryTask,
 };
@@ -32,7 +35,8 @@ pub(crate) struct Coordinator {
 
 /// What the coordinator knows and was told.
 pub(crate) struct State {
-    reference: ReferenceRecord,
+    reference: ReferenceHead,
+    version: Version,
     pub(crate) task: TaskRecord,
     blobs: BTreeMap<BlobRef, Vec<u8>>,
     /// Blobs that a site uploaded.
@@ -88,13 +92,14 @@ impl State {
         task.train.epochs = Some(2);
         change(&mut task);
         let id = version.id();
-        let reference_record = ReferenceRecord {
+        let head = ReferenceHead {
             name: task.reference.clone(),
             publisher: "alice".parse().unwrap(),
             summary: (&reference.base().unwrap().card).into(),
+            base: version.base,
             current: id,
-            lineage: vec![],
-            versions: BTreeMap::from([(id, version)]),
+            n_conditions: version.columns.len() as u64,
+            n_changes: 1,
         };
         let task = TaskRecord {
             id: TaskId(1),
@@ -105,7 +110,8 @@ impl State {
             assignments: BTreeMap::new(),
         };
         Self {
-            reference: reference_record,
+            reference: head,
+            version,
             task,
             blobs: reference.files().map(|(blob, path)| (blob, std::fs::read(path).unwrap())).collect(),
             uploaded: vec![],
@@ -121,8 +127,18 @@ impl State {
         let Principal::Site(site) = who else { panic!("{who} asked") };
         let epoch = self.task.assignments.get(site).map_or(0, |held| held.epoch);
         match request {
-            Request::ListTasks => Ok(Reply::Tasks(vec![self.task.clone()])),
-            Request::ShowReference { .. } => Ok(Reply::Reference(Box::new(self.reference.clone()))),
+            Request::ListTaskHeads { .. } => {
+                let TaskRecord { id, task, publisher, published_ms, state, assignments } = self.task.clone();
+                let own = assignments.get(site).map(AssignmentHead::from);
+                let head = TaskHead { id, task, publisher, published_ms, state, n_assigned: 1, n_accepted: 0, own };
+                Ok(Reply::TaskHeads(Page { items: vec![head], more: false }))
+            }
+            Request::ShowReferenceHead { .. } => Ok(Reply::ReferenceHead(Box::new(self.reference.clone()))),
+            Request::ListConditions { owner, .. } => {
+                let is_owners = |key: &ConditionKey| owner.as_ref().is_none_or(|owner| key.owner() == owner);
+                let items = self.version.columns.clone().into_iter().filter(|(key, _)| is_owners(key)).collect();
+                Ok(Reply::Conditions(Page { items, more: false }))
+            }
             Request::Claim { .. } => {
                 let held = self.task.assignments.get(site).is_some_and(|a| a.state == AssignmentState::Assigned);
                 let epoch = if held { epoch } else { epoch + 1 };

@@ -40,6 +40,7 @@ const MORE: &str = "
 
 /// What came with format 3, after [`MORE`].
 const LATER: &str = "
+    coordinator/1 raise-edition 2
     operator/anna publish-reference grown axes=donor parts=models,counts anna/lung/ref=r anna/lung@donor/d1=d anna/lung+models/m=m
     operator/anna publish-task grown lease=60000
     site/charite claim 4
@@ -72,11 +73,12 @@ fn every_command_has_the_bytes_it_always_had() {
 
 #[test]
 fn a_state_of_every_format_is_read_and_the_latest_is_written() {
-    let mut script = Script::after(LIFE);
+    let mut script = Script::first_edition();
     let read = |format: u32| {
         let bytes = std::fs::read(dir().join(format!("state-{format}.bin"))).unwrap();
         Cluster::restore(&bytes).unwrap_or_else(|error| panic!("format {format}: {error}"))
     };
+    script.run(LIFE);
     assert_eq!(read(1), script.cluster);
     script.run(MORE);
     assert_eq!(read(2), script.cluster);
@@ -119,5 +121,6 @@ fn name(body: &Body) -> &'static str {
         Body::RemoveMember { .. } => "remove-member",
         Body::PublishGatedTask { .. } => "publish-gated-task",
         Body::PublishLaidOutReference { .. } => "publish-laid-out-reference",
+        Body::RaiseEdition { .. } => "raise-edition",
     }
 }

@@ -4,6 +4,7 @@
 
 mod claims;
 mod golden;
+mod growth;
 mod members;
 mod properties;
 mod references;

@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn random_commands_keep_the_invariants_and_replay_to_the_same_state(lines in lines()) {
         let script = applied(&lines);
-        let mut again = Cluster::default();
+        let mut again = Cluster::founded();
         for command in &script.log {
             again.apply(command);
         }
@@ -103,7 +103,7 @@ proptest! {
     fn a_snapshot_at_any_point_and_the_rest_of_the_log_are_the_whole(lines in lines(), at in any::<prop::sample::Index>()) {
         let script = applied(&lines);
         let (before, after) = script.log.split_at(at.index(script.log.len() + 1));
-        let mut early = Cluster::default();
+        let mut early = Cluster::founded();
         for command in before {
             early.apply(command);
         }
@@ -117,7 +117,7 @@ proptest! {
     #[test]
     fn what_was_accepted_once_is_never_merged_again(lines in lines()) {
         let mut script = applied(&lines);
-        let mut replay = Cluster::default();
+        let mut replay = Cluster::founded();
         let is_accepted = |command: &&Command| {
             matches!(replay.apply(command).outcome, Ok(Outcome::Accepted { .. }))
         };

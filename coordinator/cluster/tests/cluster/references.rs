@@ -1,7 +1,7 @@
 //! Versions and how one follows another.
 
 use archipelago_cluster::{Body, Outcome, Refusal};
-use archipelago_common::record::Cause;
+use archipelago_common::{TaskId, record::Why};
 
 use crate::script::{OPEN_TASK, OPEN_TASK_AT_CLOSE, Script, name};
 
@@ -36,9 +36,9 @@ fn a_close_makes_one_version_of_all_that_waits() {
     script.run(BOTH_SUBMIT);
     script.run("operator/anna close-task 1");
     let atlas = script.cluster.reference(&name("atlas")).unwrap();
-    assert_eq!(atlas.lineage.len(), 2);
-    let Cause::Merged { task, keys } = &atlas.lineage[1].cause else { panic!("{:?}", atlas.lineage[1]) };
-    assert_eq!((task.0, keys.len()), (1, 2));
+    assert_eq!(atlas.changes().len(), 2);
+    let change = &atlas.changes()[1];
+    assert_eq!((&change.why, change.columns.len()), (&Why::Merged { task: TaskId(1) }, 2));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_task_that_closes_without_submissions_makes_no_version() {
     let before = script.current();
     script.run("operator/anna close-task 1");
     assert_eq!(script.current(), before);
-    assert_eq!(script.cluster.reference(&name("atlas")).unwrap().lineage.len(), 1);
+    assert_eq!(script.cluster.reference(&name("atlas")).unwrap().changes().len(), 1);
 }
 
 #[test]

@@ -54,23 +54,64 @@ fn renewals_are_not_remembered() {
     assert_ne!(first, second);
 }
 
+/// The same request under other keys, so many of them.
+fn repeat(script: &mut Script, line: &str, numbers: std::ops::Range<u64>) {
+    script.run(line);
+    let command = script.log.last().unwrap().clone();
+    for number in numbers {
+        let mut again = command.clone();
+        again.key[8..].copy_from_slice(&(number + 1).to_le_bytes());
+        script.cluster.apply(&again).outcome.unwrap();
+    }
+}
+
 #[test]
-fn the_oldest_answers_are_forgotten_first() {
+fn an_asker_forgets_its_own_oldest_answers_first() {
     let mut script = Script::after(OPEN_TASK);
     script.run("site/a claim 1 key=1");
-    let claim = script.log.last().unwrap().clone();
-    let with_key = |number: u64| {
-        let mut command = claim.clone();
-        command.key[8..].copy_from_slice(&number.to_le_bytes());
-        command.now_ms = 2_000;
-        command
+    let (claim, first) = (script.log.last().unwrap().clone(), 61_000);
+    let lease = |script: &mut Script| match script.cluster.apply(&claim).outcome {
+        Ok(Outcome::Assigned { lease_until_ms, .. }) => lease_until_ms,
+        other => panic!("{other:?}"),
     };
-    // The answer to the claim above is the oldest but for the four of the set-up.
-    for number in 1..=limits::REMEMBERED_REQUESTS as u64 - 1 {
-        script.cluster.apply(&with_key(number)).outcome.unwrap();
+    let most = limits::REMEMBERED_REQUESTS as u64;
+    repeat(&mut script, "@2000 site/a claim 1 key=2", 0..most - 2);
+    assert_eq!(lease(&mut script), first);
+    repeat(&mut script, "@3000 site/a claim 1 key=3", 0..1);
+    assert_ne!(lease(&mut script), first);
+}
+
+/// Today's fault: 8,192 requests of one site, a matter of seconds, and a repeated request to publish a task made another.
+#[test]
+fn a_flood_of_one_asker_makes_nobody_else_forgotten() {
+    let mut script = Script::after(OPEN_TASK);
+    let publish = "operator/anna publish-task atlas key=5";
+    script.run(publish);
+    repeat(&mut script, "site/a claim 1 key=6", 0..3 * limits::REMEMBERED_REQUESTS as u64);
+    assert_eq!(script.ask(publish), Ok(Outcome::Task(TaskId(2))));
+    assert_eq!(script.cluster.tasks().count(), 2);
+}
+
+#[test]
+fn where_all_together_are_too_many_whoever_has_most_forgets() {
+    let mut script = Script::after(OPEN_TASK);
+    let publish = "operator/anna publish-task atlas key=5";
+    script.run(publish);
+    let n_sites = limits::REMEMBERED_IN_ALL / limits::REMEMBERED_REQUESTS + 1;
+    for site_idx in 0..n_sites {
+        script.run(&format!("operator/ben add-site s{site_idx}"));
+        repeat(&mut script, &format!("site/s{site_idx} claim 1"), 0..limits::REMEMBERED_REQUESTS as u64 - 1);
     }
-    let first = Ok(Outcome::Assigned { epoch: 1, lease_until_ms: 61_000 });
-    assert_eq!(script.cluster.apply(&claim).outcome, first);
-    script.cluster.apply(&with_key(0xffff)).outcome.unwrap();
-    assert_ne!(script.cluster.apply(&claim).outcome, first);
+    assert_eq!(script.ask(publish), Ok(Outcome::Task(TaskId(2))));
+}
+
+/// Up to the first edition all askers shared one memory, and coordinators of earlier builds still do.
+#[test]
+fn in_the_first_edition_all_share_one_memory() {
+    let mut script = Script::first_edition();
+    script.run(OPEN_TASK);
+    let publish = "operator/anna publish-task atlas key=5";
+    script.run(publish);
+    repeat(&mut script, "site/a claim 1 key=6", 0..limits::REMEMBERED_REQUESTS as u64 - 1);
+    assert_eq!(script.ask(publish), Ok(Outcome::Task(TaskId(3))));
 }

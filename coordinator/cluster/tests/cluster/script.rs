@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_cluster::{Applied, Body, Cluster, Command, Outcome, Refusal, Selection, invariants};
+use archipelago_cluster::{Applied, Body, Cluster, Command, Edition, Outcome, Refusal, Selection, invariants};
 use archipelago_common::{
     BlobRef, ConditionKey, DType, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
     layout::{Axis, Rule},
@@ -19,7 +19,7 @@ use archipelago_common::{
 };
 
 /// A state machine and the log that led to its state.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Script {
     pub(crate) cluster: Cluster,
     pub(crate) log: Vec<Command>,
@@ -27,7 +27,18 @@ pub(crate) struct Script {
     n_lines: u64,
 }
 
+impl Default for Script {
+    fn default() -> Self {
+        Self { cluster: Cluster::founded(), log: Vec::new(), now_ms: 0, n_lines: 0 }
+    }
+}
+
 impl Script {
+    /// Of a cluster that an earlier build founded.
+    pub(crate) fn first_edition() -> Self {
+        Self { cluster: Cluster::default(), ..Self::default() }
+    }
+
     /// Applies several lines, none of which may be refused.
     pub(crate) fn after(lines: &str) -> Self {
         let mut script = Self::default();
@@ -62,15 +73,28 @@ impl Script {
         applied
     }
 
+    /// Applies a line that may not be refused, without a look at every invariant: for many lines.
+    pub(crate) fn quiet(&mut self, line: &str) {
+        self.ask_quietly(line).unwrap_or_else(|refusal| panic!("`{line:.80}` was refused: {refusal}"));
+    }
+
+    /// The answer to a line, without a look at every invariant.
+    pub(crate) fn ask_quietly(&mut self, line: &str) -> Result<Outcome, Refusal> {
+        let command = self.parse(line);
+        let outcome = self.cluster.apply(&command).outcome;
+        self.log.push(command);
+        outcome
+    }
+
     /// The current version of the reference `atlas`.
     pub(crate) fn current(&self) -> VersionId {
-        self.cluster.reference(&name("atlas")).expect("`atlas` was published").current
+        self.cluster.reference(&name("atlas")).expect("`atlas` was published").current()
     }
 
     /// The batches of the current version of `atlas`, in the order of their keys.
     pub(crate) fn conditions(&self) -> Vec<String> {
         let atlas = self.cluster.reference(&name("atlas")).expect("`atlas` was published");
-        atlas.versions[&atlas.current].columns.keys().map(ToString::to_string).collect()
+        atlas.columns().keys().map(ToString::to_string).collect()
     }
 
     fn parse(&mut self, line: &str) -> Command {
@@ -101,6 +125,7 @@ impl Script {
                 let (task, gates) = (Box::new(self.task(words[0], options)), gates(options));
                 if gates.is_open() { Body::PublishTask(task) } else { Body::PublishGatedTask { task, gates } }
             }
+            "raise-edition" => Body::RaiseEdition { edition: Edition::of_number(number(words[0]) as u32).unwrap() },
             "adopt-members" => Body::AdoptMembers { addresses: words.iter().map(|word| member(word)).collect() },
             "add-member" => {
                 let (node, address) = member(words[0]);
@@ -133,8 +158,8 @@ impl Script {
     fn version(&self, reference: &str, options: &Options<'_>) -> VersionId {
         let Some(record) = self.cluster.reference(&name(reference)) else { return unknown_version() };
         match options.read::<usize>("v") {
-            None => record.current,
-            Some(event_idx) => record.lineage.get(event_idx).map_or_else(unknown_version, |event| event.version),
+            None => record.current(),
+            Some(event_idx) => record.changes().get(event_idx).map_or_else(unknown_version, |change| change.version),
         }
     }
 

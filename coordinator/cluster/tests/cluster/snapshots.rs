@@ -15,7 +15,9 @@ fn working() -> Script {
 fn a_restored_state_is_the_state() {
     let cluster = working().cluster;
     assert_eq!(Cluster::restore(&cluster.snapshot().unwrap()).unwrap(), cluster);
-    assert_eq!(Cluster::restore(&Cluster::default().snapshot().unwrap()).unwrap(), Cluster::default());
+    for empty in [Cluster::default(), Cluster::founded()] {
+        assert_eq!(Cluster::restore(&empty.snapshot().unwrap()).unwrap(), empty);
+    }
 }
 
 #[test]

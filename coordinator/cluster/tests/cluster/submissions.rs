@@ -104,13 +104,12 @@ fn work_on_another_version_than_the_task_asks_for_is_refused() {
 }
 
 #[test]
-fn work_on_a_version_that_lost_a_condition_since_is_refused() {
+fn work_on_a_version_that_lost_a_condition_since_is_accepted_and_merged_into_the_current_one() {
     let mut script = claimed();
     script.run("operator/anna withdraw atlas anna/lung/ref");
-    assert!(matches!(script.ask("site/a submit 1 1 a/d/x=1"), Err(Refusal::Stale { .. })));
-    assert!(matches!(script.ask("site/a claim 1"), Err(Refusal::Stale { .. })));
     assert!(matches!(script.ask("operator/anna publish-task atlas v=0"), Err(Refusal::Stale { .. })));
-    script.run("operator/anna publish-task atlas\n site/a claim 2\n site/a submit 2 1 a/d/x=1");
+    script.run("site/a claim 1\n site/a submit 1 1 a/d/x=1");
+    assert_eq!(script.conditions(), ["a/d/x"]);
 }
 
 #[test]

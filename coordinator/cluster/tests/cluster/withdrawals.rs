@@ -1,7 +1,7 @@
 //! Taking conditions out again.
 
 use archipelago_cluster::Refusal;
-use archipelago_common::record::Cause;
+use archipelago_common::{BlobRef, record::Why};
 
 use crate::script::{OPEN_TASK, OPEN_TASK_AT_CLOSE, Script, name};
 
@@ -43,9 +43,12 @@ fn the_lineage_keeps_what_was_withdrawn_and_by_whom() {
     let mut script = merged();
     script.run("operator/ben withdraw atlas a/d/x");
     let atlas = script.cluster.reference(&name("atlas")).unwrap();
-    let last = &atlas.lineage.last().unwrap().cause;
-    assert_eq!(*last, Cause::Withdrawn { by: name("ben"), keys: vec!["a/d/x".parse().unwrap()] });
-    assert_eq!(atlas.versions.len(), 4);
+    let last = atlas.changes().last().unwrap();
+    assert_eq!(last.why, Why::Withdrawn { by: name("ben") });
+    assert_eq!(last.columns, [("a/d/x".parse().unwrap(), BlobRef::of(b"1"))].into());
+    // Every version is there to be looked at, also those that hold what was withdrawn.
+    let sizes = atlas.changes().iter().map(|change| atlas.version(change.version).unwrap().columns.len());
+    assert_eq!(sizes.collect::<Vec<_>>(), [1, 3, 4, 3]);
 }
 
 #[test]
@@ -83,4 +86,37 @@ fn what_waits_for_a_close_can_be_withdrawn_before_it_is_merged() {
     // What was withdrawn whole may be done again.
     script.run("site/b claim 1\n site/b submit 1 2 b/d/x=4\n operator/anna close-task 1");
     assert_eq!(script.conditions(), ["a/d/y", "anna/lung/ref", "b/d/x"]);
+}
+
+/// Today's fault: whoever worked on a version of which anything was withdrawn had worked in vain.
+#[test]
+fn a_withdrawal_stops_nobody() {
+    let mut script = Script::after(OPEN_TASK);
+    script.run("site/a claim 1\n site/a submit 1 1 a/d/x=1\n operator/anna publish-task atlas\n site/b claim 2");
+    script.run("site/a withdraw atlas a");
+    script.run("site/b renew 2 1 5\n site/b submit 2 1 b/d/x=3");
+    assert_eq!(script.conditions(), ["anna/lung/ref", "b/d/x"]);
+    // Nor does one between a task's publication and a claim.
+    script.run("operator/anna add-site c\n site/c claim 2\n site/c submit 2 1 c/d/x=4");
+    assert_eq!(script.conditions(), ["anna/lung/ref", "b/d/x", "c/d/x"]);
+    // A new task begins with what is there.
+    let answer = script.ask("operator/anna publish-task atlas v=1");
+    assert!(matches!(answer, Err(Refusal::Stale { .. })), "{answer:?}");
+}
+
+/// A cluster of coordinators of two builds decides by the earlier one's rules until all know the later ones.
+#[test]
+fn until_the_edition_is_raised_a_withdrawal_ends_work_as_it_did() {
+    let begin = || {
+        let mut script = Script::first_edition();
+        script.run(OPEN_TASK);
+        script.run("site/a claim 1\n site/a submit 1 1 a/d/x=1\n operator/anna publish-task atlas\n site/b claim 2");
+        script
+    };
+    let mut script = begin();
+    script.run("site/a withdraw atlas a");
+    assert!(matches!(script.ask("site/b submit 2 1 b/d/x=3"), Err(Refusal::Stale { .. })));
+    let mut script = begin();
+    script.run("coordinator/1 raise-edition 2\n site/a withdraw atlas a\n site/b submit 2 1 b/d/x=3");
+    assert_eq!(script.conditions(), ["anna/lung/ref", "b/d/x"]);
 }

@@ -85,7 +85,7 @@ impl Node {
         if !self.is_leader() || self.raw.raft.lead_transferee.is_some() {
             return;
         }
-        let wanted = self.cluster.voters();
+        let wanted = self.cluster().voters();
         let is_fit = |id: &u64| {
             let may_stay = wanted.is_empty() || NodeId::new(*id).is_some_and(|id| wanted.contains(&id));
             *id != self.id.as_u64() && self.conf_state.voters.contains(id) && may_stay
@@ -115,7 +115,7 @@ impl Node {
     pub(super) fn follow_members(&mut self) {
         let raft = &self.raw.raft;
         let is_busy = raft.has_pending_conf() || raft.lead_transferee.is_some();
-        if is_busy || !self.is_leader() || self.cluster.voters().is_empty() {
+        if is_busy || !self.is_leader() || self.cluster().voters().is_empty() {
             return;
         }
         if !self.conf_state.voters_outgoing.is_empty() {
@@ -126,11 +126,11 @@ impl Node {
             }
             return self.propose_change(ConfChangeV2::default());
         }
-        let change = change(&self.configuration(), &self.cluster.voters(), &self.cluster.learners());
+        let change = change(&self.configuration(), &self.cluster().voters(), &self.cluster().learners());
         if change.changes.is_empty() {
             return;
         }
-        if !self.cluster.voters().contains(&self.id) {
+        if !self.cluster().voters().contains(&self.id) {
             // Who has to go does not lead its own removal: it could not tell whether it was carried out.
             return self.hand_over(None);
         }

@@ -1,0 +1,62 @@
+//! The rules by which commands are carried out. Coordinators of two builds apply the same log, so a rule may change only at
+//! an entry that all of them know: the leader raises the edition once every member says that it knows the next one.
+
+use archipelago_common::{Principal, codec};
+use serde::{Deserialize, Serialize};
+
+use crate::{Cluster, Outcome, Refusal, site};
+
+/// A set of rules; later ones are greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub enum Edition {
+    /// Of all builds up to format 2 of the state.
+    #[default]
+    First,
+    /// Withdrawals stop nobody's work, answers are remembered for each asker, growth is refused before it hurts, and
+    /// time moves in steps that a majority's clocks agree on.
+    Second,
+}
+
+impl Edition {
+    /// The latest that this build knows.
+    pub const LATEST: Self = Self::Second;
+
+    /// By its number, for coordinators that tell one another what they know.
+    pub fn of_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::First),
+            2 => Some(Self::Second),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::First => 1,
+            Self::Second => 2,
+        }
+    }
+}
+
+impl Cluster {
+    /// The state with which a new cluster begins.
+    pub fn founded() -> Self {
+        Self { edition: Edition::LATEST, ..Self::default() }
+    }
+
+    /// The rules by which commands are carried out now.
+    pub fn edition(&self) -> Edition {
+        self.edition
+    }
+
+    pub(crate) fn raise_edition(&mut self, principal: &Principal, edition: Edition) -> Result<Outcome, Refusal> {
+        site::require_coordinator(principal)?;
+        if edition > self.edition {
+            self.edition = edition;
+            self.requests.regroup();
+            self.n_bytes = codec::size(self);
+        }
+        Ok(Outcome::Members)
+    }
+}
