@@ -104,7 +104,7 @@ fn measure(args: &LargeArgs) -> Result<Vec<LargeRow>> {
     std::fs::create_dir_all(&folder)?;
     note("making a reference of 10,000 cells");
     cases::write_streamed(&folder.join("small.h5ad"), (10_000, args.genes), args.library, &["b0", "b1", "b2"], 1)?;
-    let reference = ["train", "small.h5ad", "--epochs", "2", "--device", "cpu", "--out", "reference"];
+    let reference = ["train", "small.h5ad", "--epochs", "2", "--device", "cpu", "--overwrite", "--out", "reference"];
     let trained = Command::new(&worker).args(reference).current_dir(&folder).stdout(Stdio::null()).status();
     let trained = trained.with_context(|| format!("failed to start {}", worker.display()))?;
     ensure!(trained.success(), "the reference could not be trained");
@@ -131,7 +131,18 @@ fn map(
     n_stored: usize,
 ) -> Result<LargeRow> {
     let mut command = Command::new(worker);
-    command.args(["map", "reference", "query.h5ad", "--out", "mapped", "--device", "cpu", "--format", "json"]);
+    command.args([
+        "map",
+        "reference",
+        "query.h5ad",
+        "--out",
+        "mapped",
+        "--overwrite",
+        "--device",
+        "cpu",
+        "--format",
+        "json",
+    ]);
     command.args(["--epochs", &args.epochs.to_string(), "--memory", memory, "--scratch", "."]);
     let mut child = command.current_dir(folder).stdout(Stdio::piped()).spawn().context("failed to start the worker")?;
     let status = PathBuf::from(format!("/proc/{}/status", child.id()));

@@ -1,8 +1,9 @@
 //! Files that are either there whole or not at all.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io::{Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     thread::JoinHandle,
 };
@@ -16,6 +17,8 @@ use crate::{
 
 /// Writes `bytes` to `path` durably and atomically: temporary file beside it, fsync, rename, fsync of the directory.
 ///
+/// A new file is its owner's alone ([`PRIVATE_FILE`]); one that replaces another keeps the permissions that somebody gave it.
+///
 /// # Errors  [`Error::File`] naming the step that failed
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary_beside(path);
@@ -24,8 +27,16 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
             .write(true)
             .create(true)
             .truncate(true)
+            .mode(PRIVATE_FILE)
             .open(&temporary)
             .map_err(|source| Error::File { action: "create", path: temporary.clone(), source })?;
+        if let Ok(replaced) = std::fs::metadata(path) {
+            file.set_permissions(replaced.permissions()).map_err(|source| Error::File {
+                action: "set permissions of",
+                path: temporary.clone(),
+                source,
+            })?;
+        }
         file.write_all(bytes).map_err(|source| Error::File { action: "write", path: temporary.clone(), source })?;
         file.sync_all().map_err(|source| Error::File { action: "fsync", path: temporary.clone(), source })?;
         persist(&temporary, path)
@@ -131,12 +142,27 @@ impl Syncer {
 /// Bytes after which [`Syncer`] begins an fsync.
 pub const SYNC_BYTES: u64 = 8 << 20;
 
-/// Creates a directory and its parents.
+/// Creates a directory and its parents; those that are new are their owner's alone.
 ///
 /// # Errors  [`Error::File`]
 pub fn create_dir(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|source| Error::File { action: "create", path: path.into(), source })
+    let created = DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(path);
+    created.map_err(|source| Error::File { action: "create", path: path.into(), source })
 }
+
+/// The same for a directory of state: one that is there already becomes its owner's alone too.
+///
+/// # Errors  [`Error::File`]
+pub fn create_private_dir(path: &Path) -> Result<()> {
+    create_dir(path)?;
+    let made_private = std::fs::set_permissions(path, std::fs::Permissions::from_mode(PRIVATE_DIR));
+    made_private.map_err(|source| Error::File { action: "set permissions of", path: path.into(), source })
+}
+
+/// Permissions of files that hold, or come from, data of people.
+pub const PRIVATE_FILE: u32 = 0o600;
+/// Permissions of directories of such files.
+pub const PRIVATE_DIR: u32 = 0o700;
 
 fn temporary_beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -147,6 +173,29 @@ fn temporary_beside(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_new_is_its_owners_alone_and_what_is_replaced_keeps_its_permissions() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("state/cache");
+        create_dir(&inner).unwrap();
+        assert_eq!((mode(&inner), mode(inner.parent().unwrap())), (0o700, 0o700));
+        let file = inner.join("columns");
+        write_atomic(&file, b"1").unwrap();
+        assert_eq!(mode(&file), 0o600);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        write_atomic(&file, b"2").unwrap();
+        assert_eq!((mode(&file), std::fs::read(&file).unwrap()), (0o640, b"2".to_vec()));
+        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o755)).unwrap();
+        create_dir(&inner).unwrap();
+        assert_eq!(mode(&inner), 0o755, "a user's own folder stays as it is");
+        create_private_dir(&inner).unwrap();
+        assert_eq!(mode(&inner), 0o700);
+    }
 
     #[test]
     fn a_file_is_synced_while_it_grows_and_an_error_of_the_disk_is_told() {

@@ -24,6 +24,7 @@ pub mod principal;
 pub mod progress;
 pub mod record;
 pub mod reference_dir;
+pub mod shown;
 pub mod state_dict;
 pub mod task;
 pub mod telemetry;

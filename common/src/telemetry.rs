@@ -2,6 +2,8 @@
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use crate::shown::Shown;
+
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LogFormat {
@@ -17,10 +19,12 @@ pub enum LogFormat {
 pub fn init(default: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_env("ARCHIPELAGO_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let with_colours = format == LogFormat::Text && use_colour();
+    let writer = move || Shown::new(std::io::stderr(), with_colours);
+    let lines = fmt::layer().with_writer(writer).with_target(false);
     // A subscriber that is already there belongs to a test harness; it may stay.
     let _ = match format {
-        LogFormat::Text => registry.with(lines.with_ansi(use_colour())).try_init(),
+        LogFormat::Text => registry.with(lines.with_ansi(with_colours)).try_init(),
         LogFormat::Json => registry.with(lines.json()).try_init(),
     };
 }

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{Seek as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -124,7 +125,8 @@ impl AuditLog {
         let error = |source| Error::File { action: "open", path: path.into(), source };
         let (trail, whole_len) =
             if path.exists() { AuditTrail::read_prefix(path)? } else { (AuditTrail::default(), 0) };
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(error)?;
+        let open = OpenOptions::new().create(true).truncate(false).write(true).mode(fs::PRIVATE_FILE).open(path);
+        let mut file = open.map_err(error)?;
         if file.metadata().map_err(error)?.len() > whole_len {
             tracing::warn!("the audit log ends in a torn line; it is cut off, nothing was sent for it");
             file.set_len(whole_len).map_err(error)?;

@@ -47,6 +47,20 @@ pub fn embedding(adata: &AnnData, name: &str) -> Result<Array2<f32>> {
     Ok(Array2::from_shape_vec((table.n_rows, table.n_cols), table.values).expect("a value per row and column"))
 }
 
+/// Where a gene stands, if there is one of the name.
+///
+/// # Errors  [`Error::Anndata`] when several genes have it
+pub fn gene_position(adata: &AnnData, name: &str) -> Result<Option<usize>> {
+    let mut found = (0..adata.n_vars()).filter(|&gene| adata.var_names()[gene] == name);
+    match (found.next(), found.next()) {
+        (_, Some(_)) => {
+            let (of, examples) = ("the file", vec![name.to_owned()]);
+            Err(archipelago_anndata::Error::DuplicateGenes { of, n_duplicated: 1, examples }.into())
+        }
+        (first, None) => Ok(first),
+    }
+}
+
 /// A dense matrix as an element of `obsm` or `varm`.
 ///
 /// # Errors  none for a matrix that exists

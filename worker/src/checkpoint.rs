@@ -117,12 +117,6 @@ impl Checkpoints {
         Ok(Self { dir: dir.into(), every })
     }
 
-    /// Removes the folder, after all results are safe.
-    pub fn discard(&self) {
-        // What stays behind is found again under its digest, and never used for anything else.
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-
     /// The training of the condition with these inputs.
     pub fn training(&self, inputs: &Digest) -> TrainingFile {
         TrainingFile::new(self.dir.join(format!("{inputs}.training")), self.every)

@@ -1,6 +1,6 @@
 //! The command line: what can be asked, and how the answer is written.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::PathBuf};
 
 use archipelago_common::telemetry;
 use clap::{
@@ -12,9 +12,12 @@ use crate::{
         audit, completions, concat, export, generate, import, inspect, latent, leiden, map, metrics, models, neighbors,
         pca, plot, predict, preprocess, report, results, serve, subset, train, transfer, tsne, umap,
     },
-    error::Result,
+    error::{Error, Result},
+    existing::Existing,
     output::{Format, Output, Verbosity},
 };
+
+mod advice;
 
 /// Single-cell reference mapping at a site: the cells stay here.
 ///
@@ -52,6 +55,9 @@ struct Global {
     /// Show every setting with where it came from, and do nothing.
     #[arg(long, global = true)]
     print_config: bool,
+    /// Replace results that exist already, when the new ones are whole.
+    #[arg(long, global = true)]
+    overwrite: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -83,12 +89,34 @@ enum Verb {
     Completions(completions::CompletionsArgs),
 }
 
+/// Every command with its flags.
+pub fn command() -> Command {
+    Cli::command()
+}
+
+/// What a command failed with, and what the person who typed it can do about it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The error.
+    pub error: Error,
+    /// Advice that this command can follow.
+    pub hint: Option<String>,
+}
+
 /// Runs the command that the process was started with.
 ///
 /// # Errors  what the command failed with
-pub fn run() -> Result<()> {
+pub fn run() -> Result<(), Failure> {
     let matches = Cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    run_command(&matches).map_err(|error| {
+        let root = Cli::command();
+        let hint = advice::choose(error.hints(), innermost(&root, &matches).0, &root);
+        Failure { error, hint }
+    })
+}
+
+fn run_command(matches: &ArgMatches) -> Result<()> {
+    let cli = Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
     let verbosity = match (cli.global.quiet, cli.global.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Verbose,
@@ -100,15 +128,17 @@ pub fn run() -> Result<()> {
         Verbosity::Verbose => "debug,quinn=info,rustls=info",
     };
     telemetry::init(level, telemetry::LogFormat::default());
-    let output = Output { format: cli.global.format, verbosity };
+    let existing = if cli.global.overwrite { Existing::Replace } else { Existing::Refuse };
+    let output = Output { format: cli.global.format, verbosity, existing };
     if cli.global.print_config {
-        let mut settings = settings(&matches);
+        let mut settings = settings(matches);
         if let Verb::Serve(args) = &cli.command {
             settings.0.extend(serve::file_settings(args)?);
         }
         output.show(&settings);
         return Ok(());
     }
+    check_results(matches, existing)?;
     match &cli.command {
         Verb::Train(args) => train::run(args, &output),
         Verb::Map(args) => map::run(args, &output),
@@ -136,6 +166,33 @@ pub fn run() -> Result<()> {
         Verb::Audit(args) => audit::run(args, &output),
         Verb::Completions(args) => completions::run(args, &mut Cli::command()),
     }
+}
+
+/// Looks at what the command is about to write: what exists already is refused here, for all commands and before any work.
+fn check_results(matches: &ArgMatches, existing: Existing) -> Result<()> {
+    let root = Cli::command();
+    let (command, matches) = innermost(&root, matches);
+    for arg in command.get_arguments().filter(|arg| RESULTS.contains(&arg.get_id().as_str())) {
+        let Some(path) = matches.try_get_one::<PathBuf>(arg.get_id().as_str()).ok().flatten() else { continue };
+        match arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "DIR")) {
+            true => existing.check_dir(path)?,
+            false => existing.check_file(path)?,
+        }
+    }
+    Ok(())
+}
+
+/// The flags by which commands are told where their results go.
+pub const RESULTS: [&str; 2] = ["out", "write_recipe"];
+
+/// The command that was asked for, with what it was given.
+fn innermost<'a>(root: &'a Command, matches: &'a ArgMatches) -> (&'a Command, &'a ArgMatches) {
+    let (mut command, mut of_command) = (root, matches);
+    while let Some((name, inner)) = of_command.subcommand() {
+        let Some(subcommand) = command.find_subcommand(name) else { break };
+        (command, of_command) = (subcommand, inner);
+    }
+    (command, of_command)
 }
 
 impl Verb {

@@ -4,7 +4,7 @@
 //! batches that were not asked for never enter memory, and what does not fit into it goes to a scratch file ([`Handling`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +21,7 @@ use crate::{
     annotations::Annotations,
     error::{Error, Result},
     fields::{Reading, Source, SourceMap},
+    lists,
     memory::Handling,
     recipe::{Preparation, Stored},
 };
@@ -44,7 +45,7 @@ pub struct DataSpec {
     pub takes: Vec<Field>,
     /// The obs column that names donors.
     pub donor_key: Option<String>,
-    /// The batches to use; all if none is named.
+    /// The batches to use, as [`lists::among`] reads them; all if none is named.
     pub batches: Vec<String>,
     /// What to do with a gene that the file names more than once.
     pub duplicate_genes: Duplicates,
@@ -188,10 +189,12 @@ impl SiteData {
     ///
     /// # Errors  [`Error::Cells`] where the file cannot be used, [`Error::UnknownBatch`], [`Error::MissingValues`]
     pub fn open(spec: DataSpec) -> Result<Self> {
-        let cells = |source| Error::Cells { path: spec.path.clone(), source };
+        let path = spec.path.clone();
+        let cells = |source| Error::Cells { path: path.clone(), source };
         let file = open(&spec).map_err(cells)?;
         let batch_of = file.obs().column(&spec.batch_key).map_err(cells)?.to_strings();
         let preparation = Preparation::of(&file, &spec)?;
+        let spec = DataSpec { batches: named_batches(&spec, &batch_of)?, ..spec };
         let mut rows = chosen_rows(&spec, &batch_of)?;
         if preparation.filters_cells() {
             rows = preparation.good_rows(&file, &rows, CHUNK_ROWS)?;
@@ -200,8 +203,7 @@ impl SiteData {
             return Err(cells(archipelago_anndata::Error::NoCells));
         }
         let is_minified = is_minified(&file).map_err(cells)?;
-        let genes = preparation.genes().unwrap_or_else(|| file.var().index());
-        let reading = Reading { path: &spec.path, file: &file, rows: &rows, genes };
+        let reading = Reading { path: &spec.path, file: &file, rows: &rows, genes: preparation.genes() };
         let annotations = Annotations::read(reading, &spec, is_minified)?;
         let batches = rows.iter().filter_map(|&row| batch_of[row].clone()).collect();
         Ok(Self { spec, file, preparation, rows, batches, annotations, handling: Handling::default() })
@@ -225,7 +227,7 @@ impl SiteData {
 
     /// The names of the genes, in the order of the file, as the recipe calls them where one is followed.
     pub fn genes(&self) -> &[String] {
-        self.preparation.genes().unwrap_or_else(|| self.file.var().index())
+        self.preparation.genes()
     }
 
     /// The recipe that the file says it was prepared by.
@@ -265,6 +267,13 @@ impl SiteData {
             cells.entry(batch).or_default().push(cell);
         }
         cells
+    }
+
+    /// Whether the cells used can be written with everything that is known of them: asked before they are trained on.
+    ///
+    /// # Errors  [`Error::Cells`] saying what cannot be written
+    pub fn check_writable(&self) -> Result<()> {
+        self.file.check_writable(&self.rows).map_err(|source| Error::Cells { path: self.spec.path.clone(), source })
     }
 
     /// Writes these cells (positions among those used, ascending) to an h5ad file with everything that is known about them,
@@ -365,6 +374,21 @@ fn open(spec: &DataSpec) -> archipelago_anndata::Result<H5adFile> {
 /// The usual name of the modality of gene expression.
 const RNA_MODALITY: &str = "rna";
 
+/// The batches that were asked for, as the file names them.
+fn named_batches(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<String>> {
+    let present: BTreeSet<&str> = batch_of.iter().flatten().map(String::as_str).collect();
+    let batches = lists::among(&spec.batches, lists::name_in(present.iter().copied()));
+    match batches.iter().find(|batch| !present.contains(batch.as_str())) {
+        None => Ok(batches),
+        Some(found) => Err(Error::UnknownBatch {
+            path: spec.path.clone(),
+            batch_key: spec.batch_key.clone(),
+            found: found.clone(),
+            available: present.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        }),
+    }
+}
+
 fn chosen_rows(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<usize>> {
     if spec.batches.is_empty() {
         let n_missing = batch_of.iter().filter(|batch| batch.is_none()).count();
@@ -374,15 +398,6 @@ fn chosen_rows(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<usize
         }
         return Ok((0..batch_of.len()).collect());
     }
-    let present: std::collections::BTreeSet<&str> = batch_of.iter().flatten().map(String::as_str).collect();
-    if let Some(found) = spec.batches.iter().find(|batch| !present.contains(batch.as_str())) {
-        return Err(Error::UnknownBatch {
-            path: spec.path.clone(),
-            batch_key: spec.batch_key.clone(),
-            found: found.clone(),
-            available: present.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
-        });
-    }
     let is_chosen = |batch: &Option<String>| batch.as_ref().is_some_and(|batch| spec.batches.contains(batch));
     Ok((0..batch_of.len()).filter(|&row| is_chosen(&batch_of[row])).collect())
 }
@@ -390,8 +405,8 @@ fn chosen_rows(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<usize
 /// The check counts rows within what it was handed; a person looks for them in the file.
 pub(crate) fn at_row_of_file(error: archipelago_anndata::Error, rows: &[usize]) -> archipelago_anndata::Error {
     match error {
-        archipelago_anndata::Error::NotCounts { cell_row, gene, value } => {
-            archipelago_anndata::Error::NotCounts { cell_row: rows[cell_row], gene, value }
+        archipelago_anndata::Error::NotCounts { cell_row, gene, value, counted } => {
+            archipelago_anndata::Error::NotCounts { cell_row: rows[cell_row], gene, value, counted }
         }
         other => other,
     }

@@ -104,6 +104,12 @@ pub enum Error {
         /// What is possible.
         expected: &'static str,
     },
+    /// A result is there already.
+    #[error("`{}` exists already, and would be replaced", path.display())]
+    Exists {
+        /// The file or directory.
+        path: PathBuf,
+    },
     /// A protein that was asked for is not in the panel.
     #[error("the reference has no protein `{protein}`; it has {known}")]
     UnknownProtein {

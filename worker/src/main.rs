@@ -7,9 +7,9 @@ use archipelago_worker::{cli, output};
 fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(cli::Failure { error, hint }) => {
             let code = error.exit_code();
-            output::show_error(&error);
+            output::show_error(&error, hint.as_deref());
             ExitCode::from(code)
         }
     }

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
-use crate::output::{Format, Output, Verbosity};
+use crate::output::Output;
 
 /// How a command treats large data.
 #[derive(Args, Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct Handling {
 impl Handling {
     /// Within a storage, without a word about it.
     pub fn quiet(storage: Storage) -> Self {
-        Self { storage, output: Output { format: Format::Text, verbosity: Verbosity::Quiet } }
+        Self { storage, output: Output::silent() }
     }
 
     /// Says how much is in scratch files, if anything is.

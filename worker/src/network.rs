@@ -48,11 +48,10 @@ fn text<'a>(adata: &'a AnnData, key: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::{Format, Verbosity};
 
     #[test]
     fn cells_of_two_networks_are_not_compared() {
-        let output = Output { format: Format::Text, verbosity: Verbosity::Quiet };
+        let output = Output::silent();
         let placed_by = |bytes: &[u8]| {
             let mut adata = AnnData::default();
             remember(&mut adata, &Digest::of(bytes));

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use archipelago_common::progress::EpochReport;
+use archipelago_common::{progress::EpochReport, shown};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::{error::Error, results::History};
+use crate::{error::Error, existing::Existing, results::History};
 
 pub use work::{Waiting, WorkDisplay};
 
@@ -44,22 +44,32 @@ pub struct Output {
     pub format: Format,
     /// Amount of progress.
     pub verbosity: Verbosity,
+    /// What becomes of results that are there already.
+    pub existing: Existing,
 }
 
 impl Output {
+    /// Says nothing but errors, and replaces nothing.
+    pub fn silent() -> Self {
+        Self { format: Format::Text, verbosity: Verbosity::Quiet, existing: Existing::Refuse }
+    }
+
     /// Writes a command's result. A reader that has gone away (`| head`) is no error.
     pub fn show<T: Serialize + Display>(&self, result: &T) {
         let mut stdout = io::stdout().lock();
         let _ = match self.format {
-            Format::Text => writeln!(stdout, "{}", result.to_string().trim_end()),
-            Format::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(result).expect("results are JSON")),
+            Format::Text => writeln!(stdout, "{}", shown::text(result.to_string().trim_end())),
+            Format::Json => {
+                let json = serde_json::to_string_pretty(result).expect("results are JSON");
+                writeln!(stdout, "{}", shown::json(&json))
+            }
         };
     }
 
     /// Says something about the work, unless `--quiet`.
     pub fn note(&self, text: impl Display) {
         if self.verbosity != Verbosity::Quiet {
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{}", shown::text(&text.to_string()));
         }
     }
 
@@ -85,8 +95,8 @@ impl Output {
 }
 
 /// Writes an error with its causes and, where there is one, a hint.
-pub fn show_error(error: &Error) {
-    let _ = io::stderr().lock().write_all(error_text(error).as_bytes());
+pub fn show_error(error: &Error, hint: Option<&str>) {
+    let _ = io::stderr().lock().write_all(error_text(error, hint).as_bytes());
 }
 
 /// An error and its causes on one line, for a site's own log.
@@ -95,22 +105,28 @@ pub fn chain(error: &Error) -> String {
 }
 
 fn causes(error: &Error) -> Vec<String> {
-    let mut texts = vec![error.to_string()];
+    // A file of settings is quoted over several lines; anywhere else the end of a line is part of somebody's name.
+    let is_quoted = matches!(error, Error::Config { .. } | Error::ConfigFile { .. } | Error::Recipe { .. });
+    let shown = |error: &dyn std::error::Error| match error.to_string() {
+        text if is_quoted => shown::text(&text).into_owned(),
+        text => shown::name(&text).into_owned(),
+    };
+    let mut texts = vec![shown(error)];
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         // Some libraries repeat the text of their source in their own.
-        if texts.last() != Some(&error.to_string()) {
-            texts.push(error.to_string());
+        if texts.last() != Some(&shown(error)) {
+            texts.push(shown(error));
         }
         cause = error.source();
     }
     texts
 }
 
-fn error_text(error: &Error) -> String {
+fn error_text(error: &Error, hint: Option<&str>) -> String {
     let mut text = format!("error: {}\n", causes(error).join("\n  caused by: "));
-    if let Some(hint) = error.hint() {
-        text += &format!("\nhint: {hint}\n");
+    if let Some(hint) = hint {
+        text += &format!("\nhint: {}\n", shown::name(hint));
     }
     text
 }
@@ -149,6 +165,7 @@ impl TrainingDisplay {
             Shown::Nothing => {}
             Shown::Bar(bar) => {
                 bar.set_position(self.n_done);
+                let name = shown::name(name);
                 bar.set_message(format!("{name}: loss {:.2}, remaining {}", report.loss, clock(total.remaining_ms())));
             }
             Shown::Lines { last } => {
@@ -180,6 +197,7 @@ fn bar(n_epochs: u64) -> ProgressBar {
 fn line(name: &str, total: &EpochReport) -> String {
     let EpochReport { epoch, n_epochs, loss, elapsed_ms, .. } = total;
     let remaining = clock(total.remaining_ms());
+    let name = shown::name(name);
     format!("{name}: epoch {epoch}/{n_epochs}, loss {loss:.2}, elapsed {}, remaining {remaining}", clock(*elapsed_ms))
 }
 
@@ -196,9 +214,17 @@ mod tests {
     #[test]
     fn an_error_is_told_with_causes_and_hint() {
         let source = archipelago_anndata::Error::NotHdf5 { path: "x.h5ad".into() };
-        let text = error_text(&Error::Cells { path: "x.h5ad".into(), source });
+        let text = error_text(&Error::Cells { path: "x.h5ad".into(), source }, Some("h5ad files"));
         let expected = "error: failed to use `x.h5ad`\n  caused by: `x.h5ad` is not an HDF5 file\n\nhint: h5ad files";
         assert!(text.starts_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_name_in_an_error_cannot_command_the_terminal_or_pretend_a_line() {
+        let error = Error::NothingToShow { name: "B\u{1b}[2J\nerror: none\u{202e}".into(), columns: String::new() };
+        let text = error_text(&error, None);
+        assert!(text.starts_with("error: `B\\u{1b}[2J\\nerror: none\\u{202e}` is neither"), "{text}");
+        assert_eq!(text.lines().count(), 1);
     }
 
     #[test]

@@ -128,8 +128,9 @@ impl Site {
             return Err(Error::WrongIdentity { expected: config.site.clone(), found: certified.to_string() });
         }
         let data = config.data_spec(&policy);
-        SiteData::open(data.clone())?;
-        archipelago_common::fs::create_dir(&config.state_dir)?;
+        // What cannot be written is known before the first task, not after its last epoch.
+        SiteData::open(data.clone())?.check_writable()?;
+        archipelago_common::fs::create_private_dir(&config.state_dir)?;
         archipelago_common::fs::create_dir(&config.out_dir)?;
         archipelago_common::fs::create_dir(&config.scratch)?;
         let noise = NoiseKey::open(&config.state_dir.join("noise.key"))?;
@@ -327,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_reason_tells_nothing_of_paths_cells_or_values() {
-        let source = archipelago_anndata::Error::NotCounts { cell_row: 7, gene: "LYZ".to_owned(), value: -3.5 };
+        let source =
+            archipelago_anndata::Error::NotCounts { cell_row: 7, gene: "LYZ".to_owned(), value: -3.5, counted: vec![] };
         let error = Error::Cells { path: "/clinic/patients.h5ad".into(), source };
         assert_eq!(Reason::of(&error).to_string(), "the site's data cannot be used");
         let file = Error::File { action: "write", path: "/clinic/x".into(), source: std::io::Error::other("full") };

@@ -383,6 +383,7 @@ fn load(
     let base = Base::from_bytes(&bytes).map_err(failed)?;
     drop(bytes);
     let data = SiteData::open(data.seen_through(&base.card)?)?.handled(Handling::quiet(storage.clone()));
+    data.check_writable()?;
     let aligned = data.counts_by_batch(&base.card.genes)?;
     if let Some(spilled) = Spilled::of(&storage) {
         tracing::info!(%spilled, "the data are larger than the memory that they may take");

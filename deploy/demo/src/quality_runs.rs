@@ -228,7 +228,7 @@ impl SeedRun<'_> {
 
     fn unseeded(&self, words: &[&str]) -> Result<Value> {
         let mut words = words.to_vec();
-        words.extend(["--batch-key", &self.args.batch_key, "--device", "cpu", "--format", "json"]);
+        words.extend(["--batch-key", &self.args.batch_key, "--device", "cpu", "--format", "json", "--overwrite"]);
         if let Some(layer) = &self.args.layer {
             words.extend(["--layer", layer]);
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -99,6 +99,7 @@ fn open(path: &Path) -> Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(archipelago_common::fs::PRIVATE_FILE)
         .open(path)
         .map_err(|e| file_error("create", path, e))
 }

@@ -2,6 +2,11 @@
 
 use thiserror::Error;
 
+use crate::{
+    neighbours,
+    preprocess::{highly_variable, loess},
+};
+
 /// A request that cannot be computed from the given cells.
 #[derive(Debug, Error, PartialEq)]
 #[non_exhaustive]
@@ -126,7 +131,15 @@ impl AnalysisError {
     /// What a user can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::TooFew { .. } => Some("lower the number of neighbours, clusters or components, or use more cells"),
+            Self::TooFew { step, .. } => match *step {
+                neighbours::STEP => Some("lower `--n-neighbors`, or use more cells"),
+                highly_variable::STEP => {
+                    Some("join small batches, or judge genes over all cells: leave out `--batch-key`")
+                }
+                loess::STEP => Some("choose another `--flavor`, or use more cells or genes"),
+                "the PCA" | "k-means" => Some("lower the number of components or clusters, or use more cells"),
+                _ => None,
+            },
             Self::NotFinite { .. } => Some("a model that diverged writes such values: look at its loss curve"),
             Self::SharedLabel { .. } => {
                 Some("make labels unique: append the name of the data set, such as `B cell-north`")

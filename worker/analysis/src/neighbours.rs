@@ -315,7 +315,7 @@ impl Nearest {
     }
 }
 
-const STEP: &str = "the neighbour search";
+pub(crate) const STEP: &str = "the neighbour search";
 /// Beyond both the exact search takes longer than the approximate one.
 const MANY_CELLS: usize = 300_000;
 const MANY_DIMS: usize = 20;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::Result;
-use crate::plot::{Figure, Theme};
+use crate::plot::{Figure, Theme, turns};
 
 /// A page in the making.
 #[derive(Debug, Clone)]
@@ -120,7 +120,19 @@ pub fn note(text: &str) -> String {
 
 /// Text with the characters that mean something in HTML replaced.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            // A name must not turn the line that it stands in.
+            turning if turns(turning) => escaped.push_str(&format!("U+{:04X}", u32::from(turning))),
+            plain => escaped.push(plain),
+        }
+    }
+    escaped
 }
 
 /// A number with its digits in groups of three.

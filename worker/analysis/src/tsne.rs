@@ -3,9 +3,12 @@
 //! Barnes-Hut gradients of the `bhtsne` crate on our own neighbours. It starts from the principal plane and runs on one
 //! thread, since sums that threads share would differ from run to run.
 
+mod few;
+
 use bhtsne::Neighbor;
 use ndarray::{Array2, ArrayView2};
 
+use self::few::Descent;
 use crate::neighbours::{Method, nearest_others};
 use crate::progress::Progress;
 use crate::umap::principal_plane;
@@ -22,26 +25,48 @@ pub struct Tsne {
     pub seed: u64,
 }
 
+impl Tsne {
+    /// The perplexity where none is asked for: 30 as in scikit-learn, and for as few cells as that a third of them.
+    pub fn usual_perplexity(n_cells: usize) -> f64 {
+        if n_cells > 30 { 30.0 } else { (n_cells.saturating_sub(1) / 3).max(1) as f64 }
+    }
+}
+
 impl Default for Tsne {
     fn default() -> Self {
         Self { perplexity: 30.0, n_epochs: 1000, seed: 0 }
     }
 }
 
-/// Places cells in the plane, with three times the perplexity as neighbours.
+/// Places cells in the plane, with three times the perplexity as neighbours, or all where there are fewer.
 ///
 /// # Shapes   `x`: `[n_cells, n_dims]`, at least two dimensions; returns `[n_cells, 2]`
 /// # Errors   too few cells for the perplexity, values not finite, options out of range
 /// # Source   van der Maaten 2014; learning rate n / 12 and start as Kobak & Berens 2019
 pub fn tsne(x: ArrayView2<'_, f32>, options: Tsne, progress: Progress<'_>) -> Result<Array2<f32>> {
     let Tsne { perplexity, n_epochs, seed } = options;
-    if !(2.0..=1000.0).contains(&perplexity) {
-        let found = perplexity.to_string();
-        return Err(AnalysisError::Option { option: "perplexity", expected: "between 2 and 1000", found });
+    let found = || perplexity.to_string();
+    if !(1.0..=1000.0).contains(&perplexity) {
+        return Err(AnalysisError::Option { option: "perplexity", expected: "between 1 and 1000", found: found() });
     }
-    let k = (3.0 * perplexity) as usize;
+    if perplexity >= x.nrows() as f64 {
+        return Err(AnalysisError::Option {
+            option: "perplexity",
+            expected: "below the number of cells",
+            found: found(),
+        });
+    }
+    let k = ((3.0 * perplexity) as usize).min(x.nrows() - 1);
     let method = Method::for_size(x.nrows(), x.ncols(), seed);
     let neighbours = nearest_others(x, k, method, &|share| progress(SEARCH * share))?;
+    let learning_rate = (x.nrows() as f32 / EXAGGERATION).max(SLOWEST);
+    let start = start(x, seed)?;
+    if x.nrows() - 1 < 3 * perplexity as usize {
+        let (learning_rate, exaggeration) = (f64::from(learning_rate), f64::from(EXAGGERATION));
+        let descent = Descent { perplexity, n_epochs, learning_rate, exaggeration };
+        let placed = descent.run(&neighbours, &start, &|share| progress(SEARCH + (1.0 - SEARCH) * share));
+        return Ok(Array2::from_shape_vec((x.nrows(), 2), placed).expect("two coordinates per cell"));
+    }
     let table: Vec<Vec<Neighbor<f32>>> = neighbours
         .iter()
         .map(|(rows, distances)| {
@@ -49,7 +74,6 @@ pub fn tsne(x: ArrayView2<'_, f32>, options: Tsne, progress: Progress<'_>) -> Re
             near.map(|(&row, &d)| Neighbor { index: row as usize, distance: d as f32 }).collect()
         })
         .collect();
-    let start = start(x, seed)?;
     let cells: Vec<usize> = (0..x.nrows()).collect();
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let one_thread = one_thread.map_err(|error| AnalysisError::Threads { reason: error.to_string() })?;
@@ -57,7 +81,7 @@ pub fn tsne(x: ArrayView2<'_, f32>, options: Tsne, progress: Progress<'_>) -> Re
         let mut tsne = bhtsne::tSNE::<f32, usize, 2>::new(&cells);
         tsne.perplexity(perplexity as f32)
             .epochs(n_epochs)
-            .learning_rate((x.nrows() as f32 / EXAGGERATION).max(SLOWEST))
+            .learning_rate(learning_rate)
             .early_exaggeration(EXAGGERATION)
             .initial_embedding(start)
             .epoch_callback(|epoch, _| progress(SEARCH + (1.0 - SEARCH) * epoch as f64 / n_epochs as f64));
@@ -112,7 +136,23 @@ mod tests {
     fn options_out_of_range_are_refused() {
         let x = three_groups(30);
         let check = |perplexity| tsne(x.view(), Tsne { perplexity, ..Tsne::default() }, &silent).unwrap_err();
-        assert!(matches!(check(1.0), AnalysisError::Option { .. }));
-        assert!(matches!(check(10.0), AnalysisError::TooFew { .. }));
+        assert!(matches!(check(0.5), AnalysisError::Option { option: "perplexity", .. }));
+        assert!(matches!(check(30.0), AnalysisError::Option { expected: "below the number of cells", .. }));
+    }
+
+    #[test]
+    fn few_cells_are_placed_whatever_the_perplexity() {
+        for (n_cells, perplexity) in [(80, 30.0), (30, Tsne::usual_perplexity(30)), (31, 30.0), (4, 1.0)] {
+            let x = three_groups(n_cells);
+            let options = Tsne { perplexity, n_epochs: 300, seed: 1 };
+            let picture = tsne(x.view(), options, &silent).unwrap();
+            assert!(picture.iter().all(|value| value.is_finite()), "{n_cells} cells");
+            assert_eq!(picture, tsne(x.view(), options, &silent).unwrap());
+        }
+        let x = three_groups(60);
+        let picture = tsne(x.view(), Tsne { perplexity: 20.0, n_epochs: 500, seed: 1 }, &silent).unwrap();
+        for (cell, (rows, _)) in self_knn(picture.view(), 5).unwrap().iter().enumerate() {
+            assert!(rows.iter().all(|&row| row as usize % 3 == cell % 3), "cell {cell} lies among others");
+        }
     }
 }

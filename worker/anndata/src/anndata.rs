@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::{DataFrame, Dict, Element, Error, Matrix, Result, read, write};
+use crate::{Beside, DataFrame, Dict, Element, Error, Matrix, Result, beside, read, write};
 
 /// Cells × genes with everything known about both, as Python's `AnnData`.
 ///
@@ -29,6 +29,8 @@ pub struct AnnData {
     pub uns: Dict,
     /// Measurements before genes were dropped.
     pub raw: Option<Raw>,
+    /// What its file holds beside it.
+    pub beside: Beside,
 }
 
 /// The same cells with their own set of genes.
@@ -71,12 +73,15 @@ impl AnnData {
         read::read(path.as_ref(), "/")
     }
 
-    /// Writes an h5ad file in the encodings of anndata 0.8 and later; the file appears whole or not at all.
+    /// Writes an h5ad file in the encodings of anndata 0.8 and later, with what stood beside the data set in its file; the file
+    /// appears whole or not at all.
     ///
     /// # Errors
-    /// When parts disagree, a name cannot be a key, or the disk refuses.
+    /// When parts disagree, a name cannot be a key, or the disk refuses; [`Error::Modalities`] when modalities beside it would not
+    /// fit any more.
     pub fn write(&self, path: impl AsRef<Path>, compression: Compression) -> Result<()> {
         self.check()?;
+        self.beside.check(self.obs_names(), self.var_names())?;
         write::write(self, path.as_ref(), compression)
     }
 
@@ -128,47 +133,58 @@ impl AnnData {
         })
     }
 
-    /// The cells at `rows`, in that order, with everything that belongs to them; `uns`, `varm` and `varp` stay whole.
+    /// The cells at `rows`, in that order, with everything that belongs to them; `uns`, `varm` and `varp` stay whole. What has
+    /// no rows that are known is left out, with a warning.
     ///
     /// # Errors
-    /// [`Error::Kind`] when `obsm` holds something that has no rows to choose from (a foreign group).
+    /// [`Error::Modalities`] when modalities stand beside it that would not fit any more.
     ///
     /// # Panics
     /// If a row is out of range.
     pub fn select_obs(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self {
+        self.beside.check_choice(rows, self.n_obs())?;
+        Ok(self.rows(rows))
+    }
+
+    /// The same, whatever becomes of modalities.
+    pub(crate) fn rows(&self, rows: &[usize]) -> Self {
+        Self {
             x: self.x.as_ref().map(|x| x.select_rows(rows)),
             obs: self.obs.select_rows(rows),
             layers: each(&self.layers, |layer| layer.select_rows(rows)),
-            obsm: select_each("obsm", &self.obsm, rows)?,
+            obsm: select_each("obsm", &self.obsm, rows),
             obsp: each(&self.obsp, |pairs| pairs.select_rows(rows).select_cols(rows)),
             raw: self.raw.as_ref().map(|raw| Raw { x: raw.x.select_rows(rows), ..raw.clone() }),
             var: self.var.clone(),
             varm: self.varm.clone(),
             varp: self.varp.clone(),
             uns: self.uns.clone(),
-        })
+            beside: self.beside.select_obs(rows),
+        }
     }
 
-    /// The genes at `cols`, in that order, with everything that belongs to them; `raw` keeps all of its genes.
+    /// The genes at `cols`, in that order, with everything that belongs to them; `raw` keeps all of its genes. What has no rows
+    /// that are known is left out, with a warning.
     ///
     /// # Errors
-    /// [`Error::Kind`] when `varm` holds something that has no rows to choose from (a foreign group).
+    /// [`Error::Modalities`] when modalities stand beside it that would not fit any more.
     ///
     /// # Panics
     /// If a column is out of range.
     pub fn select_vars(&self, cols: &[usize]) -> Result<Self> {
+        self.beside.check_choice(cols, self.n_vars())?;
         Ok(Self {
             x: self.x.as_ref().map(|x| x.select_cols(cols)),
             var: self.var.select_rows(cols),
             layers: each(&self.layers, |layer| layer.select_cols(cols)),
-            varm: select_each("varm", &self.varm, cols)?,
+            varm: select_each("varm", &self.varm, cols),
             varp: each(&self.varp, |pairs| pairs.select_rows(cols).select_cols(cols)),
             obs: self.obs.clone(),
             obsm: self.obsm.clone(),
             obsp: self.obsp.clone(),
             uns: self.uns.clone(),
             raw: self.raw.clone(),
+            beside: self.beside.select_vars(),
         })
     }
 
@@ -204,12 +220,15 @@ fn each(matrices: &BTreeMap<String, Matrix>, select: impl Fn(&Matrix) -> Matrix)
     matrices.iter().map(|(name, matrix)| (name.clone(), select(matrix))).collect()
 }
 
-fn select_each(group: &str, elements: &Dict, rows: &[usize]) -> Result<Dict> {
-    let select = |(name, element): (&String, &Element)| match element.select_rows(rows) {
-        Some(selected) => Ok((name.clone(), selected)),
-        None => Err(Error::Kind { name: format!("{group}/{name}"), found: element.kind().into(), expected: "rows" }),
+fn select_each(group: &str, elements: &Dict, rows: &[usize]) -> Dict {
+    let select = |(name, element): (&String, &Element)| {
+        let selected = element.select_rows(rows);
+        if selected.is_none() {
+            beside::left_out(group, name);
+        }
+        Some((name.clone(), selected?))
     };
-    elements.iter().map(select).collect()
+    elements.iter().filter_map(select).collect()
 }
 
 /// What an axis counts, how many there must be, and which part says so.
@@ -223,7 +242,7 @@ fn check_matrix(part: &str, matrix: &Matrix, rows: Axis, cols: Axis) -> Result<(
 
 fn check_rows(group: &str, elements: &Dict, rows: Axis) -> Result<()> {
     for (name, element) in elements {
-        // What has no rows (a foreign group) is kept as it is.
+        // What has no rows that are known is kept as it is.
         if let Some(n_rows) = element.n_rows() {
             check_axis(&format!("{group}/{name}"), n_rows, rows)?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{Error, Result, Values};
+use crate::{Error, Kept, Result, Values, names};
 
 /// A column: plain values, a categorical, or values with missing entries.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,8 @@ pub enum Column {
         /// `true` where the value is missing.
         missing: Vec<bool>,
     },
+    /// Values of a type that has no counterpart here, copied when they are written.
+    Kept(Kept),
 }
 
 /// Codes into a table of categories.
@@ -78,6 +80,7 @@ impl Column {
         match self {
             Self::Plain(values) | Self::Nullable { values, .. } => values.len(),
             Self::Categorical(categorical) => categorical.codes.len(),
+            Self::Kept(kept) => kept.n_rows().unwrap_or(0),
         }
     }
 
@@ -92,25 +95,27 @@ impl Column {
             Self::Plain(values) => values.dtype().into(),
             Self::Categorical(_) => "categorical".into(),
             Self::Nullable { values, .. } => format!("nullable {}", values.dtype()),
+            Self::Kept(_) => "kept".into(),
         }
     }
 
-    /// One text per row, `None` where it is missing.
+    /// One name per row, `None` where it is missing: the one way from a column of any type to names (see [`names`]).
     pub fn to_strings(&self) -> Vec<Option<String>> {
         match self {
-            Self::Plain(values) => values.to_strings().into_iter().map(Some).collect(),
+            Self::Plain(values) => names::of(values),
             Self::Categorical(Categorical { codes, categories, .. }) => {
-                let names = categories.to_strings();
-                codes.iter().map(|&code| usize::try_from(code).ok().map(|code| names[code].clone())).collect()
+                let names = names::of(categories);
+                codes.iter().map(|&code| usize::try_from(code).ok().and_then(|code| names[code].clone())).collect()
             }
             Self::Nullable { values, missing } => {
-                let text = values.to_strings();
-                text.into_iter().zip(missing).map(|(text, &missing)| (!missing).then_some(text)).collect()
+                let names = names::of(values).into_iter().zip(missing);
+                names.map(|(name, &missing)| name.filter(|_| !missing)).collect()
             }
+            Self::Kept(_) => vec![None; self.len()],
         }
     }
 
-    /// One number per row, NaN where it is missing; `None` for text and for categories of text.
+    /// One number per row, NaN where it is missing; `None` for text, for categories of text and for what is not read.
     pub fn to_f64(&self) -> Option<Vec<f64>> {
         match self {
             Self::Plain(values) => values.to_f64(),
@@ -122,14 +127,21 @@ impl Column {
                 let numbers = values.to_f64()?;
                 Some(numbers.into_iter().zip(missing).map(|(x, &missing)| if missing { f64::NAN } else { x }).collect())
             }
+            Self::Kept(_) => None,
         }
     }
 
     /// As a categorical: one as it is (with categories turned to text), other columns by their distinct texts.
     pub fn to_categorical(&self) -> Categorical {
         if let Self::Categorical(Categorical { codes, categories, ordered }) = self {
-            let categories = Values::Str(categories.to_strings());
-            return Categorical { codes: codes.clone(), categories, ordered: *ordered };
+            // A category that is no name (a number that is none) would stand for what is missing.
+            let names = names::of(categories);
+            let code = |code: &i32| {
+                usize::try_from(*code).map_or(Self::MISSING, |at| names[at].as_ref().map_or(Self::MISSING, |_| *code))
+            };
+            let codes = codes.iter().map(code).collect();
+            let categories = Values::Str(names.iter().map(|name| name.clone().unwrap_or_default()).collect());
+            return Categorical { codes, categories, ordered: *ordered };
         }
         let labels = self.to_strings();
         let mut categories: Vec<String> = labels.iter().flatten().cloned().collect();
@@ -155,6 +167,7 @@ impl Column {
             Self::Nullable { values, missing } => {
                 Self::Nullable { values: values.gather(rows), missing: rows.iter().map(|&row| missing[row]).collect() }
             }
+            Self::Kept(kept) => Self::Kept(kept.select_rows(rows).expect("a column has rows")),
         }
     }
 }
@@ -191,5 +204,21 @@ mod tests {
         assert_eq!(column.to_strings(), [Some("1".into()), None]);
         assert!(column.to_f64().unwrap()[1].is_nan());
         assert_eq!(column.to_categorical().codes(), [0, -1]);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_missing_in_every_kind_of_column() {
+        let (floats, expected) = (vec![1.0, f64::NAN, 2.5], [Some("1".to_owned()), None, Some("2.5".to_owned())]);
+        let categorical = Categorical::new(vec![0, 1, 2], floats.clone(), false).unwrap();
+        let nullable = Column::Nullable { values: floats.clone().into(), missing: vec![false; 3] };
+        for column in [Column::from(floats), Column::Categorical(categorical), nullable] {
+            assert_eq!(column.to_strings(), expected);
+            let codes = column.to_categorical();
+            let names = codes.categories().to_strings();
+            let named = codes.codes().iter().map(|&code| usize::try_from(code).ok().map(|code| names[code].clone()));
+            assert_eq!(named.collect::<Vec<_>>(), expected);
+        }
+        let floats = Column::from(vec![1.0_f32, f32::NAN]);
+        assert_eq!(floats.to_strings(), [Some("1".to_owned()), None]);
     }
 }

@@ -1,8 +1,11 @@
 //! Data sets laid below each other, as `anndata.concat` does along the cells.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod columns;
+mod stack;
 
-use crate::{AnnData, Array, Categorical, Column, Csr, DataFrame, Dict, Element, Error, Matrix, Result, Values};
+use std::collections::{HashMap, HashSet};
+
+use crate::{AnnData, Column, DataFrame, Dict, Error, Matrix, Result, names};
 
 /// Which genes, and which columns of `obs`, the result has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,22 +19,24 @@ pub enum Join {
 /// Lays data sets below each other.
 ///
 /// Genes and columns come in order of their first appearance. Layers and elements of `obsm` are kept where every part has
-/// them (in `obsm` with as many columns); columns of `var` where all parts agree about them. `uns`, `raw`, `varm` and pairs
-/// belong to single parts and are left out, as `anndata.concat` does by default.
+/// them (in `obsm` with as many columns); columns of `var` where all parts agree about them. Types are kept where all parts
+/// share one: a dense matrix stays dense, integers stay integers, categories keep their order. `uns`, `raw`, `varm` and pairs
+/// belong to single parts and are left out, as `anndata.concat` does by default; what else is left out is said in a warning.
 ///
 /// # Errors
 /// [`Error::NoCells`] without a part, [`Error::DuplicateGenes`] when a part names a gene twice, [`Error::NoCommonGenes`] when
-/// an inner join leaves none, [`Error::DuplicateCells`]. A part without `X` is none: the result has no `X` then.
+/// an inner join leaves none, [`Error::DuplicateCells`], [`Error::Modalities`] for a part of several modalities. A part without
+/// `X` is none: the result has no `X` then.
 pub fn concat(parts: &[AnnData], join: Join) -> Result<AnnData> {
     let [first, ..] = parts else { return Err(Error::NoCells) };
+    for part in parts {
+        part.beside.refuse_modalities()?;
+    }
     let genes = genes(parts, join)?;
     let position: HashMap<&str, u32> = genes.iter().map(String::as_str).zip(0..).collect();
     let targets: Vec<Vec<Option<u32>>> =
         parts.iter().map(|part| part.var_names().iter().map(|gene| position.get(&**gene).copied()).collect()).collect();
-    let stack = |matrices: Vec<&Matrix>| -> Result<Matrix> {
-        let aligned = matrices.iter().zip(&targets).map(|(matrix, to)| matrix.to_csr()?.map_cols(to, genes.len()));
-        Ok(Csr::vstack(genes.len(), aligned.collect::<Result<Vec<_>>>()?)?.into())
-    };
+    let stack = |matrices: Vec<&Matrix>| stack::matrices(&matrices, &targets, genes.len());
     let x: Option<Vec<&Matrix>> = parts.iter().map(|part| part.x.as_ref()).collect();
     let mut all = AnnData { x: x.map(stack).transpose()?, obs: obs(parts, join)?, ..AnnData::default() };
     for name in first.layers.keys() {
@@ -42,25 +47,32 @@ pub fn concat(parts: &[AnnData], join: Join) -> Result<AnnData> {
     }
     all.var = var(parts, &genes)?;
     all.obsm = obsm(parts)?;
+    say_what_is_left_out(parts, &all);
     all.check()?;
     Ok(all)
 }
 
+/// What every part has, and the result has not although a reader would look for it there.
+fn say_what_is_left_out(parts: &[AnnData], all: &AnnData) {
+    for name in parts[0].obsm.keys().filter(|name| !all.obsm.contains_key(*name)) {
+        if parts.iter().all(|part| part.obsm.contains_key(name)) {
+            tracing::warn!("`obsm/{name}` is left out: it differs in kind or width from file to file");
+        }
+    }
+    let beside: std::collections::BTreeSet<&String> = parts.iter().flat_map(|part| part.beside.members()).collect();
+    for name in beside {
+        tracing::warn!("`{name}` is left out: it is no part of a data set, and belongs to a single file");
+    }
+}
+
 fn genes(parts: &[AnnData], join: Join) -> Result<Vec<String>> {
-    let mut sets = Vec::with_capacity(parts.len());
+    let mut sets: Vec<HashSet<&str>> = Vec::with_capacity(parts.len());
     for part in parts {
-        let (mut known, mut repeated) = (HashSet::new(), Vec::new());
-        for gene in part.var_names() {
-            if !known.insert(gene.as_str()) {
-                repeated.push(gene.clone());
-            }
+        let (n_duplicated, examples) = names::repeated(part.var_names());
+        if n_duplicated > 0 {
+            return Err(Error::DuplicateGenes { of: "a part", n_duplicated, examples });
         }
-        if !repeated.is_empty() {
-            let n_duplicated = repeated.len();
-            repeated.truncate(N_EXAMPLES);
-            return Err(Error::DuplicateGenes { of: "a part", n_duplicated, examples: repeated });
-        }
-        sets.push(known);
+        sets.push(part.var_names().iter().map(String::as_str).collect());
     }
     if join == Join::Outer {
         let mut seen = HashSet::new();
@@ -78,49 +90,37 @@ fn genes(parts: &[AnnData], join: Join) -> Result<Vec<String>> {
 
 fn obs(parts: &[AnnData], join: Join) -> Result<DataFrame> {
     let names: Vec<String> = parts.iter().flat_map(|part| part.obs_names().iter().cloned()).collect();
-    let mut seen = HashSet::new();
-    let repeated: BTreeSet<&String> = names.iter().filter(|name| !seen.insert(name.as_str())).collect();
-    if !repeated.is_empty() {
-        let examples = repeated.iter().take(N_EXAMPLES).map(|name| (*name).clone()).collect();
-        return Err(Error::DuplicateCells { n_duplicated: repeated.len(), examples });
-    }
+    names::check_unique_cells(&names)?;
     let mut obs = DataFrame::new(names);
+    if let Some(name) = shared_index_name(parts) {
+        obs = obs.with_index_name(name);
+    }
     let mut done = HashSet::new();
     for (name, _) in parts.iter().flat_map(|part| part.obs.columns()) {
-        let columns: Vec<Option<&Column>> = parts.iter().map(|part| part.obs.column(name).ok()).collect();
+        let columns: Vec<Option<&Column>> = parts.iter().map(|part| of(&part.obs, name)).collect();
         if done.insert(name.as_str()) && (join == Join::Outer || columns.iter().all(Option::is_some)) {
             let lengths: Vec<usize> = parts.iter().map(AnnData::n_obs).collect();
-            obs.insert(name.as_str(), column(&columns, &lengths))?;
+            match columns::concatenated(&columns, &lengths) {
+                Some(column) => obs.insert(name.as_str(), column)?,
+                None => {
+                    tracing::warn!("obs column `{name}` is left out: its values are of a type that is not known here")
+                }
+            }
         }
     }
     Ok(obs)
 }
 
-/// One column below the other: of their own type where all share one, else numbers, else categories.
-fn column(columns: &[Option<&Column>], lengths: &[usize]) -> Column {
-    let plain: Option<Vec<&Values>> = columns
-        .iter()
-        .map(|column| match column {
-            Some(Column::Plain(values)) => Some(values),
-            _ => None,
-        })
-        .collect();
-    if let Some(values) = plain.and_then(|values| Values::concatenated(&values)) {
-        return Column::Plain(values);
-    }
-    let parts = || columns.iter().zip(lengths);
-    let numbers: Option<Vec<Vec<f64>>> =
-        parts().map(|(column, &n)| column.map_or(Some(vec![f64::NAN; n]), Column::to_f64)).collect();
-    if let Some(numbers) = numbers {
-        return Column::Plain(Values::F64(numbers.concat()));
-    }
-    let texts: Vec<Option<String>> =
-        parts().flat_map(|(column, &n)| column.map_or(vec![None; n], Column::to_strings)).collect();
-    let categories: BTreeSet<&String> = texts.iter().flatten().collect();
-    let categories: Vec<String> = categories.into_iter().cloned().collect();
-    let code = |text: &String| categories.binary_search(text).expect("every text is a category") as i32;
-    let codes = texts.iter().map(|text| text.as_ref().map_or(Column::MISSING, code)).collect();
-    Column::Categorical(Categorical::new(codes, categories.clone(), false).expect("codes are positions of categories"))
+/// A column of a frame, also one that cannot be read.
+fn of<'a>(frame: &'a DataFrame, name: &str) -> Option<&'a Column> {
+    frame.columns().iter().find(|(known, _)| known == name).map(|(_, column)| column)
+}
+
+/// The name of the index where all parts give it one name.
+fn shared_index_name(parts: &[AnnData]) -> Option<String> {
+    let name = parts[0].obs.index_name()?;
+    let is_shared = parts.iter().all(|part| part.obs.index_name() == Some(name));
+    is_shared.then(|| name.to_owned())
 }
 
 /// Columns that hold the same for every gene in all parts that have the gene; parts that lack the column do not agree.
@@ -151,28 +151,11 @@ fn var(parts: &[AnnData], genes: &[String]) -> Result<DataFrame> {
 fn obsm(parts: &[AnnData]) -> Result<Dict> {
     let mut all = Dict::new();
     for name in parts[0].obsm.keys() {
-        let tables: Option<Vec<_>> =
-            parts.iter().map(|part| part.obsm.get(name).and_then(|element| element.to_table(name).ok())).collect();
-        let Some(tables) = tables else { continue };
-        if tables.iter().any(|table| table.n_cols != tables[0].n_cols || table.columns != tables[0].columns) {
-            continue;
+        let elements: Option<Vec<_>> = parts.iter().map(|part| part.obsm.get(name)).collect();
+        let Some(elements) = elements else { continue };
+        if let Some(element) = stack::elements(&elements)? {
+            all.insert(name.clone(), element);
         }
-        let n_rows = tables.iter().map(|table| table.n_rows).sum();
-        let n_cols = tables[0].n_cols;
-        let values: Vec<f32> = tables.iter().flat_map(|table| table.values.iter().copied()).collect();
-        let element = match &tables[0].columns {
-            None => Element::Array(Array::matrix(n_rows, n_cols, values)?),
-            Some(names) => {
-                let index: Vec<String> = parts.iter().flat_map(|part| part.obs_names().iter().cloned()).collect();
-                let mut frame = DataFrame::new(index);
-                for (at, name) in names.iter().enumerate() {
-                    let column: Vec<f32> = values.iter().skip(at).step_by(n_cols).copied().collect();
-                    frame.insert(name.as_str(), column)?;
-                }
-                Element::Frame(frame)
-            }
-        };
-        all.insert(name.clone(), element);
     }
     Ok(all)
 }
@@ -183,6 +166,7 @@ const N_EXAMPLES: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Array, Csr};
 
     fn part(cells: &[&str], genes: &[&str], values: &[f32]) -> AnnData {
         let x = Csr::from_dense(cells.len(), genes.len(), values).unwrap();

@@ -33,7 +33,7 @@ pub fn check(matrix: &Csr, genes: &[String]) -> Result<CountReport> {
         if let Some(at) = values.iter().position(|&value| !is_count(value)) {
             let col = cols[at] as usize;
             let gene = genes.get(col).cloned().unwrap_or_else(|| format!("#{col}"));
-            return Err(Error::NotCounts { cell_row, gene, value: values[at] });
+            return Err(Error::NotCounts { cell_row, gene, value: values[at], counted: Vec::new() });
         }
         report.max = values.iter().copied().fold(report.max, f32::max);
         if values.iter().all(|&value| value == 0.0) {

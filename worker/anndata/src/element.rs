@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Array, Column, Csr, DataFrame, Error, Result, Sparse, Values};
+use crate::{Array, Column, Csr, DataFrame, Error, Kept, Result, Sparse, Values};
 
 /// Named elements in the order of their names, which is also the order of a file.
 pub type Dict = BTreeMap<String, Element>;
@@ -33,17 +33,8 @@ pub enum Element {
     Records(Vec<(String, Values)>),
     /// A nested dictionary.
     Dict(Dict),
-    /// A group of an encoding this crate does not interpret (awkward arrays, say), kept so that it can be written back.
-    Foreign(Foreign),
-}
-
-/// A group whose encoding is not interpreted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Foreign {
-    /// All attributes of the group, `encoding-type` and `encoding-version` among them.
-    pub attributes: BTreeMap<String, Array>,
-    /// Members of the group.
-    pub members: Dict,
+    /// What this crate does not interpret (awkward arrays, complex numbers, opaque bytes …), copied when it is written.
+    Kept(Kept),
 }
 
 impl Matrix {
@@ -150,7 +141,7 @@ impl Element {
             Self::Column(_) => "column",
             Self::Records(_) => "record array",
             Self::Dict(_) => "dictionary",
-            Self::Foreign(_) => "foreign group",
+            Self::Kept(_) => "kept object",
         }
     }
 
@@ -162,7 +153,8 @@ impl Element {
             Self::Frame(frame) => Some(frame.n_rows()),
             Self::Column(column) => Some(column.len()),
             Self::Records(fields) => fields.first().map(|(_, values)| values.len()),
-            Self::Null | Self::Dict(_) | Self::Foreign(_) => None,
+            Self::Kept(kept) => kept.n_rows(),
+            Self::Null | Self::Dict(_) => None,
         }
     }
 
@@ -180,7 +172,8 @@ impl Element {
             Self::Records(fields) => {
                 Self::Records(fields.iter().map(|(name, values)| (name.clone(), values.gather(rows))).collect())
             }
-            Self::Null | Self::Dict(_) | Self::Foreign(_) => return None,
+            Self::Kept(kept) => Self::Kept(kept.select_rows(rows)?),
+            Self::Null | Self::Dict(_) => return None,
         })
     }
 
@@ -207,6 +200,10 @@ impl Element {
                     }
                 }
                 (frame.n_rows(), n_cols, values, Some(frame.column_names()))
+            }
+            Self::Kept(kept) => {
+                let element = kept.read()?.ok_or_else(|| kind(self.kind().into()))?;
+                return element.to_table(name);
             }
             other => return Err(kind(other.kind().into())),
         };

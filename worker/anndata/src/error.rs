@@ -44,6 +44,24 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file, or a folder, of another format than h5ad.
+    #[error("`{path}` is {format}, not an h5ad file")]
+    OtherFormat {
+        /// Path as given.
+        path: PathBuf,
+        /// What it is.
+        format: &'static str,
+        /// How it becomes an h5ad file.
+        advice: &'static str,
+    },
+    /// Modalities beside a data set would not fit it any more.
+    #[error("the modalities {} of `{path}` cannot follow a choice of cells or genes", quoted(modalities))]
+    Modalities {
+        /// The file.
+        path: PathBuf,
+        /// Their names.
+        modalities: Vec<String>,
+    },
     /// The file lacks the HDF5 signature.
     #[error("`{path}` is not an HDF5 file")]
     NotHdf5 {
@@ -105,6 +123,8 @@ pub enum Error {
     NoX {
         /// Path of the file.
         path: PathBuf,
+        /// Layers that look like counts.
+        counted: Vec<String>,
     },
     /// A named thing is absent.
     #[error("no {kind} `{name}`; there are: {}", or_none(available))]
@@ -171,6 +191,8 @@ pub enum Error {
         gene: String,
         /// The value found.
         value: f32,
+        /// Layers of the file that look like counts, where it was looked for them.
+        counted: Vec<String>,
     },
     /// A gene name occurs more than once where names must be unique.
     #[error("{of} names {n_duplicated} genes more than once, such as {}", quoted(examples))]
@@ -196,21 +218,21 @@ impl Error {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Scratch { .. } => {
-                "name a directory on a disk with room with `--scratch` (`scratch` in site.toml), or allow more `--memory`"
-                    .into()
-            }
             Self::NotHdf5 { .. } => "h5ad files are HDF5; convert loom, mtx or csv with scanpy first".into(),
+            Self::OtherFormat { advice, .. } => format!("convert it in Python: `{advice}`"),
+            Self::Modalities { .. } => "choose them in muon: `mdata[cells].write(copy)`".into(),
             Self::Truncated { .. } => "the copy or download stopped early; fetch the file again".into(),
             Self::LeavesFile { .. } => "write a self-contained copy: `anndata.read_h5ad(path).write_h5ad(copy)`".into(),
+            Self::NoX { counted, .. } | Self::NotCounts { counted, .. } if !counted.is_empty() => {
+                let layers: Vec<String> = counted.iter().map(|layer| format!("`--layer {layer}`")).collect();
+                format!("raw counts are needed; these look like some: {}", layers.join(", "))
+            }
             Self::NoX { .. } => "choose a layer, for example `--layer counts`".into(),
             Self::NotCounts { .. } => {
                 "raw counts are needed; if they are in a layer choose it, for example `--layer counts`".into()
             }
-            Self::DuplicateGenes { .. } => {
-                "make names unique (`adata.var_names_make_unique()`) or choose to sum duplicates".into()
-            }
-            Self::DuplicateCells { .. } => "append the name of its part to each cell (`--index-unique`)".into(),
+            Self::DuplicateGenes { .. } => "make names unique: `adata.var_names_make_unique()`".into(),
+            Self::DuplicateCells { .. } => "make names unique: `adata.obs_names_make_unique()`".into(),
             Self::NoGenes => "check that the table maps from the identifiers that the file uses".into(),
             Self::NoCommonGenes { .. } => {
                 "both sides must use one naming, such as gene symbols or Ensembl identifiers without version".into()

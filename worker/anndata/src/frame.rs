@@ -57,6 +57,10 @@ impl DataFrame {
             let (found, expected) = (names.len(), self.n_rows());
             return Err(Error::Shape { part: "row names".into(), axis: "rows", found, expected, against: "index" });
         }
+        // A column of the index's name holds the old names, which have no other place then.
+        if self.index_name.as_ref().is_some_and(|name| self.columns.iter().any(|(known, _)| known == name)) {
+            self.index_name = None;
+        }
         self.index = names;
         Ok(())
     }
@@ -95,13 +99,16 @@ impl DataFrame {
     /// The column of that name.
     ///
     /// # Errors
-    /// [`Error::Missing`] with the names there are.
+    /// [`Error::Missing`] with the names there are; [`Error::Kind`] for one that is kept and cannot be read.
     pub fn column(&self, name: &str) -> Result<&Column> {
-        self.columns.iter().find(|(known, _)| known == name).map(|(_, column)| column).ok_or_else(|| Error::Missing {
-            kind: "column",
-            name: name.to_owned(),
-            available: self.column_names(),
-        })
+        match self.columns.iter().find(|(known, _)| known == name) {
+            Some((_, Column::Kept(_))) => {
+                let found = "values of an uncommon type".to_owned();
+                Err(Error::Kind { name: name.to_owned(), found, expected: "numbers, text or categories" })
+            }
+            Some((_, column)) => Ok(column),
+            None => Err(Error::Missing { kind: "column", name: name.to_owned(), available: self.column_names() }),
+        }
     }
 
     /// The rows at `rows`, in that order.

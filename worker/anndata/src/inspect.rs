@@ -5,7 +5,13 @@ use std::{fmt, fs, path::Path};
 use hdf5::Group;
 use serde::Serialize;
 
-use crate::{Column, DataFrame, Error, H5adFile, Layout, Result, counts, h5, read::matrix};
+use crate::{
+    Beside, Column, DataFrame, Error, H5adFile, Layout, Result,
+    beside::MODALITIES,
+    counts, h5,
+    read::{matrix, raw_parts},
+    rows::RAW,
+};
 
 /// Values looked at to say whether a matrix holds counts.
 const N_SAMPLED: usize = 1 << 16;
@@ -42,6 +48,12 @@ pub struct Summary {
     pub uns: Vec<String>,
     /// Measurements of `raw`, where there are any.
     pub raw: Option<MatrixSummary>,
+    /// What each modality of an h5mu file holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modalities: Vec<(String, Summary)>,
+    /// Members of the file that are no part of a data set; every command carries them over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
 }
 
 /// A matrix in a file.
@@ -81,9 +93,34 @@ pub struct ColumnSummary {
 /// # Errors
 /// As [`H5adFile::open`].
 pub fn inspect(path: impl AsRef<Path>) -> Result<Summary> {
-    let path = path.as_ref();
     let file = H5adFile::open(path)?;
+    let mut summary = of_file(&file)?;
+    for name in file.modalities() {
+        summary.modalities.push((name.clone(), of_file(&H5adFile::open_modality(file.path(), name)?)?));
+    }
+    summary.beside.retain(|name| name != MODALITIES || file.modalities().is_empty());
+    Ok(summary)
+}
+
+/// Names of the layers whose values look like counts, `raw` among them.
+pub(crate) fn counted(file: &H5adFile) -> Result<Vec<String>> {
     let root = file.root()?;
+    let looks_like_counts = |group: &Group, name: &str| summarize(group, name).is_ok_and(|m| m.looks_like_counts);
+    let mut counted = Vec::new();
+    for name in file.layers()? {
+        if looks_like_counts(&h5::group(&root, "layers")?, &name) {
+            counted.push(name);
+        }
+    }
+    if raw_parts(&root)?.is_some_and(|(group, x, ..)| looks_like_counts(&group, x)) && !counted.iter().any(|n| n == RAW)
+    {
+        counted.push(RAW.to_owned());
+    }
+    Ok(counted)
+}
+
+fn of_file(file: &H5adFile) -> Result<Summary> {
+    let (path, root) = (file.path(), file.root()?);
     let mut mappings = Vec::new();
     for group in ["obsm", "varm", "obsp", "varp"] {
         for name in file.names(group)? {
@@ -93,14 +130,13 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Summary> {
     }
     let mut layers = Vec::new();
     for name in file.layers()? {
-        let summary = summarize(&h5::group(&root, "layers")?, &name)?;
-        layers.push((name, summary));
+        let group = h5::group(&root, "layers")?;
+        match h5::is_readable(&group, &name)? {
+            true => layers.push((name.clone(), summarize(&group, &name)?)),
+            false => mappings.push((format!("layers/{name}"), describe(&group, &name)?)),
+        }
     }
-    let raw = match file.names("raw")?.iter().any(|name| name == "X") {
-        true => Some(summarize(&h5::group(&root, "raw")?, "X")?),
-        false if root.link_exists("raw.X") => Some(summarize(&root, "raw.X")?),
-        false => None,
-    };
+    let raw = raw_parts(&root)?.map(|(group, x, ..)| summarize(&group, x)).transpose()?;
     let size = fs::metadata(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
     let first = |frame: &DataFrame| frame.index().iter().take(3).cloned().collect();
     Ok(Summary {
@@ -117,6 +153,8 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Summary> {
         mappings,
         uns: file.names("uns")?,
         raw,
+        modalities: Vec::new(),
+        beside: Beside::of(&root)?.members().to_vec(),
     })
 }
 
@@ -139,7 +177,7 @@ fn columns(frame: &DataFrame) -> Vec<ColumnSummary> {
 /// Shape or kind of an element, from its attributes and extents alone.
 fn describe(parent: &Group, name: &str) -> Result<String> {
     if !h5::is_group(parent, name)? {
-        let dataset = h5::dataset::open(parent, name)?;
+        let Ok(dataset) = parent.dataset(name) else { return Ok("type".to_owned()) };
         let shape = h5::dataset::shape(&dataset)?;
         return Ok(shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" × "));
     }
@@ -229,7 +267,11 @@ impl fmt::Display for Summary {
         for (name, shape) in &self.mappings {
             writeln!(f, "{name}  {shape}")?;
         }
-        writeln!(f, "{:<10}{}", "uns", or_none(&self.uns.join(", ")))
+        writeln!(f, "{:<10}{}", "uns", or_none(&self.uns.join(", ")))?;
+        if !self.beside.is_empty() {
+            writeln!(f, "{:<10}{}", "beside", self.beside.join(", "))?;
+        }
+        self.modalities.iter().try_for_each(|(name, summary)| write!(f, "\nmodality {name}\n{summary}"))
     }
 }
 

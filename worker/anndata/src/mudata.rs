@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::{AnnData, Compression, DataFrame, H5adFile, Result, write};
+use crate::{AnnData, Compression, DataFrame, H5adFile, Result, names, write};
 
 /// Modalities by name, such as `rna` and `prot`: each a data set with its own cells, in its own order.
 ///
@@ -28,9 +28,13 @@ impl MuData {
     /// Writes an h5mu file; it appears whole or not at all.
     ///
     /// # Errors
-    /// As [`AnnData::write`].
+    /// As [`AnnData::write`]; [`Error::DuplicateCells`](crate::Error::DuplicateCells) where a modality names a cell twice.
     pub fn write(&self, path: impl AsRef<Path>, compression: Compression) -> Result<()> {
-        self.modalities.values().try_for_each(AnnData::check)?;
+        for adata in self.modalities.values() {
+            adata.check()?;
+            // Cells are found by name in the other modalities.
+            names::check_unique_cells(adata.obs_names())?;
+        }
         write::write_modalities(self, path.as_ref(), compression)
     }
 

@@ -3,6 +3,7 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
+    sync::OnceLock,
     sync::mpsc::sync_channel,
     thread,
 };
@@ -12,6 +13,7 @@ use hdf5::{Dataset, File, Group};
 use crate::{
     AnnData, Csr, DataFrame, Element, Error, Layout, Result,
     anndata::check_axis,
+    beside::MODALITIES,
     h5,
     read::{self, element, matrix},
 };
@@ -26,6 +28,8 @@ pub struct H5adFile {
     modalities: Vec<String>,
     obs: DataFrame,
     var: DataFrame,
+    /// The genes of `raw`, once somebody asked for them.
+    raw_var: OnceLock<DataFrame>,
 }
 
 /// Rows of one matrix (cells × genes) of a file, read on demand.
@@ -84,7 +88,7 @@ impl H5adFile {
         let file = h5::open(&path)?;
         let modalities = modalities(&h5::group(&file, "/")?)?;
         let (obs, var, _) = read::annotations(&h5::group(&file, &at)?)?;
-        let opened = Self { path, file, at, modalities, obs, var };
+        let opened = Self { path, file, at, modalities, obs, var, raw_var: OnceLock::new() };
         if opened.has_x()? {
             opened.reader(&opened.root()?, "X", Eager::No)?;
         }
@@ -157,23 +161,80 @@ impl H5adFile {
         h5::names(&h5::group(&root, group)?)
     }
 
-    /// Rows of `X`, or of the named layer.
+    /// Rows of `X`, of the named layer, or of `raw` where no layer is called so.
     ///
     /// # Errors
     /// [`Error::NoX`], [`Error::Missing`] with the layers there are, or a malformed matrix.
     pub fn rows(&self, layer: Option<&str>) -> Result<RowReader> {
         let root = self.root()?;
-        let Some(layer) = layer else {
-            if !self.has_x()? {
-                return Err(Error::NoX { path: self.path.clone() });
+        match self.place(layer)? {
+            Place::X if !self.has_x()? => Err(Error::NoX { path: self.path.clone(), counted: self.counted()? }),
+            Place::X => self.reader(&root, "X", Eager::Yes),
+            Place::Layer(name) => self.reader(&h5::group(&root, "layers")?, name, Eager::Yes),
+            Place::Raw => {
+                let (group, x, ..) = read::raw_parts(&root)?.ok_or_else(|| self.no_layer(RAW))?;
+                let reader = RowReader::open(&group, x, Eager::Yes)?;
+                check_axis("raw/X", reader.n_rows, ("cells", self.n_obs(), "obs"))?;
+                check_axis("raw/X", reader.n_cols, ("genes", self.genes(Some(RAW))?.n_rows(), "raw/var"))?;
+                Ok(reader)
             }
-            return self.reader(&root, "X", Eager::Yes);
-        };
-        let available = self.layers()?;
-        if !available.iter().any(|name| name == layer) {
-            return Err(Error::Missing { kind: "layer", name: layer.to_owned(), available });
         }
-        self.reader(&h5::group(&root, "layers")?, layer, Eager::Yes)
+    }
+
+    /// Annotations of the genes of `X`, of a layer, or of `raw` where no layer is called so.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] with the layers there are; when the genes of `raw` cannot be read.
+    pub fn genes(&self, layer: Option<&str>) -> Result<&DataFrame> {
+        if !matches!(self.place(layer)?, Place::Raw) {
+            return Ok(&self.var);
+        }
+        if let Some(var) = self.raw_var.get() {
+            return Ok(var);
+        }
+        let (group, _, var, _) = read::raw_parts(&self.root()?)?.ok_or_else(|| self.no_layer(RAW))?;
+        let var = read::frame::read(&group, var)?;
+        Ok(self.raw_var.get_or_init(|| var))
+    }
+
+    /// Where the measurements lie that are asked for.
+    fn place<'a>(&self, layer: Option<&'a str>) -> Result<Place<'a>> {
+        let Some(layer) = layer else { return Ok(Place::X) };
+        if self.layers()?.iter().any(|name| name == layer) {
+            return Ok(Place::Layer(layer));
+        }
+        match layer == RAW && read::raw_parts(&self.root()?)?.is_some() {
+            true => Ok(Place::Raw),
+            false => Err(self.no_layer(layer)),
+        }
+    }
+
+    fn no_layer(&self, name: &str) -> Error {
+        let mut available = self.layers().unwrap_or_default();
+        if self.root().and_then(|root| read::raw_parts(&root)).is_ok_and(|raw| raw.is_some()) {
+            available.push(RAW.to_owned());
+        }
+        Error::Missing { kind: "layer", name: name.to_owned(), available }
+    }
+
+    /// Names of the layers whose values look like counts, `raw` among them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn counted(&self) -> Result<Vec<String>> {
+        crate::inspect::counted(self)
+    }
+
+    /// The same error, with the layers of the file that look like counts where that is what is wrong.
+    #[must_use]
+    pub fn advise(&self, error: Error) -> Error {
+        match error {
+            Error::NotCounts { cell_row, gene, value, .. } => {
+                let counted = self.counted().unwrap_or_default();
+                Error::NotCounts { cell_row, gene, value, counted }
+            }
+            other => other,
+        }
     }
 
     /// One element of `obsm`.
@@ -233,8 +294,15 @@ fn modalities(root: &Group) -> Result<Vec<String>> {
     h5::names(&h5::group(root, MODALITIES)?)
 }
 
-/// The group of an h5mu file that holds the modalities.
-const MODALITIES: &str = "mod";
+/// What `raw` is called where a layer is asked for.
+pub const RAW: &str = "raw";
+
+/// Where measurements lie.
+enum Place<'a> {
+    X,
+    Layer(&'a str),
+    Raw,
+}
 
 /// Whether a reader is to be used, or only its shape.
 #[derive(Clone, Copy, PartialEq)]

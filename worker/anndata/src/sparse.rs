@@ -1,5 +1,7 @@
 //! Sparse matrices as a file holds them: by rows or by columns, with their own element type.
 
+use std::borrow::Cow;
+
 use crate::{Csr, Error, Result, Values, csr::check_compressed};
 
 /// Which axis a sparse matrix is compressed along.
@@ -102,6 +104,14 @@ impl Sparse {
     #[must_use]
     pub fn select_cols(&self, cols: &[usize]) -> Self {
         self.clone().into_transposed().select_rows(cols).into_transposed()
+    }
+
+    /// The same matrix by rows.
+    pub(crate) fn by_rows(&self) -> Cow<'_, Self> {
+        match self.layout {
+            Layout::Csr => Cow::Borrowed(self),
+            Layout::Csc => Cow::Owned(self.to_other_layout()),
+        }
     }
 
     /// The transpose, made by reading the other axis; no value moves.

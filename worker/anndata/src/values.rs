@@ -171,6 +171,19 @@ impl Values {
         }
         rewrap!(self, v => pick(v, positions))
     }
+
+    /// The values at some positions, and zero (false, no text) where there is none.
+    pub(crate) fn gather_or_zero(&self, positions: impl Iterator<Item = Option<usize>>) -> Self {
+        fn pick<T: Clone + Default>(v: &[T], positions: impl Iterator<Item = Option<usize>>) -> Vec<T> {
+            positions.map(|at| at.map_or_else(T::default, |at| v[at].clone())).collect()
+        }
+        rewrap!(self, v => pick(v, positions))
+    }
+
+    /// So many zeros of the same type.
+    pub(crate) fn zeros(&self, n: usize) -> Self {
+        self.gather_or_zero(std::iter::repeat_n(None, n))
+    }
 }
 
 macro_rules! from_vec {

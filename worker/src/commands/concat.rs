@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::file;
 use crate::{
     error::{Error, Result},
+    lists,
     output::Output,
 };
 
@@ -31,8 +32,8 @@ pub struct ConcatArgs {
     /// Write an obs column of this name that says which file a cell is from.
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
-    /// Names of the files in that column, separated by commas [default: the names of the files]
-    #[arg(long, value_delimiter = ',')]
+    /// Names of the files in that column, separated by commas, or one flag each [default: the names of the files]
+    #[arg(long)]
     keys: Vec<String>,
     /// Append `-` and the file's key to the name of each cell.
     #[arg(long)]
@@ -90,11 +91,15 @@ impl ConcatArgs {
             let stem = |path: &PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             return Ok(self.files.iter().map(stem).collect());
         }
-        if self.keys.len() != self.files.len() {
-            let (found, expected) = (format!("{} names", self.keys.len()), "one name per file");
+        if self.keys.len() == self.files.len() {
+            return Ok(self.keys.clone());
+        }
+        let keys = lists::split(&self.keys);
+        if keys.len() != self.files.len() {
+            let (found, expected) = (format!("{} names", keys.len()), "one name per file");
             return Err(Error::Setting { what: "--keys", found, expected });
         }
-        Ok(self.keys.clone())
+        Ok(keys)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::{
     error::{Error, Result},
     generate::{GenerateSpec, generate},
+    lists,
     output::Output,
 };
 
@@ -23,7 +24,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Names of the batches, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "reference-1,reference-2,north,south,west")]
+    #[arg(long, default_value = "reference-1,reference-2,north,south,west")]
     batches: Vec<String>,
     /// Cells in each batch.
     #[arg(long, default_value_t = 500)]
@@ -65,8 +66,9 @@ struct Generated {
 ///
 /// # Errors  [`Error::Setting`], [`Error::Cells`] where the file cannot be written
 pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
+    let batches = lists::split(&args.batches);
     let adata = generate(&GenerateSpec {
-        batches: args.batches.clone(),
+        batches: batches.clone(),
         n_cells: args.n_cells,
         n_genes: args.n_genes,
         n_types: args.n_types,
@@ -81,7 +83,7 @@ pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
         path: args.out.clone(),
         n_cells: adata.n_obs(),
         n_genes: adata.n_vars(),
-        batches: args.batches.clone(),
+        batches,
         density: density(&adata)?,
     });
     Ok(())

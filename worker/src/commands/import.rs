@@ -12,7 +12,7 @@ use archipelago_models::formats::scvi_tools::{self, Namespace};
 use clap::Args;
 use serde::Serialize;
 
-use crate::{error::Result, output::Output, results};
+use crate::{error::Result, existing, output::Output, results};
 
 /// Import a model that scvi-tools saved (0.8 to 1.4) as a reference.
 ///
@@ -64,6 +64,7 @@ pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
     let namespace = Namespace { owner: args.owner.clone(), dataset: args.dataset.clone() };
     let reference = scvi_tools::to_reference(&saved, &namespace)?;
     fs::create_dir(&args.out)?;
+    existing::begin(&args.out)?;
     let dir = ReferenceDir::write(&args.out, &reference.base, &reference.columns)?;
     let registry = &saved.registry;
     let summary = Summary {
@@ -79,7 +80,7 @@ pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
         moves_embedding: reference.base.card.moves_embedding,
         unknown_arguments: saved.unknown_arguments().into_iter().map(str::to_owned).collect(),
     };
-    results::write_json(&args.out.join("summary.json"), &summary)?;
+    results::write_json(&args.out.join(existing::SUMMARY), &summary)?;
     if !summary.unknown_arguments.is_empty() {
         tracing::warn!(arguments = summary.unknown_arguments.join(", "), "constructor arguments without effect here");
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use archipelago_anndata::Csr;
+use archipelago_anndata::{Csr, names};
 use archipelago_common::{
     condition::ConditionKey,
     id::{Name, SiteId},
@@ -131,16 +131,20 @@ impl ConditionArgs {
     ///
     /// # Errors  [`Error::NoCondition`], [`Error::AmbiguousBatch`]
     pub fn key_of(&self, batch: &str, reference: &Reference) -> Result<ConditionKey> {
-        let fits = |key: &&ConditionKey| {
-            key.batch() == batch
-                && self.owner.as_ref().is_none_or(|owner| owner == key.owner())
+        let is_among = |key: &&ConditionKey| {
+            self.owner.as_ref().is_none_or(|owner| owner == key.owner())
                 && self.dataset.as_ref().is_none_or(|dataset| dataset == key.dataset())
         };
         if let Some(key) = reference.columns.keys().find(|key| key.to_string() == batch) {
             return Ok(key.clone());
         }
         let list = |keys: &[&ConditionKey]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let found: Vec<&ConditionKey> = reference.columns.keys().filter(fits).collect();
+        let keys = || reference.columns.keys().filter(is_among);
+        let mut found: Vec<&ConditionKey> = keys().filter(|key| key.batch() == batch).collect();
+        if found.is_empty() {
+            // A column of floats may have been read by another program.
+            found = keys().filter(|key| names::is_same(key.batch(), batch)).collect();
+        }
         match found.as_slice() {
             [key] => Ok((*key).clone()),
             [] => {

@@ -64,6 +64,10 @@ struct Summary {
 /// # Errors  [`crate::Error::Reference`], [`crate::Error::Cells`], [`crate::Error::NoCondition`], [`crate::Error::AmbiguousBatch`]
 pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
     let known = args.known.open(output)?;
+    let is_csv = args.out.extension().is_some_and(|extension| extension == "csv");
+    if !is_csv {
+        known.data.check_writable()?;
+    }
     let cells = known.cells()?;
     let compute = Compute { device: known.device, engine: args.engine.into() };
     let latent = known.reference().latent(&cells, &known.conditions, compute)?;
@@ -71,7 +75,7 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
         None => Some(known.reference().evaluate(&cells, &known.conditions, 0, compute)?),
         Some(_) => None,
     };
-    if args.out.extension().is_some_and(|extension| extension == "csv") {
+    if is_csv {
         fs::write_atomic(&args.out, csv(&known.data, &latent).as_bytes())?;
     } else {
         write_h5ad(args, &known, &latent)?;

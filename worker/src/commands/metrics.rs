@@ -7,7 +7,7 @@ use archipelago_analysis::{
     metrics::{Aspect, Integration, integration},
     pca::Pca,
 };
-use archipelago_anndata::{AnnData, Join, concat};
+use archipelago_anndata::{AnnData, Beside, Join, concat};
 use archipelago_common::fs;
 use clap::Args;
 use ndarray::Array2;
@@ -17,7 +17,7 @@ use super::file::{read, within};
 use crate::{
     cells::{column, embedding, view},
     error::Result,
-    expression, graph_file,
+    expression, graph_file, lists,
     output::Output,
 };
 
@@ -33,7 +33,7 @@ pub struct MetricsArgs {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Elements of obsm to judge, separated by commas [default: X_archipelago, else X_pca]
-    #[arg(long, value_name = "OBSM", value_delimiter = ',')]
+    #[arg(long, value_name = "OBSM")]
     use_rep: Vec<String>,
     /// The obs column of the batch.
     #[arg(long, default_value = "batch")]
@@ -89,6 +89,8 @@ fn joined(files: &[PathBuf], output: &Output) -> Result<AnnData> {
     let mut parts = Vec::with_capacity(files.len());
     for (number, path) in (1..).zip(files) {
         let mut part = read(path, output)?;
+        // Joint embeddings of an h5mu file are judged like any others; its modalities are not looked at.
+        part.beside = Beside::default();
         if files.len() > 1 {
             part.obs.rename_rows(part.obs_names().iter().map(|cell| format!("{cell}-{number}")).collect())?;
         }
@@ -112,7 +114,7 @@ impl MetricsArgs {
         let batches = Labels::from_names(&column(&labelled.obs, &self.batch_key)?);
         let reps = match self.use_rep.is_empty() {
             true => vec![graph_file::default_rep(labelled)?],
-            false => self.use_rep.clone(),
+            false => lists::among(&self.use_rep, |name| labelled.obsm.contains_key(name).then(|| name.to_owned())),
         };
         let mut spaces: Vec<(String, Array2<f32>)> = Vec::new();
         for rep in reps {

@@ -48,7 +48,7 @@ pub struct CellArgs {
     #[command(flatten)]
     fields: FieldArgs,
     /// Use these batches only, separated by commas [default: all]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     pub batches: Vec<String>,
     /// What to do with a gene that the file names more than once.
     #[arg(long, value_enum, default_value_t = DuplicateGenes::Refuse)]

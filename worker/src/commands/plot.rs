@@ -114,7 +114,12 @@ impl PictureArgs {
     fn write(&self, panels: &[Panel], output: &Output) -> Result<()> {
         let figure = Figure::grid(self.title.as_deref(), panels, self.n_cols.unwrap_or(N_COLS), &self.theme());
         let bytes = match format_of(&self.out)? {
-            Format::Png => figure.png(self.scale)?,
+            Format::Png => {
+                if figure.has_boxes() {
+                    output.note("note: letters that the bundled font lacks are boxes with their code points; an SVG has them as text");
+                }
+                figure.png(self.scale)?
+            }
             Format::Svg => figure.svg().as_bytes().to_vec(),
         };
         fs::write_atomic(&self.out, &bytes)?;

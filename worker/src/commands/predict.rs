@@ -84,6 +84,9 @@ struct Accuracy {
 pub fn run(args: &PredictArgs, output: &Output) -> Result<()> {
     let format = TableFormat::of(&args.out)?;
     let known = args.known.open(output)?;
+    if format == TableFormat::H5ad {
+        known.data.check_writable()?;
+    }
     let from = match args.from {
         Classified::Mean => PredictFrom::Mean,
         Classified::Draw => PredictFrom::Draw,

@@ -1,14 +1,20 @@
 //! `preprocess`: raw counts to cells and genes worth training on, by a recipe.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
+use archipelago_anndata::AnnData;
 use archipelago_common::fs;
 use clap::Args;
 use serde::Serialize;
 
 use super::file::FileArgs;
 use crate::{
-    error::Result,
+    error::{Error, Result},
+    lists,
     output::Output,
     recipe::{
         CellFilter, CentreName, FlavorName, GeneFilter, GeneNames, GeneSets, HighlyVariable, Normalize, Proteins,
@@ -33,7 +39,7 @@ pub struct PreprocessArgs {
     /// Also write the recipe with every flag in it to this file.
     #[arg(long, value_name = "FILE")]
     write_recipe: Option<PathBuf>,
-    /// The layer that holds raw counts [default: X]
+    /// The layer that holds raw counts, or `raw` [default: X]
     #[arg(long)]
     layer: Option<String>,
     #[command(flatten)]
@@ -148,8 +154,8 @@ struct MeasureArgs {
     #[arg(long, value_name = "OBSM")]
     clr: Option<String>,
     /// Write the mask of the gene sets in these GMT files, separated by commas.
-    #[arg(long, value_name = "FILE", value_delimiter = ',')]
-    gene_sets: Vec<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    gene_sets: Vec<String>,
     /// Keep gene sets with more than so many genes [default: 0]
     #[arg(long, requires = "gene_sets")]
     min_genes_of_set: Option<usize>,
@@ -170,6 +176,7 @@ struct Summary {
 pub fn run(args: &PreprocessArgs, output: &Output) -> Result<()> {
     let recipe = args.recipe()?;
     let adata = args.file.read(output)?;
+    args.check_batch_key(&recipe, &adata)?;
     let work = output.waiting("preprocessing".to_owned());
     let (adata, report) = recipe.apply(adata).map_err(|error| args.file.within(error))?;
     drop(work);
@@ -182,6 +189,17 @@ pub fn run(args: &PreprocessArgs, output: &Output) -> Result<()> {
 }
 
 impl PreprocessArgs {
+    /// Refuses a column that would not be looked at.
+    fn check_batch_key(&self, recipe: &Recipe, adata: &AnnData) -> Result<()> {
+        let Some(key) = &self.measure.batch_key else { return Ok(()) };
+        if recipe.highly_variable.is_none() {
+            let (found, expected) =
+                (format!("`{key}`"), "nothing without a choice of variable genes, such as `--n-top-genes`");
+            return Err(Error::Setting { what: "--batch-key", found, expected });
+        }
+        adata.obs.column(key).map(drop).map_err(|error| self.file.within(error.into()))
+    }
+
     fn recipe(&self) -> Result<Recipe> {
         let mut recipe = self.recipe.as_deref().map(Recipe::read).transpose()?.unwrap_or_default();
         if self.layer.is_some() {
@@ -258,7 +276,8 @@ impl MeasureArgs {
         }
         if !self.gene_sets.is_empty() {
             let min_genes = self.min_genes_of_set.unwrap_or(0);
-            let files = self.gene_sets.clone();
+            let files = lists::among(&self.gene_sets, |path| Path::new(path).exists().then(|| path.to_owned()));
+            let files = files.into_iter().map(PathBuf::from).collect();
             recipe.gene_sets = Some(GeneSets { files, min_genes, max_genes: None, clean: true, subset: false });
         }
     }

@@ -76,8 +76,9 @@ pub fn run(args: &ReportArgs, output: &Output) -> Result<()> {
         max_uncertainty: args.max_uncertainty,
         seed: args.seed,
     };
-    let page = report::page(&subject, output)?;
     let out = args.out.clone().unwrap_or_else(|| args.mapped.join("report.html"));
+    output.existing.check_file(&out)?;
+    let page = report::page(&subject, output)?;
     fs::write_atomic(&out, page.as_bytes())?;
     output.show(&Summary { out, bytes: page.len() });
     Ok(())

@@ -1,12 +1,12 @@
 //! `subset`: some of the cells and genes of a file.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     path::PathBuf,
 };
 
-use archipelago_anndata::AnnData;
+use archipelago_anndata::{AnnData, names};
 use archipelago_common::fs;
 use clap::Args;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::file::FileArgs;
 use crate::{
     error::{Error, Result},
+    lists,
     output::Output,
 };
 
@@ -32,7 +33,7 @@ pub struct SubsetArgs {
     #[arg(long, value_name = "COLUMN=VALUES", value_parser = parse_condition)]
     not_obs: Vec<Condition>,
     /// Keep these genes, in this order, separated by commas.
-    #[arg(long, value_delimiter = ',', conflicts_with = "genes_file")]
+    #[arg(long, conflicts_with = "genes_file")]
     genes: Vec<String>,
     /// Keep the genes of this file, one per line, in its order.
     #[arg(long, value_name = "FILE")]
@@ -42,11 +43,11 @@ pub struct SubsetArgs {
     var: Option<String>,
 }
 
-/// A column and some of its values.
+/// A column and some of its values, as they were typed.
 #[derive(Clone, Debug)]
 struct Condition {
     column: String,
-    values: BTreeSet<String>,
+    values: String,
 }
 
 /// What came of it.
@@ -91,7 +92,8 @@ impl SubsetArgs {
     }
 
     fn columns(&self, adata: &AnnData) -> Result<Option<Vec<usize>>> {
-        let mut genes = self.genes.clone();
+        let position: HashMap<&str, usize> = adata.var_names().iter().map(String::as_str).zip(0..).collect();
+        let mut genes = lists::among(&self.genes, |gene| position.contains_key(gene).then(|| gene.to_owned()));
         if let Some(path) = &self.genes_file {
             let bytes = fs::read_bounded(path, GENES_BYTES)?;
             let text = String::from_utf8_lossy(&bytes);
@@ -99,10 +101,18 @@ impl SubsetArgs {
         }
         let mut columns = None;
         if !genes.is_empty() {
-            let position: HashMap<&str, usize> = adata.var_names().iter().map(String::as_str).zip(0..).collect();
             let missing: Vec<&String> = genes.iter().filter(|gene| !position.contains_key(gene.as_str())).collect();
             if let Some(gene) = missing.first() {
                 return Err(Error::NoGene { gene: (*gene).clone(), n_missing: missing.len() });
+            }
+            // A name of several genes would choose one of them.
+            let asked: HashSet<&str> = genes.iter().map(String::as_str).collect();
+            let named = adata.var_names().iter().filter(|gene| asked.contains(gene.as_str()));
+            let (n_duplicated, examples) = names::repeated(named);
+            if n_duplicated > 0 {
+                return Err(
+                    archipelago_anndata::Error::DuplicateGenes { of: "the file", n_duplicated, examples }.into()
+                );
             }
             columns = Some(genes.iter().map(|gene| position[gene.as_str()]).collect::<Vec<_>>());
         }
@@ -124,20 +134,21 @@ impl Condition {
     /// Whether each cell has one of the values.
     fn holds(&self, adata: &AnnData) -> Result<Vec<bool>> {
         let values = adata.obs.column(&self.column)?.to_strings();
-        let present: BTreeSet<&String> = values.iter().flatten().collect();
-        if let Some(found) = self.values.iter().find(|value| !present.contains(value)) {
+        let present: BTreeSet<&str> = values.iter().flatten().map(String::as_str).collect();
+        let asked = lists::among(std::slice::from_ref(&self.values), lists::name_in(present.iter().copied()));
+        if let Some(found) = asked.iter().find(|value| !present.contains(value.as_str())) {
             let available = present.iter().take(N_EXAMPLES).map(|value| format!("`{value}`")).collect::<Vec<_>>();
             let (column, found) = (self.column.clone(), found.clone());
             return Err(Error::UnknownValue { column, found, available: available.join(", ") });
         }
-        Ok(values.iter().map(|value| value.as_ref().is_some_and(|value| self.values.contains(value))).collect())
+        Ok(values.iter().map(|value| value.as_ref().is_some_and(|value| asked.contains(value))).collect())
     }
 }
 
 /// `column=a,b`.
 fn parse_condition(text: &str) -> Result<Condition, String> {
     let (column, values) = text.split_once('=').ok_or("expected `column=value,value`")?;
-    Ok(Condition { column: column.to_owned(), values: values.split(',').map(str::to_owned).collect() })
+    Ok(Condition { column: column.to_owned(), values: values.to_owned() })
 }
 
 /// A list of every gene of a genome is a megabyte.

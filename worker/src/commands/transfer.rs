@@ -10,14 +10,15 @@ use archipelago_analysis::{
 };
 use archipelago_anndata::{AnnData, Array, Categorical, Column, Dict, Element};
 use clap::{Args, ValueEnum};
+use ndarray::{Array2, Axis};
 use serde::Serialize;
 
 use super::file::{FileArgs, read, within};
 use crate::{
-    cells::{column, embedding, labels},
+    cells::{embedding, labels},
     colours::MISSING,
     error::{Error, Result},
-    graph_file, network,
+    graph_file, lists, network,
     output::Output,
 };
 
@@ -36,12 +37,12 @@ pub struct TransferArgs {
     #[command(flatten)]
     query: FileArgs,
     /// Columns of the reference, or what their names start with, separated by commas.
-    #[arg(long, required = true, value_delimiter = ',')]
+    #[arg(long, required = true)]
     labels_key: Vec<String>,
     /// The element of obsm of both files to take distances in [default: X_archipelago, else X_pca]
     #[arg(long, value_name = "OBSM")]
     use_rep: Option<String>,
-    /// Reference cells that vote for a query cell.
+    /// Reference cells that vote for a query cell; those without a label do not.
     #[arg(long, default_value_t = 50)]
     n_neighbors: usize,
     /// Labels of a higher uncertainty become `Unknown`; the lung atlas takes 0.2.
@@ -77,6 +78,8 @@ struct Summary {
 /// What came of one column.
 #[derive(Serialize)]
 struct ColumnSummary {
+    /// Reference cells that have a value.
+    n_voting: usize,
     n_unknown: usize,
     mean_uncertainty: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,20 +115,49 @@ pub fn run(args: &TransferArgs, output: &Output) -> Result<()> {
         return Err(Error::OtherSpace { path: args.query.file.clone(), rep, found, expected });
     }
     network::check(&rep, &reference, (&args.query.file, &query), output)?;
-    let work = output.work("finding neighbours");
-    let neighbours = knn_telling(y.view(), x.view(), args.n_neighbors, &|share| work.share(share))?;
-    drop(work);
+    let mut voters = Voters { x: &x, y: &y, n_neighbors: args.n_neighbors, found: BTreeMap::new() };
     let mut summaries = BTreeMap::new();
     for name in columns {
-        let known = Labels::from_names(&column(&reference.obs, &name).map_err(in_reference)?);
-        let summary = args.transfer(&mut query, &name, &known, &neighbours, rule);
-        summaries.insert(name, summary.map_err(|error| args.query.within(error))?);
+        let names = reference.obs.column(&name).map_err(|error| in_reference(error.into()))?.to_strings();
+        let labelled: Vec<usize> = (0..names.len()).filter(|&row| names[row].is_some()).collect();
+        let n_without = names.len() - labelled.len();
+        if n_without > 0 {
+            output.note(format_args!(
+                "note: {n_without} reference cells have no value in `{name}` and do not vote for it"
+            ));
+        }
+        let known = Labels::from_names(&names.iter().flatten().collect::<Vec<_>>());
+        let neighbours = voters.among(&labelled, output)?;
+        let summary = args.transfer(&mut query, &name, &known, neighbours, rule);
+        let summary = summary.map_err(|error| args.query.within(error))?;
+        summaries.insert(name, ColumnSummary { n_voting: labelled.len(), ..summary });
     }
     query.uns.insert("label_transfer".to_owned(), args.provenance(&rep, reference.n_obs()));
     let out = args.query.write(&query, output)?;
     let (n_query, n_reference) = (query.n_obs(), reference.n_obs());
     output.show(&Summary { out, n_query, n_reference, n_neighbors: args.n_neighbors, columns: summaries });
     Ok(())
+}
+
+/// The nearest reference cells of each query cell, searched once for all columns that the same cells have values in.
+struct Voters<'a> {
+    x: &'a Array2<f32>,
+    y: &'a Array2<f32>,
+    n_neighbors: usize,
+    found: BTreeMap<Vec<usize>, Neighbours>,
+}
+
+impl Voters<'_> {
+    /// Neighbours among these reference cells, by their positions among them.
+    fn among(&mut self, cells: &[usize], output: &Output) -> Result<&Neighbours> {
+        if !self.found.contains_key(cells) {
+            let work = output.work("finding neighbours");
+            let chosen = self.x.select(Axis(0), cells);
+            let found = knn_telling(self.y.view(), chosen.view(), self.n_neighbors, &|share| work.share(share))?;
+            self.found.insert(cells.to_vec(), found);
+        }
+        Ok(&self.found[cells])
+    }
 }
 
 impl TransferArgs {
@@ -144,7 +176,8 @@ impl TransferArgs {
     fn columns(&self, reference: &AnnData) -> Result<Vec<String>> {
         let names = reference.obs.column_names();
         let mut columns = Vec::new();
-        for key in &self.labels_key {
+        let is_known = |key: &str| !matching_columns(&names, key).is_empty();
+        for key in &lists::among(&self.labels_key, |key| is_known(key).then(|| key.to_owned())) {
             let found = matching_columns(&names, key);
             if found.is_empty() {
                 // An error that lists the columns there are.
@@ -186,7 +219,7 @@ impl TransferArgs {
         query.obs.insert(format!("{name}_transfer_uncert"), uncertainty)?;
         query.obs.insert(format!("{name}_transferred_label"), kept)?;
         let judged = truth.map(|truth| Judgement::of(&truth, &found.labels)).transpose()?;
-        Ok(ColumnSummary { n_unknown, mean_uncertainty, judged: judged.flatten() })
+        Ok(ColumnSummary { n_voting: known.len(), n_unknown, mean_uncertainty, judged: judged.flatten() })
     }
 
     fn provenance(&self, rep: &str, n_reference: usize) -> Element {

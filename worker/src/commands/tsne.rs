@@ -20,9 +20,9 @@ pub struct TsneArgs {
     /// The element of obsm to take distances in, or X [default: X_archipelago, else X_pca]
     #[arg(long, value_name = "OBSM")]
     use_rep: Option<String>,
-    /// Effective number of neighbours.
-    #[arg(long, default_value_t = 30.0)]
-    perplexity: f64,
+    /// Effective number of neighbours, below the number of cells [default: 30; a third of 30 cells and fewer]
+    #[arg(long)]
+    perplexity: Option<f64>,
     /// Steps of the descent.
     #[arg(long, default_value_t = 1000)]
     maxiter: usize,
@@ -42,7 +42,8 @@ impl TsneArgs {
     fn place(&self, adata: &AnnData, output: &Output) -> Result<(Array2<f32>, String)> {
         let use_rep = self.use_rep.clone().map_or_else(|| graph_file::default_rep(adata), Ok)?;
         let x = embedding(adata, &use_rep)?;
-        let options = Tsne { perplexity: self.perplexity, n_epochs: self.maxiter, seed: self.seed };
+        let perplexity = self.perplexity.unwrap_or_else(|| Tsne::usual_perplexity(x.nrows()));
+        let options = Tsne { perplexity, n_epochs: self.maxiter, seed: self.seed };
         let work = output.work("placing cells");
         let placed = tsne(x.view(), options, &|share| work.share(share))?;
         Ok((placed, use_rep))

@@ -58,6 +58,7 @@ impl SiteData {
             );
         }
         let reader = self.file.rows(self.preparation.layer()).map_err(cells)?;
+        let genes = self.file.genes(self.preparation.layer()).map_err(cells)?.index();
         let storage = &self.handling.storage;
         if reader.is_held() && !storage.could_hold(reader.n_stored() as u64 * BYTES_PER_COUNT) {
             tracing::warn!(
@@ -68,7 +69,6 @@ impl SiteData {
         let display = self.handling.output.work("reading counts");
         let (modality, layer) = (self.spec.fields.rna_modality(), self.preparation.layer());
         let place = Source::Matrix { modality: modality.map(str::to_owned), layer: layer.map(str::to_owned) };
-        let genes = self.file.var().index();
         let mut check = ValueCheck::new(&self.spec.path, place.to_string(), self.spec.values(), genes);
         let builder = || CsrBuilder::new(panel.len(), storage, reader.n_stored());
         let mut groups: Vec<CsrBuilder> = (0..n_groups).map(|_| builder()).collect();

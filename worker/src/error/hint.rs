@@ -1,5 +1,8 @@
 //! What a person can do about an error, and what the process ends with.
 
+use std::path::Path;
+
+use archipelago_anndata::H5adFile;
 use archipelago_common::Error as CommonError;
 use archipelago_models::data::Values;
 
@@ -7,10 +10,18 @@ use super::Error;
 use crate::fields::flag_of;
 
 impl Error {
+    /// What the user can do about it, the best first: a command gives the first that it can follow itself.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Anndata(source) | Self::Cells { source, .. } => anndata_hints(source),
+            other => other.hint().into_iter().collect(),
+        }
+    }
+
     /// What the user can do about it, where there is something.
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Anndata(source) | Self::Cells { source, .. } => return anndata_hint(source),
+            Self::Exists { .. } => "add `--overwrite` to replace it, or write to another path".into(),
             Self::Models(archipelago_models::Error::KnownCondition { .. }) => {
                 "choose another `--owner` or `--dataset` for the new condition".into()
             }
@@ -21,8 +32,13 @@ impl Error {
                 }
             }
             Self::UnknownField { .. } => "`archipelago-worker models NAME` says what a model takes".into(),
-            Self::WrongValues { expected, .. } if *expected == Values::Counts.expected() => {
-                "choose the layer that holds raw counts, such as `--layer counts`".into()
+            Self::WrongValues { path, place, expected, .. } if *expected == Values::Counts.expected() => {
+                match places_of_counts(path, place) {
+                    places if places.is_empty() => {
+                        "choose the layer that holds raw counts, such as `--layer counts`".into()
+                    }
+                    places => format!("raw counts are needed; these look like some: {}", places.join(", ")),
+                }
             }
             Self::WrongValues { .. } => {
                 "normalise the counts and take logarithms with `archipelago-worker preprocess`, or choose the layer that \
@@ -31,7 +47,10 @@ impl Error {
             }
             Self::Models(source) => return source.hint(),
             Self::Analysis(source) => return source.hint().map(str::to_owned),
-            Self::Unnamed { .. } => "fill the column, or leave these cells out with `archipelago-worker subset`".into(),
+            Self::Unnamed { .. } | Self::MissingValues { .. } => {
+                "fill the column, or keep the cells that have a value: `archipelago-worker subset FILE --obs COLUMN=VALUES --out COPY`"
+                    .into()
+            }
             Self::Recipe { .. } => "`archipelago-worker preprocess --help` shows a complete recipe".into(),
             Self::CardRecipe { .. } => "update this program, or ask the reference's publisher for its recipe".into(),
             Self::OtherRecipe { .. } => {
@@ -59,7 +78,6 @@ impl Error {
             Self::UnknownBatch { .. } => "name batches as `archipelago-worker inspect FILE` lists them".into(),
             Self::UnknownFeature { .. } => "they are named as in the data that the reference was trained on".into(),
             Self::NotNumbers { .. } => "name a column of numbers, or make it a categorical covariate".into(),
-            Self::MissingValues { .. } => "fill the column, or choose batches with `--batches`".into(),
             Self::Reference { source: archipelago_common::Error::DigestMismatch { .. }, .. } => {
                 "the reference was changed or damaged: fetch it again, or train it anew".into()
             }
@@ -102,6 +120,7 @@ impl Error {
             | Self::FieldNotGiven { .. }
             | Self::WrongPlace { .. }
             | Self::Recipe { .. }
+            | Self::Exists { .. }
             | Self::Analysis(archipelago_analysis::AnalysisError::Option { .. })
             | Self::Bind { .. }
             | Self::Transport(_)
@@ -111,6 +130,21 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// Where a file has values that look like counts, beside the place that has none: as flags, or as places of its modality.
+fn places_of_counts(path: &Path, place: &str) -> Vec<String> {
+    let modality = place.strip_prefix("mod/").and_then(|rest| rest.split('/').next());
+    let file = match modality {
+        Some(name) => H5adFile::open_modality(path, name),
+        None => H5adFile::open(path),
+    };
+    let counted = file.and_then(|file| file.counted()).unwrap_or_default();
+    let named = |layer: String| match modality {
+        Some(name) => format!("`mod/{name}/layers/{layer}`"),
+        None => format!("`--layer {layer}`"),
+    };
+    counted.into_iter().map(named).collect()
 }
 
 /// Whether a model refuses what it was told to do, before any work.
@@ -124,12 +158,41 @@ fn is_setting(error: &archipelago_models::Error) -> bool {
     )
 }
 
-fn anndata_hint(source: &archipelago_anndata::Error) -> Option<String> {
+fn anndata_hints(source: &archipelago_anndata::Error) -> Vec<String> {
     use archipelago_anndata::Error;
-    match source {
-        Error::NotFound { .. } => Some("check the path; relative paths start in the current directory".into()),
-        Error::Missing { kind: "column", .. } => Some("choose a column with `--batch-key` or `--labels-key`".into()),
-        Error::Missing { kind: "layer", .. } => Some("choose a layer with `--layer`, or leave it out for X".into()),
-        other => other.hint(),
-    }
+    let hints: &[&str] = match source {
+        Error::NotFound { .. } => &["check the path; relative paths start in the current directory"],
+        Error::Missing { kind: "column", .. } => &[
+            "choose a column with `--batch-key` or `--labels-key`",
+            "choose a column with `--labels-key`",
+            "choose a column with `--groupby`",
+            "choose columns as `archipelago-worker inspect FILE` lists them",
+        ],
+        Error::Missing { kind: "layer", .. } => &[
+            "choose a layer with `--layer`, or leave it out for X",
+            "`archipelago-worker inspect FILE` lists the layers",
+        ],
+        Error::Missing { kind: "obsm", .. } => {
+            &["choose one with `--use-rep`", "`archipelago-worker inspect FILE` lists what obsm holds"]
+        }
+        Error::DuplicateGenes { .. } => &[
+            "add their counts with `--duplicate-genes sum`, or make names unique: `adata.var_names_make_unique()`",
+            "make names unique: `adata.var_names_make_unique()`",
+        ],
+        Error::DuplicateCells { .. } => &[
+            "append the name of its part to each cell (`--index-unique`)",
+            "make names unique: `adata.obs_names_make_unique()`",
+        ],
+        Error::Scratch { .. } => &[
+            "name a directory on a disk with room with `--scratch`, or allow more with `--memory`",
+            "name a directory on a disk with room (`scratch` in site.toml), or allow more `memory`",
+        ],
+        other => {
+            let without_flags = "choose a file with raw counts in X, or in a layer that a recipe names";
+            let is_of_counts = matches!(other, Error::NoX { .. } | Error::NotCounts { .. });
+            let further = is_of_counts.then(|| without_flags.to_owned());
+            return other.hint().into_iter().chain(further).collect();
+        }
+    };
+    hints.iter().map(|&hint| hint.to_owned()).collect()
 }

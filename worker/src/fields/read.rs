@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use archipelago_analysis::preprocess::{SetOptions, gene_sets};
-use archipelago_anndata::{Csr, Element, H5adFile, Table};
+use archipelago_anndata::{Csr, Element, H5adFile, Table, names};
 use archipelago_common::fs;
 use archipelago_models::{
     Categorical,
@@ -150,16 +150,22 @@ impl Reading<'_> {
     fn matrix(&self, modality: Option<&str>, layer: Option<&str>) -> Result<Features> {
         let Some(name) = modality else {
             let values = self.file.rows(layer).and_then(|rows| rows.read_all()).map_err(|e| self.failed(e))?;
-            return Ok(Features::new(self.file.var().index().to_vec(), values.select_rows(self.rows))?);
+            let names = self.file.genes(layer).map_err(|source| self.failed(source))?.index().to_vec();
+            return Ok(Features::new(names, values.select_rows(self.rows))?);
         };
         let modality = H5adFile::open_modality(self.path, name).map_err(|source| self.failed(source))?;
         let rows = self.rows_of(&modality, name)?;
         let values = modality.rows(layer).and_then(|rows| rows.read_all()).map_err(|e| self.failed(e))?;
-        Ok(Features::new(modality.var().index().to_vec(), values.select_rows(&rows))?)
+        let names = modality.genes(layer).map_err(|source| self.failed(source))?.index().to_vec();
+        Ok(Features::new(names, values.select_rows(&rows))?)
     }
 
-    /// The rows of the cells in another modality. They are found by name: each modality has its own order.
+    /// The rows of the cells in another modality. They are found by name: each modality has its own order. A name that repeats
+    /// finds no cell.
     fn rows_of(&self, modality: &H5adFile, name: &str) -> Result<Vec<usize>> {
+        for names in [modality.obs().index(), self.file.obs().index()] {
+            names::check_unique_cells(names).map_err(|source| self.failed(source))?;
+        }
         let position: BTreeMap<&String, usize> = modality.obs().index().iter().zip(0..).collect();
         let names = self.file.obs().index();
         let found: Vec<usize> = self.rows.iter().filter_map(|&row| position.get(&names[row]).copied()).collect();

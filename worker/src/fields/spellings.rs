@@ -15,7 +15,7 @@ pub struct FieldArgs {
     /// `--field labels=obs/cell_type --field proteins=mod/prot`. `archipelago-worker models NAME` lists a model's fields
     #[arg(long = "field", value_name = "NAME=PLACE", value_parser = named_place)]
     pub fields: Vec<(String, Source)>,
-    /// The layer that holds the expression [default: X]
+    /// The layer that holds the expression, or `raw` [default: X]
     #[arg(long)]
     pub layer: Option<String>,
     /// The obs column that names cell types.
@@ -33,6 +33,9 @@ pub struct FieldArgs {
     /// The modality of an h5mu file that holds protein counts [default: as in the reference]
     #[arg(long, conflicts_with = "protein_obsm_key")]
     pub protein_modality: Option<String>,
+    /// The layer of that modality that holds protein counts [default: X]
+    #[arg(long, requires = "protein_modality")]
+    pub protein_layer: Option<String>,
     /// The modality of an h5mu file that holds RNA counts [default: rna]
     #[arg(long)]
     pub rna_modality: Option<String>,
@@ -76,7 +79,9 @@ impl FieldArgs {
         if let Some(key) = self.protein_obsm_key.clone() {
             sources.set(PROTEINS, Source::Obsm { key, names: self.protein_names_uns_key.clone() });
         }
-        self.protein_modality.iter().for_each(|name| sources.set(PROTEINS, Source::modality(name)));
+        if let Some(modality) = self.protein_modality.clone() {
+            sources.set(PROTEINS, Source::Matrix { modality: Some(modality), layer: self.protein_layer.clone() });
+        }
         if self.without_proteins {
             sources.set(PROTEINS, Source::Nowhere);
         }
@@ -153,6 +158,9 @@ mod tests {
         let expected = "atac = \"mod/atac\"\nlabels = \"obs/cell_type\"\nproteins = \"obsm/adt@uns/names\"\n\
                         rna = \"layers/counts\"";
         assert_eq!(args.sources(), toml::from_str(expected).unwrap());
+        let (protein_modality, protein_layer) = (Some("prot".to_owned()), Some("counts".to_owned()));
+        let layered = FieldArgs { protein_modality, protein_layer, ..FieldArgs::default() };
+        assert_eq!(layered.sources(), toml::from_str("proteins = \"mod/prot/layers/counts\"").unwrap());
         assert!(named_place("atac").is_err() && named_place("=X").is_err() && named_place("a=b").is_err());
     }
 

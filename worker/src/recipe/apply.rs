@@ -9,7 +9,7 @@ use archipelago_analysis::{
         highly_variable_genes, log1p, median_total, normalize_total,
     },
 };
-use archipelago_anndata::{AnnData, Array, Csr, Dict, Element, counts};
+use archipelago_anndata::{AnnData, Array, Csr, Dict, Element, Matrix, RAW, counts};
 use archipelago_common::fs;
 use ndarray::ArrayView2;
 use serde::Serialize;
@@ -47,9 +47,10 @@ impl Recipe {
     /// # Errors  [`Error::Anndata`] for a missing layer or column and values that are no counts, [`Error::Analysis`]
     pub fn apply(&self, adata: AnnData) -> Result<(AnnData, Report)> {
         let mut report = Report { n_cells: [adata.n_obs(), 0], n_genes: [adata.n_vars(), 0], ..Report::default() };
+        let (adata, layer) = self.with_counts(adata)?;
         let mut adata = self.rename(adata, &mut report)?;
-        let counts = adata.matrix(self.layer.as_deref())?.to_csr()?;
-        counts::check(&counts, adata.var_names())?;
+        let counts = adata.matrix(layer)?.to_csr()?;
+        counts::check(&counts, adata.var_names()).map_err(|error| advise(error, &adata))?;
         let quality = self.cell_quality(view(&counts)?, adata.var_names())?;
         if self.quality.is_some() {
             self.annotate(&mut adata, &quality, view(&counts)?)?;
@@ -75,6 +76,25 @@ impl Recipe {
         report.n_genes[1] = adata.n_vars();
         Stored::of(self.clone()).mark(&mut adata);
         Ok((adata, report))
+    }
+
+    /// The data set with the genes of its counts, and the layer that they are in. Counts in `raw` have genes of their own: where
+    /// these are not the genes of X, what is known of the latter cannot be kept.
+    fn with_counts(&self, adata: AnnData) -> Result<(AnnData, Option<&str>)> {
+        let layer = self.layer.as_deref();
+        let asks_for_raw = layer == Some(RAW) && !adata.layers.contains_key(RAW);
+        let Some(raw) = adata.raw.clone().filter(|_| asks_for_raw) else { return Ok((adata, layer)) };
+        let mut adata = adata;
+        if raw.var.index() != adata.var_names() {
+            tracing::warn!("the genes of `raw` are not those of X: layers, varm and varp of the latter are left out");
+            (adata.var, adata.varm) = (raw.var, raw.varm);
+            adata.layers.clear();
+            adata.varp.clear();
+            adata.beside = adata.beside.without_genes();
+        }
+        adata.x = Some(raw.x);
+        adata.raw = None;
+        Ok((adata, None))
     }
 
     fn rename(&self, adata: AnnData, report: &mut Report) -> Result<AnnData> {
@@ -149,9 +169,9 @@ impl Recipe {
         let mut values = normalize_total(raw, target);
         if normalize.log1p {
             log1p(&mut values);
-            // As scanpy says that the natural logarithm was taken.
-            let base = Dict::from([("base".to_owned(), Element::Null)]);
-            adata.uns.insert("log1p".to_owned(), Element::Dict(base));
+            // As scanpy says that a logarithm was taken; without `base` it is the natural one. A null, which scanpy writes,
+            // cannot be opened by anndata before 0.12.
+            adata.uns.insert("log1p".to_owned(), Element::Dict(Dict::new()));
         }
         if let Some(step) = variable.filter(|step| step.flavor != FlavorName::SeuratV3) {
             step.annotate(adata, raw.with_data(&values)?, report)?;
@@ -172,7 +192,11 @@ impl HighlyVariable {
         let keep = self.n_top_genes.map_or(Keep::SEURAT_CUTOFFS, Keep::Top);
         let found = highly_variable_genes(x, batches.as_ref(), self.flavor.into(), keep)?;
         report.n_highly_variable = Some(found.is_chosen.iter().filter(|&&chosen| chosen).count());
-        let VariableGenes { is_chosen, mean, spread, normalised_spread, n_batches, rank } = found;
+        let VariableGenes { is_chosen, mean, spread, normalised_spread, n_batches, rank, left_out } = found;
+        if !left_out.is_empty() {
+            let batches = left_out.join(", ");
+            tracing::warn!(batches, "batches of too few cells have no say in the choice of variable genes");
+        }
         let (spread_name, normalised_name) = match self.flavor {
             FlavorName::SeuratV3 => ("variances", "variances_norm"),
             _ => ("dispersions", "dispersions_norm"),
@@ -279,6 +303,16 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// Says which layers look like counts, where X does not.
+fn advise(error: archipelago_anndata::Error, adata: &AnnData) -> archipelago_anndata::Error {
+    let archipelago_anndata::Error::NotCounts { cell_row, gene, value, .. } = error else { return error };
+    let holds_counts =
+        |matrix: &Matrix| matrix.to_csr().is_ok_and(|csr| csr.data().iter().all(|&x| counts::is_count(x)));
+    let layers = adata.layers.iter().filter(|(_, layer)| holds_counts(layer)).map(|(name, _)| name.clone());
+    let raw = adata.raw.iter().filter(|raw| holds_counts(&raw.x)).map(|_| RAW.to_owned());
+    archipelago_anndata::Error::NotCounts { cell_row, gene, value, counted: layers.chain(raw).collect() }
 }
 
 fn positions(kept: &[bool]) -> Vec<usize> {

@@ -20,6 +20,8 @@ pub struct Preparation {
     to_follow: Option<Recipe>,
     renaming: Option<Renaming>,
     layer: Option<String>,
+    /// The genes of the counts, as the file names them.
+    genes: Vec<String>,
 }
 
 impl Preparation {
@@ -42,18 +44,19 @@ impl Preparation {
             (None, Some(recipe)) => Some(recipe.recipe.clone()),
             _ => None,
         };
-        let renaming = match to_follow.as_ref().and_then(|recipe| recipe.genes.as_ref()) {
-            Some(genes) => {
-                let names = genes.names(file.var())?;
-                Some(Renaming::new(&names, genes.duplicates).map_err(cells)?)
-            }
-            None => None,
-        };
         let moved = prepared_by.as_ref().is_some_and(|stored| stored.recipe.normalize.is_some());
         // What was moved are the counts; a model of logarithms takes what is in their place.
         let is_moved = moved && spec.values() == Values::Counts;
         let layer = spec.fields.rna_layer().map(str::to_owned).or_else(|| is_moved.then(|| COUNTS.to_owned()));
-        Ok(Self { prepared_by, to_follow, renaming, layer })
+        let var = file.genes(layer.as_deref()).map_err(cells)?;
+        let renaming = match to_follow.as_ref().and_then(|recipe| recipe.genes.as_ref()) {
+            Some(genes) => {
+                let names = genes.names(var)?;
+                Some(Renaming::new(&names, genes.duplicates).map_err(cells)?)
+            }
+            None => None,
+        };
+        Ok(Self { prepared_by, to_follow, renaming, layer, genes: var.index().to_vec() })
     }
 
     /// The recipe that the file was prepared by.
@@ -66,9 +69,9 @@ impl Preparation {
         self.layer.as_deref()
     }
 
-    /// Other names of the genes, where there are some.
-    pub fn genes(&self) -> Option<&[String]> {
-        self.renaming.as_ref().map(Renaming::names)
+    /// The names of the genes, in the order of the file, as the recipe calls them where one is followed.
+    pub fn genes(&self) -> &[String] {
+        self.renaming.as_ref().map_or(&self.genes, Renaming::names)
     }
 
     /// Whether cells may be left out.
@@ -93,7 +96,6 @@ impl Preparation {
         let Some(recipe) = &self.to_follow else { return Ok(rows.to_vec()) };
         let cells = |source| Error::Cells { path: file.path().to_owned(), source };
         let reader = file.rows(self.layer()).map_err(cells)?;
-        let genes = self.genes().unwrap_or_else(|| file.var().index());
         let mut good = Vec::with_capacity(rows.len());
         let mut later = rows;
         for start in (0..reader.n_rows()).step_by(n_chunk) {
@@ -105,8 +107,9 @@ impl Preparation {
             }
             let chunk = reader.read(start..end).map_err(cells)?;
             let chosen = chunk.select_rows(&here.iter().map(|row| row - start).collect::<Vec<_>>());
-            counts::check(&chosen, file.var().index()).map_err(|error| cells(at_row_of_file(error, here)))?;
-            let kept = recipe.keeps(view(&self.rename(chosen).map_err(cells)?)?, genes)?;
+            let checked = counts::check(&chosen, &self.genes).map_err(|error| file.advise(at_row_of_file(error, here)));
+            checked.map_err(cells)?;
+            let kept = recipe.keeps(view(&self.rename(chosen).map_err(cells)?)?, self.genes())?;
             good.extend(here.iter().zip(kept).filter(|(_, kept)| *kept).map(|(&row, _)| row));
         }
         let (n_left_out, n_kept) = (rows.len() - good.len(), good.len());

@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
-    /// The layer that holds raw counts; `X` if none.
+    /// The layer that holds raw counts, or `raw`; `X` if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<String>,
     /// Other names for genes.

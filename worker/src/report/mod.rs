@@ -129,6 +129,13 @@ impl Findings {
         let query = Cells::read(&path, &card.batch_key, key, output)?;
         let reference = subject.reference_cells.as_deref();
         let reference = reference.map(|path| Cells::read(path, &card.batch_key, key, output)).transpose()?;
+        if let Some(key) = &subject.labels_key
+            && query.labels.is_none()
+            && reference.as_ref().is_none_or(|reference| reference.labels.is_none())
+        {
+            // An error that lists the columns there are.
+            query.adata.obs.column(key).map_err(|source| Error::Cells { path: path.clone(), source })?;
+        }
         if let (Some(path), Some(reference)) = (&subject.reference_cells, &reference) {
             let (found, expected) = (reference.latent.ncols(), query.latent.ncols());
             if found != expected {

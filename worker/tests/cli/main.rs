@@ -1,6 +1,7 @@
 //! The program as a user meets it: commands on small data, and what it says when the input is bad.
 
 mod bad_input;
+mod contract;
 mod coordinator;
 mod day;
 mod import;
@@ -11,11 +12,13 @@ mod large;
 mod preprocess;
 mod proteins;
 mod questions;
+mod real_files;
 mod serve;
 mod site;
 mod surgery;
 mod task;
 mod tutorials;
+mod versions;
 
 use std::path::{Path, PathBuf};
 

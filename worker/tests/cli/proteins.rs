@@ -13,7 +13,7 @@ const PROTEINS: [&str; 6] = ["CD3", "CD4", "CD8", "CD14", "CD19", "CD56"];
 
 /// Puts protein counts beside the bench's cells: all in `cite.h5ad`, without `CD56` and with a stranger in `query.h5ad`, as a
 /// modality in `cite.h5mu`.
-fn add_proteins(bench: &Bench) {
+pub(super) fn add_proteins(bench: &Bench) {
     let adata = AnnData::read(bench.path("cells.h5ad")).unwrap();
     let count = |cell: usize, protein: usize| (3 + (cell * 7 + protein * 11) % 17) as f32;
     let frame = |names: &[&str]| {

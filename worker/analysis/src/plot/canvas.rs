@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use super::glyphs::{boxed, lacks_glyphs};
 use super::palette::Colour;
 use super::text::{Weight, width};
 use super::theme::Theme;
@@ -74,7 +75,11 @@ impl Canvas {
         };
         let (size, weight, colour) = (style.size, style.weight.css(), style.colour);
         let head = format_args!(r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}" font-weight="{weight}""#).to_string();
-        self.write(format_args!(r#"{head} text-anchor="{anchor}" fill="{colour}">{}</text>"#, Escaped(text)));
+        let drawn = format!(r#"{head} text-anchor="{anchor}" fill="{colour}">{}</text>"#, Escaped(text));
+        match lacks_glyphs(text) {
+            true => self.write(format_args!("<switch>{}{drawn}</switch>", boxed(x, y, text, style))),
+            false => self.write(format_args!("{drawn}")),
+        }
     }
 
     /// A text turned around its position, by degrees against the clock: 90 reads upwards.
@@ -161,7 +166,8 @@ impl Canvas {
     }
 }
 
-/// Text with the characters that mean something in XML replaced, and those XML forbids left out.
+/// Text with the characters that mean something in XML replaced, those that XML forbids left out, and those that turn the
+/// direction of a line written out.
 pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -173,11 +179,17 @@ impl fmt::Display for Escaped<'_> {
                 '&' => f.write_str("&amp;")?,
                 '"' => f.write_str("&quot;")?,
                 forbidden if forbidden.is_control() || matches!(forbidden, '\u{fffe}' | '\u{ffff}') => {}
+                turning if turns(turning) => write!(f, "U+{:04X}", u32::from(turning))?,
                 plain => f.write_char(plain)?,
             }
         }
         Ok(())
     }
+}
+
+/// Whether a character turns the direction of the letters around it.
+pub(crate) fn turns(letter: char) -> bool {
+    matches!(letter, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 struct Run<'a>(&'a [(f64, f64)]);
@@ -212,5 +224,6 @@ mod tests {
     #[test]
     fn names_cannot_break_the_drawing() {
         assert_eq!(Escaped("<T & \"B\">\u{0}").to_string(), "&lt;T &amp; &quot;B&quot;&gt;");
+        assert_eq!(Escaped("a\u{202e}b").to_string(), "aU+202Eb");
     }
 }

@@ -6,6 +6,7 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
 
 use super::canvas::{Canvas, Escaped, Panel, Style};
+use super::glyphs::LANGUAGE;
 use super::text::{FAMILY, Weight, fonts, width as text_width};
 use super::theme::Theme;
 use crate::{AnalysisError, Result};
@@ -55,6 +56,11 @@ impl Figure {
         &self.svg
     }
 
+    /// Whether names have letters that the bundled font lacks: boxes with their code points in pixels, text in SVG.
+    pub fn has_boxes(&self) -> bool {
+        self.svg.contains(LANGUAGE)
+    }
+
     /// The picture as PNG bytes, `scale` pixels to a unit of the drawing: 2 is sharp on screens and in print.
     ///
     /// # Errors   [`AnalysisError::Option`] for a scale that gives no pixels or too many, [`AnalysisError::Render`]
@@ -65,7 +71,8 @@ impl Figure {
             return Err(AnalysisError::Option { option: "scale", expected: "a factor that gives an image", found });
         }
         let render = |reason: String| AnalysisError::Render { reason };
-        let options = Options { fontdb: fonts(), font_family: FAMILY.to_owned(), ..Options::default() };
+        let (font_family, languages) = (FAMILY.to_owned(), vec![LANGUAGE.to_owned()]);
+        let options = Options { fontdb: fonts(), font_family, languages, ..Options::default() };
         let tree = Tree::from_str(&self.svg, &options).map_err(|error| render(error.to_string()))?;
         let mut pixels = Pixmap::new(side(self.width) as u32, side(self.height) as u32)
             .ok_or_else(|| render("the image has no area".into()))?;

@@ -9,6 +9,7 @@ mod bars;
 mod canvas;
 mod dots;
 mod figure;
+mod glyphs;
 mod heatmap;
 mod legend;
 mod lines;
@@ -22,6 +23,7 @@ mod violin;
 
 pub use bars::{BarSeries, Bars};
 pub use canvas::Panel;
+pub(crate) use canvas::turns;
 pub use dots::DotPlot;
 pub use figure::Figure;
 pub use heatmap::{Heatmap, ShareTable};

@@ -34,9 +34,24 @@ pub(super) fn width(text: &str, size: f64, weight: Weight) -> f64 {
     let font = FontRef::new(weight.file()).expect("the bundled font is well formed");
     let (glyphs, metrics) = (font.charmap(), font.glyph_metrics(Size::new(size as f32), LocationRef::default()));
     let advance = |letter: char| glyphs.map(letter).and_then(|glyph| metrics.advance_width(glyph));
-    // A letter that the font lacks is drawn by another one, about as wide as this.
-    text.chars().map(|letter| advance(letter).map_or(size * 0.6, f64::from)).sum()
+    // A letter that the font lacks is drawn by another one, or as a box, about as wide as this.
+    text.chars().map(|letter| advance(letter).map_or(size * BOX_SHARE, f64::from)).sum()
 }
+
+/// Width of a single letter.
+pub(super) fn letter_width(letter: char, size: f64, weight: Weight) -> f64 {
+    width(letter.encode_utf8(&mut [0; 4]), size, weight)
+}
+
+/// Whether the bundled font can draw a letter. Controls are left out of a picture, and need none.
+pub(super) fn has_glyph(letter: char) -> bool {
+    static FONT: LazyLock<FontRef<'static>> =
+        LazyLock::new(|| FontRef::new(Weight::Regular.file()).expect("the bundled font is well formed"));
+    letter.is_control() || FONT.charmap().map(letter).is_some_and(|glyph| glyph.to_u32() > 0)
+}
+
+/// Width of a box in place of a letter, as a share of the font size.
+const BOX_SHARE: f64 = 1.0;
 
 /// The text, cut with an ellipsis where it is wider than `most` pixels.
 pub(super) fn fitted(text: &str, most: f64, size: f64, weight: Weight) -> String {

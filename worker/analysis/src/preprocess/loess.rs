@@ -16,12 +16,7 @@ use crate::{AnalysisError, Result};
 pub(super) fn loess(x: &[f64], y: &[f64], span: f64) -> Result<Vec<f64>> {
     let n_local = ((x.len() as f64 * span + 1e-5) as usize).min(x.len());
     if n_local < 3 {
-        return Err(AnalysisError::TooFew {
-            step: "the variance trend",
-            unit: "genes that vary",
-            needed: 11,
-            found: x.len(),
-        });
+        return Err(AnalysisError::TooFew { step: STEP, unit: "genes that vary", needed: 11, found: x.len() });
     }
     let mut points: Vec<(f64, f64)> = x.iter().copied().zip(y.iter().copied()).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -85,12 +80,7 @@ impl Vertex {
         let reach = nearest[n_local - 1].0;
         if reach <= 0.0 {
             let (needed, found) = (n_local + 1, n_local);
-            return Err(AnalysisError::TooFew {
-                step: "the variance trend",
-                unit: "genes of different mean",
-                needed,
-                found,
-            });
+            return Err(AnalysisError::TooFew { step: STEP, unit: "genes of different mean", needed, found });
         }
         let local = &nearest[..n_local];
         let weights: Vec<f64> =
@@ -140,6 +130,9 @@ fn interpolate(vertices: &[Vertex], at: f64) -> f64 {
 
 /// A cell is divided while it holds more than this share of a local fit's points.
 const CELL_SHARE: f64 = 0.2;
+
+/// What needs the genes, in an error.
+pub(crate) const STEP: &str = "the variance trend";
 
 #[cfg(test)]
 mod tests {

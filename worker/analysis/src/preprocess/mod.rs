@@ -3,8 +3,8 @@
 mod clr;
 mod filter;
 mod gene_sets;
-mod highly_variable;
-mod loess;
+pub(crate) mod highly_variable;
+pub(crate) mod loess;
 mod moments;
 mod normalize;
 mod quality;

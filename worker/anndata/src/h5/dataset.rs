@@ -108,6 +108,17 @@ pub(crate) fn dtype_name(container: &Container) -> Result<String> {
     })
 }
 
+/// Refuses values that would be read as another type than they are stored in.
+pub(crate) fn refuse_inexact(container: &Container) -> Result<()> {
+    use TypeDescriptor as T;
+    match descriptor(container)? {
+        Some(T::Integer(_) | T::Unsigned(_) | T::Float(_) | T::Boolean) => Ok(()),
+        Some(T::VarLenUnicode | T::VarLenAscii | T::FixedAscii(_) | T::FixedUnicode(_)) => Ok(()),
+        Some(other) => Err(unsupported(container, format!("element type {other}"))),
+        None => Err(unsupported(container, "an uncommon element type")),
+    }
+}
+
 /// Numbers at `range` of a one-dimensional dataset, converted to `T`.
 pub(crate) fn slice<T: H5Type>(dataset: &Container, range: Range<usize>) -> Result<Vec<T>> {
     let read = dataset.read_slice_1d::<T, _>(range).map_err(|source| failed("read", dataset, source))?;

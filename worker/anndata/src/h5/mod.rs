@@ -8,6 +8,7 @@ pub(crate) mod attribute;
 pub(crate) mod dataset;
 mod heap;
 pub(crate) mod links;
+pub(crate) mod raw;
 pub(crate) mod record;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 
 use hdf5::{File, Group, Location};
 
-use crate::{Error, Result};
+use crate::{Error, Result, foreign};
 
 /// The first bytes of every HDF5 file, after a user block if it has one.
 const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
@@ -29,9 +30,10 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         ErrorKind::NotFound => Error::NotFound { path: path.to_owned() },
         _ => Error::Io { action: "read", path: path.to_owned(), source },
     };
-    let size = fs::metadata(path).map_err(io)?.len();
-    if !is_hdf5(&mut fs::File::open(path).map_err(io)?, size).map_err(io)? {
-        return Err(Error::NotHdf5 { path: path.to_owned() });
+    let metadata = fs::metadata(path).map_err(io)?;
+    let size = metadata.len();
+    if metadata.is_dir() || !is_hdf5(&mut fs::File::open(path).map_err(io)?, size).map_err(io)? {
+        return Err(foreign::of_path(path).unwrap_or_else(|| Error::NotHdf5 { path: path.to_owned() }));
     }
     heap::check(path)?;
     let failed = |source: hdf5::Error| {
@@ -98,6 +100,26 @@ pub(crate) fn group(parent: &Group, name: &str) -> Result<Group> {
 pub(crate) fn is_group(parent: &Group, name: &str) -> Result<bool> {
     let kind = parent.loc_type_by_name(name).map_err(|source| failed_at("open", parent, name, source))?;
     Ok(kind == hdf5::LocationType::Group)
+}
+
+/// Whether `name` is a dataset below `parent`.
+pub(crate) fn is_dataset(parent: &Group, name: &str) -> Result<bool> {
+    let kind = parent.loc_type_by_name(name).map_err(|source| failed_at("open", parent, name, source))?;
+    Ok(kind == hdf5::LocationType::Dataset)
+}
+
+/// Whether a matrix holds numbers that convert to a float: not records, complex numbers and their kind.
+pub(crate) fn is_readable(parent: &Group, name: &str) -> Result<bool> {
+    let data = match is_group(parent, name)? {
+        true if !group(parent, name)?.link_exists("data") => return Ok(false),
+        true => dataset::open(&group(parent, name)?, "data"),
+        false => dataset::open(parent, name),
+    };
+    match data.and_then(|data| dataset::no_values(&data)) {
+        Ok(_) => Ok(true),
+        Err(Error::Unsupported { .. }) => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 /// The library failed on `object`.

@@ -11,7 +11,7 @@ use hdf5::{
     types::{CompoundField, CompoundType, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode},
 };
 
-use super::{dataset, failed, failed_at, malformed, unsupported};
+use super::{dataset, failed, failed_at, unsupported};
 use crate::{Array, Compression, Result, Values, values::each_number};
 
 thread_local! {
@@ -76,7 +76,7 @@ pub(crate) fn compound(dataset: &Dataset) -> Result<Option<CompoundType>> {
 pub(crate) fn read(dataset: &Dataset, compound: &CompoundType) -> Result<Vec<(String, Array)>> {
     let shape = dataset::shape(dataset)?;
     let [n] = shape[..] else {
-        return Err(malformed(dataset, format!("records of shape {shape:?}, expected one dimension")));
+        return Err(unsupported(dataset, format!("records of shape {shape:?}, expected one dimension")));
     };
     let mut fields: Vec<&CompoundField> = compound.fields.iter().collect();
     fields.sort_by_key(|field| field.index);

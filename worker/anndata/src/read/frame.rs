@@ -33,6 +33,17 @@ pub(crate) fn read(parent: &Group, name: &str) -> Result<DataFrame> {
     Ok(frame)
 }
 
+/// Whether the rows of a frame are named by text, as those of `obs` and `var` always are.
+pub(crate) fn has_text_index(group: &Group) -> Result<bool> {
+    let Some(key) = h5::attribute::text(group, "_index")? else { return Ok(true) };
+    // One that is not there is named when the frame is read.
+    if !group.link_exists(&key) || h5::is_group(group, &key)? {
+        return Ok(true);
+    }
+    let index = h5::dataset::open(group, &key)?;
+    Ok(h5::dataset::dtype_name(&index)? == "str")
+}
+
 /// One record per row; the field called `index` (or the first one) names the rows.
 fn read_records(parent: &Group, name: &str) -> Result<DataFrame> {
     let dataset = h5::dataset::open(parent, name)?;

@@ -24,22 +24,26 @@ pub(crate) fn categories_of(frame: &Group, column: &str) -> Result<Option<(Value
 }
 
 /// Turns integer columns into categoricals where `uns` holds `<column>_categories`; returns the keys that are used up.
+///
+/// Only frames that are records need it, as in anndata: later ones say themselves what is categorical, and an entry of that name
+/// in `uns` is the user's own. Codes beyond the categories are no codes.
 pub(crate) fn categories_from_uns(root: &Group, obs: &mut DataFrame, var: &mut DataFrame) -> Result<Vec<String>> {
     let mut used = Vec::new();
-    if !root.link_exists("uns") || !h5::is_group(root, "uns")? {
+    let (old_obs, old_var) = (!h5::is_group(root, "obs")?, !h5::is_group(root, "var")?);
+    if !(old_obs || old_var) || !root.link_exists("uns") || !h5::is_group(root, "uns")? {
         return Ok(used);
     }
     let uns = h5::group(root, "uns")?;
     for key in h5::names(&uns)? {
         let Some(name) = key.strip_suffix(CATEGORIES) else { continue };
-        let frame = if obs.column(name).is_ok() { &mut *obs } else { &mut *var };
-        let Ok(Column::Plain(values)) = frame.column(name) else { continue };
-        let Some(codes) = element::codes(values) else { continue };
-        let Element::Array(categories) = element::read(&uns, &key)? else { continue };
-        let column = Categorical::new(codes, categories.into_values(), false)
-            .map_err(|error| h5::malformed(&uns, format!("`{key}`: {error}")))?;
-        frame.insert(name, Column::Categorical(column))?;
-        used.push(key);
+        for frame in [old_obs.then_some(&mut *obs), old_var.then_some(&mut *var)].into_iter().flatten() {
+            let Ok(Column::Plain(values)) = frame.column(name) else { continue };
+            let Some(codes) = element::codes(values) else { continue };
+            let Element::Array(categories) = element::read(&uns, &key)? else { continue };
+            let Ok(column) = Categorical::new(codes, categories.into_values(), false) else { continue };
+            frame.insert(name, Column::Categorical(column))?;
+            used.push(key.clone());
+        }
     }
     Ok(used)
 }

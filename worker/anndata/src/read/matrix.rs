@@ -24,13 +24,14 @@ pub(crate) fn read(parent: &Group, name: &str) -> Result<Matrix> {
 
 /// Reads a matrix of numbers that may be `None`.
 pub(crate) fn read_x(parent: &Group, name: &str) -> Result<Option<Matrix>> {
-    match element::read(parent, name)? {
+    match element::read_nearly(parent, name)? {
         Element::Null => Ok(None),
         Element::Sparse(sparse) => Ok(Some(Matrix::Sparse(sparse))),
         Element::Array(array) => Matrix::dense(array).map(Some).map_err(|error| match error {
             Error::Invalid { detail, .. } => h5::malformed(parent, format!("`{name}` is {detail}, expected a matrix")),
             other => other,
         }),
+        Element::Kept(_) => Err(h5::unsupported(parent, format!("`{name}` holds values of an uncommon type"))),
         other => Err(h5::malformed(parent, format!("`{name}` is a {}, expected a matrix", other.kind()))),
     }
 }

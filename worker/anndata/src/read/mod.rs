@@ -10,9 +10,11 @@ pub(crate) mod matrix;
 
 use std::{collections::BTreeMap, path::Path};
 
+pub(crate) use self::legacy::raw_parts;
+use crate::{
+    AnnData, Array, Beside, DataFrame, Dict, Element, Error, Kept, Matrix, Raw, Result, RowReader, foreign, h5,
+};
 use hdf5::Group;
-
-use crate::{AnnData, Array, DataFrame, Dict, Element, Error, Matrix, Raw, Result, RowReader, h5};
 
 /// Reads the whole data set in the group `at` of a file.
 pub(crate) fn read(path: &Path, at: &str) -> Result<AnnData> {
@@ -21,17 +23,19 @@ pub(crate) fn read(path: &Path, at: &str) -> Result<AnnData> {
     let (obs, var, used) = annotations(&root)?;
     let mut uns = mapping(&root, "uns")?;
     uns.retain(|key, _| !used.contains(key));
+    let mut beside = Beside::of(&root)?;
     let adata = AnnData {
         x: if root.link_exists("X") { matrix::read_x(&root, "X")? } else { None },
         obs,
         var,
-        layers: matrices(&root, "layers")?,
+        layers: matrices(&root, "layers", &mut beside)?,
         obsm: mapping(&root, "obsm")?,
         varm: mapping(&root, "varm")?,
-        obsp: matrices(&root, "obsp")?,
-        varp: matrices(&root, "varp")?,
+        obsp: matrices(&root, "obsp", &mut beside)?,
+        varp: matrices(&root, "varp", &mut beside)?,
         uns,
         raw: raw(&root)?,
+        beside,
     };
     adata.check().map_err(|error| in_file(error, path))?;
     Ok(adata)
@@ -42,7 +46,7 @@ pub(crate) fn around_matrices(root: &Group) -> Result<(AnnData, Large)> {
     let (obs, var, used) = annotations(root)?;
     let mut uns = mapping(root, "uns")?;
     uns.retain(|key, _| !used.contains(key));
-    let mut large = Large::default();
+    let (mut large, mut beside) = (Large::default(), Beside::of(root)?);
     let x = match root.link_exists("X") {
         false => None,
         true => {
@@ -55,7 +59,10 @@ pub(crate) fn around_matrices(root: &Group) -> Result<(AnnData, Large)> {
         let group = h5::group(root, "layers")?;
         match RowReader::streaming(&group, &name)? {
             Some(reader) => drop(large.layers.insert(name, reader)),
-            None => drop(layers.insert(name.clone(), matrix::read(&group, &name)?)),
+            None => match matrix::read(&group, &name) {
+                Err(Error::Unsupported { .. }) => beside.keep("layers", &name, Kept::new(&group, &name)?),
+                read => drop(layers.insert(name, read?)),
+            },
         }
     }
     let obsm = match root.link_exists("obsm") && h5::is_group(root, "obsm")? {
@@ -71,7 +78,7 @@ pub(crate) fn around_matrices(root: &Group) -> Result<(AnnData, Large)> {
             obsm
         }
     };
-    let raw = match legacy::raw_parts(root)? {
+    let raw = match raw_parts(root)? {
         None => None,
         Some((group, x, var, varm)) => {
             let (var, varm) = (frame::read(&group, var)?, mapping(&group, varm)?);
@@ -84,8 +91,9 @@ pub(crate) fn around_matrices(root: &Group) -> Result<(AnnData, Large)> {
             }
         }
     };
-    let (varm, obsp, varp) = (mapping(root, "varm")?, matrices(root, "obsp")?, matrices(root, "varp")?);
-    Ok((AnnData { x, obs, var, layers, obsm, varm, obsp, varp, uns, raw }, large))
+    let varm = mapping(root, "varm")?;
+    let (obsp, varp) = (matrices(root, "obsp", &mut beside)?, matrices(root, "varp", &mut beside)?);
+    Ok((AnnData { x, obs, var, layers, obsm, varm, obsp, varp, uns, raw, beside }, large))
 }
 
 /// Matrices of a file with a row per cell, which are read by rows.
@@ -102,6 +110,9 @@ pub(crate) struct Large {
 pub(crate) fn annotations(root: &Group) -> Result<(DataFrame, DataFrame, Vec<String>)> {
     for name in ["obs", "var"] {
         if !root.link_exists(name) {
+            if let Some(error) = foreign::of_root(root) {
+                return Err(error);
+            }
             let detail = format!("has no `{name}`; there are: {}", h5::names(root)?.join(", "));
             return Err(h5::malformed(root, detail));
         }
@@ -116,9 +127,11 @@ pub(crate) fn mapping(root: &Group, name: &str) -> Result<Dict> {
     if !root.link_exists(name) {
         return Ok(Dict::new());
     }
-    match element::read(root, name)? {
+    // Before 0.7, obsm and varm were one record array.
+    let read =
+        if h5::is_group(root, name)? { element::read_members(root, name) } else { element::read_nearly(root, name) };
+    match read? {
         Element::Dict(dict) => Ok(dict),
-        // Before 0.7, obsm and varm were one record array.
         Element::Records(fields) => {
             Ok(fields.into_iter().map(|(name, values)| (name, Element::Array(Array::vector(values)))).collect())
         }
@@ -127,9 +140,17 @@ pub(crate) fn mapping(root: &Group, name: &str) -> Result<Dict> {
     }
 }
 
-fn matrices(root: &Group, name: &str) -> Result<BTreeMap<String, Matrix>> {
-    let read = |key: String| Ok((key.clone(), matrix::read(&h5::group(root, name)?, &key)?));
-    group_names(root, name)?.into_iter().map(read).collect()
+/// The matrices of a group; those of values that are not known here are kept beside the data set.
+fn matrices(root: &Group, name: &'static str, beside: &mut Beside) -> Result<BTreeMap<String, Matrix>> {
+    let mut matrices = BTreeMap::new();
+    for key in group_names(root, name)? {
+        let group = h5::group(root, name)?;
+        match matrix::read(&group, &key) {
+            Err(Error::Unsupported { .. }) => beside.keep(name, &key, Kept::new(&group, &key)?),
+            read => drop(matrices.insert(key, read?)),
+        }
+    }
+    Ok(matrices)
 }
 
 /// Names in a group, none where it is absent.
@@ -138,7 +159,7 @@ fn group_names(root: &Group, name: &str) -> Result<Vec<String>> {
 }
 
 fn raw(root: &Group) -> Result<Option<Raw>> {
-    let Some((group, x, var, varm)) = legacy::raw_parts(root)? else { return Ok(None) };
+    let Some((group, x, var, varm)) = raw_parts(root)? else { return Ok(None) };
     Ok(Some(Raw { x: matrix::read(&group, x)?, var: frame::read(&group, var)?, varm: mapping(&group, varm)? }))
 }
 

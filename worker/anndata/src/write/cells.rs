@@ -6,7 +6,7 @@
 
 use std::{mem, ops::Range, path::Path};
 
-use hdf5::{Dataset, Group};
+use hdf5::{Dataset, File, Group};
 
 use super::{atomically, check_key, create_group, element::has_narrow_indices, write_root};
 use crate::{
@@ -32,13 +32,8 @@ impl H5adFile {
         change: impl FnOnce(&mut AnnData) -> Result<()>,
         progress: &mut dyn FnMut(f64),
     ) -> Result<()> {
-        if !rows.is_sorted_by(|a, b| a < b) || rows.last().is_some_and(|&last| last >= self.n_obs()) {
-            let detail = format!("rows that do not ascend below {}", self.n_obs());
-            return Err(Error::Invalid { kind: "selection of cells", detail });
-        }
-        let (whole, mut large) = read::around_matrices(&self.root()?)?;
-        self.check_large(&whole, &large).and_then(|()| whole.check()).map_err(|e| read::in_file(e, self.path()))?;
-        let mut rest = whole.select_obs(rows)?;
+        let (whole, mut large) = self.around_matrices(rows)?;
+        let mut rest = whole.rows(rows);
         change(&mut rest)?;
         rest.check()?;
         // What was added replaces what the file has under that name.
@@ -46,7 +41,34 @@ impl H5adFile {
         let total = large.readers().map(RowReader::n_stored).sum::<usize>().max(1);
         let mut report = |done: usize| progress(done as f64 / total as f64);
         let mut copies = Copies { large, rows, done: 0, report: Some(&mut report) };
-        atomically(path.as_ref(), |root| write_root(&rest, &mut copies, root, compression))
+        rest.beside.check(rest.obs_names(), rest.var_names())?;
+        atomically(path.as_ref(), &rest.beside.user_block(), |root| write_root(&rest, &mut copies, root, compression))
+    }
+
+    /// Whether [`H5adFile::write_cells`] can write these cells, as far as that is known without their matrices: everything else is
+    /// written once, of no cell, to a file in memory.
+    ///
+    /// # Errors
+    /// Those that `write_cells` would end with.
+    pub fn check_writable(&self, rows: &[usize]) -> Result<()> {
+        let (whole, large) = self.around_matrices(rows)?;
+        let mut copies = Copies { large, rows: &[], done: 0, report: None };
+        let failed = |source| Error::Hdf5 { action: "write", object: "/".into(), path: self.path().to_owned(), source };
+        let in_memory = File::with_options().with_fapl(|plist| plist.core_filebacked(false)).create(REHEARSAL);
+        let file = in_memory.map_err(failed)?;
+        write_root(&whole.rows(&[]), &mut copies, &h5::group(&file, "/")?, Compression::None)
+    }
+
+    /// What is beside the matrices of the file, which agree with it, as modalities do with the rows that are chosen.
+    fn around_matrices(&self, rows: &[usize]) -> Result<(AnnData, Large)> {
+        if !rows.is_sorted_by(|a, b| a < b) || rows.last().is_some_and(|&last| last >= self.n_obs()) {
+            let detail = format!("rows that do not ascend below {}", self.n_obs());
+            return Err(Error::Invalid { kind: "selection of cells", detail });
+        }
+        let (whole, large) = read::around_matrices(&self.root()?)?;
+        self.check_large(&whole, &large).and_then(|()| whole.check()).map_err(|e| read::in_file(e, self.path()))?;
+        whole.beside.check_choice(rows, whole.n_obs())?;
+        Ok((whole, large))
     }
 
     fn check_large(&self, rest: &AnnData, large: &Large) -> Result<()> {
@@ -80,12 +102,15 @@ impl AnnData {
         self.check()?;
         check_axis("X", x.n_rows(), ("cells", self.n_obs(), "obs"))?;
         check_axis("X", x.n_cols(), ("genes", self.n_vars(), "var"))?;
-        atomically(path.as_ref(), |root| {
+        atomically(path.as_ref(), &self.beside.user_block(), |root| {
             write_csr(root, "X", x, compression)?;
             write_root(self, &mut Copies::none(), root, compression)
         })
     }
 }
+
+/// HDF5 wants a name for a file that never reaches a disk.
+const REHEARSAL: &str = "archipelago-rehearsal.h5ad";
 
 fn write_csr(parent: &Group, name: &str, x: &Csr, compression: Compression) -> Result<()> {
     let shape = (x.n_rows(), x.n_cols());

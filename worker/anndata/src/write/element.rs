@@ -2,8 +2,8 @@
 
 use hdf5::Group;
 
-use super::{create_group, frame, write_dict, write_encoded, write_members};
-use crate::{Array, Column, Compression, Element, Foreign, Layout, Result, Sparse, Values, h5};
+use super::{create_group, frame, write_dict, write_encoded};
+use crate::{Array, Column, Compression, Element, Layout, Result, Sparse, Values, h5};
 
 /// Writes an element under a name.
 pub(crate) fn write(parent: &Group, name: &str, element: &Element, compression: Compression) -> Result<()> {
@@ -21,13 +21,7 @@ pub(crate) fn write(parent: &Group, name: &str, element: &Element, compression: 
             h5::attribute::write_encoding(&dataset, "rec-array", "0.2.0")
         }
         Element::Dict(dict) => write_dict(parent, name, dict, compression).map(drop),
-        Element::Foreign(Foreign { attributes, members }) => {
-            let group = parent.create_group(name).map_err(|source| h5::failed_at("write", parent, name, source))?;
-            for (attribute, value) in attributes {
-                h5::attribute::write(&group, attribute, value)?;
-            }
-            write_members(&group, members, compression)
-        }
+        Element::Kept(kept) => kept.write(parent, name),
     }
 }
 
@@ -93,6 +87,7 @@ pub(crate) fn write_column(parent: &Group, name: &str, column: &Column, compress
             write_array(&group, "values", &Array::vector(values.clone()), compression)?;
             write_array(&group, "mask", &Array::vector(missing.clone()), compression)
         }
+        Column::Kept(kept) => kept.write(parent, name),
     }
 }
 

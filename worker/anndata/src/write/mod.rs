@@ -7,7 +7,7 @@ mod cells;
 mod element;
 mod frame;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
 
 use hdf5::{File, Group};
 
@@ -16,12 +16,13 @@ use crate::{AnnData, Array, Compression, Dict, Element, Error, Matrix, MuData, R
 
 /// Writes a whole file.
 pub(crate) fn write(adata: &AnnData, path: &Path, compression: Compression) -> Result<()> {
-    atomically(path, |root| write_root(adata, &mut Copies::none(), root, compression))
+    let write = |root: &Group| write_root(adata, &mut Copies::none(), root, compression);
+    atomically(path, &adata.beside.user_block(), write)
 }
 
 /// Writes an h5mu file: modalities below `mod`, and where the cells and variables of each stand among all.
 pub(crate) fn write_modalities(mdata: &MuData, path: &Path, compression: Compression) -> Result<()> {
-    atomically(path, |root| {
+    atomically(path, &[], |root| {
         h5::attribute::write_encoding(root, "MuData", "0.1.0")?;
         let group = root.create_group("mod").map_err(|source| h5::failed_at("write", root, "mod", source))?;
         let names: Vec<String> = mdata.modalities.keys().cloned().collect();
@@ -55,8 +56,8 @@ fn positions(all: &[String], own: &[String]) -> Vec<u32> {
     all.iter().map(|name| position.get(name).copied().unwrap_or(0)).collect()
 }
 
-/// Writes a file beside its destination and renames it onto it.
-fn atomically(path: &Path, content: impl FnOnce(&Group) -> Result<()>) -> Result<()> {
+/// Writes a file beside its destination and renames it onto it. `user_block` stands before the file proper.
+fn atomically(path: &Path, user_block: &[u8], content: impl FnOnce(&Group) -> Result<()>) -> Result<()> {
     let io = |action, source| Error::Io { action, path: path.to_owned(), source };
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -68,51 +69,52 @@ fn atomically(path: &Path, content: impl FnOnce(&Group) -> Result<()>) -> Result
         .tempfile_in(folder)
         .map_err(|source| io("write", source))?
         .into_temp_path();
-    let file = File::create(&temporary).map_err(|source| Error::Hdf5 {
-        action: "write",
-        object: "/".into(),
-        path: path.to_owned(),
-        source,
-    })?;
+    let failed = |action, source| Error::Hdf5 { action, object: "/".into(), path: path.to_owned(), source };
+    let file = File::with_options().with_fcpl(|plist| plist.userblock(user_block.len() as u64)).create(&temporary);
+    let file = file.map_err(|source| failed("write", source))?;
     content(&h5::group(&file, "/")?)?;
-    let closed = file.close();
-    closed.map_err(|source| Error::Hdf5 { action: "close", object: "/".into(), path: path.to_owned(), source })?;
-    set_ordinary_permissions(&temporary, path)?;
+    file.close().map_err(|source| failed("close", source))?;
+    if !user_block.is_empty() {
+        let open = fs::OpenOptions::new().write(true).open(&temporary);
+        open.and_then(|mut file| file.write_all(user_block)).map_err(|source| io("write", source))?;
+    }
+    keep_permissions(&temporary, path)?;
     fs::File::open(&temporary).and_then(|file| file.sync_all()).map_err(|source| io("write", source))?;
     temporary.persist(path).map_err(|error| io("rename", error.error))?;
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| io("write", source))
 }
 
-/// A temporary file is private; the finished one gets the permissions of the file it replaces, or the usual ones.
-fn set_ordinary_permissions(temporary: &Path, path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let permissions =
-            fs::metadata(path).map_or_else(|_| fs::Permissions::from_mode(0o644), |metadata| metadata.permissions());
-        fs::set_permissions(temporary, permissions).map_err(|source| Error::Io {
-            action: "write",
-            path: path.to_owned(),
-            source,
-        })?;
-    }
-    Ok(())
+/// A temporary file is private, and so is a new one: cells are people's. One that replaces another gets its permissions.
+fn keep_permissions(temporary: &Path, path: &Path) -> Result<()> {
+    let Ok(replaced) = fs::metadata(path) else { return Ok(()) };
+    fs::set_permissions(temporary, replaced.permissions()).map_err(|source| Error::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Writes a data set, and the matrices that are copied beside it.
 fn write_root(adata: &AnnData, copies: &mut Copies<'_>, root: &Group, compression: Compression) -> Result<()> {
-    h5::attribute::write_encoding(root, "anndata", "0.1.0")?;
+    let beside = &adata.beside;
+    beside.copy_root_attributes(root)?;
+    if !h5::attribute::names(root)?.iter().any(|name| name == "encoding-type") {
+        h5::attribute::write_encoding(root, "anndata", "0.1.0")?;
+    }
     if let Some(x) = &adata.x {
         write_matrix(root, "X", x, compression)?;
     }
     copies.write(Copy::X, root, compression)?;
     frame::write(root, "obs", &adata.obs, compression)?;
     frame::write(root, "var", &adata.var, compression)?;
-    copies.write(Copy::Layers, &write_matrices(root, "layers", &adata.layers, compression)?, compression)?;
+    beside.copy_frame_attributes(root)?;
+    let layers = write_matrices(root, "layers", &adata.layers, compression)?;
+    beside.write_matrices("layers", &layers)?;
+    copies.write(Copy::Layers, &layers, compression)?;
     copies.write(Copy::Obsm, &write_dict(root, "obsm", &adata.obsm, compression)?, compression)?;
     write_dict(root, "varm", &adata.varm, compression)?;
-    write_matrices(root, "obsp", &adata.obsp, compression)?;
-    write_matrices(root, "varp", &adata.varp, compression)?;
+    beside.write_matrices("obsp", &write_matrices(root, "obsp", &adata.obsp, compression)?)?;
+    beside.write_matrices("varp", &write_matrices(root, "varp", &adata.varp, compression)?)?;
     write_dict(root, "uns", &adata.uns, compression)?;
     if let Some(Raw { x, var, varm }) = &adata.raw {
         let group = create_group(root, "raw", "raw", "0.1.0")?;
@@ -126,7 +128,7 @@ fn write_root(adata: &AnnData, copies: &mut Copies<'_>, root: &Group, compressio
         frame::write(&group, "var", &var, compression)?;
         write_dict(&group, "varm", &varm, compression)?;
     }
-    Ok(())
+    beside.copy_members(root)
 }
 
 fn write_matrix(parent: &Group, name: &str, matrix: &Matrix, compression: Compression) -> Result<()> {

@@ -4,6 +4,7 @@ mod alignment;
 mod copied;
 mod example;
 mod hostile;
+mod kept;
 mod modalities;
 mod old_forms;
 mod python;

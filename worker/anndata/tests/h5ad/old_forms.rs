@@ -2,7 +2,7 @@
 
 use std::{path::Path, str::FromStr};
 
-use archipelago_anndata::{AnnData, Array, Column, Compression, Element, Error, H5adFile, Values};
+use archipelago_anndata::{AnnData, Array, Column, Compression, Element, H5adFile, Values};
 use hdf5::{
     File, Group, H5Type,
     types::{FixedAscii, FixedUnicode, VarLenUnicode},
@@ -193,19 +193,16 @@ fn tables_of_categories_stand_beside_the_columns() {
 }
 
 #[test]
-fn codes_beyond_the_old_table_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("old.h5ad");
-    let file = records_file(&path);
-    let uns = file.group("uns").unwrap();
-    uns.unlink("louvain_categories").unwrap();
-    put(&uns, "louvain_categories", &[1], &[text("T")]);
-    file.close().unwrap();
-    let error = AnnData::read(&path).unwrap_err();
-    assert!(
-        matches!(error, Error::Malformed { .. }) && error.to_string().contains("code 1 with 1 categories"),
-        "{error}"
-    );
+fn codes_beyond_the_old_table_are_no_codes() {
+    let adata = check(|path| {
+        let file = records_file(path);
+        let uns = file.group("uns").unwrap();
+        uns.unlink("louvain_categories").unwrap();
+        put(&uns, "louvain_categories", &[1], &[text("T")]);
+    });
+    // As in anndata: the entry belongs to something else, and both stay as they are.
+    assert_eq!(adata.obs.column("louvain").unwrap(), &Column::from(vec![1_i8, 0]));
+    assert!(adata.uns.contains_key("louvain_categories"));
 }
 
 #[test]

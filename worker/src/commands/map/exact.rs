@@ -9,14 +9,14 @@ use super::{Mapped, Mapping};
 use crate::{
     checkpoint::Checkpoints,
     error::Result,
-    local,
+    existing, local,
     mapping::{self, QueryBatch, Surgeon},
     output::Output,
 };
 
 pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let (args, reference) = (mapping.args, &mapping.parent.reference);
-    let checkpoints = Checkpoints::open(&args.out.join("checkpoints"), args.plan.checkpoint_every)?;
+    let checkpoints = Checkpoints::open(&args.out.join(existing::CHECKPOINTS), args.plan.checkpoint_every)?;
     let surgeon = Surgeon {
         base: &reference.base,
         base_digest: mapping.parent.dir.version().base.digest,
@@ -29,6 +29,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let mapped = || mapping.batches.iter().zip(&surgeries);
     let mut grown = reference.columns.clone();
     grown.extend(mapped().map(|(batch, surgery)| (batch.key.clone(), surgery.columns.clone())));
+    existing::begin(&args.out)?;
     let mut parts = reference.parts.clone();
     for (batch, contribution) in mapped().flat_map(|(batch, s)| s.contributions.iter().map(move |c| (batch, c))) {
         let key = batch.key.clone().in_section(Section::Part(contribution.part.clone()));
@@ -37,7 +38,6 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let dir = ReferenceDir::write_with_parts(&args.out, &reference.base, &grown, &parts)?;
     local::write(&args.out, mapped().map(|(batch, surgery)| (&batch.key, &surgery.local)))?;
     write_cells(mapping, &surgeon, &surgeries)?;
-    checkpoints.discard();
     let coverage = mapping.alignment.coverage();
     Ok(Mapped {
         trained,

@@ -26,6 +26,7 @@ use crate::{
     checkpoint::EPOCHS_PER_CHECKPOINT,
     data::{AlignedCounts, DataSpec, SiteData},
     error::{Error, Result},
+    existing,
     fields::SourceMap,
     mapping::{self, QueryBatch, Rules},
     memory::MemoryArgs,
@@ -212,7 +213,8 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         writing_seconds: mapped.trained.elapsed().as_secs_f64(),
     };
     results::write_history(&args.out, &mapped.history)?;
-    results::write_json(&args.out.join("summary.json"), &summary)?;
+    results::write_json(&args.out.join(existing::SUMMARY), &summary)?;
+    existing::end(&args.out);
     output.show(&summary);
     Ok(())
 }
@@ -225,6 +227,7 @@ impl<'a> Mapping<'a> {
         let usual = if args.ignore_labels { SourceMap::default() } else { spec.usual.clone() };
         let spec = DataSpec { usual, ..spec };
         let data = SiteData::open(spec)?.handled(args.memory.handling(output));
+        data.check_writable()?;
         let (counts, of_batches) = match args.surgery {
             SurgeryArg::Exact => (None, data.counts_by_batch(&card.genes)?),
             SurgeryArg::Upstream => {

@@ -20,6 +20,7 @@ use super::{Mapped, Mapping};
 use crate::{
     checkpoint::TrainingFile,
     error::{Error, Result},
+    existing,
     mapping::{self, Surgeon},
     output::Output,
     results,
@@ -115,6 +116,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     output.note("note: upstream's surgery moves shared tensors: the result is approximate and stands alone");
     let trained = train(mapping, device, output)?;
     let finished = Instant::now();
+    existing::begin(&args.out)?;
     let dir = ReferenceDir::write(&args.out, &trained.reference.base, &trained.reference.columns)?;
     let surgeon = Surgeon {
         base: &trained.reference.base,
@@ -141,7 +143,6 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         conditions.insert(batch.key.clone(), metrics);
     }
     mapping.write_cells(&[(mapping::OBSM_KEY, positions)])?;
-    checkpoint(mapping).discard();
     Ok(Mapped {
         trained: finished,
         dir,
@@ -187,5 +188,5 @@ fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Train
 }
 
 fn checkpoint(mapping: &Mapping<'_>) -> TrainingFile {
-    TrainingFile::new(mapping.args.out.join("training.checkpoint"), mapping.args.plan.checkpoint_every)
+    TrainingFile::new(mapping.args.out.join(existing::TRAINING), mapping.args.plan.checkpoint_every)
 }

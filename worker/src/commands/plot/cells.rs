@@ -11,11 +11,11 @@ use clap::Args;
 
 use super::PictureArgs;
 use crate::{
-    cells::{embedding as embedding_of, labels},
+    cells::{embedding as embedding_of, gene_position, labels},
     colours::{self, MISSING},
     commands::file::{read, within},
     error::{Error, Result},
-    expression,
+    expression, lists,
     output::Output,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct EmbeddingArgs {
     basis: String,
     /// What colours the cells, separated by commas: obs columns (by category or by number), genes, and columns of tables in
     /// obsm (`protein_expression:CD3`).
-    #[arg(long, required = true, value_delimiter = ',')]
+    #[arg(long, required = true)]
     color: Vec<String>,
     /// The layer that holds expression [default: X]
     #[arg(long)]
@@ -49,7 +49,7 @@ pub(super) struct ViolinArgs {
     /// The h5ad file.
     file: PathBuf,
     /// Obs columns of numbers, genes, and columns of tables in obsm (`protein_expression:CD3`), separated by commas.
-    #[arg(long, required = true, value_delimiter = ',')]
+    #[arg(long, required = true)]
     values: Vec<String>,
     /// The obs column of the category.
     #[arg(long, value_name = "COLUMN")]
@@ -74,7 +74,8 @@ pub(super) fn embedding(args: &EmbeddingArgs, output: &Output) -> Result<()> {
         let shown = shown(&adata, name, args.layer.as_deref(), output)?;
         scatter(&adata, &args.basis, name, &shown, &args.picture.theme())
     };
-    let panels = args.color.iter().map(draw).collect::<Result<Vec<_>>>().map_err(|e| within(&args.file, e))?;
+    let panels =
+        named(&adata, &args.color).iter().map(draw).collect::<Result<Vec<_>>>().map_err(|e| within(&args.file, e))?;
     args.picture.write(&panels, output)
 }
 
@@ -96,10 +97,19 @@ pub(super) fn violin(args: &ViolinArgs, output: &Output) -> Result<()> {
                 Err(archipelago_anndata::Error::Kind { name: name.clone(), found, expected: "numbers" }.into())
             }
         };
-        args.values.iter().map(panel).collect::<Result<Vec<_>>>()
+        named(&adata, &args.values).iter().map(panel).collect::<Result<Vec<_>>>()
     };
     let panels = draw().map_err(|error| within(&args.file, error))?;
     args.picture.write(&panels, output)
+}
+
+/// What a list names in a file: columns, columns of tables, genes.
+fn named(adata: &AnnData, asked: &[String]) -> Vec<String> {
+    let is_table = |name: &str| name.split_once(':').is_some_and(|(key, _)| adata.obsm.contains_key(key));
+    let is_known = |name: &str| {
+        adata.obs.column(name).is_ok() || is_table(name) || adata.var_names().iter().any(|gene| gene == name)
+    };
+    lists::among(asked, |name| is_known(name).then(|| name.to_owned()))
 }
 
 /// An obs column where there is one of the name, else a column of a table in obsm, else a gene.
@@ -117,7 +127,7 @@ fn shown(adata: &AnnData, name: &str, layer: Option<&str>, output: &Output) -> R
     if let Some(values) = of_table(adata, name)? {
         return Ok(Shown::Numbers(values));
     }
-    let Some(gene) = adata.var_names().iter().position(|gene| gene == name) else {
+    let Some(gene) = gene_position(adata, name)? else {
         return Err(Error::NothingToShow { name: name.to_owned(), columns: adata.obs.column_names().join(", ") });
     };
     let expression = expression::log_normalised(adata, layer, output)?;

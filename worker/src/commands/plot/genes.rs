@@ -8,11 +8,11 @@ use clap::Args;
 
 use super::PictureArgs;
 use crate::{
-    cells::{labels, view},
+    cells::{gene_position, labels, view},
     colours::MISSING,
     commands::file::{read, within},
     error::{Error, Result},
-    expression,
+    expression, lists,
     output::Output,
 };
 
@@ -24,7 +24,7 @@ pub(super) struct DotsArgs {
     /// The h5ad file.
     file: PathBuf,
     /// The genes, separated by commas.
-    #[arg(long, required = true, value_delimiter = ',')]
+    #[arg(long, required = true)]
     genes: Vec<String>,
     /// The obs column of the category.
     #[arg(long, value_name = "COLUMN")]
@@ -52,11 +52,12 @@ pub(super) fn dots(args: &DotsArgs, output: &Output) -> Result<()> {
 }
 
 fn positions(adata: &AnnData, genes: &[String]) -> Result<Vec<(String, usize)>> {
-    let position = |gene: &String| adata.var_names().iter().position(|known| known == gene);
-    let found: Vec<Option<usize>> = genes.iter().map(position).collect();
+    let is_known = |name: &str| adata.var_names().iter().any(|gene| gene == name);
+    let genes = lists::among(genes, |name| is_known(name).then(|| name.to_owned()));
+    let found = genes.iter().map(|gene| gene_position(adata, gene)).collect::<Result<Vec<_>>>()?;
     let missing: Vec<&String> = genes.iter().zip(&found).filter(|(_, at)| at.is_none()).map(|(gene, _)| gene).collect();
     if let Some(gene) = missing.first() {
         return Err(Error::NoGene { gene: (*gene).clone(), n_missing: missing.len() });
     }
-    Ok(genes.iter().cloned().zip(found.into_iter().flatten()).collect())
+    Ok(genes.into_iter().zip(found.into_iter().flatten()).collect())
 }

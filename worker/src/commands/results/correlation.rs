@@ -28,7 +28,7 @@ pub(super) struct CorrelationArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Decode every cell as if it came from these batches of the reference, and average over them [default: its own]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     transform_batch: Vec<String>,
     /// Draws per cell.
     #[arg(long, default_value_t = 10)]
@@ -40,7 +40,7 @@ pub(super) struct CorrelationArgs {
     #[arg(long)]
     log: bool,
     /// Write these genes, and proteins as `<protein>_protein`, separated by commas [default: all of the panel]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     genes: Vec<String>,
 }
 

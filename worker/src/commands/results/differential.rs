@@ -14,6 +14,7 @@ use super::{Asked, features::Features};
 use crate::{
     commands::known::KnownCells,
     error::{Error, Result},
+    lists,
     output::Output,
     table::CsvTable,
 };
@@ -37,7 +38,7 @@ pub(super) struct DifferentialArgs {
     #[arg(long)]
     groupby: String,
     /// Groups to compare, separated by commas [default: every value of the column]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     group1: Vec<String>,
     /// The group to compare with [default: all other cells]
     #[arg(long)]
@@ -65,7 +66,7 @@ pub(super) struct DifferentialArgs {
     #[arg(long)]
     batch_correction: bool,
     /// The batches of `--batch-correction` [default: those of the cells]
-    #[arg(long, value_delimiter = ',', requires = "batch_correction")]
+    #[arg(long, requires = "batch_correction")]
     batchid: Vec<String>,
     /// Levels of credible intervals of the fold change, separated by commas.
     #[arg(long, value_delimiter = ',')]
@@ -205,7 +206,8 @@ impl DifferentialArgs {
     fn groups(&self, known: &KnownCells) -> Result<Vec<Groups>> {
         let values = known.data.column(&self.groupby)?;
         let present: std::collections::BTreeSet<&str> = values.iter().flatten().map(String::as_str).collect();
-        let asked = self.group1.iter().chain(&self.group2);
+        let group1 = lists::among(&self.group1, lists::name_in(present.iter().copied()));
+        let asked = group1.iter().chain(&self.group2);
         if let Some(found) = asked.into_iter().find(|group| !present.contains(group.as_str())) {
             return Err(Error::UnknownGroup {
                 path: self.asked.known.file.clone(),
@@ -217,7 +219,7 @@ impl DifferentialArgs {
         let of = |group: &str| -> Vec<usize> {
             (0..values.len()).filter(|&cell| values[cell].as_deref() == Some(group)).collect()
         };
-        let first: Vec<&str> = match self.group1.as_slice() {
+        let first: Vec<&str> = match group1.as_slice() {
             [] => present.iter().copied().filter(|group| Some(*group) != self.group2.as_deref()).collect(),
             named => named.iter().map(String::as_str).collect(),
         };

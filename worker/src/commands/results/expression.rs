@@ -19,7 +19,7 @@ pub(super) struct ExpressionArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Decode every cell as if it came from these batches of the reference, and average over them [default: its own]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     transform_batch: Vec<String>,
     /// Draws per cell that are averaged.
     #[arg(long, default_value_t = 1)]
@@ -28,7 +28,7 @@ pub(super) struct ExpressionArgs {
     #[arg(long, default_value = "1")]
     library_size: LibrarySize,
     /// Write these genes only, separated by commas [default: all of the panel]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     genes: Vec<String>,
 }
 

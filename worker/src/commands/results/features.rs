@@ -5,6 +5,7 @@ use archipelago_models::{Blueprint, data::slot::Matrix, zoo::totalvi::PROTEINS};
 use crate::{
     commands::known::KnownCells,
     error::{Error, Result},
+    lists,
 };
 
 /// Features in the order of the model's own results: genes, then proteins.
@@ -42,5 +43,5 @@ pub(super) fn positions(names: &[String], asked: &[String]) -> Result<Vec<usize>
         let unknown = || Error::UnknownFeature { name: name.clone(), n_known: names.len() };
         names.iter().position(|known| known == name).ok_or_else(unknown)
     };
-    asked.iter().map(position).collect()
+    lists::among(asked, |name| names.iter().find(|known| *known == name).cloned()).iter().map(position).collect()
 }

@@ -18,7 +18,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::known::{KnownCellArgs, KnownCells};
-use crate::{error::Result, output::Output};
+use crate::{error::Result, lists, output::Output};
 
 /// Ask a trained model about cells: expression, proteins, fit, draws, differences.
 ///
@@ -80,8 +80,9 @@ impl KnownCells {
 
     /// The codes of conditions named as batches of the reference.
     fn codes(&self, asked: &Asked, results: &CountResults<'_>, batches: &[String]) -> Result<Vec<i64>> {
-        let code = |batch: &String| Ok(results.code(&asked.known.among.key_of(batch, self.reference())?)?);
-        batches.iter().map(code).collect()
+        let key_of = |batch: &str| asked.known.among.key_of(batch, self.reference());
+        let batches = lists::among(batches, |batch| key_of(batch).is_ok().then(|| batch.to_owned()));
+        batches.iter().map(|batch| Ok(results.code(&key_of(batch)?)?)).collect()
     }
 }
 

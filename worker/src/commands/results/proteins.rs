@@ -10,6 +10,7 @@ use super::{Asked, Written, features::Features};
 use crate::{
     commands::known::KnownCells,
     error::{Error, Result},
+    lists,
     output::Output,
     table::NamedMatrix,
 };
@@ -37,7 +38,7 @@ pub(super) struct ProteinsArgs {
     #[arg(long, value_enum, default_value_t = What::Expression)]
     what: What,
     /// Decode every cell as if it came from these batches of the reference, and average over them [default: its own]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     transform_batch: Vec<String>,
     /// Decode every cell as if it came from the batches that were stained for the most proteins.
     #[arg(long, conflicts_with = "transform_batch")]
@@ -55,7 +56,7 @@ pub(super) struct ProteinsArgs {
     #[arg(long)]
     scale_protein: bool,
     /// Write these proteins only, separated by commas [default: all of the panel]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     proteins: Vec<String>,
 }
 
@@ -73,6 +74,9 @@ enum What {
 pub(super) fn run(args: &ProteinsArgs, output: &Output) -> Result<()> {
     args.check()?;
     let known = args.asked.known.open(output)?;
+    if args.obsm_key.is_some() {
+        known.data.check_writable()?;
+    }
     let panel = Features::of(&known)?.proteins;
     let results = known.count_results(args.asked.seed)?;
     let values = args.values(&known, &results)?;
@@ -143,6 +147,7 @@ impl ProteinsArgs {
             let unknown = || Error::UnknownProtein { protein: protein.clone(), known: panel.join(", ") };
             panel.iter().position(|known| known == protein).ok_or_else(unknown)
         };
-        self.proteins.iter().map(position).collect()
+        let asked = lists::among(&self.proteins, |name| panel.iter().find(|known| *known == name).cloned());
+        asked.iter().map(position).collect()
     }
 }

@@ -3,8 +3,14 @@
 mod model_args;
 mod plan_args;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    path::PathBuf,
+    time::Instant,
+};
 
+use archipelago_anndata::align::Duplicates;
 use archipelago_common::{
     BaseCard,
     condition::ConditionKey,
@@ -30,7 +36,9 @@ use crate::{
     checkpoint::TrainingFile,
     data::{AlignedCounts, DataSpec, SiteData},
     error::{Error, Result},
+    existing,
     fields::Source,
+    lists,
     memory::MemoryArgs,
     output::Output,
     results,
@@ -59,10 +67,10 @@ pub struct TrainArgs {
     #[command(flatten)]
     cells: CellArgs,
     /// Obs columns of further categorical covariates, separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     categorical_covariate_keys: Vec<String>,
     /// Obs columns of continuous covariates, separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     continuous_covariate_keys: Vec<String>,
     /// Start from this trained reference, its genes, options and conditions: scANVI from scVI.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["categorical_covariate_keys", "continuous_covariate_keys"])]
@@ -131,6 +139,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let Trained { mut reference, history, engine } = train(args, &prepared, &cells, output)?;
     let card = &mut reference.base.card;
     card.recipe = data.recipe().map(|recipe| recipe.clone().for_panel(&card.genes));
+    existing::begin(&args.out)?;
     let dir = ReferenceDir::write_with_parts(&args.out, &reference.base, &reference.columns, &reference.parts)?;
     let compute = Compute::from(args.compute);
     let fit = reference.evaluate(&cells, conditions, args.plan.seed, compute)?;
@@ -155,9 +164,9 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
         seconds: started.elapsed().as_secs_f64(),
     };
     results::write_history(&args.out, &results::History::from([("reference".to_owned(), history)]))?;
-    results::write_json(&args.out.join("summary.json"), &summary)?;
+    results::write_json(&args.out.join(existing::SUMMARY), &summary)?;
     // Last, so that a run killed before this line does not train again.
-    args.checkpoint().discard();
+    existing::end(&args.out);
     output.show(&summary);
     Ok(())
 }
@@ -236,9 +245,13 @@ fn labelled_accuracy(
     Ok(Some((right.len(), right.len() + wrong.len())))
 }
 
-/// The panel is the file's genes; naming one twice would leave no order to align a query to.
+/// The panel is the file's genes, each once: naming one twice would leave no order to align a query to.
 fn panel(data: &SiteData, args: &TrainArgs) -> Result<Vec<String>> {
-    let genes = data.genes().to_vec();
+    let mut genes = data.genes().to_vec();
+    if data.spec().duplicate_genes == Duplicates::Sum {
+        let mut known = HashSet::new();
+        genes.retain(|gene| known.insert(gene.clone()));
+    }
     archipelago_anndata::align::align(&genes, &genes, Default::default())
         .map_err(|source| Error::Cells { path: args.file.clone(), source })?;
     Ok(genes)
@@ -251,7 +264,7 @@ impl TrainArgs {
         let covariates =
             [(CATEGORICAL, &self.categorical_covariate_keys), (CONTINUOUS, &self.continuous_covariate_keys)];
         for (field, keys) in covariates.into_iter().filter(|(_, keys)| !keys.is_empty()) {
-            spec.fields.set_all(field, keys.iter().map(Source::obs).collect());
+            spec.fields.set_all(field, lists::split(keys).into_iter().map(Source::obs).collect());
         }
         match pretrained {
             Some(reference) => spec.remembering(&reference.base.card),
@@ -271,7 +284,7 @@ impl TrainArgs {
     }
 
     fn checkpoint(&self) -> TrainingFile {
-        TrainingFile::new(self.out.join("training.checkpoint"), self.plan.checkpoint_every)
+        TrainingFile::new(self.out.join(existing::TRAINING), self.plan.checkpoint_every)
     }
 }
 

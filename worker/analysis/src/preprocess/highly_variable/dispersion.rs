@@ -85,6 +85,7 @@ fn nothing(n_genes: usize) -> VariableGenes {
         normalised_spread: vec![0.0; n_genes],
         n_batches: vec![0; n_genes],
         rank: Vec::new(),
+        left_out: Vec::new(),
     }
 }
 
@@ -116,7 +117,7 @@ fn judge(moments: &Moments, genes: &[usize], flavor: Flavor, keep: Keep) -> Vari
         }
     };
     let n_batches = is_chosen.iter().map(|&chosen| u32::from(chosen)).collect();
-    VariableGenes { is_chosen, mean, spread, normalised_spread, n_batches, rank: Vec::new() }
+    VariableGenes { is_chosen, mean, spread, normalised_spread, n_batches, rank: Vec::new(), left_out: Vec::new() }
 }
 
 /// Dispersions relative to centre and scale of those in the same bin of the mean.

@@ -55,11 +55,15 @@ pub struct VariableGenes {
     /// Median rank over the batches in which the gene is chosen, 0 is the most variable, NaN in none:
     /// `highly_variable_rank`. Empty but for [`Flavor::SeuratV3`].
     pub rank: Vec<f64>,
+    /// Batches that had no say: of one cell, or of too few for a trend.
+    pub left_out: Vec<String>,
 }
 
 /// Judges all genes, within each batch where batches are given.
 ///
-/// # Errors   batches of another number of cells, a batch of one cell, bounds with [`Flavor::SeuratV3`], a trend without
+/// Batches of one cell, and those whose genes vary too little for a trend, have no say as long as others have one.
+///
+/// # Errors   batches of another number of cells, no batch of two cells, bounds with [`Flavor::SeuratV3`], a trend without
 ///   enough genes
 /// # Source   `highly_variable_genes` of scanpy 1.11, same defaults (20 bins, span 0.3)
 pub fn highly_variable_genes(
@@ -68,18 +72,25 @@ pub fn highly_variable_genes(
     flavor: Flavor,
     keep: Keep,
 ) -> Result<VariableGenes> {
-    let cells_by_batch = match batches {
+    let (mut cells_by_batch, mut left_out) = (Vec::new(), Vec::new());
+    match batches {
         Some(batches) => {
             batches.check_len("the batch column", x.n_cells())?;
-            batches.members().into_iter().filter(|members| !members.is_empty()).collect()
+            for (name, members) in batches.names().iter().zip(batches.members()) {
+                match members.len() {
+                    0 => {}
+                    1 => left_out.push(name.clone()),
+                    _ => cells_by_batch.push((name.as_str(), members)),
+                }
+            }
         }
-        None => vec![(0..x.n_cells()).collect::<Vec<_>>()],
-    };
-    if let Some(small) = cells_by_batch.iter().find(|cells| cells.len() < 2) {
-        let (step, found) = ("a batch for variable genes", small.len());
-        return Err(AnalysisError::TooFew { step, unit: "cells", needed: 2, found });
+        None => cells_by_batch.push(("", (0..x.n_cells()).collect::<Vec<_>>())),
     }
-    match (flavor, keep) {
+    if cells_by_batch.iter().all(|(_, cells)| cells.len() < 2) {
+        let found = usize::from(x.n_cells() > 0);
+        return Err(AnalysisError::TooFew { step: STEP, unit: "cells in a batch", needed: 2, found });
+    }
+    let found = match (flavor, keep) {
         (Flavor::SeuratV3, Keep::Top(n_top)) => standardised::choose(x, &cells_by_batch, n_top),
         (Flavor::SeuratV3, Keep::Between { .. }) => Err(AnalysisError::Option {
             option: "keep",
@@ -87,8 +98,16 @@ pub fn highly_variable_genes(
             found: "cutoffs".into(),
         }),
         (Flavor::Seurat | Flavor::CellRanger, _) if batches.is_none() => {
-            Ok(dispersion::within(x, &cells_by_batch[0], flavor, keep))
+            Ok(dispersion::within(x, &cells_by_batch[0].1, flavor, keep))
         }
-        (Flavor::Seurat | Flavor::CellRanger, _) => Ok(dispersion::combined(x, &cells_by_batch, flavor, keep)),
-    }
+        (Flavor::Seurat | Flavor::CellRanger, _) => {
+            let batches: Vec<Vec<usize>> = cells_by_batch.into_iter().map(|(_, cells)| cells).collect();
+            Ok(dispersion::combined(x, &batches, flavor, keep))
+        }
+    }?;
+    left_out.extend(found.left_out);
+    Ok(VariableGenes { left_out, ..found })
 }
+
+/// What needs the cells, in an error.
+pub(crate) const STEP: &str = "the choice of variable genes";

@@ -5,18 +5,32 @@ use super::super::moments::{Moments, entries};
 use super::VariableGenes;
 use crate::{CsrView, Result};
 
+/// Judges all genes in every batch; a batch in which no trend can be fitted is left out, as long as there is another.
+///
 /// Ranks genes by standardised variance within each batch and chooses by the median rank over the batches in which a gene
 /// is among the `n_top`, then by the number of these. Equal variances rank in the order of the genes; scanpy leaves their
 /// order to an unstable sort.
-pub(super) fn choose(x: CsrView<'_>, batches: &[Vec<usize>], n_top: usize) -> Result<VariableGenes> {
+pub(super) fn choose(x: CsrView<'_>, batches: &[(&str, Vec<usize>)], n_top: usize) -> Result<VariableGenes> {
     let n_genes = x.n_genes();
     let all_cells: Vec<usize> = (0..x.n_cells()).collect();
     let overall = Moments::of(x, &all_cells, |count| count);
     let mut variance = vec![0.0; n_genes];
     let mut top_ranks = vec![Vec::new(); n_genes];
-    for cells in batches {
-        let of_batch = standardised_variance(x, cells)?;
-        variance.iter_mut().zip(&of_batch).for_each(|(sum, value)| *sum += value / batches.len() as f64);
+    let (mut judged, mut left_out, mut failure) = (Vec::new(), Vec::new(), None);
+    for (name, cells) in batches {
+        match standardised_variance(x, cells) {
+            Ok(of_batch) => judged.push(of_batch),
+            Err(error) => {
+                left_out.push((*name).to_owned());
+                failure = Some(error);
+            }
+        }
+    }
+    if let (true, Some(error)) = (judged.is_empty(), failure) {
+        return Err(error);
+    }
+    for of_batch in &judged {
+        variance.iter_mut().zip(of_batch).for_each(|(sum, value)| *sum += value / judged.len() as f64);
         let mut order: Vec<usize> = (0..n_genes).collect();
         order.sort_by(|&a, &b| of_batch[b].total_cmp(&of_batch[a]));
         order.iter().take(n_top).enumerate().for_each(|(rank, &gene)| top_ranks[gene].push(rank as f64));
@@ -35,6 +49,7 @@ pub(super) fn choose(x: CsrView<'_>, batches: &[Vec<usize>], n_top: usize) -> Re
         normalised_spread: variance,
         n_batches,
         rank,
+        left_out,
     })
 }
 

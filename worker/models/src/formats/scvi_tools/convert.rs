@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use archipelago_anndata::names;
 use archipelago_common::{BaseCard, Columns, ConditionKey, Name, SiteId, StateDict};
 use tch::Tensor;
 
@@ -35,9 +36,10 @@ impl Namespace {
     pub(super) fn conditions(&self, batch: &CategoricalField) -> Result<Vec<ConditionKey>> {
         let mut keys: Vec<ConditionKey> = Vec::new();
         for category in &batch.categories {
-            let key = ConditionKey::new(self.owner.clone(), self.dataset.clone(), category.to_string())?;
+            let name = name(category)?;
+            let key = ConditionKey::new(self.owner.clone(), self.dataset.clone(), &name)?;
             if keys.contains(&key) {
-                return Err(refuse(format!("two batches are called `{category}`")));
+                return Err(refuse(format!("two batches are called `{name}`")));
             }
             keys.push(key);
         }
@@ -80,9 +82,19 @@ pub(super) fn data_registry(saved: &SavedRegistry, labels: LabelNames) -> Result
     Ok(registry)
 }
 
-/// Categories as text.
+/// Categories by their names.
 pub(super) fn texts(field: &CategoricalField) -> Vec<String> {
-    field.categories.iter().map(Scalar::to_string).collect()
+    field.categories.iter().map(|category| name(category).unwrap_or_else(|_| category.to_string())).collect()
+}
+
+/// The name of a category as a column of its type is named when a file of cells is read.
+fn name(category: &Scalar) -> Result<String> {
+    match category {
+        Scalar::Float(number) => {
+            names::of_number(*number).ok_or_else(|| refuse("a category is NaN, which stands for a missing value"))
+        }
+        other => Ok(other.to_string()),
+    }
 }
 
 /// The reference with these upstream tensors. `facts` are what upstream keeps of conditions elsewhere, in order of the codes.
@@ -155,11 +167,13 @@ pub(super) fn batches(reference: &Reference) -> CategoricalField {
     let is_one_data_set = keys.windows(2).all(|pair| data_set(pair[0]) == data_set(pair[1]));
     let name = |key: &&ConditionKey| if is_one_data_set { key.batch().to_owned() } else { key.to_string() };
     let names: Vec<String> = keys.iter().map(name).collect();
-    let numbers: Option<Vec<Scalar>> = names.iter().map(|name| name.parse().ok().map(Scalar::Int)).collect();
-    let categories = match numbers {
-        Some(numbers) if card.training.contains_key(NUMBERED_BATCHES) => numbers,
-        _ => names.into_iter().map(Scalar::Text).collect(),
+    let number: fn(&String) -> Option<Scalar> = match card.training.get(NUMBERED_BATCHES) {
+        Some(kind) if kind == FLOATS => |name| name.parse().ok().map(Scalar::Float),
+        Some(_) => |name| name.parse().ok().map(Scalar::Int),
+        None => |_| None,
     };
+    let numbers: Option<Vec<Scalar>> = names.iter().map(number).collect();
+    let categories = numbers.unwrap_or_else(|| names.into_iter().map(Scalar::Text).collect());
     CategoricalField { key: card.batch_key.clone(), categories }
 }
 
@@ -169,8 +183,11 @@ pub(super) fn provenance(saved: &SavedModel) -> BTreeMap<String, serde_json::Val
     if let Some(n_cells) = saved.registry.n_cells {
         facts.insert("n_cells".to_owned(), n_cells.into());
     }
-    if saved.registry.batch.categories.iter().all(|category| matches!(category, Scalar::Int(_))) {
+    let batches = &saved.registry.batch.categories;
+    if batches.iter().all(|category| matches!(category, Scalar::Int(_))) {
         facts.insert(NUMBERED_BATCHES.to_owned(), true.into());
+    } else if batches.iter().all(|category| matches!(category, Scalar::Float(_))) {
+        facts.insert(NUMBERED_BATCHES.to_owned(), FLOATS.into());
     }
     let unknown = saved.unknown_arguments().into_iter().map(|name| (name.to_owned(), saved.init_params[name].clone()));
     let unknown: serde_json::Map<_, _> = unknown.collect();
@@ -180,5 +197,6 @@ pub(super) fn provenance(saved: &SavedModel) -> BTreeMap<String, serde_json::Val
     facts
 }
 
-/// The fact that the batches of the saved model were integers.
+/// The fact that the batches of the saved model were numbers: `true` for integers, or [`FLOATS`].
 const NUMBERED_BATCHES: &str = "numbered_batches";
+const FLOATS: &str = "floats";
