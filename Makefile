@@ -3,7 +3,8 @@
 CARGO ?= cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
 
-# make demo DATA=file.h5ad BATCH=key LABELS=key QUERY=a,b,c SEED=n
+# make demo MODEL=scvi DATA=file.h5ad BATCH=key LABELS=key QUERY=a,b,c SEED=n
+MODEL ?=
 DATA ?=
 BATCH ?=
 LABELS ?=
@@ -48,12 +49,12 @@ else
 DEMO_CELLS = --sites $(SITES)
 endif
 
-demo: build ## Run the main job as real processes: three coordinators, one site per query batch (DATA= BATCH= LABELS= QUERY= SEED=)
-	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(DEMO_CELLS)
+demo: build ## Run the main job as real processes: three coordinators, one site per query batch (MODEL= DATA= BATCH= LABELS= QUERY= SEED=)
+	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(DEMO_CELLS)
 
-quality: build ## Map with scVI and scANVI over several seeds and judge the result (DATA= SEEDS= PEER= REFERENCE= QUERY=)
+quality: build ## Map with scVI and scANVI, or with trVAE, over several seeds and judge the result (MODEL= DATA= SEEDS= PEER= REFERENCE= QUERY=)
 	$(BIN)/archipelago-quality --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
-		$(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)")
+		$(if $(MODEL),--model $(MODEL)) $(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)")
 
 # ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers.
 peers: build ## Compare with scvi-tools: saved models there and back
@@ -92,7 +93,7 @@ campaign: ## Kill, stop and cut off real processes and audit what was acknowledg
 # Timings need a quiet machine: nothing else is built or run beside them.
 bench: setup ## Measure training, surgery and embedding beside scvi-tools, then coordinators under load (QUICK=1: the main cases only)
 	$(CARGO) build --release --locked -p archipelago-benches -p archipelago-worker -p archipelago-coordinator -p archipelago-bench-coordinator --bins
-	peer=$$(benches/peers/install.sh) && $(BIN)/archipelago-bench suite --peer "$$peer" --out bench-out $(if $(QUICK),--quick)
+	peer=$$(benches/peers/install.sh) && $(BIN)/archipelago-bench suite --peer "$$peer" $(if $(ARCHIPELAGO_SCARCHES),--native-peer "$(ARCHIPELAGO_SCARCHES)/bin/python") --out bench-out $(if $(QUICK),--quick)
 	$(if $(QUICK),,$(BIN)/archipelago-bench large --out bench-out)
 	$(BIN)/archipelago-bench-coordinator --out bench-out
 

@@ -28,6 +28,8 @@ pub(crate) enum ModelArg {
     Scvi,
     /// scANVI: labels in the reference, none in the query.
     Scanvi,
+    /// trVAE: conditions of the reference pulled together.
+    Trvae,
 }
 
 impl ModelArg {
@@ -36,7 +38,13 @@ impl ModelArg {
         match self {
             Self::Scvi => "scvi",
             Self::Scanvi => "scanvi",
+            Self::Trvae => "trvae",
         }
+    }
+
+    /// Whether its peer is a native model of scArches.
+    pub(crate) fn is_native(self) -> bool {
+        self == Self::Trvae
     }
 }
 
@@ -65,6 +73,8 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     }
     let scanvi = synthetic("scanvi-10000x2000-d12", 10_000, 2_000, 350.0, 2, 1);
     cases.push(Case { model: ModelArg::Scanvi, ..scanvi });
+    let trvae = synthetic("trvae-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
+    cases.push(Case { model: ModelArg::Trvae, ..trvae });
     cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));
     cases.push(synthetic("10000x2000-d32", 10_000, 2_000, 2_000.0, 3, 1));
     cases.push(synthetic("100000x2000-d8", 100_000, 2_000, 210.0, 2, 1));

@@ -11,7 +11,7 @@ use archipelago_anndata::{Csr, H5adFile};
 use archipelago_common::{
     ConditionKey,
     progress::{Continue, EpochReport},
-    task::TrainSpec,
+    task::{Stopping, TrainSpec},
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, Compute, Config, Device, Engine, NoCheckpoints, Query, Reference, Training,
@@ -92,14 +92,21 @@ impl File {
     }
 }
 
-/// The options of the field's surgery tutorials.
+/// The options of the field's surgery tutorials, for the models of scvi-tools.
 pub(crate) fn options() -> Config {
     ScviConfig { gene_likelihood: Likelihood::Nb, ..ScviConfig::for_surgery() }.options()
 }
 
+/// The same for any model.
+fn options_of(model: ModelArg) -> Result<Config> {
+    Ok(if model.is_native() { zoo::model(model.name())?.options_for_surgery() } else { options() })
+}
+
 /// Minibatches of 128, all cells; weight decay as given.
 pub(crate) fn spec(epochs: u32, weight_decay: f64) -> TrainSpec {
-    TrainSpec { epochs: Some(epochs), train_size: Some(1.0), weight_decay: Some(weight_decay), ..TrainSpec::default() }
+    let early_stopping = Some(Stopping::Never);
+    let (epochs, weight_decay) = (Some(epochs), Some(weight_decay));
+    TrainSpec { epochs, train_size: Some(1.0), weight_decay, early_stopping, ..TrainSpec::default() }
 }
 
 /// Hears of each epoch and keeps its time. What comes before the first epoch is part of it.
@@ -150,7 +157,7 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
 }
 
 fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference, Measured)> {
-    let (cells, options) = (file.cells(args.model), options());
+    let (cells, options) = (file.cells(args.model), options_of(args.model)?);
     let training = Training {
         model: zoo::model(args.model.name())?,
         options: &options,
@@ -158,7 +165,7 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
         cells: &cells,
         conditions: &file.conditions,
         batch_key: "batch",
-        spec: &spec(args.epochs, 1e-6),
+        spec: &spec(args.epochs, if args.model.is_native() { 0.04 } else { 1e-6 }),
         further: &FurtherOptions::default(),
         compute,
     };

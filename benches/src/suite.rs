@@ -22,6 +22,9 @@ pub(crate) struct SuiteArgs {
     /// The Python that has scvi-tools.
     #[arg(long, value_name = "FILE")]
     peer: PathBuf,
+    /// The Python that has scArches 0.6.1; without it native models are not measured.
+    #[arg(long, value_name = "FILE")]
+    native_peer: Option<PathBuf>,
     /// The folder to write data and results to.
     #[arg(long, value_name = "DIR", default_value = "bench-out")]
     out: PathBuf,
@@ -46,7 +49,9 @@ pub(crate) fn run(args: &SuiteArgs) -> Result<()> {
     let gemm = machine::gemm_rate(args.threads)?;
     note(&format!("dense products: {:.1} GFLOP/s on {} threads", gemm / 1e9, args.threads));
     let mut rows = Vec::new();
-    let is_wanted = |case: &Case| args.only.as_ref().is_none_or(|only| case.name.contains(only));
+    let has_peer = |case: &Case| args.native_peer.is_some() || !case.model.is_native();
+    let is_named = |case: &Case| args.only.as_ref().is_none_or(|only| case.name.contains(only));
+    let is_wanted = |case: &Case| has_peer(case) && is_named(case);
     for case in cases::all(args.quick).into_iter().filter(is_wanted) {
         rows.extend(compare(&case, args, gemm)?);
     }
@@ -65,7 +70,7 @@ fn compare(case: &Case, args: &SuiteArgs, gemm: f64) -> Result<Vec<Row>> {
     for round in 1..=case.rounds {
         note(&format!("{}: round {round} of {}, ours", case.name, case.rounds));
         ours.push(run_ours(&folder, case, args)?);
-        note(&format!("{}: round {round} of {}, scvi-tools", case.name, case.rounds));
+        note(&format!("{}: round {round} of {}, the peer", case.name, case.rounds));
         theirs.push(run_peer(&folder, case, args)?);
     }
     std::fs::remove_dir_all(&folder)?;
@@ -80,9 +85,12 @@ fn run_ours(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
 }
 
 fn run_peer(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/speed.py");
-    let mut command = Command::new(&args.peer);
-    command.arg(script).args(["--model", case.model.name()]).arg(folder);
+    let (python, script) = match &args.native_peer {
+        Some(python) if case.model.is_native() => (python, "peers/speed_native.py"),
+        _ => (&args.peer, "peers/speed.py"),
+    };
+    let mut command = Command::new(python);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).args(["--model", case.model.name()]).arg(folder);
     output(command, case, args)
 }
 

@@ -38,6 +38,9 @@ pub struct Args {
     /// Genes of the generated data.
     #[arg(long, default_value_t = 1000, conflicts_with = "data")]
     pub genes: u32,
+    /// The model of the zoo that is trained and mapped onto.
+    #[arg(long, default_value = "scvi")]
+    pub model: String,
     /// Epochs of reference training.
     #[arg(long, default_value_t = 100)]
     pub reference_epochs: u32,
@@ -51,4 +54,5 @@ pub struct Args {
 
 const EXAMPLES: &str = "Examples:
   archipelago-demo
+  archipelago-demo --model trvae
   archipelago-demo --data pbmc.h5ad --batch-key batch --labels-key cell_type --query 10x_5p,10x_pbmc3k";

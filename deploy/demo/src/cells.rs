@@ -136,7 +136,12 @@ impl Embedding {
         let table = adata.obsm(key)?.to_table(key)?;
         let latent = Array2::from_shape_vec((table.n_rows, table.n_cols), table.values)
             .with_context(|| format!("obsm `{key}` of `{}`", file.display()))?;
-        Ok(Self { latent, labels: column(&adata, labels_key)?, batches: column(&adata, batch_key)? })
+        let labels = if labels_key.is_empty() {
+            vec![UNLABELLED.to_owned(); latent.nrows()]
+        } else {
+            column(&adata, labels_key)?
+        };
+        Ok(Self { latent, labels, batches: column(&adata, batch_key)? })
     }
 
     /// This embedding with the cells of another after its own.
@@ -163,6 +168,9 @@ impl Embedding {
         Labels::from_names(&self.batches)
     }
 }
+
+/// The label of cells whose file names none.
+const UNLABELLED: &str = "cell";
 
 #[cfg(test)]
 mod tests {

@@ -67,13 +67,13 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares figures of several seeds with those that `peer_quality.py` wrote.
+    /// Compares figures of several seeds with those that `peer_quality.py` or `peer_quality_native.py` wrote.
     pub fn new(model: &str, runs: &[Figures], peer: Option<&Value>) -> Self {
         let line = |figure: &Figure| {
             let ours: Vec<f64> = runs.iter().filter_map(|run| run.0.get(figure.name).copied()).collect();
             let theirs: Vec<f64> = peer
-                .and_then(|peer| peer["runs"][model].as_array())
-                .map(|runs| runs.iter().filter_map(|run| run.pointer(figure.peer)?.as_f64()).collect())
+                .and_then(|peer| runs_of(peer, model))
+                .map(|runs| runs.iter().filter_map(|run| figure.of_peer(run)).collect())
                 .unwrap_or_default();
             let (ours, peer) = (Spread::of(&ours)?, Spread::of(&theirs));
             let is_as_good = peer.map(|peer| figure.sign * (ours.mean - peer.mean) >= -2.0 * peer.std - ROUNDING);
@@ -105,11 +105,34 @@ impl Comparison {
     }
 }
 
-/// A figure: our name, where the peer's script puts it, and whether more is better.
+/// A peer's runs of a model. The native models' script writes one model to a file, and the tutorial's recipe under its own name.
+fn runs_of<'a>(peer: &'a Value, model: &str) -> Option<&'a Vec<Value>> {
+    let runs = &peer["runs"];
+    let of_recipe = || (peer["model"] == model).then(|| runs["surgery"].as_array()).flatten();
+    runs[model].as_array().or_else(of_recipe)
+}
+
+/// A figure: our name, where the peers' scripts put it, and whether more is better.
 struct Figure {
     name: &'static str,
     peer: &'static str,
     sign: f64,
+}
+
+impl Figure {
+    /// The figure of one of the peer's runs.
+    fn of_peer(&self, run: &Value) -> Option<f64> {
+        let place = |pointer: &str| run.pointer(pointer)?.as_f64();
+        let of_cells = |part: &str, term: &str| place(&format!("/per_cell/{part}/{term}"));
+        let part = if self.name.ends_with("_query") { "query_after_surgery" } else { "reference" };
+        let native = || match self.name.split('_').next() {
+            Some("reconstruction") => of_cells(part, "reconstruction"),
+            Some("asw") => place("/integration/asw_batch_all_cells").filter(|_| self.name == "asw_batch"),
+            Some("elbo") => Some(-(of_cells(part, "reconstruction")? + of_cells(part, "kl")?)),
+            _ => None,
+        };
+        place(self.peer).or_else(native)
+    }
 }
 
 const fn more(name: &'static str, peer: &'static str) -> Figure {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use archipelago_anndata::AnnData;
 use archipelago_processes::process;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ pub struct QualityArgs {
     /// Column of obs that names the batch.
     #[arg(long, default_value = "batch")]
     pub batch_key: String,
-    /// Column of obs that names the cell type.
+    /// Column of obs that names the cell type; empty for cells without one, of which only mixing is judged.
     #[arg(long, default_value = "cell_type")]
     pub labels_key: String,
     /// Batches of the reference [default: those whose cells are `reference` in obs column `split`]
@@ -47,6 +47,9 @@ pub struct QualityArgs {
     /// Batches that are mapped [default: those whose cells are `query` in obs column `split`]
     #[arg(long, value_delimiter = ',', requires = "reference")]
     pub query: Vec<String>,
+    /// Which models: scVI and scANVI from it, or trVAE.
+    #[arg(long, value_enum, default_value_t = Models::Scvi)]
+    pub model: Models,
     /// Seeds, one run each.
     #[arg(long, value_delimiter = ',', default_value = "0,1,2")]
     pub seeds: Vec<u64>,
@@ -65,6 +68,15 @@ pub struct QualityArgs {
     /// Figures of a peer to set beside ours: what `peer_quality.py` wrote.
     #[arg(long)]
     pub peer: Option<PathBuf>,
+}
+
+/// Models that are judged, each by the recipe of its peers' figures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Models {
+    /// scVI, and scANVI from it.
+    Scvi,
+    /// trVAE, by its tutorial: the KL term rises over 200 of at most 500 epochs, and training stops early.
+    Trvae,
 }
 
 const EXAMPLE: &str = "Example:
@@ -93,15 +105,21 @@ pub fn run(args: &QualityArgs) -> Result<()> {
         let seed_run = SeedRun { args, worker: &worker, seed, dir: args.out.join(format!("seed-{seed}")) };
         std::fs::create_dir_all(&seed_run.dir)
             .with_context(|| format!("failed to make `{}`", seed_run.dir.display()))?;
-        runs.entry("scvi").or_default().push(seed_run.scvi()?);
-        runs.entry("scanvi").or_default().push(seed_run.scanvi()?);
+        match args.model {
+            Models::Scvi => {
+                runs.entry("scvi").or_default().push(seed_run.scvi()?);
+                runs.entry("scanvi").or_default().push(seed_run.scanvi()?);
+            }
+            Models::Trvae => runs.entry("trvae").or_default().push(seed_run.trvae()?),
+        }
     }
-    let peer = args.peer.as_deref().map(read_json).transpose()?;
+    let data = args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let peer = args.peer.as_deref().map(read_json).transpose()?.map(|peer| of_data(peer, args.model, &data));
     let comparisons: Vec<Comparison> =
         runs.iter().map(|(model, figures)| Comparison::new(model, figures, peer.as_ref())).collect();
     let table = comparisons.iter().map(Comparison::table).collect::<Vec<_>>().join("\n");
     let summary = Summary {
-        data: args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        data,
         reference: &args.reference,
         query: &args.query,
         seeds: &args.seeds,
@@ -149,12 +167,25 @@ struct SeedRun<'a> {
 impl SeedRun<'_> {
     fn scvi(&self) -> Result<Figures> {
         let trained = self.train("scvi", &[], self.args.reference_epochs)?;
-        let mapped = self.map("scvi", &[])?;
-        let mut figures = self.judge("scvi")?;
-        figures.insert("elbo_reference", number(&trained, "elbo")?);
-        figures.insert("reconstruction_reference", number(&trained, "reconstruction")?);
-        figures.insert("elbo_query", over_cells(&mapped, "elbo")?);
-        figures.insert("reconstruction_query", over_cells(&mapped, "reconstruction")?);
+        let mapped = self.map("scvi", &[], self.args.surgery_epochs)?;
+        self.judge_with_fit("scvi", &trained, &mapped)
+    }
+
+    /// The last state is kept, as upstream keeps it whatever it is asked.
+    fn trvae(&self) -> Result<Figures> {
+        let rise = ["--n-epochs-kl-warmup", TRVAE_WARMUP];
+        let trained =
+            self.train("trvae", &[&["--model", "trvae", "--keep-last-state"], &rise[..]].concat(), TRVAE_EPOCHS)?;
+        let mapped = self.map("trvae", &rise, TRVAE_EPOCHS)?;
+        self.judge_with_fit("trvae", &trained, &mapped)
+    }
+
+    fn judge_with_fit(&self, name: &str, trained: &Value, mapped: &Value) -> Result<Figures> {
+        let mut figures = self.judge(name)?;
+        figures.insert("elbo_reference", number(trained, "elbo")?);
+        figures.insert("reconstruction_reference", number(trained, "reconstruction")?);
+        figures.insert("elbo_query", over_cells(mapped, "elbo")?);
+        figures.insert("reconstruction_query", over_cells(mapped, "reconstruction")?);
         Ok(figures)
     }
 
@@ -163,7 +194,7 @@ impl SeedRun<'_> {
         let labelled = ["--model", "scanvi", "--labels-key", &self.args.labels_key, "--from-reference", &pretrained];
         let few = ["--n-samples-per-label", "100"];
         let trained = self.train("scanvi", &[&labelled[..], &few].concat(), self.args.scanvi_epochs)?;
-        self.map("scanvi", &["--ignore-labels"])?;
+        self.map("scanvi", &["--ignore-labels"], self.args.surgery_epochs)?;
         let mut figures = self.judge("scanvi")?;
         let predicted = self.known("predict", "scanvi-mapped", &self.args.query, "scanvi-predicted.csv")?;
         for (name, figure) in [
@@ -186,10 +217,10 @@ impl SeedRun<'_> {
         self.command(&words)
     }
 
-    fn map(&self, name: &str, more: &[&str]) -> Result<Value> {
+    fn map(&self, name: &str, more: &[&str], epochs: u32) -> Result<Value> {
         let (reference, out) = (self.path(name), self.path(&format!("{name}-mapped")));
         let (data, batches) = (self.args.data.display().to_string(), self.args.query.join(","));
-        let (epochs, surgery) = (self.args.surgery_epochs.to_string(), self.args.surgery.as_str());
+        let (epochs, surgery) = (epochs.to_string(), self.args.surgery.as_str());
         let mut words = vec!["map", &reference, &data, "--batches", &batches, "--epochs", &epochs];
         words.extend(["--surgery", surgery, "--out", &out]);
         if surgery == "upstream" {
@@ -218,7 +249,9 @@ impl SeedRun<'_> {
         };
         let judged = quality::judge(&read(&file)?, &read(&format!("{name}-mapped/mapped.h5ad"))?, 0)?;
         let Value::Object(figures) = serde_json::to_value(judged)? else { anyhow::bail!("figures are an object") };
-        Ok(Figures::from_iter(figures.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?)))))
+        let is_judged = |name: &str| !self.args.labels_key.is_empty() || WITHOUT_LABELS.contains(&name);
+        let figures = figures.into_iter().filter(|(name, _)| is_judged(name));
+        Ok(Figures::from_iter(figures.filter_map(|(name, value)| Some((name, value.as_f64()?)))))
     }
 
     fn command(&self, words: &[&str]) -> Result<Value> {
@@ -238,6 +271,18 @@ impl SeedRun<'_> {
     fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
+}
+
+/// Figures that ask for no cell types.
+const WITHOUT_LABELS: [&str; 2] = ["other_batch_share", "asw_batch"];
+/// Most epochs of trVAE, and those over which its KL term rises.
+const TRVAE_EPOCHS: u32 = 500;
+const TRVAE_WARMUP: &str = "200";
+
+/// A peer's figures on these data, where a file holds those of several models and data sets.
+fn of_data(peer: Value, model: Models, data: &str) -> Value {
+    let model = model.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    peer.get(format!("{model}/{data}")).cloned().unwrap_or(peer)
 }
 
 fn number(value: &Value, name: &str) -> Result<f64> {

@@ -102,6 +102,14 @@ pub enum Error {
         /// Some features of the reference.
         expected: String,
     },
+    /// The model has no place of this kind for cells.
+    #[error("`{model}` has no {place}")]
+    NoPlace {
+        /// Name of the model.
+        model: String,
+        /// What was asked for.
+        place: &'static str,
+    },
     /// The model does not decode proteins, so there are no results of this kind.
     #[error("`{model}` does not decode proteins")]
     NotProteinModel {
@@ -214,6 +222,12 @@ pub enum Error {
         /// The file, or the folder that should hold it.
         file: PathBuf,
         /// What was found and what was expected.
+        detail: String,
+    },
+    /// An adaptor does not fit the reference.
+    #[error("the adaptor does not fit: {detail}")]
+    Adaptor {
+        /// What differs.
         detail: String,
     },
     /// scvi-tools has no model of this kind.

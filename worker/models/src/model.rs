@@ -19,6 +19,7 @@ use crate::{
     nn::{Builder, Pass, Posterior, Weights},
     options::OptionCard,
     start::Drawn,
+    surgery::upstream::{Flags, UpstreamRules},
     train::{Recipe, Run, TrainDefaults},
 };
 
@@ -58,6 +59,11 @@ pub trait Model: Sync {
     /// Options that map well, where they are not the defaults: what the field's surgery tutorials use.
     fn options_for_surgery(&self) -> Config {
         Config::new()
+    }
+
+    /// What these flags mean to upstream's surgery of this model.
+    fn upstream_rules(&self, flags: &Flags) -> Box<dyn UpstreamRules> {
+        Box::new(*flags)
     }
 
     /// The model whose trained references it can start from.
@@ -160,6 +166,12 @@ pub trait Embedder: Module {
     /// The latent representation: the posterior mean, unless the latent state is transformed.
     fn latent_mean(&self, posterior: &Posterior, _pass: &mut Pass<'_>) -> Tensor {
         posterior.mean.shallow_clone()
+    }
+
+    /// What the first layer of its decoder makes of a draw from each cell's posterior, `[n, n_hidden]`, for a model whose authors
+    /// look at that.
+    fn first_decoded(&self, _minibatch: &Minibatch, _pass: &mut Pass<'_>) -> Option<Tensor> {
+        None
     }
 
     /// What the kernels are told about it, to compute posteriors.

@@ -287,7 +287,7 @@ impl Reference {
         Ok(of_cells(self.embedder(module.as_ref())?, &dataset, |posterior, _| posterior.mean.shallow_clone()))
     }
 
-    fn embedder<'a>(&self, module: &'a dyn Module) -> Result<&'a dyn Embedder> {
+    pub(crate) fn embedder<'a>(&self, module: &'a dyn Module) -> Result<&'a dyn Embedder> {
         module.as_embedder().ok_or_else(|| Error::NotEmbedder { model: self.base.card.model.clone() })
     }
 

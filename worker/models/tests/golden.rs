@@ -22,3 +22,5 @@ mod scanvi;
 mod scvi;
 #[path = "golden/totalvi/mod.rs"]
 mod totalvi;
+#[path = "golden/trvae/mod.rs"]
+mod trvae;

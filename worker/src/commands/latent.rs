@@ -7,8 +7,8 @@ use std::{
 
 use archipelago_anndata::{Array, Column, Element};
 use archipelago_common::{fs, id::VersionId};
-use archipelago_models::{Compute, Engine, Evaluation, Latent};
-use clap::Args;
+use archipelago_models::{Compute, Engine, Evaluation, Latent, Place};
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{
@@ -40,9 +40,26 @@ pub struct LatentArgs {
     /// The file to write: h5ad (the cells with `obsm['X_archipelago']`) or csv (mean and variance).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Which place of a cell: the mean of its posterior, a draw from it, or what the decoder's first layer makes of a draw.
+    #[arg(long, value_enum, default_value_t = PlaceArg::Mean)]
+    place: PlaceArg,
+    /// Seed of draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Also write the posterior variance to `obsm['X_archipelago_var']`; a csv always has it.
     #[arg(long)]
     variance: bool,
+}
+
+/// Which place of a cell is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum PlaceArg {
+    /// The mean of its posterior.
+    Mean,
+    /// A draw from its posterior.
+    Draw,
+    /// What the decoder's first layer makes of a draw.
+    Decoder,
 }
 
 /// What came of it.
@@ -70,7 +87,15 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
     }
     let cells = known.cells()?;
     let compute = Compute { device: known.device, engine: args.engine.into() };
-    let latent = known.reference().latent(&cells, &known.conditions, compute)?;
+    let mut latent = known.reference().latent(&cells, &known.conditions, compute)?;
+    let place = match args.place {
+        PlaceArg::Mean => None,
+        PlaceArg::Draw => Some(Place::Draw),
+        PlaceArg::Decoder => Some(Place::FirstDecoded),
+    };
+    if let Some(place) = place {
+        latent.mean = known.reference().places(&cells, &known.conditions, place, args.seed, known.device)?;
+    }
     let fit = match known.minified {
         None => Some(known.reference().evaluate(&cells, &known.conditions, 0, compute)?),
         Some(_) => None,
@@ -107,8 +132,9 @@ fn write_h5ad(args: &LatentArgs, known: &KnownCells, latent: &Latent) -> Result<
 }
 
 fn csv(data: &SiteData, latent: &Latent) -> String {
-    let columns = |name: &str| (1..=latent.mean.ncols()).map(|i| format!(",{name}_{i}")).collect::<String>();
-    let mut text = format!("cell{}{}\n", columns("mean"), columns("var"));
+    let columns = |name: &str, n: usize| (1..=n).map(|i| format!(",{name}_{i}")).collect::<String>();
+    let (places, vars) = (columns("mean", latent.mean.ncols()), columns("var", latent.var.ncols()));
+    let mut text = format!("cell{places}{vars}\n");
     for ((cell, mean), var) in data.cell_names().zip(latent.mean.rows()).zip(latent.var.rows()) {
         text += &csv_field(cell);
         for value in mean.iter().chain(var) {

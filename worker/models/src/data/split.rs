@@ -26,7 +26,8 @@ impl TrainSize {
     /// The field's share.
     pub const DEFAULT_SHARE: f64 = 0.9;
 
-    fn share(self) -> f64 {
+    /// The share.
+    pub fn share(self) -> f64 {
         match self {
             Self::Default => Self::DEFAULT_SHARE,
             Self::Share(share) => share,

@@ -8,6 +8,7 @@ use tch::Tensor;
 
 use super::{
     block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach},
+    discrepancy::Discrepancy,
     first_layer::Inputs,
     gradient::{self, Differentiated},
     network::{BatchStatistics, Network, Refresh},
@@ -38,6 +39,8 @@ pub struct Autoencoder<'a> {
     /// Whether dropout drops in a step.
     drops: bool,
     dispersions: Dispersions,
+    /// What pulls the latent states of conditions together.
+    discrepancy: Option<Discrepancy>,
     /// The lowest layer of the encoder that trains.
     lowest: Option<usize>,
     pub(super) n_steps: i64,
@@ -55,6 +58,8 @@ pub struct Terms {
     pub negative_elbo: f64,
     /// Negative log-likelihood.
     pub reconstruction: f64,
+    /// Discrepancy between conditions times its weight, once for each cell, where the module has one.
+    pub discrepancy: Option<f64>,
 }
 
 /// What it is for.
@@ -118,6 +123,7 @@ impl<'a> Autoencoder<'a> {
             _ => Dispersions::Constant,
         };
         let lowest = network.lowest_trained(&parts);
+        let discrepancy = network.discrepancy.map(Discrepancy::new);
         let sources = gradient::sources(&network, parts.len());
         for (part, source) in parts.iter_mut().zip(sources) {
             part.source = source;
@@ -138,6 +144,7 @@ impl<'a> Autoencoder<'a> {
             constants: Vec::new(),
             drops,
             dispersions,
+            discrepancy,
             lowest,
             n_steps: 0,
             draws: Vec::new(),
@@ -189,7 +196,7 @@ impl<'a> Autoencoder<'a> {
         self.place_labelled(n_blocks, labelled, noise, self.drops);
         let all = n_blocks + labelled.len().div_ceil(ROWS);
         let ratio = self.network.labels.as_ref().map_or(0.0, |labels| labels.classification_ratio);
-        let lowest = self.lowest;
+        let (lowest, meets) = (self.lowest, self.discrepancy.is_some());
         let objective = Objective {
             cells: 1.0 / cells.len() as f32,
             labelled: ratio / labelled.len().max(1) as f32,
@@ -204,13 +211,32 @@ impl<'a> Autoencoder<'a> {
             } else {
                 block.decode(pass);
                 block.label_terms(pass);
-                block.gradient(pass, lowest);
+                block.decoder_gradient(pass);
+                if let Some(lowest) = lowest.filter(|_| !meets) {
+                    block.encoder_gradient(pass, lowest);
+                }
+            }
+        });
+        self.meet(n_blocks, objective, |block, pass| {
+            if let Some(lowest) = lowest {
+                block.encoder_gradient(pass, lowest);
             }
         });
         let mut terms = self.terms(n_blocks, kl_weight);
         let cross_entropy: f64 = self.blocks[n_blocks..all].iter().map(|block| block.sums.cross_entropy).sum();
         terms.loss += cross_entropy * f64::from(objective.labelled) * cells.len() as f64;
         terms
+    }
+
+    /// Where cells of the first `n` blocks meet: the discrepancy between their conditions, and then `work` on each block.
+    fn meet(&mut self, n: usize, objective: Objective, work: impl Fn(&mut Block, &Pass<'_>) + Sync) {
+        let Some(mut discrepancy) = self.discrepancy.take() else { return };
+        discrepancy.gather(&self.network, self.dataset, &mut self.blocks[..n]);
+        self.fork(n, (self.drops, self.dispersions), objective, |block, pass| {
+            discrepancy.of_block(pass, block);
+            work(block, pass);
+        });
+        self.discrepancy = Some(discrepancy);
     }
 
     /// Does some work on the first `n` blocks, by all threads.
@@ -245,12 +271,22 @@ impl<'a> Autoencoder<'a> {
 
     /// Sums over some cells, without dropout and without a step.
     pub fn evaluate(&mut self, cells: &[usize], kl_weight: f64, noise: &mut dyn Noise) -> Terms {
+        self.evaluate_minibatches(cells.chunks(EVALUATION_MINIBATCH), kl_weight, noise)
+    }
+
+    /// The same, minibatch by minibatch as given.
+    pub fn evaluate_minibatches<'c>(
+        &mut self,
+        minibatches: impl Iterator<Item = &'c [usize]>,
+        kl_weight: f64,
+        noise: &mut dyn Noise,
+    ) -> Terms {
         let dispersions = match self.dispersions {
             Dispersions::Constant => Dispersions::Constant,
             Dispersions::Train | Dispersions::Rest => Dispersions::Rest,
         };
         let mut total = Terms::default();
-        for cells in cells.chunks(EVALUATION_MINIBATCH) {
+        for cells in minibatches {
             self.place(cells, noise, false);
             let n_blocks = cells.len().div_ceil(ROWS);
             self.fork(
@@ -263,6 +299,7 @@ impl<'a> Autoencoder<'a> {
                     block.label_terms(pass);
                 },
             );
+            self.meet(n_blocks, Objective::default(), |_, _| {});
             total.add(self.terms(n_blocks, kl_weight));
         }
         total
@@ -317,7 +354,12 @@ impl<'a> Autoencoder<'a> {
     fn terms(&self, n_blocks: usize, kl_weight: f64) -> Terms {
         let sum = |of: fn(&BlockSums) -> f64| self.blocks[..n_blocks].iter().map(|block| of(&block.sums)).sum::<f64>();
         let (reconstruction, kl) = (sum(|sums| sums.reconstruction), sum(|sums| sums.kl));
-        Terms { loss: reconstruction + kl_weight * kl, negative_elbo: reconstruction + kl, reconstruction }
+        let blocks = &self.blocks[..n_blocks];
+        let n_cells = blocks.iter().map(Block::n).sum::<usize>() as f64;
+        // The discrepancy is added to a mean over cells.
+        let discrepancy = self.discrepancy.as_ref().map(|discrepancy| discrepancy.value(blocks) * n_cells);
+        let loss = reconstruction + kl_weight * kl + discrepancy.unwrap_or_default();
+        Terms { loss, negative_elbo: reconstruction + kl, reconstruction, discrepancy }
     }
 
     fn set_constants(&mut self) {
@@ -376,6 +418,10 @@ impl Terms {
         self.loss += other.loss;
         self.negative_elbo += other.negative_elbo;
         self.reconstruction += other.reconstruction;
+        self.discrepancy = match (self.discrepancy, other.discrepancy) {
+            (Some(sum), Some(other)) => Some(sum + other),
+            (sum, other) => sum.or(other),
+        };
     }
 }
 

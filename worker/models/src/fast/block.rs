@@ -39,8 +39,12 @@ pub(super) struct Block {
     pub(super) is_labelled: bool,
     /// What labels add, where the network has them.
     pub(super) labels: Option<Labels>,
-    /// Gradients of what they add.
+    /// Gradients of what they, or a discrepancy, add.
     pub(super) further: Further,
+    /// Place of the first cell among the step's.
+    pub(super) first: usize,
+    /// Room for a number per cell of a step, where cells meet.
+    pub(super) slopes: Buffer,
     /// Logits of the shares, then their gradient; empty where nothing is decoded.
     pub(super) logits: Buffer,
     /// The same for extra zeros.
@@ -54,7 +58,7 @@ pub(super) struct Block {
     pub(super) sums: BlockSums,
 }
 
-/// Gradients of what labels add to the loss by the posterior and the draw, rows like the block's.
+/// Gradients of what labels, or a discrepancy between conditions, add to the loss by the posterior and the draw; rows like the block's.
 #[derive(Debug)]
 pub(super) struct Further {
     pub(super) by_mean: Buffer,
@@ -69,6 +73,8 @@ pub(super) struct BlockSums {
     pub(super) kl: f64,
     /// Cross entropy of labelled cells.
     pub(super) cross_entropy: f64,
+    /// Share in the discrepancy between conditions, without its weight.
+    pub(super) discrepancy: f64,
 }
 
 /// How far a block goes.
@@ -136,6 +142,8 @@ impl Block {
             of_var: rows(n_latent),
             is_labelled: false,
             labels: network.labels.as_ref().map(|labels| Labels::new(network, labels, parts)),
+            first: 0,
+            slopes: Buffer::default(),
             further: Further { by_mean: rows(n_latent), by_var: rows(n_latent), by_z: rows(n_latent) },
             logits: genes(decodes),
             dropout: genes(decodes && network.dropout.is_some()),
@@ -156,7 +164,7 @@ impl Block {
         let (network, parts, n) = (pass.network, pass.parts, self.n());
         let level = network.level;
         self.first_layer(pass);
-        let rows = Rows { drops: pass.drops, ..rows_of(&self.cells, pass) };
+        let rows = rows_of(&self.cells, pass);
         stack::forward(pass, &network.encoder, &mut self.encoder, None, rows, &mut self.columns);
         let hidden = &self.encoder[network.encoder.len() - 1].out;
         network.mean.forward(level, parts, (hidden, n), &mut self.mean, &mut self.columns);
@@ -244,7 +252,7 @@ impl Block {
     }
 
     /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state.
-    fn decoder_gradient(&mut self, pass: &Pass<'_>) {
+    pub(super) fn decoder_gradient(&mut self, pass: &Pass<'_>) {
         let (network, n) = (pass.network, self.n());
         let last = &mut self.decoder[network.decoder.len() - 1].delta;
         let scale = (&network.scale, &*self.logits);
@@ -256,15 +264,7 @@ impl Block {
         stack::backward(pass, &network.decoder, &mut self.decoder, rows, 0, below, &mut self.columns);
     }
 
-    /// From the gradient of the logits down to layer `lowest` of the encoder, if something trains there.
-    pub(super) fn gradient(&mut self, pass: &Pass<'_>, lowest: Option<usize>) {
-        self.decoder_gradient(pass);
-        if let Some(lowest) = lowest {
-            self.encoder_gradient(pass, lowest);
-        }
-    }
-
-    /// The same of labelled cells, which were not decoded.
+    /// From the posterior of labelled cells, which were not decoded, down to layer `lowest` of the encoder, if something trains there.
     pub(super) fn posterior_gradient(&mut self, pass: &Pass<'_>, lowest: Option<usize>) {
         self.of_mean.fill(0.0);
         if let Some(lowest) = lowest {
@@ -273,12 +273,12 @@ impl Block {
     }
 
     /// From the gradient of the latent state down to layer `lowest` of the encoder.
-    fn encoder_gradient(&mut self, pass: &Pass<'_>, lowest: usize) {
+    pub(super) fn encoder_gradient(&mut self, pass: &Pass<'_>, lowest: usize) {
         let (network, n) = (pass.network, self.n());
         let (level, width) = (network.level, padded(network.n_latent));
         for i in 0..n {
             let row = i * width..(i + 1) * width;
-            if network.labels.is_some() {
+            if network.pulls() {
                 layer::add(level, &mut self.of_mean[row.clone()], &self.further.by_z[row.clone()]);
             }
             layer::draw_gradient(
@@ -306,15 +306,15 @@ impl Block {
         let last = &mut self.encoder[network.encoder.len() - 1].delta;
         let heads = [(&network.mean, &*self.of_mean), (&network.var, &*self.of_var)];
         stack::back(pass, heads, n, &mut self.columns, last);
-        let rows = Rows { drops: pass.drops, ..rows_of(&self.cells, pass) };
+        let rows = rows_of(&self.cells, pass);
         stack::backward(pass, &network.encoder, &mut self.encoder, rows, lowest, None, &mut self.columns);
     }
 }
 
-/// The cells as rows of a stack; nothing is dropped.
+/// The cells as rows of a stack.
 fn rows_of<'a>(cells: &'a [usize], pass: &'a Pass<'_>) -> Rows<'a> {
     let codes = Codes::Conditions { of_cells: &pass.dataset.conditions, cells };
-    Rows { n: cells.len(), codes, drops: false }
+    Rows { n: cells.len(), codes, drops: pass.drops }
 }
 
 /// Cells of a block. Results do not depend on it but for the order of sums over blocks; it is never changed by the number of threads.

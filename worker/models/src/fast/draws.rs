@@ -22,6 +22,9 @@ impl Autoencoder<'_> {
         noise.fill_normal("z", [n, network.n_latent], draws);
         spread(draws, network.n_latent, blocks.iter_mut().map(|block| &mut block.noise));
         blocks.iter_mut().for_each(|block| block.is_labelled = false);
+        if drops {
+            draw_keeps(noise, &network.decoder, n, blocks, |block| &mut block.decoder, draws);
+        }
         self.draw_for_labels(n, noise, drops);
         self.draw_for_classifier(0, n, noise, drops);
     }

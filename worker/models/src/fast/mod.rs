@@ -3,13 +3,17 @@
 //! A module that is a variational autoencoder of counts describes itself ([`VaeSpec`]): layers, norms, which likelihood. Which of its
 //! tensors train is the optimiser's business, and all that surgery differs in: what cannot change is computed once (the first
 //! layer's product with every cell, the likelihood's `lgamma` terms), gradients go down to the lowest column and no further, and Adam
-//! keeps state for columns only. Labels that shape the latent state are part of the description ([`LabelSpec`]). What a module does not
+//! keeps state for columns only. Labels that shape the latent state are part of the description ([`LabelSpec`]), and so is a discrepancy
+//! between conditions ([`DiscrepancySpec`]). What a module does not
 //! describe, or the kernels cannot compute, goes through autograd as before, and says so.
 
 mod autoencoder;
 mod block;
+mod discrepancy;
 mod draws;
 mod exchange;
+#[cfg(test)]
+mod family_tests;
 mod first_layer;
 mod gradient;
 #[cfg(test)]
@@ -24,5 +28,6 @@ mod tests;
 
 pub use autoencoder::{Autoencoder, Purpose, Terms};
 pub use spec::{
-    ColumnsSpec, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec,
+    ColumnsSpec, DiscrepancySpec, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported,
+    VaeSpec,
 };

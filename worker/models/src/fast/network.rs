@@ -5,7 +5,10 @@ use std::ops::Range;
 use super::{
     block::Reach,
     part::{Layout, Part, values_of},
-    spec::{ColumnsSpec, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
+    spec::{
+        ColumnsSpec, DiscrepancySpec, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec,
+        Unsupported, VaeSpec,
+    },
 };
 use crate::{
     data::{Slot, slot::Labels},
@@ -39,6 +42,8 @@ pub(super) struct Network {
     pub(super) log_r: Option<usize>,
     /// One per row of the log dispersions: one, or one per condition.
     pub(super) dispersions: Vec<Dispersion>,
+    /// What pulls the latent states of conditions together.
+    pub(super) discrepancy: Option<DiscrepancySpec>,
     /// The networks of labels, where labels shape the latent state.
     pub(super) labels: Option<LabelNetwork>,
 }
@@ -90,7 +95,7 @@ pub(super) struct Matrix {
     pub(super) n_out: usize,
     /// Parts of its panels.
     pub(super) panels: Range<usize>,
-    /// Part of its bias.
+    /// Part of its bias: zeros that stay where the module has none.
     pub(super) bias: usize,
 }
 
@@ -165,6 +170,7 @@ impl Network {
             latent_mask: mask(spec.n_latent),
             log_r,
             dispersions: vec![Dispersion::new(spec.n_genes); n_dispersions],
+            discrepancy: spec.discrepancy.filter(|_| decodes),
             labels,
         };
         network.refresh(&parts, Refresh::All);
@@ -190,6 +196,11 @@ impl Network {
         });
         let above_first = self.encoder.iter().skip(1).chain(&self.decoder).map(|layer| layer.matrix.n_in);
         above_first.chain([self.mean.n_in, self.scale.n_in]).chain(of_labels).map(padded).max().unwrap_or(0)
+    }
+
+    /// Whether more than the decoder and the divergence depends on the latent states.
+    pub(super) fn pulls(&self) -> bool {
+        self.labels.is_some() || self.discrepancy.is_some()
     }
 
     /// The lowest layer of the encoder with something that trains, the heads counted as one more; `None` if there is none.
@@ -250,8 +261,14 @@ impl Builder<'_> {
             self.part(&weight, Layout::Panel { p, n_in, n_out }, &values);
         }
         let panels = first..self.parts.len();
-        let values = self.tensor(&bias)?;
-        let bias = self.part(&bias, Layout::Rows { n_rows: 1, n: n_out }, &values);
+        let layout = Layout::Rows { n_rows: 1, n: n_out };
+        let bias = match self.weights.get(&bias) {
+            Some(tensor) => self.part(&bias, layout, &values_of(tensor)),
+            None => {
+                self.parts.push(Part::new(&bias, layout, &vec![0.0; n_out], false));
+                self.parts.len() - 1
+            }
+        };
         Ok(Matrix { n_in, n_out, panels, bias })
     }
 
@@ -307,20 +324,19 @@ impl Builder<'_> {
             (Some(_), BatchStatistics::OfMinibatch) => {
                 return Err(Unsupported("batch norm takes the statistics of the minibatch"));
             }
-            (Some(name), BatchStatistics::Running) => Some(self.batch_norm(name)?),
+            (Some((name, eps)), BatchStatistics::Running) => Some(self.batch_norm(name, *eps)?),
         };
         let (layer_norm, dropout) = (spec.layer_norm, spec.dropout.clone());
         Ok(Layer { matrix, columns, affine, layer_norm, dropout, mask: mask(spec.n_out) })
     }
 
-    fn batch_norm(&self, name: &str) -> Result<(Buffer, Buffer), Unsupported> {
+    fn batch_norm(&self, name: &str, eps: f64) -> Result<(Buffer, Buffer), Unsupported> {
         let of = |part: &str| self.tensor(&format!("{name}.{part}"));
         let (weight, bias, mean, var) = (of("weight")?, of("bias")?, of("running_mean")?, of("running_var")?);
         if (self.trains)(&format!("{name}.weight")) {
             return Err(Unsupported("a batch norm trains"));
         }
-        let scale: Vec<f32> =
-            weight.iter().zip(&var).map(|(weight, var)| weight / (var + BATCH_NORM_EPS).sqrt()).collect();
+        let scale: Vec<f32> = weight.iter().zip(&var).map(|(weight, var)| weight / (var + eps as f32).sqrt()).collect();
         let shift: Vec<f32> =
             bias.iter().zip(&mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
         let padded = |values: &[f32]| {
@@ -345,6 +361,3 @@ fn mask(n: usize) -> Buffer {
     mask[..n].fill(1.0);
     mask
 }
-
-/// As in [`crate::nn::BatchNorm`].
-const BATCH_NORM_EPS: f32 = 1e-3;

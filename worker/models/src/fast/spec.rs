@@ -32,8 +32,19 @@ pub struct VaeSpec {
     pub likelihood: Likelihood,
     /// What the encoder sees of a count.
     pub input: EncoderInput,
+    /// What pulls the latent states of conditions together, if something does.
+    pub discrepancy: Option<DiscrepancySpec>,
     /// What takes the place of the divergence from a standard normal, where labels shape the latent state.
     pub labels: Option<LabelSpec>,
+}
+
+/// The discrepancy between conditions' latent states, see [`crate::losses::mmd`].
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct DiscrepancySpec {
+    /// Its weight in the loss.
+    pub weight: f64,
+    /// See [`crate::losses::mmd::Coefficients::set`].
+    pub boundary: Option<usize>,
 }
 
 /// A classifier on the latent state `z1`, and a second latent state `z2` that, with a label `y`, says where the first one is.
@@ -71,7 +82,7 @@ pub struct PosteriorSpec {
 /// A linear map, norms, ReLU and dropout, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LayerSpec {
-    /// The linear map.
+    /// The linear map; it has a bias where the module holds one.
     pub linear: String,
     /// Its columns for categories, if it has some.
     pub columns: Option<ColumnsSpec>,
@@ -79,8 +90,8 @@ pub struct LayerSpec {
     pub n_in: usize,
     /// Units that come out.
     pub n_out: usize,
-    /// Batch norm, if there is one.
-    pub batch_norm: Option<String>,
+    /// Batch norm, if there is one: its name, and what is added to the variance.
+    pub batch_norm: Option<(String, f64)>,
     /// Whether layer norm follows.
     pub layer_norm: bool,
     /// Name of the dropout layer, and its rate.

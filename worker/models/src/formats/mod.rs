@@ -4,6 +4,7 @@
 //! scvi-tools (0.8 to 1.4). None of them is ever used on bytes from the network: importing is a local command.
 
 pub mod pickle;
+pub mod scarches;
 pub mod scvi_tools;
 pub mod torch;
 pub mod upstream;

@@ -13,6 +13,7 @@
 
 pub(crate) mod adam;
 pub(crate) mod buffer;
+pub(crate) mod gaussian;
 pub(crate) mod label;
 pub(crate) mod lanes;
 pub(crate) mod layer;

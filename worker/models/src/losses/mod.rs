@@ -1,5 +1,7 @@
 //! What a module's loss is made of, cell by cell.
 
+pub mod mmd;
+
 use tch::{Kind, Tensor};
 
 /// What a module says of a minibatch. The ELBO of a cell is `-(reconstruction + kl_local)`, whatever the warm-up weight.

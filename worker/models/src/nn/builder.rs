@@ -74,6 +74,11 @@ pub trait LayerRules {
         0.01
     }
 
+    /// Whether a batch norm layer normalises by minibatch in training and leaves its running statistics as they are.
+    fn keeps_statistics(&self, _layer: &str) -> bool {
+        false
+    }
+
     /// Dropout rate of a layer, given the model's.
     fn dropout(&self, _layer: &str, rate: f64) -> f64 {
         rate
@@ -94,6 +99,7 @@ pub struct Builder<'a> {
     rules: &'a dyn LayerRules,
     rng: ChaCha8Rng,
     weights: Weights,
+    n_known: usize,
 }
 
 impl<'a> Builder<'a> {
@@ -107,7 +113,8 @@ impl<'a> Builder<'a> {
     ) -> Self {
         let axes = vec![(Section::Condition, conditions)];
         let weights = Weights::new(device, vec![(Section::Condition, conditions.n_keys())]);
-        Self { source, axes, local: None, trainable, rules: &NoRules, rng: ChaCha8Rng::from_seed(seed), weights }
+        let rng = ChaCha8Rng::from_seed(seed);
+        Self { source, axes, local: None, trainable, rules: &NoRules, rng, weights, n_known: 0 }
     }
 
     /// The same builder with a further axis, for a model that has one more covariate to grow along. Before the first tensor.
@@ -134,6 +141,18 @@ impl<'a> Builder<'a> {
     /// Number of conditions the module is built for.
     pub fn n_conditions(&self) -> usize {
         self.weights.n_conditions()
+    }
+
+    /// The same builder of conditions that are added to a reference of `n_known` ones.
+    #[must_use]
+    pub fn after(self, n_known: usize) -> Self {
+        Self { n_known, ..self }
+    }
+
+    /// Conditions there are once those of the module are added to a reference's. Where they are built together with the
+    /// reference's own, that is their number.
+    pub fn n_all_conditions(&self) -> usize {
+        self.n_conditions().max(self.n_known + 1)
     }
 
     /// What differs from layer to layer.

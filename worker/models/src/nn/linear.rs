@@ -37,7 +37,7 @@ impl CovariateSizes {
 pub struct Linear {
     name: String,
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
     /// One row per condition, `[n_conditions, n_out]`.
     condition: Option<Tensor>,
     /// One row per category, with the covariate's position, `[n_categories, n_out]`.
@@ -57,7 +57,7 @@ impl Linear {
     ) -> Result<Self> {
         let init = Init::FanIn(n_in + sizes.n_columns(builder.n_conditions()));
         let weight = builder.tensor(&format!("{name}.weight"), &[n_out, n_in], Role::Parameter, init)?;
-        let bias = builder.tensor(&format!("{name}.bias"), &[n_out], Role::Parameter, init)?;
+        let bias = Some(builder.tensor(&format!("{name}.bias"), &[n_out], Role::Parameter, init)?);
         let condition = if sizes.conditions {
             Some(builder.condition_rows(&format!("{name}.condition"), &[n_out], Role::Condition, init)?)
         } else {
@@ -69,6 +69,14 @@ impl Linear {
             categorical.push((position, builder.tensor(&name, &[n, n_out], Role::Parameter, init)?));
         }
         Ok(Self { name: name.to_owned(), weight, bias, condition, categorical })
+    }
+
+    /// A map from `n_in` to `n_out` units that adds nothing: no bias, no covariates; one tensor, `{name}.weight`.
+    ///
+    /// # Errors  the stored tensor is missing or looks otherwise
+    pub fn without_bias(builder: &mut Builder<'_>, name: &str, n_in: usize, n_out: usize) -> Result<Self> {
+        let weight = builder.tensor(&format!("{name}.weight"), &[n_out, n_in], Role::Parameter, Init::FanIn(n_in))?;
+        Ok(Self { name: name.to_owned(), weight, bias: None, condition: None, categorical: Vec::new() })
     }
 
     /// Its tensors' name, and how many units go in and come out.
@@ -91,11 +99,13 @@ impl Linear {
 
     /// Applies the map; `x` is `[n, n_in]` or `[n_samples, n, n_in]`.
     pub fn forward(&self, x: &Tensor, covariates: &Covariates) -> Tensor {
-        let y = match &self.condition {
+        let y = match (&self.condition, &self.bias) {
             // One condition: its column is part of the bias, and every cell has the same.
-            Some(rows) if rows.size()[0] == 1 => x.linear(&self.weight, Some(&(&self.bias + rows.squeeze_dim(0)))),
-            Some(rows) => x.linear(&self.weight, Some(&self.bias)) + rows.index_select(0, &covariates.condition),
-            None => x.linear(&self.weight, Some(&self.bias)),
+            (Some(rows), Some(bias)) if rows.size()[0] == 1 => {
+                x.linear(&self.weight, Some(&(bias + rows.squeeze_dim(0))))
+            }
+            (Some(rows), bias) => x.linear(&self.weight, bias.as_ref()) + rows_of(rows, covariates),
+            (None, bias) => x.linear(&self.weight, bias.as_ref()),
         };
         let add = |y: Tensor, (position, rows): &(usize, Tensor)| {
             y + rows.index_select(0, &covariates.categorical[*position])

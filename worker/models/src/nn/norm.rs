@@ -1,11 +1,27 @@
-//! Batch norm and layer norm as scvi-tools sets them up.
+//! Batch norm and layer norm.
 
 use tch::Tensor;
 
 use super::{Builder, Init, Mode, Role};
 use crate::error::Result;
 
-/// Batch norm over cells: eps 1e-3, momentum 0.01, affine.
+/// How a package sets batch norm up.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct BatchNormOptions {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Share of a minibatch in the running statistics.
+    pub momentum: f64,
+}
+
+impl BatchNormOptions {
+    /// As scvi-tools sets it up.
+    pub const SCVI_TOOLS: Self = Self { eps: 1e-3, momentum: 0.01 };
+    /// As PyTorch sets it up where nothing is said.
+    pub const TORCH: Self = Self { eps: 1e-5, momentum: 0.1 };
+}
+
+/// Batch norm over cells, affine.
 #[derive(Debug)]
 pub struct BatchNorm {
     name: String,
@@ -14,14 +30,25 @@ pub struct BatchNorm {
     running_mean: Tensor,
     running_var: Tensor,
     n_batches: Tensor,
-    momentum: f64,
+    options: BatchNormOptions,
+    /// Whether the running statistics stay as they are, in training too.
+    is_kept: bool,
 }
 
 impl BatchNorm {
+    /// Batch norm of `n` units as scvi-tools sets it up.
+    ///
+    /// # Errors  as [`Self::with`]
+    pub fn new(builder: &mut Builder<'_>, name: &str, n: usize) -> Result<Self> {
+        let momentum = builder.rules().momentum(name);
+        Self::with(builder, name, n, BatchNormOptions { momentum, ..BatchNormOptions::SCVI_TOOLS })
+    }
+
     /// Batch norm of `n` units; tensors `{name}.weight`, `.bias`, `.running_mean`, `.running_var`, `.num_batches_tracked`.
     ///
     /// # Errors  a stored tensor is missing or looks otherwise
-    pub fn new(builder: &mut Builder<'_>, name: &str, n: usize) -> Result<Self> {
+    pub fn with(builder: &mut Builder<'_>, name: &str, n: usize, options: BatchNormOptions) -> Result<Self> {
+        let is_kept = builder.rules().keeps_statistics(name);
         let mut tensor =
             |part: &str, role, value| builder.tensor(&format!("{name}.{part}"), &[n], role, Init::Constant(value));
         Ok(Self {
@@ -31,32 +58,34 @@ impl BatchNorm {
             running_mean: tensor("running_mean", Role::Buffer, 0.0)?,
             running_var: tensor("running_var", Role::Buffer, 1.0)?,
             n_batches: builder.tensor(&format!("{name}.num_batches_tracked"), &[], Role::Buffer, Init::Counter)?,
-            momentum: builder.rules().momentum(name),
+            options,
+            is_kept,
         })
     }
 
-    /// Its tensors' name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// Its tensors' name, and what is added to the variance.
+    pub(crate) fn spec(&self) -> (String, f64) {
+        (self.name.clone(), self.options.eps)
     }
 
     /// Normalises each unit over cells. Three dimensions occur in evaluation only, where cells do not interact.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         let training = mode == Mode::Training;
-        if training {
+        let moves = training && !self.is_kept;
+        if moves {
             let _ = self.n_batches.shallow_clone().g_add_scalar_(1);
         }
         let flat = x.reshape([-1, self.weight.size()[0]]);
         let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
-        flat.batch_norm(weight, bias, mean, var, training, self.momentum, EPS, false).reshape_as(x)
+        let statistics = |of| (moves || !training).then_some(of);
+        let (mean, var) = (statistics(&self.running_mean), statistics(&self.running_var));
+        let BatchNormOptions { eps, momentum } = self.options;
+        flat.batch_norm(weight, bias, mean, var, training, momentum, eps, false).reshape_as(x)
     }
 }
 
 /// Normalises each cell over units: eps 1e-5, no parameters.
-pub(super) fn layer_norm(x: &Tensor) -> Tensor {
+pub(crate) fn layer_norm(x: &Tensor) -> Tensor {
     let n = x.size().last().copied().unwrap_or(1);
     x.layer_norm([n], None::<&Tensor>, None::<&Tensor>, 1e-5, false)
 }
-
-const EPS: f64 = 1e-3;

@@ -47,8 +47,9 @@ struct Layer {
     dropout: Dropout,
 }
 
+/// A dropout layer.
 #[derive(Debug)]
-struct Dropout {
+pub(crate) struct Dropout {
     name: String,
     rate: f64,
 }
@@ -67,8 +68,7 @@ impl Stack {
             let slot = |slot: usize| format!("{name}.fc_layers.Layer {i}.{slot}");
             let linear = Linear::new(builder, &slot(0), n_in, n_out, covariates)?;
             let batch_norm = if options.batch_norm { Some(BatchNorm::new(builder, &slot(1), n_out)?) } else { None };
-            let rate = builder.rules().dropout(&slot(4), options.dropout);
-            let dropout = Dropout { name: slot(4), rate };
+            let dropout = Dropout::new(builder, slot(4), options.dropout);
             let (layer_norm, activation) = (options.layer_norm, options.activation);
             layers.push(Layer { linear, batch_norm, layer_norm, activation, dropout });
         }
@@ -99,8 +99,8 @@ impl Layer {
         }
         let (linear, n_in, n_out) = self.linear.spec();
         let columns = self.linear.columns_spec()?;
-        let batch_norm = self.batch_norm.as_ref().map(|norm| norm.name().to_owned());
-        let dropout = (self.dropout.name.clone(), self.dropout.rate);
+        let batch_norm = self.batch_norm.as_ref().map(BatchNorm::spec);
+        let dropout = self.dropout.spec();
         Ok(LayerSpec { linear, columns, n_in, n_out, batch_norm, layer_norm: self.layer_norm, dropout })
     }
 
@@ -120,7 +120,19 @@ impl Layer {
 }
 
 impl Dropout {
-    fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
+    /// A layer of this name, at the model's rate unless the builder's rules say otherwise.
+    pub(crate) fn new(builder: &Builder<'_>, name: String, rate: f64) -> Self {
+        let rate = builder.rules().dropout(&name, rate);
+        Self { name, rate }
+    }
+
+    /// Its name and rate.
+    pub(crate) fn spec(&self) -> (String, f64) {
+        (self.name.clone(), self.rate)
+    }
+
+    /// Drops units of `x`, in training.
+    pub(crate) fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Tensor {
         if pass.mode == Mode::Evaluation || self.rate <= 0.0 {
             return x;
         }

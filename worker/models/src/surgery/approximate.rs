@@ -73,14 +73,15 @@ pub fn upstream_surgery(
     let fresh = blueprint.build(builder)?;
     fresh.prepare(&dataset);
 
+    let model = zoo::model(&reference.base.card.model)?;
     let (base, columns) = grow(reference, fresh.as_ref(), ask.placement, ask.device)?;
     let columns: Vec<_> = columns.iter().collect();
     let source = (Source::Stored(&base), ConditionSource::Stored(&columns));
-    let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device).with_rules(&ask.flags);
+    let rules = model.upstream_rules(&ask.flags);
+    let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device).with_rules(&*rules);
     let module = blueprint.build(builder)?;
-    let owned = ask.flags.trainable(module.weights());
+    let owned = rules.trainable(module.weights());
 
-    let model = zoo::model(&reference.base.card.model)?;
     let plan = TrainPlan::new(model, Aim::Reference, ask.spec, dataset.n_cells())?;
     let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?.with_tensors(owned);
     let history = trainer.run(progress, checkpoints)?;

@@ -92,7 +92,7 @@ pub fn surgery(
         ColumnInit::Mean => ConditionSource::Mean,
     };
     let (stored, seed) = (Source::Stored(&base.tensors), seeds.of("columns", 0));
-    let builder = Builder::new(stored, start, Trainable::Conditions, seed, device.to_tch());
+    let builder = Builder::new(stored, start, Trainable::Conditions, seed, device.to_tch()).after(n_conditions(base));
     let module = blueprint.build(builder)?;
     module.prepare(&dataset);
     let (initial, frozen_before) = (module.weights().columns(0), module.weights().base().digest());
@@ -125,6 +125,11 @@ pub fn surgery(
         deterministic: device.is_deterministic(),
         engine: trainer.engine(),
     })
+}
+
+/// Conditions that a reference was trained on, as its card says.
+fn n_conditions(base: &Base) -> usize {
+    base.card.training.get("n_conditions").and_then(|n| n.as_u64()).unwrap_or_default() as usize
 }
 
 /// Maps several conditions, as many at a time as rayon has threads. Each result is the one that [`surgery`] alone gives.

@@ -13,6 +13,18 @@ use crate::{
     train::GradientUse,
 };
 
+/// What upstream's surgery does with a module's layers and tensors.
+pub trait UpstreamRules: LayerRules {
+    /// The tensors that upstream's optimiser would own, ours by name, with their gradients switched on; all others off.
+    fn trainable(&self, weights: &Weights) -> Vec<(String, Tensor, GradientUse)>;
+}
+
+impl UpstreamRules for Flags {
+    fn trainable(&self, weights: &Weights) -> Vec<(String, Tensor, GradientUse)> {
+        Self::trainable(self, weights)
+    }
+}
+
 /// The flags of `load_query_data`, with upstream's defaults.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flags {

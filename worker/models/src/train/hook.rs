@@ -54,6 +54,11 @@ pub trait Hook {
         false
     }
 
+    /// Whether it looks at the module's tensors after an epoch, which the kernels have until they are asked.
+    fn looks_at_tensors(&self) -> bool {
+        false
+    }
+
     /// An epoch begins.
     ///
     /// # Errors  what makes training impossible
@@ -79,7 +84,7 @@ pub trait Hook {
         Ok(())
     }
 
-    /// The last epoch is over, whether planned or not.
+    /// The last epoch is over, whether planned or not; the module's tensors may be changed.
     fn after_training(&mut self) {}
 
     /// What it keeps from one epoch to the next.

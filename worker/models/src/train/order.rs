@@ -82,6 +82,8 @@ impl Sampler for InOrder {
 pub struct Balanced {
     /// The group of each cell of the data set.
     pub groups: Vec<i64>,
+    /// Draws of an epoch, if not as many as cells.
+    pub n_draws: Option<usize>,
 }
 
 impl Sampler for Balanced {
@@ -95,7 +97,7 @@ impl Sampler for Balanced {
             let group = &groups[rng.random_range(0..groups.len())];
             group[rng.random_range(0..group.len())]
         };
-        Order::in_runs((0..cells.len()).map(draw).collect(), size)
+        Order::in_runs((0..self.n_draws.unwrap_or(cells.len())).map(draw).collect(), size)
     }
 
     fn validation(&self, cells: &[usize], size: usize, rng: &mut ChaCha8Rng) -> Order {
@@ -137,7 +139,7 @@ mod tests {
     fn a_small_group_is_drawn_as_often_as_a_large_one() {
         let n = 4_000;
         let groups: Vec<i64> = (0..n).map(|cell| i64::from(cell % 100 == 0)).collect();
-        let sampler = Balanced { groups };
+        let sampler = Balanced { groups, n_draws: None };
         let cells: Vec<usize> = (0..n).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let order = sampler.training(&cells, 128, &mut rng);

@@ -46,6 +46,31 @@ pub struct TrainPlan {
     pub watched: Watched,
     /// Epochs between validations that nothing else asks for.
     pub validate_every: Option<u32>,
+    /// Gradients are cut to this size, element by element.
+    pub clip: Option<f64>,
+    /// Which state training ends with, of a model that looks for the best.
+    pub kept: Kept,
+    /// How cells are drawn, of a model that balances conditions.
+    pub sampling: Sampling,
+}
+
+/// The state that training ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Kept {
+    /// That of the epoch with the best watched value.
+    #[default]
+    Best,
+    /// The last one.
+    Last,
+}
+
+/// How a model that balances conditions draws cells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sampling {
+    /// Every cell once, in new order: nothing is balanced.
+    pub is_plain: bool,
+    /// Draws of an epoch, if not as many as there are cells to train on.
+    pub n_draws: Option<usize>,
 }
 
 /// What a reference's training can be told beyond a [`TrainSpec`]. Tasks carry none of it, so surgery has none of it.
@@ -69,6 +94,12 @@ pub struct FurtherOptions {
     pub plateau: Option<Plateau>,
     /// Epochs between validations that nothing else asks for.
     pub validate_every: Option<u32>,
+    /// Gradients are cut to this size, element by element.
+    pub clip: Option<f64>,
+    /// Which state training ends with.
+    pub kept: Kept,
+    /// How cells are drawn.
+    pub sampling: Sampling,
 }
 
 impl FurtherOptions {
@@ -84,6 +115,12 @@ impl FurtherOptions {
             if let Some(weight) = weight.filter(|weight| !(weight.is_finite() && *weight >= 0.0)) {
                 return refuse(what, weight.to_string(), "0 or a number above it");
             }
+        }
+        if let Some(bound) = self.clip.filter(|bound| !(bound.is_finite() && *bound > 0.0)) {
+            return refuse("bound of gradients", bound.to_string(), "a number above 0");
+        }
+        if self.sampling.n_draws == Some(0) {
+            return refuse("draws of an epoch", "0".to_owned(), "at least 1");
         }
         let Some(Plateau { factor, min_rate, threshold, .. }) = self.plateau else { return Ok(()) };
         if !(factor > 0.0 && factor < 1.0) {
@@ -140,6 +177,9 @@ impl TrainPlan {
             plateau: usual.plateau,
             watched: usual.watched,
             validate_every: None,
+            clip: None,
+            kept: Kept::default(),
+            sampling: Sampling::default(),
         })
     }
 
@@ -159,6 +199,8 @@ impl TrainPlan {
         });
         self.plateau = further.plateau.or(self.plateau);
         self.validate_every = further.validate_every.or(self.validate_every);
+        self.clip = further.clip.or(self.clip);
+        (self.kept, self.sampling) = (further.kept, further.sampling);
         Ok(self)
     }
 

@@ -60,6 +60,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         let run = Run { dataset, plan: &plan, seeds: &seeds, mode };
         let mut recipe = module.recipe(run)?;
+        recipe.clip = recipe.clip.or(plan.clip);
         let smallest = recipe.smallest_minibatch.unwrap_or(run.smallest_minibatch());
         let split = recipe.split.take().unwrap_or_else(|| {
             let (n_cells, size, validation) = (dataset.n_cells(), plan.train_size, plan.validation_size);
@@ -178,6 +179,9 @@ impl<'a> Trainer<'a> {
         }
         self.settle();
         self.recipe.hooks.iter_mut().for_each(|hook| hook.after_training());
+        if let Some(fast) = self.fast.as_mut().filter(|_| !self.recipe.hooks.is_empty()) {
+            fast.load(self.module.weights(), self.optimiser.main());
+        }
         Ok(std::mem::take(&mut self.history))
     }
 
@@ -201,6 +205,9 @@ impl<'a> Trainer<'a> {
         let train = self.take_steps(round);
         let validation = self.validate(round);
         let mut seen = Seen { epoch: self.epoch + 1, train, validation };
+        if self.recipe.hooks.iter().any(|hook| hook.looks_at_tensors()) {
+            self.settle();
+        }
         let epoch = Epoch {
             number: self.epoch,
             n_steps: self.step,
@@ -275,7 +282,10 @@ impl<'a> Trainer<'a> {
         let mut rng = ChaCha8Rng::from_seed(self.seeds.of("validation order", round));
         let order: Order = self.recipe.sampler.validation(&self.split.validation, self.plan.minibatch, &mut rng);
         Some(match &mut self.fast {
-            Some(fast) => Evaluation::of_sums(&fast.evaluate(order.cells(), weight, &mut noise), order.cells().len()),
+            Some(fast) => {
+                let sums = fast.evaluate_minibatches(order.minibatches(), weight, &mut noise);
+                Evaluation::of_sums(&sums, order.cells().len())
+            }
             None => {
                 let how = (weight, self.recipe.means);
                 evaluate_minibatches(self.module, &self.minibatches, order.minibatches(), how, noise)

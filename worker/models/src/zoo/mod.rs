@@ -3,9 +3,11 @@
 //! What of a model grows with a new condition, what surgery trains and what stays is the [`crate::nn::Role`] under which
 //! its module asks for each tensor; surgery itself knows no model.
 
+pub mod family;
 pub mod scanvi;
 pub mod scvi;
 pub mod totalvi;
+pub mod trvae;
 
 use crate::{
     error::{Error, Result},
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// Every model, the one list.
-pub static ZOO: &[&dyn Model] = &[&scvi::Scvi, &scanvi::Scanvi, &totalvi::Totalvi];
+pub static ZOO: &[&dyn Model] = &[&scvi::Scvi, &scanvi::Scanvi, &totalvi::Totalvi, &trvae::Trvae];
 
 /// The model of this name.
 ///

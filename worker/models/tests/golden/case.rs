@@ -60,6 +60,16 @@ pub(crate) fn cases(model: &str) -> Vec<Case> {
     cases
 }
 
+/// One case of a folder; none, with a word on it, where the root does not hold that folder.
+pub(crate) fn find(model: &str, name: &str) -> Option<Case> {
+    let path = root().join(model).join(format!("{name}.json"));
+    if !path.is_file() {
+        say(&format!("{model}/{name}: skipped, it is not in `{}`", root().display()));
+        return None;
+    }
+    Some(read(&path))
+}
+
 /// Runs `check` on every case whose name `is_one` takes, and fails with everything that differs.
 pub(crate) fn run(model: &str, is_one: impl Fn(&str) -> bool, check: impl Fn(&Case, &mut Report)) {
     // Matrices this small gain nothing from threads, which then wait for each other on a busy machine.

@@ -1,7 +1,7 @@
 //! Flags that say how a reference is trained.
 
 use archipelago_common::task::{EarlyStopping, Stopping, TrainSpec, Warmup};
-use archipelago_models::train::{Decay, FurtherOptions, Monitor, Plateau};
+use archipelago_models::train::{Decay, FurtherOptions, Kept, Monitor, Plateau, Sampling};
 use clap::{Args, ValueEnum};
 
 use crate::checkpoint::EPOCHS_PER_CHECKPOINT;
@@ -77,6 +77,18 @@ pub(super) struct PlanArgs {
     /// The learning rate never falls below this.
     #[arg(long, default_value_t = 0.0, requires = "reduce_lr_on_plateau")]
     lr_min: f64,
+    /// Cut gradients to this size, element by element [default: never]
+    #[arg(long, value_name = "SIZE")]
+    clip_value: Option<f64>,
+    /// End with the last state, not with the best one, where a model looks for the best: what scArches 0.6.1 does.
+    #[arg(long)]
+    keep_last_state: bool,
+    /// Cells drawn in an epoch, with replacement, by a model that balances conditions [default: as many as train]
+    #[arg(long, value_name = "CELLS", conflicts_with = "plain_sampling")]
+    n_samples: Option<usize>,
+    /// Every cell once in each epoch, also for a model that balances conditions.
+    #[arg(long)]
+    plain_sampling: bool,
     /// Epochs from one checkpoint to the next; a run that was killed goes on from the last.
     #[arg(long, value_name = "EPOCHS", default_value_t = EPOCHS_PER_CHECKPOINT)]
     pub(super) checkpoint_every: u32,
@@ -136,6 +148,9 @@ impl PlanArgs {
             stopping_warmup: self.early_stopping_warmup_epochs,
             plateau: self.reduce_lr_on_plateau.then(plateau),
             validate_every: self.check_val_every_n_epoch,
+            clip: self.clip_value,
+            kept: if self.keep_last_state { Kept::Last } else { Kept::Best },
+            sampling: Sampling { is_plain: self.plain_sampling, n_draws: self.n_samples },
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     formats::{
         pickle::{self, Scalar, Value},
-        torch::{TorchArchive, is_tensor, read_tensor},
+        torch::{TorchArchive, read_tensors},
     },
 };
 
@@ -67,7 +67,7 @@ fn read_model<R: Read + Seek>(archive: &mut TorchArchive<R>) -> Result<SavedMode
         Ok((tensors, names, Attributes::read(get("attr_dict")?)?))
     };
     let (tensors, var_names, attributes) = parts().map_err(|detail| archive.refuse(detail))?;
-    let state_dict = state_dict(archive, tensors)?;
+    let state_dict = read_tensors(archive, tensors)?;
     Ok(attributes.into_model(state_dict, var_names))
 }
 
@@ -75,7 +75,7 @@ fn read_model<R: Read + Seek>(archive: &mut TorchArchive<R>) -> Result<SavedMode
 fn read_three_files(params: &Path, names: &Path, attributes: &Path) -> Result<SavedModel> {
     let mut archive = TorchArchive::open(params)?;
     let tensors = archive.pickle()?;
-    let state_dict = state_dict(&mut archive, tensors.root())?;
+    let state_dict = read_tensors(&mut archive, tensors.root())?;
 
     let bytes = fs::read_bounded(attributes, limits::PICKLE_BYTES as u64)?;
     let pickle = pickle::parse(&bytes).map_err(|source| Error::Pickle { file: attributes.to_owned(), source })?;
@@ -87,21 +87,6 @@ fn read_three_files(params: &Path, names: &Path, attributes: &Path) -> Result<Sa
         .map_err(|_| Error::Import { file: names.to_owned(), detail: "the names are not UTF-8".to_owned() })?;
     let names = text.lines().map(|line| line.trim_matches('"').to_owned()).filter(|name| !name.is_empty()).collect();
     Ok(read.into_model(state_dict, VarNames::Flat(names)))
-}
-
-fn state_dict<R: Read + Seek>(archive: &mut TorchArchive<R>, tensors: Value<'_>) -> Result<StateDict> {
-    let entries = tensors.entries().ok_or_else(|| archive.refuse("the state dict is not a dict"))?;
-    let mut out = StateDict::new();
-    for (name, value) in entries {
-        let name = name.as_str().ok_or_else(|| archive.refuse("a tensor's name is not text"))?;
-        // Pyro's own state, empty in the models we know, and no tensor.
-        if name == "pyro_param_store" && !is_tensor(value) {
-            continue;
-        }
-        let tensor = read_tensor(archive, name, value)?;
-        out.insert(name, tensor);
-    }
-    Ok(out)
 }
 
 fn var_names(value: Value<'_>) -> Understood<VarNames> {

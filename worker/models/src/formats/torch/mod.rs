@@ -8,5 +8,5 @@ mod tensor;
 mod write;
 
 pub use archive::TorchArchive;
-pub use tensor::{is_tensor, read_tensor};
+pub use tensor::{is_tensor, read_tensor, read_tensors};
 pub use write::TorchWriter;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek};
 
-use archipelago_common::{DType, state_dict::Tensor};
+use archipelago_common::{DType, StateDict, state_dict::Tensor};
 
 use super::TorchArchive;
 use crate::{
@@ -35,6 +35,24 @@ pub fn read_tensor<R: Read + Seek>(archive: &mut TorchArchive<R>, name: &str, va
     }
     let storage = archive.storage(view.key, (view.n_stored as u64).saturating_mul(dtype.size() as u64))?;
     Ok(Tensor::new(name, dtype, view.shape.clone(), view.gather(&storage, dtype.size()))?)
+}
+
+/// Reads a dict of tensors.
+///
+/// # Errors  [`crate::Error::Import`] if it is none, and those of [`read_tensor`]
+pub fn read_tensors<R: Read + Seek>(archive: &mut TorchArchive<R>, dict: Value<'_>) -> Result<StateDict> {
+    let entries = dict.entries().ok_or_else(|| archive.refuse("the state dict is not a dict"))?;
+    let mut out = StateDict::new();
+    for (name, value) in entries {
+        let name = name.as_str().ok_or_else(|| archive.refuse("a tensor's name is not text"))?;
+        // Pyro's own state, empty in the models we know, and no tensor.
+        if name == "pyro_param_store" && !is_tensor(value) {
+            continue;
+        }
+        let tensor = read_tensor(archive, name, value)?;
+        out.insert(name, tensor);
+    }
+    Ok(out)
 }
 
 /// Which elements of a storage a tensor shows.

@@ -264,6 +264,7 @@ impl ScviModule {
             log_r,
             likelihood,
             input,
+            discrepancy: None,
             labels: None,
         })
     }

@@ -1,0 +1,75 @@
+//! scArches' surgery: which tensors of a native model train, told by their upstream names alone.
+
+use tch::Tensor;
+
+use crate::{
+    formats::upstream::Layout,
+    nn::{LayerRules, Weights},
+    surgery::upstream::{Flags, UpstreamRules},
+    train::GradientUse,
+};
+
+/// The flags of `load_query_data`, with upstream's defaults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Freeze {
+    /// Whether anything is frozen at all.
+    pub freeze: bool,
+    /// Whether first layers keep what is not a condition's.
+    pub freeze_expression: bool,
+    /// Whether dropout is off.
+    pub remove_dropout: bool,
+}
+
+impl Default for Freeze {
+    fn default() -> Self {
+        Self { freeze: true, freeze_expression: true, remove_dropout: true }
+    }
+}
+
+impl From<&Flags> for Freeze {
+    /// What of all flags scArches' models know. Dropout is off whatever is asked, as there.
+    fn from(flags: &Flags) -> Self {
+        Self { freeze: !flags.unfrozen, freeze_expression: flags.freeze_expression, ..Self::default() }
+    }
+}
+
+impl Freeze {
+    /// Whether the tensor of this upstream name trains. All of it does, columns of earlier conditions too: without cells of theirs their
+    /// gradient is zero, and weight decay moves them all the same.
+    pub fn trains(&self, upstream: &str) -> bool {
+        if !self.freeze || upstream.contains("theta") {
+            return true;
+        }
+        if self.freeze_expression {
+            upstream.contains("cond_L.weight")
+        } else {
+            upstream.contains("L0") || upstream.contains("N0")
+        }
+    }
+}
+
+impl UpstreamRules for Freeze {
+    fn trainable(&self, weights: &Weights) -> Vec<(String, Tensor, GradientUse)> {
+        let mut owned = Vec::new();
+        for (upstream, parts) in Layout::of(weights).iter() {
+            for part in parts {
+                let (tensor, role) = weights.require(&part.name);
+                let trains = role.is_trainable() && self.trains(upstream);
+                let tensor = tensor.set_requires_grad(trains);
+                owned.extend(trains.then(|| (part.name.clone(), tensor, GradientUse::Applied)));
+            }
+        }
+        owned
+    }
+}
+
+impl LayerRules for Freeze {
+    /// A batch norm whose weight is frozen takes the statistics of the minibatch in training, and keeps those it has.
+    fn keeps_statistics(&self, layer: &str) -> bool {
+        !self.trains(&format!("{layer}.weight"))
+    }
+
+    fn dropout(&self, _layer: &str, rate: f64) -> f64 {
+        if self.remove_dropout { 0.0 } else { rate }
+    }
+}

@@ -1,0 +1,24 @@
+//! What scArches' native models share: they are one autoencoder with other parts.
+//!
+//! An encoder of `log(1 + x)` whose first layer hears of a cell's condition, a normal latent state whose variance has a floor, and
+//! a decoder that hears of it too. A layer's part for conditions is a tensor of its own ([`ConditionalLinear`]): a column per condition, or
+//! a map from a vector that stands for it. Losses are sums over genes ([`ReconLoss`]); the dispersion is a column per
+//! condition. Names of tensors are upstream's, so that saved models read as they are.
+
+pub mod adaptor;
+mod block;
+mod decoder;
+mod encoder;
+mod freeze;
+mod linear;
+pub mod recipe;
+mod reconstruction;
+pub mod saved;
+pub mod stopping;
+
+pub use block::{BlockOptions, Norm};
+pub use decoder::{Decoded, Decoder};
+pub use encoder::Encoder;
+pub use freeze::Freeze;
+pub use linear::{Bias, Condition, ConditionalLinear, Hears};
+pub use reconstruction::{Output, ReconLoss};

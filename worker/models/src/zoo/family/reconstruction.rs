@@ -1,0 +1,124 @@
+//! What a decoder's last layer gives, and how far that is from the cells.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::linear::{Bias, plain};
+use crate::{
+    data::Covariates,
+    distributions::{Likelihood, negative_binomial},
+    error::Result,
+    fast::Unsupported,
+    nn::{Builder, Linear},
+    options::Choice,
+};
+
+/// The reconstruction loss, which decides what a model takes: counts, or normalised values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReconLoss {
+    /// Squared difference to normalised, log-transformed values.
+    Mse,
+    /// Negative binomial, on counts.
+    Nb,
+    /// Zero-inflated negative binomial, on counts.
+    Zinb,
+}
+
+impl Choice for ReconLoss {}
+
+impl ReconLoss {
+    /// The likelihood of counts; none for a squared difference.
+    pub fn likelihood(self) -> Option<Likelihood> {
+        match self {
+            Self::Mse => None,
+            Self::Nb => Some(Likelihood::Nb),
+            Self::Zinb => Some(Likelihood::Zinb),
+        }
+    }
+
+    /// What the encoder sees of the cells: log counts, or values as they are.
+    pub fn encoder_input(self, x: &Tensor) -> Tensor {
+        match self.likelihood() {
+            Some(_) => x.log1p(),
+            None => x.shallow_clone(),
+        }
+    }
+}
+
+/// What a decoder says about cells.
+#[derive(Debug)]
+pub enum Output {
+    /// Normalised values, `[n, n_genes]`, 0 or above.
+    Values(Tensor),
+    /// Parameters of a distribution of counts.
+    Counts {
+        /// Share of each gene, `[n, n_genes]`; rows sum to 1.
+        share: Tensor,
+        /// Expected counts: the share times the total count.
+        rate: Tensor,
+        /// Logits of an extra zero, where the loss has them.
+        dropout: Option<Tensor>,
+    },
+}
+
+impl Output {
+    /// Loss of each entry, like `x`; `theta` is the inverse dispersion, `[n, n_genes]` or `[n_genes]`.
+    ///
+    /// # Units    nats for counts; squared log values otherwise
+    /// # Source   Lotfollahi et al. 2020; checked against scArches 0.6.1
+    ///
+    /// # Panics  counts without a dispersion: our own defect
+    pub fn loss_per_entry(&self, x: &Tensor, theta: Option<&Tensor>) -> Tensor {
+        let theta = || theta.expect("a model of counts has dispersions");
+        match self {
+            Self::Values(values) => (values - x).square(),
+            Self::Counts { rate, dropout: None, .. } => -negative_binomial::log_prob(x, rate, theta()),
+            Self::Counts { rate, dropout: Some(logits), .. } => {
+                -negative_binomial::zero_inflated_log_prob(x, rate, theta(), logits)
+            }
+        }
+    }
+
+    /// Loss of each cell, the sum over genes, `[n]`.
+    pub fn loss(&self, x: &Tensor, theta: Option<&Tensor>) -> Tensor {
+        self.loss_per_entry(x, theta).sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)
+    }
+}
+
+/// Linear maps from the last hidden layer.
+#[derive(Debug)]
+pub(super) enum Heads {
+    Values(Linear),
+    Counts { mean: Linear, dropout: Option<Linear> },
+}
+
+impl Heads {
+    pub(super) fn new(b: &mut Builder<'_>, name: &str, sizes: (usize, usize), loss: ReconLoss) -> Result<Self> {
+        let mut head = |part: &str| plain(b, &format!("{name}.{part}"), sizes, Bias::Added);
+        Ok(match loss {
+            ReconLoss::Mse => Self::Values(head("recon_decoder.0")?),
+            ReconLoss::Nb => Self::Counts { mean: head("mean_decoder.0")?, dropout: None },
+            ReconLoss::Zinb => Self::Counts { mean: head("mean_decoder.0")?, dropout: Some(head("dropout_decoder")?) },
+        })
+    }
+
+    pub(super) fn forward(&self, hidden: &Tensor, totals: &Tensor) -> Output {
+        let none = Covariates::none(hidden);
+        match self {
+            Self::Values(head) => Output::Values(head.forward(hidden, &none).relu()),
+            Self::Counts { mean, dropout } => {
+                let share = mean.forward(hidden, &none).softmax(-1, Kind::Float);
+                let rate = &share * totals;
+                Output::Counts { share, rate, dropout: dropout.as_ref().map(|head| head.forward(hidden, &none)) }
+            }
+        }
+    }
+
+    pub(super) fn spec(&self) -> Result<(String, Option<String>), Unsupported> {
+        match self {
+            Self::Values(_) => Err(Unsupported("the loss is a squared difference")),
+            Self::Counts { mean, dropout } => Ok((mean.spec().0, dropout.as_ref().map(|head| head.spec().0))),
+        }
+    }
+}

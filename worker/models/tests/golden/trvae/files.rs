@@ -1,0 +1,167 @@
+//! `adaptor_*` and `saved_model_*`: scArches' files, read and written.
+
+use std::{collections::BTreeMap, fs};
+
+use archipelago_common::{ConditionKey, StateDict};
+use archipelago_models::{
+    Reference,
+    formats::scarches::{self, SavedFolder, adaptor::Adaptor},
+    zoo::{
+        family::{
+            adaptor::{adaptor_of, columns_of, shared_genes},
+            saved::Namespace,
+        },
+        trvae::upstream::{from_reference, to_reference},
+    },
+};
+use serde_json::{Value, json};
+
+use crate::case::{self, Case, Report};
+
+pub(super) fn is_one(name: &str) -> bool {
+    name.starts_with("adaptor_")
+}
+
+fn namespace() -> Namespace {
+    Namespace { owner: "owner".parse().unwrap(), dataset: "atlas".parse().unwrap() }
+}
+
+fn key(condition: &str) -> ConditionKey {
+    format!("owner/atlas/{condition}").parse().unwrap()
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// The reference of tensors under a prefix of a case.
+fn reference(case: &Case, prefix: &str, conditions: &Value) -> Reference {
+    let model = &case.json["adaptors"][0]["adapt_params"]["model_params"];
+    let genes = texts(&model["varnames"]);
+    let attributes = [
+        ("hidden_layer_sizes_", model["hidden_layer_sizes"].clone()),
+        ("latent_dim_", model["latent_dim"].clone()),
+        ("recon_loss_", model["recon_loss"].clone()),
+        ("mmd_on_", json!("z")),
+        ("conditions_", conditions.clone()),
+        ("input_dim_", json!(genes.len())),
+    ];
+    let attributes: BTreeMap<String, Value> =
+        attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    to_reference(&SavedFolder { tensors: case.group(prefix), attributes, genes }, &namespace()).unwrap()
+}
+
+fn adaptor(case: &Case, i: usize) -> Adaptor {
+    let params = &case.json["adaptors"][i]["adapt_params"];
+    let model = params["model_params"].as_object().unwrap().clone().into_iter().collect();
+    let condition = params["condition"].as_str().unwrap().to_owned();
+    Adaptor { condition, columns: case.group(&format!("adaptor{i}.")), model }
+}
+
+/// A condition's columns as an adaptor, through files, and attached to another model of the same base.
+#[test]
+fn adaptors() {
+    case::run("trvae", is_one, |case, report| {
+        let mut attached = reference(case, "target.", &case.json["target_conditions"]);
+        for i in 0..case.json["adaptors"].as_array().unwrap().len() {
+            let expected = adaptor(case, i);
+            let of_source = &case.json["adaptors"][i]["source_conditions"];
+            let source = reference(case, &format!("source{i}."), of_source);
+            let ours = adaptor_of(&source, &key(&expected.condition)).unwrap();
+            report.holds(&format!("{}: adaptor {i}", case.name), ours == expected);
+            let folder = tempfile::tempdir().unwrap();
+            ours.write(folder.path()).unwrap();
+            report.holds(&format!("{}: files {i}", case.name), Adaptor::read(folder.path()).unwrap() == expected);
+            let columns = columns_of(&attached, &expected).unwrap();
+            report.holds(&format!("{}: genes {i}", case.name), shared_genes(&attached, &expected) == 1.0);
+            attached = attached.with(key(&expected.condition), columns).unwrap();
+        }
+        check_tensors(case, "attached.", &from_reference(&attached).unwrap(), report);
+        refuses_what_does_not_fit(case, &attached, report);
+    });
+}
+
+/// Compares a saved model with tensors that are in the case's own order of conditions.
+fn check_tensors(case: &Case, prefix: &str, ours: &SavedFolder, report: &mut Report) {
+    let order = texts(&case.json["attached_conditions"]);
+    let names = texts(&ours.attributes["conditions_"]);
+    let codes: Vec<i64> = order.iter().map(|name| names.iter().position(|own| own == name).unwrap() as i64).collect();
+    let codes = tch::Tensor::from_slice(&codes);
+    for (name, tensor) in ours.tensors.iter() {
+        let tensor = archipelago_models::nn::to_tch(name, tensor).unwrap();
+        let is_per_condition = name == "theta" || name.ends_with("cond_L.weight");
+        let tensor = if is_per_condition { tensor.index_select(1, &codes) } else { tensor };
+        report.holds(&format!("{}: {prefix}{name}", case.name), tensor == case.tensor(&format!("{prefix}{name}")));
+    }
+    report.holds(&format!("{}: number of tensors", case.name), ours.tensors.len() == case.group(prefix).len());
+}
+
+fn refuses_what_does_not_fit(case: &Case, reference: &Reference, report: &mut Report) {
+    let mut refused = |what: &str, change: &dyn Fn(&mut Adaptor)| {
+        let mut adaptor = adaptor(case, 0);
+        change(&mut adaptor);
+        let error = columns_of(reference, &adaptor).unwrap_err().to_string();
+        report.holds(&format!("{}: {what}: {error}", case.name), error.contains(what));
+    };
+    refused("latent_dim", &|adaptor| drop(adaptor.model.insert("latent_dim".to_owned(), json!(6))));
+    refused("recon_loss", &|adaptor| drop(adaptor.model.remove("recon_loss")));
+    refused("cond_L", &|adaptor| drop(std::mem::replace(&mut adaptor.columns, StateDict::new())));
+}
+
+#[test]
+fn saved_folders_are_read_and_written() {
+    let folder = case::folder("trvae").join("saved_model_nb");
+    assert!(folder.is_dir(), "`{}` is not there", folder.display());
+    let contents: Value = serde_json::from_slice(&fs::read(folder.join("CONTENTS.json")).unwrap()).unwrap();
+    let bytes = fs::read(folder.join("expected_params.safetensors")).unwrap();
+    let (expected, _) = StateDict::from_safetensors("case", &bytes).unwrap();
+    assert!(scarches::is_one(&folder).unwrap());
+    let saved = SavedFolder::read(&folder).unwrap();
+    assert_eq!(serde_json::to_value(&saved.attributes).unwrap(), contents["attr.pkl"]);
+    assert_eq!(saved.genes, (0..50).map(|gene| format!("g{gene}")).collect::<Vec<_>>());
+    assert_eq!(saved.tensors.len(), expected.len());
+    for (name, tensor) in saved.tensors.iter() {
+        assert_eq!(Some(tensor), expected.get(&format!("param.{name}")), "{name}");
+    }
+
+    let reference = to_reference(&saved, &namespace()).unwrap();
+    assert_eq!(reference.columns.keys().cloned().collect::<Vec<_>>(), [key("A"), key("B"), key("C")]);
+    let again = tempfile::tempdir().unwrap();
+    let ours = from_reference(&reference).unwrap();
+    ours.write(again.path()).unwrap();
+    let read = SavedFolder::read(again.path()).unwrap();
+    assert_eq!(read, ours);
+    assert_eq!(to_reference(&read, &namespace()).unwrap(), reference);
+    // Every attribute is there, of the same kind; conditions are in name order, and what is exported is trained.
+    for (name, value) in contents["attr.pkl"].as_object().unwrap() {
+        let ours = &read.attributes[name];
+        assert!(
+            ours == value
+                || ours.as_f64() == value.as_f64() && ours.is_number()
+                || name == "conditions_"
+                || name == "is_trained_",
+            "{name} is {ours}, expected {value}"
+        );
+    }
+    assert_eq!(read.attributes.len(), contents["attr.pkl"].as_object().unwrap().len());
+}
+
+#[test]
+fn a_folder_that_is_another_models_is_refused() {
+    let folder = case::folder("trvae").join("saved_model_nb");
+    let saved = SavedFolder::read(&folder).unwrap();
+    let refused = |change: &dyn Fn(&mut SavedFolder)| {
+        let mut saved = saved.clone();
+        change(&mut saved);
+        to_reference(&saved, &namespace()).unwrap_err().to_string()
+    };
+    assert!(refused(&|saved| drop(saved.attributes.remove("mmd_on_"))).contains("not those of a trVAE"));
+    assert!(
+        refused(&|saved| drop(saved.attributes.insert("conditions_".to_owned(), json!([])))).contains("no conditions")
+    );
+    assert!(refused(&|saved| drop(saved.genes.pop())).contains("49 gene names"));
+    assert!(refused(&|saved| drop(saved.attributes.insert("latent_dim_".to_owned(), json!(6)))).contains("expr_L"));
+    let names = SavedFolder { genes: vec!["a,b".to_owned()], ..saved.clone() };
+    let error = names.write(tempfile::tempdir().unwrap().path()).unwrap_err().to_string();
+    assert!(error.contains("a,b"), "{error}");
+}
