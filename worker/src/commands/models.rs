@@ -138,3 +138,40 @@ impl fmt::Display for OptionLine {
         writeln!(f, "\n          {help} ({values})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// The table of one model in `docs/models.md`.
+    fn table(card: &Card) -> String {
+        let mut table = format!("## {}\n\nIt {}. Surgery is {}.\n\n", card.title, card.purpose, card.federation);
+        table += "| Option | Default | in `train` | Values | Decides |\n|---|---|---|---|---|\n";
+        for OptionLine { name, default, default_of_train, values, help } in &card.options {
+            let of_train = if default == default_of_train { String::new() } else { text_of(default_of_train) };
+            table += &format!("| `{name}` | {} | {of_train} | {values} | {help} |\n", text_of(default));
+        }
+        table
+    }
+
+    #[test]
+    fn the_documentation_lists_every_option_as_the_cards_do() {
+        let head = "# Models and their options\n\n\
+            Made from the models' cards, as `archipelago-worker models NAME` shows them: change a card, then run\n\
+            `UPDATE=1 cargo nextest run --release -p archipelago-worker the_documentation_lists`.\n\
+            `train` takes each option as a flag, `--n-hidden` for `n_hidden`. Defaults are those of the package a model comes from;\n\
+            where `train` starts from others, which map better, they stand beside.\n";
+        let tables = zoo::ZOO.iter().map(|model| format!("\n{}", table(&card(*model))));
+        let expected = tables.fold(head.to_owned(), |text, table| text + &table);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/models.md");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &expected).unwrap();
+        }
+        assert!(
+            fs::read_to_string(&path).unwrap_or_default() == expected,
+            "`docs/models.md` is old: run with UPDATE=1"
+        );
+    }
+}

@@ -8,7 +8,11 @@ use std::{
 };
 
 use archipelago_common::{Digest, StateDict};
-use archipelago_models::nn::to_tch;
+use archipelago_models::{
+    Config,
+    data::{CONTINUOUS, Covariates, LABELS, Minibatch, Registry},
+    nn::to_tch,
+};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -72,10 +76,15 @@ pub(crate) fn find(model: &str, name: &str) -> Option<Case> {
 
 /// Runs `check` on every case whose name `is_one` takes, and fails with everything that differs.
 pub(crate) fn run(model: &str, is_one: impl Fn(&str) -> bool, check: impl Fn(&Case, &mut Report)) {
+    run_those(model, |case| is_one(&case.name), check);
+}
+
+/// Runs `check` on every case that `is_one` takes, and fails with everything that differs.
+pub(crate) fn run_those(model: &str, is_one: impl Fn(&Case) -> bool, check: impl Fn(&Case, &mut Report)) {
     // Matrices this small gain nothing from threads, which then wait for each other on a busy machine.
     tch::set_num_threads(1);
     let mut report = Report::default();
-    let cases: Vec<Case> = cases(model).into_iter().filter(|case| is_one(&case.name)).collect();
+    let cases: Vec<Case> = cases(model).into_iter().filter(is_one).collect();
     if cases.is_empty() {
         say(&format!("{model}: nothing to do here, no case of this kind in `{}`", folder(model).display()));
     }
@@ -140,6 +149,31 @@ impl Case {
         let inside =
             self.tensors.iter().filter_map(|(name, t)| name.strip_prefix(prefix).map(|n| (n.to_owned(), t.clone())));
         inside.collect()
+    }
+
+    /// Options of the constructor.
+    pub(crate) fn options(&self) -> Config {
+        let options = self.json["constructor"].as_object().unwrap();
+        options.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    pub(crate) fn n_genes(&self) -> usize {
+        self.tensor("input/x").size()[1] as usize
+    }
+
+    /// The minibatch stored under `{group}/`, with the fields of a registry.
+    pub(crate) fn minibatch(&self, group: &str, registry: &Registry) -> Minibatch {
+        let find = |name: &str| self.find(&format!("{group}/{name}"));
+        let codes = |name: &str| find(name).map(|codes| codes.squeeze_dim(1));
+        let categorical = find("cat_covs").map_or(Vec::new(), |c| (0..c.size()[1]).map(|i| c.select(1, i)).collect());
+        let covariates = Covariates { condition: codes("batch").unwrap(), categorical };
+        let field = |name: &str| match name {
+            LABELS => codes("labels"),
+            CONTINUOUS => find("cont_covs"),
+            other => find(other),
+        };
+        let field = |name: &str| field(name).unwrap_or_else(|| panic!("`{}` has no {group}/{name}", self.name));
+        Minibatch::of_tensors(registry, self.tensor(&format!("{group}/x")), covariates, field)
     }
 
     pub(crate) fn tolerance(&self, kind: &str) -> Tolerance {

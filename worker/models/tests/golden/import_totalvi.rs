@@ -20,7 +20,7 @@ use crate::{
     case::{self, Case, Report, Tolerance},
     import_scvi::csr,
     noise::FixedNoise,
-    scvi::core::evaluation,
+    runner::core::evaluation,
 };
 
 fn namespace() -> Namespace {

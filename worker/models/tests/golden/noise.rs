@@ -51,3 +51,16 @@ impl Noise for FixedNoise<'_> {
         Some(self.case.tensor(&name).to_kind(Kind::Float))
     }
 }
+
+/// The same draws at every call, and no dropout.
+pub(crate) struct SameNoise(pub(crate) Tensor);
+
+impl Noise for SameNoise {
+    fn normal(&mut self, _: &'static str, _: &[i64], _: Device) -> Tensor {
+        self.0.shallow_clone()
+    }
+
+    fn keep(&mut self, _: &str, _: &[i64], _: f64, _: Device) -> Option<Tensor> {
+        None
+    }
+}

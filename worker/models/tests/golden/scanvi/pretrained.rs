@@ -9,17 +9,17 @@ use archipelago_models::{
 };
 use tch::Device;
 
-use super::setup;
+use super::{Scanvi, config, registry};
 use crate::{
     case::{self, Case},
-    scvi::setup as scvi,
+    runner::{Golden as _, upstream},
 };
 
 /// Base and columns of the scVI model that the case starts from.
 fn source(case: &Case) -> (StateDict, Vec<Columns>) {
-    let (registry, n_genes) = (setup::registry(case), case.tensor("input/x").size()[1] as usize);
+    let (registry, n_genes) = (registry(case), case.n_genes());
     let builder = Builder::new(Source::Fresh, ConditionSource::Fresh(3), Trainable::Nothing, [0; 32], Device::Cpu);
-    let module = ScviModule::new(setup::config(case).scvi, &registry, n_genes, builder).unwrap();
+    let module = ScviModule::new(config(case).scvi, &registry, n_genes, builder).unwrap();
     Layout::of(module.weights()).split(&case.group("scvi/")).unwrap()
 }
 
@@ -35,10 +35,10 @@ fn every_tensor_of_the_source_is_taken_over_and_the_others_start_fresh() {
             let builder = |seed| {
                 Builder::new(Source::Pretrained(&base), conditions, Trainable::Everything, [seed; 32], Device::Cpu)
             };
-            let module = setup::build(case, builder(1));
+            let module = Scanvi::build(case, builder(1));
             let (scvi, expected) = (case.group("scvi/"), case.group("from_scvi/"));
-            let other = scvi::upstream(&setup::build(case, builder(2)));
-            for (name, tensor) in scvi::upstream(&module) {
+            let other = upstream(&Scanvi::build(case, builder(2)));
+            for (name, tensor) in upstream(&module) {
                 let ours = from_tch(&tensor);
                 if scvi.get(&name).is_some() || name == "y_prior" {
                     report.holds(&format!("{name} is taken over"), Some(&ours) == expected.get(&name));

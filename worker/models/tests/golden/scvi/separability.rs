@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use archipelago_common::Columns;
 use archipelago_models::{
-    data::{Covariates, Dataset, Minibatch, Registry},
+    data::{Covariates, Minibatch, Registry},
     fast::{Autoencoder, Purpose},
     formats::upstream::Layout,
     model::Module as _,
@@ -14,8 +14,11 @@ use archipelago_models::{
 };
 use tch::{Device, Kind, Tensor};
 
-use super::kernels;
-use crate::case::{self, Case, Tolerance};
+use crate::{
+    case::{self, Case, Tolerance},
+    noise::SameNoise,
+    runner::kernels::{csr, dataset},
+};
 
 pub(crate) const NAME: &str = "surgery_separability";
 
@@ -25,7 +28,7 @@ fn a_condition_trained_alone_gets_the_columns_of_pooled_training() {
         "scvi",
         |name| name == NAME,
         |case, report| {
-            let n_genes = case.tensor("input/x").size()[1] as usize;
+            let n_genes = case.n_genes();
             let fresh =
                 Builder::new(Source::Fresh, ConditionSource::Fresh(N_POOLED), Trainable::Nothing, [0; 32], Device::Cpu);
             let layout = Layout::of(build(n_genes, fresh).weights());
@@ -72,7 +75,7 @@ fn train(case: &Case, module: &ScviModule, code: i64) {
     let options = AdamOptions { rate: 1e-3, eps: 0.01, weight_decay: 0.0, decay: Decay::L2 };
     let mut adam = Adam::new(options, owned.collect::<Vec<_>>());
     for _ in 0..30 {
-        let mut noise = RowNoise { noise: case.tensor("noise/z").index_select(0, &rows) };
+        let mut noise = SameNoise(case.tensor("noise/z").index_select(0, &rows));
         let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
         let loss = module.loss(&minibatch, 0.35, &mut pass).loss * minibatch.n_cells() as f64;
         adam.minimise(&loss);
@@ -83,10 +86,10 @@ fn train(case: &Case, module: &ScviModule, code: i64) {
 /// steps are those of the sum.
 fn train_by_kernels(case: &Case, module: &ScviModule, code: i64) -> BTreeMap<String, Tensor> {
     let rows = case.tensor("input/batch").squeeze_dim(1).eq(code).nonzero().squeeze_dim(1);
-    let all = kernels::counts(case);
+    let all = csr(&case.tensor("input/x"));
     let cells: Vec<usize> = Vec::<i64>::try_from(&rows).unwrap().into_iter().map(|row| row as usize).collect();
     let counts = all.select_rows(&cells);
-    let dataset = Dataset { conditions: vec![0; cells.len()], ..kernels::dataset(case, &counts) };
+    let dataset = dataset(&counts, vec![0; cells.len()]);
     let cells: Vec<usize> = (0..cells.len()).collect();
     let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
     let purpose = Purpose::Train(Mode::Evaluation, cells.len());
@@ -94,24 +97,10 @@ fn train_by_kernels(case: &Case, module: &ScviModule, code: i64) -> BTreeMap<Str
     let eps = 0.01 / cells.len() as f64;
     let options = AdamOptions { rate: 1e-3, eps, weight_decay: 0.0, decay: Decay::L2 };
     for _ in 0..30 {
-        let mut noise = RowNoise { noise: case.tensor("noise/z").index_select(0, &rows) };
+        let mut noise = SameNoise(case.tensor("noise/z").index_select(0, &rows));
         let _terms = fast.step(&cells, &[], 0.35, &mut noise, &options);
     }
     fast.values()
-}
-
-struct RowNoise {
-    noise: Tensor,
-}
-
-impl archipelago_models::nn::Noise for RowNoise {
-    fn normal(&mut self, _: &'static str, _: &[i64], _: Device) -> Tensor {
-        self.noise.shallow_clone()
-    }
-
-    fn keep(&mut self, _: &str, _: &[i64], _: f64, _: Device) -> Option<Tensor> {
-        None
-    }
 }
 
 /// The tutorial's options at the fixture's size.

@@ -4,44 +4,41 @@ use archipelago_common::StateDict;
 use archipelago_models::{
     model::Module as _,
     nn::{Builder, ConditionSource, Mode, Pass, Source, Trainable, from_tch},
-    train::{AdamOptions, Decay},
     zoo::totalvi::Adversary,
 };
 use tch::Device;
 
-use super::{core, setup};
+use super::{Totalvi, config, registry};
 use crate::{
     case::{self, Case, Report},
     noise::FixedNoise,
-    scvi::{
-        core::{adam, all_tensors, with_noise_floor},
-        setup as scvi,
+    runner::{
+        Golden as _,
+        core::{adam, adam_options, all_tensors, is_one, kl_weight, with_noise_floor},
+        gradients, module, upstream,
     },
 };
 
 fn classifier(case: &Case) -> Adversary {
-    let options = &case.json["adversarial"]["classifier_optimiser"];
-    let value = |name: &str| options[name].as_f64().unwrap();
-    let (rate, eps, weight_decay) = (value("lr"), value("eps"), value("weight_decay"));
-    let options = AdamOptions { rate, eps, weight_decay, decay: Decay::L2 };
+    let options = adam_options(&case.json["adversarial"]["classifier_optimiser"]);
     let stored: StateDict = case.group("adv/classifier_param/");
     let conditions = ConditionSource::Fresh(0);
     let builder = Builder::new(Source::Stored(&stored), conditions, Trainable::Everything, [0; 32], Device::Cpu);
-    let n_conditions = scvi::n_conditions(case, "param/");
-    Adversary::build(setup::config(case).n_latent, n_conditions, options, builder).unwrap()
+    let n_conditions = Totalvi::n_conditions(case, "param/");
+    Adversary::build(config(case).n_latent, n_conditions, options, builder).unwrap()
 }
 
 /// Gradients (`adv/grad/`), the model after its step (`adv/step1/`), the classifier after its own.
 fn check_case(case: &Case, report: &mut Report) {
     let kappa = case.json["adversarial"]["kappa"].as_f64().unwrap();
-    let module = setup::module(case, "param/", Trainable::Everything, None);
+    let module = module::<Totalvi>(case, Trainable::Everything);
     let mut classifier = classifier(case);
     let mut adam = adam(&case.json["optimiser"], all_tensors(&module));
-    let minibatch = setup::minibatch(case);
+    let minibatch = case.minibatch("input", &registry(case));
     let condition = &minibatch.covariates.condition;
     let mut noise = FixedNoise::new(case);
     let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
-    let terms = module.loss(&minibatch, case.json["kl_weight"].as_f64().unwrap(), &mut pass);
+    let terms = module.loss(&minibatch, kl_weight(case), &mut pass);
     let latent = terms.latent.unwrap();
     let fool = classifier.fool_loss(&latent, condition, &mut pass);
     let per_cell = case.tolerance("loss_per_cell");
@@ -49,9 +46,9 @@ fn check_case(case: &Case, report: &mut Report) {
     let total = terms.loss + fool * kappa;
     report.close(case, "adv/loss_total", &total, per_cell);
     adam.minimise(&total);
-    let ours = scvi::gradients(&module);
+    let ours = gradients(&module);
     report.group(case, "adv/grad/", &ours, "param/", |name| with_noise_floor(case, "grad", name));
-    let ours = scvi::upstream(&module);
+    let ours = upstream(&module);
     report.group(case, "adv/step1/", &ours, "param/", |_| case.tolerance("step"));
     let mut noise = FixedNoise::new(case);
     let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
@@ -65,8 +62,8 @@ fn check_case(case: &Case, report: &mut Report) {
 
 /// The loss that the classifier learns from, as its first pass in training mode gives it.
 fn check_loss(case: &Case, report: &mut Report) {
-    let module = setup::module(case, "param/", Trainable::Nothing, None);
-    let minibatch = setup::minibatch(case);
+    let module = module::<Totalvi>(case, Trainable::Nothing);
+    let minibatch = case.minibatch("input", &registry(case));
     let mut noise = FixedNoise::new(case);
     let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
     let latent = module.loss(&minibatch, 1.0, &mut pass).latent.unwrap();
@@ -80,11 +77,8 @@ fn check_loss(case: &Case, report: &mut Report) {
 
 #[test]
 fn a_step_against_the_classifier_and_one_of_it() {
-    let has_one = |name: &str| {
-        core::is_one(name)
-            && case::cases("totalvi").iter().any(|case| case.name == name && !case.json["adversarial"].is_null())
-    };
-    case::run("totalvi", has_one, |case, report| {
+    let has_one = |case: &Case| is_one(&case.name) && !case.json["adversarial"].is_null();
+    case::run_those("totalvi", has_one, |case, report| {
         check_case(case, report);
         check_loss(case, report);
     });
