@@ -25,6 +25,7 @@ pub mod results;
 pub mod start;
 pub mod surgery;
 pub mod train;
+pub mod upstream;
 pub mod zoo;
 
 pub use blueprint::Blueprint;

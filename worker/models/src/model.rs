@@ -21,6 +21,7 @@ use crate::{
     start::Drawn,
     surgery::upstream::{Flags, UpstreamRules},
     train::{Recipe, Run, TrainDefaults},
+    upstream::Upstream,
 };
 
 /// Options of a model, by name; sorted, so that equal options are equal bytes.
@@ -64,6 +65,11 @@ pub trait Model: Sync {
     /// What these flags mean to upstream's surgery of this model.
     fn upstream_rules(&self, flags: &Flags) -> Box<dyn UpstreamRules> {
         Box::new(*flags)
+    }
+
+    /// What it is in the package that it comes from.
+    fn upstream(&self) -> Option<Upstream> {
+        None
     }
 
     /// The model whose trained references it can start from.

@@ -9,8 +9,8 @@ use tch::{Tensor, no_grad};
 
 use crate::{
     error::Result,
-    formats::upstream::Layout,
     nn::{TorchGenerator, Weights, from_tch, to_tch},
+    upstream::Layout,
 };
 
 /// A tensor as upstream draws it.

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use archipelago_common::id::VersionId;
-use archipelago_models::formats::scvi_tools;
+use archipelago_models::{formats::scvi_tools, upstream};
 use clap::Args;
 use serde::Serialize;
 
@@ -42,12 +42,12 @@ struct Summary {
 /// # Errors  [`crate::Error::Reference`], [`crate::Error::Models`]
 pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let OpenReference { dir, reference } = OpenReference::open(&args.reference)?;
-    let saved = scvi_tools::from_reference(&reference)?;
+    let saved = upstream::from_reference(&reference)?;
     scvi_tools::write(&saved, &args.out)?;
     output.show(&Summary {
         out: args.out.join("model.pt"),
         version: dir.version().id(),
-        class: saved.model_name.clone(),
+        class: saved.model_name.clone().unwrap_or_default(),
         scvi_tools_version: saved.version.to_string(),
         n_tensors: saved.state_dict.len(),
         batch_key: saved.registry.batch.key.clone(),

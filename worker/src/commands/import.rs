@@ -8,7 +8,10 @@ use archipelago_common::{
     id::{Name, SiteId, VersionId},
     reference_dir::ReferenceDir,
 };
-use archipelago_models::formats::scvi_tools::{self, Namespace};
+use archipelago_models::{
+    formats::scvi_tools,
+    upstream::{self, Namespace},
+};
 use clap::Args;
 use serde::Serialize;
 
@@ -62,7 +65,7 @@ struct Summary {
 pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
     let saved = scvi_tools::read(&args.model, &args.prefix)?;
     let namespace = Namespace { owner: args.owner.clone(), dataset: args.dataset.clone() };
-    let reference = scvi_tools::to_reference(&saved, &namespace)?;
+    let reference = upstream::to_reference(&saved, &namespace)?;
     fs::create_dir(&args.out)?;
     existing::begin(&args.out)?;
     let dir = ReferenceDir::write(&args.out, &reference.base, &reference.columns)?;
@@ -78,7 +81,7 @@ pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
         categorical_covariates: registry.categorical_covariates.iter().map(|covariate| covariate.key.clone()).collect(),
         continuous_covariates: registry.continuous_covariates.clone(),
         moves_embedding: reference.base.card.moves_embedding,
-        unknown_arguments: saved.unknown_arguments().into_iter().map(str::to_owned).collect(),
+        unknown_arguments: upstream::unknown_arguments(&saved)?.into_iter().map(str::to_owned).collect(),
     };
     results::write_json(&args.out.join(existing::SUMMARY), &summary)?;
     if !summary.unknown_arguments.is_empty() {

@@ -7,4 +7,3 @@ pub mod pickle;
 pub mod scarches;
 pub mod scvi_tools;
 pub mod torch;
-pub mod upstream;

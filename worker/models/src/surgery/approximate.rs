@@ -10,11 +10,11 @@ use crate::{
     data::{CellConditions, Cells},
     device::{Device, Engine},
     error::Result,
-    formats::upstream::Layout,
     model::Module,
     nn::{Builder, ConditionSource, Mode, Source, Trainable, from_tch},
     reference::{Reference, Trained},
     train::{Aim, CheckpointStore, Seeds, TrainPlan, Trainer},
+    upstream::Layout,
     zoo,
 };
 

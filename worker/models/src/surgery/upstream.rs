@@ -8,9 +8,9 @@ use tch::Tensor;
 
 use crate::{
     error::{Error, Result},
-    formats::upstream::{Layout, Part, PartKind},
     nn::{LayerRules, Weights, from_tch, to_tch},
     train::GradientUse,
+    upstream::{Layout, Part, PartKind},
 };
 
 /// What upstream's surgery does with a module's layers and tensors.

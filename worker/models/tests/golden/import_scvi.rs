@@ -6,8 +6,9 @@ use archipelago_models::{
     CellConditions, Cells, Device, Error, Reference,
     formats::{
         pickle::Scalar,
-        scvi_tools::{self, CategoricalField, Namespace, SavedModel, scvi},
+        scvi_tools::{self, CategoricalField, SavedModel},
     },
+    upstream::{self, Namespace},
 };
 
 use crate::case;
@@ -85,7 +86,7 @@ pub(crate) fn csr(shape: &[usize], dense: &[f32]) -> Csr {
 #[test]
 fn import_scvi_gives_the_latent_that_scvi_tools_gives() {
     for case in cases() {
-        let reference = scvi::to_reference(&case.saved, &namespace()).unwrap();
+        let reference = upstream::to_reference(&case.saved, &namespace()).unwrap();
         let difference = difference(&case, &reference, &case.saved.registry.batch.categories);
         assert!(difference <= 1e-5, "{}: latent means differ by {difference}", case.name);
     }
@@ -94,11 +95,16 @@ fn import_scvi_gives_the_latent_that_scvi_tools_gives() {
 #[test]
 fn import_scvi_keeps_genes_batches_and_options() {
     for case in cases() {
-        let reference = scvi::to_reference(&case.saved, &namespace()).unwrap();
+        let reference = upstream::to_reference(&case.saved, &namespace()).unwrap();
         let card = &reference.base.card;
         assert_eq!(card.genes, case.saved.genes(), "{}", case.name);
         assert_eq!(card.batch_key, "batch", "{}", case.name);
-        assert_eq!(card.config["gene_likelihood"], case.saved.init_params["gene_likelihood"], "{}", case.name);
+        assert_eq!(
+            Some(&card.config["gene_likelihood"]),
+            case.saved.init_params.get("gene_likelihood"),
+            "{}",
+            case.name
+        );
         let keys: Vec<ConditionKey> = case.saved.registry.batch.categories.iter().map(key).collect();
         assert_eq!(reference.columns.keys().cloned().collect::<Vec<_>>(), keys, "{}", case.name);
     }
@@ -107,8 +113,8 @@ fn import_scvi_keeps_genes_batches_and_options() {
 #[test]
 fn export_of_an_imported_scvi_has_every_tensor_that_was_used_bit_for_bit() {
     for case in cases() {
-        let reference = scvi::to_reference(&case.saved, &namespace()).unwrap();
-        let exported = scvi::from_reference(&reference).unwrap();
+        let reference = upstream::to_reference(&case.saved, &namespace()).unwrap();
+        let exported = upstream::from_reference(&reference).unwrap();
         // Strict loading there wants every name in its shape, also of what these options never use.
         let spec = |model: &SavedModel| -> Vec<_> {
             model.state_dict.iter().map(|(name, tensor)| (name.to_owned(), tensor.spec())).collect()
@@ -132,14 +138,14 @@ fn is_unused(name: &str) -> bool {
 #[test]
 fn export_of_one_condition_puts_its_column_into_the_bias() {
     let Some(case) = cases().into_iter().find(|case| case.name == "scvi_v1_4_2") else { return };
-    let mut reference = scvi::to_reference(&case.saved, &namespace()).unwrap();
+    let mut reference = upstream::to_reference(&case.saved, &namespace()).unwrap();
     let (lone, columns) = reference.columns.pop_first().unwrap();
     reference.columns = [(lone, columns)].into();
-    let exported = scvi::from_reference(&reference).unwrap();
+    let exported = upstream::from_reference(&reference).unwrap();
 
     let first = exported.state_dict.get("z_encoder.encoder.fc_layers.Layer 0.0.weight").unwrap();
     assert_eq!(first.shape(), [16, 50], "a covariate of one category has no column there");
-    let again = scvi::to_reference(&exported, &namespace()).unwrap();
+    let again = upstream::to_reference(&exported, &namespace()).unwrap();
     let latent = |reference: &Reference| {
         let x = case.expected.get("input/x").unwrap();
         let counts = csr(x.shape(), &x.to_f32("input/x").unwrap());
@@ -154,17 +160,17 @@ fn export_of_one_condition_puts_its_column_into_the_bias() {
 fn batches_that_were_numbers_are_numbers_again() {
     let Some(Case { mut saved, .. }) = first() else { return };
     saved.registry.batch.categories = vec![Scalar::Int(3), Scalar::Int(4), Scalar::Int(5)];
-    let reference = scvi::to_reference(&saved, &namespace()).unwrap();
-    assert_eq!(scvi::from_reference(&reference).unwrap().registry.batch, saved.registry.batch);
+    let reference = upstream::to_reference(&saved, &namespace()).unwrap();
+    assert_eq!(upstream::from_reference(&reference).unwrap().registry.batch, saved.registry.batch);
 }
 
 #[test]
 fn conditions_of_two_owners_keep_their_whole_keys() {
     let Some(case) = first() else { return };
-    let mut reference = scvi::to_reference(&case.saved, &namespace()).unwrap();
+    let mut reference = upstream::to_reference(&case.saved, &namespace()).unwrap();
     let columns = reference.columns.values().next().unwrap().clone();
     reference.columns.insert("site-a/blood/b0".parse().unwrap(), columns);
-    let batch = scvi::from_reference(&reference).unwrap().registry.batch;
+    let batch = upstream::from_reference(&reference).unwrap().registry.batch;
     let names: Vec<String> = batch.categories.iter().map(Scalar::to_string).collect();
     assert_eq!(names, ["atlas/lung/b0", "atlas/lung/b1", "atlas/lung/b2", "site-a/blood/b0"]);
 }
@@ -172,23 +178,23 @@ fn conditions_of_two_owners_keep_their_whole_keys() {
 #[test]
 fn import_scvi_refuses_what_is_not_one() {
     let Some(case) = first() else { return };
-    let other = SavedModel { model_name: "PEAKVI".to_owned(), ..case.saved.clone() };
-    let error = scvi::to_reference(&other, &namespace()).unwrap_err();
-    assert!(error.to_string().contains("holds a `PEAKVI`, expected an `SCVI`"), "{error}");
+    let other = SavedModel { model_name: Some("PEAKVI".to_owned()), ..case.saved.clone() };
+    let error = upstream::to_reference(&other, &namespace()).unwrap_err();
+    assert!(error.to_string().contains("holds a `PEAKVI`; `SCVI`"), "{error}");
 
     let mut ambiguous = case.saved.clone();
     ambiguous.registry.batch.categories = vec![Scalar::Int(1), Scalar::Text("1".to_owned()), Scalar::Int(2)];
-    let error = scvi::to_reference(&ambiguous, &namespace()).unwrap_err();
+    let error = upstream::to_reference(&ambiguous, &namespace()).unwrap_err();
     assert!(error.to_string().contains("two batches are called `1`"), "{error}");
 
     let mut unsorted = case.saved.clone();
     let covariate = |key: &str| CategoricalField { key: key.to_owned(), categories: vec![Scalar::Int(0)] };
     unsorted.registry.categorical_covariates = vec![covariate("z"), covariate("a")];
-    assert!(matches!(scvi::to_reference(&unsorted, &namespace()), Err(Error::Import { .. })));
+    assert!(matches!(upstream::to_reference(&unsorted, &namespace()), Err(Error::Import { .. })));
 
     let mut option = case.saved.clone();
-    option.init_params.insert("gene_likelihood".to_owned(), "gamma".into());
-    assert!(matches!(scvi::to_reference(&option, &namespace()), Err(Error::Config { .. })));
+    option.init_params.named.insert("gene_likelihood".to_owned(), "gamma".into());
+    assert!(matches!(upstream::to_reference(&option, &namespace()), Err(Error::Config { .. })));
 }
 
 #[test]
@@ -196,15 +202,15 @@ fn import_scvi_refuses_tensors_of_other_genes_or_batches() {
     let Some(case) = first() else { return };
     let mut genes = case.saved.clone();
     genes.registry.genes.pop();
-    assert!(scvi::to_reference(&genes, &namespace()).is_err());
+    assert!(upstream::to_reference(&genes, &namespace()).is_err());
 
     let mut batches = case.saved.clone();
     batches.registry.batch.categories.push(Scalar::Text("b9".to_owned()));
-    assert!(scvi::to_reference(&batches, &namespace()).is_err());
+    assert!(upstream::to_reference(&batches, &namespace()).is_err());
 
     let mut missing = case.saved.clone();
     missing.state_dict.remove("z_encoder.mean_encoder.bias");
-    let error = scvi::to_reference(&missing, &namespace()).unwrap_err().to_string();
+    let error = upstream::to_reference(&missing, &namespace()).unwrap_err().to_string();
     assert!(error.contains("z_encoder.mean_encoder.bias"), "{error}");
 }
 
@@ -212,7 +218,7 @@ fn import_scvi_refuses_tensors_of_other_genes_or_batches() {
 fn import_scvi_reports_options_it_does_not_know() {
     let Some(case) = first() else { return };
     let mut saved = case.saved.clone();
-    saved.init_params.insert("flux_capacity".to_owned(), 1.21.into());
-    let reference = scvi::to_reference(&saved, &namespace()).unwrap();
+    saved.init_params.named.insert("flux_capacity".to_owned(), 1.21.into());
+    let reference = upstream::to_reference(&saved, &namespace()).unwrap();
     assert_eq!(reference.base.card.training["unknown_arguments"]["flux_capacity"], 1.21);
 }

@@ -6,9 +6,10 @@ use archipelago_common::{Columns, ConditionKey, StateDict};
 use archipelago_models::{
     CellConditions, Cells, Device, Error, Reference,
     data::Features,
-    formats::scvi_tools::{self, Namespace, SavedModel, totalvi},
+    formats::scvi_tools::{self, SavedModel},
     nn::to_tch,
     results::{ExpressionAsk, ProteinAsk, foreground_probability_of, protein_expression_of},
+    upstream::{self, Namespace},
     zoo::totalvi::PROTEINS,
 };
 use ndarray::Array2;
@@ -105,7 +106,7 @@ fn finish(report: Report) {
 #[test]
 fn import_totalvi_gives_the_latent_that_scvi_tools_gives() {
     let (saved, case) = minimal();
-    let reference = totalvi::to_reference(&saved, &namespace()).unwrap();
+    let reference = upstream::to_reference(&saved, &namespace()).unwrap();
     let mut report = Report::default();
     check_latent(&reference, &saved, &case, "expected", &mut report);
     finish(report);
@@ -118,7 +119,7 @@ fn import_totalvi_gives_the_latent_that_scvi_tools_gives() {
 #[test]
 fn import_of_an_old_totalvi_keeps_the_numbers_of_its_version() {
     let Some((saved, case)) = read("totalvi_v1_1_5") else { return };
-    let reference = totalvi::to_reference(&saved, &namespace()).unwrap();
+    let reference = upstream::to_reference(&saved, &namespace()).unwrap();
     let config = &reference.base.card.config;
     assert_eq!(config["behaviour"], "before-1.3.1");
     assert_eq!(config["extra_decoder_kwargs"]["activation_function_bg"], "exp");
@@ -134,11 +135,11 @@ fn import_of_an_old_totalvi_keeps_the_numbers_of_its_version() {
     let shift = case.tensor("legacy/qz_mean") - case.tensor("expected/qz_mean");
     report.holds("the two differ", shift.abs().max().double_value(&[]) > 0.1);
 
-    let exported = totalvi::from_reference(&reference).unwrap();
+    let exported = upstream::from_reference(&reference).unwrap();
     assert_eq!(exported.version.to_string(), "1.1.5");
     assert!(exported.state_dict.get("log_per_batch_efficiency").is_none());
     let again = scvi_tools::from_bytes(&scvi_tools::to_bytes(&exported).unwrap()).unwrap();
-    let again = totalvi::to_reference(&again, &namespace()).unwrap();
+    let again = upstream::to_reference(&again, &namespace()).unwrap();
     check_latent(&again, &saved, &case, "legacy", &mut report);
     check_expression(&again, &saved, &case, "legacy", &mut report);
     finish(report);
@@ -147,8 +148,8 @@ fn import_of_an_old_totalvi_keeps_the_numbers_of_its_version() {
 #[test]
 fn export_of_an_imported_totalvi_has_every_tensor_that_was_used_bit_for_bit() {
     let (saved, case) = minimal();
-    let reference = totalvi::to_reference(&saved, &namespace()).unwrap();
-    let exported = totalvi::from_reference(&reference).unwrap();
+    let reference = upstream::to_reference(&saved, &namespace()).unwrap();
+    let exported = upstream::from_reference(&reference).unwrap();
     for (name, tensor) in saved.state_dict.iter() {
         let ours = exported.state_dict.get(name).unwrap_or_else(|| panic!("`{name}` is missing"));
         assert_eq!(ours.spec(), tensor.spec(), "{name}");
@@ -156,11 +157,11 @@ fn export_of_an_imported_totalvi_has_every_tensor_that_was_used_bit_for_bit() {
     }
     assert_eq!(exported.state_dict.len(), saved.state_dict.len());
     assert_eq!(exported.registry.proteins, saved.registry.proteins);
-    assert!(exported.unknown_arguments().is_empty(), "{:?}", exported.unknown_arguments());
+    assert!(upstream::unknown_arguments(&exported).unwrap().is_empty(), "{:?}", upstream::unknown_arguments(&exported));
     let again = scvi_tools::from_bytes(&scvi_tools::to_bytes(&exported).unwrap()).unwrap();
     assert_eq!((&again.state_dict, &again.init_params), (&exported.state_dict, &exported.init_params));
     let mut report = Report::default();
-    let again = totalvi::to_reference(&again, &namespace()).unwrap();
+    let again = upstream::to_reference(&again, &namespace()).unwrap();
     check_latent(&again, &saved, &case, "expected", &mut report);
     finish(report);
 }
@@ -170,11 +171,11 @@ fn which_proteins_a_batch_measured_survives_the_way_there_and_back() {
     let (mut saved, _) = minimal();
     let masks = [(0, vec![true; 6]), (1, vec![true, false, true, true, true, false]), (2, vec![true; 6])];
     saved.registry.proteins.as_mut().unwrap().measured = masks.into_iter().collect();
-    let reference = totalvi::to_reference(&saved, &namespace()).unwrap();
+    let reference = upstream::to_reference(&saved, &namespace()).unwrap();
     let flags = |columns: &Columns| columns.0.get("protein_measured.condition").unwrap().to_f32("measured").unwrap();
     let of_batch: Vec<Vec<f32>> = reference.columns.values().map(flags).collect();
     assert_eq!(of_batch[1], [1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
-    assert_eq!(totalvi::from_reference(&reference).unwrap().registry.proteins, saved.registry.proteins);
+    assert_eq!(upstream::from_reference(&reference).unwrap().registry.proteins, saved.registry.proteins);
     let module = reference.module(&reference.columns.keys().cloned().collect::<Vec<_>>(), Device::Cpu).unwrap();
     let measured = module.as_protein_model().unwrap().measured();
     assert_eq!(measured.size(), [3, 6]);
@@ -192,10 +193,10 @@ fn import_totalvi_refuses_what_is_not_one() {
     let refused = |change: &dyn Fn(&mut SavedModel)| {
         let mut saved = saved.clone();
         change(&mut saved);
-        totalvi::to_reference(&saved, &namespace()).unwrap_err()
+        upstream::to_reference(&saved, &namespace()).unwrap_err()
     };
-    let other = refused(&|saved| saved.model_name = "SCVI".to_owned());
-    assert!(other.to_string().contains("holds a `SCVI`, expected a `TOTALVI`"), "{other}");
+    let other = refused(&|saved| saved.model_name = Some("PEAKVI".to_owned()));
+    assert!(other.to_string().contains("holds a `PEAKVI`; `SCVI`"), "{other}");
     assert!(matches!(refused(&|saved| saved.registry.proteins = None), Error::Import { .. }));
     let panel = refused(&|saved| saved.registry.other_fields.push("panel".to_owned()));
     assert!(panel.to_string().contains("panel_key"), "{panel}");

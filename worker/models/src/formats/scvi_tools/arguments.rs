@@ -1,4 +1,4 @@
-//! Constructor arguments: which there are, and how versions nested them.
+//! Constructor arguments, and how versions nested them.
 
 use std::collections::BTreeMap;
 
@@ -7,99 +7,52 @@ use serde_json::{Map, Value as Json, json};
 use super::Understood;
 use crate::formats::pickle::Value;
 
-/// Merges the levels of `init_params_`.
-pub(super) fn read(value: Value<'_>) -> Understood<BTreeMap<String, Json>> {
-    let Some(Json::Object(levels)) = value.to_json() else {
-        return Err(format!("`init_params_` is {}, expected a dict of options", value.kind()));
-    };
-    let mut merged = BTreeMap::new();
-    if let (Some(Json::Object(named)), Some(Json::Object(nested))) = (levels.get("non_kwargs"), levels.get("kwargs")) {
-        merged.extend(named.clone());
-        nested.values().filter_map(Json::as_object).for_each(|inner| merged.extend(inner.clone()));
-    } else {
-        // Before the split, values are arguments and dicts hold further ones.
-        for (name, value) in levels {
-            match value {
-                Json::Object(inner) => merged.extend(inner),
-                value => drop(merged.insert(name, value)),
-            }
-        }
+/// Arguments of a constructor, as it was called.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Arguments {
+    /// Those that its signature names.
+    pub named: BTreeMap<String, Json>,
+    /// Those that it passes on, under the names of the parameters that catch them.
+    pub further: BTreeMap<String, BTreeMap<String, Json>>,
+}
+
+impl Arguments {
+    /// The value of an argument at any level.
+    pub fn get(&self, name: &str) -> Option<&Json> {
+        self.further.values().find_map(|inner| inner.get(name)).or_else(|| self.named.get(name))
     }
-    NOT_OPTIONS.iter().for_each(|name| drop(merged.remove(*name)));
-    Ok(merged)
-}
 
-/// `init_params_` in the form of version 1.4.
-pub(super) fn write(model_name: &str, arguments: &BTreeMap<String, Json>) -> Json {
-    let signature = signature(model_name);
-    let (named, further): (Map<String, Json>, Map<String, Json>) =
-        arguments.clone().into_iter().partition(|(name, _)| signature.contains(&name.as_str()));
-    let catch_all = if model_name == "SCVI" { "kwargs" } else { "model_kwargs" };
-    json!({ "kwargs": { catch_all: further }, "non_kwargs": named })
-}
+    /// All arguments of all levels.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
+        self.named.iter().chain(self.further.values().flatten()).map(|(name, value)| (name.as_str(), value))
+    }
 
-/// Whether a constructor or its module takes an argument of this name.
-pub(super) fn is_known(model_name: &str, name: &str) -> bool {
-    signature(model_name).contains(&name) || MODULE.contains(&name)
-}
+    /// Reads `init_params_`.
+    pub(super) fn read(value: Value<'_>) -> Understood<Self> {
+        let Some(Json::Object(levels)) = value.to_json() else {
+            return Err(format!("`init_params_` is {}, expected a dict of options", value.kind()));
+        };
+        let (named, nested) = match (levels.get("non_kwargs"), levels.get("kwargs")) {
+            (Some(Json::Object(named)), Some(Json::Object(nested))) => (named.clone(), nested.clone()),
+            // Before the split, values are arguments and dicts hold further ones.
+            _ => levels.into_iter().partition(|(_, value)| !value.is_object()),
+        };
+        let inner = |(name, value)| match value {
+            Json::Object(inner) => Some((name, options(inner))),
+            _ => None,
+        };
+        Ok(Self { named: options(named), further: nested.into_iter().filter_map(inner).collect() })
+    }
 
-/// Names in a constructor's signature.
-fn signature(model_name: &str) -> &'static [&'static str] {
-    match model_name {
-        "SCANVI" => &[
-            "n_hidden",
-            "n_latent",
-            "n_layers",
-            "dropout_rate",
-            "dispersion",
-            "gene_likelihood",
-            "use_observed_lib_size",
-            "linear_classifier",
-        ],
-        "TOTALVI" => &[
-            "n_latent",
-            "gene_dispersion",
-            "protein_dispersion",
-            "gene_likelihood",
-            "latent_distribution",
-            "empirical_protein_background_prior",
-            "override_missing_proteins",
-        ],
-        _ => &[
-            "n_hidden",
-            "n_latent",
-            "n_layers",
-            "dropout_rate",
-            "dispersion",
-            "gene_likelihood",
-            "use_observed_lib_size",
-            "latent_distribution",
-        ],
+    /// `init_params_` in the form of version 1.4.
+    pub(super) fn write(&self) -> Json {
+        json!({ "kwargs": self.further, "non_kwargs": self.named })
     }
 }
 
-/// Options of the modules that a constructor passes on.
-const MODULE: &[&str] = &[
-    "batch_representation",
-    "classifier_parameters",
-    "deeply_inject_covariates",
-    "dropout_rate_decoder",
-    "dropout_rate_encoder",
-    "encode_covariates",
-    "extra_decoder_kwargs",
-    "latent_distribution",
-    "log_variational",
-    "n_hidden",
-    "n_hidden_decoder",
-    "n_hidden_encoder",
-    "n_layers_decoder",
-    "n_layers_encoder",
-    "use_batch_norm",
-    "use_layer_norm",
-    "use_observed_lib_size",
-    "use_size_factor_key",
-    "y_prior",
-];
+fn options(arguments: Map<String, Json>) -> BTreeMap<String, Json> {
+    arguments.into_iter().filter(|(name, _)| !NOT_OPTIONS.contains(&name.as_str())).collect()
+}
 
 /// Arguments that say nothing about the network: a device, a loader, and what old versions handed on elsewhere.
 const NOT_OPTIONS: [&str; 5] = ["datamodule", "pretrained_model", "registry", "unlabeled_category", "use_cuda"];

@@ -1,15 +1,13 @@
 //! Reads a saved model in any of the layouts there were.
 
 use std::{
-    collections::BTreeMap,
     io::{Cursor, Read, Seek},
     path::{Path, PathBuf},
 };
 
 use archipelago_common::{StateDict, fs, limits};
-use serde_json::Value as Json;
 
-use super::{Indices, SavedModel, SavedRegistry, ToolsVersion, Understood, VarNames, arguments, legacy, state};
+use super::{Arguments, Indices, SavedModel, SavedRegistry, ToolsVersion, Understood, VarNames, legacy, state};
 use crate::{
     error::{Error, Result},
     formats::{
@@ -103,9 +101,8 @@ fn var_names(value: Value<'_>) -> Understood<VarNames> {
 /// What `attr_dict` says.
 struct Attributes {
     version: ToolsVersion,
-    /// Not kept before 0.15.
     model_name: Option<String>,
-    init_params: BTreeMap<String, Json>,
+    init_params: Arguments,
     registry: SavedRegistry,
     unlabeled_category: Option<Scalar>,
     is_trained: bool,
@@ -126,7 +123,7 @@ impl Attributes {
         Ok(Self {
             version: version.parse()?,
             model_name: saved.get("model_name").and_then(Value::as_str).map(str::to_owned),
-            init_params: arguments::read(get("init_params_").ok_or("no `init_params_` were saved")?)?,
+            init_params: Arguments::read(get("init_params_").ok_or("no `init_params_` were saved")?)?,
             registry,
             unlabeled_category: get("unlabeled_category_").or_else(unlabeled).and_then(Value::scalar),
             is_trained: get("is_trained_").and_then(Value::as_bool).unwrap_or(false),
@@ -141,7 +138,7 @@ impl Attributes {
     fn into_model(self, state_dict: StateDict, var_names: VarNames) -> SavedModel {
         SavedModel {
             version: self.version,
-            model_name: self.model_name.unwrap_or_else(|| model_of_tensors(&state_dict).to_owned()),
+            model_name: self.model_name,
             state_dict,
             var_names,
             init_params: self.init_params,
@@ -150,17 +147,6 @@ impl Attributes {
             is_trained: self.is_trained,
             indices: self.indices,
         }
-    }
-}
-
-/// The model that has such tensors, for files that do not say.
-fn model_of_tensors(tensors: &StateDict) -> &'static str {
-    if tensors.get("background_pro_alpha").is_some() {
-        "TOTALVI"
-    } else if tensors.get("y_prior").is_some() {
-        "SCANVI"
-    } else {
-        "SCVI"
     }
 }
 

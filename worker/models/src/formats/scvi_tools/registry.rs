@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use archipelago_anndata::names;
 use serde_json::Value as Json;
 
 use crate::formats::pickle::Scalar;
@@ -56,9 +57,27 @@ pub struct ProteinField {
 impl CategoricalField {
     /// Whether the data had such a column.
     pub fn is_registered(&self) -> bool {
-        !self.key.is_empty() && !self.key.starts_with(INTERNAL)
+        !self.key.is_empty() && !Self::is_made_up(&self.key)
+    }
+
+    /// Whether scvi-tools made up the key of a column that the data did not have.
+    pub fn is_made_up(key: &str) -> bool {
+        key.starts_with(INTERNAL)
+    }
+
+    /// Categories by their names.
+    pub fn names(&self) -> Vec<String> {
+        self.categories.iter().map(|category| Self::name(category).unwrap_or_else(|| category.to_string())).collect()
+    }
+
+    /// The name of a category as a column of its type is named when a file of cells is read; NaN, a missing value, has none.
+    pub fn name(category: &Scalar) -> Option<String> {
+        match category {
+            Scalar::Float(number) => names::of_number(*number),
+            other => Some(other.to_string()),
+        }
     }
 }
 
 /// What the keys of columns begin with that scvi-tools made up.
-pub(super) const INTERNAL: &str = "_scvi_";
+const INTERNAL: &str = "_scvi_";

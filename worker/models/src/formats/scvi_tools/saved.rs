@@ -1,26 +1,25 @@
 //! A saved model as a value.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use archipelago_common::StateDict;
-use serde_json::Value as Json;
 
-use super::{SavedRegistry, ToolsVersion, arguments};
-use crate::formats::pickle::Scalar;
+use super::{Arguments, SavedRegistry, ToolsVersion, read::MODEL};
+use crate::{error::Error, formats::pickle::Scalar};
 
 /// A model as scvi-tools saved it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SavedModel {
     /// The version that saved it; what the tensors mean can depend on it.
     pub version: ToolsVersion,
-    /// The class: `SCVI`, `SCANVI`, `TOTALVI`…
-    pub model_name: String,
+    /// The class; not kept before 0.15.
+    pub model_name: Option<String>,
     /// The tensors under upstream's names.
     pub state_dict: StateDict,
     /// Names of the variables it was trained on.
     pub var_names: VarNames,
-    /// Arguments of the constructor, all levels merged.
-    pub init_params: BTreeMap<String, Json>,
+    /// Arguments of the constructor.
+    pub init_params: Arguments,
     /// What was registered of the data.
     pub registry: SavedRegistry,
     /// The label that stands for unlabelled cells, in scANVI.
@@ -61,28 +60,8 @@ impl SavedModel {
         }
     }
 
-    /// Constructor arguments that this program does not know. They are kept, and what they do is not.
-    pub fn unknown_arguments(&self) -> Vec<&str> {
-        self.init_params
-            .keys()
-            .map(String::as_str)
-            .filter(|name| !arguments::is_known(&self.model_name, name))
-            .collect()
-    }
-
-    /// Whether the classifier ends in a softmax and so yields probabilities, not logits: scANVI before 1.1.
-    pub fn classifier_yields_probabilities(&self) -> bool {
-        self.model_name == "SCANVI" && self.version.is_before([1, 1, 0])
-    }
-
-    /// Whether the standard deviation of the protein background is an exponential, not a softplus: totalVI before 1.2.
-    pub fn has_exponential_background(&self) -> bool {
-        self.model_name == "TOTALVI" && self.version.is_before([1, 2, 0])
-    }
-
-    /// Whether the encoder sees counts scaled by their means, and the efficiency per batch and log-normal terms are in
-    /// the loss: totalVI from 1.3.1.
-    pub fn has_scaled_encoder_input(&self) -> bool {
-        self.model_name == "TOTALVI" && !self.version.is_before([1, 3, 1])
+    /// An error about it.
+    pub fn refuse(&self, detail: impl Into<String>) -> Error {
+        Error::Import { file: PathBuf::from(MODEL), detail: detail.into() }
     }
 }

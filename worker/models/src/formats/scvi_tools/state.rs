@@ -137,4 +137,4 @@ fn is_true(scalar: &Scalar) -> Option<bool> {
 }
 
 /// The set-up of a plain AnnData object.
-pub(super) const SETUP_ANNDATA: &str = "setup_anndata";
+pub const SETUP_ANNDATA: &str = "setup_anndata";

@@ -5,7 +5,7 @@ use std::path::Path;
 use archipelago_common::fs;
 use serde_json::{Map, Value as Json, json};
 
-use super::{CategoricalField, SavedModel, VarNames, arguments, read::MODEL, state::SETUP_ANNDATA};
+use super::{CategoricalField, SavedModel, VarNames, read::MODEL, state::SETUP_ANNDATA};
 use crate::{
     error::{Error, Result},
     formats::{pickle::Scalar, torch::TorchWriter},
@@ -13,8 +13,8 @@ use crate::{
 
 /// Writes `model.pt` into a folder, which is made where it is missing.
 ///
-/// The version text is the saved model's own: scvi-tools chooses by it what a scANVI classifier yields. A totalVI model
-/// from before 1.3.1 stays one, and later versions of scvi-tools refuse it, as its numbers are not theirs.
+/// The version text is the saved model's own: scvi-tools chooses by it what a model computes, and refuses some whose numbers are no
+/// longer its own.
 ///
 /// # Errors  those of [`to_bytes`]; [`Error::Common`] if the file cannot be written
 pub fn write(model: &SavedModel, folder: &Path) -> Result<()> {
@@ -52,7 +52,7 @@ fn attributes(model: &SavedModel) -> Json {
             "field_registries": field_registries(model),
             "setup_method_name": SETUP_ANNDATA,
         },
-        "init_params_": arguments::write(&model.model_name, &model.init_params),
+        "init_params_": model.init_params.write(),
         "is_trained_": model.is_trained,
     });
     if let Some(unlabeled) = &model.unlabeled_category {

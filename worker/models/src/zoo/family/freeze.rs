@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::{
-    formats::upstream::Layout,
+    upstream::Layout,
     nn::{LayerRules, Weights},
     surgery::upstream::{Flags, UpstreamRules},
     train::GradientUse,

@@ -1,4 +1,7 @@
-//! What scArches' native models share: they are one autoencoder with other parts.
+//! What several models share.
+//!
+//! The models of scvi-tools: the way of their saved files ([`scvi_tools`]). scArches' native models: they are one autoencoder with
+//! other parts.
 //!
 //! An encoder of `log(1 + x)` whose first layer hears of a cell's condition, a normal latent state whose variance has a floor, and
 //! a decoder that hears of it too. A layer's part for conditions is a tensor of its own ([`ConditionalLinear`]): a column per condition, or
@@ -14,6 +17,7 @@ mod linear;
 pub mod recipe;
 mod reconstruction;
 pub mod saved;
+pub(in crate::zoo) mod scvi_tools;
 pub mod stopping;
 
 pub use block::{BlockOptions, Norm};

@@ -6,7 +6,7 @@ use archipelago_common::{BaseCard, Columns, ConditionKey, Layout, StateDict};
 use serde_json::{Value as Json, json};
 use tch::Tensor;
 
-pub use crate::formats::scvi_tools::Namespace;
+pub use crate::upstream::Namespace;
 use crate::{
     blueprint::Blueprint,
     device::Device,

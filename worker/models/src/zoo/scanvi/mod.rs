@@ -5,6 +5,7 @@ mod config;
 mod labelled;
 mod module;
 mod start;
+mod upstream;
 
 pub use classifier::Classifier;
 pub use config::{ClassifierParameters, LabelOptions, ScanviConfig};
@@ -18,6 +19,7 @@ use crate::{
     options::{self, OptionCard, Options as _},
     start::Drawn,
     train::TrainDefaults,
+    upstream::Upstream,
     zoo::scvi::{self, ScviConfig},
 };
 
@@ -50,6 +52,10 @@ impl Model for Scanvi {
 
     fn starts_from(&self) -> Option<&'static str> {
         Some("scvi")
+    }
+
+    fn upstream(&self) -> Option<Upstream> {
+        Some(Upstream::ScviTools(&Scanvi))
     }
 }
 

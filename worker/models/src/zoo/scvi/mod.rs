@@ -4,6 +4,7 @@ pub(super) mod config;
 mod module;
 mod results;
 pub(super) mod start;
+pub(super) mod upstream;
 
 pub use config::{BatchRepresentation, Dispersion, LatentDistribution, Norms, ScviConfig};
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
@@ -16,6 +17,7 @@ use crate::{
     options::{self, OptionCard, Options as _},
     start::Drawn,
     train::TrainDefaults,
+    upstream::Upstream,
 };
 
 /// The zoo's entry.
@@ -43,6 +45,10 @@ impl Model for Scvi {
 
     fn options_for_surgery(&self) -> Config {
         options::to_config(&ScviConfig::for_surgery())
+    }
+
+    fn upstream(&self) -> Option<Upstream> {
+        Some(Upstream::ScviTools(&Scvi))
     }
 }
 

@@ -7,6 +7,7 @@ mod module;
 mod networks;
 mod results;
 mod start;
+mod upstream;
 
 pub use adversary::Adversary;
 pub use config::{BackgroundActivation, Behaviour, DecoderOptions, GeneDispersion, ProteinDispersion, TotalviConfig};
@@ -21,6 +22,7 @@ use crate::{
     options::{self, OptionCard, Options as _},
     start::Drawn,
     train::{AdamOptions, EarlyStopping, Monitor, Plateau, TrainDefaults, WarmupDefault},
+    upstream::Upstream,
     zoo::scvi,
 };
 
@@ -51,6 +53,10 @@ impl Model for Totalvi {
 
     fn options_for_surgery(&self) -> Config {
         options::to_config(&TotalviConfig::for_surgery())
+    }
+
+    fn upstream(&self) -> Option<Upstream> {
+        Some(Upstream::ScviTools(&Totalvi))
     }
 }
 

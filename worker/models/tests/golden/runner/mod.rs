@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{Columns, StateDict};
 use archipelago_models::{
-    formats::upstream::Layout,
     model::Module,
     nn::{Builder, ConditionSource, LayerRules, Pass, Source, Trainable},
+    upstream::Layout,
 };
 use tch::{Device, Tensor};
 

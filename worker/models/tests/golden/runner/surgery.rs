@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use archipelago_models::{
-    formats::upstream::Layout,
     model::Module,
     nn::{LayerRules as _, Mode, Trainable, from_tch},
     surgery::upstream::{Flags, Outcome, Takes, extend, takes},
     train::GradientUse,
+    upstream::Layout,
 };
 use serde_json::Value;
 use tch::Tensor;

@@ -2,9 +2,9 @@
 
 use archipelago_common::{Columns, StateDict};
 use archipelago_models::{
-    formats::upstream::Layout,
     model::Module as _,
     nn::{Builder, ConditionSource, Source, Trainable, from_tch},
+    upstream::Layout,
     zoo::scvi::ScviModule,
 };
 use tch::Device;

@@ -6,10 +6,10 @@ use archipelago_common::Columns;
 use archipelago_models::{
     data::{Covariates, Minibatch, Registry},
     fast::{Autoencoder, Purpose},
-    formats::upstream::Layout,
     model::Module as _,
     nn::{Builder, ConditionSource, Mode, Pass, Source, Trainable},
     train::{Adam, AdamOptions, Decay, GradientUse},
+    upstream::Layout,
     zoo::scvi::{ScviConfig, ScviModule},
 };
 use tch::{Device, Kind, Tensor};

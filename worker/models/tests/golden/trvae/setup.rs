@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_common::{Columns, StateDict};
 use archipelago_models::{
     data::{Covariates, Minibatch, Registry},
-    formats::upstream::Layout,
+    upstream::Layout,
     model::Module,
     nn::{Builder, ConditionSource, LayerRules, Noise, Source, Trainable},
     zoo::trvae::{TrvaeConfig, TrvaeModule},

@@ -1,4 +1,4 @@
-//! totalVI: a saved model to a reference, and back.
+//! totalVI in scvi-tools: its class, and a saved model to a reference and back.
 //!
 //! What the tensors mean depends on the version that saved them (see [`Behaviour`]); a model keeps its version's meaning here.
 
@@ -6,59 +6,79 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{Columns, StateDict, Tensor as Stored};
 
-use super::{
-    ProteinField, SavedModel,
-    convert::{Namespace, data_registry, refuse, texts},
-    scvi::{export, given_options, import},
-};
+use super::{BackgroundActivation, Behaviour, DecoderOptions, MEASURED, PROTEINS, Totalvi, TotalviConfig};
 use crate::{
     blueprint::Blueprint,
     data::{Encoding, LabelNames, OBSM, Panel, Values, slot::Matrix},
     error::Result,
-    model::{Config, Configured as _, Model as _},
+    formats::scvi_tools::{ProteinField, SavedModel, ToolsVersion},
+    model::{Config, Model as _},
+    options,
     reference::Reference,
-    zoo::totalvi::{BackgroundActivation, Behaviour, DecoderOptions, MEASURED, PROTEINS, Totalvi, TotalviConfig},
+    upstream::{Class, Namespace, ScviToolsModel},
+    zoo::family::scvi_tools::{OF_MODULES, data_registry, export, given_options, import},
 };
 
-/// The reference that a saved totalVI model is. Its batches become conditions of the namespace.
-///
-/// # Errors  [`Error::Import`](crate::Error::Import) for another model, one without proteins or with a protein panel per group
-/// of batches, [`Error::Config`](crate::Error::Config) for options this program does not have, and tensors that do not fit the
-/// options
-pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Reference> {
-    if saved.model_name != "TOTALVI" {
-        return Err(refuse(format!("it holds a `{}`, expected a `TOTALVI`", saved.model_name)));
+impl ScviToolsModel for Totalvi {
+    fn class(&self) -> &'static Class {
+        &CLASS
     }
-    let Some(proteins) = saved.registry.proteins.as_ref().filter(|proteins| !proteins.names.is_empty()) else {
-        return Err(refuse("no proteins were registered"));
-    };
-    if saved.registry.other_fields.iter().any(|field| field == PANEL) {
-        return Err(refuse(
-            "its protein background belongs to panels of batches (`panel_key`), expected one per batch",
-        ));
+
+    fn to_reference(&self, saved: &SavedModel, namespace: &Namespace) -> Result<Reference> {
+        let Some(proteins) = saved.registry.proteins.as_ref().filter(|proteins| !proteins.names.is_empty()) else {
+            return Err(saved.refuse("no proteins were registered"));
+        };
+        if saved.registry.other_fields.iter().any(|field| field == PANEL) {
+            let detail = "its protein background belongs to panels of batches (`panel_key`), expected one per batch";
+            return Err(saved.refuse(detail));
+        }
+        let config = config(saved)?;
+        let names = if config.takes_labels() { saved.registry.labels.names() } else { vec![] };
+        let panel = Panel { names: proteins.names.clone(), values: Values::Counts, may_lack: true };
+        let source = proteins.key.as_ref().map(|key| format!("{OBSM}{key}"));
+        let registry = data_registry(saved, LabelNames { names, unlabelled: None })?
+            .with(PROTEINS, Encoding::Matrix(panel))
+            .found_at(PROTEINS, source);
+        let n_batches = saved.registry.batch.categories.len();
+        let facts: Vec<Columns> = (0..n_batches).map(|code| measured(proteins, code, &config)).collect();
+        let blueprint = Blueprint { model: Box::new(config), registry, n_genes: saved.genes().len() };
+        let state_dict = completed(&saved.state_dict, proteins.names.len(), n_batches);
+        import(self, &CLASS, &SavedModel { state_dict, ..saved.clone() }, &blueprint, namespace, &facts)
     }
-    let config = config(saved)?;
-    let names = if config.takes_labels() { texts(&saved.registry.labels) } else { vec![] };
-    let panel = Panel { names: proteins.names.clone(), values: Values::Counts, may_lack: true };
-    let source = proteins.key.as_ref().map(|key| format!("{OBSM}{key}"));
-    let registry = data_registry(&saved.registry, LabelNames { names, unlabelled: None })?
-        .with(PROTEINS, Encoding::Matrix(panel))
-        .found_at(PROTEINS, source);
-    let n_batches = saved.registry.batch.categories.len();
-    let facts: Vec<Columns> = (0..n_batches).map(|code| measured(proteins, code, &config)).collect();
-    let blueprint = Blueprint { model: Box::new(config), registry, n_genes: saved.genes().len() };
-    let state_dict = completed(&saved.state_dict, proteins.names.len(), n_batches);
-    import(&Totalvi, &SavedModel { state_dict, ..saved.clone() }, blueprint, namespace, &facts)
+
+    /// A reference from before 1.3.1 keeps its version, and later versions of scvi-tools refuse it, as its numbers are not theirs.
+    fn from_reference(&self, reference: &Reference) -> Result<SavedModel> {
+        let Blueprint { model, registry, .. } = Blueprint::of_card(&reference.base.card)?;
+        let config = TotalviConfig::parse(&model.options())?;
+        let mut saved = export(&CLASS, constructor_arguments(&config), &registry, reference)?;
+        let panel =
+            registry.remembered::<Matrix>(PROTEINS).ok_or_else(|| saved.refuse("it has no panel of proteins"))?;
+        // What came from a modality has no key of obsm.
+        let source = registry.get(PROTEINS).and_then(|field| field.source.as_deref());
+        let key = source.and_then(|source| source.strip_prefix(OBSM)).unwrap_or(PROTEIN_KEY);
+        saved.registry.proteins = Some(ProteinField {
+            key: Some(key.to_owned()),
+            measured: masks(reference, &panel.names)?,
+            names: panel.names.clone(),
+        });
+        if config.behaviour == Behaviour::Before131 {
+            let detail = |detail: String| crate::Error::Import { file: CLASS.name.into(), detail };
+            saved.version = old_version(reference).parse().map_err(detail)?;
+            saved.state_dict.remove(EFFICIENCY);
+        }
+        fill_unused_head(&mut saved.state_dict);
+        Ok(saved)
+    }
 }
 
 /// Options, with what the saving version did and did not say.
 fn config(saved: &SavedModel) -> Result<TotalviConfig> {
     let given = given_options(saved, &Totalvi.options());
     let mut config = TotalviConfig::parse(&given)?;
-    if !saved.has_scaled_encoder_input() {
+    if !has_scaled_encoder_input(&saved.version) {
         config.behaviour = Behaviour::Before131;
     }
-    if saved.has_exponential_background() && !given.contains_key(DECODER_OPTIONS) {
+    if has_exponential_background(&saved.version) && !given.contains_key(DECODER_OPTIONS) {
         config.extra_decoder_kwargs.activation_function_bg = BackgroundActivation::Exp;
     }
     Ok(config)
@@ -91,35 +111,20 @@ fn measured(proteins: &ProteinField, code: usize, config: &TotalviConfig) -> Col
     Columns([(format!("{MEASURED}.condition"), Stored::from_f32(&[n], &flags))].into_iter().collect())
 }
 
-/// The saved model that a totalVI reference is, for scvi-tools 1.4; one from before 1.3.1 keeps its version, and later versions of
-/// scvi-tools refuse it, as its numbers are not theirs.
-///
-/// # Errors  as [`scvi::from_reference`](super::scvi::from_reference)
-pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
-    let (mut saved, config) = export(&Totalvi, reference)?;
-    let config = TotalviConfig::parse(&config)?;
-    saved.init_params = constructor_arguments(&config);
-    let registry = Blueprint::of_card(&reference.base.card)?.registry;
-    let panel = registry.remembered::<Matrix>(PROTEINS).ok_or_else(|| refuse("it has no panel of proteins"))?;
-    // What came from a modality has no key of obsm.
-    let source = registry.get(PROTEINS).and_then(|field| field.source.as_deref());
-    let key = source.and_then(|source| source.strip_prefix(OBSM)).unwrap_or(PROTEIN_KEY);
-    saved.registry.proteins = Some(ProteinField {
-        key: Some(key.to_owned()),
-        measured: masks(reference, &panel.names)?,
-        names: panel.names.clone(),
-    });
-    if config.behaviour == Behaviour::Before131 {
-        saved.version = old_version(reference).parse().map_err(refuse)?;
-        saved.state_dict.remove(EFFICIENCY);
-    }
-    fill_unused_head(&mut saved.state_dict);
-    Ok(saved)
+/// Whether the standard deviation of the protein background is an exponential, not a softplus: before 1.2.
+fn has_exponential_background(version: &ToolsVersion) -> bool {
+    version.is_before([1, 2, 0])
+}
+
+/// Whether the encoder sees counts scaled by their means, and the efficiency per batch and log-normal terms are in the loss: from
+/// 1.3.1.
+fn has_scaled_encoder_input(version: &ToolsVersion) -> bool {
+    !version.is_before([1, 3, 1])
 }
 
 /// Options of ours that upstream's constructor takes.
 fn constructor_arguments(config: &TotalviConfig) -> Config {
-    let mut arguments = config.options();
+    let mut arguments = options::to_config(config);
     arguments.remove("behaviour");
     if config.extra_decoder_kwargs == DecoderOptions::default() {
         arguments.remove(DECODER_OPTIONS);
@@ -175,3 +180,19 @@ const LAST_OLD_VERSION: &str = "1.3.0";
 const SCALE_HEAD: &str = "decoder.px_scale_decoder.";
 /// The head of genes that only zero inflation uses.
 const DROPOUT_HEAD: &str = "decoder.px_dropout_decoder_gene.";
+/// Its class.
+const CLASS: Class = Class {
+    name: "TOTALVI",
+    signature: &[
+        "n_latent",
+        "gene_dispersion",
+        "protein_dispersion",
+        "gene_likelihood",
+        "latent_distribution",
+        "empirical_protein_background_prior",
+        "override_missing_proteins",
+    ],
+    further: "model_kwargs",
+    of_module: OF_MODULES,
+    own_tensor: Some("background_pro_alpha"),
+};
