@@ -70,6 +70,12 @@ const CRATES: &[Fence] = &[
     },
 ];
 
+/// Models that are made of another one, and may name it.
+const BUILT_ON: &[(&str, &str)] = &[("scanvi", "scvi")];
+
+/// Files that may still name a model outside its folder, until what they need of it is asked for by a field or a question.
+const NAMES_A_MODEL: &[&str] = &["worker/src/commands/results/features.rs"];
+
 /// Files above this are split, whatever the reason.
 const LONGEST_FILE: usize = 700;
 
@@ -168,6 +174,76 @@ fn versions_stand_in_the_root_manifest_only() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_model_is_one_folder() -> Result<()> {
+    let zoo = root().join("worker/models/src/zoo");
+    let mut names = BTreeMap::new();
+    for entry in std::fs::read_dir(&zoo)? {
+        let folder = entry?.path();
+        if folder.is_dir() && !folder.ends_with("family") {
+            names.insert(folder.clone(), names_of_model(&folder)?);
+        }
+    }
+    ensure!(names.len() > 2, "found only {} models: the search is broken", names.len());
+    let mut still: BTreeSet<&str> = NAMES_A_MODEL.iter().copied().collect();
+    for (path, text) in sources()?.into_iter().filter(|(path, _)| is_product(path)) {
+        // `zoo/mod.rs` is the list of all models.
+        if path == zoo.join("mod.rs") {
+            continue;
+        }
+        let words: BTreeSet<&str> = words(without_tests(&text)).collect();
+        for (folder, named) in names.iter().filter(|(folder, _)| !path.starts_with(folder)) {
+            let may =
+                BUILT_ON.iter().any(|(model, other)| path.starts_with(zoo.join(model)) && folder.ends_with(other));
+            let found = named.iter().find(|name| words.contains(name.as_str())).filter(|_| !may);
+            let is_listed = found.is_some() && NAMES_A_MODEL.iter().any(|file| path.ends_with(file));
+            still.retain(|file| !(is_listed && path.ends_with(file)));
+            ensure!(
+                found.is_none() || is_listed,
+                "`{}` says `{}`; what only one model needs stands in its folder, `{}`",
+                path.display(),
+                found.map_or("", String::as_str),
+                folder.display()
+            );
+        }
+    }
+    ensure!(still.is_empty(), "{still:?} name no model any more: take them from NAMES_A_MODEL in tests/tidy.rs");
+    Ok(())
+}
+
+/// What a model is called: in the zoo, by the field, and in the package that it comes from.
+fn names_of_model(folder: &Path) -> Result<Vec<String>> {
+    let after = |file: &str, start: &str| -> Result<Vec<String>> {
+        let path = folder.join(file);
+        let text = if path.is_file() { std::fs::read_to_string(path)? } else { String::new() };
+        let found = text.split(start).skip(1).filter_map(|rest| rest.split_once('"'));
+        Ok(found.map(|(name, _)| name.to_owned()).collect())
+    };
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let titles = after("mod.rs", "title: \"")?;
+    ensure!(titles.len() == 1, "`{}` does not say what the field calls the model", folder.display());
+    Ok([vec![name], titles, after("upstream.rs", "name: \"")?].concat())
+}
+
+/// What ships: the sources of the programs at sites and coordinators, without their tests.
+fn is_product(path: &Path) -> bool {
+    let inside = path.strip_prefix(root()).unwrap_or(path);
+    let ships = ["common", "protocol", "coordinator", "worker"].iter().any(|folder| inside.starts_with(folder));
+    let is_test = inside.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
+    let of_tests = inside.iter().any(|part| part == "tests" || part == "examples");
+    ships && !is_test && !of_tests
+}
+
+/// A file up to its tests, which come last.
+fn without_tests(text: &str) -> &str {
+    text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(product, _)| product)
+}
+
+/// Words; a hyphen joins, so that the name of a package is not that of a model.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).map(|word| word.trim_matches('-'))
 }
 
 /// `cargo metadata`, reduced to who depends on whom in a build (development dependencies do not ship).

@@ -25,7 +25,7 @@ use crate::{
 pub struct BaseCard {
     /// Format of this card: [`Layout::card_format`] of its layout.
     pub format: u32,
-    /// Name of the model in the zoo, such as `scvi`.
+    /// Name of the model in the zoo.
     pub model: String,
     /// The model's own options, with every default written out. Sorted by name, so that equal options are equal bytes.
     pub config: BTreeMap<String, serde_json::Value>,

@@ -42,6 +42,8 @@ pub struct ModelCard {
     pub federation: &'static str,
     /// How its authors train it.
     pub training: TrainDefaults,
+    /// Arguments of `train` that show it at work.
+    pub example: &'static str,
 }
 
 /// A kind of network in the zoo.

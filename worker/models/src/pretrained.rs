@@ -1,4 +1,4 @@
-//! References that start from another one: scANVI from a trained scVI.
+//! References that start from a trained one of a smaller model.
 
 use archipelago_common::progress::Progress;
 

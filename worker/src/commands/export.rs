@@ -12,7 +12,7 @@ use crate::{error::Result, output::Output};
 
 /// Export a reference as a saved model of scvi-tools 1.4.
 ///
-/// Writes `model.pt`, which `scvi.model.SCVI.load` (or SCANVI) and `load_query_data` take, and which opens in PyTorch's
+/// Writes `model.pt`, which `load` and `load_query_data` of the model's class take, and which opens in PyTorch's
 /// restricted mode. Batches keep their names where all conditions are of one data set, and are named by their whole keys
 /// otherwise.
 #[derive(Args, Debug)]
@@ -59,7 +59,7 @@ pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "model       {}", self.out.display())?;
-        writeln!(f, "class       scvi.model.{}, as of scvi-tools {}", self.class, self.scvi_tools_version)?;
+        writeln!(f, "class       {} of scvi-tools {}", self.class, self.scvi_tools_version)?;
         writeln!(f, "tensors     {}", self.n_tensors)?;
         writeln!(f, "batch key   {}", self.batch_key)?;
         write!(f, "batches     {}", self.batches.join(", "))

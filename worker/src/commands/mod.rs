@@ -16,6 +16,7 @@ use crate::{
 pub mod audit;
 pub mod completions;
 pub mod concat;
+pub mod defaults;
 pub mod export;
 pub mod file;
 pub mod generate;

@@ -20,7 +20,9 @@ use crate::{error::Result, output::Output};
 /// How a model is trained (epochs, split, warm-up, early stopping, plateau, seed) is the same for all: see
 /// `archipelago-worker train --help`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  archipelago-worker models\n  archipelago-worker models scvi")]
+#[command(after_help = format!(
+    "Examples:\n  archipelago-worker models\n  archipelago-worker models {}", zoo::ZOO[0].card().name
+))]
 pub struct ModelsArgs {
     /// Show this model only.
     name: Option<String>,
@@ -41,6 +43,7 @@ struct Card {
     purpose: &'static str,
     federation: &'static str,
     paper: &'static str,
+    example: &'static str,
     fields: Vec<FieldLine>,
     options: Vec<OptionLine>,
 }
@@ -78,7 +81,7 @@ pub fn run(args: &ModelsArgs, output: &Output) -> Result<()> {
 }
 
 fn card(model: &dyn Model) -> Card {
-    let ModelCard { name, title, paper, purpose, federation, .. } = model.card();
+    let ModelCard { name, title, paper, purpose, federation, example, .. } = model.card();
     let usual = model.options_for_surgery();
     let line = |OptionCard { name, help, default, .. }: OptionCard, values: String| OptionLine {
         name,
@@ -91,7 +94,7 @@ fn card(model: &dyn Model) -> Card {
     let options = options.map(|(values, option)| line(option, values)).collect();
     let configured = model.configure(&Config::new()).expect("the defaults are options");
     let fields = configured.fields().iter().map(FieldLine::of).collect();
-    Card { name, title, purpose, federation, paper, fields, options }
+    Card { name, title, purpose, federation, paper, example, fields, options }
 }
 
 impl FieldLine {
@@ -111,10 +114,11 @@ impl FieldLine {
 
 impl fmt::Display for Cards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Card { name, title, purpose, federation, paper, fields, options } in &self.cards {
+        for Card { name, title, purpose, federation, paper, example, fields, options } in &self.cards {
             writeln!(f, "{name}  {title}: {purpose}")?;
             writeln!(f, "    federation  {federation}")?;
             writeln!(f, "    paper       {paper}")?;
+            writeln!(f, "    example     archipelago-worker train {example}")?;
             if self.shows_options {
                 writeln!(f, "    fields      with these options; `--field NAME=PLACE` says where they are")?;
                 for FieldLine { name, kind, need, help } in fields {

@@ -19,7 +19,7 @@ use crate::{
     table::{CsvTable, TableFormat},
 };
 
-/// Predict the labels of cells whose batches are conditions of a scANVI reference.
+/// Predict the labels of cells whose batches are conditions of a reference that predicts labels.
 ///
 /// Labels that the cells carry do not enter; where there are some, an accuracy table says how well they are met. A batch is
 /// found by its name among the reference's conditions; `--owner` and `--dataset` choose where several have it.

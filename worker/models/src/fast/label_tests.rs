@@ -9,8 +9,9 @@ use crate::{
     data::{Dataset, Encoded, Encoding, LABELS, LabelNames, Registry},
     nn::{Builder, ConditionSource, Mode, Source, Trainable},
     zoo::{
+        family::Norms,
         scanvi::{ClassifierParameters, LabelOptions, ScanviConfig, ScanviModule},
-        scvi::{Norms, ScviConfig},
+        scvi::ScviConfig,
     },
 };
 

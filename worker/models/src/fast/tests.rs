@@ -11,7 +11,10 @@ use crate::{
     model::Module,
     nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable},
     train::{AdamOptions, Decay},
-    zoo::scvi::{Dispersion, Norms, ScviConfig, ScviModule},
+    zoo::{
+        family::Norms,
+        scvi::{Dispersion, ScviConfig, ScviModule},
+    },
 };
 
 #[derive(Clone, Debug)]

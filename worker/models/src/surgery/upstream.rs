@@ -83,7 +83,7 @@ pub enum Takes {
 impl Flags {
     /// What happens to the tensor of this upstream name, in a layer that takes covariates or does not.
     ///
-    /// Upstream decides by names alone. One consequence, reproduced here: the name of a batch norm inside scANVI's classifier
+    /// Upstream decides by names alone. One consequence, reproduced here: the name of a batch norm inside a classifier
     /// contains `.0.`, so it trains although the classifier is meant to be frozen.
     pub fn outcome(&self, name: &str, takes: Takes) -> Outcome {
         if self.unfrozen {

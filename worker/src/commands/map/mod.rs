@@ -21,7 +21,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::upstream::UpstreamArgs;
-use super::{CellArgs, ComputeArgs, OpenReference};
+use super::{CellArgs, ComputeArgs, OpenReference, defaults};
 use crate::{
     checkpoint::EPOCHS_PER_CHECKPOINT,
     data::{AlignedCounts, DataSpec, SiteData},
@@ -88,17 +88,15 @@ pub struct MapArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Training")]
 struct PlanArgs {
-    /// Passes over the cells of each condition [default: 400, fewer for more than 20,000 cells]
-    #[arg(long)]
+    #[arg(long, help = defaults::help("Passes over the cells of each condition", defaults::epochs))]
     epochs: Option<u32>,
-    /// Cells per minibatch [default: 128; totalVI 256]
-    #[arg(long)]
+    #[arg(long, help = defaults::help("Cells per minibatch", |training| training.minibatch.to_string()))]
     batch_size: Option<u32>,
-    /// Adam's step size [default: 0.001; totalVI 0.004]
-    #[arg(long)]
+    #[arg(long, help = defaults::help("Adam's step size", |training| training.adam.rate.to_string()))]
     learning_rate: Option<f64>,
-    /// Epochs over which the weight of the KL term rises to 1; 0 starts at 1 [default: 400; totalVI counts steps]
-    #[arg(long)]
+    #[arg(long, help = defaults::help(
+        "Epochs over which the weight of the KL term rises to 1; 0 starts at 1", defaults::kl_warmup
+    ))]
     n_epochs_kl_warmup: Option<u32>,
     /// How new columns start: mean (of the reference's) or random; upstream's surgery knows random only.
     #[arg(long, default_value = "mean")]

@@ -51,7 +51,7 @@ pub(super) struct UpstreamArgs {
     /// Keep the decoder's batch norm [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     freeze_batchnorm_decoder: Option<bool>,
-    /// Keep scANVI's classifier [default: true]
+    /// Keep the classifier [default: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     freeze_classifier: Option<bool>,
     /// Where new columns stand in a matrix with further covariates [default: own-block]

@@ -66,7 +66,7 @@ pub(super) fn run(args: &CorrelationArgs, output: &Output) -> Result<()> {
     let matrix = if features.with_proteins() {
         results.joint_correlation(&CorrelationAsk { transform, n_samples: args.n_samples, kind, log: args.log })?
     } else if args.log {
-        let expected = "a model that takes proteins, such as totalvi";
+        let expected = "a model that takes proteins";
         return Err(Error::Setting { what: "--log", found: "given for a model of RNA".to_owned(), expected });
     } else {
         results.feature_correlation(&transform, args.n_samples, kind)

@@ -50,11 +50,7 @@ use crate::{
 /// onto, published, and inspected. Options that are not given take the values of the field's surgery tutorials: two layers,
 /// layer norm, covariates in the encoder, no batch norm. A run that was killed goes on when the command is repeated.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  \
-    archipelago-worker train cells.h5ad --batch-key batch --batches 10x_3pv1,10x_3pv2 --epochs 100 --out reference\n  \
-    archipelago-worker train cite.h5ad --model totalvi --protein-obsm-key protein_expression --out reference\n  \
-    archipelago-worker train cells.h5ad --model scanvi --labels-key cell_type --from-reference reference \\\n      \
-        --n-samples-per-label 100 --epochs 20 --out labelled")]
+#[command(after_help = examples())]
 pub struct TrainArgs {
     /// The h5ad file.
     file: PathBuf,
@@ -72,7 +68,7 @@ pub struct TrainArgs {
     /// Obs columns of continuous covariates, separated by commas.
     #[arg(long)]
     continuous_covariate_keys: Vec<String>,
-    /// Start from this trained reference, its genes, options and conditions: scANVI from scVI.
+    /// Start from this trained reference of a smaller model, its genes, options and conditions.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["categorical_covariate_keys", "continuous_covariate_keys"])]
     from_reference: Option<PathBuf>,
     /// First part of the condition keys: the operator who will publish the reference [default: reference]
@@ -286,6 +282,12 @@ impl TrainArgs {
     fn checkpoint(&self) -> TrainingFile {
         TrainingFile::new(self.out.join(existing::TRAINING), self.plan.checkpoint_every)
     }
+}
+
+/// What the models' cards show.
+fn examples() -> String {
+    let examples = zoo::ZOO.iter().map(|model| format!("\n  archipelago-worker train {}", model.card().example));
+    examples.fold("Examples:".to_owned(), |text, example| text + &example)
 }
 
 /// How many features each panel beside the genes has, under the name that summaries give the number.

@@ -8,6 +8,8 @@ use archipelago_models::{
 };
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, builder::PossibleValuesParser};
 
+use crate::commands::defaults;
+
 /// The network: a model of the zoo, and the options that were given.
 #[derive(Debug)]
 pub(super) struct ModelArgs {
@@ -111,14 +113,12 @@ impl Flag {
         if self.is_usual() { HEADING.to_owned() } else { format!("Options of {}", titles.join(", ")) }
     }
 
-    /// The default, and those of models where it is another: `128; totalVI 256`.
+    /// The default of each model; where options of the usual model do not stand together, with its title.
     fn defaults(&self) -> String {
-        let first = &self.of_models[0].default;
-        let others = self.of_models.iter().filter(|of| of.default != *first);
-        let others: Vec<String> = others.map(|of| format!("{} {}", of.model.title, of.default)).collect();
-        let named = if self.is_usual() || others.is_empty() { "" } else { self.of_models[0].model.title };
-        let first = format!("{named} {first}");
-        [vec![first.trim_start().to_owned()], others].concat().join("; ")
+        let of_models = || self.of_models.iter().map(|of| (of.model.title, of.default.clone()));
+        let text = defaults::side_by_side(of_models());
+        let is_one = of_models().all(|(_, default)| default == self.of_models[0].default);
+        if self.is_usual() || is_one { text } else { format!("{} {text}", self.of_models[0].model.title) }
     }
 
     fn is_usual(&self) -> bool {

@@ -4,23 +4,20 @@ use archipelago_common::task::{EarlyStopping, Stopping, TrainSpec, Warmup};
 use archipelago_models::train::{Decay, FurtherOptions, Kept, Monitor, Plateau, Sampling};
 use clap::{Args, ValueEnum};
 
-use crate::checkpoint::EPOCHS_PER_CHECKPOINT;
+use crate::{checkpoint::EPOCHS_PER_CHECKPOINT, commands::defaults};
 
 /// The training run.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Training")]
 pub(super) struct PlanArgs {
-    /// Passes over the cells [default: 400, fewer for more than 20,000 cells; 2 to 10 with `--from-reference`]
-    #[arg(long)]
+    #[arg(long, help = defaults::help("Passes over the cells; 2 to 10 with `--from-reference`", defaults::epochs))]
     epochs: Option<u32>,
-    /// Cells per minibatch [default: 128; totalVI 256]
-    #[arg(long)]
+    #[arg(long, help = defaults::help("Cells per minibatch", |training| training.minibatch.to_string()))]
     batch_size: Option<u32>,
     /// The optimiser.
     #[arg(long, value_enum, default_value_t = Optimizer::Adam)]
     optimizer: Optimizer,
-    /// The optimiser's step size [default: 0.001; totalVI 0.004]
-    #[arg(long)]
+    #[arg(long, help = defaults::help("The optimiser's step size", |training| training.adam.rate.to_string()))]
     learning_rate: Option<f64>,
     /// Added to the optimiser's denominator; the field's value matters [default: 0.01]
     #[arg(long)]
@@ -28,9 +25,9 @@ pub(super) struct PlanArgs {
     /// Penalty on the weights of the reference; surgery has none [default: 1e-6]
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// Epochs over which the weight of the KL term rises; 0 starts at its end [default: 400, unless steps are given; totalVI
-    /// goes by steps]
-    #[arg(long)]
+    #[arg(long, help = defaults::help(
+        "Epochs over which the weight of the KL term rises; 0 starts at its end", defaults::kl_warmup
+    ))]
     n_epochs_kl_warmup: Option<u32>,
     /// Optimiser steps over which the weight of the KL term rises.
     #[arg(long, conflicts_with = "n_epochs_kl_warmup")]
@@ -50,8 +47,9 @@ pub(super) struct PlanArgs {
     /// Epochs between validations that neither early stopping nor a plateau asks for [default: never]
     #[arg(long, value_name = "EPOCHS")]
     check_val_every_n_epoch: Option<u32>,
-    /// End when the negative ELBO has not fallen for this many epochs; 0 never does [default: never; totalVI 45]
-    #[arg(long, value_name = "EPOCHS")]
+    #[arg(long, value_name = "EPOCHS", help = defaults::help(
+        "End when the negative ELBO has not fallen for this many epochs; 0 never does", defaults::patience
+    ))]
     early_stopping_patience: Option<u32>,
     /// Smallest fall that counts for early stopping [default: 0]
     #[arg(long)]

@@ -20,7 +20,7 @@ pub struct SavedRegistry {
     pub genes: Vec<String>,
     /// The batch.
     pub batch: CategoricalField,
-    /// The labels; in scANVI the unlabelled category is the last one.
+    /// The labels; a category for unlabelled cells is the last one.
     pub labels: CategoricalField,
     /// The obs column of size factors.
     pub size_factor_key: Option<String>,
@@ -28,7 +28,7 @@ pub struct SavedRegistry {
     pub categorical_covariates: Vec<CategoricalField>,
     /// Continuous covariates, in the order of their columns.
     pub continuous_covariates: Vec<String>,
-    /// The proteins, in totalVI.
+    /// The proteins, where there are some.
     pub proteins: Option<ProteinField>,
     /// Registered fields that this program does not know.
     pub other_fields: Vec<String>,

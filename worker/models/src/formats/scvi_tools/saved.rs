@@ -22,7 +22,7 @@ pub struct SavedModel {
     pub init_params: Arguments,
     /// What was registered of the data.
     pub registry: SavedRegistry,
-    /// The label that stands for unlabelled cells, in scANVI.
+    /// The label that stands for unlabelled cells, where the model takes such.
     pub unlabeled_category: Option<Scalar>,
     /// Whether it was trained.
     pub is_trained: bool,

@@ -3,10 +3,10 @@
 use tch::Tensor;
 
 use crate::{
-    upstream::Layout,
     nn::{LayerRules, Weights},
     surgery::upstream::{Flags, UpstreamRules},
     train::GradientUse,
+    upstream::Layout,
 };
 
 /// The flags of `load_query_data`, with upstream's defaults.

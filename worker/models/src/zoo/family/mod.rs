@@ -10,6 +10,7 @@
 
 pub mod adaptor;
 mod block;
+mod choices;
 mod decoder;
 mod encoder;
 mod freeze;
@@ -21,6 +22,7 @@ pub(in crate::zoo) mod scvi_tools;
 pub mod stopping;
 
 pub use block::{BlockOptions, Norm};
+pub use choices::{LatentDistribution, MAX_UNITS, Norms};
 pub use decoder::{Decoded, Decoder};
 pub use encoder::Encoder;
 pub use freeze::Freeze;

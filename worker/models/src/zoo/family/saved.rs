@@ -11,10 +11,11 @@ use crate::{
     blueprint::Blueprint,
     device::Device,
     error::{Error, Result},
-    formats::{scarches::SavedFolder, upstream},
+    formats::scarches::SavedFolder,
     model::Module,
     nn::{Builder, ConditionSource, Source, Trainable, from_tch},
     reference::Reference,
+    upstream,
 };
 
 /// The conditions of a saved model, in order of the codes.

@@ -7,7 +7,9 @@ use tch::Tensor;
 
 use crate::{
     blueprint::Blueprint,
-    data::{CATEGORICAL, CONTINUOUS, Encoding, LABELS, LabelNames, OBS, Range, Registry, SIZE_FACTOR, slot},
+    data::{
+        CATEGORICAL, CONTINUOUS, Encoding, Field, LABELS, LabelNames, OBS, Range, Registry, SIZE_FACTOR, Values, slot,
+    },
     device::Device,
     error::{Error, Result},
     formats::{
@@ -21,6 +23,11 @@ use crate::{
     upstream::{Class, Layout, Named, Namespace, PartKind},
 };
 
+/// What models take of a cell, labels and further modalities apart.
+pub(in crate::zoo) fn fields_of_counts() -> [Field; 4] {
+    [Field::rna(Values::Counts), Field::categorical(), Field::continuous(), Field::size_factor()]
+}
+
 /// The constructor arguments that are options of ours.
 pub(in crate::zoo) fn given_options(saved: &SavedModel, options: &[OptionCard]) -> Config {
     let given = |option: &OptionCard| {
@@ -30,7 +37,7 @@ pub(in crate::zoo) fn given_options(saved: &SavedModel, options: &[OptionCard]) 
     options.iter().filter_map(given).collect()
 }
 
-/// The reference of any model whose data are those of scVI.
+/// The reference of any saved model.
 pub(in crate::zoo) fn import(
     model: &dyn Model,
     class: &Class,
@@ -74,7 +81,7 @@ fn conditions(saved: &SavedModel, namespace: &Namespace) -> Result<Vec<Condition
     Ok(keys)
 }
 
-/// The saved model of any model whose data are those of scVI; `options` are those of the constructor.
+/// The saved model of any reference; `options` are those of the constructor.
 pub(in crate::zoo) fn export(
     class: &Class,
     options: Config,

@@ -118,7 +118,7 @@ fn of_labels(labels: &Tensor, like: &Tensor) -> Covariates {
 
 fn stack(config: &ScviConfig, covariates: CovariateSizes, side: Side) -> StackOptions {
     let in_encoder = matches!(side, Side::Encoder);
-    let has = |norms: crate::zoo::scvi::Norms| if in_encoder { norms.in_encoder() } else { norms.in_decoder() };
+    let has = |norms: crate::zoo::family::Norms| if in_encoder { norms.in_encoder() } else { norms.in_decoder() };
     StackOptions {
         n_layers: config.n_layers,
         n_hidden: config.n_hidden,

@@ -7,7 +7,10 @@ use crate::{
     error::Result,
     model::Config,
     options::{self, OptionCard, Options, options},
-    zoo::scvi::{Dispersion, ScviConfig, config::MAX_UNITS},
+    zoo::{
+        family::MAX_UNITS,
+        scvi::{Dispersion, ScviConfig},
+    },
 };
 
 /// Options of scANVI.

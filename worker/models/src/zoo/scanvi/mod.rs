@@ -20,7 +20,7 @@ use crate::{
     start::Drawn,
     train::TrainDefaults,
     upstream::Upstream,
-    zoo::scvi::{self, ScviConfig},
+    zoo::{family::scvi_tools::fields_of_counts, scvi::ScviConfig},
 };
 
 /// The zoo's entry.
@@ -34,6 +34,8 @@ impl Model for Scanvi {
             paper: "Xu et al., Molecular Systems Biology 2021; surgery: Lotfollahi et al., Nature Biotechnology 2022",
             purpose: "embeds cells from raw counts and cell types, and predicts the types of cells that have none",
             federation: "exact: a condition owns one column of each layer that takes the batch; the classifier is frozen",
+            example: "cells.h5ad --model scanvi --labels-key cell_type --from-reference reference --n-samples-per-label 100 \
+                      --epochs 20 --out labelled",
             training: TrainDefaults::SCVI_TOOLS,
         }
     }
@@ -66,7 +68,7 @@ impl Configured for ScanviConfig {
 
     fn fields(&self) -> Vec<Field> {
         let labels = Field::some_labels(self.own.unlabeled_category.clone());
-        scvi::fields().into_iter().chain([labels]).collect()
+        fields_of_counts().into_iter().chain([labels]).collect()
     }
 
     fn moves_embedding(&self) -> bool {

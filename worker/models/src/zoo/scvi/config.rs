@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     model::Config,
     options::{self, Choice, OptionCard, Options, options},
+    zoo::family::{LatentDistribution, MAX_UNITS, Norms},
 };
 
 options! {
@@ -72,8 +73,6 @@ impl ScviConfig {
 }
 
 impl Choice for Dispersion {}
-impl Choice for LatentDistribution {}
-impl Choice for Norms {}
 impl Choice for BatchRepresentation {}
 
 /// What the inverse dispersion depends on.
@@ -90,42 +89,6 @@ pub enum Dispersion {
     GeneCell,
 }
 
-/// Distribution of the latent state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LatentDistribution {
-    /// Normal.
-    Normal,
-    /// Logistic normal: the softmax of a normal.
-    Ln,
-}
-
-/// Where a norm is used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Norms {
-    /// In the encoder.
-    Encoder,
-    /// In the decoder.
-    Decoder,
-    /// Nowhere.
-    None,
-    /// In both.
-    Both,
-}
-
-impl Norms {
-    /// Whether the encoder has it.
-    pub fn in_encoder(self) -> bool {
-        matches!(self, Self::Encoder | Self::Both)
-    }
-
-    /// Whether the decoder has it.
-    pub fn in_decoder(self) -> bool {
-        matches!(self, Self::Decoder | Self::Both)
-    }
-}
-
 /// How the batch enters layers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -135,9 +98,6 @@ pub enum BatchRepresentation {
     /// A learnt vector of five numbers, appended to the layer's input.
     Embedding,
 }
-
-/// More units than any published model has; keeps a hostile card from asking for all memory.
-pub(in crate::zoo) const MAX_UNITS: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {

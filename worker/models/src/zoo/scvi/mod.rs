@@ -6,11 +6,11 @@ mod results;
 pub(super) mod start;
 pub(super) mod upstream;
 
-pub use config::{BatchRepresentation, Dispersion, LatentDistribution, Norms, ScviConfig};
+pub use config::{BatchRepresentation, Dispersion, ScviConfig};
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
 
 use crate::{
-    data::{Field, Registry, Values},
+    data::{Field, Registry},
     error::Result,
     model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
@@ -18,6 +18,7 @@ use crate::{
     start::Drawn,
     train::TrainDefaults,
     upstream::Upstream,
+    zoo::family::scvi_tools::fields_of_counts,
 };
 
 /// The zoo's entry.
@@ -31,6 +32,7 @@ impl Model for Scvi {
             paper: "Lopez et al., Nature Methods 2018; surgery: Lotfollahi et al., Nature Biotechnology 2022",
             purpose: "embeds and integrates cells from raw counts, without labels",
             federation: "exact: a condition owns one column of each layer that takes the batch",
+            example: "cells.h5ad --batch-key batch --batches 10x_3pv1,10x_3pv2 --epochs 100 --out reference",
             training: TrainDefaults::SCVI_TOOLS,
         }
     }
@@ -59,7 +61,7 @@ impl Configured for ScviConfig {
 
     fn fields(&self) -> Vec<Field> {
         let takes_labels = self.dispersion == Dispersion::GeneLabel;
-        fields().into_iter().chain(takes_labels.then(Field::labels)).collect()
+        fields_of_counts().into_iter().chain(takes_labels.then(Field::labels)).collect()
     }
 
     fn moves_embedding(&self) -> bool {
@@ -81,8 +83,3 @@ impl Configured for ScviConfig {
 
 /// Its name in the zoo.
 const NAME: &str = "scvi";
-
-/// What every model takes whose data are those of scVI, labels apart.
-pub(in crate::zoo) fn fields() -> [Field; 4] {
-    [Field::rna(Values::Counts), Field::categorical(), Field::continuous(), Field::size_factor()]
-}

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{BatchRepresentation, Dispersion, LatentDistribution, ScviConfig};
+use super::{BatchRepresentation, Dispersion, ScviConfig};
 use crate::{
     data::{
         CONTINUOUS, Covariates, Dataset, Minibatch, Registry, SIZE_FACTOR, Slot,
@@ -17,6 +17,7 @@ use crate::{
         Builder, CovariateSizes, Decoder, DispersionBy, Encoder, Heads, Init, LibraryPrior, LogDispersion, Pass,
         Posterior, Role, StackOptions, Weights,
     },
+    zoo::family::LatentDistribution,
 };
 
 /// The network of scVI.

@@ -1,4 +1,4 @@
-//! scVI in scvi-tools: its class, and a saved model to a reference and back. What scANVI has of it is here too.
+//! scVI in scvi-tools: its class, and a saved model to a reference and back. What a model that is made of it has of it is here too.
 
 use archipelago_common::state_dict::Tensor;
 

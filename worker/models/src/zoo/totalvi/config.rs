@@ -9,7 +9,7 @@ use crate::{
     model::Config,
     nn::DispersionBy,
     options::{self, Choice, OptionCard, Options, options},
-    zoo::scvi::{LatentDistribution, Norms, config::MAX_UNITS},
+    zoo::family::{LatentDistribution, MAX_UNITS, Norms},
 };
 
 options! {

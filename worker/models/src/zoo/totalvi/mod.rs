@@ -23,7 +23,7 @@ use crate::{
     start::Drawn,
     train::{AdamOptions, EarlyStopping, Monitor, Plateau, TrainDefaults, WarmupDefault},
     upstream::Upstream,
-    zoo::scvi,
+    zoo::family::scvi_tools::fields_of_counts,
 };
 
 /// The zoo's entry.
@@ -39,6 +39,7 @@ impl Model for Totalvi {
             federation: "exact: a condition owns one column of each layer and head, its protein background and efficiency, and \
                          which proteins it measured; references train against a classifier of conditions where proteins are \
                          missing, surgery does not",
+            example: "cite.h5ad --model totalvi --protein-obsm-key protein_expression --out reference",
             training: TRAINING,
         }
     }
@@ -69,7 +70,7 @@ impl Configured for TotalviConfig {
         let counts = FieldKind::Matrix(Values::Counts);
         let proteins = Field::new(PROTEINS, counts, Need::ToTrain, "counts of surface proteins");
         let takes_labels = self.takes_labels();
-        scvi::fields().into_iter().chain([proteins]).chain(takes_labels.then(Field::labels)).collect()
+        fields_of_counts().into_iter().chain([proteins]).chain(takes_labels.then(Field::labels)).collect()
     }
 
     fn moves_embedding(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::{
     model::{CountModel, Embedder, Module, ProteinModel},
     nn::{Builder, Init, LibraryPrior, LogDispersion, Mode, Pass, Posterior, Role, Weights, rows_of},
     train::{Recipe, Run},
-    zoo::scvi::LatentDistribution,
+    zoo::family::LatentDistribution,
 };
 
 /// The network of totalVI.

@@ -34,6 +34,7 @@ impl Model for Trvae {
             purpose: "embeds and integrates cells from raw counts, or from normalised values, and pulls conditions together",
             federation: "exact: a condition owns one column of both first layers and its dispersions; what pulls conditions \
                          together acts between the conditions of a reference only",
+            example: "cells.h5ad --model trvae --batch-key batch --batches 10x_3pv1,10x_3pv2 --out reference",
             training: TRAINING,
         }
     }

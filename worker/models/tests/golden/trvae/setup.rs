@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use archipelago_common::{Columns, StateDict};
 use archipelago_models::{
     data::{Covariates, Minibatch, Registry},
-    upstream::Layout,
     model::Module,
     nn::{Builder, ConditionSource, LayerRules, Noise, Source, Trainable},
+    upstream::Layout,
     zoo::trvae::{TrvaeConfig, TrvaeModule},
 };
 use tch::{Device, Tensor};
