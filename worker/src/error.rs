@@ -110,14 +110,6 @@ pub enum Error {
         /// The file or directory.
         path: PathBuf,
     },
-    /// A protein that was asked for is not in the panel.
-    #[error("the reference has no protein `{protein}`; it has {known}")]
-    UnknownProtein {
-        /// The protein.
-        protein: String,
-        /// Those there are.
-        known: String,
-    },
     /// A matrix whose columns have no names.
     #[error("`obsm['{key}']` of `{}` has no names of its columns", path.display())]
     NoFeatureNames {

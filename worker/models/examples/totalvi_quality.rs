@@ -10,8 +10,8 @@ use archipelago_common::{ConditionKey, progress::Silent, task::TrainSpec};
 use archipelago_models::{
     Categorical, CellConditions, Cells, Device, NoCheckpoints, Query, Reference, Training,
     data::Features,
-    model::{Config, Configured as _},
-    results::{CountResults, ExpressionAsk, ProteinAsk},
+    model::{Config, Configured as _, Model as _},
+    results::{Answer, Asked, Given, Value},
     surgery,
     train::FurtherOptions,
     train_reference,
@@ -144,10 +144,14 @@ fn map(reference: &Reference, query: &Experiment, cells: Cells<'_>, seed: u64) -
 /// Foreground of the query's proteins as the stained conditions would have measured it.
 fn imputed(model: &Reference, cells: &Cells<'_>, query: &Experiment, seed: u64) -> Outcome<Array2<f32>> {
     let conditions = CellConditions::single(key(query.batch)?, query.counts.n_rows());
-    let results = CountResults::new(model, cells, &conditions, seed, Device::Cpu)?;
-    let (transform, n_samples) = (results.best_stained()?, N_DRAWS);
-    let expression = ExpressionAsk { transform, n_samples, ..ExpressionAsk::default() };
-    Ok(results.joint_expression(&ProteinAsk { expression, ..ProteinAsk::default() })?.proteins)
+    let asked = Asked::new(model, cells, &conditions, seed, Device::Cpu)?;
+    let [question] = Totalvi.questions() else { return Err("totalVI has one question".into()) };
+    let given =
+        Given::defaults(question.arguments).with("impute", Value::Flag(true)).with("n_samples", Value::Count(N_DRAWS));
+    match asked.answer(question.name, &given)? {
+        Answer::Cells { values, .. } => Ok(values),
+        _ => Err("the answer is not about cells".into()),
+    }
 }
 
 /// Proteins of both, in the reference's order.

@@ -110,14 +110,24 @@ pub enum Error {
         /// What was asked for.
         place: &'static str,
     },
-    /// The model does not decode proteins, so there are no results of this kind.
-    #[error("`{model}` does not decode proteins")]
-    NotProteinModel {
-        /// Name of the model.
-        model: String,
+    /// A question that the model does not answer.
+    #[error("the model does not answer `{question}`")]
+    NotAnswered {
+        /// The question.
+        question: String,
     },
-    /// The model does not decode counts, so there are no results of this kind.
-    #[error("`{model}` does not decode counts")]
+    /// A question was told something that makes no sense.
+    #[error("`--{}` is {found}, expected {expected}", name.replace('_', "-"))]
+    Argument {
+        /// The argument.
+        name: &'static str,
+        /// What was given.
+        found: String,
+        /// What is possible.
+        expected: String,
+    },
+    /// The model does not decode its latent states, so there are no results of this kind.
+    #[error("`{model}` does not decode its latent states")]
     NotCountModel {
         /// Name of the model.
         model: String,

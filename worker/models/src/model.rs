@@ -11,13 +11,13 @@ use serde_json::Value;
 use tch::Tensor;
 
 use crate::{
-    data::{Covariates, Dataset, Field, Minibatch, Registry, Slot, slot::Matrix},
-    distributions::{CountParameters, Likelihood, ProteinParameters},
-    error::Result,
+    data::{Covariates, Dataset, Field, Minibatch, Registry},
+    error::{Error, Result},
     fast::{Unsupported, VaeSpec},
     losses::LossTerms,
     nn::{Builder, Pass, Posterior, Weights},
     options::OptionCard,
+    results::{Answer, Asked, Block, BlockCard, Given, QuestionCard},
     start::Drawn,
     surgery::upstream::{Flags, UpstreamRules},
     train::{Recipe, Run, TrainDefaults},
@@ -56,7 +56,7 @@ pub trait Model: Sync {
 
     /// The model with these options; those that are not given have their defaults.
     ///
-    /// # Errors  [`Error::Config`](crate::Error::Config) naming the option
+    /// # Errors  [`Error::Config`] naming the option
     fn configure(&self, options: &Config) -> Result<Box<dyn Configured>>;
 
     /// Options that map well, where they are not the defaults: what the field's surgery tutorials use.
@@ -72,6 +72,11 @@ pub trait Model: Sync {
     /// What it is in the package that it comes from.
     fn upstream(&self) -> Option<Upstream> {
         None
+    }
+
+    /// What only it can be asked; its modules [answer](Module::answer).
+    fn questions(&self) -> &'static [QuestionCard] {
+        &[]
     }
 
     /// The model whose trained references it can start from.
@@ -150,14 +155,16 @@ pub trait Module {
         None
     }
 
-    /// The count model inside, for a module that decodes counts.
+    /// The model inside that decodes latent states, for a module that does.
     fn as_count_model(&self) -> Option<&dyn CountModel> {
         None
     }
 
-    /// The protein model inside, for a module that decodes proteins too.
-    fn as_protein_model(&self) -> Option<&dyn ProteinModel> {
-        None
+    /// The answer to one of the model's own questions, which `asked` asks of this module.
+    ///
+    /// # Errors  [`Error::NotAnswered`], [`Error::Argument`], and what the computation failed with
+    fn answer(&self, question: &str, _asked: &Asked<'_>, _given: &Given) -> Result<Answer> {
+        Err(Error::NotAnswered { question: question.to_owned() })
     }
 
     /// The classifier inside, for a module that learns and predicts labels.
@@ -199,19 +206,12 @@ pub struct LatentDraw {
     pub library: Tensor,
 }
 
-/// What a decoder makes of a draw.
-#[derive(Debug)]
-pub struct Decoded {
-    /// Expected share of each gene, `[n, n_genes]`.
-    pub scale: Tensor,
-    /// Parameters of the counts.
-    pub counts: CountParameters,
-}
-
-/// A module that decodes latent states to counts.
+/// A module that decodes latent states to the features of its fields.
 pub trait CountModel: Embedder {
-    /// Distribution of the counts.
-    fn likelihood(&self) -> Likelihood;
+    /// What it decodes, gene expression first.
+    fn blocks(&self) -> Vec<BlockCard> {
+        vec![BlockCard::RNA]
+    }
 
     /// One draw per cell.
     fn draw(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> LatentDraw;
@@ -219,36 +219,20 @@ pub trait CountModel: Embedder {
     /// The latent state that a draw from the posterior stands for, as [`Self::draw`] gives it.
     fn latent_state(&self, z: Tensor) -> Tensor;
 
-    /// Decodes a draw. `covariates` may name other conditions than the cells' own.
-    fn decode(&self, draw: &LatentDraw, minibatch: &Minibatch, covariates: &Covariates, pass: &mut Pass<'_>)
-    -> Decoded;
+    /// Decodes a draw to the blocks, in order. `covariates` may name other conditions than the cells' own.
+    fn decode(
+        &self,
+        draw: &LatentDraw,
+        minibatch: &Minibatch,
+        covariates: &Covariates,
+        pass: &mut Pass<'_>,
+    ) -> Vec<Box<dyn Block>>;
 
     /// Log of one importance weight `p(x, z) / q(z | x)` per cell, `[n]`; the marginal likelihood is the mean of many.
     fn log_importance_weight(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Tensor;
 
     /// Posterior of the log library size, where it is latent.
     fn library(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Option<Posterior>;
-}
-
-/// A module that decodes latent states to RNA and protein counts.
-pub trait ProteinModel: CountModel {
-    /// Decodes a draw to both. `covariates` may name other conditions than the cells' own.
-    fn decode_both(
-        &self,
-        draw: &LatentDraw,
-        minibatch: &Minibatch,
-        covariates: &Covariates,
-        pass: &mut Pass<'_>,
-    ) -> (Decoded, ProteinParameters);
-
-    /// Posterior of the log library size, there with an observed library size too, where nothing trains it.
-    fn library_posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior;
-
-    /// The proteins that it decodes.
-    fn proteins(&self) -> Slot<Matrix>;
-
-    /// Which proteins each condition was stained for, `[n_conditions, n_proteins]` of 0 and 1.
-    fn measured(&self) -> &Tensor;
 }
 
 /// A module that predicts labels, for having learnt those of some cells.

@@ -24,7 +24,7 @@ use archipelago_common::{
 use archipelago_models::{
     Categorical, CellConditions, Cells, CheckpointStore, Compute, Config, Device, Engine, Error, NoCheckpoints, Query,
     Reference, Result, Surgery, Trained, Training,
-    data::{Features, LABELS},
+    data::{Features, Field, FieldKind, LABELS, Need, RNA, Registry},
     model::Model,
     surgery, surgery_of_many,
     train::FurtherOptions,
@@ -194,6 +194,30 @@ fn names_are_unique_and_cards_are_filled() {
     let names: std::collections::BTreeSet<_> = ZOO.iter().map(|model| model.card().name).collect();
     assert_eq!(names.len(), ZOO.len());
     every_model(|model| assert!(!model.card().paper.is_empty() && !model.card().purpose.is_empty()));
+}
+
+#[test]
+fn fields_are_named_once_and_the_first_is_the_expression_of_genes() {
+    every_model(|model| {
+        let fields = model.configure(&Config::new()).unwrap().fields();
+        assert!(matches!(&fields[0], Field { kind: FieldKind::Matrix(_), need: Need::Required, .. }));
+        assert_eq!(fields[0].name, RNA, "{}", model.card().name);
+        let names: std::collections::BTreeSet<_> = fields.iter().map(|field| field.name.clone()).collect();
+        assert_eq!(names.len(), fields.len(), "{}", model.card().name);
+    });
+}
+
+#[test]
+fn a_field_that_training_needs_is_refused_by_name_where_it_is_missing() {
+    every_model(|model| {
+        let (a, configured) = (batch(1, 40), model.configure(&Config::new()).unwrap());
+        let needed = configured.fields().into_iter().filter(|field| field.need != Need::Optional && field.name != RNA);
+        for field in needed {
+            let lacking = cells(&a).without(&field.name);
+            let refused = Registry::of(&configured.fields(), &lacking).unwrap_err();
+            assert!(matches!(refused, Error::MissingField { name } if name == field.name));
+        }
+    });
 }
 
 #[test]

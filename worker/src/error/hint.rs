@@ -31,6 +31,7 @@ impl Error {
                     None => format!("say where with `--field {name}=PLACE`"),
                 }
             }
+            Self::Models(archipelago_models::Error::NotAnswered { .. }) => "`archipelago-worker results questions REFERENCE` lists what it answers".into(),
             Self::UnknownField { .. } => "`archipelago-worker models NAME` says what a model takes".into(),
             Self::WrongValues { path, place, expected, .. } if *expected == Values::Counts.expected() => {
                 match places_of_counts(path, place) {
@@ -153,6 +154,7 @@ fn is_setting(error: &archipelago_models::Error) -> bool {
     matches!(
         error,
         Error::Config { .. }
+            | Error::Argument { .. }
             | Error::UnknownModel { .. }
             | Error::Common(CommonError::InvalidName { .. } | CommonError::InvalidValue { .. })
     )

@@ -15,6 +15,21 @@ fn lines(bench: &Bench, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_reference_says_which_questions_it_answers() {
+    let bench = Bench::with_reference();
+    let listed = bench.run_json(&["results", "questions", "reference"]);
+    assert_eq!(listed["decodes"], serde_json::json!(["rna"]));
+    let questions = listed["questions"].as_array().unwrap();
+    let only = |name: &str| &questions.iter().find(|question| question["name"] == name).unwrap()["only"];
+    assert_eq!(*only("differential"), serde_json::json!([]));
+    assert_eq!(*only("proteins"), serde_json::json!(["totalVI"]));
+    let said = bench.fail(1, &["results", "proteins", "reference", "cells.h5ad", "--out", "x.csv"]);
+    assert!(said.contains("does not answer `proteins`") && said.contains("results questions"), "{said}");
+    let help = bench.run(&["results", "proteins", "--help"]);
+    assert!(help.contains("--sample-protein-mixing") && help.contains("foreground"), "{help}");
+}
+
+#[test]
 fn expression_is_written_per_cell_and_gene() {
     let bench = Bench::with_reference();
     ask(&bench, "expression", &["--out", "all.h5ad"]);

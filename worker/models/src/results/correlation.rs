@@ -1,13 +1,32 @@
-//! Correlation of genes over denoised draws.
+//! Correlation of features over denoised draws.
 
 use ndarray::Array2;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::{CountResults, ExpressionAsk, predictive::gamma, to_vec};
-use crate::nn::{Mode, Pass};
+use super::{CountResults, ExpressionAsk, each_draw};
+use crate::nn::{Mode, Pass, SeededNoise};
 
-/// How genes are compared.
+/// Which correlation of features is asked for.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CorrelationAsk {
+    /// Condition codes that cells are decoded as, averaged over; empty decodes every cell as its own.
+    pub transform: Vec<i64>,
+    /// Draws per cell; upstream takes 10.
+    pub n_samples: usize,
+    /// How features are compared.
+    pub kind: Correlation,
+    /// Whether logarithms are compared, as each block takes them.
+    pub log: bool,
+}
+
+impl Default for CorrelationAsk {
+    fn default() -> Self {
+        Self { transform: vec![], n_samples: 10, kind: Correlation::default(), log: false }
+    }
+}
+
+/// How features are compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Correlation {
     /// Of values.
@@ -18,41 +37,43 @@ pub enum Correlation {
 }
 
 impl CountResults<'_> {
-    /// Correlation of each gene with each over draws from the model without library size effects,
-    /// `[n_genes, n_genes]`; the mean over the conditions asked for, or with every cell as its own.
-    pub fn feature_correlation(&self, transform: &[i64], n_samples: usize, kind: Correlation) -> Array2<f64> {
-        let codes: Vec<Vec<i64>> =
-            if transform.is_empty() { vec![Vec::new()] } else { transform.iter().map(|&code| vec![code]).collect() };
-        let n_genes = self.dataset.counts.n_cols();
-        let mut sum = Array2::zeros((n_genes, n_genes));
+    /// Correlation of each feature with each, block after block, over draws from the model without library size effects,
+    /// `[n_features, n_features]`; the mean over the conditions asked for, or with every cell as its own.
+    pub fn feature_correlation(&self, ask: &CorrelationAsk) -> Array2<f64> {
+        let codes: Vec<Vec<i64>> = match ask.transform.as_slice() {
+            [] => vec![Vec::new()],
+            codes => codes.iter().map(|&code| vec![code]).collect(),
+        };
+        let n_features = self.n_features();
+        let mut sum = Array2::zeros((n_features, n_features));
         for (round, transform) in codes.iter().enumerate() {
-            let ask = ExpressionAsk { transform: transform.clone(), ..ExpressionAsk::default() };
-            sum += &correlate(self.denoised_draws(&ask, n_samples.max(1), round as u64), kind);
+            let one = ExpressionAsk { transform: transform.clone(), ..ExpressionAsk::default() };
+            sum += &correlate(self.denoised_draws(&one, ask, round as u64), ask.kind);
         }
         sum / codes.len() as f64
     }
 
-    /// Gamma draws around `1000 * scale`, gene by gene.
-    fn denoised_draws(&self, ask: &ExpressionAsk, n_samples: usize, round: u64) -> Vec<Vec<f64>> {
+    /// Draws of every cell, feature by feature.
+    fn denoised_draws(&self, one: &ExpressionAsk, ask: &CorrelationAsk, round: u64) -> Vec<Vec<f64>> {
         let _guard = tch::no_grad_guard();
-        let mut noise = crate::nn::SeededNoise::new(self.seeds.of("correlation", round));
-        let mut rng = ChaCha8Rng::from_seed(self.seeds.of("gamma", round));
-        let n_genes = self.dataset.counts.n_cols();
-        let mut columns = vec![Vec::with_capacity(self.dataset.n_cells() * n_samples); n_genes];
-        for _ in 0..n_samples {
-            for cells in self.chunks() {
-                let minibatch = self.minibatch(&cells);
+        let mut noise = SeededNoise::new(self.asked.seeds().of("correlation", round));
+        let mut rng = ChaCha8Rng::from_seed(self.asked.seeds().of("gamma", round));
+        let n_draws = self.asked.dataset().n_cells() * ask.n_samples.max(1);
+        let mut columns = vec![Vec::with_capacity(n_draws); self.n_features()];
+        for _ in 0..ask.n_samples.max(1) {
+            for cells in self.asked.chunks() {
+                let minibatch = self.asked.minibatch(&cells);
                 let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
-                let draw = self.model().draw(&minibatch, &mut pass);
-                let transformed = ask.transform.first().map(|&code| minibatch.covariates.with_condition(code));
-                let covariates = transformed.as_ref().unwrap_or(&minibatch.covariates);
-                let decoded = self.model().decode(&draw, &minibatch, covariates, &mut pass);
-                let means = to_vec(&(&decoded.scale * DENOISED_LIBRARY));
-                let shapes = decoded.counts.r.as_ref().map(|r| to_vec(&r.expand_as(&decoded.scale).contiguous()));
-                for (i, &mean) in means.iter().enumerate() {
-                    let shape = shapes.as_ref().map_or(f64::INFINITY, |shapes| f64::from(shapes[i]));
-                    columns[i % n_genes].push(gamma(shape, f64::from(mean), &mut rng));
-                }
+                each_draw(self.model(), &minibatch, one, &mut pass, |draw, covariates, pass| {
+                    let mut later = columns.as_mut_slice();
+                    for block in self.model().decode(draw, &minibatch, covariates, pass) {
+                        let values = block.denoised(ask.log, &mut rng);
+                        let (own, rest) = std::mem::take(&mut later).split_at_mut(values.len() / cells.len());
+                        let n = own.len();
+                        values.iter().enumerate().for_each(|(i, &value)| own[i % n].push(value));
+                        later = rest;
+                    }
+                });
             }
         }
         columns
@@ -60,7 +81,7 @@ impl CountResults<'_> {
 }
 
 /// Correlation of each column with each.
-pub(super) fn correlate(mut columns: Vec<Vec<f64>>, kind: Correlation) -> Array2<f64> {
+fn correlate(mut columns: Vec<Vec<f64>>, kind: Correlation) -> Array2<f64> {
     if kind == Correlation::Spearman {
         columns.iter_mut().for_each(|column| *column = ranks(column));
     }
@@ -94,9 +115,6 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     }
     ranks
 }
-
-/// Library size that denoised draws are made for, as upstream.
-pub(super) const DENOISED_LIBRARY: f64 = 1_000.0;
 
 #[cfg(test)]
 mod tests {

@@ -39,13 +39,6 @@ impl Default for Change {
     }
 }
 
-impl Change {
-    /// As upstream compares genes and proteins together: with a small fixed pseudocount.
-    pub fn of_proteins() -> Self {
-        Self { pseudocount: Some(PROTEIN_PSEUDOCOUNT), ..Self::default() }
-    }
-}
-
 /// What is tested under [`Decision::Change`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hypothesis {
@@ -258,8 +251,6 @@ fn mean(values: ArrayView1<'_, f64>) -> f64 {
 
 /// Smallest log2 fold change that counts, unless said otherwise.
 const DEFAULT_DELTA: f64 = 0.25;
-/// Pseudocount where proteins are compared too.
-const PROTEIN_PSEUDOCOUNT: f64 = 1e-5;
 /// A fitted delta is never below this.
 const SMALLEST_DELTA: f64 = 0.1;
 /// Keeps log odds finite.

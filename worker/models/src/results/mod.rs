@@ -1,44 +1,49 @@
-//! Numbers drawn from a trained count model, and what is decided from them.
+//! What is asked of a trained model, and numbers drawn from it.
 //!
-//! Start at [`CountResults`]: a reference, cells and a seed. The same seed gives the same numbers.
+//! Start at [`CountResults`]: a reference, cells and a seed. The same seed gives the same numbers. What only one model can be
+//! asked is a [`QuestionCard`] in its folder.
 
+mod asked;
+mod block;
 mod correlation;
 pub mod differential_expression;
 mod expression;
 mod groups;
-mod joint;
 mod likelihood;
 mod predictive;
-mod proteins;
+mod question;
 
-use archipelago_common::ConditionKey;
 use tch::Tensor;
 
-pub use correlation::Correlation;
-pub use expression::{ExpressionAsk, LibraryAsk, expression_of};
+pub use asked::Asked;
+pub use block::{Block, BlockCard, CountBlock, gamma, poisson};
+pub use correlation::{Correlation, CorrelationAsk};
+pub use expression::{ExpressionAsk, LibraryAsk, Mean, each_draw, expression_of, expression_of_blocks};
 pub use groups::{GroupAsk, RawStatistics};
-pub use joint::{CorrelationAsk, JointSample};
-pub use predictive::CountSamples;
-pub use proteins::{JointExpression, ProteinAsk, foreground_probability_of, protein_expression_of};
+pub use predictive::Sample;
+pub use question::{Answer, Argument, ArgumentKind, Given, QuestionCard, Value};
 
 use crate::{
-    data::{CellConditions, Cells, Dataset, Minibatch},
+    data::{CellConditions, Cells, slot::Matrix},
     device::Device,
     error::{Error, Result},
-    model::{CountModel, Module},
-    nn::{Mode, Pass, SeededNoise},
+    model::CountModel,
     reference::Reference,
-    train::{EVALUATION_MINIBATCH, Seeds},
 };
 
-/// Asks a trained count model about cells.
+/// Asks a trained model that decodes its latent states about cells.
 pub struct CountResults<'a> {
-    module: Box<dyn Module>,
-    dataset: Dataset<'a>,
-    keys: Vec<ConditionKey>,
-    seeds: Seeds,
-    /// Name of the model in the zoo.
-    name: String,
+    asked: Asked<'a>,
+    blocks: Vec<NamedBlock>,
+}
+
+/// The features of a block.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NamedBlock {
+    /// The block.
+    pub card: BlockCard,
+    /// Names of its features.
+    pub names: Vec<String>,
 }
 
 impl<'a> CountResults<'a> {
@@ -52,63 +57,71 @@ impl<'a> CountResults<'a> {
         seed: u64,
         device: Device,
     ) -> Result<Self> {
-        let dataset = reference.encode(cells, conditions)?;
-        let mut keys = conditions.keys().to_vec();
-        keys.extend(reference.columns.keys().filter(|key| !conditions.keys().contains(key)).cloned());
-        let module = reference.module(&keys, device)?;
-        if module.as_count_model().is_none() {
-            return Err(Error::NotCountModel { model: reference.base.card.model.clone() });
-        }
-        let name = reference.base.card.model.clone();
-        Ok(Self { module, dataset, keys, seeds: Seeds::new(seed, "results"), name })
+        Self::of(Asked::new(reference, cells, conditions, seed, device)?)
     }
 
-    /// The code of a condition.
+    /// Results of a module and cells that are ready to be asked.
     ///
-    /// # Errors  [`Error::UnknownCondition`]
-    pub fn code(&self, key: &ConditionKey) -> Result<i64> {
-        let position = self.keys.iter().position(|known| known == key);
-        position.map(|code| code as i64).ok_or_else(|| Error::UnknownCondition { key: key.clone() })
+    /// # Errors  [`Error::NotCountModel`]
+    pub fn of(asked: Asked<'a>) -> Result<Self> {
+        let model = asked.module().as_count_model();
+        let cards = model.ok_or_else(|| Error::NotCountModel { model: asked.model().to_owned() })?.blocks();
+        let registry = &asked.blueprint().registry;
+        let named = |card: BlockCard| {
+            let panel = card.slot.and_then(|_| registry.remembered::<Matrix>(card.field));
+            let names = panel.map_or(asked.genes(), |panel| &panel.names).to_vec();
+            NamedBlock { card, names }
+        };
+        let blocks = cards.into_iter().map(named).collect();
+        Ok(Self { asked, blocks })
     }
 
-    fn model(&self) -> &dyn CountModel {
-        self.module.as_count_model().expect("the constructor checked it")
+    /// What is asked.
+    pub fn asked(&self) -> &Asked<'a> {
+        &self.asked
     }
 
-    /// Cells in order, a few hundred at a time.
-    fn chunks(&self) -> Vec<Vec<usize>> {
-        let cells: Vec<usize> = (0..self.dataset.n_cells()).collect();
-        cells.chunks(EVALUATION_MINIBATCH).map(<[usize]>::to_vec).collect()
+    /// The blocks that the model decodes, in order; the first is gene expression.
+    pub fn blocks(&self) -> &[NamedBlock] {
+        &self.blocks
     }
 
-    fn minibatch(&self, cells: &[usize]) -> Minibatch {
-        self.dataset.minibatch(cells, self.module.weights().device())
+    /// Names of the features of all blocks, in order. Those of further blocks end in what they are, such as `CD3_protein`.
+    pub fn feature_names(&self) -> Vec<String> {
+        let of_block = |(at, NamedBlock { card, names }): (usize, &NamedBlock)| {
+            let name = |name: &String| if at == 0 { name.clone() } else { format!("{name}_{}", card.feature) };
+            names.iter().map(name).collect::<Vec<_>>()
+        };
+        self.blocks.iter().enumerate().flat_map(of_block).collect()
     }
 
-    fn noise(&self, purpose: &str) -> SeededNoise {
-        SeededNoise::new(self.seeds.of(purpose, 0))
+    /// Number of features of all blocks.
+    pub fn n_features(&self) -> usize {
+        self.blocks.iter().map(|block| block.names.len()).sum()
+    }
+
+    /// The pseudocount that upstream compares groups of cells with, where it does not fit one.
+    pub fn usual_pseudocount(&self) -> Option<f64> {
+        self.blocks.iter().find_map(|block| block.card.pseudocount)
     }
 
     /// Mean of the library size of each cell: the total count, or the mean of the log-normal posterior.
     pub fn library_size(&self) -> Vec<f32> {
-        let _guard = tch::no_grad_guard();
-        let mut noise = self.noise("library");
-        let mut sizes = Vec::with_capacity(self.dataset.n_cells());
-        for cells in self.chunks() {
-            let minibatch = self.minibatch(&cells);
-            let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
-            let size = match (self.model().library(&minibatch, &mut pass), &minibatch.minified) {
+        self.asked.number_by_chunk("library", |minibatch, pass| {
+            match (self.model().library(minibatch, pass), &minibatch.minified) {
                 (Some(posterior), _) => (posterior.mean + posterior.var / 2.0).exp(),
                 (None, Some(kept)) => kept.library.shallow_clone(),
                 (None, None) => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, tch::Kind::Float),
-            };
-            sizes.extend(to_vec(&size));
-        }
-        sizes
+            }
+        })
+    }
+
+    fn model(&self) -> &dyn CountModel {
+        self.asked.module().as_count_model().expect("the constructor checked it")
     }
 }
 
 /// Values of a tensor of 32-bit floats, row by row.
-fn to_vec(tensor: &Tensor) -> Vec<f32> {
+pub fn to_vec(tensor: &Tensor) -> Vec<f32> {
     crate::nn::from_tch(tensor).to_f32("results").expect("models compute in 32-bit floats")
 }

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use archipelago_common::{Columns, ConditionKey, StateDict};
 use archipelago_models::{
-    CellConditions, Cells, Device, Error, Reference,
+    Blueprint, CellConditions, Cells, Device, Error, Reference,
     data::Features,
     formats::scvi_tools::{self, SavedModel},
-    nn::to_tch,
-    results::{ExpressionAsk, ProteinAsk, foreground_probability_of, protein_expression_of},
+    nn::{Builder, ConditionSource, Source, Trainable, to_tch},
+    results::ExpressionAsk,
     upstream::{self, Namespace},
-    zoo::totalvi::PROTEINS,
+    zoo::totalvi::{
+        PROTEINS, ProteinAsk, TotalviConfig, TotalviModule, foreground_probability_of, protein_expression_of,
+    },
 };
 use ndarray::Array2;
 use rand::SeedableRng as _;
@@ -73,28 +75,36 @@ fn check_latent(reference: &Reference, saved: &SavedModel, case: &Case, group: &
     report.close(case, &format!("{group}/qz_mean"), &ours, case.tolerance("forward"));
 }
 
+/// The network of a reference with these conditions.
+fn module(reference: &Reference, keys: &[ConditionKey]) -> TotalviModule {
+    let Blueprint { model, registry, n_genes } = Blueprint::of_card(&reference.base.card).unwrap();
+    let columns: Vec<&Columns> = keys.iter().map(|key| &reference.columns[key]).collect();
+    let (base, columns) = (Source::Stored(&reference.base.tensors), ConditionSource::Stored(&columns));
+    let builder = Builder::new(base, columns, Trainable::Nothing, [0; 32], tch::Device::Cpu);
+    TotalviModule::new(TotalviConfig::parse(&model.options()).unwrap(), &registry, n_genes, builder).unwrap()
+}
+
 /// Compares what the decoder says with `{group}/normalized_*` and, where it is there, the foreground probability.
 fn check_expression(reference: &Reference, saved: &SavedModel, case: &Case, group: &str, report: &mut Report) {
     let x = case.tensors.get("input/x").unwrap();
     let counts = csr(x.shape(), &x.to_f32("input/x").unwrap());
     let cells = Cells::new(&counts).with(PROTEINS, proteins(saved, case));
     let conditions = conditions(saved, case);
-    let module = reference.module(conditions.keys(), Device::Cpu).unwrap();
+    let model = module(reference, conditions.keys());
     let dataset = reference.encode(&cells, &conditions).unwrap();
     let all: Vec<usize> = (0..cells.n_cells()).collect();
     let minibatch = dataset.minibatch(&all, tch::Device::Cpu);
-    let model = module.as_protein_model().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let ask = ProteinAsk::default();
     let mut noise = FixedNoise::new(case);
-    let (rna, protein) = protein_expression_of(model, &minibatch, &ask, &mut rng, &mut evaluation(&mut noise));
+    let (rna, protein) = protein_expression_of(&model, &minibatch, &ask, &mut rng, &mut evaluation(&mut noise));
     let tolerance = case.tolerance("forward");
     report.close(case, &format!("{group}/normalized_rna"), &rna, tolerance);
     report.close(case, &format!("{group}/normalized_protein"), &protein, tolerance);
     if case.find(&format!("{group}/foreground_probability")).is_some() {
         let mut noise = FixedNoise::new(case);
         let ask = ExpressionAsk::default();
-        let ours = foreground_probability_of(model, &minibatch, &ask, &mut evaluation(&mut noise));
+        let ours = foreground_probability_of(&model, &minibatch, &ask, &mut evaluation(&mut noise));
         report.close(case, &format!("{group}/foreground_probability"), &ours, tolerance);
     }
 }
@@ -177,7 +187,7 @@ fn which_proteins_a_batch_measured_survives_the_way_there_and_back() {
     assert_eq!(of_batch[1], [1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
     assert_eq!(upstream::from_reference(&reference).unwrap().registry.proteins, saved.registry.proteins);
     let module = reference.module(&reference.columns.keys().cloned().collect::<Vec<_>>(), Device::Cpu).unwrap();
-    let measured = module.as_protein_model().unwrap().measured();
+    let measured = &module.weights().get("protein_measured.condition").unwrap();
     assert_eq!(measured.size(), [3, 6]);
     let exact = Tolerance { rtol: 0.0, atol: 0.0 };
     let expected =

@@ -6,7 +6,7 @@ use archipelago_models::{
     data::Features,
     model::Model,
     results::{
-        CorrelationAsk, CountResults, ExpressionAsk, GroupAsk, LibraryAsk, ProteinAsk,
+        Answer, CorrelationAsk, CountResults, ExpressionAsk, Given, GroupAsk, LibraryAsk, Value,
         differential_expression::{Change, Decision},
     },
     surgery,
@@ -84,7 +84,7 @@ fn proteins_that_cannot_be_used_are_refused_by_name() {
     assert!(plain.base.card.config["registry"].get("proteins").is_none(), "scVI does not look at proteins");
     let conditions = CellConditions::single(key("a"), 40);
     let results = CountResults::new(&plain, &cells(&a), &conditions, 0, Device::Cpu).unwrap();
-    assert!(matches!(results.joint_expression(&ProteinAsk::default()), Err(Error::NotProteinModel { .. })));
+    assert_eq!((results.blocks().len(), scvi.questions().len()), (1, 0), "it has nothing to say of them");
 }
 
 #[test]
@@ -117,58 +117,81 @@ fn check(check: impl Fn(&CountResults<'_>, &Batch)) {
     check(&CountResults::new(&grown, &without, &conditions, 0, Device::Cpu).unwrap(), &query);
 }
 
+/// The proteins that totalVI's own question gives, with these things told beside the defaults.
+fn ask(results: &CountResults<'_>, told: &[(&'static str, Value)]) -> Array2<f32> {
+    let question = &totalvi().questions()[0];
+    let mut given = Given::defaults(question.arguments);
+    for (name, value) in told {
+        given = given.with(name, value.clone());
+    }
+    match results.asked().answer(question.name, &given).unwrap() {
+        Answer::Cells { columns, values } => {
+            assert_eq!(columns.len(), values.ncols());
+            values
+        }
+        other => panic!("expected a row for each cell, found {other:?}"),
+    }
+}
+
+fn what(word: &str) -> (&'static str, Value) {
+    ("what", Value::Choice(word.to_owned()))
+}
+
 #[test]
 fn proteins_of_cells_without_any_are_imputed_from_stained_conditions() {
     check(|results, query| {
-        let stained = results.best_stained().unwrap();
-        assert_eq!(stained, [results.code(&key("a")).unwrap(), results.code(&key("b")).unwrap()]);
-        let expression = ExpressionAsk { transform: stained, n_samples: 5, ..ExpressionAsk::default() };
-        let ask = ProteinAsk { expression: expression.clone(), ..ProteinAsk::default() };
-        let imputed = results.joint_expression(&ask).unwrap();
-        assert_eq!((imputed.rna.dim(), imputed.proteins.dim()), ((40, N_GENES), (40, N_PROTEINS)));
-        assert_eq!(imputed, results.joint_expression(&ask).unwrap(), "one seed, one result");
+        let stained = vec![results.asked().code(&key("a")).unwrap(), results.asked().code(&key("b")).unwrap()];
+        let impute = [("impute", Value::Flag(true)), ("n_samples", Value::Count(5))];
+        let with = |more: (&'static str, Value)| ask(results, &[&impute[..], &[more]].concat());
+        let imputed = ask(results, &impute);
+        assert_eq!(imputed.dim(), (40, N_PROTEINS));
+        assert_eq!(imputed, ask(results, &impute), "one seed, one result");
+        let named = [("transform_batch", Value::Conditions(stained)), ("n_samples", Value::Count(5))];
+        assert_eq!(imputed, ask(results, &named), "both batches of the reference are stained for all");
         let (mut marker, mut other) = (0.0, 0.0);
-        for ((cell, protein), value) in imputed.proteins.indexed_iter() {
+        for ((cell, protein), value) in imputed.indexed_iter() {
             let is_marker = query.labels[cell].ends_with(&(protein % 3).to_string());
             *(if is_marker { &mut marker } else { &mut other }) += f64::from(*value);
         }
         assert!(marker / 80.0 > 1.5 * other / 160.0, "markers {} against {}", marker / 80.0, other / 160.0);
 
-        let with = results.joint_expression(&ProteinAsk { include_background: true, ..ask.clone() }).unwrap();
-        assert!(with.proteins.iter().zip(&imputed.proteins).all(|(with, without)| with >= without));
-        let shares = results.joint_expression(&ProteinAsk { scale: true, ..ask.clone() }).unwrap();
-        assert!(shares.proteins.rows().into_iter().all(|row| (row.sum() - 1.0).abs() < 1e-4));
-        let drawn = results.joint_expression(&ProteinAsk { sample_mixing: true, ..ask }).unwrap();
-        assert_ne!(drawn.proteins, imputed.proteins);
-        let foreground = results.foreground_probability(&expression).unwrap();
-        assert!(foreground.iter().all(|p| (0.0..=1.0).contains(p)));
-        assert!(results.background_mean(&expression).unwrap().iter().all(|&mean| mean > 0.0));
-        assert!(results.latent_library_size().unwrap().iter().all(|size| size.is_finite()));
+        let background = with(("include_protein_background", Value::Flag(true)));
+        assert!(background.iter().zip(&imputed).all(|(with, without)| with >= without));
+        let shares = with(("scale_protein", Value::Flag(true)));
+        assert!(shares.rows().into_iter().all(|row| (row.sum() - 1.0).abs() < 1e-4));
+        assert_ne!(with(("sample_protein_mixing", Value::Flag(true))), imputed);
+        assert!(with(what("foreground")).iter().all(|p| (0.0..=1.0).contains(p)));
+        assert!(with(what("background")).iter().all(|&mean| mean > 0.0));
+        let some = with(("proteins", Value::Names(vec!["protein3".to_owned()])));
+        assert_eq!(some.column(0), imputed.column(3));
     });
 }
 
 #[test]
 fn genes_and_proteins_are_drawn_correlated_and_compared_together() {
     check(|results, query| {
-        let samples = results.joint_predictive(2).unwrap();
-        assert_eq!(samples, results.joint_predictive(2).unwrap());
-        assert_eq!((samples[0].rna.n_cols(), samples[0].proteins.dim()), (N_GENES, (40, N_PROTEINS)));
-        assert!(samples[1].proteins.iter().all(|&count| count >= 0.0 && count.fract() == 0.0));
+        let samples = results.posterior_predictive(2).unwrap();
+        assert_eq!(samples, results.posterior_predictive(2).unwrap());
+        let sizes: Vec<_> = samples[0].iter().map(|block| (block.n_rows(), block.n_cols())).collect();
+        assert_eq!(sizes, [(40, N_GENES), (40, N_PROTEINS)]);
+        assert!(samples[1][1].data().iter().all(|&count| count >= 0.0 && count.fract() == 0.0));
+        assert_eq!(results.feature_names()[N_GENES], "protein0_protein");
 
         let ask = CorrelationAsk { transform: vec![1], n_samples: 2, log: true, ..CorrelationAsk::default() };
-        let matrix = results.joint_correlation(&ask).unwrap();
+        let matrix = results.feature_correlation(&ask);
         assert_eq!(matrix.dim(), (N_GENES + N_PROTEINS, N_GENES + N_PROTEINS));
         assert!(matrix.iter().all(|value| value.abs() <= 1.0 + 1e-9));
 
         let of_type = |kind: usize| (0..40).filter(|&cell| query.labels[cell] == format!("type{kind}")).collect();
+        let pseudocount = results.usual_pseudocount();
         let ask = GroupAsk {
             first: of_type(0),
             second: of_type(1),
-            transform: results.best_stained().unwrap(),
+            transform: vec![results.asked().code(&key("a")).unwrap(), results.asked().code(&key("b")).unwrap()],
             n_draws: 400,
-            decision: Decision::Change(Change::of_proteins()),
+            decision: Decision::Change(Change { pseudocount, ..Change::default() }),
         };
-        let found = results.joint_differential_expression(&ask, &ProteinAsk::default()).unwrap();
+        let found = results.differential_expression(&ask).unwrap();
         assert_eq!(found.genes.len(), N_GENES + N_PROTEINS);
         assert_eq!(found.pseudocount, Some(1e-5));
         let change = |protein: usize| found.genes[N_GENES + protein].fold_change.as_ref().unwrap().median;

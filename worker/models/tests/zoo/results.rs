@@ -3,7 +3,7 @@
 use archipelago_models::{
     CellConditions, Device, Error,
     results::{
-        Correlation, CountResults, ExpressionAsk, GroupAsk, LibraryAsk,
+        Answer, Asked, Correlation, CorrelationAsk, CountResults, ExpressionAsk, Given, GroupAsk, LibraryAsk,
         differential_expression::{Change, Decision, called_at_fdr},
     },
     zoo::{ZOO, model},
@@ -47,10 +47,10 @@ fn shares_add_up_to_one_and_counts_to_the_library() {
 #[test]
 fn decoding_as_another_condition_changes_expression() {
     check(0, |results, _| {
-        let transform = vec![results.code(&key("b")).unwrap()];
+        let transform = vec![results.asked().code(&key("b")).unwrap()];
         let own = results.expression(&ExpressionAsk::default());
         assert_ne!(own, results.expression(&ExpressionAsk { transform, ..ExpressionAsk::default() }));
-        assert!(matches!(results.code(&key("nobody")), Err(Error::UnknownCondition { .. })));
+        assert!(matches!(results.asked().code(&key("nobody")), Err(Error::UnknownCondition { .. })));
     });
 }
 
@@ -73,7 +73,7 @@ fn drawn_counts_are_counts_and_repeat_with_the_seed() {
         let samples = results.posterior_predictive(2).unwrap();
         assert_eq!(samples, results.posterior_predictive(2).unwrap());
         assert_ne!(samples[0], samples[1]);
-        for sample in &samples {
+        for sample in samples.iter().map(|blocks| &blocks[0]) {
             assert_eq!((sample.n_rows(), sample.n_cols()), (60, N_GENES));
             assert!(sample.data().iter().all(|&count| count >= 0.0 && count.fract() == 0.0));
             let ratio = sample.row_sums().iter().sum::<f64>() / a.counts.row_sums().iter().sum::<f64>();
@@ -86,8 +86,9 @@ fn drawn_counts_are_counts_and_repeat_with_the_seed() {
 fn a_gene_correlates_with_itself() {
     check(0, |results, _| {
         for kind in [Correlation::Pearson, Correlation::Spearman] {
-            let matrix = results.feature_correlation(&[0, 1], 2, kind);
-            assert_eq!(matrix.dim(), (N_GENES, N_GENES));
+            let ask = CorrelationAsk { transform: vec![0, 1], n_samples: 2, kind, log: false };
+            let matrix = results.feature_correlation(&ask);
+            assert_eq!(matrix.dim(), (results.n_features(), results.n_features()));
             assert!((0..N_GENES).all(|gene| (matrix[[gene, gene]] - 1.0).abs() < 1e-9));
             assert!(matrix.iter().all(|value| value.abs() <= 1.0 + 1e-9));
         }
@@ -119,5 +120,23 @@ fn marker_genes_are_found_and_empty_groups_refused() {
         assert!(matches!(results.differential_expression(&empty), Err(Error::TooFewCells { .. })));
         let outside = GroupAsk { second: vec![120], ..ask };
         assert!(matches!(results.differential_expression(&outside), Err(Error::Shape { .. })));
+    }
+}
+
+#[test]
+fn every_question_of_a_model_is_answered_and_no_other() {
+    let a = batch(1, 60);
+    let conditions = CellConditions::single(key("a"), 60);
+    for model in ZOO {
+        let asked = Asked::new(&reference(*model), &cells(&a), &conditions, 0, Device::Cpu).unwrap();
+        for question in model.questions() {
+            match asked.answer(question.name, &Given::defaults(question.arguments)).unwrap() {
+                Answer::Cells { columns, values } => assert_eq!(values.dim(), (60, columns.len()), "{}", question.name),
+                Answer::Table { rows, columns, values, .. } => assert_eq!(values.dim(), (rows.len(), columns.len())),
+                Answer::Files(files) => assert!(!files.is_empty(), "{}", question.name),
+            }
+        }
+        let refused = asked.answer("why", &Given::default()).unwrap_err();
+        assert_eq!(refused.to_string(), "the model does not answer `why`");
     }
 }

@@ -1,4 +1,4 @@
-//! Correlation of genes, and proteins, over denoised draws.
+//! Correlation of features over denoised draws.
 
 use std::path::PathBuf;
 
@@ -6,17 +6,10 @@ use archipelago_anndata::DataFrame;
 use archipelago_models::results::{Correlation, CorrelationAsk};
 use clap::{Args, ValueEnum};
 
-use super::{
-    Asked, Written,
-    features::{Features, positions},
-};
-use crate::{
-    error::{Error, Result},
-    output::Output,
-    table::NamedMatrix,
-};
+use super::{Asked, Written, features::positions};
+use crate::{error::Result, output::Output, table::NamedMatrix};
 
-/// Correlation of each gene with each, free of noise and library size; of proteins too where the model takes them.
+/// Correlation of each gene with each, free of noise and library size, and of what else the model decodes.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker results correlation reference cells.h5ad --genes CD3D,CD3E,LYZ --out correlation.csv\n  \
@@ -36,10 +29,10 @@ pub(super) struct CorrelationArgs {
     /// How genes are compared.
     #[arg(long, value_enum, default_value_t = Kind::Spearman)]
     kind: Kind,
-    /// Compare logarithms of the draws; for a model that takes proteins.
+    /// Compare logarithms of the draws.
     #[arg(long)]
     log: bool,
-    /// Write these genes, and proteins as `<protein>_protein`, separated by commas [default: all of the panel]
+    /// Write these genes, and others such as `CD3_protein`, separated by commas [default: all of the panels]
     #[arg(long)]
     genes: Vec<String>,
 }
@@ -55,25 +48,19 @@ enum Kind {
 
 pub(super) fn run(args: &CorrelationArgs, output: &Output) -> Result<()> {
     let known = args.asked.known.open(output)?;
-    let features = Features::of(&known)?;
-    let chosen = positions(&features.names, &args.genes)?;
     let results = known.count_results(args.asked.seed)?;
+    let features = results.feature_names();
+    let chosen = positions(&features, &args.genes)?;
     let transform = known.codes(&args.asked, &results, &args.transform_batch)?;
     let kind = match args.kind {
         Kind::Spearman => Correlation::Spearman,
         Kind::Pearson => Correlation::Pearson,
     };
-    let matrix = if features.with_proteins() {
-        results.joint_correlation(&CorrelationAsk { transform, n_samples: args.n_samples, kind, log: args.log })?
-    } else if args.log {
-        let expected = "a model that takes proteins";
-        return Err(Error::Setting { what: "--log", found: "given for a model of RNA".to_owned(), expected });
-    } else {
-        results.feature_correlation(&transform, args.n_samples, kind)
-    };
+    let ask = CorrelationAsk { transform, n_samples: args.n_samples, kind, log: args.log };
+    let matrix = results.feature_correlation(&ask);
     let pairs = chosen.iter().flat_map(|&row| chosen.iter().map(move |&column| (row, column)));
     let values: Vec<f32> = pairs.map(|(row, column)| matrix[[row, column]] as f32).collect();
-    let names: Vec<String> = chosen.iter().map(|&feature| features.names[feature].clone()).collect();
+    let names: Vec<String> = chosen.iter().map(|&feature| features[feature].clone()).collect();
     let rows = DataFrame::new(names.iter().cloned());
     NamedMatrix { rows_are: "gene", rows: &rows, columns: &names, values: &values }.write(&args.out)?;
     output.show(&Written {

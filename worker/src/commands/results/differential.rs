@@ -4,13 +4,13 @@ use std::{fmt, path::PathBuf};
 
 use archipelago_common::id::VersionId;
 use archipelago_models::results::{
-    CountResults, GroupAsk, ProteinAsk, RawStatistics,
+    CountResults, GroupAsk, RawStatistics,
     differential_expression::{Change, Decision, DifferentialExpression, GeneDifference, Hypothesis, called_at_fdr},
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Asked, features::Features};
+use super::Asked;
 use crate::{
     commands::known::KnownCells,
     error::{Error, Result},
@@ -19,7 +19,7 @@ use crate::{
     table::CsvTable,
 };
 
-/// Which genes, and proteins where the model takes them, differ between groups of cells, with a false discovery rate.
+/// Which genes, and what else the model decodes, differ between groups of cells, with a false discovery rate.
 ///
 /// Groups are the values of an obs column. Each group named by `--group1` (all of them, if none is) is compared with
 /// `--group2`, or with all other cells. Rows are sorted by what is decided on, group by group.
@@ -50,7 +50,7 @@ pub(super) struct DifferentialArgs {
     #[arg(long, default_value = "0.25", value_parser = number_or_fit)]
     delta: Fitted,
     /// Added to expression before logarithms; `fit` takes it from genes that are hardly expressed
-    /// [default: fit; with proteins 0.00001]
+    /// [default: fit; with other features than genes as upstream, for proteins 0.00001]
     #[arg(long, value_parser = number_or_fit)]
     pseudocount: Option<Fitted>,
     /// three: up, down or neither. two: different or not.
@@ -147,7 +147,7 @@ pub(super) fn run(args: &DifferentialArgs, output: &Output) -> Result<()> {
     }
     let known = args.asked.known.open(output)?;
     let results = known.count_results(args.asked.seed)?;
-    let features = Features::of(&known)?;
+    let features = results.feature_names();
     let transform = args.transform(&known, &results)?;
     let groups = args.groups(&known)?;
     let mut table = CsvTable::new(head(args));
@@ -155,17 +155,11 @@ pub(super) fn run(args: &DifferentialArgs, output: &Output) -> Result<()> {
     for groups in groups {
         output.note(format_args!("comparing {} with {}", groups.names[0], groups.names[1]));
         let [first, second] = groups.cells.clone();
-        let (n_draws, decision) = (args.n_draws, args.decision(&features));
+        let (n_draws, decision) = (args.n_draws, args.decision(&results));
         let ask = GroupAsk { first, second, transform: transform.clone(), n_draws, decision };
-        let found = match features.with_proteins() {
-            true => results.joint_differential_expression(&ask, &ProteinAsk::default())?,
-            false => results.differential_expression(&ask)?,
-        };
-        let raw = |cells: &[usize]| match features.with_proteins() {
-            true => results.joint_raw_statistics(cells),
-            false => results.raw_statistics(cells),
-        };
-        comparisons.push(rows(args, &features, &groups, &found, &[raw(&ask.first), raw(&ask.second)], &mut table));
+        let found = results.differential_expression(&ask)?;
+        let raw = [&ask.first, &ask.second].map(|cells| results.raw_statistics(cells));
+        comparisons.push(rows(args, &features, &groups, &found, &raw, &mut table));
     }
     table.write(&args.out)?;
     let mode = if args.mode == Mode::Vanilla { "vanilla" } else { "change" };
@@ -175,12 +169,8 @@ pub(super) fn run(args: &DifferentialArgs, output: &Output) -> Result<()> {
 }
 
 impl DifferentialArgs {
-    fn decision(&self, features: &Features) -> Decision {
-        let pseudocount = match self.pseudocount {
-            Some(given) => given.0,
-            None if features.with_proteins() => Change::of_proteins().pseudocount,
-            None => None,
-        };
+    fn decision(&self, results: &CountResults<'_>) -> Decision {
+        let pseudocount = self.pseudocount.map_or_else(|| results.usual_pseudocount(), |given| given.0);
         match self.mode {
             Mode::Vanilla => Decision::Vanilla,
             Mode::Change => Decision::Change(Change {
@@ -199,7 +189,7 @@ impl DifferentialArgs {
         match (self.batch_correction, self.batchid.is_empty()) {
             (false, _) => Ok(vec![]),
             (true, false) => known.codes(&self.asked, results, &self.batchid),
-            (true, true) => known.conditions.keys().iter().map(|key| Ok(results.code(key)?)).collect(),
+            (true, true) => known.conditions.keys().iter().map(|key| Ok(results.asked().code(key)?)).collect(),
         }
     }
 
@@ -274,13 +264,12 @@ fn head(args: &DifferentialArgs) -> Vec<String> {
 /// Adds the genes of one comparison to the table, sorted by what was decided on.
 fn rows(
     args: &DifferentialArgs,
-    features: &Features,
+    panel: &[String],
     groups: &Groups,
     found: &DifferentialExpression,
     raw: &[Vec<RawStatistics>; 2],
     table: &mut CsvTable,
 ) -> Comparison {
-    let panel = &features.names;
     let probabilities: Vec<f64> = found.genes.iter().map(|gene| gene.probability).collect();
     let called = called_at_fdr(&probabilities, args.fdr);
     let mut order: Vec<usize> = (0..panel.len()).collect();

@@ -5,16 +5,13 @@ use tch::{Kind, Tensor};
 use super::{ScviModule, module::Inference};
 use crate::{
     data::{Covariates, Minibatch},
-    distributions::{Likelihood, normal},
-    model::{CountModel, Decoded, LatentDraw},
+    distributions::normal,
+    model::{CountModel, LatentDraw},
     nn::{Pass, Posterior},
+    results::{Block, CountBlock},
 };
 
 impl CountModel for ScviModule {
-    fn likelihood(&self) -> Likelihood {
-        self.config().gene_likelihood
-    }
-
     fn draw(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> LatentDraw {
         let inference = self.inference(minibatch, None, pass);
         LatentDraw { z: inference.z, library: inference.library }
@@ -30,9 +27,10 @@ impl CountModel for ScviModule {
         minibatch: &Minibatch,
         covariates: &Covariates,
         pass: &mut Pass<'_>,
-    ) -> Decoded {
+    ) -> Vec<Box<dyn Block>> {
         let out = self.generative(&draw.z, &draw.library, minibatch, covariates, pass);
-        Decoded { scale: out.px_scale, counts: out.px }
+        let likelihood = self.config().gene_likelihood;
+        vec![Box::new(CountBlock { scale: out.px_scale, counts: out.px, likelihood })]
     }
 
     /// For a logistic normal the densities are taken at the transformed state, as upstream does.
@@ -40,7 +38,7 @@ impl CountModel for ScviModule {
         let inference = self.inference(minibatch, None, pass);
         let covariates = &minibatch.covariates;
         let out = self.generative(&inference.z, &inference.library, minibatch, covariates, pass);
-        let reconstruction = out.px.reconstruction(self.likelihood(), &minibatch.x);
+        let reconstruction = out.px.reconstruction(self.config().gene_likelihood, &minibatch.x);
         let z = &inference.z;
         let prior = normal::log_prob(z, &z.zeros_like(), &z.ones_like());
         let posterior = normal::log_prob(z, &inference.qz.mean, &inference.qz.var);

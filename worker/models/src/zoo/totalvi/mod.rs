@@ -2,9 +2,11 @@
 
 mod adversary;
 mod background;
+mod block;
 mod config;
 mod module;
 mod networks;
+mod proteins;
 mod results;
 mod start;
 mod upstream;
@@ -13,6 +15,7 @@ pub use adversary::Adversary;
 pub use config::{BackgroundActivation, Behaviour, DecoderOptions, GeneDispersion, ProteinDispersion, TotalviConfig};
 pub(crate) use module::MEASURED;
 pub use module::{Generative, Inference, TotalviLoss, TotalviModule};
+pub use proteins::{ProteinAsk, foreground_probability_of, protein_expression_of};
 
 use crate::{
     data::{Field, FieldKind, Need, Registry, Values},
@@ -20,6 +23,7 @@ use crate::{
     model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
     options::{self, OptionCard, Options as _},
+    results::QuestionCard,
     start::Drawn,
     train::{AdamOptions, EarlyStopping, Monitor, Plateau, TrainDefaults, WarmupDefault},
     upstream::Upstream,
@@ -58,6 +62,10 @@ impl Model for Totalvi {
 
     fn upstream(&self) -> Option<Upstream> {
         Some(Upstream::ScviTools(&Totalvi))
+    }
+
+    fn questions(&self) -> &'static [QuestionCard] {
+        &[proteins::QUESTION]
     }
 }
 

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 use super::{
     Adversary, Behaviour, PROTEINS, TotalviConfig, background,
     networks::{Decoder, Encoder},
+    proteins,
 };
 use crate::{
     data::{
@@ -14,10 +15,11 @@ use crate::{
         slot::{Matrix, Number, Numbers},
     },
     distributions::{CountParameters, ProteinParameters, normal},
-    error::Result,
+    error::{Error, Result},
     losses::LossTerms,
-    model::{CountModel, Embedder, Module, ProteinModel},
+    model::{CountModel, Embedder, Module},
     nn::{Builder, Init, LibraryPrior, LogDispersion, Mode, Pass, Posterior, Role, Weights, rows_of},
+    results::{Answer, Asked, Given},
     train::{Recipe, Run},
     zoo::family::LatentDistribution,
 };
@@ -328,8 +330,11 @@ impl Module for TotalviModule {
         Some(self)
     }
 
-    fn as_protein_model(&self) -> Option<&dyn ProteinModel> {
-        Some(self)
+    fn answer(&self, question: &str, asked: &Asked<'_>, given: &Given) -> Result<Answer> {
+        match question {
+            PROTEINS => proteins::answer(self, asked, given),
+            _ => Err(Error::NotAnswered { question: question.to_owned() }),
+        }
     }
 }
 

@@ -2,17 +2,21 @@
 
 use tch::{Kind, Tensor};
 
-use super::module::{Generative, TotalviModule, row_sums};
+use super::{
+    block::{self, ProteinBlock},
+    module::{Generative, TotalviModule, row_sums},
+};
 use crate::{
-    data::{Covariates, Minibatch, Slot, slot::Matrix},
-    distributions::{Likelihood, ProteinParameters, normal},
-    model::{CountModel, Decoded, LatentDraw, ProteinModel},
+    data::{Covariates, Minibatch},
+    distributions::normal,
+    model::{CountModel, LatentDraw},
     nn::{Pass, Posterior},
+    results::{Block, BlockCard, CountBlock},
 };
 
 impl CountModel for TotalviModule {
-    fn likelihood(&self) -> Likelihood {
-        self.config().gene_likelihood
+    fn blocks(&self) -> Vec<BlockCard> {
+        vec![BlockCard::RNA, block::card(self.proteins)]
     }
 
     fn draw(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> LatentDraw {
@@ -30,8 +34,11 @@ impl CountModel for TotalviModule {
         minibatch: &Minibatch,
         covariates: &Covariates,
         pass: &mut Pass<'_>,
-    ) -> Decoded {
-        self.decode_both(draw, minibatch, covariates, pass).0
+    ) -> Vec<Box<dyn Block>> {
+        let out = self.generative(&draw.z, &draw.library, minibatch, covariates, pass);
+        let likelihood = self.config().gene_likelihood;
+        let rna = CountBlock { scale: out.px_scale, counts: out.px, likelihood };
+        vec![Box::new(rna), Box::new(ProteinBlock(out.py))]
     }
 
     /// For a logistic normal the densities are taken at the transformed state; the background counts for every protein,
@@ -52,32 +59,7 @@ impl CountModel for TotalviModule {
     }
 
     fn library(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Option<Posterior> {
-        self.library_prior(&minibatch.covariates).map(|_| self.library_posterior(minibatch, pass))
-    }
-}
-
-impl ProteinModel for TotalviModule {
-    fn decode_both(
-        &self,
-        draw: &LatentDraw,
-        minibatch: &Minibatch,
-        covariates: &Covariates,
-        pass: &mut Pass<'_>,
-    ) -> (Decoded, ProteinParameters) {
-        let out = self.generative(&draw.z, &draw.library, minibatch, covariates, pass);
-        (Decoded { scale: out.px_scale, counts: out.px }, out.py)
-    }
-
-    fn library_posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
-        self.inference(minibatch, pass).ql
-    }
-
-    fn proteins(&self) -> Slot<Matrix> {
-        self.proteins
-    }
-
-    fn measured(&self) -> &Tensor {
-        &self.measured
+        self.library_prior(&minibatch.covariates).map(|_| self.inference(minibatch, pass).ql)
     }
 }
 

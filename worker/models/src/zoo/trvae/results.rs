@@ -5,17 +5,14 @@ use tch::{Kind, Tensor};
 use super::{TrvaeModule, module::totals};
 use crate::{
     data::{Covariates, Minibatch},
-    distributions::{CountParameters, Likelihood, normal},
-    model::{CountModel, Decoded, LatentDraw},
+    distributions::{CountParameters, normal},
+    model::{CountModel, LatentDraw},
     nn::{Pass, Posterior},
+    results::{Block, CountBlock},
     zoo::family::Output,
 };
 
 impl CountModel for TrvaeModule {
-    fn likelihood(&self) -> Likelihood {
-        self.config().recon_loss.likelihood().expect("only a model of counts is asked for its counts")
-    }
-
     fn draw(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> LatentDraw {
         LatentDraw { z: self.inference(minibatch, pass).z, library: library(minibatch) }
     }
@@ -30,13 +27,15 @@ impl CountModel for TrvaeModule {
         minibatch: &Minibatch,
         covariates: &Covariates,
         pass: &mut Pass<'_>,
-    ) -> Decoded {
+    ) -> Vec<Box<dyn Block>> {
+        let likelihood = self.config().recon_loss.likelihood().expect(ONLY_COUNTS);
         match self.generative(&draw.z, &draw.library, covariates, pass).output {
             Output::Counts { share, rate, dropout } => {
                 let r = self.dispersion(minibatch, covariates);
-                Decoded { scale: share, counts: CountParameters { rate, r, dropout } }
+                let counts = CountParameters { rate, r, dropout };
+                vec![Box::new(CountBlock { scale: share, counts, likelihood })]
             }
-            Output::Values(_) => panic!("only a model of counts is asked for its counts"),
+            Output::Values(_) => panic!("{ONLY_COUNTS}"),
         }
     }
 
@@ -55,6 +54,9 @@ impl CountModel for TrvaeModule {
         None
     }
 }
+
+/// What a module says before it is asked.
+const ONLY_COUNTS: &str = "only a model of counts is asked for its counts";
 
 /// The total count of each cell, `[n, 1]`.
 fn library(minibatch: &Minibatch) -> Tensor {

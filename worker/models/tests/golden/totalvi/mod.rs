@@ -5,10 +5,13 @@ mod adversary;
 use archipelago_common::{Columns, Tensor as Stored};
 use archipelago_models::{
     data::{Encoding, Panel, Registry, Values},
-    model::{Embedder as _, Module as _, ProteinModel as _},
+    model::{Embedder as _, Module as _},
     nn::{Builder, Pass},
-    results::{ExpressionAsk, LibraryAsk, ProteinAsk, foreground_probability_of, protein_expression_of},
-    zoo::totalvi::{Generative, Inference, PROTEINS, TotalviConfig, TotalviModule},
+    results::{ExpressionAsk, LibraryAsk},
+    zoo::totalvi::{
+        Generative, Inference, PROTEINS, ProteinAsk, TotalviConfig, TotalviModule, foreground_probability_of,
+        protein_expression_of,
+    },
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -100,7 +103,7 @@ impl Golden for Totalvi {
         report.close(case, "api/latent_qzv", &posterior.var, forward);
         let terms = module.loss(&minibatch, 1.0, &mut evaluation(&mut FixedNoise::new(case)));
         report.close(case, "api/elbo_per_cell", &-(&terms.reconstruction + &terms.kl_local), per_cell);
-        let library = module.library_posterior(&minibatch, &mut evaluation(&mut FixedNoise::new(case)));
+        let library = module.inference(&minibatch, &mut evaluation(&mut FixedNoise::new(case))).ql;
         let mean = (&library.mean + &library.var / 2.0).exp();
         report.close(case, "api/latent_library_size_mean", &mean, forward);
         let ask = ExpressionAsk::default();
