@@ -73,9 +73,6 @@ const CRATES: &[Fence] = &[
 /// Models that are made of another one, and may name it.
 const BUILT_ON: &[(&str, &str)] = &[("scanvi", "scvi")];
 
-/// Files that may still name a model outside its folder, until what they need of it is asked for by a field or a question.
-const NAMES_A_MODEL: &[&str] = &["worker/src/commands/results/features.rs"];
-
 /// Files above this are split, whatever the reason.
 const LONGEST_FILE: usize = 700;
 
@@ -187,7 +184,6 @@ fn a_model_is_one_folder() -> Result<()> {
         }
     }
     ensure!(names.len() > 2, "found only {} models: the search is broken", names.len());
-    let mut still: BTreeSet<&str> = NAMES_A_MODEL.iter().copied().collect();
     for (path, text) in sources()?.into_iter().filter(|(path, _)| is_product(path)) {
         // `zoo/mod.rs` is the list of all models.
         if path == zoo.join("mod.rs") {
@@ -198,10 +194,8 @@ fn a_model_is_one_folder() -> Result<()> {
             let may =
                 BUILT_ON.iter().any(|(model, other)| path.starts_with(zoo.join(model)) && folder.ends_with(other));
             let found = named.iter().find(|name| words.contains(name.as_str())).filter(|_| !may);
-            let is_listed = found.is_some() && NAMES_A_MODEL.iter().any(|file| path.ends_with(file));
-            still.retain(|file| !(is_listed && path.ends_with(file)));
             ensure!(
-                found.is_none() || is_listed,
+                found.is_none(),
                 "`{}` says `{}`; what only one model needs stands in its folder, `{}`",
                 path.display(),
                 found.map_or("", String::as_str),
@@ -209,7 +203,6 @@ fn a_model_is_one_folder() -> Result<()> {
             );
         }
     }
-    ensure!(still.is_empty(), "{still:?} name no model any more: take them from NAMES_A_MODEL in tests/tidy.rs");
     Ok(())
 }
 
