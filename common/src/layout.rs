@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{
     condition::Section,
     error::{Error, Result},
+    figure::Figure,
     id::Name,
     limits,
     pool::{self, TableSpecs},
@@ -109,6 +110,13 @@ pub struct Layout {
     pub parts: BTreeMap<Name, Rule>,
     /// The values that are derived, by name.
     pub derived: BTreeMap<Name, Derivation>,
+    /// The figures that a condition comes with, where its site lets them out.
+    #[serde(default = "usual_figures")]
+    pub figures: Vec<Figure>,
+}
+
+fn usual_figures() -> Vec<Figure> {
+    Figure::USUAL.to_vec()
 }
 
 impl Layout {
@@ -121,12 +129,13 @@ impl Layout {
         };
         let trained = |(name, spec)| (name, Owned { spec, kind: TensorKind::Trained });
         let axis = Axis { section: Section::Condition, tensors: columns.into_iter().map(trained).collect() };
-        Self { axes: vec![axis], growth, parts: BTreeMap::new(), derived: BTreeMap::new() }
+        Self { growth, ..Self::of_axes(vec![axis]) }
     }
 
     /// A layout with these axes whose conditions are trained by surgery, without parts.
     pub fn of_axes(axes: Vec<Axis>) -> Self {
-        Self { axes, growth: Growth::Surgery, parts: BTreeMap::new(), derived: BTreeMap::new() }
+        let (parts, derived) = (BTreeMap::new(), BTreeMap::new());
+        Self { axes, growth: Growth::Surgery, parts, derived, figures: usual_figures() }
     }
 
     /// Whether [`Self::plain`] says it all.
@@ -203,9 +212,12 @@ impl Layout {
         };
         let n_sections = self.axes.len() + self.parts.len() + self.derived.len();
         let n_tensors = self.axes.iter().map(|axis| axis.tensors.len()).chain(self.parts.values().map(n_tables)).sum();
-        for (unit, found, limit) in
-            [("sections", n_sections, limits::SECTIONS), ("tensors", n_tensors, limits::TENSORS)]
-        {
+        let bounded = [
+            ("sections", n_sections, limits::SECTIONS),
+            ("tensors", n_tensors, limits::TENSORS),
+            ("figures", self.figures.len(), limits::FIGURES),
+        ];
+        for (unit, found, limit) in bounded {
             if found > limit {
                 let (what, found, limit) = ("layout of a reference".to_owned(), found as u64, limit as u64);
                 return Err(Error::TooLarge { what, found, limit, unit });
@@ -265,6 +277,8 @@ mod tests {
         assert_eq!(Layout::of_axes(two).card_format(), 2);
         let growth = Growth::NoSurgery { reason: "cells are moved by arithmetic".to_owned() };
         assert_eq!(Layout { growth, ..Layout::of_axes(vec![axis(Section::Condition, &[])]) }.card_format(), 2);
+        let figures = vec![Figure::RECONSTRUCTION];
+        assert_eq!(Layout { figures, ..Layout::of_axes(vec![trained]) }.card_format(), 2);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub const COLUMNS_BYTES: u64 = 4 << 20;
 pub const PART_BYTES: u64 = 64 << 20;
 /// Numbers in one table of a pool: products of 1,024 latent dimensions. They take 16 bytes each.
 pub const POOL_NUMBERS: usize = 1 << 20;
+/// Figures that a model reports of a condition.
+pub const FIGURES: usize = 64;
 /// Axes, parts and derived values of a layout, together.
 pub const SECTIONS: usize = 64;
 /// Bytes of a safetensors header; the format's own limit.

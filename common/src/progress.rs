@@ -1,9 +1,11 @@
 //! How long-running work tells what it is doing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One finished epoch of training.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct EpochReport {
     /// Epochs finished so far, from 1.
     pub epoch: u32,
@@ -15,6 +17,12 @@ pub struct EpochReport {
     pub validation_loss: Option<f64>,
     /// Time since training began.
     pub elapsed_ms: u64,
+    /// The model's figures of the training cells, while they were trained on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
+    /// The model's figures of the validation cells, where validation ran.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub validation_figures: BTreeMap<String, f64>,
 }
 
 impl EpochReport {

@@ -416,6 +416,7 @@ pub struct SubmittedCondition {
     /// Embeddings, where task and policy agree on them.
     pub embeddings: Option<BlobRef>,
     /// Aggregate figures, where the policy lets them out.
+    #[serde(with = "crate::quality::layouts::metrics")]
     pub metrics: Option<ConditionMetrics>,
 }
 

@@ -9,7 +9,7 @@ use crate::{
     id::shorten,
 };
 
-mod layouts;
+pub(crate) mod layouts;
 
 /// How columns (or a whole reference) are trained, as far as somebody said so. With the base, whose card says the rest, a
 /// condition's cells and its key, this determines the columns bit for bit on a CPU.

@@ -14,7 +14,7 @@ use archipelago_common::{
         AssignmentHead, AssignmentState, Change, Page, Progress, ReferenceHead, ReferenceRecord, SiteRecord,
         StatusRecord, Submission, SubmittedCondition, TaskHead, TaskRecord,
     },
-    task::{QualityGates, SurgeryTask},
+    task::{ConditionMetrics, QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
 
@@ -381,7 +381,8 @@ impl Request {
     /// The protocol version that brought this request; a session of an earlier one does not send it.
     pub fn since(&self) -> u16 {
         match self {
-            Self::PublishTask(task) | Self::PublishGatedTask { task, .. } if since_asked(task) > 2 => since_asked(task),
+            Self::PublishGatedTask { task, gates } => since_asked(task).max(since_gates(gates)),
+            Self::PublishTask(task) => since_asked(task),
             Self::ListMembers
             | Self::AddMember { .. }
             | Self::PromoteMember { .. }
@@ -390,10 +391,9 @@ impl Request {
             | Self::ShowHealth
             | Self::CollectBlobs { .. }
             | Self::VerifyBlobs
-            | Self::PublishGatedTask { .. }
             | Self::ShowGates { .. } => 2,
             Self::PublishReference { version, .. } => since_keys(version.columns.keys()),
-            Self::Submit(submission) => since_keys(submission.conditions.keys()),
+            Self::Submit(submission) => since_submission(submission),
             Self::Withdraw { what: Withdrawal::Keys(keys), .. } => since_keys(keys),
             Self::ListReferenceHeads { .. }
             | Self::ShowReferenceHead { .. }
@@ -418,6 +418,18 @@ fn since_keys<'a>(keys: impl IntoIterator<Item = &'a ConditionKey>) -> u16 {
 /// The protocol version in which this request for work can be said: before 3 a task said everything about its training.
 fn since_asked(task: &SurgeryTask) -> u16 {
     if task.train.is_in_first_layout() { 1 } else { 3 }
+}
+
+/// The same of gates: before 3 they knew two figures.
+fn since_gates(gates: &QualityGates) -> u16 {
+    if gates.are_in_first_layout() { 2 } else { 3 }
+}
+
+/// The same of what is handed in.
+fn since_submission(submission: &Submission) -> u16 {
+    let mut metrics = submission.conditions.values().filter_map(|condition| condition.metrics.as_ref());
+    let since_metrics = if metrics.all(ConditionMetrics::are_in_first_layout) { 1 } else { 3 };
+    since_keys(submission.conditions.keys()).max(since_metrics)
 }
 
 /// Which conditions to withdraw.
@@ -515,6 +527,7 @@ impl Reply {
                 return too_new(format!("reference `{}`", record.name));
             }
             Self::Task(record) if since_task(&record) > protocol => return too_new(format!("task {}", record.id)),
+            Self::Gates(gates) if since_gates(&gates) > protocol => return too_new("a quality gate".to_owned()),
             reply => reply,
         })
     }
@@ -529,7 +542,7 @@ fn since_task(record: &TaskRecord) -> u16 {
         AssignmentState::Accepted { submission, .. } => Some(submission),
         _ => None,
     });
-    since_keys(submissions.flat_map(|submission| submission.conditions.keys())).max(since_asked(&record.task))
+    submissions.map(since_submission).max().unwrap_or(1).max(since_asked(&record.task))
 }
 
 /// Why a request was not carried out.

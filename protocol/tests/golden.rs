@@ -20,7 +20,9 @@ use archipelago_common::{
         TaskState, Why,
     },
     state_dict::{DType, TensorSpec},
-    task::{ConditionMetrics, EarlyStopping, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup},
+    task::{
+        Bound, ConditionMetrics, EarlyStopping, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup,
+    },
 };
 use archipelago_protocol::{
     frame::{self, Message},
@@ -155,6 +157,8 @@ fn requests(golden: &mut Golden) {
         Request::ListAssignments { task, after: Some(site()) },
         Request::ListSubmitted { task, site: site(), after: Some(key()) },
         Request::ListSitesAfter { after: None },
+        Request::PublishGatedTask { task: Box::new(surgery_task()), gates: gates_on_accuracy() },
+        Request::Submit(submission_with_accuracy()),
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -167,6 +171,7 @@ fn requests(golden: &mut Golden) {
             Request::Claim { .. } => "claim",
             Request::Renew { .. } => "renew",
             Request::GiveUp { .. } => "give-up",
+            Request::Submit(submission) if *submission == submission_with_accuracy() => "submit-figures",
             Request::Submit(_) => "submit",
             Request::Withdraw { what: Withdrawal::Site(_), .. } => "withdraw-site",
             Request::Withdraw { what: Withdrawal::Keys(_), .. } => "withdraw-keys",
@@ -185,6 +190,7 @@ fn requests(golden: &mut Golden) {
             Request::ShowHealth => "show-health",
             Request::CollectBlobs { .. } => "collect-blobs",
             Request::VerifyBlobs => "verify-blobs",
+            Request::PublishGatedTask { gates, .. } if !gates.are_in_first_layout() => "publish-gated-task-figures",
             Request::PublishGatedTask { .. } => "publish-gated-task",
             Request::ShowGates { .. } => "show-gates",
             Request::ListReferenceHeads { .. } => "list-reference-heads",
@@ -339,8 +345,7 @@ fn submission() -> Submission {
         n_cells: 3_000,
         epochs: 50,
         gene_coverage: 0.98,
-        elbo: -1_200.25,
-        reconstruction: 1_150.5,
+        figures: [("elbo".to_owned(), -1_200.25), ("reconstruction".to_owned(), 1_150.5)].into(),
         training_ms: 12_000,
         deterministic: true,
     };
@@ -458,7 +463,22 @@ fn status() -> StatusRecord {
 }
 
 fn gates() -> QualityGates {
-    QualityGates { min_gene_coverage: 0.5, min_elbo: Some(-2_000.0), max_reconstruction: None }
+    QualityGates { min_gene_coverage: 0.5, bounds: [("elbo".to_owned(), Bound::AtLeast(-2_000.0))].into() }
+}
+
+/// Gates on a figure that the first version did not know.
+fn gates_on_accuracy() -> QualityGates {
+    QualityGates { min_gene_coverage: 0.0, bounds: [("accuracy".to_owned(), Bound::AtLeast(0.75))].into() }
+}
+
+/// A submission of a model with figures of its own.
+fn submission_with_accuracy() -> Submission {
+    let mut submission = submission();
+    for condition in submission.conditions.values_mut() {
+        let metrics = condition.metrics.as_mut().unwrap();
+        metrics.figures = [("accuracy".to_owned(), 0.875)].into();
+    }
+    submission
 }
 
 fn member() -> MemberStatus {

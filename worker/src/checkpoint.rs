@@ -288,7 +288,7 @@ mod tests {
 
     fn trained() -> Surgery {
         let columns = |value| Columns(StateDict::from_iter([("w".to_owned(), Tensor::from_f32(&[2], &[0.1, value]))]));
-        let report = EpochReport { epoch: 1, n_epochs: 1, loss: 0.1 + 0.2, validation_loss: None, elapsed_ms: 7 };
+        let report = EpochReport { epoch: 1, n_epochs: 1, loss: 0.1 + 0.2, elapsed_ms: 7, ..EpochReport::default() };
         Surgery {
             columns: columns(f32::MIN_POSITIVE),
             initial: columns(0.0),

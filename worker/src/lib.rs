@@ -17,6 +17,7 @@ pub mod error;
 pub mod existing;
 pub mod expression;
 pub mod fields;
+pub mod fit;
 pub mod generate;
 pub mod graph_file;
 mod lease;

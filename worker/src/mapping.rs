@@ -27,6 +27,7 @@ use crate::{
     data::SiteData,
     egress::Latent,
     error::{Error, Result},
+    fit::Fit,
     network,
 };
 
@@ -209,13 +210,12 @@ impl From<archipelago_models::Latent> for Latent {
 }
 
 /// The figures of a finished condition that may leave, if the policy lets them.
-pub fn metrics(surgery: &Surgery, gene_coverage: f64) -> ConditionMetrics {
+pub fn metrics(card: &BaseCard, surgery: &Surgery, gene_coverage: f64) -> ConditionMetrics {
     ConditionMetrics {
         n_cells: surgery.n_cells as u64,
         epochs: surgery.history.len() as u32,
         gene_coverage,
-        elbo: surgery.fit.elbo(),
-        reconstruction: surgery.fit.reconstruction(),
+        figures: Fit::new(card, &surgery.fit).into_values(),
         training_ms: surgery.history.last().map_or(0, |report| report.elapsed_ms),
         deterministic: surgery.deterministic,
     }

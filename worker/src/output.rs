@@ -151,14 +151,14 @@ enum Shown {
 impl TrainingDisplay {
     /// An epoch of what is called `name` has finished.
     pub fn epoch(&mut self, name: &str, report: &EpochReport) {
-        self.history.entry(name.to_owned()).or_default().push(*report);
+        self.history.entry(name.to_owned()).or_default().push(report.clone());
         self.n_done += 1;
         // Early stopping leaves planned epochs undone; the others' count must not pass the plan.
         let total = EpochReport {
             epoch: u32::try_from(self.n_done).unwrap_or(u32::MAX),
             n_epochs: u32::try_from(self.n_epochs.max(self.n_done)).unwrap_or(u32::MAX),
             elapsed_ms: self.started.elapsed().as_millis() as u64,
-            ..*report
+            ..report.clone()
         };
         let is_last = total.epoch == total.n_epochs;
         match &mut self.shown {
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_line_tells_loss_elapsed_and_remaining() {
-        let report = EpochReport { epoch: 25, n_epochs: 100, loss: 412.345, validation_loss: None, elapsed_ms: 30_000 };
+        let report = EpochReport { epoch: 25, n_epochs: 100, loss: 412.345, elapsed_ms: 30_000, ..Default::default() };
         assert_eq!(line("reference", &report), "reference: epoch 25/100, loss 412.35, elapsed 0:30, remaining 1:30");
     }
 }

@@ -1,6 +1,9 @@
 //! Files that a command leaves in its results directory beside the main one.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use archipelago_common::{fs, progress::EpochReport};
 use serde::{Serialize, de::DeserializeOwned};
@@ -51,15 +54,25 @@ pub fn csv_field(text: &str) -> String {
 }
 
 fn history_csv(history: &History) -> String {
-    let mut text = "name,epoch,loss,validation_loss,elapsed_ms\n".to_owned();
+    let reports = || history.values().flatten();
+    let names = |of: fn(&EpochReport) -> &BTreeMap<String, f64>| -> BTreeSet<&String> {
+        reports().flat_map(|report| of(report).keys()).collect()
+    };
+    let (figures, validated) = (names(|report| &report.figures), names(|report| &report.validation_figures));
+    let mut text = "name,epoch,loss,validation_loss,elapsed_ms".to_owned();
+    figures.iter().for_each(|name| text += &format!(",{}", csv_field(name)));
+    validated.iter().for_each(|name| text += &format!(",{}", csv_field(&format!("validation_{name}"))));
+    let number = |value: Option<&f64>| value.map_or_else(String::new, f64::to_string);
     for (name, reports) in history {
-        let name = csv_field(name);
-        for EpochReport { epoch, loss, validation_loss, elapsed_ms, .. } in reports {
-            let validation = validation_loss.map_or_else(String::new, |loss| loss.to_string());
-            text += &format!("{name},{epoch},{loss},{validation},{elapsed_ms}\n");
+        for report in reports {
+            let EpochReport { epoch, loss, validation_loss, elapsed_ms, .. } = report;
+            let validation = number(validation_loss.as_ref());
+            text += &format!("\n{},{epoch},{loss},{validation},{elapsed_ms}", csv_field(name));
+            figures.iter().for_each(|name| text += &format!(",{}", number(report.figures.get(*name))));
+            validated.iter().for_each(|name| text += &format!(",{}", number(report.validation_figures.get(*name))));
         }
     }
-    text
+    text + "\n"
 }
 
 #[cfg(test)]
@@ -68,9 +81,17 @@ mod tests {
 
     #[test]
     fn the_table_has_a_row_per_epoch() {
-        let report = EpochReport { epoch: 1, n_epochs: 2, loss: 1.5, validation_loss: Some(2.5), elapsed_ms: 3 };
-        let history = History::from([("north/d/a, b".to_owned(), vec![report])]);
-        let expected = "name,epoch,loss,validation_loss,elapsed_ms\n\"north/d/a, b\",1,1.5,2.5,3\n";
+        let first = EpochReport { epoch: 1, n_epochs: 2, loss: 1.5, elapsed_ms: 3, ..EpochReport::default() };
+        let second = EpochReport {
+            epoch: 2,
+            validation_loss: Some(2.5),
+            figures: [("elbo".to_owned(), -1.0)].into(),
+            validation_figures: [("elbo".to_owned(), -2.0)].into(),
+            ..first.clone()
+        };
+        let history = History::from([("north/d/a, b".to_owned(), vec![first, second])]);
+        let expected = "name,epoch,loss,validation_loss,elapsed_ms,elbo,validation_elbo\n\
+                        \"north/d/a, b\",1,1.5,,3,,\n\"north/d/a, b\",2,1.5,2.5,3,-1,-2\n";
         assert_eq!(history_csv(&history), expected);
     }
 }

@@ -264,7 +264,11 @@ impl<'a> SurgeryTask<'a> {
         for (((batch, surgery), columns), latent) in prepared.batches.iter().zip(surgeries).zip(columns).zip(latents) {
             let (key, labels, donors) = (&batch.key, batch.annotations.labels(), batch.annotations.donors());
             let embeddings = gate.release_embeddings(asked, &MappedCells { task, key, latent, labels, donors })?;
-            let metrics = gate.release_metrics(task, key, mapping::metrics(surgery, prepared.gene_coverage))?;
+            let metrics = gate.release_metrics(
+                task,
+                key,
+                mapping::metrics(&prepared.base.card, surgery, prepared.gene_coverage),
+            )?;
             conditions.insert(key.clone(), ReleasedCondition { columns, embeddings, metrics });
         }
         Ok(conditions)
@@ -325,7 +329,7 @@ impl<'a> SurgeryTask<'a> {
 
     fn keep_summary(&self, prepared: &Prepared, surgeries: &[Surgery]) -> Result<()> {
         let mapped: Vec<_> = prepared.batches.iter().map(|batch| batch.key.clone()).zip(surgeries).collect();
-        let metrics = |surgery| mapping::metrics(surgery, prepared.gene_coverage);
+        let metrics = |surgery| mapping::metrics(&prepared.base.card, surgery, prepared.gene_coverage);
         let left = AuditTrail::read(&self.site.config.audit_path())?.bytes_of_task(self.record.id);
         let dir = self.out_dir()?;
         results::write_history(&dir, &mapped.iter().map(|(key, s)| (key.to_string(), s.history.clone())).collect())?;

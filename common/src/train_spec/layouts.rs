@@ -125,8 +125,9 @@ impl<'de> Visitor<'de> for Layouts {
     }
 }
 
-fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(parts: &mut A) -> Result<T, A::Error> {
-    parts.next_element()?.ok_or_else(|| de::Error::custom("how to train ends too early"))
+/// The next part of a value whose layout its first byte says.
+pub(crate) fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(parts: &mut A) -> Result<T, A::Error> {
+    parts.next_element()?.ok_or_else(|| de::Error::custom("a value ends too early"))
 }
 
 #[cfg(test)]

@@ -262,7 +262,8 @@ fn members_can_go_on(cluster: &Cluster) -> Result<(), String> {
 /// Gates of a task that is not there would be applied to the next one of its number.
 fn gates_belong_to_tasks(cluster: &Cluster) -> Result<(), String> {
     for (id, gates) in &cluster.gates {
-        let is_right = cluster.tasks.contains_key(id) && !gates.is_open() && gates.check().is_ok();
+        let layout = cluster.tasks.get(id).and_then(|task| cluster.layout(&task.task.reference));
+        let is_right = layout.is_some_and(|layout| !gates.is_open() && gates.check(&layout.figures).is_ok());
         ensure(is_right, || format!("the quality gates of task {id} are not sound"))?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Principal, SiteId, VersionId, limits,
+    BlobRef, ConditionKey, Figure, Name, Principal, SiteId, VersionId, limits,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, Submission, SubmittedCondition, TaskRecord},
     task::{ConditionMetrics, PublishMode, SurgeryTask},
@@ -38,7 +38,7 @@ impl Cluster {
         let layout = self.require_layout(&record.task.reference)?;
         reference::require_known(&layout, submission.conditions.keys())?;
         require_conditions(site, &record.task, submission)?;
-        self.require_quality(submission)?;
+        self.require_quality(&record.task.reference, submission)?;
         let columns: BTreeMap<_, _> = submission.conditions.iter().map(|(key, c)| (key.clone(), c.columns)).collect();
         self.require_mergeable(record, &columns)?;
         // The submission, and what it will change.
@@ -70,10 +70,15 @@ impl Cluster {
         Ok(Outcome::Accepted { version })
     }
 
-    fn require_quality(&self, submission: &Submission) -> Result<(), Refusal> {
-        let gates = self.gates(submission.task);
-        let breach =
-            |(key, c): (&ConditionKey, &SubmittedCondition)| Some((key.clone(), gates.breach(c.metrics.as_ref())?));
+    fn require_quality(&self, reference: &Name, submission: &Submission) -> Result<(), Refusal> {
+        let (gates, layout) = (self.gates(submission.task), self.require_layout(reference)?);
+        let figures = &layout.figures;
+        for (key, condition) in &submission.conditions {
+            condition.metrics.as_ref().map_or(Ok(()), |metrics| require_figures(key, figures, metrics))?;
+        }
+        let breach = |(key, c): (&ConditionKey, &SubmittedCondition)| {
+            Some((key.clone(), gates.breach(c.metrics.as_ref(), figures)?))
+        };
         // A gate looks at how well a condition was trained; a part was not trained.
         match submission.conditions.iter().filter(|(key, _)| !key.is_part()).find_map(breach) {
             None => Ok(()),
@@ -180,10 +185,23 @@ fn require_metrics(key: &ConditionKey, task: &SurgeryTask, metrics: &ConditionMe
         let found = metrics.gene_coverage;
         return Err(Refusal::invalid(format!("gene coverage of `{key}` is {found}, expected a share of 0 to 1")));
     }
-    if !(metrics.elbo.is_finite() && metrics.reconstruction.is_finite()) {
+    if !metrics.figures.values().all(|value| value.is_finite()) {
         return Err(Refusal::invalid(format!("a metric of condition `{key}` is NaN or infinite")));
     }
     Ok(())
+}
+
+/// A figure that the reference does not list could carry anything.
+fn require_figures(key: &ConditionKey, known: &[Figure], metrics: &ConditionMetrics) -> Result<(), Refusal> {
+    match metrics.figures.keys().find(|name| !known.iter().any(|figure| figure.name == **name)) {
+        None => Ok(()),
+        Some(name) => {
+            let name: String = name.chars().take(64).collect();
+            Err(Refusal::invalid(format!(
+                "condition `{key}` comes with `{name}`, which the reference's model does not report"
+            )))
+        }
+    }
 }
 
 fn collision(key: &ConditionKey, how: &str) -> Refusal {

@@ -20,7 +20,7 @@ use crate::{
 impl Cluster {
     /// What a task asks of the quality of submissions beside its own bounds.
     pub fn gates(&self, id: TaskId) -> QualityGates {
-        self.gates.get(&id).copied().unwrap_or_default()
+        self.gates.get(&id).cloned().unwrap_or_default()
     }
 
     pub(crate) fn publish_task(
@@ -31,12 +31,13 @@ impl Cluster {
     ) -> Result<Outcome, Refusal> {
         let publisher = site::require_operator(principal)?;
         self.require_unspoilt(&task.reference, task.version)?;
-        if let Some(reason) = self.require_layout(&task.reference)?.refuses_all() {
+        let layout = self.require_layout(&task.reference)?;
+        if let Some(reason) = layout.refuses_all() {
             let reason = format!("nothing can be handed in for reference `{}`: {reason}", task.reference);
             return Err(Refusal::invalid(reason));
         }
         require_sound(task, self.now_ms)?;
-        gates.check().map_err(|e| Refusal::invalid(e.to_string()))?;
+        gates.check(&layout.figures).map_err(|e| Refusal::invalid(e.to_string()))?;
         for site in task.allow.iter().flatten() {
             let refuse =
                 |_| Refusal::invalid(format!("site `{site}` on the allow-list is not enrolled or was revoked"));
@@ -58,7 +59,7 @@ impl Cluster {
         self.index.opened(&record);
         self.tasks.insert(id, record);
         if !gates.is_open() {
-            self.gates.insert(id, *gates);
+            self.gates.insert(id, gates.clone());
         }
         self.grew(n_bytes);
         Ok(Outcome::Task(id))

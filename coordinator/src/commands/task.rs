@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use archipelago_client::Client;
 use archipelago_common::{
-    Name, SiteId, TaskId, VersionId,
+    Figure, Name, SiteId, TaskId, VersionId,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, TaskHead, TaskRecord, TaskState},
-    task::{ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec, Warmup},
+    task::{Bound, ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec, Warmup},
 };
 use archipelago_protocol::message::{Reply, Request, Which};
 use clap::{Args, Subcommand, ValueEnum};
@@ -86,6 +86,12 @@ pub struct PublishArgs {
     /// Refuse conditions with a larger mean reconstruction loss, in nats per cell.
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     max_reconstruction: Option<f64>,
+    /// Refuse conditions with a lower figure; figures are what `archipelago-worker models` lists of a model.
+    #[arg(long, value_name = "FIGURE=VALUE", value_parser = figure_bound)]
+    min_figure: Vec<(String, f64)>,
+    /// Refuse conditions with a higher figure.
+    #[arg(long, value_name = "FIGURE=VALUE", value_parser = figure_bound)]
+    max_figure: Vec<(String, f64)>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -175,20 +181,19 @@ async fn publish(args: &PublishArgs, client: &Client) -> Result<TaskRecord> {
         Some(version) => version,
         None => client.reference(&args.reference).await?.current,
     };
-    let (task, gates) = (Box::new(args.task(version)?), args.gates()?);
+    let (task, gates) = (Box::new(args.task(version)?), args.gates());
     let request = if gates.is_open() { Request::PublishTask(task) } else { Request::PublishGatedTask { task, gates } };
     changed(client, request).await
 }
 
 impl PublishArgs {
-    fn gates(&self) -> Result<QualityGates> {
-        let gates = QualityGates {
-            min_gene_coverage: self.min_gene_coverage,
-            min_elbo: self.min_elbo,
-            max_reconstruction: self.max_reconstruction,
-        };
-        gates.check()?;
-        Ok(gates)
+    /// What the figures of a reference are the cluster knows, and checks.
+    fn gates(&self) -> QualityGates {
+        let least = self.min_elbo.map(|least| (Figure::ELBO.name.into_owned(), least));
+        let most = self.max_reconstruction.map(|most| (Figure::RECONSTRUCTION.name.into_owned(), most));
+        let least = self.min_figure.iter().cloned().chain(least).map(|(name, least)| (name, Bound::AtLeast(least)));
+        let most = self.max_figure.iter().cloned().chain(most).map(|(name, most)| (name, Bound::AtMost(most)));
+        QualityGates { min_gene_coverage: self.min_gene_coverage, bounds: least.chain(most).collect() }
     }
 
     fn task(&self, version: VersionId) -> Result<SurgeryTask> {
@@ -218,6 +223,11 @@ impl PublishArgs {
             ..SurgeryTask::new(self.reference.clone(), version, train)
         })
     }
+}
+
+fn figure_bound(text: &str) -> Result<(String, f64), String> {
+    let parsed = text.split_once('=').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+    parsed.ok_or_else(|| "expected a figure and a number, such as `elbo=-600`".to_owned())
 }
 
 fn unix_ms() -> u64 {
@@ -355,6 +365,16 @@ mod tests {
             ..TrainSpec::default()
         };
         assert_eq!(train(&said), expected);
+    }
+
+    #[test]
+    fn gates_can_be_put_on_any_figure() {
+        let gates = |flags: &[&str]| Line::parse_from([&["publish", "atlas"][..], flags].concat()).publish.gates();
+        assert!(gates(&[]).is_open());
+        let known = gates(&["--min-elbo", "-600", "--max-reconstruction", "500"]);
+        assert_eq!(gates(&["--min-figure", "elbo=-600", "--max-figure", "reconstruction=500"]), known);
+        assert_eq!(gates(&["--min-figure", "accuracy=0.5"]).bounds["accuracy"], Bound::AtLeast(0.5));
+        assert!(Line::try_parse_from(["publish", "atlas", "--min-figure", "accuracy"]).is_err());
     }
 }
 

@@ -54,8 +54,7 @@ impl Scene {
                 n_cells: 1_000,
                 epochs: 100,
                 gene_coverage: 1.0,
-                elbo: -500.0,
-                reconstruction: 480.0,
+                figures: [("elbo".to_owned(), -500.0), ("reconstruction".to_owned(), 480.0)].into(),
                 training_ms: 1_000,
                 deterministic: true,
             });

@@ -1,6 +1,6 @@
 //! What determines a module beside its tensors, as a reference's card keeps it.
 
-use archipelago_common::BaseCard;
+use archipelago_common::{BaseCard, Layout};
 use serde_json::Value;
 
 use crate::{
@@ -42,6 +42,12 @@ impl Blueprint {
         let registry = serde_json::to_value(&self.registry).expect("names serialize to JSON");
         config.insert(REGISTRY.to_owned(), registry);
         config
+    }
+
+    /// What versions over a reference of this module hold, and what their conditions come with.
+    pub fn layout(&self, module: &dyn Module) -> Layout {
+        let layout = self.model.layout(module.weights().layout());
+        Layout { figures: self.model.figures().to_vec(), ..layout }
     }
 
     /// Builds the module from fresh or stored tensors.

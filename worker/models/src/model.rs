@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use archipelago_common::{Layout, part::Contribution};
+use archipelago_common::{Figure, Layout, part::Contribution};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -105,6 +105,11 @@ pub trait Configured: fmt::Debug {
     /// and the model starts from numbers of our own.
     fn upstream_start(&self, _registry: &Registry, _n_genes: usize, _n_conditions: usize) -> Option<Vec<Drawn>> {
         None
+    }
+
+    /// What it reports of a fit. Every module's [`LossTerms`] have the usual ones; further ones are there by their names.
+    fn figures(&self) -> &'static [Figure] {
+        &Figure::USUAL
     }
 
     /// What versions over its references hold: what the module's tensors say, and what the model adds to it (parts, values

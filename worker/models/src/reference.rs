@@ -133,7 +133,7 @@ pub(crate) fn train(
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
     let mut trainer = trainer.with_engine(training.compute.engine);
     let history = trainer.run(progress, checkpoints)?;
-    let layout = blueprint.model.layout(module.weights().layout());
+    let layout = blueprint.layout(module.as_ref());
     let card = card(training, &blueprint, layout, &history);
     let mut reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
     for (code, key) in training.conditions.keys().iter().enumerate() {
@@ -182,7 +182,7 @@ pub fn layout_of(base: &Base) -> Result<Layout> {
     let blueprint = Blueprint::of_card(&base.card)?;
     let source = (Source::Stored(&base.tensors), ConditionSource::Mean);
     let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], tch::Device::Cpu);
-    Ok(blueprint.model.layout(blueprint.build(builder)?.weights().layout()))
+    Ok(blueprint.layout(blueprint.build(builder)?.as_ref()))
 }
 
 impl Reference {

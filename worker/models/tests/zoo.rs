@@ -19,7 +19,7 @@ use archipelago_anndata::Csr;
 use archipelago_common::{
     Base, Columns, ConditionKey, check,
     progress::{Continue, EpochReport, Silent},
-    task::{ColumnInit, TrainSpec},
+    task::{ColumnInit, TrainSpec, Warmup},
 };
 use archipelago_models::{
     Categorical, CellConditions, Cells, CheckpointStore, Compute, Config, Device, Engine, Error, NoCheckpoints, Query,
@@ -27,7 +27,7 @@ use archipelago_models::{
     data::{Features, Field, FieldKind, LABELS, Need, RNA, Registry},
     model::Model,
     surgery, surgery_of_many,
-    train::FurtherOptions,
+    train::{Aim, FurtherOptions, TrainPlan},
     train_reference,
     zoo::{self, ZOO, totalvi::PROTEINS},
 };
@@ -107,8 +107,15 @@ fn joined(batches: &[&Batch]) -> Batch {
     }
 }
 
+/// A few epochs, in which the KL term weighs next to nothing and no weight decays.
 fn spec(epochs: u32) -> TrainSpec {
-    TrainSpec { epochs: Some(epochs), minibatch: Some(32), ..TrainSpec::default() }
+    TrainSpec {
+        epochs: Some(epochs),
+        minibatch: Some(32),
+        weight_decay: Some(0.0),
+        kl_warmup: Some(Warmup::Epochs(400)),
+        ..TrainSpec::default()
+    }
 }
 
 /// Options small enough to train in a moment; an option that a model lacks is left out.
@@ -247,6 +254,25 @@ fn unknown_options_are_refused() {
         let options = BTreeMap::from([("n_hiden".to_owned(), 8.into())]);
         let error = model.configure(&options).unwrap_err().to_string();
         assert!(error.contains("n_hiden"), "{error}");
+    });
+}
+
+#[test]
+fn progress_counts_the_epochs_that_training_runs() {
+    every_model(|model| {
+        let reference = reference(model);
+        let query = batch(3, 40);
+        let asked = TrainSpec { seed: 1, ..TrainSpec::default() };
+        let mut told = None;
+        let mut stop = |report: &EpochReport| {
+            told = Some(report.n_epochs);
+            Continue::No
+        };
+        let query = Query { key: key("q"), cells: cells(&query) };
+        let stopped = surgery(&reference.base, &query, &asked, Device::Cpu, &mut stop, &mut NoCheckpoints);
+        assert!(matches!(stopped, Err(Error::Cancelled { .. })));
+        let plan = TrainPlan::new(model, Aim::ExactSurgery, &asked, 40).unwrap();
+        assert_eq!(told, Some(plan.n_epochs), "{}", model.card().name);
     });
 }
 

@@ -28,6 +28,11 @@ pub fn epochs(training: &TrainDefaults) -> String {
     }
 }
 
+/// How much weights decay.
+pub fn weight_decay(training: &TrainDefaults) -> String {
+    format!("{:e}", training.adam.weight_decay)
+}
+
 /// How long the weight of the KL term rises.
 pub fn kl_warmup(training: &TrainDefaults) -> String {
     match training.kl_warmup {

@@ -7,7 +7,7 @@ use std::{
 
 use archipelago_anndata::{Array, Column, Element};
 use archipelago_common::{fs, id::VersionId};
-use archipelago_models::{Compute, Engine, Evaluation, Latent, Place};
+use archipelago_models::{Compute, Engine, Latent, Place};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     data::SiteData,
     error::Result,
+    fit::Fit,
     mapping::{OBS_KEY, OBSM_KEY},
     network,
     output::Output,
@@ -70,8 +71,8 @@ struct Summary {
     n_cells: usize,
     n_latent: usize,
     /// Nothing for cells without counts.
-    elbo: Option<f64>,
-    reconstruction: Option<f64>,
+    #[serde(flatten)]
+    fit: Option<Fit>,
     /// Who computed.
     engine: Engine,
 }
@@ -110,8 +111,7 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
         version: known.open.dir.version().id(),
         n_cells: known.data.n_cells(),
         n_latent: latent.mean.ncols(),
-        elbo: fit.as_ref().map(Evaluation::elbo),
-        reconstruction: fit.as_ref().map(Evaluation::reconstruction),
+        fit: fit.map(|fit| Fit::new(&known.reference().base.card, &fit)),
         engine: latent.engine,
     });
     Ok(())
@@ -150,10 +150,9 @@ impl fmt::Display for Summary {
         writeln!(f, "latent      {}", self.out.display())?;
         writeln!(f, "version     {}", self.version)?;
         writeln!(f, "cells       {} × {} dimensions", self.n_cells, self.n_latent)?;
-        if let (Some(elbo), Some(reconstruction)) = (self.elbo, self.reconstruction) {
-            writeln!(f, "ELBO        {elbo:.3} per cell")?;
-            write!(f, "likelihood  {reconstruction:.3} per cell (negative log)")?;
+        match &self.fit {
+            Some(fit) => fit.fmt(f),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use archipelago_common::{Figure, figure::Better};
 use archipelago_models::{
     Config, ModelCard, OptionCard,
     data::{Field, FieldKind, Need},
@@ -17,8 +18,8 @@ use crate::{error::Result, output::Output};
 
 /// List the models that can be trained; for one, the fields that it takes and its options.
 ///
-/// How a model is trained (epochs, split, warm-up, early stopping, plateau, seed) is the same for all: see
-/// `archipelago-worker train --help`.
+/// The flags that say how to train (epochs, split, warm-up, early stopping, plateau, seed) are the same for all, their defaults are
+/// each model's: see `archipelago-worker train --help`.
 #[derive(Args, Debug)]
 #[command(after_help = format!(
     "Examples:\n  archipelago-worker models\n  archipelago-worker models {}", zoo::ZOO[0].card().name
@@ -45,6 +46,8 @@ struct Card {
     paper: &'static str,
     example: &'static str,
     fields: Vec<FieldLine>,
+    /// What it reports of a fit.
+    figures: &'static [Figure],
     options: Vec<OptionLine>,
 }
 
@@ -94,7 +97,8 @@ fn card(model: &dyn Model) -> Card {
     let options = options.map(|(values, option)| line(option, values)).collect();
     let configured = model.configure(&Config::new()).expect("the defaults are options");
     let fields = configured.fields().iter().map(FieldLine::of).collect();
-    Card { name, title, purpose, federation, paper, example, fields, options }
+    let figures = configured.figures();
+    Card { name, title, purpose, federation, paper, example, fields, figures, options }
 }
 
 impl FieldLine {
@@ -114,7 +118,7 @@ impl FieldLine {
 
 impl fmt::Display for Cards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Card { name, title, purpose, federation, paper, example, fields, options } in &self.cards {
+        for Card { name, title, purpose, federation, paper, example, fields, figures, options } in &self.cards {
             writeln!(f, "{name}  {title}: {purpose}")?;
             writeln!(f, "    federation  {federation}")?;
             writeln!(f, "    paper       {paper}")?;
@@ -123,6 +127,11 @@ impl fmt::Display for Cards {
                 writeln!(f, "    fields      with these options; `--field NAME=PLACE` says where they are")?;
                 for FieldLine { name, kind, need, help } in fields {
                     writeln!(f, "      {name} ({kind}, {need})\n          {help}")?;
+                }
+                writeln!(f, "    figures     of a fit; `task publish --min-figure NAME=VALUE` asks for one")?;
+                for Figure { name, title, unit, better, .. } in *figures {
+                    let better = if *better == Better::Higher { "higher" } else { "lower" };
+                    writeln!(f, "      {name} ({title} in {unit}, {better} is better)")?;
                 }
                 writeln!(f, "    options     with upstream's defaults, and those of `train` where they are others")?;
                 options.iter().try_for_each(|option| option.fmt(f))?;

@@ -228,8 +228,7 @@ fn without_metrics_neither_figures_nor_losses_leave() {
         n_cells: 1,
         epochs: 1,
         gene_coverage: 1.0,
-        elbo: -1.0,
-        reconstruction: 1.0,
+        figures: [("elbo".to_owned(), -1.0)].into(),
         training_ms: 1,
         deterministic: true,
     };

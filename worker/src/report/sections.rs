@@ -4,6 +4,7 @@ use archipelago_analysis::{
     metrics::Aspect,
     page::{bytes, escape, facts, note, table, thousands},
 };
+use archipelago_common::Figure;
 
 use super::{Findings, Subject};
 use crate::{audit::Kind, commands::metrics::Judged, mapping::OBSM_KEY};
@@ -28,17 +29,20 @@ pub(super) fn mapping(findings: &Findings) -> String {
         html += "<p class=\"claim fails\"><b>Few of the reference's genes were found</b><span>Genes that are missing count as \
                  zero. Below 80 % the map may not be trusted; compare the naming of genes.</span></p>\n";
     }
-    let mut rows = Vec::new();
+    let (mut rows, listed) = (Vec::new(), &findings.card.layout.figures);
     if let Some(conditions) = findings.summary["conditions"].as_object() {
         for (key, metrics) in conditions {
             let number = |name: &str| metrics[name].as_f64().map_or("—".to_owned(), |value| format!("{value:.2}"));
             let whole = |name: &str| metrics[name].as_u64().map_or("—".to_owned(), thousands);
-            rows.push(vec![key.clone(), whole("n_cells"), whole("epochs"), number("elbo"), number("reconstruction")]);
+            let figures = listed.iter().map(|figure| number(&figure.name));
+            rows.push([key.clone(), whole("n_cells"), whole("epochs")].into_iter().chain(figures).collect());
         }
     }
+    let titles = listed.iter().map(|Figure { title, unit, .. }| format!("{title} ({unit})"));
+    let head: Vec<String> = ["condition", "cells", "epochs"].map(str::to_owned).into_iter().chain(titles).collect();
     html += &table(
-        "New conditions: cells, epochs, evidence lower bound and negative log-likelihood per cell (nats)",
-        &["condition", "cells", "epochs", "ELBO", "−log-likelihood"],
+        "New conditions: cells, epochs, and how well the model fits them",
+        &head.iter().map(String::as_str).collect::<Vec<_>>(),
         &rows,
     );
     html

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use archipelago_cluster::{Applied, Body, Cluster, Command, Edition, Outcome, Refusal, Selection, invariants};
 use archipelago_common::{
     BlobRef, ConditionKey, DType, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
+    figure::{Better, Figure},
     layout::{Axis, Rule},
     policy::EmbeddingRelease,
     pool::TableSpec,
     record::{BaseSummary, Progress, Submission, SubmittedCondition},
     state_dict::TensorSpec,
-    task::{ConditionMetrics, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup},
+    task::{Bound, ConditionMetrics, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup},
 };
 
 /// A state machine and the log that led to its state.
@@ -193,8 +194,7 @@ impl Script {
             n_cells,
             epochs: 50,
             gene_coverage: options.read("coverage").unwrap_or(1.0),
-            elbo: options.read("elbo").unwrap_or(-500.0),
-            reconstruction: options.read("reconstruction").unwrap_or(480.0),
+            figures: figures(options),
             training_ms: options.read("training").unwrap_or(1_000),
             deterministic: true,
         });
@@ -237,11 +237,12 @@ fn publish_reference(words: &[&str], options: &Options<'_>) -> Body {
     }
 }
 
-/// `axes=donor,...` and `parts=models,counts,...`, where `counts` is a pool and any other part a union.
+/// `axes=donor,...` and `parts=models,counts,...`, where `counts` is a pool and any other part a union; with `figures=accuracy` its model
+/// reports an accuracy beside the usual figures.
 fn layout(summary: &BaseSummary, options: &Options<'_>) -> Option<Layout> {
     let listed = |option| options.text(option).map(|names: &str| names.split(',').map(name).collect::<Vec<_>>());
     let (axes, parts) = (listed("axes"), listed("parts"));
-    if axes.is_none() && parts.is_none() {
+    if axes.is_none() && parts.is_none() && options.text("figures").is_none() {
         return None;
     }
     let mut layout = summary.layout();
@@ -250,6 +251,13 @@ fn layout(summary: &BaseSummary, options: &Options<'_>) -> Option<Layout> {
     let counted = || BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]);
     let rule = |part: &Name| if part.as_str() == "counts" { Rule::Pool { tables: counted() } } else { Rule::Union };
     layout.parts.extend(parts.into_iter().flatten().map(|part| (part.clone(), rule(&part))));
+    layout.figures.extend(options.text("figures").map(|name| Figure {
+        name: name.to_owned().into(),
+        title: name.to_owned().into(),
+        unit: "share of cells".into(),
+        better: Better::Higher,
+        opposed_to: None,
+    }));
     Some(layout)
 }
 
@@ -278,11 +286,21 @@ fn all_said() -> TrainSpec {
     }
 }
 
+/// The usual figures, and an accuracy where one is given.
+fn figures(options: &Options<'_>) -> BTreeMap<String, f64> {
+    let usual = [("elbo", Some(-500.0)), ("reconstruction", Some(480.0)), ("accuracy", None)];
+    let given = usual.map(|(name, usual)| Some((name.to_owned(), options.read(name).or(usual)?)));
+    given.into_iter().flatten().collect()
+}
+
 fn gates(options: &Options<'_>) -> QualityGates {
+    let elbo = options.read("elbo").map(|least| ("elbo", Bound::AtLeast(least)));
+    let reconstruction = options.read("reconstruction").map(|most| ("reconstruction", Bound::AtMost(most)));
+    let accuracy = options.read("accuracy").map(|least| ("accuracy", Bound::AtLeast(least)));
+    let bounds = [elbo, reconstruction, accuracy].into_iter().flatten();
     QualityGates {
         min_gene_coverage: options.read("coverage").unwrap_or(0.0),
-        min_elbo: options.read("elbo"),
-        max_reconstruction: options.read("reconstruction"),
+        bounds: bounds.map(|(name, bound)| (name.to_owned(), bound)).collect(),
     }
 }
 

@@ -177,6 +177,18 @@ fn at_close_the_record_learns_its_version() {
 }
 
 #[test]
+fn a_model_is_held_to_the_figures_of_its_own_and_to_no_others() {
+    let mut script = claimed();
+    check_invalid(&mut script, "operator/anna publish-task atlas accuracy=0.5", "`accuracy` is not a valid figure");
+    check_invalid(&mut script, "site/a submit 1 1 a/d/x=1 cells=9 accuracy=0.9", "comes with `accuracy`");
+    script.run("operator/anna publish-reference labelled figures=accuracy anna/lung/ref=r");
+    script.run("operator/anna publish-task labelled accuracy=0.5\n site/a claim 2");
+    check_invalid(&mut script, "site/a submit 2 1 a/d/x=1 cells=9", "without its accuracy");
+    check_invalid(&mut script, "site/a submit 2 1 a/d/x=1 cells=9 accuracy=0.4", "accuracy is 0.40 share of cells");
+    script.run("site/a submit 2 1 a/d/x=1 cells=9 accuracy=0.6");
+}
+
+#[test]
 fn quality_gates_are_held_to_and_a_condition_without_metrics_meets_none() {
     let mut script = Script::after(OPEN_TASK);
     script.run("operator/anna publish-task atlas coverage=0.8 elbo=-600 reconstruction=500\n site/a claim 2");

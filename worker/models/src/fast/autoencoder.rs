@@ -84,8 +84,7 @@ impl<'a> Autoencoder<'a> {
         trains: &dyn Fn(&str) -> bool,
     ) -> Result<Self, Unsupported> {
         let spec = match purpose {
-            Purpose::Train(..) => module.train_spec(),
-            Purpose::Evaluate => module.train_spec(),
+            Purpose::Train(..) | Purpose::Evaluate => module.train_spec(),
             Purpose::Embed => match module.as_embedder() {
                 Some(embedder) => embedder.posterior_spec(),
                 None => Err(Unsupported("the model embeds no cells")),

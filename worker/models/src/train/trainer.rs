@@ -164,7 +164,7 @@ impl<'a> Trainer<'a> {
             let seen = self.run_epoch()?;
             let elapsed_ms = before_ms + start.elapsed().as_millis() as u64;
             let report = self.report(&seen, elapsed_ms);
-            self.history.push(report);
+            self.history.push(report.clone());
             if !seen.train.loss.is_finite() {
                 return Err(Error::Diverged { epoch: self.epoch, loss: seen.train.loss });
             }
@@ -304,8 +304,15 @@ impl<'a> Trainer<'a> {
     }
 
     fn report(&self, seen: &Seen, elapsed_ms: u64) -> EpochReport {
-        let (epoch, n_epochs) = (seen.epoch, self.plan.n_epochs);
-        let validation_loss = seen.validation.as_ref().map(|validation| validation.loss);
-        EpochReport { epoch, n_epochs, loss: seen.train.loss, validation_loss, elapsed_ms }
+        let validation = seen.validation.as_ref();
+        EpochReport {
+            epoch: seen.epoch,
+            n_epochs: self.plan.n_epochs,
+            loss: seen.train.loss,
+            validation_loss: validation.map(|validation| validation.loss),
+            elapsed_ms,
+            figures: seen.train.figures.clone(),
+            validation_figures: validation.map(|validation| validation.figures.clone()).unwrap_or_default(),
+        }
     }
 }

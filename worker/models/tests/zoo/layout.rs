@@ -70,7 +70,7 @@ fn references_that_an_earlier_version_wrote_know_their_facts_and_still_embed_cel
         ("scvi", &[][..], &[][..]),
         ("scvi-encoded", &[], &["library_log_means.condition", "library_log_vars.condition"]),
         ("scanvi", &[], &[]),
-        ("totalvi", &["protein_measured"], &[]),
+        ("totalvi", &["protein_measured.condition"], &[]),
     ] {
         let dir = ReferenceDir::open(&stored.join(name)).unwrap();
         let reference = Reference {

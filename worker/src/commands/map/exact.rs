@@ -38,14 +38,16 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let dir = ReferenceDir::write_with_parts(&args.out, &reference.base, &grown, &parts)?;
     local::write(&args.out, mapped().map(|(batch, surgery)| (&batch.key, &surgery.local)))?;
     write_cells(mapping, &surgeon, &surgeries)?;
-    let coverage = mapping.alignment.coverage();
+    let (card, coverage) = (&reference.base.card, mapping.alignment.coverage());
     Ok(Mapped {
         trained,
         dir,
         // The same for all: they are of one model.
         engine: surgeries.first().map(|surgery| surgery.engine),
         history: mapped().map(|(batch, surgery)| (batch.key.to_string(), surgery.history.clone())).collect(),
-        conditions: mapped().map(|(batch, surgery)| (batch.key.clone(), mapping::metrics(surgery, coverage))).collect(),
+        conditions: mapped()
+            .map(|(batch, surgery)| (batch.key.clone(), mapping::metrics(card, surgery, coverage)))
+            .collect(),
     })
 }
 

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Instant};
 
 use archipelago_anndata::{Csr, align::Alignment};
 use archipelago_common::{
+    Figure,
     condition::ConditionKey,
     fs,
     id::{Name, SiteId, VersionId},
@@ -28,6 +29,7 @@ use crate::{
     error::{Error, Result},
     existing,
     fields::SourceMap,
+    fit,
     mapping::{self, QueryBatch, Rules},
     memory::MemoryArgs,
     output::Output,
@@ -133,6 +135,9 @@ struct Summary {
     #[serde(flatten)]
     panels: BTreeMap<String, PanelMet>,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
+    /// How people read the figures of the conditions.
+    #[serde(skip)]
+    figures: Vec<Figure>,
     engine: Option<Engine>,
     seconds: f64,
     /// Of these, until the counts were read.
@@ -204,6 +209,7 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         n_genes_panel: mapping.alignment.n_panel,
         panels: mapping.panels_met()?,
         conditions: mapped.conditions,
+        figures: mapping.parent.reference.base.card.layout.figures.clone(),
         engine: mapped.engine,
         seconds: started.elapsed().as_secs_f64(),
         reading_seconds: (read - started).as_secs_f64(),
@@ -323,11 +329,8 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "time        {:.1} s", self.seconds)?;
         for (key, metrics) in &self.conditions {
-            let ConditionMetrics { n_cells, epochs, elbo, reconstruction, .. } = metrics;
-            writeln!(
-                f,
-                "{key}  {n_cells} cells, {epochs} epochs, ELBO {elbo:.3}, negative log-likelihood {reconstruction:.3}"
-            )?;
+            let ConditionMetrics { n_cells, epochs, figures, .. } = metrics;
+            writeln!(f, "{key}  {n_cells} cells, {epochs} epochs, {}", fit::line(&self.figures, figures))?;
         }
         Ok(())
     }

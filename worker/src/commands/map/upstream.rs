@@ -19,8 +19,10 @@ use clap::{Args, ValueEnum};
 use super::{Mapped, Mapping};
 use crate::{
     checkpoint::TrainingFile,
+    commands::defaults,
     error::{Error, Result},
     existing,
+    fit::Fit,
     mapping::{self, Surgeon},
     output::Output,
     results,
@@ -30,8 +32,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Upstream's surgery")]
 pub(super) struct UpstreamArgs {
-    /// L2 penalty; moves what upstream's masks freeze [default: 1e-6]
-    #[arg(long)]
+    #[arg(long, help = defaults::help("Weight decay; moves what upstream's masks freeze", defaults::weight_decay))]
     weight_decay: Option<f64>,
     /// Train everything, as in a new model [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
@@ -135,8 +136,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
             n_cells: batch.n_cells(),
             epochs: trained.history.len() as u32,
             gene_coverage: mapping.alignment.coverage(),
-            elbo: fit.elbo(),
-            reconstruction: fit.reconstruction(),
+            figures: Fit::new(&surgeon.base.card, &fit).into_values(),
             training_ms: trained.history.last().map_or(0, |last| last.elapsed_ms),
             deterministic: device.is_deterministic(),
         };

@@ -1,4 +1,4 @@
-//! How well the model fits: ELBO, reconstruction error, marginal likelihood.
+//! How well the model fits: the figures that it reports, and the marginal likelihood.
 
 use std::{fmt, path::PathBuf};
 
@@ -7,9 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Asked;
-use crate::{error::Result, output::Output, table::CsvTable};
+use crate::{error::Result, fit::Fit, output::Output, table::CsvTable};
 
-/// ELBO, reconstruction error and marginal likelihood.
+/// The model's figures (ELBO and reconstruction loss, mostly) and the marginal likelihood.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
     archipelago-worker results fit reference cells.h5ad --marginal-samples 1000 --out marginal.csv")]
@@ -24,15 +24,13 @@ pub(super) struct FitArgs {
     out: Option<PathBuf>,
 }
 
-/// Means over the cells, in nats per cell.
+/// Means over the cells.
 #[derive(Serialize)]
 struct Summary {
     version: VersionId,
     n_cells: usize,
-    /// Evidence lower bound; higher is better.
-    elbo: f64,
-    /// Negative log-likelihood; lower is better.
-    reconstruction_error: f64,
+    #[serde(flatten)]
+    fit: Fit,
     /// Log of the probability of a cell; higher is better.
     marginal_log_likelihood: Option<f64>,
     out: Option<PathBuf>,
@@ -54,8 +52,7 @@ pub(super) fn run(args: &FitArgs, output: &Output) -> Result<()> {
     output.show(&Summary {
         version: known.open.dir.version().id(),
         n_cells: known.data.n_cells(),
-        elbo: fit.elbo(),
-        reconstruction_error: fit.reconstruction(),
+        fit: Fit::new(&known.reference().base.card, &fit),
         marginal_log_likelihood: marginal.map(mean),
         out: args.out.clone(),
     });
@@ -66,12 +63,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "version     {}", self.version)?;
         writeln!(f, "cells       {}", self.n_cells)?;
-        writeln!(f, "ELBO        {:.3} per cell", self.elbo)?;
-        write!(
-            f,
-            "error       {:.3} per cell (negative log-likelihood of the reconstruction)",
-            self.reconstruction_error
-        )?;
+        self.fit.fmt(f)?;
         match self.marginal_log_likelihood {
             Some(marginal) => write!(f, "\nmarginal    {marginal:.3} per cell (log-likelihood)"),
             None => Ok(()),

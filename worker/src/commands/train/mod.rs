@@ -38,6 +38,7 @@ use crate::{
     error::{Error, Result},
     existing,
     fields::Source,
+    fit::Fit,
     lists,
     memory::MemoryArgs,
     output::Output,
@@ -102,8 +103,8 @@ struct Summary {
     conditions: Vec<ConditionKey>,
     epochs: usize,
     loss: Option<f64>,
-    elbo: f64,
-    reconstruction: f64,
+    #[serde(flatten)]
+    fit: Fit,
     moves_embedding: bool,
     /// Share of the labelled cells whose label the model predicts; only for a model that does.
     accuracy: Option<f64>,
@@ -151,8 +152,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
         conditions: reference.columns.keys().cloned().collect(),
         epochs: history.len(),
         loss: history.last().map(|report| report.loss),
-        elbo: fit.elbo(),
-        reconstruction: fit.reconstruction(),
+        fit: Fit::new(&reference.base.card, &fit),
         moves_embedding: reference.base.card.moves_embedding,
         accuracy: labelled.and_then(|(n_right, n)| (n > 0).then(|| n_right as f64 / n as f64)),
         n_labelled: labelled.map(|(_, n)| n),
@@ -320,8 +320,7 @@ impl fmt::Display for Summary {
             writeln!(f, "{:<11} {n_features}", name.trim_start_matches(N))?;
         }
         writeln!(f, "training    {} epochs, {:.1} s", self.epochs, self.seconds)?;
-        writeln!(f, "ELBO        {:.3} per cell", self.elbo)?;
-        write!(f, "likelihood  {:.3} per cell (negative log)", self.reconstruction)?;
+        self.fit.fmt(f)?;
         if let (Some(accuracy), Some(n)) = (self.accuracy, self.n_labelled) {
             write!(f, "\naccuracy    {accuracy:.3} of {n} labelled cells are predicted as labelled")?;
         }

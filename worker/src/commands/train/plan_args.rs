@@ -19,11 +19,13 @@ pub(super) struct PlanArgs {
     optimizer: Optimizer,
     #[arg(long, help = defaults::help("The optimiser's step size", |training| training.adam.rate.to_string()))]
     learning_rate: Option<f64>,
-    /// Added to the optimiser's denominator; the field's value matters [default: 0.01]
-    #[arg(long)]
+    #[arg(long, help = defaults::help(
+        "Added to the optimiser's denominator; the field's value matters", |training| training.adam.eps.to_string()
+    ))]
     eps: Option<f64>,
-    /// Penalty on the weights of the reference; surgery has none [default: 1e-6]
-    #[arg(long)]
+    #[arg(long, help = defaults::help(
+        "Penalty on the weights of the reference; surgery has none", defaults::weight_decay
+    ))]
     weight_decay: Option<f64>,
     #[arg(long, help = defaults::help(
         "Epochs over which the weight of the KL term rises; 0 starts at its end", defaults::kl_warmup
@@ -35,8 +37,7 @@ pub(super) struct PlanArgs {
     /// Weight of the KL term at the beginning [default: 0]
     #[arg(long)]
     min_kl_weight: Option<f64>,
-    /// Weight of the KL term at the end [default: 1]
-    #[arg(long)]
+    #[arg(long, help = defaults::help("Weight of the KL term at the end", |training| training.max_kl_weight.to_string()))]
     max_kl_weight: Option<f64>,
     /// Share of the cells to train on [default: 0.9]
     #[arg(long)]

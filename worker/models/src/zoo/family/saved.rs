@@ -74,7 +74,7 @@ pub fn reference(model: &str, saved: &SavedFolder, blueprint: &Blueprint, keys: 
     let sorted: BTreeMap<&ConditionKey, &Columns> = keys.iter().zip(&columns).collect();
     let (keys, columns): (Vec<ConditionKey>, Vec<&Columns>) = sorted.into_iter().map(|(k, c)| (k.clone(), c)).unzip();
     let module = build(Source::Stored(&base), ConditionSource::Stored(&columns))?;
-    let layout = blueprint.model.layout(module.weights().layout());
+    let layout = blueprint.layout(module.as_ref());
     let card = BaseCard { format: layout.card_format(), layout, ..card };
     Ok(Reference::of_module(card, &keys, module.as_ref()))
 }

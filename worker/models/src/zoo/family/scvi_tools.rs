@@ -175,7 +175,7 @@ fn reference(
     }
     let columns: Vec<&Columns> = columns.iter().collect();
     let module = build(Source::Stored(&base), ConditionSource::Stored(&columns))?;
-    let layout = blueprint.model.layout(module.weights().layout());
+    let layout = blueprint.layout(module.as_ref());
     let card = BaseCard { format: layout.card_format(), layout, ..card };
     Ok(Reference::of_module(card, keys, module.as_ref()))
 }
