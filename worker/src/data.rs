@@ -5,168 +5,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use archipelago_anndata::{AnnData, Compression, DataFrame, H5adFile, align::Duplicates};
-use archipelago_common::BaseCard;
-use archipelago_models::{
-    Blueprint,
-    data::{Encoding, Field, FieldKind, LABELS, Minified, Need, RNA, Registered, Values},
-    model::{Configured, Model},
-};
+use archipelago_anndata::{AnnData, Compression, DataFrame, H5adFile};
+use archipelago_models::data::Minified;
 use ndarray::{Array2, Axis};
 
 use crate::{
     annotations::Annotations,
     error::{Error, Result},
-    fields::{Reading, Source, SourceMap},
+    fields::Reading,
     lists,
     memory::Handling,
     recipe::{Preparation, Stored},
 };
 
 pub use counts::AlignedCounts;
+pub use spec::DataSpec;
 
 mod counts;
-
-/// Which cells of a file, and under which names.
-#[derive(Clone, PartialEq, Debug)]
-pub struct DataSpec {
-    /// The h5ad file.
-    pub path: PathBuf,
-    /// The obs column that names the batch.
-    pub batch_key: String,
-    /// Where fields are.
-    pub fields: SourceMap,
-    /// Where a reference found fields that a query need not have: read there if nothing else is said and the file has them.
-    pub usual: SourceMap,
-    /// What is taken of a cell; its expression if nothing more.
-    pub takes: Vec<Field>,
-    /// The obs column that names donors.
-    pub donor_key: Option<String>,
-    /// The batches to use, as [`lists::among`] reads them; all if none is named.
-    pub batches: Vec<String>,
-    /// What to do with a gene that the file names more than once.
-    pub duplicate_genes: Duplicates,
-    /// How the reference's cells were prepared, for a file that is not prepared yet.
-    pub recipe: Option<Stored>,
-}
-
-impl DataSpec {
-    /// All cells of a file, counts in `X`, and nothing else of them.
-    pub fn new(path: impl Into<PathBuf>, batch_key: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            batch_key: batch_key.into(),
-            fields: SourceMap::default(),
-            usual: SourceMap::default(),
-            takes: vec![Field::rna(Values::Counts)],
-            donor_key: None,
-            batches: vec![],
-            duplicate_genes: Duplicates::Refuse,
-            recipe: None,
-        }
-    }
-
-    /// The same cells as a model takes them that is trained on them.
-    ///
-    /// # Errors  [`Error::FieldNotGiven`] for a field that the model cannot do without, [`Error::UnknownField`]
-    pub fn to_train(self, model: &dyn Model, configured: &dyn Configured) -> Result<Self> {
-        let spec = Self { takes: configured.fields(), ..self };
-        spec.check_names(model.card().name)?;
-        let is_placed =
-            |field: &&Field| spec.fields.get(&field.name).is_some_and(|places| !places.contains(&Source::Nowhere));
-        let needed = |field: &&Field| field.need != Need::Optional && field.name != RNA;
-        match spec.takes.iter().filter(needed).find(|field| !is_placed(field)) {
-            None => Ok(spec),
-            Some(field) => Err(not_given(model.card().name, field)),
-        }
-    }
-
-    /// The same cells as a reference takes them: with every field that it took, where it found them unless something else is
-    /// said, and prepared as its own cells were. What it does not take is left out; labels stay, for the site's own use.
-    ///
-    /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`], [`Error::FieldNotGiven`]
-    pub fn seen_through(self, card: &BaseCard) -> Result<Self> {
-        let Blueprint { registry, model, .. } = Blueprint::of_card(card)?;
-        let takes = model.fields();
-        let is_taken = |field: &Field| {
-            registry.get(&field.name).is_some() && !field.kind.is_of_the_reference() || field.name == RNA
-        };
-        let takes: Vec<Field> = takes.into_iter().filter(is_taken).collect();
-        let mut spec = Self { takes, ..self }.remembering(card)?;
-        let left_out: Vec<String> =
-            spec.fields.names().filter(|name| !spec.has_use_of(name)).map(str::to_owned).collect();
-        left_out.iter().for_each(|name| spec.fields.remove(name));
-        let needed = spec.takes.iter().filter(|field| field.need != Need::ToTrain && field.name != RNA);
-        match needed.into_iter().find(|field| spec.fields.get(&field.name).or(spec.usual.get(&field.name)).is_none()) {
-            None => Ok(spec),
-            Some(field) => Err(not_given(&card.model, field)),
-        }
-    }
-
-    /// The same cells, with fields where a reference found them unless something else is said.
-    ///
-    /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`]
-    pub fn remembering(mut self, card: &BaseCard) -> Result<Self> {
-        for (name, registered) in Blueprint::of_card(card)?.registry.fields() {
-            let places = remembered(registered);
-            match registered.encoding {
-                Encoding::Labels(_) => self.usual.set_all(name, places),
-                _ if self.fields.get(name).is_none() => self.fields.set_all(name, places),
-                _ => {}
-            }
-        }
-        Ok(Self { recipe: Stored::in_card(card)?, ..self })
-    }
-
-    fn has_use_of(&self, name: &str) -> bool {
-        name == LABELS || self.takes.iter().any(|field| field.name == name)
-    }
-
-    /// Refuses places of fields that a model does not take. Labels that it does not take are for the site's own use.
-    ///
-    /// # Errors  [`Error::UnknownField`]
-    pub fn check_names(&self, model: &str) -> Result<()> {
-        match self.fields.names().find(|name| !self.has_use_of(name)) {
-            None => Ok(()),
-            Some(name) => {
-                let known: Vec<String> = self.takes.iter().map(|field| format!("`{}`", field.name)).collect();
-                Err(Error::UnknownField { model: model.to_owned(), name: name.to_owned(), known: known.join(", ") })
-            }
-        }
-    }
-
-    /// Fields other than expression with their places, and whether a file need not have them there.
-    pub(crate) fn placed(&self) -> impl Iterator<Item = (&str, &[Source], bool)> {
-        let given = self.fields.iter().filter(|(name, _)| *name != RNA).map(|(name, places)| (name, places, false));
-        let usual = self.usual.iter().filter(|(name, _)| self.fields.get(name).is_none());
-        given.chain(usual.map(|(name, places)| (name, places, true)))
-    }
-
-    /// What the numbers of gene expression are.
-    pub fn values(&self) -> Values {
-        let of_rna = |field: &Field| match field.kind {
-            FieldKind::Matrix(values) if field.name == RNA => Some(values),
-            _ => None,
-        };
-        self.takes.iter().find_map(of_rna).unwrap_or(Values::Counts)
-    }
-}
-
-/// Where a reference found a field.
-fn remembered(field: &Registered) -> Vec<Source> {
-    match &field.encoding {
-        Encoding::Categories(columns) => columns.keys().map(Source::obs).collect(),
-        Encoding::Numbers(columns) => columns.iter().map(Source::obs).collect(),
-        _ => field.source.iter().filter_map(|source| source.parse().ok()).collect(),
-    }
-}
-
-fn not_given(model: &str, field: &Field) -> Error {
-    Error::FieldNotGiven { model: model.to_owned(), name: field.name.to_string(), help: field.help }
-}
+mod spec;
 
 /// An open file and which of its cells are used.
 pub struct SiteData {

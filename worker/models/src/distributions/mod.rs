@@ -5,7 +5,5 @@ pub(crate) mod gaussian_mixture;
 pub mod negative_binomial;
 pub mod normal;
 pub mod poisson;
-pub mod protein;
 
 pub use counts::{CountParameters, Likelihood};
-pub use protein::ProteinParameters;

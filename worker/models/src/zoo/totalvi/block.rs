@@ -4,10 +4,9 @@ use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-use super::PROTEINS;
+use super::{PROTEINS, ProteinParameters};
 use crate::{
     data::{Slot, slot::Matrix},
-    distributions::ProteinParameters,
     results::{Block, BlockCard, LibraryAsk, gamma, poisson, to_vec},
 };
 

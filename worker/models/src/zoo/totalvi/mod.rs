@@ -4,6 +4,7 @@ mod adversary;
 mod background;
 mod block;
 mod config;
+mod likelihood;
 mod module;
 mod networks;
 mod proteins;
@@ -13,6 +14,7 @@ mod upstream;
 
 pub use adversary::Adversary;
 pub use config::{BackgroundActivation, Behaviour, DecoderOptions, GeneDispersion, ProteinDispersion, TotalviConfig};
+pub use likelihood::ProteinParameters;
 pub(crate) use module::MEASURED;
 pub use module::{Generative, Inference, TotalviLoss, TotalviModule};
 pub use proteins::{ProteinAsk, foreground_probability_of, protein_expression_of};

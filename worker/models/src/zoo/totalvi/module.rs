@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
 use super::{
-    Adversary, Behaviour, PROTEINS, TotalviConfig, background,
+    Adversary, Behaviour, PROTEINS, ProteinParameters, TotalviConfig, background,
     networks::{Decoder, Encoder},
     proteins,
 };
@@ -14,7 +14,7 @@ use crate::{
         CONTINUOUS, Covariates, Dataset, Minibatch, Registry, SIZE_FACTOR, Slot,
         slot::{Matrix, Number, Numbers},
     },
-    distributions::{CountParameters, ProteinParameters, normal},
+    distributions::{CountParameters, normal},
     error::{Error, Result},
     losses::LossTerms,
     model::{CountModel, Embedder, Module},

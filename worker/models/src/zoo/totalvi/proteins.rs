@@ -5,10 +5,9 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-use super::{PROTEINS, TotalviModule, block::drawn_background};
+use super::{PROTEINS, ProteinParameters, TotalviModule, block::drawn_background, likelihood::shares};
 use crate::{
     data::{Minibatch, slot::Matrix},
-    distributions::{ProteinParameters, protein},
     error::{Error, Result},
     nn::Pass,
     reference::to_array,
@@ -138,7 +137,7 @@ pub fn protein_expression_of(
         let foreground = &parameters.rate_fore * (1.0 - &background);
         let expression =
             if ask.include_background { foreground + &parameters.rate_back * background } else { foreground };
-        proteins.add(if ask.scale { protein::shares(&expression) } else { expression });
+        proteins.add(if ask.scale { shares(&expression) } else { expression });
     });
     (rna.value(), proteins.value())
 }

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::negative_binomial;
+use crate::distributions::negative_binomial;
 
 /// Parameters of the protein counts of each cell.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl ProteinParameters {
 /// Values of each cell divided by their sum; zeros stay zeros.
 ///
 /// # Shapes   `values`: `[…, n_proteins]`, not negative; returns like `values`
-pub fn shares(values: &Tensor) -> Tensor {
+pub(super) fn shares(values: &Tensor) -> Tensor {
     values / values.sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float).clamp_min(SMALLEST_SUM)
 }
 
