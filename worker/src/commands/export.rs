@@ -2,15 +2,15 @@
 
 use std::{fmt, path::PathBuf};
 
-use archipelago_common::id::VersionId;
+use archipelago_common::{condition::ConditionKey, id::VersionId};
 use archipelago_models::{formats::scvi_tools, upstream};
 use clap::Args;
 use serde::Serialize;
 
-use super::OpenReference;
+use super::{OpenReference, native};
 use crate::{error::Result, output::Output};
 
-/// Export a reference as a saved model of scvi-tools 1.4.
+/// Export a reference as a saved model of scvi-tools 1.4, or of scArches 0.6.1 where the model is one of scArches' own.
 ///
 /// Writes `model.pt`, which `load` and `load_query_data` of the model's class take, and which opens in PyTorch's
 /// restricted mode. Batches keep their names where all conditions are of one data set, and are named by their whole keys
@@ -20,7 +20,10 @@ use crate::{error::Result, output::Output};
 pub struct ExportArgs {
     /// The reference directory.
     reference: PathBuf,
-    /// The folder to write `model.pt` to.
+    /// Export the columns of this condition only, as an adaptor that scArches attaches to a model of the same base.
+    #[arg(long, value_name = "KEY")]
+    condition: Option<ConditionKey>,
+    /// The folder to write to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -42,6 +45,9 @@ struct Summary {
 /// # Errors  [`crate::Error::Reference`], [`crate::Error::Models`]
 pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let OpenReference { dir, reference } = OpenReference::open(&args.reference)?;
+    if native::export(&dir, &reference, args.condition.as_ref(), &args.out, output)? {
+        return Ok(());
+    }
     let saved = upstream::from_reference(&reference)?;
     scvi_tools::write(&saved, &args.out)?;
     output.show(&Summary {

@@ -15,12 +15,15 @@ use archipelago_models::{
 use clap::Args;
 use serde::Serialize;
 
+use super::native;
 use crate::{error::Result, existing, output::Output, results};
 
-/// Import a model that scvi-tools saved (0.8 to 1.4) as a reference.
+/// Import a model that scvi-tools (0.8 to 1.4) or scArches saved as a reference.
 ///
 /// Reads `model.pt`, or the three files from before 0.15, and executes nothing in them: a pickle that asks for more than a
 /// saved model needs is refused with the opcode or class and its byte. Each batch becomes a condition `owner/dataset/batch`.
+/// Also reads scArches' folders (`model_params.pt`, `attr.pkl`, `var_names.csv`), and with `--onto` its adaptors, which hold the
+/// columns of one condition.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker import my_scvi_model/ --owner anna --dataset lung --out reference\n  \
@@ -28,6 +31,9 @@ use crate::{error::Result, existing, output::Output, results};
 pub struct ImportArgs {
     /// The folder that `model.save` wrote, or the file `model.pt` (`model_params.pt`) in it.
     model: PathBuf,
+    /// The reference that an adaptor's columns are attached to; its base must be the adaptor's.
+    #[arg(long, value_name = "DIR")]
+    onto: Option<PathBuf>,
     /// The directory to write the reference to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -63,9 +69,12 @@ struct Summary {
 ///
 /// # Errors  [`crate::Error::Models`] saying what is missing, wrong or refused, and where
 pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
+    let names = Namespace { owner: args.owner.clone(), dataset: args.dataset.clone() };
+    if let Some(source) = native::Source::of(&args.model)? {
+        return native::import(&source, args.onto.as_deref(), &names, &args.out, output);
+    }
     let saved = scvi_tools::read(&args.model, &args.prefix)?;
-    let namespace = Namespace { owner: args.owner.clone(), dataset: args.dataset.clone() };
-    let reference = upstream::to_reference(&saved, &namespace)?;
+    let reference = upstream::to_reference(&saved, &names)?;
     fs::create_dir(&args.out)?;
     existing::begin(&args.out)?;
     let dir = ReferenceDir::write(&args.out, &reference.base, &reference.columns)?;

@@ -28,6 +28,7 @@ pub mod leiden;
 pub mod map;
 pub mod metrics;
 pub mod models;
+mod native;
 pub mod neighbors;
 pub mod pca;
 pub mod placed;

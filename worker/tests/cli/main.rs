@@ -9,6 +9,7 @@ mod journey;
 mod killed;
 mod labels;
 mod large;
+mod native;
 mod preprocess;
 mod proteins;
 mod questions;

@@ -4,10 +4,12 @@
 //! is called and turns saved models into references ([`Upstream`]). Start at [`to_reference`] and [`from_reference`].
 
 mod layout;
+mod scarches;
 
 use archipelago_common::{ConditionKey, Name, SiteId};
 
 pub use layout::{Layout, Named, Part, PartKind};
+pub use scarches::{ScarchesModel, folder_to_reference, reference_to_folder};
 
 use crate::{
     error::{Error, Result},
@@ -22,6 +24,8 @@ use crate::{
 pub enum Upstream {
     /// A class of scvi-tools.
     ScviTools(&'static dyn ScviToolsModel),
+    /// A model of scArches' own.
+    Scarches(&'static dyn ScarchesModel),
 }
 
 /// A model that scvi-tools has too.
@@ -101,7 +105,7 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
     let name = &reference.base.card.model;
     match zoo::model(name)?.upstream() {
         Some(Upstream::ScviTools(model)) => model.from_reference(reference),
-        None => Err(Error::Export { model: name.clone() }),
+        Some(Upstream::Scarches(_)) | None => Err(Error::Export { model: name.clone() }),
     }
 }
 
@@ -118,6 +122,7 @@ fn model_of(saved: &SavedModel) -> Result<&'static dyn ScviToolsModel> {
     let known = || {
         zoo::ZOO.iter().filter_map(|model| match model.upstream()? {
             Upstream::ScviTools(model) => Some(model),
+            Upstream::Scarches(_) => None,
         })
     };
     let Some(name) = &saved.model_name else {

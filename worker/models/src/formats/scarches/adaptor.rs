@@ -26,6 +26,11 @@ impl Adaptor {
     /// Where the gene names stand among what an adaptor says of its model.
     pub const GENES: &str = "varnames";
 
+    /// Whether a folder holds one.
+    pub fn is_one(folder: &Path) -> bool {
+        folder.join(COLUMNS).is_file() && folder.join(MODEL).is_file()
+    }
+
     /// Reads a folder.
     ///
     /// # Errors  [`Error::Import`] saying what is missing or wrong, [`Error::Pickle`] saying what was refused and where,

@@ -6,21 +6,21 @@ use archipelago_common::{BaseCard, Columns, ConditionKey, Layout, StateDict};
 use serde_json::{Value as Json, json};
 use tch::Tensor;
 
-pub use crate::upstream::Namespace;
+
 use crate::{
     blueprint::Blueprint,
     device::Device,
-    error::{Error, Result},
+    error::Result,
     formats::scarches::SavedFolder,
     model::Module,
     nn::{Builder, ConditionSource, Source, Trainable, from_tch},
     reference::Reference,
-    upstream,
+    upstream::{self, Namespace},
 };
 
 /// The conditions of a saved model, in order of the codes.
 ///
-/// # Errors  [`Error::Import`] for a model without conditions, [`Error::Common`] if a name is too long or not text
+/// # Errors  [`Error::Import`](crate::Error::Import) for a model without conditions, [`Error::Common`](crate::Error::Common) if a name is too long or not text
 pub fn conditions(saved: &SavedFolder, namespace: &Namespace) -> Result<Vec<ConditionKey>> {
     let names = saved.attributes.get("conditions_").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     if names.is_empty() {
@@ -40,7 +40,7 @@ pub fn conditions(saved: &SavedFolder, namespace: &Namespace) -> Result<Vec<Cond
 
 /// The reference of a saved model.
 ///
-/// # Errors  [`Error::Import`] where attributes and gene names disagree, tensors that do not fit the options
+/// # Errors  [`Error::Import`](crate::Error::Import) where attributes and gene names disagree, tensors that do not fit the options
 pub fn reference(model: &str, saved: &SavedFolder, blueprint: &Blueprint, keys: &[ConditionKey]) -> Result<Reference> {
     let n_genes = saved.attributes.get("input_dim_").and_then(Json::as_u64);
     if n_genes != Some(saved.genes.len() as u64) {
@@ -91,12 +91,9 @@ pub fn tensors(reference: &Reference) -> Result<StateDict> {
 
 /// The attributes that every native model has.
 ///
-/// # Errors  [`Error::UnknownModel`] for another model than `model`, [`Error::Import`] for a reference without conditions
-pub fn attributes(reference: &Reference, model: &str) -> Result<BTreeMap<String, Json>> {
+/// # Errors  [`Error::Import`](crate::Error::Import) for a reference without conditions
+pub fn attributes(reference: &Reference) -> Result<BTreeMap<String, Json>> {
     let card = &reference.base.card;
-    if card.model != model {
-        return Err(Error::UnknownModel { name: card.model.clone(), available: format!("`{model}`") });
-    }
     if reference.columns.is_empty() {
         return Err(SavedFolder::refuse(
             "a reference without conditions cannot be saved: scArches needs one to query it",

@@ -5,7 +5,7 @@ mod config;
 mod module;
 mod results;
 mod start;
-pub mod upstream;
+mod upstream;
 
 pub use config::{MmdOn, TrvaeConfig};
 pub use module::{Inference, TrvaeLoss, TrvaeModule};
@@ -19,6 +19,7 @@ use crate::{
     start::Drawn,
     surgery::upstream::{Flags, UpstreamRules},
     train::{AdamOptions, EarlyStopping, Epochs, Monitor, Plateau, TrainDefaults, WarmupDefault},
+    upstream::Upstream,
     zoo::family::Freeze,
 };
 
@@ -49,6 +50,10 @@ impl Model for Trvae {
 
     fn options_for_surgery(&self) -> Config {
         options::to_config(&TrvaeConfig::for_surgery())
+    }
+
+    fn upstream(&self) -> Option<Upstream> {
+        Some(Upstream::Scarches(&Self))
     }
 
     fn upstream_rules(&self, flags: &Flags) -> Box<dyn UpstreamRules> {

@@ -11,36 +11,38 @@ use crate::{
     model::{Config, Model as _},
     options::{OptionCard, Options as _},
     reference::Reference,
-    zoo::family::saved::{self, Namespace},
+    upstream::{Namespace, ScarchesModel},
+    zoo::family::saved,
 };
 
-/// The reference that a saved trVAE is.
-///
-/// # Errors  [`Error::Import`](crate::Error::Import) for another model, [`Error::Config`](crate::Error::Config) for options this
-/// program does not have, and tensors that do not fit the options
-pub fn to_reference(saved: &SavedFolder, namespace: &Namespace) -> Result<Reference> {
-    let model = Trvae.configure(&options(saved)?)?;
-    let conditions = saved::conditions(saved, namespace)?;
-    let blueprint = Blueprint { model, registry: Registry::default(), n_genes: saved.genes.len() };
-    saved::reference(config::NAME, saved, &blueprint, &conditions)
-}
+impl ScarchesModel for Trvae {
+    fn class(&self) -> &'static str {
+        "TRVAE"
+    }
 
-/// The saved trVAE that a reference is.
-///
-/// # Errors  [`Error::UnknownModel`](crate::Error::UnknownModel) for another model, a reference without conditions
-pub fn from_reference(reference: &Reference) -> Result<SavedFolder> {
-    let card = &reference.base.card;
-    let mut attributes = saved::attributes(reference, config::NAME)?;
-    let options = Blueprint::of_card(card)?.model.options();
-    attributes.extend(options.iter().map(|(name, value)| (format!("{name}_"), value.clone())));
-    Ok(SavedFolder { tensors: saved::tensors(reference)?, attributes, genes: card.genes.clone() })
+    fn has_saved(&self, folder: &SavedFolder) -> bool {
+        let has = |name| folder.attributes.contains_key(name);
+        has("mmd_on_") && !has("embedding_dims_")
+    }
+
+    fn to_reference(&self, saved: &SavedFolder, namespace: &Namespace) -> Result<Reference> {
+        let model = self.configure(&options(saved))?;
+        let conditions = saved::conditions(saved, namespace)?;
+        let blueprint = Blueprint { model, registry: Registry::default(), n_genes: saved.genes.len() };
+        saved::reference(config::NAME, saved, &blueprint, &conditions)
+    }
+
+    fn from_reference(&self, reference: &Reference) -> Result<SavedFolder> {
+        let card = &reference.base.card;
+        let mut attributes = saved::attributes(reference)?;
+        let options = Blueprint::of_card(card)?.model.options();
+        attributes.extend(options.iter().map(|(name, value)| (format!("{name}_"), value.clone())));
+        Ok(SavedFolder { tensors: saved::tensors(reference)?, attributes, genes: card.genes.clone() })
+    }
 }
 
 /// The options among the attributes; what is not there has its default.
-fn options(saved: &SavedFolder) -> Result<Config> {
-    if !saved.attributes.contains_key("mmd_on_") || saved.attributes.contains_key("embedding_dims_") {
-        return Err(SavedFolder::refuse("the attributes are not those of a trVAE"));
-    }
+fn options(saved: &SavedFolder) -> Config {
     let given =
         |card: OptionCard| Some((card.name.to_owned(), saved.attributes.get(&format!("{}_", card.name))?.clone()));
     let mut options: Config = TrvaeConfig::cards().into_iter().filter_map(given).collect();
@@ -48,5 +50,5 @@ fn options(saved: &SavedFolder) -> Result<Config> {
     if options.get("mmd_on").is_some_and(|on| on != "z") {
         options.insert("mmd_on".to_owned(), json!("y"));
     }
-    Ok(options)
+    options
 }

@@ -6,12 +6,12 @@ use archipelago_common::{ConditionKey, StateDict};
 use archipelago_models::{
     Reference,
     formats::scarches::{self, SavedFolder, adaptor::Adaptor},
+    upstream::{Namespace, ScarchesModel as _, folder_to_reference},
     zoo::{
         family::{
             adaptor::{adaptor_of, columns_of, shared_genes},
-            saved::Namespace,
         },
-        trvae::upstream::{from_reference, to_reference},
+        trvae::Trvae,
     },
 };
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn reference(case: &Case, prefix: &str, conditions: &Value) -> Reference {
     ];
     let attributes: BTreeMap<String, Value> =
         attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    to_reference(&SavedFolder { tensors: case.group(prefix), attributes, genes }, &namespace()).unwrap()
+    Trvae.to_reference(&SavedFolder { tensors: case.group(prefix), attributes, genes }, &namespace()).unwrap()
 }
 
 fn adaptor(case: &Case, i: usize) -> Adaptor {
@@ -76,7 +76,7 @@ fn adaptors() {
             report.holds(&format!("{}: genes {i}", case.name), shared_genes(&attached, &expected) == 1.0);
             attached = attached.with(key(&expected.condition), columns).unwrap();
         }
-        check_tensors(case, "attached.", &from_reference(&attached).unwrap(), report);
+        check_tensors(case, "attached.", &Trvae.from_reference(&attached).unwrap(), report);
         refuses_what_does_not_fit(case, &attached, report);
     });
 }
@@ -124,14 +124,14 @@ fn saved_folders_are_read_and_written() {
         assert_eq!(Some(tensor), expected.get(&format!("param.{name}")), "{name}");
     }
 
-    let reference = to_reference(&saved, &namespace()).unwrap();
+    let reference = folder_to_reference(&saved, &namespace()).unwrap();
     assert_eq!(reference.columns.keys().cloned().collect::<Vec<_>>(), [key("A"), key("B"), key("C")]);
     let again = tempfile::tempdir().unwrap();
-    let ours = from_reference(&reference).unwrap();
+    let ours = Trvae.from_reference(&reference).unwrap();
     ours.write(again.path()).unwrap();
     let read = SavedFolder::read(again.path()).unwrap();
     assert_eq!(read, ours);
-    assert_eq!(to_reference(&read, &namespace()).unwrap(), reference);
+    assert_eq!(folder_to_reference(&read, &namespace()).unwrap(), reference);
     // Every attribute is there, of the same kind; conditions are in name order, and what is exported is trained.
     for (name, value) in contents["attr.pkl"].as_object().unwrap() {
         let ours = &read.attributes[name];
@@ -153,9 +153,9 @@ fn a_folder_that_is_another_models_is_refused() {
     let refused = |change: &dyn Fn(&mut SavedFolder)| {
         let mut saved = saved.clone();
         change(&mut saved);
-        to_reference(&saved, &namespace()).unwrap_err().to_string()
+        folder_to_reference(&saved, &namespace()).unwrap_err().to_string()
     };
-    assert!(refused(&|saved| drop(saved.attributes.remove("mmd_on_"))).contains("not those of a trVAE"));
+    assert!(refused(&|saved| drop(saved.attributes.remove("mmd_on_"))).contains("another model than `TRVAE`"));
     assert!(
         refused(&|saved| drop(saved.attributes.insert("conditions_".to_owned(), json!([])))).contains("no conditions")
     );
