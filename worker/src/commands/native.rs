@@ -77,7 +77,7 @@ pub(super) fn import(
         n_genes: reference.base.card.genes.len(),
         conditions: reference.columns.keys().cloned().collect(),
     };
-    results::write_json(&out.join("summary.json"), &summary)?;
+    results::write_json(&out.join(existing::SUMMARY), &summary)?;
     output.show(&summary);
     Ok(())
 }

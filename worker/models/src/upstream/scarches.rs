@@ -1,13 +1,7 @@
 //! Models that scArches has as its own, in its folders: the way to a reference and back.
 
 use super::{Namespace, Upstream};
-use crate::{
-    error::Result,
-    formats::scarches::SavedFolder,
-    model::Model,
-    reference::Reference,
-    zoo,
-};
+use crate::{error::Result, formats::scarches::SavedFolder, model::Model, reference::Reference, zoo};
 
 /// A model that scArches has, as one of its own.
 pub trait ScarchesModel: Sync {
@@ -45,7 +39,9 @@ pub fn folder_to_reference(saved: &SavedFolder, namespace: &Namespace) -> Result
 ///
 /// # Errors  [`Error::UnknownModel`](crate::Error::UnknownModel), and those of the model's own conversion
 pub fn reference_to_folder(reference: &Reference) -> Result<Option<(SavedFolder, &'static str)>> {
-    of(zoo::model(&reference.base.card.model)?).map(|model| Ok((model.from_reference(reference)?, model.class()))).transpose()
+    of(zoo::model(&reference.base.card.model)?)
+        .map(|model| Ok((model.from_reference(reference)?, model.class())))
+        .transpose()
 }
 
 fn of(model: &dyn Model) -> Option<&'static dyn ScarchesModel> {

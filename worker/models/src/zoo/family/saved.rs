@@ -6,7 +6,6 @@ use archipelago_common::{BaseCard, Columns, ConditionKey, Layout, StateDict};
 use serde_json::{Value as Json, json};
 use tch::Tensor;
 
-
 use crate::{
     blueprint::Blueprint,
     device::Device,

@@ -8,9 +8,7 @@ use archipelago_models::{
     formats::scarches::{self, SavedFolder, adaptor::Adaptor},
     upstream::{Namespace, ScarchesModel as _, folder_to_reference},
     zoo::{
-        family::{
-            adaptor::{adaptor_of, columns_of, shared_genes},
-        },
+        family::adaptor::{adaptor_of, columns_of, shared_genes},
         trvae::Trvae,
     },
 };
