@@ -54,7 +54,7 @@ impl TrainSpec {
             return refuse("minibatch size", 0, "at least 1");
         }
         positive("learning rate", self.learning_rate)?;
-        positive("Adam's epsilon", self.adam_eps)?;
+        positive("Adam epsilon", self.adam_eps)?;
         if let Some(decay) = self.weight_decay.filter(|decay| !(decay.is_finite() && *decay >= 0.0)) {
             return refuse("weight decay", decay, "0 or a number above it");
         }
