@@ -25,7 +25,7 @@ options! {
         gene_likelihood: Likelihood = Likelihood::Nb, among ["nb", "zinb"];
         /// Distribution of the latent state: normal, or logistic normal (ln).
         latent_distribution: LatentDistribution = LatentDistribution::Normal;
-        /// Whether the prior of the protein background starts from the cells; without a word where there are more than 10 proteins.
+        /// Whether the prior of the protein background starts from the cells; with none, where there are more than 10 proteins.
         empirical_protein_background_prior: Option<bool> = None;
         /// Whether a protein without a count in a batch counts as measured there all the same.
         override_missing_proteins: bool = false;

@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     model::Config,
     options::{self, Choice, OptionCard, Options, options},
-    zoo::family::{BlockOptions, Hears, Norm, ReconLoss},
+    zoo::family::{BlockOptions, Hears, MAX_UNITS, Norm, ReconLoss},
 };
 
 options! {
@@ -86,8 +86,6 @@ impl TrvaeConfig {
 
 /// Name in the zoo.
 pub(super) const NAME: &str = "trvae";
-/// More units than any published model has; keeps a hostile card from asking for all memory.
-const MAX_UNITS: usize = 1 << 16;
 /// More layers than any published model has.
 const MAX_LAYERS: usize = 64;
 
