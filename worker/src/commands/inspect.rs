@@ -54,11 +54,14 @@ struct ReferenceSummary {
 ///
 /// # Errors  [`Error::Cells`], [`Error::Reference`]
 pub fn run(args: &InspectArgs, output: &Output) -> Result<()> {
-    if args.path.is_dir() {
-        output.show(&reference(&args.path)?);
-    } else {
-        let summary = inspect::inspect(&args.path);
-        output.show(&summary.map_err(|source| Error::Cells { path: args.path.clone(), source })?);
+    match inspect::inspect(&args.path) {
+        Ok(summary) => output.show(&summary),
+        // A folder of a format that is known is no reference.
+        Err(source @ archipelago_anndata::Error::OtherFormat { .. }) => {
+            return Err(Error::Cells { path: args.path.clone(), source });
+        }
+        Err(_) if args.path.is_dir() => output.show(&reference(&args.path)?),
+        Err(source) => return Err(Error::Cells { path: args.path.clone(), source }),
     }
     Ok(())
 }

@@ -64,17 +64,17 @@ struct Summary {
 pub fn run(args: &SubsetArgs, output: &Output) -> Result<()> {
     let adata = args.file.read(output)?;
     let (n_cells, n_genes) = (adata.n_obs(), adata.n_vars());
-    let adata = args.select(adata).map_err(|error| args.file.within(error))?;
+    let adata = args.select(adata, output).map_err(|error| args.file.within(error))?;
     let out = args.file.write(&adata, output)?;
     output.show(&Summary { out, n_cells: [n_cells, adata.n_obs()], n_genes: [n_genes, adata.n_vars()] });
     Ok(())
 }
 
 impl SubsetArgs {
-    fn select(&self, adata: AnnData) -> Result<AnnData> {
+    fn select(&self, adata: AnnData, output: &Output) -> Result<AnnData> {
         let mut kept = vec![true; adata.n_obs()];
         for (condition, wanted) in self.obs.iter().map(|c| (c, true)).chain(self.not_obs.iter().map(|c| (c, false))) {
-            let holds = condition.holds(&adata)?;
+            let holds = condition.holds(&adata, output)?;
             kept.iter_mut().zip(holds).for_each(|(kept, holds)| *kept &= holds == wanted);
         }
         let rows: Vec<usize> = (0..kept.len()).filter(|&row| kept[row]).collect();
@@ -131,8 +131,8 @@ impl SubsetArgs {
 }
 
 impl Condition {
-    /// Whether each cell has one of the values.
-    fn holds(&self, adata: &AnnData) -> Result<Vec<bool>> {
+    /// Whether each cell has one of the values. What was read as one value although it has a comma is said.
+    fn holds(&self, adata: &AnnData, output: &Output) -> Result<Vec<bool>> {
         let values = adata.obs.column(&self.column)?.to_strings();
         let present: BTreeSet<&str> = values.iter().flatten().map(String::as_str).collect();
         let asked = lists::among(std::slice::from_ref(&self.values), lists::name_in(present.iter().copied()));
@@ -140,6 +140,9 @@ impl Condition {
             let available = present.iter().take(N_EXAMPLES).map(|value| format!("`{value}`")).collect::<Vec<_>>();
             let (column, found) = (self.column.clone(), found.clone());
             return Err(Error::UnknownValue { column, found, available: available.join(", ") });
+        }
+        for value in asked.iter().filter(|value| value.contains(',')) {
+            output.note(format_args!("note: `{value}` is one value of `{}`", self.column));
         }
         Ok(values.iter().map(|value| value.as_ref().is_some_and(|value| asked.contains(value))).collect())
     }

@@ -80,9 +80,8 @@ fn a_command_that_lacks_an_embedding_says_how_to_make_one() {
 fn labels_reach_the_query_with_an_uncertainty() {
     let bench = mapped();
     let transfer = |more: &[&str]| {
-        let base =
-            ["transfer", "reference_cells.h5ad", "mapped/mapped.h5ad", "--n-neighbors", "20", "--out", "labelled.h5ad"];
-        bench.run_json(&[&base[..], more].concat())
+        let base = ["transfer", "reference_cells.h5ad", "mapped/mapped.h5ad", "--n-neighbors", "20", "--overwrite"];
+        bench.run_json(&[&base[..], &["--out", "labelled.h5ad"], more].concat())
     };
     let found = transfer(&["--labels-key", "cell_type,donor", "--max-uncertainty", "0"]);
     let of_type = &found["columns"]["cell_type"];

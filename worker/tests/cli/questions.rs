@@ -49,10 +49,10 @@ fn expression_is_written_per_cell_and_gene() {
 
     let refused = |more: &[&str], code| bench.fail(code, &[&["results", "expression"][..], &CELLS, more].concat());
     assert!(
-        refused(&["--genes", "CD3D", "--out", "x.csv"], 1).contains("knows no gene or protein `CD3D`, of 60 in all")
+        refused(&["--genes", "CD3D", "--out", "none.csv"], 1).contains("knows no gene or protein `CD3D`, of 60 in all")
     );
-    assert!(refused(&["--transform-batch", "c", "--out", "x.csv"], 1).contains("no condition for batch `c`"));
-    assert!(refused(&["--library-size=-1", "--out", "x.csv"], 2).contains("a number above 0, or `latent`"));
+    assert!(refused(&["--transform-batch", "c", "--out", "none.csv"], 1).contains("no condition for batch `c`"));
+    assert!(refused(&["--library-size=-1", "--out", "none.csv"], 2).contains("a number above 0, or `latent`"));
     assert!(refused(&["--out", "x.txt"], 2).contains("ends in `.h5ad` or `.csv`"));
 }
 
@@ -146,7 +146,8 @@ fn minified_cells_answer_without_their_counts() {
     let small = AnnData::read(bench.path("small.h5ad")).unwrap();
     assert_eq!((small.n_obs(), small.matrix(None).unwrap().to_csr().unwrap().nnz()), (40, 0));
     let answer = |what: &[&str], cells: &str| -> Vec<f64> {
-        bench.run(&[what, &["reference", cells, "--batches", "a", "--device", "cpu", "--out", "x.csv"]].concat());
+        let args = ["reference", cells, "--batches", "a", "--device", "cpu", "--overwrite", "--out", "x.csv"];
+        bench.run(&[what, &args].concat());
         let rows = lines(&bench, "x.csv").split_off(1);
         rows.iter().flat_map(|row| row.split(',').skip(1).map(|v| v.parse().unwrap()).collect::<Vec<f64>>()).collect()
     };

@@ -174,7 +174,7 @@ fn training_options_reach_the_training() {
         ("--eps", "0", "Adam epsilon"),
     ] {
         let flag = format!("{flag}={value}");
-        let said = bench.fail(2, &[&TRAIN[..], &[flag.as_str()]].concat());
+        let said = bench.fail(2, &[&TRAIN[..], &[flag.as_str(), "--overwrite"]].concat());
         assert!(said.contains(word), "{said}");
     }
 }
