@@ -133,5 +133,8 @@ fn impossible_choices_are_refused() {
     let mut names = vec!["a"; counts.n_cells()];
     names[3] = "alone";
     let alone = Labels::from_names(&names);
-    assert!(matches!(check(Some(&alone), Flavor::Seurat, Keep::Top(5)), AnalysisError::TooFew { needed: 2, .. }));
+    let found = highly_variable_genes(counts, Some(&alone), Flavor::SeuratV3, Keep::Top(5)).unwrap();
+    assert_eq!(found.left_out, ["alone"], "a batch of one cell has no say");
+    let all_alone = Labels::from_names(&(0..counts.n_cells()).map(|cell| cell.to_string()).collect::<Vec<_>>());
+    assert!(matches!(check(Some(&all_alone), Flavor::Seurat, Keep::Top(5)), AnalysisError::TooFew { needed: 2, .. }));
 }

@@ -218,6 +218,9 @@ impl Error {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Scratch { .. } => {
+                "name a directory on a disk with room with `--scratch`, or allow more with `--memory`".into()
+            }
             Self::NotHdf5 { .. } => "h5ad files are HDF5; convert loom, mtx or csv with scanpy first".into(),
             Self::OtherFormat { advice, .. } => format!("convert it in Python: `{advice}`"),
             Self::Modalities { .. } => "choose them in muon: `mdata[cells].write(copy)`".into(),

@@ -1,6 +1,6 @@
 //! Things in a file that are not interpreted: copied as they stand, object by object, when a data set is written.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use hdf5::{Group, Location};
 
@@ -12,7 +12,7 @@ use crate::{
 /// An object of a file that nobody looked into: where it lies, and which of its rows are taken.
 ///
 /// The file stays open for as long as this lives. A file that was renamed over in the meantime is still read as it was.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Kept {
     parent: Group,
     name: String,
@@ -20,6 +20,13 @@ pub struct Kept {
     n_rows: Option<usize>,
     /// The rows that are taken, in their order; all where nothing is said.
     rows: Option<Vec<usize>>,
+}
+
+impl fmt::Debug for Kept {
+    /// What it is, not which file it is in.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("object", &self.object()).field("n_rows", &self.n_rows()).finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for Kept {

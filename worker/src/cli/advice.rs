@@ -41,7 +41,8 @@ fn exists(part: &str, command: &Command, root: &Command) -> bool {
 }
 
 fn is_flag(name: &str, command: &Command) -> bool {
-    command.get_arguments().any(|arg| arg.get_long() == Some(name))
+    // clap adds these two itself.
+    ["help", "version"].contains(&name) || command.get_arguments().any(|arg| arg.get_long() == Some(name))
 }
 
 const PROGRAM: &str = "archipelago-worker";

@@ -260,7 +260,7 @@ fn a_file_without_x_opens_but_has_no_rows() {
     adata.write(&path, Compression::None).unwrap();
     let file = H5adFile::open(&path).unwrap();
     let error = file.rows(None).unwrap_err();
-    assert!(matches!(error, Error::NoX { .. }) && error.hint().unwrap().contains("--layer counts"));
+    assert!(matches!(error, Error::NoX { .. }) && error.hint().unwrap().contains("`--layer dense`"));
     assert_eq!(file.rows(Some("dense")).unwrap().read(0..1).unwrap().to_dense(), [0., 1., 2., 3.]);
     assert_eq!(inspect(&path).unwrap().x, None);
 }
