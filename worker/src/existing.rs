@@ -82,7 +82,7 @@ fn is_finished(path: &Path) -> bool {
     }
     let has = |name: &str| path.join(name).exists();
     let is_on_its_way = has(TRAINING) || has(CHECKPOINTS);
-    has(SUMMARY) || has(MODEL) || (has(VERSION_FILE) && !is_on_its_way)
+    has(SUMMARY) || MODELS.iter().any(|name| has(name)) || (has(VERSION_FILE) && !is_on_its_way)
 }
 
 /// Makes a file beside the result, as writing it will, and removes it.
@@ -94,8 +94,8 @@ fn check_folder(path: &Path) -> Result<()> {
     fs::remove_file(&probe).map_err(|source| Error::File { action: "remove", path: probe, source })
 }
 
-/// The file of an exported model.
-const MODEL: &str = "model.pt";
+/// Files of exported models and adaptors: those of scvi-tools, and those of scArches' own.
+const MODELS: [&str; 3] = ["model.pt", "model_params.pt", "adapt_params.pkl"];
 
 #[cfg(test)]
 mod tests {
