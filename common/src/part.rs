@@ -34,6 +34,14 @@ impl Member {
         }
     }
 
+    /// The sums, if it is some.
+    pub fn as_sums(&self) -> Option<&Pool> {
+        match self {
+            Self::Sums(pool) => Some(pool),
+            Self::Tensors(_) => None,
+        }
+    }
+
     /// Reads what [`Self::to_bytes`] wrote, under the rule of its part.
     ///
     /// # Errors  [`Error::Decode`], [`Error::TooLarge`]; [`Error::InvalidValue`] for other tables than the rule has
@@ -77,15 +85,17 @@ pub fn pooled<'a>(rule: &Rule, members: impl IntoIterator<Item = &'a Member>) ->
     Ok(total)
 }
 
+/// Whether [`derive`] has this function.
+pub fn is_known(function: &Name) -> bool {
+    function.as_str() == SUM
+}
+
 /// A value that is derived by a function that every program has; `None` for another function. That one's value is computed by
 /// those who know it, and the coordinators see to it that all of them agree.
 ///
 /// # Errors  those of [`pooled`]
 pub fn derive(function: &Name, rule: &Rule, members: &BTreeMap<ConditionKey, Member>) -> Result<Option<Vec<u8>>> {
-    match function.as_str() {
-        SUM => Ok(Some(pooled(rule, members.values())?.to_bytes())),
-        _ => Ok(None),
-    }
+    if is_known(function) { Ok(Some(pooled(rule, members.values())?.to_bytes())) } else { Ok(None) }
 }
 
 /// The function that adds up a pool.

@@ -97,6 +97,17 @@ pub enum Cause {
         /// The conditions that were removed.
         keys: Vec<ConditionKey>,
     },
+    /// A value was derived from the version, which stays what it is.
+    Derived {
+        /// Who handed it in.
+        by: Name,
+        /// The value, as the reference's layout calls it.
+        value: Name,
+        /// The function whose result it is.
+        function: Name,
+        /// The result.
+        result: BlobRef,
+    },
 }
 
 /// A reference without its history, which comes in pages.
@@ -147,12 +158,31 @@ pub enum Why {
         /// Who asked: the owning site or an operator.
         by: Name,
     },
+    /// A value was derived from the version; nothing came and nothing went.
+    Derived {
+        /// Who handed it in.
+        by: Name,
+        /// The value, as the reference's layout calls it.
+        value: Name,
+        /// The function whose result it is.
+        function: Name,
+        /// The result.
+        result: BlobRef,
+    },
 }
 
 impl Change {
     /// Whether its conditions came; otherwise they went.
     pub fn adds(&self) -> bool {
         !matches!(self.why, Why::Withdrawn { .. })
+    }
+
+    /// What was derived, if this is what it is about.
+    pub fn result(&self) -> Option<BlobRef> {
+        match &self.why {
+            Why::Derived { result, .. } => Some(*result),
+            Why::Published | Why::Merged { .. } | Why::Withdrawn { .. } => None,
+        }
     }
 
     /// What the next version holds, from what the one before held.
@@ -170,6 +200,10 @@ impl Change {
             Why::Published => Cause::Published,
             Why::Merged { task } => Cause::Merged { task: *task, keys: keys() },
             Why::Withdrawn { by } => Cause::Withdrawn { by: by.clone(), keys: keys() },
+            Why::Derived { by, value, function, result } => {
+                let (by, value, function) = (by.clone(), value.clone(), function.clone());
+                Cause::Derived { by, value, function, result: *result }
+            }
         };
         Event { version: self.version, parent, cause, at_ms: self.at_ms }
     }

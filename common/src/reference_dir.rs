@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     blob::BlobRef,
-    condition::{Columns, ConditionKey},
+    condition::{Columns, ConditionKey, Section},
     error::{Error, Result},
     fs,
-    id::VersionId,
+    id::{Name, VersionId},
     layout::Layout,
     limits,
     manifest::{Base, Version},
-    part::Member,
+    part::{self, Member},
 };
 
 /// A directory that holds one version, whole and verified when it was opened.
@@ -169,6 +169,30 @@ impl ReferenceDir {
         members.map(member).collect()
     }
 
+    /// Computes a value that the card derives from a part.
+    ///
+    /// # Errors  [`Error::InvalidValue`] for a value that the card does not derive, or a function that only its model has; those
+    /// of [`Self::parts`]
+    pub fn derive(&self, value: &Name) -> Result<Vec<u8>> {
+        let layout = self.base()?.card.layout;
+        let refuse = |expected| Err(Error::InvalidValue { what: "derived value", found: value.to_string(), expected });
+        let Some(derivation) = layout.derived.get(value) else {
+            return refuse("a value that the reference's card derives");
+        };
+        let section = Section::Part(derivation.part.clone());
+        let mut members = self.parts(&layout)?;
+        members.retain(|key, _| *key.section() == section);
+        match layout
+            .rule(&section)
+            .map(|rule| part::derive(&derivation.function, rule, &members))
+            .transpose()?
+            .flatten()
+        {
+            Some(bytes) => Ok(bytes),
+            None => refuse("one whose function this program has; name the file with its value"),
+        }
+    }
+
     fn read(&self, key: &ConditionKey, path: &Path) -> Result<Vec<u8>> {
         let limit = if key.is_part() { limits::PART_BYTES } else { limits::COLUMNS_BYTES };
         let bytes = fs::read_bounded(path, limit)?;
@@ -231,8 +255,9 @@ fn verify(path: &Path, expected: &BlobRef) -> Result<()> {
 mod tests {
     use super::*;
     use crate::{
-        layout::Rule,
+        layout::{Derivation, Rule},
         manifest::BaseCard,
+        pool::{Pool, TableSpec},
         state_dict::{DType, StateDict, Tensor, TensorSpec},
     };
 
@@ -288,6 +313,32 @@ mod tests {
         assert_eq!(opened.columns().unwrap(), columns());
         assert_eq!(opened.parts(&base.card.layout).unwrap(), parts);
         assert!(opened.parts(&Layout::plain(BTreeMap::new())).is_err());
+    }
+
+    #[test]
+    fn the_sum_of_a_pool_is_derived_from_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut base = base();
+        let tables = BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]);
+        let (counts, value): (Name, Name) = ("counts".parse().unwrap(), "totals".parse().unwrap());
+        base.card.layout.parts.insert(counts.clone(), Rule::Pool { tables: tables.clone() });
+        let derivation = |function: &str| Derivation { function: function.parse().unwrap(), part: counts.clone() };
+        base.card.layout.derived.insert(value.clone(), derivation(part::SUM));
+        base.card.layout.derived.insert("tree".parse().unwrap(), derivation("hpl-1"));
+        base.card.format = base.card.layout.card_format();
+        let member = |n| {
+            let mut pool = Pool::new(tables.clone());
+            pool.add("T", "n", 0, n).unwrap();
+            Member::Sums(pool)
+        };
+        let parts = ["op/ref+counts/a", "op/ref+counts/b"]
+            .map(|key| key.parse().unwrap())
+            .into_iter()
+            .zip([member(2.0), member(3.0)]);
+        let written = ReferenceDir::write_with_parts(dir.path(), &base, &columns(), &parts.collect()).unwrap();
+        assert_eq!(written.derive(&value).unwrap(), member(5.0).to_bytes());
+        assert!(written.derive(&"tree".parse().unwrap()).unwrap_err().to_string().contains("name the file"));
+        assert!(written.derive(&counts).is_err());
     }
 
     #[test]

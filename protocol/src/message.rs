@@ -11,7 +11,7 @@ use archipelago_common::{
     manifest::Version,
     member::MembersRecord,
     record::{
-        AssignmentHead, AssignmentState, Change, Page, Progress, ReferenceHead, ReferenceRecord, SiteRecord,
+        AssignmentHead, AssignmentState, Cause, Change, Page, Progress, ReferenceHead, ReferenceRecord, SiteRecord,
         StatusRecord, Submission, SubmittedCondition, TaskHead, TaskRecord,
     },
     task::{ConditionMetrics, QualityGates, SurgeryTask},
@@ -366,6 +366,17 @@ pub enum Request {
         /// From the first if there is none.
         after: Option<SiteId>,
     },
+    /// Note what was derived from the current version of a reference; its blob was uploaded before. Operator or site.
+    Derive {
+        /// The reference.
+        reference: Name,
+        /// The version it was derived from.
+        version: VersionId,
+        /// The value, as the reference's card calls it.
+        value: Name,
+        /// The result.
+        result: BlobRef,
+    },
 }
 
 /// Which tasks are meant.
@@ -404,7 +415,8 @@ impl Request {
             | Self::ShowTaskHead { .. }
             | Self::ListAssignments { .. }
             | Self::ListSubmitted { .. }
-            | Self::ListSitesAfter { .. } => 3,
+            | Self::ListSitesAfter { .. }
+            | Self::Derive { .. } => 3,
             _ => 1,
         }
     }
@@ -534,7 +546,8 @@ impl Reply {
 }
 
 fn since_reference(record: &ReferenceRecord) -> u16 {
-    since_keys(record.versions.values().flat_map(|version| version.columns.keys()))
+    let is_derived = record.lineage.iter().any(|event| matches!(event.cause, Cause::Derived { .. }));
+    if is_derived { 3 } else { since_keys(record.versions.values().flat_map(|version| version.columns.keys())) }
 }
 
 fn since_task(record: &TaskRecord) -> u16 {

@@ -50,8 +50,8 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
         (Request::Withdraw { what: Withdrawal::Site(named), .. }, Site(site)) if named != site => {
             Err(forbidden("a site withdraws its own conditions only"))
         }
-        (Request::Withdraw { .. }, Site(_) | Operator(_)) => Ok(()),
-        (Request::Withdraw { .. }, Auditor(_)) => Err(forbidden("an auditor changes nothing")),
+        (Request::Withdraw { .. } | Request::Derive { .. }, Site(_) | Operator(_)) => Ok(()),
+        (Request::Withdraw { .. } | Request::Derive { .. }, Auditor(_)) => Err(forbidden("an auditor changes nothing")),
         (
             Request::AddSite { .. }
             | Request::RevokeSite { .. }

@@ -159,6 +159,13 @@ fn requests(golden: &mut Golden) {
         Request::ListSitesAfter { after: None },
         Request::PublishGatedTask { task: Box::new(surgery_task()), gates: gates_on_accuracy() },
         Request::Submit(submission_with_accuracy()),
+        Request::Derive {
+            reference: reference().name,
+            version: version().id(),
+            value: "totals".parse().unwrap(),
+            result: blob("totals"),
+        },
+        Request::Submit(submission_with_parts()),
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -172,6 +179,7 @@ fn requests(golden: &mut Golden) {
             Request::Renew { .. } => "renew",
             Request::GiveUp { .. } => "give-up",
             Request::Submit(submission) if *submission == submission_with_accuracy() => "submit-figures",
+            Request::Submit(submission) if submission.conditions.len() > 1 => "submit-parts",
             Request::Submit(_) => "submit",
             Request::Withdraw { what: Withdrawal::Site(_), .. } => "withdraw-site",
             Request::Withdraw { what: Withdrawal::Keys(_), .. } => "withdraw-keys",
@@ -203,6 +211,7 @@ fn requests(golden: &mut Golden) {
             Request::ListAssignments { .. } => "list-assignments",
             Request::ListSubmitted { .. } => "list-submitted",
             Request::ListSitesAfter { .. } => "list-sites-after",
+            Request::Derive { .. } => "derive",
         };
         let key = RequestKey([id as u8; 16]);
         golden.check(&format!("request-{name}"), &ToCoordinator::Request { id, key, body });
@@ -384,6 +393,15 @@ fn asked_task() -> SurgeryTask {
     SurgeryTask { train, ..surgery_task() }
 }
 
+/// A condition, a key of a further axis and the member of a part.
+fn submission_with_parts() -> Submission {
+    let bare = |name: &str| SubmittedCondition { columns: blob(name), embeddings: None, metrics: None };
+    let further = ["charite/lung@donor/d1", "charite/lung+counts/10x"].map(|key| (key.parse().unwrap(), bare(key)));
+    let mut submission = submission();
+    submission.conditions.extend(further);
+    submission
+}
+
 fn task_record() -> TaskRecord {
     let assignment = |state| AssignmentRecord { epoch: 2, state, lease_until_ms: 1_000, progress: Some(progress()) };
     let accepted = AssignmentState::Accepted { submission: submission(), at_ms: 900, version: None };
@@ -432,7 +450,11 @@ fn changes() -> Page<(Change, bool)> {
         (Change { version: version().id(), why, at_ms: 400, columns }, false)
     };
     let by = "charite".parse().unwrap();
-    let items = vec![change(Why::Published), change(Why::Merged { task: TaskId(7) }), change(Why::Withdrawn { by })];
+    let (value, function) = ("totals".parse().unwrap(), "sum-1".parse().unwrap());
+    let derived = Why::Derived { by: "anna".parse().unwrap(), value, function, result: blob("totals") };
+    let mut items =
+        vec![change(Why::Published), change(Why::Merged { task: TaskId(7) }), change(Why::Withdrawn { by })];
+    items.push((Change { columns: BTreeMap::new(), ..change(derived).0 }, false));
     Page { items, more: false }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    ConditionKey, Digest, Layout, Name, NodeId, Principal, Result, SiteId, TaskId, Version, codec, limits,
+    BlobRef, ConditionKey, Digest, Layout, Name, NodeId, Principal, Result, SiteId, TaskId, Version, VersionId, codec,
+    limits,
     record::{BaseSummary, Progress, Submission},
     task::{QualityGates, SurgeryTask},
 };
@@ -137,6 +138,17 @@ pub enum Body {
     RaiseEdition {
         /// Which.
         edition: Edition,
+    },
+    /// Note what was derived from a version, whose blob is durable. Operator or site.
+    Derive {
+        /// The reference.
+        reference: Name,
+        /// Its current version.
+        version: VersionId,
+        /// The value, as the reference's layout calls it.
+        value: Name,
+        /// The result.
+        result: BlobRef,
     },
 }
 

@@ -44,6 +44,7 @@ impl Effect {
             | Body::AddMember { .. }
             | Body::PromoteMember { .. }
             | Body::RemoveMember { .. }
+            | Body::Derive { .. }
             | Body::RaiseEdition { .. } => None,
         }
     }

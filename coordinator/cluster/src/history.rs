@@ -30,6 +30,8 @@ struct Now {
     columns: BTreeMap<ConditionKey, BlobRef>,
     /// How many conditions of the current version have columns of this digest.
     uses: BTreeMap<Digest, u32>,
+    /// What was derived from the current version, by value.
+    derived: BTreeMap<Name, BlobRef>,
     /// By version, the first change that led to it.
     firsts: BTreeMap<VersionId, usize>,
     n_merged: usize,
@@ -180,7 +182,8 @@ impl Reference {
 
     /// Whether the current version, or its base, needs a blob.
     pub(crate) fn needs(&self, digest: &Digest) -> bool {
-        self.base.digest == *digest || self.now.uses.contains_key(digest)
+        let is_derived = || self.now.derived.values().any(|result| result.digest == *digest);
+        self.base.digest == *digest || self.now.uses.contains_key(digest) || is_derived()
     }
 
     /// Conditions that were ever merged, or published at first.
@@ -223,6 +226,16 @@ impl Reference {
         self.follow(Why::Withdrawn { by }, columns, at_ms)
     }
 
+    /// What was derived from the current version under this name.
+    pub fn derived(&self, value: &Name) -> Option<BlobRef> {
+        self.now.derived.get(value).copied()
+    }
+
+    /// Notes what was derived from the current version, which stays what it is.
+    pub(crate) fn derive(&mut self, why: Why, at_ms: u64) -> VersionId {
+        self.follow(why, BTreeMap::new(), at_ms)
+    }
+
     fn follow(&mut self, why: Why, columns: BTreeMap<ConditionKey, BlobRef>, at_ms: u64) -> VersionId {
         let mut change = Change { version: self.current(), why, at_ms, columns };
         let change_idx = self.changes.len();
@@ -242,6 +255,12 @@ impl Now {
     }
 
     fn change(&mut self, change: &Change) {
+        if let Why::Derived { value, result, .. } = &change.why {
+            self.derived.insert(value.clone(), *result);
+            return;
+        }
+        // What was derived from the version before is not what would be derived from the next one.
+        self.derived.clear();
         if !change.adds() {
             for (key, blob) in &change.columns {
                 self.columns.remove(key);
@@ -278,6 +297,10 @@ fn change_of(event: &Event, before: Option<&Version>, after: &Version) -> Option
         Cause::Published => (Why::Published, after.columns.clone()),
         Cause::Merged { task, keys } => (Why::Merged { task: *task }, pick(keys, after)?),
         Cause::Withdrawn { by, keys } => (Why::Withdrawn { by: by.clone() }, pick(keys, before?)?),
+        Cause::Derived { by, value, function, result } => {
+            let (by, value, function) = (by.clone(), value.clone(), function.clone());
+            (Why::Derived { by, value, function, result: *result }, BTreeMap::new())
+        }
     };
     Some(Change { version: event.version, why, at_ms: event.at_ms, columns })
 }

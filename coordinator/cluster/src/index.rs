@@ -10,7 +10,7 @@ use std::{
 
 use archipelago_common::{
     BlobRef, Digest, SiteId, TaskId,
-    record::{AssignmentRecord, AssignmentState, Submission, TaskRecord, TaskState},
+    record::{AssignmentRecord, AssignmentState, Change, Submission, TaskRecord, TaskState},
 };
 
 use crate::{Cluster, history::Reference};
@@ -103,6 +103,7 @@ impl Index {
         self.name(reference.base());
         let came = reference.changes().iter().filter(|change| change.adds());
         came.flat_map(|change| change.columns.values()).for_each(|blob| self.name(*blob));
+        reference.changes().iter().filter_map(Change::result).for_each(|result| self.name(result));
     }
 
     /// These columns were merged.

@@ -18,6 +18,7 @@ use archipelago_common::{
 use serde::{Deserialize, Serialize};
 
 mod command;
+mod derive;
 mod earlier_formats;
 mod edition;
 mod effect;
@@ -113,6 +114,9 @@ impl Cluster {
             Body::RemoveMember { node } => self.remove_member(principal, *node),
             Body::PublishGatedTask { task, gates } => self.publish_task(principal, task, gates),
             Body::RaiseEdition { edition } => self.raise_edition(principal, *edition),
+            Body::Derive { reference, version, value, result } => {
+                self.derive(principal, reference, *version, value, *result)
+            }
         }
     }
 }

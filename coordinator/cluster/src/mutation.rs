@@ -30,11 +30,17 @@ pub enum Rule {
     OwnMemory,
     /// A withdrawal ends nobody else's work.
     WorkOutlivesWithdrawal,
+    /// A fact is 0 or 1 in every version: columns in which it is noised are refused.
+    FactsStay,
+    /// What is handed in for a part a second time is there once.
+    PartOnce,
+    /// A pool adds up to the same bytes in every order.
+    PoolOrder,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -47,6 +53,9 @@ impl Rule {
         Self::ReadIndex,
         Self::OwnMemory,
         Self::WorkOutlivesWithdrawal,
+        Self::FactsStay,
+        Self::PartOnce,
+        Self::PoolOrder,
     ];
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Layout, Name, Principal, SiteId, TaskId, Version, VersionId, limits,
+    BlobRef, ConditionKey, Layout, Name, Principal, Section, SiteId, TaskId, Version, VersionId, limits,
     record::{AssignmentRecord, AssignmentState, BaseSummary, TaskRecord},
     task::PublishMode,
 };
@@ -97,7 +97,11 @@ impl Cluster {
             return Err(Refusal::conflict(format!("condition `{key}` is present with other columns")));
         }
         let is_new = |(key, c): &(&ConditionKey, &BlobRef)| present(key).is_none_or(|there| overwrites && there != *c);
-        let new: BTreeMap<_, _> = columns.iter().filter(is_new).map(|(key, c)| (key.clone(), *c)).collect();
+        let mut new: BTreeMap<_, _> = columns.iter().filter(is_new).map(|(key, c)| (key.clone(), *c)).collect();
+        if mutation::is_broken(Rule::PartOnce) {
+            let again = columns.iter().filter(|(key, _)| key.is_part() && present(key).is_some());
+            new.extend(again.filter_map(|(key, c)| Some((format!("{key}'").parse().ok()?, *c))));
+        }
         if new.is_empty() {
             return Ok(record.current());
         }
@@ -142,7 +146,7 @@ impl Cluster {
     }
 
     /// A reference that the caller has looked up.
-    fn reference_mut(&mut self, name: &Name) -> &mut Reference {
+    pub(crate) fn reference_mut(&mut self, name: &Name) -> &mut Reference {
         self.references.get_mut(name).expect("the caller has looked the reference up")
     }
 
@@ -225,10 +229,19 @@ fn select(reference: &Reference, selection: &Selection) -> Result<BTreeSet<Condi
             Err(Refusal::invalid("the withdrawal names no condition, expected at least 1"))
         }
         Selection::Keys(keys) => match keys.iter().find(|key| !is_there(key)) {
-            None => Ok(keys.iter().cloned().collect()),
+            None => Ok(with_parts(reference, keys)),
             Some(key) => Err(Refusal::not_found(format!("condition `{key}` in the reference"))),
         },
     }
+}
+
+/// Keys, and for those of conditions what the same cells contributed to parts: it goes where they go.
+fn with_parts(reference: &Reference, keys: &[ConditionKey]) -> BTreeSet<ConditionKey> {
+    let conditions: BTreeSet<_> = keys.iter().filter(|key| *key.section() == Section::Condition).collect();
+    let is_of_them =
+        |key: &&ConditionKey| key.is_part() && conditions.contains(&(*key).clone().in_section(Section::Condition));
+    let there = reference.columns().keys().chain(reference.waiting().map(|(key, _)| key));
+    there.filter(is_of_them).chain(keys).cloned().collect()
 }
 
 /// Refuses a key of an axis or a part that the reference does not have.

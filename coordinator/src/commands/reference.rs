@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use archipelago_client::{Client, ClientError, Source};
 use archipelago_common::{
-    ConditionKey, Name, Version, VersionId,
+    BlobRef, ConditionKey, Name, Version, VersionId, fs, limits,
     record::{Change, ReferenceHead, ReferenceHistory, Why},
     reference_dir::ReferenceDir,
 };
@@ -26,6 +26,7 @@ pub enum ReferenceCommand {
     List(ListArgs),
     Show(ShowArgs),
     Fetch(FetchArgs),
+    Derive(DeriveArgs),
 }
 
 /// Upload a reference directory and publish it under a name.
@@ -76,6 +77,25 @@ pub struct FetchArgs {
     connection: Connection,
 }
 
+/// Hand in a value that is derived from the current version, such as the sum of a pool.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    archipelago-coordinator reference fetch atlas --out atlas --config operator.toml\n  \
+    archipelago-coordinator reference derive atlas totals atlas --config operator.toml")]
+pub struct DeriveArgs {
+    /// The reference.
+    name: Name,
+    /// The value, as the reference's card calls it.
+    value: Name,
+    /// The directory of the version, from `reference fetch`; the value is computed from it where this program knows how.
+    dir: PathBuf,
+    /// The value in a file, where it was computed by a function of a model.
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// What was downloaded.
 #[derive(Serialize)]
 struct Fetched {
@@ -101,7 +121,27 @@ pub fn run(command: &ReferenceCommand, output: &Output) -> Result<()> {
             Ok(())
         }
         ReferenceCommand::Fetch(args) => fetch(args, output),
+        ReferenceCommand::Derive(args) => derive(args, output),
     }
+}
+
+fn derive(args: &DeriveArgs, output: &Output) -> Result<()> {
+    let dir = ReferenceDir::open(&args.dir)?;
+    let bytes = match &args.result {
+        Some(path) => fs::read_bounded(path, limits::PART_BYTES)?,
+        None => dir.derive(&args.value)?,
+    };
+    let (reference, version, value) = (args.name.clone(), dir.version().id(), args.value.clone());
+    let result = BlobRef::of(&bytes);
+    let history = args.connection.talk(async |client| {
+        client.put_blob(result, Source::Bytes(&bytes), |done| output.transfer("the value", done, result.size)).await?;
+        match client.request(Request::Derive { reference, version, value, result }).await? {
+            Reply::Reference(_) => Ok(client.history(&args.name).await?),
+            reply => Err(unexpected(reply)),
+        }
+    })?;
+    output.show(&history, text(&history));
+    Ok(())
 }
 
 fn publish(args: &PublishArgs, output: &Output) -> Result<()> {
@@ -179,6 +219,9 @@ pub(super) fn text(history: &ReferenceHistory) -> String {
             Why::Published => "published".to_owned(),
             Why::Merged { task } => format!("task {task}: merged {}", list(columns.keys())),
             Why::Withdrawn { by } => format!("{by} withdrew {}", list(columns.keys())),
+            Why::Derived { by, value, function, result } => {
+                format!("{by} derived {value} by {function}: {}", result.digest.short())
+            }
         };
         let _ = writeln!(text, "  {}  {}  {why}", utc(*at_ms), version.0.short());
     }

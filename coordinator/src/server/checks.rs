@@ -1,9 +1,15 @@
 //! What the leader reads in blobs before it proposes a command that names them.
 
-use std::io::Read;
+use std::{collections::BTreeMap, io::Read};
 
+use archipelago_cluster::mutation::{self, Rule};
 use archipelago_common::{
-    BaseCard, BlobRef, Columns, ConditionKey, Layout, Version, check, limits, record::BaseSummary,
+    BaseCard, BlobRef, Columns, ConditionKey, Layout, Name, TensorKind, Version, check,
+    layout::Rule as PartRule,
+    limits,
+    part::{self, Member},
+    pool::Pool,
+    record::BaseSummary,
 };
 use archipelago_protocol::message::Refusal;
 
@@ -76,6 +82,9 @@ pub(super) fn members<'a>(
     layout: &Layout,
     max_norm: f64,
 ) -> Result<(), Refusal> {
+    let layout = if mutation::is_broken(Rule::FactsStay) { &facts_as_weights(layout) } else { layout };
+    let broken = mutation::is_broken(Rule::FactsStay).then(|| facts_as_weights(layout));
+    let layout = broken.as_ref().unwrap_or(layout);
     for (key, blob) in members {
         let limit = if key.is_part() { limits::PART_BYTES } else { limits::COLUMNS_BYTES };
         let bytes = shelf.read_whole(blob, limit).map_err(|error| refusal::of(&error))?;
@@ -87,4 +96,62 @@ pub(super) fn members<'a>(
         checked.map_err(|error| Refusal::Invalid { reason: format!("condition `{key}`: {error}") })?;
     }
     Ok(())
+}
+
+/// The layout as it was before there were facts. For a mutation.
+fn facts_as_weights(layout: &Layout) -> Layout {
+    let mut without = layout.clone();
+    let owned = without.axes.iter_mut().flat_map(|axis| axis.tensors.values_mut());
+    owned.for_each(|owned| owned.kind = TensorKind::Trained);
+    without
+}
+
+/// Computes a derived value anew, where this program knows its function, and compares.
+pub(super) fn derived(
+    shelf: &dyn Shelf,
+    function: &Name,
+    rule: &PartRule,
+    members: &BTreeMap<ConditionKey, BlobRef>,
+    result: BlobRef,
+) -> Result<(), Refusal> {
+    if !part::is_known(function) {
+        return Ok(());
+    }
+    let read = |(key, blob): (&ConditionKey, &BlobRef)| -> CoordinatorResult<_> {
+        Ok((key.clone(), Member::from_bytes(rule, &shelf.read_whole(*blob, limits::PART_BYTES)?)?))
+    };
+    let compute = || -> CoordinatorResult<Option<Vec<u8>>> {
+        let members: BTreeMap<ConditionKey, Member> = members.iter().map(read).collect::<CoordinatorResult<_>>()?;
+        if mutation::is_broken(Rule::PoolOrder) {
+            return Ok(Some(in_floats(rule, &members)?));
+        }
+        Ok(part::derive(function, rule, &members)?)
+    };
+    let expected = compute().map_err(|error| refusal::of(&error))?.map(|bytes| BlobRef::of(&bytes));
+    match expected.filter(|expected| *expected != result) {
+        None => Ok(()),
+        Some(expected) => {
+            let (expected, found) = (expected.digest.short(), result.digest.short());
+            Err(Refusal::Invalid { reason: format!("`{function}` of these members is `{expected}`, not `{found}`") })
+        }
+    }
+}
+
+/// The sum of a pool as floating-point numbers add up, from the last member to the first. For a mutation.
+fn in_floats(rule: &PartRule, members: &BTreeMap<ConditionKey, Member>) -> CoordinatorResult<Vec<u8>> {
+    let PartRule::Pool { tables } = rule else { return Ok(Vec::new()) };
+    let mut sums: BTreeMap<(&str, &str, usize), f64> = BTreeMap::new();
+    for pool in members.values().rev().filter_map(Member::as_sums) {
+        for (entry, table) in pool.entries().flat_map(|entry| tables.keys().map(move |table| (entry, table))) {
+            let values = pool.table(entry, table).map(|table| table.to_f64()).unwrap_or_default();
+            for (place, value) in values.into_iter().enumerate() {
+                *sums.entry((entry, table, place)).or_default() += value;
+            }
+        }
+    }
+    let mut total = Pool::new(tables.clone());
+    for ((entry, table, place), value) in sums {
+        total.add(entry, table, place, value)?;
+    }
+    Ok(total.to_bytes())
 }

@@ -5,12 +5,15 @@
 //! command that names blobs is proposed only when they are durable on a majority, and a question about the state is
 //! answered from a read that the whole cluster orders.
 
+use std::collections::BTreeMap;
+
 use archipelago_cluster::{
     Body, Cluster, Command, Outcome, Selection,
     mutation::{self, Rule},
 };
 use archipelago_common::{
-    BlobRef, Layout, Name, NodeId, Principal, TaskId, Version,
+    BlobRef, ConditionKey, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
+    layout::Rule as PartRule,
     member::{MemberRecord, MemberStatus, MembersRecord},
     record::Submission,
 };
@@ -88,6 +91,9 @@ pub fn begin(who: Principal, key: RequestKey, request: Request) -> Step {
         request => Step::Lead(Box::new(move || match request {
             Request::PublishReference { name, version } => publish(who, key, name, version),
             Request::Submit(submission) => submit(who, key, submission),
+            Request::Derive { reference, version, value, result } => {
+                derive(who, key, Derived { reference, version, value, result })
+            }
             request => match body(request) {
                 Ok(body) => command(who, key, body),
                 Err(refusal) => Step::Done(Err(refusal)),
@@ -156,6 +162,41 @@ fn submit_checked(who: Principal, key: RequestKey, submission: Submission, layou
 fn asked(cluster: &Cluster, id: TaskId) -> Option<(Layout, f64)> {
     let task = &cluster.task(id)?.task;
     Some((cluster.layout(&task.reference)?.into_owned(), task.max_column_norm))
+}
+
+/// A value that somebody derived from a version.
+struct Derived {
+    reference: Name,
+    version: VersionId,
+    value: Name,
+    result: BlobRef,
+}
+
+fn derive(who: Principal, key: RequestKey, derived: Derived) -> Step {
+    unless_answered(who.clone(), key, move |cluster| {
+        let members = members_behind(cluster, &derived);
+        let Derived { reference, version, value, result } = derived;
+        let body = Body::Derive { reference, version, value, result };
+        // Of what is not there the state machine speaks better.
+        let Some((function, rule, members)) = members else { return command(who, key, body) };
+        let blobs = members.values().copied().chain([result]).collect();
+        let inspect = move |shelf: &dyn Shelf| match checks::derived(shelf, &function, &rule, &members, result) {
+            Ok(()) => command(who, key, body),
+            Err(refusal) => Step::Done(Err(refusal)),
+        };
+        Step::Durable(blobs, Box::new(move || Step::Inspect(Box::new(inspect))))
+    })
+}
+
+/// The function behind a value, the rule of its part, and the part's members in the current version.
+fn members_behind(cluster: &Cluster, derived: &Derived) -> Option<(Name, PartRule, BTreeMap<ConditionKey, BlobRef>)> {
+    let layout = cluster.layout(&derived.reference)?;
+    let derivation = layout.derived.get(&derived.value)?;
+    let section = Section::Part(derivation.part.clone());
+    let rule = layout.rule(&section)?.clone();
+    let reference = cluster.reference(&derived.reference).filter(|record| record.current() == derived.version)?;
+    let members = reference.columns().iter().filter(|(key, _)| *key.section() == section);
+    Some((derivation.function.clone(), rule, members.map(|(key, blob)| (key.clone(), *blob)).collect()))
 }
 
 /// A renewal that comes too soon after the last is answered without a log entry; everything else is proposed.
@@ -248,6 +289,7 @@ fn body(request: Request) -> Result<Body, Refusal> {
         | Request::ListAssignments { .. }
         | Request::ListSubmitted { .. }
         | Request::ListSitesAfter { .. }
+        | Request::Derive { .. }
         | Request::Submit(_) => {
             return Err(Refusal::Invalid { reason: "this request is no command as it stands".to_owned() });
         }

@@ -210,6 +210,7 @@ fn kind(request: &Request) -> &'static str {
         Request::ListAssignments { .. } => "list_assignments",
         Request::ListSubmitted { .. } => "list_submitted",
         Request::ListSitesAfter { .. } => "list_sites_after",
+        Request::Derive { .. } => "derive",
     }
 }
 

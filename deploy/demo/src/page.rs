@@ -166,6 +166,7 @@ fn lineage(events: &[Event]) -> String {
             Cause::Published => "published".to_owned(),
             Cause::Merged { task, keys: added } => format!("task {task}: merged {}", keys(added)),
             Cause::Withdrawn { by, keys: removed } => format!("{by} withdrew {}", keys(removed)),
+            Cause::Derived { by, value, function, .. } => format!("{by} derived {value} by {function}"),
         };
         let _ = writeln!(html, "<li><code class=\"id\">{}</code> {cause}", event.version.0.short());
     }

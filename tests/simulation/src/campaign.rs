@@ -154,6 +154,9 @@ const EXPECTED: &[&str] = &[
     "checked: durable blobs",
     "checked: monotone reads",
     "checked: linearizable objects",
+    "checked: facts",
+    "checked: pools",
+    "checked: derived values",
 ];
 
 /// Between two lines of progress.

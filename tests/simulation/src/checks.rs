@@ -1,11 +1,17 @@
 //! When the rules are checked: after every step of a node, and at the end.
 
-use archipelago_common::{BlobRef, Name, NodeId, SiteId, Version, VersionId, record::TaskState};
+use archipelago_common::{
+    BlobRef, Columns, Name, NodeId, Section, SiteId, Version, VersionId,
+    part::{self, Member},
+    record::TaskState,
+};
 use archipelago_coordinator::server::checks::Shelf as _;
 
 use crate::{
     host::{Host, Live},
+    operator::{base_of, layout_of},
     peer::Role,
+    training,
     world::World,
 };
 
@@ -43,6 +49,7 @@ impl World {
         drop(cluster);
         for (reference, id, version) in versions {
             self.check_version(&reference, id, &version)?;
+            self.check_content(&reference, id, &version)?;
         }
         blobs.into_iter().try_for_each(|blob| self.check_durable(node, blob))
     }
@@ -64,6 +71,56 @@ impl World {
             true => Ok(()),
             false => Err(format!("version {id} of `{reference}` is not what its blobs merge to")),
         }
+    }
+
+    /// What a version holds is what it should be: facts are facts, and the members of the pool add up to what was counted.
+    fn check_content(&mut self, reference: &Name, id: VersionId, version: &Version) -> Result<(), String> {
+        let layout = layout_of(reference);
+        let read = |blob: &BlobRef| {
+            let holder = self.hosts.values().find(|host| host.shelves.contains(blob));
+            holder.and_then(|host| host.shelves.read_whole(*blob, u64::MAX).ok())
+        };
+        let (mut members, mut expected) = (Vec::new(), 0.0);
+        for (key, blob) in &version.columns {
+            let bytes = read(blob).ok_or_else(|| format!("blob {blob} of `{reference}` is nowhere"))?;
+            if let Some(rule) = layout.rule(key.section()) {
+                members.push(Member::from_bytes(rule, &bytes).map_err(|e| e.to_string())?);
+                // Counted once for every batch, however often it was handed in.
+                let (n_cells, _) = training::counted(&version.base.digest, key);
+                expected += if key.batch().ends_with('\'') { 0.0 } else { n_cells as f64 };
+            } else {
+                let columns = Columns::from_bytes(&bytes).map_err(|e| e.to_string())?;
+                if !training::are_facts(&columns) {
+                    return Err(format!("version {id} of `{reference}` holds facts with noise, of `{key}`"));
+                }
+            }
+        }
+        self.coverage.note("checked: facts");
+        let Some(rule) = layout.rule(&Section::Part(training::counts())) else { return Ok(()) };
+        let total = part::pooled(rule, &members).map_err(|e| e.to_string())?;
+        let found = total.table("T cell", "n").map_or(0.0, |n| n.to_f64()[0]);
+        self.coverage.note("checked: pools");
+        match found == expected {
+            true => Ok(()),
+            false => {
+                Err(format!("the pool of version {id} of `{reference}` counts {found} cells, expected {expected}"))
+            }
+        }
+    }
+
+    /// What was derived from a version is what its members add up to, in whatever order they came.
+    pub(crate) fn check_derived(&self, reference: &Name) -> Result<(), String> {
+        let base = base_of(reference);
+        for host in self.hosts.values().filter_map(|host| host.live.as_ref()) {
+            let cluster = host.node.cluster();
+            let Some(record) = cluster.reference(reference) else { continue };
+            let Some(result) = record.derived(&training::totals()) else { continue };
+            let expected = BlobRef::of(&training::total(&base, record.columns().keys()));
+            if result != expected {
+                return Err(format!("`{reference}` has {result} for the sum of a pool, which is {expected}"));
+            }
+        }
+        Ok(())
     }
 
     /// A blob that is named or acknowledged is on a majority of disks.

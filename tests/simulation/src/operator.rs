@@ -53,6 +53,8 @@ pub(crate) struct Operator {
     /// The current version of each reference, as far as this person has heard.
     current: Vec<(Name, VersionId)>,
     n_published: u64,
+    /// The keys of the version of [`EACH`] that this person last heard of.
+    held: Option<(VersionId, Vec<ConditionKey>)>,
     /// Every coordinator that there is or may be.
     nodes: Vec<NodeId>,
 }
@@ -79,7 +81,7 @@ impl Operator {
             script.push_back(Line::Ask(Request::PublishReference { name: name(reference), version }));
         }
         let nodes = (1..=n_founders + 2).filter_map(NodeId::new).collect();
-        Self { script, sites, open: Vec::new(), current: Vec::new(), n_published: 0, nodes }
+        Self { script, sites, open: Vec::new(), current: Vec::new(), n_published: 0, held: None, nodes }
     }
 
     pub(crate) fn hear(&mut self, view: &mut View<'_>, heard: Heard) -> Vec<Act> {
@@ -106,8 +108,24 @@ impl Operator {
         match self.script.front() {
             Some(Line::Ask(request)) => vec![Act::Ask(request.clone())],
             Some(Line::Upload(blob, bytes)) => vec![Act::Upload(*blob, bytes.clone())],
+            None if !view.is_calm && view.chance.one_in(8) => match self.derivation() {
+                Some([upload, ask]) => {
+                    self.script.extend([upload, ask]);
+                    self.next(view)
+                }
+                None => vec![Act::Ask(self.idea(view))],
+            },
             None => vec![Act::Ask(self.idea(view))],
         }
+    }
+
+    /// What the pool of the last known version adds up to, to be handed in as what was derived from it.
+    fn derivation(&mut self) -> Option<[Line; 2]> {
+        let (version, keys) = self.held.take()?;
+        let reference = name(EACH);
+        let (result, bytes) = training::named(training::total(&base_of(&reference), keys.iter()));
+        let request = Request::Derive { reference, version, value: training::totals(), result };
+        Some([Line::Upload(result, bytes), Line::Ask(request)])
     }
 
     fn idea(&mut self, view: &mut View<'_>) -> Request {
@@ -168,6 +186,10 @@ impl Operator {
         match reply {
             Some(Reply::Reference(record)) => {
                 self.current.retain(|(known, _)| *known != record.name);
+                if record.name == name(EACH) {
+                    let held = record.versions.get(&record.current).map(|version| version.columns.keys().cloned());
+                    self.held = held.map(|keys| (record.current, keys.collect()));
+                }
                 self.current.push((record.name, record.current));
             }
             Some(Reply::Task(task)) => self.learn_task(&task),

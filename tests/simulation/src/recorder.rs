@@ -86,6 +86,15 @@ impl World {
             {
                 Err(format!("a withdrawal stops others: `{who}` is told that {reason}"))
             }
+            (Request::Derive { reference, .. }, Ok(_)) => {
+                self.coverage.note("values derived");
+                self.coverage.note("checked: derived values");
+                self.check_derived(reference)
+            }
+            // The operator computes it rightly, so only what changed meanwhile can speak against it.
+            (Request::Derive { .. }, Err(Refusal::Invalid { reason } | Refusal::Conflict { reason })) => {
+                Err(format!("a value that was derived rightly is refused: {reason}"))
+            }
             (Request::Submit(submission), Ok(Reply::Accepted { .. })) => {
                 let Principal::Site(site) = who else { return Ok(()) };
                 self.coverage.note("submissions acknowledged");

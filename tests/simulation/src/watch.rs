@@ -226,7 +226,7 @@ fn merged_once(reference: &Reference, node: NodeId) -> Verdict {
     let mut present = BTreeSet::new();
     for change in reference.changes() {
         match change.why {
-            Why::Published => {}
+            Why::Published | Why::Derived { .. } => {}
             Why::Merged { .. } => {
                 for key in change.columns.keys() {
                     ensure(present.insert(key), || format!("accepted twice: `{key}` was merged again on n{node}"))?;

@@ -46,7 +46,7 @@ impl Reference {
         device: Device,
     ) -> Result<LabelPrediction> {
         let _one_thread = OneThread::new();
-        let module = self.module(conditions.keys(), device)?;
+        let module = self.module(&conditions.all_keys(), device)?;
         let refused = || Error::NotLabelModel { model: self.base.card.model.clone() };
         let model = module.as_label_model().ok_or_else(refused)?;
         let dataset = self.encode(&cells.clone().without(LABELS), conditions)?;

@@ -108,6 +108,7 @@ pub(crate) fn train(
     let registry = Registry::of(&configured.fields(), training.cells)?;
     let blueprint = Blueprint { model: configured, registry, n_genes: training.genes.len() };
     let dataset = blueprint.registry.encode(training.cells, training.conditions.codes(), training.genes.len())?;
+    let dataset = dataset.with_axes(training.conditions.further())?;
 
     let seeds = Seeds::new(training.spec.seed, "reference").as_upstream();
     let n_conditions = training.conditions.keys().len();
@@ -119,7 +120,10 @@ pub(crate) fn train(
         _ => (Source::Fresh, ConditionSource::Fresh(n_conditions)),
     };
     let seed = seeds.of("weights", 0);
-    let builder = Builder::new(source, conditions, Trainable::Everything, seed, training.compute.device.to_tch());
+    let mut builder = Builder::new(source, conditions, Trainable::Everything, seed, training.compute.device.to_tch());
+    for axis in training.conditions.further() {
+        builder = builder.with_axis(axis_of(axis)?, ConditionSource::Fresh(axis.keys().len()));
+    }
     let module = blueprint.build(builder)?;
     let order = blueprint.model.upstream_start(&blueprint.registry, blueprint.n_genes, n_conditions);
     if let Some(order) = order.filter(|order| start::is_known(order)) {
@@ -136,6 +140,12 @@ pub(crate) fn train(
     let layout = blueprint.layout(module.as_ref());
     let card = card(training, &blueprint, layout, &history);
     let mut reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
+    for axis in training.conditions.further() {
+        let rows = axis.keys().iter().enumerate();
+        reference
+            .columns
+            .extend(rows.map(|(code, key)| (key.clone(), module.weights().columns_on(key.section(), code))));
+    }
     for (code, key) in training.conditions.keys().iter().enumerate() {
         let cells = training.conditions.codes().iter().enumerate().filter(|(_, of)| **of as usize == code);
         let cells: Vec<usize> = cells.map(|(cell, _)| cell).collect();
@@ -171,6 +181,19 @@ fn card(training: &Training<'_>, blueprint: &Blueprint, layout: Layout, history:
     }
 }
 
+/// The name of a further axis, which all of its keys have.
+pub(crate) fn axis_of(axis: &CellConditions) -> Result<Name> {
+    match axis.keys().first().map(ConditionKey::section) {
+        Some(Section::Axis(name)) if axis.keys().iter().all(|key| *key.section() == Section::Axis(name.clone())) => {
+            Ok(name.clone())
+        }
+        _ => {
+            let (found, expected) = ("keys of no, or several, further axes".to_owned(), "keys of one".to_owned());
+            Err(Error::Value { part: "axis".to_owned(), found, expected })
+        }
+    }
+}
+
 /// What versions over a base hold, and what each tensor is. The card says it since its format 2; of an earlier one the model is
 /// asked, so that a fact is a fact there too.
 ///
@@ -180,7 +203,7 @@ pub fn layout_of(base: &Base) -> Result<Layout> {
         return Ok(base.card.layout.clone());
     }
     let blueprint = Blueprint::of_card(&base.card)?;
-    let source = (Source::Stored(&base.tensors), ConditionSource::Mean);
+    let source = (Source::Stored(&base.tensors), ConditionSource::Mean(1));
     let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], tch::Device::Cpu);
     Ok(blueprint.layout(blueprint.build(builder)?.as_ref()))
 }
@@ -214,14 +237,26 @@ impl Reference {
         Ok(Some(part::pooled(rule, members.map(|(_, member)| member))?))
     }
 
-    /// Builds the module for evaluation with these conditions, in this order.
+    /// Builds the module for evaluation with these keys, those of each axis in this order.
     ///
     /// # Errors  [`Error::UnknownCondition`], or tensors that do not fit the card; [`Error::SeveralLocal`] for conditions that were
     /// trained each with tensors of its own
     pub fn module(&self, keys: &[ConditionKey], device: Device) -> Result<Box<dyn Module>> {
-        let columns = self.columns_of(keys)?;
-        let source = (Source::Stored(&self.base.tensors), ConditionSource::Stored(&columns));
+        let on_axis = |section: &Section| {
+            let keys: Vec<ConditionKey> = keys.iter().filter(|key| key.section() == section).cloned().collect();
+            self.columns_of(&keys)
+        };
+        let conditions = on_axis(&Section::Condition)?;
+        let axes = self.base.card.layout.axes.iter().filter_map(|axis| match &axis.section {
+            Section::Axis(name) => Some((name, &axis.section)),
+            Section::Condition | Section::Part(_) => None,
+        });
+        let further = axes.map(|(name, section)| Ok((name, on_axis(section)?))).collect::<Result<Vec<_>>>()?;
+        let source = (Source::Stored(&self.base.tensors), ConditionSource::Stored(&conditions));
         let mut builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device.to_tch());
+        for (name, columns) in &further {
+            builder = builder.with_axis((*name).clone(), ConditionSource::Stored(columns));
+        }
         if let Some(local) = self.local_of(keys)? {
             builder = builder.with_local(local);
         }
@@ -248,7 +283,7 @@ impl Reference {
         if cells.minified.is_some() && blueprint.model.learns_library() {
             return Err(Error::Minified { what: "a model that learns the library size" });
         }
-        blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)
+        blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)?.with_axes(conditions.further())
     }
 
     /// The latent representation of cells.
@@ -263,7 +298,7 @@ impl Reference {
         let Compute { device, engine } = compute.into();
         let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
-        let module = self.module(conditions.keys(), device)?;
+        let module = self.module(&conditions.all_keys(), device)?;
         Ok(match fast_engine(module.as_ref(), &dataset, Purpose::Embed, engine) {
             Some(mut fast) => {
                 let (mean, var) = fast.embed();
@@ -283,7 +318,7 @@ impl Reference {
     pub fn posterior(&self, cells: &Cells<'_>, conditions: &CellConditions, device: Device) -> Result<Latent> {
         let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
-        let module = self.module(conditions.keys(), device)?;
+        let module = self.module(&conditions.all_keys(), device)?;
         Ok(of_cells(self.embedder(module.as_ref())?, &dataset, |posterior, _| posterior.mean.shallow_clone()))
     }
 
@@ -307,7 +342,7 @@ impl Reference {
         let Compute { device, engine } = compute.into();
         let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
-        let module = self.module(conditions.keys(), device)?;
+        let module = self.module(&conditions.all_keys(), device)?;
         let mut noise = SeededNoise::new(Seeds::new(seed, "evaluation").of("noise", 0));
         let cells: Vec<usize> = (0..dataset.n_cells()).collect();
         Ok(match fast_engine(module.as_ref(), &dataset, Purpose::Evaluate, engine) {

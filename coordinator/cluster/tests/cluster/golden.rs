@@ -46,7 +46,8 @@ const LATER: &str = "
     site/charite claim 4
     site/charite submit 4 1 charite/lung/10x=c1 charite/lung@donor/d2=c2 charite/lung+counts/T=c3
     site/charite withdraw grown charite/lung+counts/T
-    operator/anna publish-task atlas lease=60000 train=asked";
+    operator/anna publish-task atlas lease=60000 train=asked
+    site/charite derive grown totals t1";
 
 /// The latest format of the state; see `snapshot.rs`.
 const STATE: u32 = 3;
@@ -121,6 +122,7 @@ fn name(body: &Body) -> &'static str {
         Body::RemoveMember { .. } => "remove-member",
         Body::PublishGatedTask { .. } => "publish-gated-task",
         Body::PublishLaidOutReference { .. } => "publish-laid-out-reference",
+        Body::Derive { .. } => "derive",
         Body::RaiseEdition { .. } => "raise-edition",
     }
 }

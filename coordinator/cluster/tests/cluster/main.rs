@@ -6,6 +6,7 @@ mod claims;
 mod golden;
 mod growth;
 mod members;
+mod parts;
 mod properties;
 mod references;
 mod requests;

@@ -11,7 +11,8 @@ use archipelago_cluster::{Applied, Body, Cluster, Command, Edition, Outcome, Ref
 use archipelago_common::{
     BlobRef, ConditionKey, DType, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
     figure::{Better, Figure},
-    layout::{Axis, Rule},
+    layout::{Axis, Derivation, Rule},
+    part,
     policy::EmbeddingRelease,
     pool::TableSpec,
     record::{BaseSummary, Progress, Submission, SubmittedCondition},
@@ -151,6 +152,10 @@ impl Script {
                 };
                 Body::Withdraw { reference: name(words[0]), selection }
             }
+            "derive" => {
+                let (value, result) = (name(words[1]), BlobRef::of(words[2].as_bytes()));
+                Body::Derive { reference: name(words[0]), version: self.version(words[0], options), value, result }
+            }
             other => panic!("`{other}` is not a verb of the script"),
         }
     }
@@ -250,6 +255,10 @@ fn layout(summary: &BaseSummary, options: &Options<'_>) -> Option<Layout> {
     layout.axes.extend(axes.into_iter().flatten().map(further));
     let counted = || BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]);
     let rule = |part: &Name| if part.as_str() == "counts" { Rule::Pool { tables: counted() } } else { Rule::Union };
+    let derivation = || Derivation { function: part::SUM.parse().unwrap(), part: name("counts") };
+    if parts.as_ref().is_some_and(|parts| parts.contains(&name("counts"))) {
+        layout.derived.insert(name("totals"), derivation());
+    }
     layout.parts.extend(parts.into_iter().flatten().map(|part| (part.clone(), rule(&part))));
     layout.figures.extend(options.text("figures").map(|name| Figure {
         name: name.to_owned().into(),

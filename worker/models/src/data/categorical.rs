@@ -64,19 +64,25 @@ impl Categorical {
 pub struct CellConditions {
     codes: Vec<u32>,
     keys: Vec<ConditionKey>,
+    /// The same on each further axis, in the model's order.
+    further: Vec<CellConditions>,
 }
 
 impl CellConditions {
     /// All cells belong to one condition.
     pub fn single(key: ConditionKey, n_cells: usize) -> Self {
-        Self { codes: vec![0; n_cells], keys: vec![key] }
+        Self { codes: vec![0; n_cells], keys: vec![key], further: vec![] }
     }
 
     /// The condition of each cell, key by key; codes in order of the keys.
     pub fn from_keys(per_cell: &[ConditionKey]) -> Self {
         let sorted: std::collections::BTreeSet<&ConditionKey> = per_cell.iter().collect();
         let code: BTreeMap<&ConditionKey, u32> = sorted.iter().zip(0..).map(|(&key, code)| (key, code)).collect();
-        Self { codes: per_cell.iter().map(|key| code[key]).collect(), keys: sorted.into_iter().cloned().collect() }
+        Self {
+            codes: per_cell.iter().map(|key| code[key]).collect(),
+            keys: sorted.into_iter().cloned().collect(),
+            further: vec![],
+        }
     }
 
     /// Conditions made of the categories of a batch column.
@@ -92,7 +98,24 @@ impl CellConditions {
             let (found, expected) = (format!("two batches with the key `{twice}`"), "a key for each".to_owned());
             return Err(Error::Value { part: "batch".to_owned(), found, expected });
         }
-        Ok(Self { codes: batches.codes().to_vec(), keys })
+        Ok(Self { codes: batches.codes().to_vec(), keys, further: vec![] })
+    }
+
+    /// The same with a key for each cell on a further axis, for a model that grows along one more covariate.
+    #[must_use]
+    pub fn with_axis(mut self, axis: Self) -> Self {
+        self.further.push(axis);
+        self
+    }
+
+    /// The further axes, in the model's order.
+    pub fn further(&self) -> &[Self] {
+        &self.further
+    }
+
+    /// The keys of every axis, conditions first.
+    pub fn all_keys(&self) -> Vec<ConditionKey> {
+        self.keys.iter().chain(self.further.iter().flat_map(|axis| &axis.keys)).cloned().collect()
     }
 
     /// Code of each cell, into [`Self::keys`].

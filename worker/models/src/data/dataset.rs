@@ -6,9 +6,11 @@ use ndarray::Array2;
 use tch::{Device, Tensor, kind::Element};
 
 use super::{
-    Covariates, Minibatch, Minified, MinifiedBatch, Slot,
+    CellConditions, Covariates, Minibatch, Minified, MinifiedBatch, Slot,
+    cells::check_length,
     slot::{Category, Labels, Matrix},
 };
+use crate::error::Result;
 
 /// Cells whose fields are numbers. Matrices stay sparse; only a minibatch is ever dense.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct Dataset<'a> {
     pub counts: &'a Csr,
     /// Condition code of each cell.
     pub conditions: Vec<i64>,
+    /// Codes of each cell on each further axis.
+    pub axes: Vec<Vec<i64>>,
     /// Codes of each further categorical covariate, in block order.
     pub covariates: Vec<Vec<i64>>,
     /// The fields that have a value for each cell, in the order of the registry.
@@ -46,7 +50,18 @@ pub enum Encoded {
 impl<'a> Dataset<'a> {
     /// Cells of which expression and condition are known.
     pub fn new(counts: &'a Csr, conditions: Vec<i64>) -> Self {
-        Self { counts, conditions, covariates: vec![], fields: vec![], minified: None }
+        Self { counts, conditions, axes: vec![], covariates: vec![], fields: vec![], minified: None }
+    }
+
+    /// The same cells with their keys on further axes.
+    ///
+    /// # Errors  [`Error::Shape`]
+    pub fn with_axes(mut self, axes: &[CellConditions]) -> Result<Self> {
+        for axis in axes {
+            check_length("axis", "cells", axis.codes().len(), self.n_cells())?;
+            self.axes.push(axis.codes().iter().map(|&code| i64::from(code)).collect());
+        }
+        Ok(self)
     }
 
     /// Number of cells.
@@ -109,7 +124,7 @@ impl<'a> Dataset<'a> {
             hasher.field(digest.as_bytes());
         };
         matrix_digests(self.counts).into_iter().for_each(&mut field);
-        let columns = std::iter::once(&self.conditions).chain(&self.covariates);
+        let columns = std::iter::once(&self.conditions).chain(&self.covariates).chain(&self.axes);
         columns.for_each(|codes| field(stream(codes.iter().map(|code| code.to_le_bytes()))));
         for values in &self.fields {
             match values {
@@ -149,6 +164,7 @@ impl<'a> Dataset<'a> {
             x,
             covariates: Covariates {
                 condition: codes(&self.conditions),
+                axes: self.axes.iter().map(|column| codes(column)).collect(),
                 categorical: self.covariates.iter().map(|column| codes(column)).collect(),
             },
             fields: self.fields.iter().map(field).collect(),

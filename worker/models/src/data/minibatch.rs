@@ -22,6 +22,8 @@ pub struct Minibatch {
 pub struct Covariates {
     /// Condition code of each cell, `[n]`.
     pub condition: Tensor,
+    /// Code of each cell on each further axis, `[n]` each.
+    pub axes: Vec<Tensor>,
     /// Codes of each further categorical covariate, `[n]` each.
     pub categorical: Vec<Tensor>,
 }
@@ -29,7 +31,7 @@ pub struct Covariates {
 impl Covariates {
     /// For layers that no covariate enters; on the device of `like`.
     pub fn none(like: &Tensor) -> Self {
-        Self { condition: Tensor::zeros([0], (Kind::Int64, like.device())), categorical: vec![] }
+        Self { condition: Tensor::zeros([0], (Kind::Int64, like.device())), axes: vec![], categorical: vec![] }
     }
 
     /// The same cells as if they all came from one condition.
@@ -37,6 +39,7 @@ impl Covariates {
     pub fn with_condition(&self, code: i64) -> Self {
         Self {
             condition: self.condition.full_like(code),
+            axes: self.axes.iter().map(Tensor::shallow_clone).collect(),
             categorical: self.categorical.iter().map(Tensor::shallow_clone).collect(),
         }
     }
@@ -79,6 +82,7 @@ impl Minibatch {
             x,
             covariates: Covariates {
                 condition: rows(&self.covariates.condition),
+                axes: self.covariates.axes.iter().map(rows).collect(),
                 categorical: self.covariates.categorical.iter().map(rows).collect(),
             },
             fields: self.fields.iter().enumerate().map(field).collect(),

@@ -40,8 +40,8 @@ pub enum Source<'a> {
 pub enum ConditionSource<'a> {
     /// Fresh random numbers for so many conditions.
     Fresh(usize),
-    /// The mean row that the base keeps, for one condition; fresh where it keeps none.
-    Mean,
+    /// The mean row that the base keeps, for each of so many keys; fresh where it keeps none.
+    Mean(usize),
     /// Stored columns, in order of the codes.
     Stored(&'a [&'a Columns]),
 }
@@ -49,8 +49,7 @@ pub enum ConditionSource<'a> {
 impl ConditionSource<'_> {
     fn n_keys(self) -> usize {
         match self {
-            Self::Fresh(n) => n,
-            Self::Mean => 1,
+            Self::Fresh(n) | Self::Mean(n) => n,
             Self::Stored(columns) => columns.len(),
         }
     }
@@ -210,8 +209,9 @@ impl<'a> Builder<'a> {
                 let rows = rows?;
                 if rows.is_empty() { self.fresh(&fresh_shape, init) } else { Tensor::stack(&rows, 0) }
             }
-            (ConditionSource::Mean, Source::Stored(base)) if base.get(&mean_name(name)).is_some() => {
-                stored("the base", base, &mean_name(name), row, init)?.unsqueeze(0)
+            (ConditionSource::Mean(n), Source::Stored(base)) if base.get(&mean_name(name)).is_some() => {
+                let mean = stored("the base", base, &mean_name(name), row, init)?;
+                Tensor::stack(&(0..n.max(1)).map(|_| mean.shallow_clone()).collect::<Vec<_>>(), 0)
             }
             _ => self.fresh(&fresh_shape, init),
         };

@@ -4,6 +4,8 @@
 //! minibatch order and initial columns come from a generator seeded with (seed, key), the kernels' sums have one order whatever the
 //! number of threads, and libtorch computes on one. Several conditions run in parallel and do not know of each other.
 
+use std::collections::BTreeMap;
+
 use archipelago_common::{
     Base, Columns, ConditionKey, Digest, StateDict,
     layout::Growth,
@@ -18,8 +20,9 @@ use crate::{
     data::{CellConditions, Cells},
     device::{Compute, Engine, OneThread},
     error::{Error, Result},
+    model::Module,
     nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
-    reference::Reference,
+    reference::{Reference, axis_of},
     train::{Aim, CheckpointStore, Evaluation, NoCheckpoints, Seeds, TrainPlan, Trainer},
     zoo,
 };
@@ -60,6 +63,37 @@ pub struct Surgery {
     pub engine: Engine,
 }
 
+/// What to map of a site whose cells have keys on several axes. A cell's loss depends on its keys on all of them, so they are trained
+/// together; cells that share no key are queries of their own.
+#[derive(Clone, Debug)]
+pub struct JointQuery<'a> {
+    /// The new keys of each cell, on every axis of the reference.
+    pub conditions: CellConditions,
+    /// The cells, counts aligned to the reference's panel.
+    pub cells: Cells<'a>,
+}
+
+/// The result of mapping keys together.
+#[derive(Clone, PartialEq, Debug)]
+pub struct JointSurgery {
+    /// The trained columns of each key.
+    pub columns: BTreeMap<ConditionKey, Columns>,
+    /// The columns before training.
+    pub initial: BTreeMap<ConditionKey, Columns>,
+    /// What the cells of each condition contribute to the model's parts.
+    pub contributions: BTreeMap<ConditionKey, Vec<Contribution>>,
+    /// Tensors that the site keeps for itself.
+    pub local: StateDict,
+    /// One report per epoch.
+    pub history: Vec<EpochReport>,
+    /// Digest of the frozen tensors, before training and after.
+    pub frozen: Digest,
+    /// How well the grown reference fits the cells.
+    pub fit: Evaluation,
+    /// Who computed.
+    pub engine: Engine,
+}
+
 /// Maps one condition onto a reference.
 ///
 /// # Errors  [`Error::NoSurgery`] where the reference says so, [`Error::NotExact`] for a spec with weight decay, data that do not fit,
@@ -72,7 +106,47 @@ pub fn surgery(
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Surgery> {
-    let Compute { device, engine } = compute.into();
+    let (compute, n_cells) = (compute.into(), query.cells.n_cells());
+    let conditions = CellConditions::single(query.key.clone(), n_cells);
+    let joint = map(base, (&query.cells, &conditions), spec, compute, progress, checkpoints)?;
+    let of_key = |mut columns: BTreeMap<ConditionKey, Columns>| columns.remove(&query.key).unwrap_or_default();
+    Ok(Surgery {
+        columns: of_key(joint.columns),
+        initial: of_key(joint.initial),
+        contributions: joint.contributions.into_values().flatten().collect(),
+        local: joint.local,
+        history: joint.history,
+        frozen_before: joint.frozen,
+        frozen_after: joint.frozen,
+        fit: joint.fit,
+        n_cells,
+        deterministic: compute.device.is_deterministic(),
+        engine: joint.engine,
+    })
+}
+
+/// Maps cells with keys on several axes. With one key it is [`surgery`].
+///
+/// # Errors  those of [`surgery`]
+pub fn joint_surgery(
+    base: &Base,
+    query: &JointQuery<'_>,
+    spec: &TrainSpec,
+    compute: impl Into<Compute>,
+    progress: &mut dyn Progress,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<JointSurgery> {
+    map(base, (&query.cells, &query.conditions), spec, compute.into(), progress, checkpoints)
+}
+
+fn map(
+    base: &Base,
+    (cells, conditions): (&Cells<'_>, &CellConditions),
+    spec: &TrainSpec,
+    Compute { device, engine }: Compute,
+    progress: &mut dyn Progress,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<JointSurgery> {
     if let Some(decay) = spec.weight_decay.filter(|decay| *decay != 0.0) {
         return Err(Error::NotExact { detail: format!("weight decay is {decay}, expected 0") });
     }
@@ -81,21 +155,26 @@ pub fn surgery(
     }
     let _one_thread = OneThread::new();
     let blueprint = Blueprint::of_card(&base.card)?;
-    let conditions = CellConditions::single(query.key.clone(), query.cells.n_cells());
-    let dataset = blueprint.registry.encode(&query.cells, conditions.codes(), blueprint.n_genes)?;
+    let dataset = blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)?;
+    let dataset = dataset.with_axes(conditions.further())?;
     let model = zoo::model(&base.card.model)?;
     let plan = TrainPlan::new(model, Aim::ExactSurgery, spec, dataset.n_cells())?;
 
-    let seeds = Seeds::new(spec.seed, query.key.to_string());
-    let start = match spec.init {
-        ColumnInit::Random => ConditionSource::Fresh(1),
-        ColumnInit::Mean => ConditionSource::Mean,
+    let keys: Vec<String> = conditions.all_keys().iter().map(ToString::to_string).collect();
+    let seeds = Seeds::new(spec.seed, keys.join("\n"));
+    let start = |keys: &[ConditionKey]| match spec.init {
+        ColumnInit::Random => ConditionSource::Fresh(keys.len()),
+        ColumnInit::Mean => ConditionSource::Mean(keys.len()),
     };
     let (stored, seed) = (Source::Stored(&base.tensors), seeds.of("columns", 0));
-    let builder = Builder::new(stored, start, Trainable::Conditions, seed, device.to_tch()).after(n_conditions(base));
+    let builder = Builder::new(stored, start(conditions.keys()), Trainable::Conditions, seed, device.to_tch());
+    let mut builder = builder.after(n_conditions(base));
+    for axis in conditions.further() {
+        builder = builder.with_axis(axis_of(axis)?, start(axis.keys()));
+    }
     let module = blueprint.build(builder)?;
     module.prepare(&dataset);
-    let (initial, frozen_before) = (module.weights().columns(0), module.weights().base().digest());
+    let (initial, frozen) = (columns_of(module.as_ref(), conditions), module.weights().base().digest());
 
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds.clone(), Mode::Evaluation)?;
     let mut trainer = trainer.with_engine(engine);
@@ -104,25 +183,24 @@ pub fn surgery(
         // Its cells are looked at and contribute, and nothing moves.
         Growth::NoSurgery { .. } => Vec::new(),
     };
-
-    let frozen_after = module.weights().base().digest();
-    if frozen_after != frozen_before {
+    if module.weights().base().digest() != frozen {
         return Err(Error::FrozenMoved);
     }
     let noise = SeededNoise::new(seeds.of("evaluation", 0));
-    let cells: Vec<usize> = (0..dataset.n_cells()).collect();
-    let fit = trainer.evaluate(&cells, 1.0, noise);
-    Ok(Surgery {
-        columns: module.weights().columns(0),
-        contributions: module.contributions(&dataset, &cells),
+    let all: Vec<usize> = (0..dataset.n_cells()).collect();
+    let fit = trainer.evaluate(&all, 1.0, noise);
+    let contributed = |(code, key): (usize, &ConditionKey)| {
+        let cells: Vec<usize> = all.iter().copied().filter(|&cell| dataset.conditions[cell] == code as i64).collect();
+        (key.clone(), module.contributions(&dataset, &cells))
+    };
+    Ok(JointSurgery {
+        columns: columns_of(module.as_ref(), conditions),
+        contributions: conditions.keys().iter().enumerate().map(contributed).collect(),
         local: module.weights().local(),
         initial,
         history,
-        frozen_before,
-        frozen_after,
+        frozen,
         fit,
-        n_cells: dataset.n_cells(),
-        deterministic: device.is_deterministic(),
         engine: trainer.engine(),
     })
 }
@@ -130,6 +208,13 @@ pub fn surgery(
 /// Conditions that a reference was trained on, as its card says.
 fn n_conditions(base: &Base) -> usize {
     base.card.training.get("n_conditions").and_then(|n| n.as_u64()).unwrap_or_default() as usize
+}
+
+/// The columns of every key of some cells.
+fn columns_of(module: &dyn Module, conditions: &CellConditions) -> BTreeMap<ConditionKey, Columns> {
+    let axes = std::iter::once(conditions).chain(conditions.further());
+    let rows = axes.flat_map(|axis| axis.keys().iter().enumerate());
+    rows.map(|(code, key)| (key.clone(), module.weights().columns_on(key.section(), code))).collect()
 }
 
 /// Maps several conditions, as many at a time as rayon has threads. Each result is the one that [`surgery`] alone gives.

@@ -166,7 +166,7 @@ impl Case {
         let find = |name: &str| self.find(&format!("{group}/{name}"));
         let codes = |name: &str| find(name).map(|codes| codes.squeeze_dim(1));
         let categorical = find("cat_covs").map_or(Vec::new(), |c| (0..c.size()[1]).map(|i| c.select(1, i)).collect());
-        let covariates = Covariates { condition: codes("batch").unwrap(), categorical };
+        let covariates = Covariates { condition: codes("batch").unwrap(), axes: vec![], categorical };
         let field = |name: &str| match name {
             LABELS => codes("labels"),
             CONTINUOUS => find("cont_covs"),

@@ -2,10 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archipelago_common::{BaseCard, Layout, Section, TensorKind, check, layout::Growth, reference_dir::ReferenceDir};
-use archipelago_models::{Config, Device, Reference, layout_of, nn::Role, zoo::totalvi::PROTEINS};
+use archipelago_common::{
+    BaseCard, Layout, Section, TensorKind, check, layout::Growth, progress::Silent, reference_dir::ReferenceDir,
+};
+use archipelago_models::{
+    CellConditions, Config, Device, NoCheckpoints, Reference, layout_of,
+    nn::Role,
+    surgery::{JointQuery, joint_surgery},
+    zoo::totalvi::PROTEINS,
+};
 
-use super::{every_model, key, reference};
+use super::{batch, cells, every_model, joined, key, map, reference, spec};
 
 #[test]
 fn the_card_says_what_conditions_own_and_what_each_tensor_is() {
@@ -38,6 +45,39 @@ fn what_a_site_keeps_for_itself_is_in_no_columns_and_in_no_base() {
         for (name, _) in local {
             assert!(!leaves.contains(name), "`{name}` of {} leaves the site", model.card().name);
         }
+    });
+}
+
+#[test]
+fn one_key_mapped_as_a_joint_query_is_the_key_mapped_alone() {
+    every_model(|model| {
+        let (reference, query) = (reference(model), batch(3, 40));
+        let alone = map(&reference.base, "q", &query, &spec(3)).unwrap();
+        let conditions = CellConditions::single(key("q"), 40);
+        let joint = JointQuery { conditions, cells: cells(&query) };
+        let joint =
+            joint_surgery(&reference.base, &joint, &spec(3), Device::Cpu, &mut Silent, &mut NoCheckpoints).unwrap();
+        assert_eq!(joint.columns, BTreeMap::from([(key("q"), alone.columns)]), "{}", model.card().name);
+        assert_eq!((joint.history.len(), joint.fit, joint.frozen), (3, alone.fit, alone.frozen_after));
+    });
+}
+
+#[test]
+fn keys_that_are_mapped_together_each_get_columns_and_nothing_else_moves() {
+    every_model(|model| {
+        let reference = reference(model);
+        let (x, y) = (batch(3, 40), batch(4, 30));
+        let both = joined(&[&x, &y]);
+        let per_cell: Vec<_> = (0..70).map(|cell| key(if cell < 40 { "x" } else { "y" })).collect();
+        let query = JointQuery { conditions: CellConditions::from_keys(&per_cell), cells: cells(&both) };
+        let joint =
+            joint_surgery(&reference.base, &query, &spec(3), Device::Cpu, &mut Silent, &mut NoCheckpoints).unwrap();
+        assert_eq!(joint.columns.keys().cloned().collect::<Vec<_>>(), [key("x"), key("y")]);
+        for (key, columns) in &joint.columns {
+            check::columns(key, columns, &reference.base.card.layout, 1_000.0).unwrap();
+            assert_ne!(*columns, joint.initial[key], "{}", model.card().name);
+        }
+        assert_eq!(joint.frozen, map(&reference.base, "x", &x, &spec(1)).unwrap().frozen_before);
     });
 }
 

@@ -145,7 +145,7 @@ mod tests {
         copy(&weights.get("c.cond_L.weight.condition").unwrap().tr(), "v.cond_L.weight");
         let condition = Tensor::from_slice(&[2_i64, 0, 1, 2]);
         let one_hot = condition.one_hot(3).to_kind(Kind::Float);
-        let covariates = Covariates { condition, categorical: vec![] };
+        let covariates = Covariates { condition, axes: vec![], categorical: vec![] };
         let x = Tensor::arange(16, (Kind::Float, Device::Cpu)).view([4, 4]);
         let difference =
             columns.forward(&x, Condition::Codes(&covariates)) - vectors.forward(&x, Condition::Vectors(&one_hot));

@@ -68,7 +68,7 @@ fn train(case: &Case, module: &ScviModule, code: i64) {
     let rows = case.tensor("input/batch").squeeze_dim(1).eq(code).nonzero().squeeze_dim(1);
     let x = case.tensor("input/x").index_select(0, &rows);
     let condition = Tensor::zeros([rows.size()[0]], (Kind::Int64, Device::Cpu));
-    let covariates = Covariates { condition, categorical: Vec::new() };
+    let covariates = Covariates { condition, axes: Vec::new(), categorical: Vec::new() };
     let minibatch = Minibatch::of_tensors(&Registry::default(), x, covariates, |_| unreachable!("there is no field"));
     let owned = module.weights().iter().filter(|(_, weight)| weight.tensor.requires_grad());
     let owned = owned.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));

@@ -28,7 +28,7 @@ pub(super) fn minibatch(case: &Case) -> Minibatch {
 
 /// Cells of these conditions.
 pub(super) fn minibatch_of(x: Tensor, condition: Tensor) -> Minibatch {
-    let covariates = Covariates { condition, categorical: vec![] };
+    let covariates = Covariates { condition, axes: vec![], categorical: vec![] };
     Minibatch::of_tensors(&Registry::default(), x, covariates, |_| unreachable!("no field is registered"))
 }
 
