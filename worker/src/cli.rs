@@ -287,6 +287,6 @@ mod tests {
         let nested = ["archipelago-worker", "results", "library", "r", "x.h5ad", "--out", "x.csv"];
         let text_of_nested = settings(&Cli::command().get_matches_from(nested)).to_string();
         assert!(text_of_nested.lines().any(|l| l.starts_with("--out") && l.contains("x.csv")), "{text_of_nested}");
-        assert!(text.lines().any(|l| l.starts_with("--train-size") && l.ends_with("0.9  (default)")), "{text}");
+        assert!(text.lines().any(|l| l.starts_with("--lr-factor") && l.ends_with("0.6  (default)")), "{text}");
     }
 }
