@@ -54,7 +54,7 @@ fn cells_without_a_label_are_unlabelled_and_the_others_teach() {
 #[test]
 fn a_labelled_reference_starts_from_one_without_labels() {
     let bench = Bench::with_reference();
-    let from = ["--from-reference", "reference", "--out", "labelled"];
+    let from = ["--from-reference", "reference", "--overwrite", "--out", "labelled"];
     let args = ["train", "cells.h5ad", "--model", "scanvi", "--labels-key", "cell_type", "--batches", "a,b"];
     let trained = bench.run_json(&[&args[..], &from, &["--n-samples-per-label", "5", "--epochs", "2"]].concat());
     assert_eq!(trained["conditions"], serde_json::json!(["reference/atlas/a", "reference/atlas/b"]));
