@@ -129,10 +129,69 @@ pub(crate) fn holds_numbers() -> bool {
 fn read(path: &Path) -> Case {
     let json = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let tensors = match fs::read(path.with_extension("safetensors")) {
-        Ok(bytes) => StateDict::from_safetensors("golden case", &bytes).unwrap().0,
+        Ok(bytes) => {
+            let (tensors, _) = StateDict::from_safetensors("golden case", &bytes).unwrap();
+            tensors.iter().map(|(name, tensor)| (canonical(name), tensor.clone())).collect()
+        }
         Err(_) => StateDict::new(),
     };
     Case { name: path.file_stem().unwrap().to_string_lossy().into_owned(), json, tensors }
+}
+
+/// A tensor's name as `group/rest`. Cases of scvi-tools write it so; those of scArches' native models join the words of the group and
+/// the rest with dots, `after.step2.encoder.FC.L0.expr_L.weight`, and call the input `in`.
+fn canonical(name: &str) -> String {
+    if name.contains('/') {
+        return name.to_owned();
+    }
+    let is_of_group = |word: &&str| {
+        let numbered = |start: &str| {
+            word.strip_prefix(start).is_some_and(|n| !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit()))
+        };
+        GROUPS.contains(word) || ["step", "epoch_end", "site"].into_iter().any(numbered)
+    };
+    let words: Vec<&str> = name.split('.').collect();
+    let n_words = words.iter().take_while(|word| is_of_group(word)).count().min(words.len() - 1);
+    if n_words == 0 {
+        return name.to_owned();
+    }
+    let group = words[..n_words].join(".");
+    format!("{}/{}", if group == "in" { "input" } else { &group }, words[n_words..].join("."))
+}
+
+/// Words of groups of tensors in the cases of native models, beside those that are numbered.
+const GROUPS: [&str; 14] = [
+    "after",
+    "before_prox",
+    "classify",
+    "grad",
+    "in",
+    "joint",
+    "loss",
+    "merged",
+    "noise",
+    "out",
+    "param",
+    "prototype_init",
+    "prox",
+    "ref",
+];
+
+#[test]
+fn names_of_tensors_have_one_shape() {
+    for (name, expected) in [
+        ("param/decoder.px_decoder.weight", "param/decoder.px_decoder.weight"),
+        ("in.x", "input/x"),
+        ("noise.step1", "noise/step1"),
+        ("loss.step3.kl_loss", "loss.step3/kl_loss"),
+        ("param.decoder.FirstL.L0.cond_L.weight", "param/decoder.FirstL.L0.cond_L.weight"),
+        ("joint.after.step5.theta", "joint.after.step5/theta"),
+        ("site2.grad.step1.theta", "site2.grad.step1/theta"),
+        ("merged.theta", "merged/theta"),
+        ("mu", "mu"),
+    ] {
+        assert_eq!(canonical(name), expected);
+    }
 }
 
 impl Case {
@@ -141,11 +200,13 @@ impl Case {
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Tensor> {
-        self.tensors.get(name).map(|tensor| to_tch(name, tensor).unwrap())
+        self.tensors.get(&canonical(name)).map(|tensor| to_tch(name, tensor).unwrap())
     }
 
     /// Tensors under a prefix such as `param/`, by the rest of their names.
     pub(crate) fn group(&self, prefix: &str) -> StateDict {
+        let one = canonical(&format!("{prefix}*"));
+        let prefix = one.trim_end_matches('*');
         let inside =
             self.tensors.iter().filter_map(|(name, t)| name.strip_prefix(prefix).map(|n| (n.to_owned(), t.clone())));
         inside.collect()
@@ -164,7 +225,7 @@ impl Case {
     /// The minibatch stored under `{group}/`, with the fields of a registry.
     pub(crate) fn minibatch(&self, group: &str, registry: &Registry) -> Minibatch {
         let find = |name: &str| self.find(&format!("{group}/{name}"));
-        let codes = |name: &str| find(name).map(|codes| codes.squeeze_dim(1));
+        let codes = |name: &str| find(name).map(|codes| codes.reshape(-1));
         let categorical = find("cat_covs").map_or(Vec::new(), |c| (0..c.size()[1]).map(|i| c.select(1, i)).collect());
         let covariates = Covariates { condition: codes("batch").unwrap(), axes: vec![], categorical };
         let field = |name: &str| match name {

@@ -52,11 +52,12 @@ impl Noise for FixedNoise<'_> {
     }
 }
 
-/// The same draws at every call, and no dropout.
-pub(crate) struct SameNoise(pub(crate) Tensor);
+/// One tensor for every draw, and no dropout.
+pub(crate) struct OneDraw(pub(crate) Tensor);
 
-impl Noise for SameNoise {
-    fn normal(&mut self, _: &'static str, _: &[i64], _: Device) -> Tensor {
+impl Noise for OneDraw {
+    fn normal(&mut self, _: &'static str, shape: &[i64], _: Device) -> Tensor {
+        assert_eq!(self.0.size(), shape);
         self.0.shallow_clone()
     }
 

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     case::{self, Case, Tolerance},
-    noise::SameNoise,
+    noise::OneDraw,
     runner::kernels::{csr, dataset},
 };
 
@@ -75,7 +75,7 @@ fn train(case: &Case, module: &ScviModule, code: i64) {
     let options = AdamOptions { rate: 1e-3, eps: 0.01, weight_decay: 0.0, decay: Decay::L2 };
     let mut adam = Adam::new(options, owned.collect::<Vec<_>>());
     for _ in 0..30 {
-        let mut noise = SameNoise(case.tensor("noise/z").index_select(0, &rows));
+        let mut noise = OneDraw(case.tensor("noise/z").index_select(0, &rows));
         let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
         let loss = module.loss(&minibatch, 0.35, &mut pass).loss * minibatch.n_cells() as f64;
         adam.minimise(&loss);
@@ -97,7 +97,7 @@ fn train_by_kernels(case: &Case, module: &ScviModule, code: i64) -> BTreeMap<Str
     let eps = 0.01 / cells.len() as f64;
     let options = AdamOptions { rate: 1e-3, eps, weight_decay: 0.0, decay: Decay::L2 };
     for _ in 0..30 {
-        let mut noise = SameNoise(case.tensor("noise/z").index_select(0, &rows));
+        let mut noise = OneDraw(case.tensor("noise/z").index_select(0, &rows));
         let _terms = fast.step(&cells, &[], 0.35, &mut noise, &options);
     }
     fast.values()

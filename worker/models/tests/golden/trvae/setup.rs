@@ -1,18 +1,20 @@
 //! Modules and minibatches as a case describes them.
 
-use std::collections::BTreeMap;
-
 use archipelago_common::{Columns, StateDict};
 use archipelago_models::{
     data::{Covariates, Minibatch, Registry},
-    model::Module,
-    nn::{Builder, ConditionSource, LayerRules, Noise, Source, Trainable},
+    model::Module as _,
+    nn::{Builder, ConditionSource, LayerRules, Source, Trainable},
     upstream::Layout,
     zoo::trvae::{TrvaeConfig, TrvaeModule},
 };
 use tch::{Device, Tensor};
 
 use crate::case::{Case, Tolerance};
+pub(super) use crate::{
+    noise::OneDraw,
+    runner::{gradients, upstream},
+};
 
 /// Options of a case; those of a constructor that name data are none of the network's.
 pub(super) fn config(case: &Case) -> TrvaeConfig {
@@ -63,33 +65,9 @@ fn n_genes(upstream: &StateDict) -> usize {
     upstream.require("case", "encoder.FC.L0.expr_L.weight").unwrap().shape()[1]
 }
 
-/// A module's tensors under upstream's names.
-pub(super) fn upstream(module: &dyn Module) -> BTreeMap<String, Tensor> {
-    Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.detach()))
-}
-
-/// The gradients of a module's tensors under upstream's names.
-pub(super) fn gradients(module: &dyn Module) -> BTreeMap<String, Tensor> {
-    Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.grad()).filter(Tensor::defined))
-}
-
 /// The gradient of a bias that feeds batch norm is rounding noise.
 pub(super) fn gradient_tolerance(case: &Case, name: &str) -> Tolerance {
     let stated = case.tolerance("grad");
     let feeds_norm = name.ends_with(".bias") && name.contains(".FC.L") && config(case).use_bn;
     if feeds_norm { Tolerance { atol: 1e-4, ..stated } } else { stated }
-}
-
-/// One tensor for every draw, as the fixtures were made.
-pub(super) struct OneDraw(pub(super) Tensor);
-
-impl Noise for OneDraw {
-    fn normal(&mut self, _: &'static str, shape: &[i64], _: Device) -> Tensor {
-        assert_eq!(self.0.size(), shape);
-        self.0.shallow_clone()
-    }
-
-    fn keep(&mut self, _: &str, _: &[i64], _: f64, _: Device) -> Option<Tensor> {
-        None
-    }
 }
