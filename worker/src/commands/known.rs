@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use archipelago_anndata::{Csr, names};
 use archipelago_common::{
+    BaseCard,
     condition::ConditionKey,
     id::{Name, SiteId},
 };
@@ -74,8 +75,16 @@ impl KnownCellArgs {
     ///
     /// # Errors  [`Error::Reference`], [`Error::Cells`], [`Error::NoCondition`], [`Error::AmbiguousBatch`]
     pub fn open(&self, output: &Output) -> Result<KnownCells> {
+        self.open_for(output, |_| Ok(()))
+    }
+
+    /// The same, if the reference is one that `check` lets pass: before any cell is looked at.
+    ///
+    /// # Errors  those of `check`, and as [`Self::open`]
+    pub fn open_for(&self, output: &Output, check: impl FnOnce(&BaseCard) -> Result<()>) -> Result<KnownCells> {
         let open = OpenReference::open(&self.reference)?;
         let card = &open.reference.base.card;
+        check(card)?;
         let data = SiteData::open(self.cells.seen_through(&self.file, self.batch_key.as_deref(), card)?)?;
         let data = data.handled(self.memory.handling(output));
         let minified = data.minified()?;

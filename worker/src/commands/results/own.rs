@@ -121,11 +121,10 @@ impl OwnQuestion {
     }
 
     fn of_cells(&self, subject: &CellSubject, output: &Output) -> Result<()> {
-        let known = subject.asked.known.open(output)?;
+        let known = subject.asked.known.open_for(output, |card| self.check_model(&card.model))?;
         if subject.obsm_key.is_some() {
             known.data.check_writable()?;
         }
-        self.check_model(&known.reference().base.card.model)?;
         let asked = known.asked(subject.asked.seed)?;
         let given = self.given(&asked, &subject.asked.known.among, known.reference())?;
         let (n_rows, n_columns) = match asked.answer(self.question, &given)? {

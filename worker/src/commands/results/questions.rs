@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use archipelago_models::{Blueprint, Device, zoo};
+use archipelago_models::{Blueprint, Device, results::QuestionCard, zoo};
 use clap::Args;
 use serde::Serialize;
 
@@ -44,26 +44,31 @@ pub(super) fn run(args: &QuestionsArgs, output: &Output) -> Result<()> {
     let decodes = blocks.iter().filter_map(|block| fields.iter().find(|field| block.is_of(field)));
     let decodes: Vec<String> = decodes.map(|field| field.name.to_string()).collect();
     let mut lines: Vec<Line> = What::generic()
-        .filter(|(name, _)| !decodes.is_empty() || NEED_NO_DECODER.contains(&name.as_str()))
+        .filter(|(name, _)| !decodes.is_empty() || name == NEEDS_NO_DECODER)
         .map(|(name, help)| Line { name, help, only: vec![] })
         .collect();
     let own = zoo::model(&card.model)?.questions();
+    lines.extend(own.iter().map(|question| Line::of(question, vec![])));
     for (model, question) in questions() {
-        let help = question.help.split("\n\n").next().unwrap_or_default().to_owned();
-        let name = question.name.to_owned();
-        let is_own = own.iter().any(|own| own.name == question.name);
-        match lines.iter_mut().find(|line| line.name == name) {
-            Some(line) if !is_own => line.only.push(model.card().title),
-            Some(_) => {}
-            None => lines.push(Line { name, help, only: if is_own { vec![] } else { vec![model.card().title] } }),
+        match lines.iter_mut().find(|line| line.name == question.name) {
+            Some(line) if line.only.is_empty() => {}
+            Some(line) => line.only.push(model.card().title),
+            None => lines.push(Line::of(question, vec![model.card().title])),
         }
     }
     output.show(&Summary { model: card.model.clone(), decodes, questions: lines });
     Ok(())
 }
 
-/// Questions that every model answers.
-const NEED_NO_DECODER: [&str; 2] = ["fit", "minified"];
+impl Line {
+    fn of(question: &QuestionCard, only: Vec<&'static str>) -> Self {
+        let help = question.help.split("\n\n").next().unwrap_or_default();
+        Self { name: question.name.to_owned(), help: help.to_owned(), only }
+    }
+}
+
+/// The question that a model without a decoder answers too.
+const NEEDS_NO_DECODER: &str = "fit";
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
