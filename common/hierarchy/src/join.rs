@@ -138,8 +138,10 @@ impl Tree {
                 return Err(HierarchyError::SharedLabel { name: label.to_owned() });
             }
         }
-        if let Some(unknown) = addition.of_tree.rows().into_iter().find(|label| self.node(label).is_none()) {
-            return Err(HierarchyError::UnknownNode { name: unknown.to_owned(), known: self.listed() });
+        // Labels that found no place when they joined are still counted; they say nothing, but some must be known.
+        let rows = addition.of_tree.rows();
+        if let Some(unknown) = rows.first().filter(|_| rows.iter().all(|label| self.node(label).is_none())) {
+            return Err(HierarchyError::UnknownNode { name: (*unknown).to_owned(), known: self.listed() });
         }
         // A label whose own cells are too few to be counted may still be predicted.
         let is_predicted_by_joining = |label: &str| label != ROOT && self.node(label).is_none();
@@ -197,6 +199,14 @@ mod tests {
         check(&[("B", "b", 1)], &[("b", "C", 1)], "the joining cells predicts `C`");
         check(&[], &[("b", "B", 1)], "the tree's cells has no cell");
         check(&[("B", "b", 1)], &[("root2", "B", 1)], "`root2` cannot be the name");
+    }
+
+    #[test]
+    fn a_label_without_a_place_does_not_stop_the_next_data_set() {
+        let counts = [("B", "b", 9), ("T", "t", 9), ("lost", "b", 4)];
+        let mut tree = Tree::flat(&["B", "T"]).unwrap();
+        tree.join(&addition(&counts, &[("b", "B", 9), ("t", "T", 9)]), &JoinOptions::default()).unwrap();
+        assert_eq!(tree.newick(crate::Names::All), "(B|b,T|t)root");
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl Node {
         Self { names: vec![name.into()], children }
     }
 
+    /// A node with all its names, of which the first is *the* name. Panics without one: that is the caller's bug.
+    pub fn named(names: Vec<String>, children: Vec<Self>) -> Self {
+        assert!(!names.is_empty(), "a node has a name");
+        Self { names, children }
+    }
+
     /// *The* name.
     pub fn name(&self) -> &str {
         &self.names[0]

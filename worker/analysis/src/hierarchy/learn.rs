@@ -78,7 +78,7 @@ pub fn learn<'a>(
 /// Lets further data sets join a tree that `added` have joined. With `retrain` the tree is trained anew before the first;
 /// without, it predicts as it is.
 ///
-/// # Errors   as [`learn`], cells of another space than the tree's, labels of `added` that are not in the tree
+/// # Errors   as [`learn`], cells of another space than the tree's, no cell of a type of the tree
 pub fn update<'a>(
     trained: TrainedTree,
     cells: LabelledCells<'_>,
@@ -97,7 +97,6 @@ pub fn update<'a>(
     let mut rows: Vec<usize> = added.iter().flat_map(|set| set.rows.iter().copied()).collect();
     rows.sort_unstable();
     let labels = cells.labels.select(&rows);
-    trained.tree.check_labels(labels.carried().into_iter().map(|(name, ..)| name))?;
     let tree = trained.tree.clone();
     let learning = Learning { cells, options, tree, rows, labels, steps: Vec::new(), told };
     learning.through(order, (!retrain).then_some(trained))
