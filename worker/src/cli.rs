@@ -10,7 +10,7 @@ use clap::{
 use crate::{
     commands::{
         audit, completions, concat, export, generate, import, inspect, latent, leiden, map, metrics, models, neighbors,
-        pca, plot, predict, preprocess, report, results, serve, subset, train, transfer, tsne, umap,
+        pca, plot, predict, preprocess, report, results, serve, subset, train, transfer, tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -79,6 +79,7 @@ enum Verb {
     Tsne(tsne::TsneArgs),
     Leiden(leiden::LeidenArgs),
     Transfer(transfer::TransferArgs),
+    Tree(Box<tree::TreeArgs>),
     Metrics(metrics::MetricsArgs),
     Plot(plot::PlotArgs),
     Report(report::ReportArgs),
@@ -157,6 +158,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Tsne(args) => tsne::run(args, &output),
         Verb::Leiden(args) => leiden::run(args, &output),
         Verb::Transfer(args) => transfer::run(args, &output),
+        Verb::Tree(args) => tree::run(args, &output),
         Verb::Metrics(args) => metrics::run(args, &output),
         Verb::Plot(args) => plot::run(args, &output),
         Verb::Report(args) => report::run(args, &output),
@@ -183,7 +185,7 @@ fn check_results(matches: &ArgMatches, existing: Existing) -> Result<()> {
 }
 
 /// The flags by which commands are told where their results go.
-pub const RESULTS: [&str; 2] = ["out", "write_recipe"];
+pub const RESULTS: [&str; 4] = ["out", "write_recipe", "picture", "page"];
 
 /// The command that was asked for, with what it was given.
 fn innermost<'a>(root: &'a Command, matches: &'a ArgMatches) -> (&'a Command, &'a ArgMatches) {

@@ -315,6 +315,14 @@ pub enum Error {
         /// Those of the other file.
         expected: usize,
     },
+    /// A tree of cell types that cannot be read.
+    #[error("failed to read the tree `{}`: {detail}", path.display())]
+    Tree {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        detail: String,
+    },
     /// A step left no cell, gene or set.
     #[error("`{step}` leaves none of {n} {what}s")]
     NothingLeft {

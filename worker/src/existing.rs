@@ -13,7 +13,7 @@ use archipelago_common::reference_dir::VERSION_FILE;
 
 use crate::{
     error::{Error, Result},
-    local,
+    local, tree_dir,
 };
 
 /// What a run in a directory writes last.
@@ -82,7 +82,8 @@ fn is_finished(path: &Path) -> bool {
     }
     let has = |name: &str| path.join(name).exists();
     let is_on_its_way = has(TRAINING) || has(CHECKPOINTS);
-    has(SUMMARY) || MODELS.iter().any(|name| has(name)) || (has(VERSION_FILE) && !is_on_its_way)
+    let is_whole = has(SUMMARY) || has(tree_dir::TREE) || MODELS.iter().any(|name| has(name));
+    is_whole || (has(VERSION_FILE) && !is_on_its_way)
 }
 
 /// Makes a file beside the result, as writing it will, and removes it.

@@ -36,5 +36,7 @@ pub mod session;
 mod surgery_task;
 pub mod table;
 pub mod task_summary;
+pub mod tree_dir;
+pub mod tree_pickle;
 
 pub use error::{Error, Result};

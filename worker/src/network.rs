@@ -4,6 +4,7 @@ use std::path::Path;
 
 use archipelago_anndata::{AnnData, Array, Element};
 use archipelago_common::hash::Digest;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
@@ -19,23 +20,48 @@ pub fn remember(adata: &mut AnnData, base: &Digest) {
     adata.uns.insert(UNS_KEY.to_owned(), Element::Array(Array::text(base.to_string())));
 }
 
+/// The network that placed the cells of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Digest of the reference's base.
+    digest: String,
+    /// Whether surgery moved it, as upstream's does.
+    is_approximate: bool,
+}
+
+impl Network {
+    /// What a file says of it.
+    pub fn of(adata: &AnnData) -> Option<Self> {
+        let is_approximate = text(adata, RULES_KEY) == Some(Rules::Upstream.label());
+        text(adata, UNS_KEY).map(|digest| Self { digest: digest.to_owned(), is_approximate })
+    }
+}
+
 /// Refuses to compare positions of cells that two networks placed. By upstream's surgery a query's network moves away from
 /// the reference's, as users of scvi-tools know; that is said and goes on. Files that tell no network are taken as they are.
 ///
 /// # Errors  [`Error::OtherNetwork`]
 pub fn check(rep: &str, reference: &AnnData, query: (&Path, &AnnData), output: &Output) -> Result<()> {
     let (path, query) = query;
-    let (Some(expected), Some(found)) = (text(reference, UNS_KEY), text(query, UNS_KEY)) else { return Ok(()) };
-    if rep != OBSM_KEY || found == expected {
+    check_known(rep, Network::of(reference).as_ref(), (path, query), output)
+}
+
+/// The same where the reference's cells are not at hand.
+///
+/// # Errors  [`Error::OtherNetwork`]
+pub fn check_known(rep: &str, known: Option<&Network>, query: (&Path, &AnnData), output: &Output) -> Result<()> {
+    let (path, query) = query;
+    let (Some(known), Some(found)) = (known, Network::of(query)) else { return Ok(()) };
+    if rep != OBSM_KEY || found.digest == known.digest {
         return Ok(());
     }
-    let is_approximate = |adata| text(adata, RULES_KEY) == Some(Rules::Upstream.label());
-    if is_approximate(reference) || is_approximate(query) {
+    if known.is_approximate || found.is_approximate {
         output.note("note: upstream's surgery moved the query's network: distances to reference cells are approximate");
         return Ok(());
     }
     let short = |digest: &str| digest.chars().take(12).collect();
-    Err(Error::OtherNetwork { path: path.into(), found: short(found), expected: short(expected) })
+    Err(Error::OtherNetwork { path: path.into(), found: short(&found.digest), expected: short(&known.digest) })
 }
 
 fn text<'a>(adata: &'a AnnData, key: &str) -> Option<&'a str> {

@@ -41,6 +41,7 @@ pub mod serve;
 pub mod subset;
 pub mod train;
 pub mod transfer;
+pub mod tree;
 pub mod tsne;
 pub mod umap;
 

@@ -67,6 +67,9 @@ impl Error {
             Self::OtherSpace { .. } | Self::OtherNetwork { .. } => {
                 "place both with the same reference: `archipelago-worker latent` and `map`".into()
             }
+            Self::Tree { .. } => {
+                "a tree is a directory that `tree learn` wrote, or a file such as `((CD4,CD8)T,B)root` (`.nwk`, `.json`)".into()
+            }
             Self::NothingLeft { .. } => "loosen the bounds, and look at the figures of quality first".into(),
             Self::Client(source) => return source.hint().map(str::to_owned),
             Self::Transport(source) => return source.hint().map(str::to_owned),

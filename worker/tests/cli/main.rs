@@ -18,6 +18,7 @@ mod serve;
 mod site;
 mod surgery;
 mod task;
+mod tree;
 mod tutorials;
 mod versions;
 

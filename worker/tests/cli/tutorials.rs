@@ -95,7 +95,7 @@ fn shorter(command: &mut Vec<String>) {
         "--epochs" | "--maxiter" => Some("2"),
         "--n-neighbors" => Some("15"),
         "--n-latent" => Some("4"),
-        "--n-samples" => Some("2"),
+        "--n-samples" | "--min-cells" => Some("2"),
         _ => None,
     };
     for at in 1..command.len() {

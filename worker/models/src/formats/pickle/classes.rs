@@ -57,5 +57,6 @@ const KNOWN: &[&str] = &[
     "torch.device",
 ];
 
-/// Families whose objects are carried along and never looked into: the training history and the like.
-const OPAQUE: &[&str] = &["pandas._libs.", "pandas.core.", "pandas.indexes."];
+/// Families whose objects are carried along as data: the training history, trees of cell types with their classifiers.
+const OPAQUE: &[&str] =
+    &["faiss.", "newick.", "pandas._libs.", "pandas.core.", "pandas.indexes.", "scHPL.", "sklearn."];
