@@ -142,12 +142,25 @@ impl Syncer {
 /// Bytes after which [`Syncer`] begins an fsync.
 pub const SYNC_BYTES: u64 = 8 << 20;
 
-/// Creates a directory and its parents; those that are new are their owner's alone.
+/// Creates a directory and its parents, durably: what is fsynced in a directory is lost with it if its own entry in the
+/// one above is not on disk. Those that are new are their owner's alone.
 ///
 /// # Errors  [`Error::File`]
 pub fn create_dir(path: &Path) -> Result<()> {
-    let created = DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(path);
-    created.map_err(|source| Error::File { action: "create", path: path.into(), source })
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    if let Some(above) = above {
+        create_dir(above)?;
+    }
+    match DirBuilder::new().mode(PRIVATE_DIR).create(path) {
+        Ok(()) => {}
+        // Somebody else was faster.
+        Err(_) if path.is_dir() => {}
+        Err(source) => return Err(Error::File { action: "create", path: path.into(), source }),
+    }
+    sync_dir(above.unwrap_or(Path::new(".")))
 }
 
 /// The same for a directory of state: one that is there already becomes its owner's alone too.
@@ -195,6 +208,15 @@ mod tests {
         assert_eq!(mode(&inner), 0o755, "a user's own folder stays as it is");
         create_private_dir(&inner).unwrap();
         assert_eq!(mode(&inner), 0o700);
+    }
+
+    #[test]
+    fn a_directory_below_a_file_is_an_error_and_one_that_is_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        create_dir(&dir.path().join("a/b/c")).unwrap();
+        create_dir(&dir.path().join("a/b/c")).unwrap();
+        std::fs::write(dir.path().join("file"), b"x").unwrap();
+        assert!(create_dir(&dir.path().join("file/below")).is_err());
     }
 
     #[test]

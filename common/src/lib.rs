@@ -30,6 +30,7 @@ pub mod shown;
 pub mod state_dict;
 pub mod task;
 pub mod telemetry;
+pub mod text;
 mod train_spec;
 
 pub use blob::BlobRef;

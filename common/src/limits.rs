@@ -86,3 +86,9 @@ pub const ADDRESS_BYTES: usize = 259;
 pub const MEMBERS: usize = 1_024;
 /// Coordinators that vote. More are slower and no safer: seven already survive three failures.
 pub const VOTERS: usize = 7;
+/// Longest step of time that one leader's stamp makes, in milliseconds. A leader stamps at least twice in it.
+pub const STAMP_STEP_MS: u64 = 60_000;
+/// Longest step of time that a majority's clocks make without an operator, in milliseconds: a weekend's outage is confirmed.
+pub const AGREED_STEP_MS: u64 = 24 * 3_600_000;
+/// What clocks may differ in that agree, in milliseconds: many times what NTP leaves.
+pub const CLOCK_TOLERANCE_MS: u64 = 10_000;

@@ -38,6 +38,11 @@ pub enum MemberRole {
     Removed,
 }
 
+/// One life of a coordinator's log, drawn when it is founded. A node whose disk was lost and that was founded again has
+/// another, under whatever id it comes: it has forgotten what it promised.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
 /// A member as the leader sees it now.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MemberStatus {

@@ -4,7 +4,7 @@ use archipelago_common::telemetry::{self, LogFormat};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    commands::{blobs, ca, completions, init, members, reference, serve, site, status, task, withdraw},
+    commands::{blobs, ca, clock, completions, init, members, reference, serve, site, status, task, withdraw},
     error::Result,
     output::{Format, Output},
 };
@@ -64,6 +64,8 @@ enum Verb {
     Members(members::MembersCommand),
     #[command(subcommand)]
     Blobs(blobs::BlobsCommand),
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     Status(status::StatusArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -92,6 +94,7 @@ pub fn run() -> Result<()> {
         Verb::Withdraw(args) => withdraw::run(args, &output),
         Verb::Members(command) => members::run(command, &output),
         Verb::Blobs(command) => blobs::run(command, &output),
+        Verb::Clock(command) => clock::run(command, &output),
         Verb::Status(args) => status::run(args, &output),
         Verb::Completions(args) => completions::run(args, Cli::command()),
     }

@@ -4,6 +4,7 @@
 //! together); [`cli`] is what a person types. What is decided is in `archipelago-cluster`, what is said in
 //! `archipelago-protocol`. Builds without libtorch and HDF5.
 
+pub mod acquaintance;
 pub mod blob;
 pub mod cli;
 pub mod clock;

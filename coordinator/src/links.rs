@@ -18,7 +18,7 @@ use archipelago_protocol::{
 use archipelago_transport::{Connection, Stream, Transport, quic::Timing};
 use tokio::sync::Mutex;
 
-use crate::{error::Result, frames};
+use crate::{acquaintance::Acquaintance, error::Result, frames};
 
 /// The way to one other coordinator.
 pub struct Link {
@@ -31,6 +31,7 @@ pub struct Link {
     for_relays: Mutex<Option<Connection>>,
     /// Whether it has ever taken a relay.
     takes_relays: AtomicBool,
+    acquaintance: Acquaintance,
 }
 
 /// The ways to all other coordinators. Clones are the same.
@@ -39,6 +40,7 @@ pub struct Links {
     own: NodeId,
     transport: Arc<dyn Transport>,
     inner: Arc<RwLock<Inner>>,
+    acquaintance: Acquaintance,
 }
 
 #[derive(Default)]
@@ -53,7 +55,7 @@ struct Inner {
 impl Links {
     /// Links from coordinator `own` to the others of these; none is dialled yet.
     pub fn new(own: NodeId, transport: Arc<dyn Transport>, addresses: &BTreeMap<NodeId, String>) -> Self {
-        let links = Self { own, transport, inner: Arc::default() };
+        let links = Self { own, transport, inner: Arc::default(), acquaintance: Acquaintance::default() };
         links.follow(addresses);
         links
     }
@@ -95,6 +97,11 @@ impl Links {
         }
     }
 
+    /// What this side and the others have said of themselves.
+    pub fn acquaintance(&self) -> &Acquaintance {
+        &self.acquaintance
+    }
+
     /// Every link, as of now.
     pub fn all(&self) -> Vec<Arc<Link>> {
         self.inner.read().unwrap_or_else(|e| e.into_inner()).links.values().cloned().collect()
@@ -119,6 +126,7 @@ impl Links {
             connection: Mutex::default(),
             for_relays: Mutex::default(),
             takes_relays: AtomicBool::new(false),
+            acquaintance: self.acquaintance.clone(),
         })
     }
 }
@@ -168,7 +176,7 @@ impl Link {
             }
         }
         *slot = None;
-        let connection = self.transport.dial(&self.address, self.node).await?;
+        let connection = self.acquaintance.dial(&*self.transport, &self.address, self.node).await?;
         let stream = begin(&connection, open).await?;
         *slot = Some(connection);
         Ok(stream)
@@ -186,7 +194,7 @@ impl Link {
     }
 }
 
-async fn begin(connection: &Connection, open: &StreamOpen) -> Result<Stream> {
+pub(crate) async fn begin(connection: &Connection, open: &StreamOpen) -> Result<Stream> {
     let mut stream = connection.open_stream().await?;
     stream.send_frame(&frame::encode(open)?).await?;
     Ok(stream)

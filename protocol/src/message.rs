@@ -9,7 +9,7 @@ use archipelago_common::{
     health::{Collected, HealthRecord, OfNode},
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
-    member::MembersRecord,
+    member::{Incarnation, MembersRecord},
     record::{
         AssignmentHead, AssignmentState, Cause, Change, Page, Progress, ReferenceHead, ReferenceRecord, SiteRecord,
         StatusRecord, Submission, SubmittedCondition, TaskHead, TaskRecord,
@@ -62,6 +62,28 @@ pub enum PeerAsk {
     },
     /// Begin to compare every blob with its digest.
     Verify,
+    /// Who the asker is. The first thing that is said on a connection between coordinators, since version 3.
+    Greet(Greeting),
+    /// Whether a coordinator that the asker does not know is a member, with this life of its log.
+    Vouch {
+        /// Its id.
+        node: NodeId,
+        /// What it says of its log.
+        incarnation: Incarnation,
+    },
+    /// What its clock shows.
+    Clock,
+}
+
+/// How coordinators say who they are; their certificates say the rest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Which life of its log it is.
+    pub incarnation: Incarnation,
+    /// The last entry in that log: a node that has less than it acknowledged has lost some.
+    pub last_index: u64,
+    /// The latest edition of the state machine's rules that it knows.
+    pub edition: u32,
 }
 
 /// The answer to [`StreamOpen::Peer`].
@@ -85,6 +107,15 @@ pub enum PeerReply {
     Collected(Collected),
     /// Not now, or not here.
     Refused(Refusal),
+    /// To `Greet`.
+    Greeting(Greeting),
+    /// To `Vouch`: it is.
+    Known,
+    /// To `Clock`.
+    Clock {
+        /// Unix milliseconds.
+        now_ms: u64,
+    },
 }
 
 /// How a session begins.
@@ -377,6 +408,11 @@ pub enum Request {
         /// The result.
         result: BlobRef,
     },
+    /// It is this time, whatever the coordinators' clocks say. Operator.
+    SetClock {
+        /// Unix milliseconds.
+        now_ms: u64,
+    },
 }
 
 /// Which tasks are meant.
@@ -416,7 +452,8 @@ impl Request {
             | Self::ListAssignments { .. }
             | Self::ListSubmitted { .. }
             | Self::ListSitesAfter { .. }
-            | Self::Derive { .. } => 3,
+            | Self::Derive { .. }
+            | Self::SetClock { .. } => 3,
             _ => 1,
         }
     }

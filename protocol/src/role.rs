@@ -65,7 +65,8 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::TransferLeadership { .. }
             | Request::CollectBlobs { .. }
             | Request::VerifyBlobs
-            | Request::PublishGatedTask { .. },
+            | Request::PublishGatedTask { .. }
+            | Request::SetClock { .. },
             Operator(_),
         ) => Ok(()),
         (
@@ -81,7 +82,8 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::TransferLeadership { .. }
             | Request::CollectBlobs { .. }
             | Request::VerifyBlobs
-            | Request::PublishGatedTask { .. },
+            | Request::PublishGatedTask { .. }
+            | Request::SetClock { .. },
             Site(_) | Auditor(_),
         ) => Err(forbidden("this is for operators")),
     }

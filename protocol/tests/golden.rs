@@ -12,7 +12,7 @@ use archipelago_common::{
     ConditionKey, Digest, NodeId, SiteId, TaskId, Version, VersionId,
     blob::BlobRef,
     health::{Collected, HealthRecord, NodeState, OfNode},
-    member::{MemberRecord, MemberRole, MemberStatus, MembersRecord},
+    member::{Incarnation, MemberRecord, MemberRole, MemberStatus, MembersRecord},
     policy::EmbeddingRelease,
     record::{
         AssignmentHead, AssignmentRecord, AssignmentState, BaseSummary, Cause, Change, Event, Page, Progress,
@@ -27,8 +27,8 @@ use archipelago_common::{
 use archipelago_protocol::{
     frame::{self, Message},
     message::{
-        Chunk, FromCoordinator, GetReply, Hello, Notice, PeerAsk, PeerReply, PutReply, Refusal, Reply, Request,
-        RequestKey, StreamOpen, ToCoordinator, Welcome, Which, Withdrawal,
+        Chunk, FromCoordinator, GetReply, Greeting, Hello, Notice, PeerAsk, PeerReply, PutReply, Refusal, Reply,
+        Request, RequestKey, StreamOpen, ToCoordinator, Welcome, Which, Withdrawal,
     },
 };
 use proptest::prelude::*;
@@ -86,6 +86,9 @@ fn stream_openings(golden: &mut Golden) {
         StreamOpen::Peer(PeerAsk::Health),
         StreamOpen::Peer(PeerAsk::Collect { dry_run: true }),
         StreamOpen::Peer(PeerAsk::Verify),
+        StreamOpen::Peer(PeerAsk::Greet(greeting())),
+        StreamOpen::Peer(PeerAsk::Vouch { node: node(4), incarnation: Incarnation(9) }),
+        StreamOpen::Peer(PeerAsk::Clock),
         StreamOpen::RaftFrom { address: "10.0.0.4:7101".to_owned() },
         StreamOpen::Relay(blob("columns")),
     ];
@@ -103,6 +106,9 @@ fn stream_openings(golden: &mut Golden) {
             StreamOpen::Peer(PeerAsk::Health) => "peer-health",
             StreamOpen::Peer(PeerAsk::Collect { .. }) => "peer-collect",
             StreamOpen::Peer(PeerAsk::Verify) => "peer-verify",
+            StreamOpen::Peer(PeerAsk::Greet(_)) => "peer-greet",
+            StreamOpen::Peer(PeerAsk::Vouch { .. }) => "peer-vouch",
+            StreamOpen::Peer(PeerAsk::Clock) => "peer-clock",
         };
         golden.check(&format!("open-{name}"), &open);
     }
@@ -166,6 +172,7 @@ fn requests(golden: &mut Golden) {
             result: blob("totals"),
         },
         Request::Submit(submission_with_parts()),
+        Request::SetClock { now_ms: 1_700_000_000_000 },
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -212,6 +219,7 @@ fn requests(golden: &mut Golden) {
             Request::ListSubmitted { .. } => "list-submitted",
             Request::ListSitesAfter { .. } => "list-sites-after",
             Request::Derive { .. } => "derive",
+            Request::SetClock { .. } => "set-clock",
         };
         let key = RequestKey([id as u8; 16]);
         golden.check(&format!("request-{name}"), &ToCoordinator::Request { id, key, body });
@@ -318,6 +326,9 @@ fn others(golden: &mut Golden) {
     golden.check("peer-health", &PeerReply::Health(health()));
     golden.check("peer-collected", &PeerReply::Collected(collected()));
     golden.check("peer-refused", &PeerReply::Refused(Refusal::NotLeader { leader: None }));
+    golden.check("peer-greeting", &PeerReply::Greeting(greeting()));
+    golden.check("peer-known", &PeerReply::Known);
+    golden.check("peer-clock", &PeerReply::Clock { now_ms: 1_700_000_000_000 });
     golden.check("put-send", &PutReply::Send { from_chunk: 2 });
     golden.check("put-durable", &PutReply::Durable);
     golden.check("put-refused", &PutReply::Refused(Refusal::Busy { retry_after_ms: 50 }));
@@ -327,6 +338,10 @@ fn others(golden: &mut Golden) {
     golden.check("get-sending-part", &GetReply::SendingPart { n_chunks: 3 });
     let bytes = b"one chunk".to_vec();
     golden.check("chunk", &Chunk { chunk_idx: 300, digest: Digest::of(&bytes), bytes });
+}
+
+fn greeting() -> Greeting {
+    Greeting { incarnation: Incarnation(1 << 60), last_index: 300, edition: 2 }
 }
 
 fn node(id: u64) -> NodeId {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_common::{
     BlobRef, ConditionKey, Digest, Layout, Name, NodeId, Principal, Result, SiteId, TaskId, Version, VersionId, codec,
     limits,
+    member::Incarnation,
     record::{BaseSummary, Progress, Submission},
     task::{QualityGates, SurgeryTask},
 };
@@ -150,6 +151,23 @@ pub enum Body {
         /// The result.
         result: BlobRef,
     },
+    /// From here on, only this life of a member's log counts as that member. Coordinator.
+    Introduce {
+        /// The member.
+        node: NodeId,
+        /// What it says of its log.
+        incarnation: Incarnation,
+    },
+    /// What the clocks of coordinators show; where a majority agrees, that is the time. Coordinator.
+    AgreeOnTime {
+        /// By node, Unix milliseconds.
+        clocks: BTreeMap<NodeId, u64>,
+    },
+    /// It is this time, whatever clocks said. Operator.
+    SetClock {
+        /// Unix milliseconds.
+        now_ms: u64,
+    },
 }
 
 /// Which conditions to withdraw.
@@ -181,7 +199,14 @@ impl Body {
     /// Whether the answer is kept for a repeated request. Renewals are not: they come every few seconds from every
     /// site, would push out answers that matter, and carry an epoch that makes a repetition harmless.
     pub(crate) fn is_remembered(&self) -> bool {
-        !matches!(self, Self::Tick | Self::Renew { .. } | Self::RaiseEdition { .. })
+        !matches!(
+            self,
+            Self::Tick
+                | Self::Renew { .. }
+                | Self::RaiseEdition { .. }
+                | Self::Introduce { .. }
+                | Self::AgreeOnTime { .. }
+        )
     }
 
     /// Tells two requests under one key apart; none for a body too large for the log.

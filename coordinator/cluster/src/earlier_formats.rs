@@ -43,6 +43,7 @@ pub(crate) fn read(format: u32, mut state: Vec<u8>) -> Result<Cluster> {
     }
     Ok(Cluster {
         now_ms: before.now_ms,
+        latest_ms: before.now_ms,
         sites: before.sites,
         references,
         tasks: before.tasks,

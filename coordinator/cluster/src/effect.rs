@@ -45,7 +45,10 @@ impl Effect {
             | Body::PromoteMember { .. }
             | Body::RemoveMember { .. }
             | Body::Derive { .. }
-            | Body::RaiseEdition { .. } => None,
+            | Body::RaiseEdition { .. }
+            | Body::Introduce { .. } => None,
+            // Leases and deadlines may be over.
+            Body::AgreeOnTime { .. } | Body::SetClock { .. } => Some(Self::AnnounceTasks),
         }
     }
 }

@@ -142,26 +142,47 @@ impl Reference {
         after: Option<&ConditionKey>,
         most: usize,
     ) -> Option<Vec<(ConditionKey, BlobRef)>> {
-        let first = *self.now.firsts.get(&version)?;
-        let is_meant = |key: &ConditionKey| {
-            after.is_none_or(|after| key > after) && owner.is_none_or(|owner| key.owner() == owner)
-        };
+        let (until, since) = self.changes.split_at(self.now.firsts.get(&version)? + 1);
+        let is_meant = |key: &ConditionKey| owner.is_none_or(|owner| key.owner() == owner);
+        let size = |changes: &[Change]| changes.iter().map(|change| change.columns.len()).sum::<usize>();
+        if size(until) < size(since) {
+            return Some(replay(until, after, &is_meant, most));
+        }
+        let mut found = Vec::new();
+        let mut from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
+        // Some of the current version at a time, so that few of the changes are looked at for a page.
+        while found.len() < most {
+            let next = self.now.columns.range((from.clone(), Bound::Unbounded)).nth(WINDOW);
+            let until = next.map_or(Bound::Unbounded, |(key, _)| Bound::Included(key.clone()));
+            self.find((from, until.clone()), since, &is_meant, &mut found);
+            match until {
+                Bound::Included(key) => from = Bound::Excluded(key),
+                _ => break,
+            }
+        }
+        found.truncate(most);
+        Some(found)
+    }
+
+    /// Adds what the version before some changes held between two conditions.
+    fn find(
+        &self,
+        between: (Bound<ConditionKey>, Bound<ConditionKey>),
+        since: &[Change],
+        is_meant: &dyn Fn(&ConditionKey) -> bool,
+        found: &mut Vec<(ConditionKey, BlobRef)>,
+    ) {
         // From the latest change back: what was there before the earliest of them counts.
         let mut before: BTreeMap<&ConditionKey, Option<BlobRef>> = BTreeMap::new();
-        for change in self.changes[first + 1..].iter().rev() {
-            for (key, blob) in change.columns.iter().filter(|(key, _)| is_meant(key)) {
+        for change in since.iter().rev() {
+            for (key, blob) in change.columns.range(between.clone()).filter(|(key, _)| is_meant(key)) {
                 before.insert(key, (!change.adds()).then_some(*blob));
             }
         }
         let gone = before.iter().filter_map(|(key, blob)| Some((*key, (*blob)?)));
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let stayed = self.now.columns.range::<ConditionKey, _>((from, Bound::Unbounded));
-        let stayed = stayed.filter(|(key, _)| is_meant(key) && !before.contains_key(key));
-        let mut found = Vec::with_capacity(most.min(self.now.columns.len() + before.len()));
-        for (key, blob) in merge_by_key(stayed.map(|(key, blob)| (key, *blob)), gone).take(most) {
-            found.push((key.clone(), blob));
-        }
-        Some(found)
+        let stayed = self.now.columns.range(between).filter(|(key, _)| is_meant(key) && !before.contains_key(key));
+        let held = merge_by_key(stayed.map(|(key, blob)| (key, *blob)), gone);
+        found.extend(held.map(|(key, blob)| (key.clone(), blob)));
     }
 
     /// One version as a whole; for tests and audits.
@@ -305,6 +326,27 @@ fn change_of(event: &Event, before: Option<&Version>, after: &Version) -> Option
     Some(Change { version: event.version, why, at_ms: event.at_ms, columns })
 }
 
+/// What changes from the first on lead to, after a condition.
+fn replay(
+    changes: &[Change],
+    after: Option<&ConditionKey>,
+    is_meant: &dyn Fn(&ConditionKey) -> bool,
+    most: usize,
+) -> Vec<(ConditionKey, BlobRef)> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut held: BTreeMap<&ConditionKey, BlobRef> = BTreeMap::new();
+    for change in changes {
+        let concerned = change.columns.range::<ConditionKey, _>((from, Bound::Unbounded));
+        for (key, blob) in concerned.filter(|(key, _)| is_meant(key)) {
+            match change.adds() {
+                true => drop(held.insert(key, *blob)),
+                false => drop(held.remove(key)),
+            }
+        }
+    }
+    held.into_iter().take(most).map(|(key, blob)| (key.clone(), blob)).collect()
+}
+
 /// Two lists in the order of their keys as one; no key is in both.
 fn merge_by_key<'a>(
     left: impl Iterator<Item = (&'a ConditionKey, BlobRef)>,
@@ -317,3 +359,6 @@ fn merge_by_key<'a>(
         (None, _) => right.next(),
     })
 }
+
+/// Conditions of the current version that are looked at together.
+const WINDOW: usize = 2_048;

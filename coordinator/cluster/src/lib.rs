@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{
     Layout, Name, NodeId, SiteId, TaskId,
-    member::MemberRecord,
+    member::{Incarnation, MemberRecord},
     record::{SiteRecord, TaskRecord},
     task::QualityGates,
 };
@@ -43,6 +43,7 @@ pub use edition::Edition;
 pub use effect::Effect;
 pub use history::Reference;
 pub use outcome::{Applied, Outcome, Refusal};
+pub use time::agreed_ms;
 pub use view::{Counts, Which};
 
 use index::Index;
@@ -51,7 +52,7 @@ use requests::Requests;
 /// Everything that the coordinators agree on.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Cluster {
-    /// The latest stamp of a leader; never goes back.
+    /// What time it is; goes back only where an operator sets it.
     now_ms: u64,
     sites: BTreeMap<SiteId, SiteRecord>,
     references: BTreeMap<Name, Reference>,
@@ -62,6 +63,10 @@ pub struct Cluster {
     gates: BTreeMap<TaskId, QualityGates>,
     /// What versions of a reference hold, where its summary does not say it all.
     layouts: BTreeMap<Name, Layout>,
+    /// The latest that it ever was.
+    latest_ms: u64,
+    /// The life of each member's log that counts as that member, once it has said it.
+    incarnations: BTreeMap<NodeId, Incarnation>,
     /// By which rules commands are carried out.
     edition: Edition,
     /// Bytes that everything was said to take when it was accepted; see [`growth`].
@@ -117,6 +122,9 @@ impl Cluster {
             Body::Derive { reference, version, value, result } => {
                 self.derive(principal, reference, *version, value, *result)
             }
+            Body::AgreeOnTime { clocks } => self.agree_on_time(principal, clocks),
+            Body::SetClock { now_ms } => self.set_clock(principal, *now_ms),
+            Body::Introduce { node, incarnation } => self.introduce(principal, *node, *incarnation),
         }
     }
 }

@@ -8,10 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
     NodeId, Principal, limits,
-    member::{self, MemberRecord, MemberRole},
+    member::{self, Incarnation, MemberRecord, MemberRole},
 };
 
-use crate::{Cluster, Outcome, Refusal, site};
+use crate::{
+    Cluster, Outcome, Refusal,
+    mutation::{self, Rule},
+    site,
+};
 
 impl Cluster {
     /// Every coordinator that is or was a member, by id. Empty until a leader has written down the founders.
@@ -32,6 +36,51 @@ impl Cluster {
     /// The members that learn, or should.
     pub fn learners(&self) -> BTreeSet<NodeId> {
         self.of_role(MemberRole::Learner)
+    }
+
+    /// The life of a member's log that counts, once it is written down.
+    pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        self.incarnations.get(&node).copied()
+    }
+
+    /// Whether a coordinator that says this of its log is the member of its id. Anybody is, while no members are known.
+    ///
+    /// # Errors  [`Refusal::Forbidden`], with what to do; [`Refusal::NotFound`] for one that is no member, as far as this
+    /// state knows
+    pub fn recognise(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Refusal> {
+        if self.members.is_empty() {
+            return Ok(());
+        }
+        match self.members.get(&node).map(|member| member.role) {
+            None => return Err(Refusal::not_found(format!("member {node}"))),
+            Some(MemberRole::Removed) => return Err(Refusal::forbidden(format!("coordinator {node} was removed"))),
+            Some(MemberRole::Learner | MemberRole::Voter) => {}
+        }
+        match self.incarnations.get(&node) {
+            Some(known) if *known != incarnation && !mutation::is_broken(Rule::OneLife) => {
+                Err(Refusal::forbidden(format!(
+                    "node {node} is not the node {node} we know: its log was founded anew, and what it had promised is \
+                     forgotten; add it as node {}",
+                    self.free_id()
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes down which life of a member's log counts.
+    pub(crate) fn introduce(
+        &mut self,
+        principal: &Principal,
+        node: NodeId,
+        incarnation: Incarnation,
+    ) -> Result<Outcome, Refusal> {
+        site::require_coordinator(principal)?;
+        self.recognise(node, incarnation)?;
+        if self.members.contains_key(&node) {
+            self.incarnations.entry(node).or_insert(incarnation);
+        }
+        Ok(Outcome::Members)
     }
 
     /// Writes down the founders, whom Raft knows from the beginning. Done once, by the first leader that can.
@@ -69,7 +118,7 @@ impl Cluster {
             if known.role != MemberRole::Removed && known.address == address {
                 return Ok(Outcome::Members);
             }
-            let free = self.members.keys().next_back().map_or(1, |last| last.as_u64() + 1);
+            let free = self.free_id();
             let state = if known.role == MemberRole::Removed { "was a member" } else { "is a member" };
             return Err(Refusal::conflict(format!(
                 "node {node} {state} already, and ids are never reused; add it as node {free}"
@@ -119,6 +168,11 @@ impl Cluster {
 
     fn new_member(&self, node: NodeId, address: &str, role: MemberRole) -> MemberRecord {
         MemberRecord { node, address: address.to_owned(), role, added_ms: self.now_ms, removed_ms: None }
+    }
+
+    /// The lowest id that no coordinator has or had, above all others.
+    fn free_id(&self) -> u64 {
+        self.members.keys().next_back().map_or(1, |last| last.as_u64() + 1)
     }
 
     fn of_role(&self, role: MemberRole) -> BTreeSet<NodeId> {

@@ -36,11 +36,15 @@ pub enum Rule {
     PartOnce,
     /// A pool adds up to the same bytes in every order.
     PoolOrder,
+    /// A node whose log was founded anew is not the member of its id.
+    OneLife,
+    /// One clock alone moves time by small steps only.
+    SmallSteps,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -56,6 +60,8 @@ impl Rule {
         Self::FactsStay,
         Self::PartOnce,
         Self::PoolOrder,
+        Self::OneLife,
+        Self::SmallSteps,
     ];
 }
 

@@ -18,7 +18,7 @@ pub struct Applied {
 /// record, it reads it from the state by the name given here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Outcome {
-    /// To `Tick`.
+    /// To `Tick`, `AgreeOnTime`, `SetClock`.
     Ticked,
     /// To `AddSite` and `RevokeSite`.
     Site(SiteRecord),
@@ -45,7 +45,7 @@ pub enum Outcome {
         /// The version that holds it, once there is one (`publish = each`: at once).
         version: Option<VersionId>,
     },
-    /// To `RaiseEdition`, `AdoptMembers`, `AddMember`, `PromoteMember`, `RemoveMember`: see [`crate::Cluster::members`].
+    /// To `RaiseEdition`, `Introduce`, `AdoptMembers`, `AddMember`, `PromoteMember`, `RemoveMember`: see [`crate::Cluster::members`].
     Members,
 }
 

@@ -56,8 +56,8 @@ impl BlobStore {
             condition,
             lost: Notify::new(),
         };
-        fs::create_dir(&store.whole_dir())?;
-        fs::create_dir(&store.partial_dir())?;
+        fs::create_private_dir(&store.whole_dir())?;
+        fs::create_private_dir(&store.partial_dir())?;
         for file in store.whole_files()? {
             store.count(1, file_size(&file)?);
         }

@@ -94,7 +94,7 @@ pub fn run(args: &InitArgs, output: &Output) -> Result<()> {
     };
     let path = args.out.join("node.toml");
     let resolved = NodeConfig { data_dir: args.out.join("data"), ..config.clone() };
-    fs::create_dir(&resolved.data_dir)?;
+    fs::create_private_dir(&resolved.data_dir)?;
     let (path_of_log, state) = (resolved.log_path(), Cluster::founded().snapshot()?);
     if args.join {
         LogStore::create_joining(&path_of_log, args.node, state)?;

@@ -14,6 +14,7 @@ use crate::{
 
 pub mod blobs;
 pub mod ca;
+pub mod clock;
 pub mod completions;
 pub mod init;
 pub mod members;

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use archipelago_client::Client;
 use archipelago_common::{
-    Figure, Name, SiteId, TaskId, VersionId,
+    Figure, Name, SiteId, TaskId, VersionId, limits,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, TaskHead, TaskRecord, TaskState},
     task::{Bound, ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec, Warmup},
+    text::printable,
 };
 use archipelago_protocol::message::{Reply, Request, Which};
 use clap::{Args, Subcommand, ValueEnum};
@@ -325,7 +326,7 @@ fn assignment_text(AssignmentRecord { epoch, state, progress, .. }: &AssignmentR
             }
         },
         AssignmentState::Lapsed => format!("no sign of life (epoch {epoch})"),
-        AssignmentState::GivenUp { reason } => format!("gave up: {reason}"),
+        AssignmentState::GivenUp { reason } => format!("gave up: {}", printable(reason, limits::REASON_BYTES)),
         AssignmentState::Accepted { submission, version, .. } => {
             let version =
                 version.map_or("not merged yet".to_owned(), |version| format!("version {}", version.0.short()));

@@ -199,6 +199,7 @@ impl Task {
             Input::HandOver(successor) => node.hand_over(successor),
             // Who asked may have gone.
             Input::Standings(answer) => drop(answer.send(node.standings())),
+            Input::Identity(answer) => drop(answer.send((node.incarnation(), node.last_index()))),
         }
     }
 
@@ -232,7 +233,11 @@ fn answer_suspended(input: Input) {
         Input::Propose { answer, .. } => drop(answer.send(Err(nobody))),
         Input::Read(settled) => drop(settled.send(Err(nobody))),
         Input::Standings(answer) => drop(answer.send(Vec::new())),
-        Input::Message(_) | Input::Unreachable(_) | Input::SnapshotSent { .. } | Input::HandOver(_) => {}
+        Input::Identity(_)
+        | Input::Message(_)
+        | Input::Unreachable(_)
+        | Input::SnapshotSent { .. }
+        | Input::HandOver(_) => {}
     }
 }
 

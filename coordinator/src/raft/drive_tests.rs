@@ -29,7 +29,7 @@ impl Scene {
         let opened = disk.clone();
         let open = move || {
             let state = Cluster::founded().snapshot().unwrap();
-            let store = LogStore::open_backend(opened.clone(), id, &BTreeSet::from([id]), state)?;
+            let store = LogStore::open_backend(opened.clone(), id, &BTreeSet::from([id]), state, 1)?;
             Node::new(id, store, Options::default())
         };
         let (raft, task) = Raft::start(id, Box::new(open), condition.clone()).unwrap();

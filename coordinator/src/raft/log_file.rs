@@ -23,6 +23,7 @@ pub(super) const SNAPSHOT: &str = "snapshot";
 const FORMAT_NUMBER: &str = "format";
 const NODE: &str = "node";
 pub(super) const STARTS: &str = "starts";
+pub(super) const INCARNATION: &str = "incarnation";
 const TRUNCATED_INDEX: &str = "truncated_index";
 const TRUNCATED_TERM: &str = "truncated_term";
 
@@ -31,6 +32,8 @@ pub(super) struct Start {
     pub(super) format: u64,
     pub(super) node: u64,
     pub(super) starts: u64,
+    /// 0 in a file of an earlier build.
+    pub(super) incarnation: u64,
     pub(super) truncated: (u64, u64),
     pub(super) hard_state: Vec<u8>,
     pub(super) snapshot: Vec<u8>,
@@ -59,6 +62,7 @@ pub(super) fn write_founding(
     node: NodeId,
     voters: &BTreeSet<NodeId>,
     state: Vec<u8>,
+    incarnation: u64,
 ) -> Result<(), redb::Error> {
     let start = if voters.is_empty() { JOINING } else { FOUNDING };
     let mut snapshot = Snapshot { data: state.into(), ..Snapshot::default() };
@@ -73,6 +77,7 @@ pub(super) fn write_founding(
         numbers.insert(FORMAT_NUMBER, FORMAT)?;
         numbers.insert(NODE, node.as_u64())?;
         numbers.insert(STARTS, 0)?;
+        numbers.insert(INCARNATION, incarnation)?;
         transaction.open_table(ENTRIES)?;
     }
     put_record(&transaction, SNAPSHOT, &snapshot)?;
@@ -93,6 +98,7 @@ pub(super) fn read_start(db: &Database) -> Result<Start, redb::Error> {
         format: number(FORMAT_NUMBER)?,
         node: number(NODE)?,
         starts: number(STARTS)?,
+        incarnation: number(INCARNATION)?,
         truncated: (number(TRUNCATED_INDEX)?, number(TRUNCATED_TERM)?),
         hard_state: record(HARD_STATE)?,
         snapshot: record(SNAPSHOT)?,

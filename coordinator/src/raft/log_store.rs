@@ -14,7 +14,7 @@ use std::{
 };
 
 use archipelago_cluster::mutation::{self, Rule};
-use archipelago_common::{NodeId, fs};
+use archipelago_common::{NodeId, fs, member::Incarnation};
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry, HardState, Snapshot},
@@ -22,8 +22,8 @@ use raft::{
 use redb::{Database, Durability, ReadableDatabase as _, StorageBackend};
 
 use super::log_file::{
-    ENTRIES, EntriesError, FORMAT, HARD_STATE, NUMBERS, SNAPSHOT, STARTS, builder, check_entries, not_protobuf, parse,
-    put_record, put_truncated, read_start, remove_entries, to_bytes, write_founding,
+    ENTRIES, EntriesError, FORMAT, HARD_STATE, INCARNATION, NUMBERS, SNAPSHOT, STARTS, builder, check_entries,
+    not_protobuf, parse, put_record, put_truncated, read_start, remove_entries, to_bytes, write_founding,
 };
 use crate::error::{Error, Result};
 
@@ -37,6 +37,7 @@ pub struct LogStore {
     truncated: (u64, u64),
     last_index: u64,
     starts: u64,
+    incarnation: Incarnation,
 }
 
 /// All that one Raft `Ready` wants to have durable.
@@ -63,7 +64,7 @@ impl LogStore {
         }
         let error = |e: redb::Error| Error::log("create", path, e);
         let db = builder().create(path).map_err(|e| error(e.into()))?;
-        write_founding(&db, node, voters, state).map_err(error)?;
+        write_founding(&db, node, voters, state, rand::random()).map_err(error)?;
         drop(db);
         Ok(fs::sync_dir(path.parent().unwrap_or(Path::new(".")))?)
     }
@@ -84,7 +85,7 @@ impl LogStore {
             return Err(Error::NoLog { path: path.to_owned(), node });
         }
         let db = builder().open(path).map_err(|e| Error::log("open", path, e.into()))?;
-        Self::load(db, path, node)
+        Self::load(db, path, node, rand::random())
     }
 
     /// Opens a log over any storage; an empty one is founded first, or made that of a node that joins if there are no
@@ -96,14 +97,15 @@ impl LogStore {
         node: NodeId,
         voters: &BTreeSet<NodeId>,
         state: Vec<u8>,
+        incarnation: u64,
     ) -> Result<Self> {
         let path = Path::new("storage");
         let is_new = backend.len().map_err(|e| Error::log("open", path, e.into()))? == 0;
         let db = builder().create_with_backend(backend).map_err(|e| Error::log("open", path, e.into()))?;
         if is_new {
-            write_founding(&db, node, voters, state).map_err(|e| Error::log("create", path, e))?;
+            write_founding(&db, node, voters, state, incarnation).map_err(|e| Error::log("create", path, e))?;
         }
-        Self::load(db, path, node)
+        Self::load(db, path, node, incarnation)
     }
 
     /// Makes a batch durable, in one transaction.
@@ -161,6 +163,11 @@ impl LogStore {
         self.starts
     }
 
+    /// Which life of this node's log it is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     /// The last snapshot: what a restart begins with.
     pub fn last_snapshot(&self) -> &Snapshot {
         &self.snapshot
@@ -201,7 +208,7 @@ impl LogStore {
         Ok(transaction.commit()?)
     }
 
-    fn load(db: Database, path: &Path, node: NodeId) -> Result<Self> {
+    fn load(db: Database, path: &Path, node: NodeId, fresh: u64) -> Result<Self> {
         let corrupted = |detail: String| Error::LogCorrupted { path: path.to_owned(), detail };
         let error = |e: redb::Error| Error::log("read", path, e);
         let start = read_start(&db).map_err(error)?;
@@ -226,13 +233,25 @@ impl LogStore {
             )));
         }
         let starts = start.starts + 1;
+        // An earlier build drew none.
+        let incarnation = Incarnation(if start.incarnation == 0 { fresh } else { start.incarnation });
         (|| -> Result<(), redb::Error> {
             let transaction = db.begin_write()?;
             transaction.open_table(NUMBERS)?.insert(STARTS, starts)?;
+            transaction.open_table(NUMBERS)?.insert(INCARNATION, incarnation.0)?;
             Ok(transaction.commit()?)
         })()
         .map_err(error)?;
-        Ok(Self { db, path: path.to_owned(), hard_state, snapshot, truncated: start.truncated, last_index, starts })
+        Ok(Self {
+            db,
+            path: path.to_owned(),
+            hard_state,
+            snapshot,
+            truncated: start.truncated,
+            last_index,
+            starts,
+            incarnation,
+        })
     }
 
     fn stored_term(&self, index: u64) -> Result<Option<u64>, redb::Error> {

@@ -30,7 +30,7 @@ fn terms(store: &LogStore) -> Vec<(u64, u64)> {
 }
 
 fn on_disk(disk: &Disk) -> Result<LogStore> {
-    LogStore::open_backend(disk.clone(), node(1), &BTreeSet::from([node(1)]), b"state".to_vec())
+    LogStore::open_backend(disk.clone(), node(1), &BTreeSet::from([node(1)]), b"state".to_vec(), 1)
 }
 
 fn in_file(dir: &tempfile::TempDir) -> PathBuf {

@@ -17,7 +17,7 @@ impl Group {
     fn join(&mut self, node: u64) {
         let (disk, nobody) = (Disk::default(), BTreeSet::new());
         let state = Cluster::founded().snapshot().unwrap();
-        let store = LogStore::open_backend(disk.clone(), id(node), &nobody, state).unwrap();
+        let store = LogStore::open_backend(disk.clone(), id(node), &nobody, state, node).unwrap();
         self.disks.insert(id(node), disk);
         self.nodes.insert(id(node), Node::new(id(node), store, self.options).unwrap());
     }
@@ -74,7 +74,8 @@ fn a_learner_gets_a_snapshot_catches_up_and_becomes_a_voter() {
     assert!(group.snapshots_sent > 0, "an empty log starts from a snapshot");
     group.assert_agree(0..5);
     let standings = group.nodes[&leader].standings();
-    assert!(standings.contains(&(id(4), Standing { entries_behind: 0, is_active: true })), "{standings:?}");
+    let (_, of_four) = standings.iter().find(|(node, _)| *node == id(4)).unwrap();
+    assert!(of_four.entries_behind == 0 && of_four.is_active, "{standings:?}");
     group.promote(leader, 4);
     group.tick_until_settled(&[1, 2, 3, 4], &[]);
     group.commit(leader, 5);

@@ -11,7 +11,7 @@ use archipelago_cluster::{
     Cluster, Command, Effect, Outcome, Refusal,
     mutation::{self, Rule},
 };
-use archipelago_common::NodeId;
+use archipelago_common::{NodeId, member::Incarnation};
 use raft::{
     Config, GetEntriesContext, RawNode, SnapshotStatus, StateRole,
     eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, Snapshot},
@@ -281,6 +281,16 @@ impl Node {
     /// Index of the last entry applied.
     pub fn applied(&self) -> u64 {
         self.applied.0
+    }
+
+    /// Which life of this node's log it is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.raw.store().incarnation()
+    }
+
+    /// Index of the last entry in the log, which is what this node may have acknowledged.
+    pub fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
     }
 
     /// Entries in the log, for the tests of compaction and for metrics.

@@ -55,7 +55,8 @@ impl Group {
 
     fn start(&mut self, voter: NodeId) {
         let founding = Cluster::founded().snapshot().unwrap();
-        let store = LogStore::open_backend(self.disks[&voter].clone(), voter, &self.voters, founding).unwrap();
+        let store =
+            LogStore::open_backend(self.disks[&voter].clone(), voter, &self.voters, founding, voter.as_u64()).unwrap();
         self.nodes.insert(voter, Node::new(voter, store, self.options).unwrap());
     }
 

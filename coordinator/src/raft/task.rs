@@ -9,7 +9,7 @@ use std::{
 use archipelago_cluster::{Cluster, Command, Effect, Outcome, Refusal};
 use archipelago_common::{
     BlobRef, NodeId,
-    member::{MemberRecord, MemberRole},
+    member::{Incarnation, MemberRecord, MemberRole},
 };
 use raft::{SnapshotStatus, eraftpb::Message};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
@@ -107,6 +107,7 @@ pub(super) enum Input {
     SnapshotSent { to: NodeId, status: SnapshotStatus },
     HandOver(Option<NodeId>),
     Standings(oneshot::Sender<Vec<(NodeId, Standing)>>),
+    Identity(oneshot::Sender<(Incarnation, u64)>),
 }
 
 impl Raft {
@@ -254,6 +255,15 @@ impl Raft {
     pub async fn standings(&self) -> Result<Vec<(NodeId, Standing)>, Dropped> {
         let (answer, answered) = oneshot::channel();
         self.inbox.try_send(Input::Standings(answer)).map_err(|_| Dropped::Busy)?;
+        answered.await.map_err(|_| Dropped::NotLeader { leader: None })
+    }
+
+    /// Which life of this node's log it is, and the last entry in it, as of now.
+    ///
+    /// # Errors  [`Dropped`] if the node is too busy, or takes no part
+    pub async fn identity(&self) -> Result<(Incarnation, u64), Dropped> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.try_send(Input::Identity(answer)).map_err(|_| Dropped::Busy)?;
         answered.await.map_err(|_| Dropped::NotLeader { leader: None })
     }
 

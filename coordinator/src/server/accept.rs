@@ -1,12 +1,18 @@
 //! Connections from peers: who may be here, and what each of their streams is for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use archipelago_cluster::Effect;
-use archipelago_common::Principal;
+use archipelago_common::{Principal, member::MemberRole};
 use archipelago_protocol::{
     frame::{self, Message as _},
-    message::{GetReply, PutReply, Refusal, StreamOpen},
+    message::{GetReply, PeerAsk, PeerReply, PutReply, Refusal, StreamOpen},
     role,
 };
 use archipelago_transport::{Connection, Listener, Stream};
@@ -15,7 +21,7 @@ use tokio::{sync::broadcast, task::JoinSet};
 use super::{Executor, peer, session, transfer};
 use crate::{
     error::{Error, Result},
-    raft::peers,
+    raft::{peers, task::View},
 };
 
 /// Serves every connection until the listener ends.
@@ -37,6 +43,8 @@ async fn serve(connection: Connection, executor: Executor) {
     // Subscribed before the first look, so that a revocation in between is not missed.
     let mut effects = executor.raft().effects();
     let mut streams = JoinSet::new();
+    let has_greeted = Arc::new(AtomicBool::new(false));
+    let mut members = executor.raft().watch();
     if !admit(&connection, &who, &executor).await {
         return;
     }
@@ -44,7 +52,8 @@ async fn serve(connection: Connection, executor: Executor) {
         tokio::select! {
             stream = connection.accept_stream() => match stream {
                 Ok(stream) => {
-                    streams.spawn(serve_stream(stream, connection.clone(), who.clone(), executor.clone()));
+                    let peer = Peer { who: who.clone(), has_greeted: has_greeted.clone() };
+                    streams.spawn(serve_stream(stream, connection.clone(), peer, executor.clone()));
                 }
                 Err(error) => {
                     tracing::debug!(%who, %error, "a connection ended");
@@ -52,6 +61,11 @@ async fn serve(connection: Connection, executor: Executor) {
                 }
             },
             Some(_) = streams.join_next(), if !streams.is_empty() => {}
+            changed = members.changed(), if matches!(*who, Principal::Coordinator(_)) => {
+                if changed.is_err() || cut_removed(&connection, &who, &members.borrow_and_update()) {
+                    return;
+                }
+            }
             effect = effects.recv() => {
                 let concerns = match effect {
                     Ok(Effect::CutSessions { site }) => *who == Principal::Site(site),
@@ -67,6 +81,25 @@ async fn serve(connection: Connection, executor: Executor) {
     }
 }
 
+/// The other end of a connection.
+#[derive(Clone)]
+struct Peer {
+    who: Arc<Principal>,
+    /// Whether it is a coordinator that has said who it is, and was recognised.
+    has_greeted: Arc<AtomicBool>,
+}
+
+/// Ends the connection of a coordinator once it is out of the cluster; before that its removal may need it.
+fn cut_removed(connection: &Connection, who: &Principal, view: &View) -> bool {
+    let Principal::Coordinator(node) = who else { return false };
+    let is_removed = view.members.iter().any(|m| m.node == *node && m.role == MemberRole::Removed);
+    let is_out = is_removed && !view.configuration.contains(*node);
+    if is_out {
+        connection.refuse(&format!("coordinator {node} was removed"));
+    }
+    is_out
+}
+
 /// Ends the connection of a peer that may not be here.
 async fn admit(connection: &Connection, who: &Principal, executor: &Executor) -> bool {
     let asker = who.clone();
@@ -79,11 +112,12 @@ async fn admit(connection: &Connection, who: &Principal, executor: &Executor) ->
     admitted.is_ok()
 }
 
-async fn serve_stream(mut stream: Stream, connection: Connection, who: Arc<Principal>, executor: Executor) {
+async fn serve_stream(mut stream: Stream, connection: Connection, peer: Peer, executor: Executor) {
+    let who = peer.who.clone();
     let opened = tokio::time::timeout(FIRST_FRAME, stream.recv_frame(StreamOpen::LIMIT)).await;
     let Ok(Ok(Some(first))) = opened else { return };
     let served = match frame::decode(&first) {
-        Ok(open) => dispatch(stream, open, who.clone(), executor).await,
+        Ok(open) => dispatch(stream, open, peer, executor).await,
         Err(error) => Err(error.into()),
     };
     match served {
@@ -96,9 +130,27 @@ async fn serve_stream(mut stream: Stream, connection: Connection, who: Arc<Princ
     }
 }
 
-async fn dispatch(stream: Stream, open: StreamOpen, who: Arc<Principal>, executor: Executor) -> Result<()> {
+async fn dispatch(mut stream: Stream, open: StreamOpen, peer: Peer, executor: Executor) -> Result<()> {
+    let who = peer.who;
     if let Err(refusal) = role::permit_stream(&who, &open) {
         return refuse(stream, &open, refusal).await;
+    }
+    if let Principal::Coordinator(node) = *who {
+        if let StreamOpen::Peer(PeerAsk::Greet(greeting)) = open {
+            let reply = match executor.greeted(node, greeting).await {
+                Ok(own) => {
+                    peer.has_greeted.store(true, Ordering::Release);
+                    PeerReply::Greeting(own)
+                }
+                Err(refusal) => PeerReply::Refused(refusal),
+            };
+            stream.send_frame(&frame::encode(&reply)?).await?;
+            return Ok(stream.finish().await?);
+        }
+        if !peer.has_greeted.load(Ordering::Acquire) && executor.must_greet().await {
+            let reason = format!("coordinator {node} has not said who it is");
+            return refuse(stream, &open, Refusal::Forbidden { reason }).await;
+        }
     }
     match open {
         StreamOpen::Control(hello) => session::run(stream, hello, who, executor).await,

@@ -266,6 +266,7 @@ fn body(request: Request) -> Result<Body, Refusal> {
         Request::RemoveMember { node } => Body::RemoveMember { node },
         Request::CloseTask { task } => Body::CloseTask { task },
         Request::CancelTask { task } => Body::CancelTask { task },
+        Request::SetClock { now_ms } => Body::SetClock { now_ms },
         Request::Status
         | Request::ListReferences
         | Request::ShowReference { .. }

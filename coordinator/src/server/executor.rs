@@ -4,7 +4,10 @@
 //! they are durable on a majority, and what is in them (see `checks`). Everything else is decided by the state machine,
 //! in the order of the log.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use archipelago_cluster::{Body, Cluster};
 use archipelago_common::{NodeId, Principal, health::NodeState, record::StatusRecord};
@@ -17,7 +20,7 @@ use super::{
     refusal,
 };
 use crate::{
-    blob::replicate::Replicas, clock::now_ms, condition::Condition, ops::metrics, quota::Quotas, raft::task::Raft,
+    blob::replicate::Replicas, clock::Clock, condition::Condition, ops::metrics, quota::Quotas, raft::task::Raft,
 };
 
 /// Answers requests. Clones are the same.
@@ -26,6 +29,7 @@ pub struct Executor {
     raft: Raft,
     replicas: Replicas,
     quotas: Quotas,
+    clock: Arc<Clock>,
     /// Held by whoever has named blobs checked, and alone by whoever changes members: a majority that was counted must
     /// still be one when the command is in the log.
     pub(super) membership: Arc<RwLock<()>>,
@@ -34,7 +38,27 @@ pub struct Executor {
 impl Executor {
     /// An executor over this node.
     pub fn new(raft: Raft, replicas: Replicas, quotas: Quotas) -> Self {
-        Self { raft, replicas, quotas, membership: Arc::default() }
+        Self { raft, replicas, quotas, clock: Arc::default(), membership: Arc::default() }
+    }
+
+    /// Time, as this node stamps it while it leads.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What time it is, to a leader that knows.
+    pub(super) fn now_ms(&self) -> Option<u64> {
+        self.clock.now_ms(self.raft.view().term)
+    }
+
+    /// The stamp of a command. A new leader compares clocks first.
+    async fn stamp_ms(&self) -> Result<u64, Refusal> {
+        let view = self.raft.view();
+        if !view.is_leader() {
+            return Err(Refusal::NotLeader { leader: view.leader });
+        }
+        let known = self.clock.known_ms(view.term, COMPARE).await;
+        known.ok_or(Refusal::Busy { retry_after_ms: refusal::CLOCK_MS })
     }
 
     /// What each site may take of it.
@@ -111,10 +135,14 @@ impl Executor {
         loop {
             step = match step {
                 Step::Read(look) => {
-                    self.raft.read(|cluster| look(cluster, now_ms())).await.map_err(refusal::dropped)?
+                    let now_ms = self.now_ms();
+                    let look = move |cluster: &Cluster| look(cluster, now_ms.unwrap_or(cluster.now_ms()));
+                    self.raft.read(look).await.map_err(refusal::dropped)?
                 }
                 Step::Peek(look) => {
-                    self.raft.peek(|cluster| look(cluster, now_ms())).await.map_err(refusal::dropped)?
+                    let now_ms = self.now_ms();
+                    let look = move |cluster: &Cluster| look(cluster, now_ms.unwrap_or(cluster.now_ms()));
+                    self.raft.peek(look).await.map_err(refusal::dropped)?
                 }
                 Step::Lead(then) => {
                     self.require_leader()?;
@@ -127,7 +155,8 @@ impl Executor {
                 }
                 Step::Inspect(inspection) => tokio::task::block_in_place(|| inspection(&**self.replicas.store())),
                 Step::Propose(proposal, then) => {
-                    let answer = self.raft.propose(&proposal.stamped(now_ms())).await.map_err(refusal::dropped)?;
+                    let answer =
+                        self.raft.propose(&proposal.stamped(self.stamp_ms().await?)).await.map_err(refusal::dropped)?;
                     then(answer.map_err(refusal::from_cluster)?)
                 }
                 Step::Done(result) => return result,
@@ -171,6 +200,9 @@ impl Executor {
     }
 }
 
+/// Longest wait until a new leader has compared clocks.
+const COMPARE: Duration = Duration::from_secs(2);
+
 fn kind(request: &Request) -> &'static str {
     match request {
         Request::Status => "status",
@@ -211,6 +243,7 @@ fn kind(request: &Request) -> &'static str {
         Request::ListSubmitted { .. } => "list_submitted",
         Request::ListSitesAfter { .. } => "list_sites_after",
         Request::Derive { .. } => "derive",
+        Request::SetClock { .. } => "set_clock",
     }
 }
 

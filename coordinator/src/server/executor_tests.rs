@@ -79,8 +79,7 @@ impl Scene {
 
     /// The last applied entry, after everything that was answered before.
     async fn applied(&self) -> u64 {
-        self.node.executor.raft().peek(|_| ()).await.unwrap();
-        self.node.executor.raft().view().applied
+        self.node.executor.raft().barrier().await.unwrap()
     }
 
     async fn assert_nothing_was_merged(&self) {

@@ -68,6 +68,9 @@ impl Executor {
         request: Request,
     ) -> Result<Reply, Refusal> {
         self.require_leader()?;
+        // A new consortium's founders are written down within moments of its first election.
+        let are_known = |view: &View| !view.members.is_empty() || !view.is_leader();
+        let _ = tokio::time::timeout(FOUNDED, self.raft().watch().wait_for(are_known)).await;
         // Nothing that names blobs is checked against members that are about to change.
         let alone = tokio::time::timeout(ALONE, self.membership.write()).await;
         let _alone = alone.map_err(|_| refusal::dropped(crate::raft::node::Dropped::Busy))?;
@@ -222,6 +225,8 @@ fn is_settled(view: &View) -> bool {
         && view.configuration.learners == of_role(MemberRole::Learner)
 }
 
+/// Longest wait until the founders are written down.
+const FOUNDED: Duration = Duration::from_secs(3);
 /// Longest wait for requests that name blobs to be through.
 const ALONE: Duration = Duration::from_secs(3);
 /// Longest wait for Raft to follow a change that was accepted.

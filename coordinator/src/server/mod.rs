@@ -6,6 +6,7 @@ pub mod checks;
 pub mod course;
 pub mod disk;
 pub mod executor;
+mod greeting;
 pub mod http;
 mod membership;
 mod peer;
@@ -14,6 +15,7 @@ mod session;
 #[cfg(test)]
 pub(crate) mod test_cluster;
 pub mod ticker;
+pub mod timekeeper;
 pub mod transfer;
 
 use std::{sync::Arc, time::Duration};
@@ -63,6 +65,7 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     let links = Links::new(config.node, transport, &founders);
     let replicas = Replicas::new(store.clone(), links.clone(), raft.clone());
     let executor = Executor::new(raft.clone(), replicas.clone(), Quotas::new(config.quotas));
+    executor.begin_to_greet();
     let ops_address = ops.as_ref().and_then(|ops| ops.local_addr().ok()).map(|address| address.to_string());
     tracing::info!(node = config.node.as_u64(), listen = listener.address(), ops = ops_address, "serving");
 
@@ -72,9 +75,11 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     parts.spawn(async move { ("consensus", task.run(peers).await) });
     parts.spawn(ended("the watch on the disk", disk::watch(executor.clone(), space)));
     parts.spawn(ended("members", membership::run(executor.clone(), founders)));
+    parts.spawn(ended("the acquaintance of members", greeting::run(executor.clone())));
     parts.spawn(ended("the collection of blobs", gc::run(replicas.clone())));
     parts.spawn(ended("the verification of blobs", verify::run(store)));
     parts.spawn(ended("blob replication", replicas.keep_complete()));
+    parts.spawn(ended("the agreement on time", timekeeper::run(executor.clone())));
     parts.spawn(ended("the clock of leases", ticker::run(executor.clone())));
     if let Some(ops) = ops {
         let executor = executor.clone();

@@ -14,7 +14,7 @@ use archipelago_transport::Stream;
 use tokio::task::JoinSet;
 
 use super::{Executor, refusal};
-use crate::{blob::verify, error::Result};
+use crate::{blob::verify, clock, error::Result};
 
 /// Answers another coordinator.
 ///
@@ -65,6 +65,11 @@ impl Executor {
             PeerAsk::Health => PeerReply::Health(self.condition().record(node)),
             PeerAsk::Collect { dry_run } => {
                 PeerReply::Collected(self.replicas().collect(dry_run).await.map_err(|e| refusal::of(&e))?)
+            }
+            PeerAsk::Vouch { node, incarnation } => self.vouch(node, incarnation).await.map(|()| PeerReply::Known)?,
+            PeerAsk::Clock => PeerReply::Clock { now_ms: clock::now_ms() },
+            PeerAsk::Greet(_) => {
+                return Err(Refusal::Invalid { reason: "a greeting is said by a coordinator itself".to_owned() });
             }
             PeerAsk::Verify => {
                 verify::begin(self.replicas().store());

@@ -48,5 +48,7 @@ pub fn of(error: &Error) -> Refusal {
 const RETRY_AFTER_MS: u64 = 200;
 /// When the disk is to have space again; a person may have to see to that.
 pub(super) const DISK_MS: u64 = 5_000;
+/// When a new leader is to know what time it is.
+pub(super) const CLOCK_MS: u64 = 50;
 /// When something is wrong on this side.
 const TROUBLE_MS: u64 = 1_000;

@@ -6,6 +6,7 @@ use archipelago_cluster::Effect;
 use archipelago_common::{
     Principal, limits,
     member::{self, MemberRecord},
+    text::printable,
 };
 use archipelago_protocol::{
     Asked, CoordinatorSession,
@@ -29,7 +30,7 @@ pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, execu
     let mut members = Arc::default();
     let mut session = CoordinatorSession::open((*who).clone(), &hello, raft.view().node, leader)?;
     let (answer, mut answers) = mpsc::channel::<(u64, Result<Reply, Refusal>)>(limits::REQUESTS_IN_FLIGHT);
-    tracing::debug!(%who, software = hello.software, "a session begins");
+    tracing::debug!(%who, software = printable(&hello.software, SOFTWARE_CHARS), "a session begins");
     tell_members(&mut session, &mut members, &raft.view());
     loop {
         flush(&mut session, &mut send).await?;
@@ -86,6 +87,9 @@ async fn flush(session: &mut CoordinatorSession, send: &mut SendHalf) -> Result<
     }
     Ok(())
 }
+
+/// Characters of a peer's software that are shown.
+const SOFTWARE_CHARS: usize = 100;
 
 /// A session in the metrics, from its begin to its end.
 struct Counted(&'static str);

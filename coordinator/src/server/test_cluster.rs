@@ -12,7 +12,7 @@ use archipelago_common::{Identity, NodeId, Principal};
 use archipelago_transport::{Transport, memory::MemoryNetwork};
 use tokio::task::JoinSet;
 
-use super::{Executor, accept};
+use super::{Executor, accept, greeting, timekeeper};
 use crate::{
     blob::{BlobStore, replicate::Replicas},
     condition::Condition,
@@ -66,9 +66,16 @@ impl TestCluster {
         let mut listener = transport.listen(&format!("node-{id}:1")).await.unwrap();
         let links = Links::new(id, transport, &self.addresses());
         let condition = Condition::new(RESERVE);
-        let (path, options) = (self.log(id, &home), self.options);
-        let open = move || Node::new(id, LogStore::open(&path, id)?, options);
-        let (raft, task) = Raft::start(id, Box::new(open), condition.clone()).unwrap();
+        let path = self.log(id, &home);
+        // A node that was just dropped may still be on its way out.
+        let (raft, task) = loop {
+            let (path, options) = (path.clone(), self.options);
+            let open = move || Node::new(id, LogStore::open(&path, id)?, options);
+            match Raft::start(id, Box::new(open), condition.clone()) {
+                Err(crate::Error::LogInUse { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                started => break started.unwrap(),
+            }
+        };
         let store = BlobStore::open(&home.join("blobs"), condition).unwrap();
         let replicas = Replicas::new(store, links.clone(), raft.clone());
         let executor = Executor::new(raft.clone(), replicas.clone(), Quotas::new(self.limits.clone()));
@@ -76,6 +83,9 @@ impl TestCluster {
         let peers = Peers::new(&links, &raft);
         parts.spawn(async move { task.run(peers).await.unwrap() });
         parts.spawn(replicas.keep_complete());
+        executor.begin_to_greet();
+        parts.spawn(timekeeper::run(executor.clone()));
+        parts.spawn(greeting::run(executor.clone()));
         let serving = executor.clone();
         parts.spawn(async move { accept::run(&mut listener, serving).await });
         LiveNode { executor, _parts: parts }

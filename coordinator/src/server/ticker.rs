@@ -5,7 +5,6 @@ use std::time::Duration;
 use archipelago_cluster::Body;
 
 use super::Executor;
-use crate::clock::now_ms;
 
 /// Proposes ticks for as long as the node runs.
 pub async fn run(executor: Executor) {
@@ -18,7 +17,8 @@ pub async fn run(executor: Executor) {
             continue;
         }
         let due_ms = executor.raft().peek(|cluster| cluster.next_due_ms()).await.unwrap_or_default();
-        if due_ms.is_none_or(|due_ms| due_ms > now_ms()) {
+        let Some(now_ms) = executor.now_ms() else { continue };
+        if due_ms.is_none_or(|due_ms| due_ms > now_ms) {
             continue;
         }
         if let Err(error) = executor.execute_own(view.node, Body::Tick).await {

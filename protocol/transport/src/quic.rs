@@ -1,14 +1,15 @@
 //! QUIC over UDP: what real sites and coordinators use.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
 
-use archipelago_common::{Identity, NodeId, limits};
+use archipelago_common::{Identity, NodeId, limits, text::printable};
 use quinn::{
     ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming, ReadError,
     ServerConfig, TransportConfig, VarInt, WriteError,
@@ -190,13 +191,25 @@ fn endpoint(local: SocketAddr, config: EndpointConfig, server: Option<ServerConf
 /// Takes in connections until the listener is dropped. Each handshake is its own task, so that a slow or broken one
 /// holds up nobody; their number is bounded.
 async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connection>, timing: Timing) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let (handshakes, turns) = (Arc::new(Semaphore::new(HANDSHAKES)), Turns::default());
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
             () = accepted.closed() => None,
         };
         let Some(incoming) = incoming else { break };
+        // Where many are under way, a peer first shows that it hears us: an answer that costs us no memory. First packets
+        // that nobody stands behind then take no place.
+        let is_busy = handshakes.available_permits() < HANDSHAKES - UNPROVEN_HANDSHAKES;
+        if is_busy && !incoming.remote_address_validated() && incoming.may_retry() {
+            // One that cannot be told comes again by itself.
+            let _ = incoming.retry();
+            continue;
+        }
+        let Some(turn) = Turn::take(&turns, incoming.remote_address().ip()) else {
+            incoming.refuse();
+            continue;
+        };
         let Ok(permit) = handshakes.clone().try_acquire_owned() else {
             incoming.refuse();
             continue;
@@ -209,13 +222,46 @@ async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connectio
                 Ok(Err(error)) => return info!(%remote, %error, "handshake failed"),
                 Err(_) => return info!(%remote, "handshake timed out"),
             };
-            drop(permit);
+            drop((permit, turn));
             debug!(%remote, peer = %connection.peer(), "connected");
             // An error means that nobody accepts any more.
             let _ = accepted.send(connection).await;
         });
     }
     endpoint.set_server_config(None);
+}
+
+/// Handshakes under way by address.
+type Turns = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
+
+/// One of the handshakes that an address may have under way.
+struct Turn {
+    turns: Turns,
+    address: IpAddr,
+}
+
+impl Turn {
+    fn take(turns: &Turns, address: IpAddr) -> Option<Self> {
+        let mut all = turns.lock().unwrap_or_else(|e| e.into_inner());
+        let n_taken = all.entry(address).or_default();
+        if *n_taken >= HANDSHAKES_BY_ADDRESS {
+            return None;
+        }
+        *n_taken += 1;
+        Some(Self { turns: turns.clone(), address })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut all = self.turns.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(n_taken) = all.get_mut(&self.address) {
+            *n_taken -= 1;
+            if *n_taken == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
 }
 
 async fn handshake(incoming: Incoming) -> Result<Connection> {
@@ -321,17 +367,20 @@ fn connection_error(error: ConnectionError) -> Error {
     let lost = |detail: &str| Error::Lost { detail: detail.to_owned() };
     match error {
         ConnectionError::ApplicationClosed(close) => {
-            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            // Perhaps of somebody who has proven nothing yet.
+            let reason = printable(&String::from_utf8_lossy(&close.reason), crate::REASON_CHARS);
             if close.error_code == REFUSED { Error::Refused { reason } } else { Error::Closed { reason } }
         }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code.into()) {
             Some(reason) => Error::Refused { reason: reason.to_owned() },
-            None => Error::Lost { detail: close.to_string() },
+            None => Error::Lost { detail: printable(&close.to_string(), crate::REASON_CHARS) },
         },
         ConnectionError::LocallyClosed => Error::Closed { reason: "by this side".to_owned() },
         ConnectionError::TimedOut => lost("the peer fell silent"),
         ConnectionError::Reset => lost("the peer has restarted"),
-        ConnectionError::TransportError(error) => Error::BadPeer { detail: error.to_string() },
+        ConnectionError::TransportError(error) => {
+            Error::BadPeer { detail: printable(&error.to_string(), crate::REASON_CHARS) }
+        }
         other @ (ConnectionError::VersionMismatch | ConnectionError::CidsExhausted) => lost(&other.to_string()),
     }
 }
@@ -404,6 +453,10 @@ const REFUSED: VarInt = VarInt::from_u32(1);
 const CONNECTION_ID_BYTES: usize = 8;
 /// Handshakes under way at once; more are refused and come again.
 const HANDSHAKES: usize = 256;
+/// Handshakes under way beyond which a peer has to show first that it hears us.
+const UNPROVEN_HANDSHAKES: usize = 32;
+/// Handshakes under way from one address: a hospital's sites may share one, and a hundred workers start at once.
+const HANDSHAKES_BY_ADDRESS: usize = 128;
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
 /// Bytes in flight on one stream: 1 Gbit/s × 100 ms is 12.5 MB.

@@ -218,3 +218,40 @@ fn credentials_that_do_not_fit_are_refused_with_the_file_named() {
     check("foreign.pem", "foreign.key", &["foreign.pem", "not signed by the given authority"]);
     check("ca.pem", "good.key", &["ca.pem", "no identity"]);
 }
+
+/// Today's fault: 256 first packets that nobody stands behind, one a few milliseconds, shut a coordinator to everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_packets_that_nobody_stands_behind_keep_nobody_out() {
+    let lung = authority("lung");
+    let mut listener = QuicTransport::new(good(&lung, "coordinator/1")).listen("127.0.0.1:0").await.unwrap();
+    let address = listener.address().to_owned();
+    // Packets of real clients, sent on by a socket that never hears an answer.
+    let mute = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dead_end = mute.local_addr().unwrap().to_string();
+    let client = std::sync::Arc::new(QuicTransport::new(good(&lung, "site/mallory")));
+    let mut dialling = tokio::task::JoinSet::new();
+    for _ in 0..N_MUTE {
+        let (client, dead_end) = (client.clone(), dead_end.clone());
+        dialling.spawn(async move { client.dial(&dead_end, NodeId::new(1).unwrap()).await.is_ok() });
+    }
+    let (mut n_sent, mut packet) = (0, [0; 2_048]);
+    while n_sent < N_MUTE {
+        let (n_bytes, _) = mute.recv_from(&mut packet).await.unwrap();
+        n_sent += mute.send_to(&packet[..n_bytes], &address).await.map_or(0, |_| 1);
+    }
+    let honest = QuicTransport::new(good(&lung, "site/a"));
+    let accepting = tokio::spawn(async move {
+        while let Some(connection) = listener.accept().await {
+            if connection.peer().principal == principal("site/a") {
+                return connection.closed().await;
+            }
+        }
+        panic!("the listener ended");
+    });
+    let dialled = tokio::time::timeout(Duration::from_secs(5), honest.dial(&address, NodeId::new(1).unwrap())).await;
+    assert!(matches!(dialled, Ok(Ok(_))), "{dialled:?}");
+    accepting.abort();
+}
+
+/// First packets, more than handshakes that may be under way.
+const N_MUTE: usize = 300;

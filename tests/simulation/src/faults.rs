@@ -36,13 +36,17 @@ pub(crate) enum Kind {
     FullDisk,
     /// A node's clock jumps.
     Clock,
+    /// A node's clock is days off; all others are right.
+    ClockByDays,
+    /// A node's log is lost, and it is founded anew under its old id.
+    LostLog,
     /// A peer's process is killed.
     KillPeer,
     /// The leader gives its leadership away.
     HandOver,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::PowerLoss,
     Kind::PowerLossInWrite,
@@ -55,6 +59,8 @@ const KINDS: [Kind; 14] = [
     Kind::SlowDisk,
     Kind::FullDisk,
     Kind::Clock,
+    Kind::ClockByDays,
+    Kind::LostLog,
     Kind::KillPeer,
     Kind::HandOver,
 ];
@@ -178,6 +184,14 @@ impl World {
                     host.skew_ms = skew;
                 }
             }
+            Kind::ClockByDays => {
+                let days = self.chance.within(1..5) as i64;
+                let skew = if self.chance.one_in(3) { -days } else { days } * 86_400_000;
+                for host in self.hosts.values_mut() {
+                    host.skew_ms = if host.id == node { skew } else { 0 };
+                }
+            }
+            Kind::LostLog => self.lose_log(node),
             Kind::KillPeer => {
                 let peer = self.chance.within(0..self.peers.len() as u64) as usize;
                 if self.peers[peer].session.is_some() {
@@ -259,6 +273,8 @@ fn name(kind: Kind) -> &'static str {
         Kind::SlowDisk => "fault: slow disk",
         Kind::FullDisk => "fault: full disk",
         Kind::Clock => "fault: clock jump",
+        Kind::ClockByDays => "fault: clock days off",
+        Kind::LostLog => "fault: log lost",
         Kind::KillPeer => "fault: killed peer",
         Kind::HandOver => "fault: leadership given away",
     }

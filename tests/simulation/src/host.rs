@@ -6,6 +6,7 @@ use archipelago_cluster::Cluster;
 use archipelago_cluster::Outcome;
 use archipelago_common::{BlobRef, NodeId, Principal};
 use archipelago_coordinator::{
+    clock::Stamps,
     error::Result,
     raft::{
         ProposalId, ReadId,
@@ -39,6 +40,10 @@ pub(crate) struct Host {
     pub(crate) fsync_ms: u64,
     /// Counts the starts: what was scheduled for an earlier process does not reach the next.
     pub(crate) run: u64,
+    /// Which life of its log it is.
+    pub(crate) incarnation: u64,
+    /// Whether its log was lost and founded anew: it is no member any more, whatever it thinks.
+    pub(crate) is_anew: bool,
     /// The nodes that its log was founded with; none for one that joins.
     founders: BTreeSet<NodeId>,
     pub(crate) live: Option<Live>,
@@ -67,6 +72,9 @@ pub(crate) struct Live {
     pub(crate) naming: BTreeSet<CourseId>,
     /// A change of members under way; no blob is counted meanwhile.
     pub(crate) changing: Option<CourseId>,
+    pub(crate) stamps: Stamps,
+    /// When it last compared clocks, and in which term.
+    pub(crate) kept_time: (u64, u64),
 }
 
 /// Who waits for a course.
@@ -115,6 +123,8 @@ impl Host {
             skew_ms: 0,
             fsync_ms: USUAL_FSYNC_MS,
             run: 0,
+            incarnation: id.as_u64(),
+            is_anew: false,
             founders,
             live: None,
         }
@@ -122,13 +132,20 @@ impl Host {
 
     /// Founds the log, as `init` does before the node ever runs.
     pub(crate) fn found(&self) -> Result<()> {
-        LogStore::open_backend(self.disk.clone(), self.id, &self.founders, Cluster::founded().snapshot()?).map(drop)
+        LogStore::open_backend(
+            self.disk.clone(),
+            self.id,
+            &self.founders,
+            Cluster::founded().snapshot()?,
+            self.incarnation,
+        )
+        .map(drop)
     }
 
     /// Starts the process on what the disk holds.
     pub(crate) fn start(&mut self, options: Options) -> Result<()> {
         let founding = Cluster::founded().snapshot()?;
-        let store = LogStore::open_backend(self.disk.clone(), self.id, &self.founders, founding)?;
+        let store = LogStore::open_backend(self.disk.clone(), self.id, &self.founders, founding, self.incarnation)?;
         let node = Node::new(self.id, store, options)?;
         self.run += 1;
         self.live = Some(Live {
@@ -148,8 +165,21 @@ impl Host {
             told: BTreeMap::new(),
             naming: BTreeSet::new(),
             changing: None,
+            stamps: Stamps::default(),
+            kept_time: (0, 0),
         });
         Ok(())
+    }
+
+    /// What time it is to this node as a leader, where it knows.
+    pub(crate) fn stamp(&self, now: u64) -> Option<u64> {
+        let live = self.live.as_ref()?;
+        live.stamps.now_ms(live.node.term(), now, self.clock_ms(now))
+    }
+
+    /// The time for a look at the state: as the node stamps it, or as the state has it.
+    pub(crate) fn look_ms(&self, now: u64) -> u64 {
+        self.stamp(now).or_else(|| Some(self.live.as_ref()?.node.cluster().now_ms())).unwrap_or_default()
     }
 
     /// What this machine's clock shows, Unix milliseconds.

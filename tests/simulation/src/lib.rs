@@ -9,6 +9,7 @@
 //! step (`checks`, `watch`). In the second everything is healed, and what was begun must be finished in bounded time.
 //! At the end the history of all public operations must be linearizable.
 
+mod acquaintance;
 mod blobs;
 pub mod campaign;
 mod chance;

@@ -89,7 +89,7 @@ impl World {
                 Input::HandOver => live.node.hand_over(None),
             }
         }
-        let now_ms = host.clock_ms(self.now);
+        let now_ms = host.look_ms(self.now);
         for (course, look) in looks {
             let Some(live) = self.hosts.get(&node).and_then(|host| host.live.as_ref()) else { return };
             let step = look(&live.node.cluster(), now_ms);
@@ -174,6 +174,9 @@ impl World {
             let (term, index, n) = (message.term, message.index, message.entries.len());
             self.say(format_args!("n{from} → n{to} {kind:?} term {term} index {index} entries {n}"));
         }
+        if !self.recognises(to, from) {
+            return self.coverage.note("messages of a node that was founded anew");
+        }
         self.coverage.note("messages delivered");
         self.give(to, Input::Message(Box::new(message)));
     }
@@ -193,7 +196,7 @@ impl World {
                     self.follow(node, course, step);
                 }
                 Event::Read { id, result } => {
-                    let now_ms = self.hosts.get(&node).map_or(0, |host| host.clock_ms(self.now));
+                    let now_ms = self.hosts.get(&node).map_or(0, |host| host.look_ms(self.now));
                     let Some(live) = self.live(node) else { continue };
                     let Some((course, look)) = live.reads.remove(&id) else { continue };
                     let step = match result {
@@ -248,7 +251,7 @@ impl World {
     /// The leader sees to it that what is over ends.
     pub(crate) fn look(&mut self, node: NodeId) {
         let Some(host) = self.hosts.get(&node) else { return };
-        let now_ms = host.clock_ms(self.now);
+        let Some(now_ms) = host.stamp(self.now) else { return };
         let Some(live) = &host.live else { return };
         if live.node.is_leader() && live.node.cluster().next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             let key = self.draw_key();
@@ -300,7 +303,7 @@ impl World {
     /// Carries out a step of a course, and those that follow at once.
     pub(crate) fn follow(&mut self, node: NodeId, course: CourseId, mut step: Step) {
         loop {
-            let clock_ms = self.hosts.get(&node).map_or(0, |host| host.clock_ms(self.now));
+            let stamp = self.hosts.get(&node).and_then(|host| host.stamp(self.now));
             let Some(host) = self.hosts.get_mut(&node) else { return };
             let Some(live) = &mut host.live else { return };
             step = match step {
@@ -315,10 +318,18 @@ impl World {
                     return self.have_durable(node, waiter);
                 }
                 Step::Inspect(inspection) => inspection(&host.shelves),
-                Step::Propose(proposal, then) => match proposal.stamped(clock_ms).to_bytes() {
-                    Ok(command) => return self.give(node, Input::Propose { course, command, then }),
-                    Err(error) => Step::Done(Err(Refusal::Invalid { reason: error.to_string() })),
-                },
+                Step::Propose(proposal, then) => {
+                    // What brings time about is stamped with the time there is.
+                    let is_about_time = matches!(proposal.body, Body::AgreeOnTime { .. });
+                    let state_ms = live.node.cluster().now_ms();
+                    match stamp.filter(|_| !is_about_time).or(is_about_time.then_some(state_ms)) {
+                        Some(now_ms) => match proposal.stamped(now_ms).to_bytes() {
+                            Ok(command) => return self.give(node, Input::Propose { course, command, then }),
+                            Err(error) => Step::Done(Err(Refusal::Invalid { reason: error.to_string() })),
+                        },
+                        None => Step::Done(Err(Refusal::Busy { retry_after_ms: 50 })),
+                    }
+                }
                 Step::Done(result) => return self.answer(node, course, result),
             };
         }

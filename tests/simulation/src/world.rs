@@ -244,7 +244,9 @@ impl World {
                 self.look(node);
                 self.keep_complete(node);
                 self.collect(node);
+                self.keep_time(node);
                 self.adopt(node);
+                self.introduce(node);
             }
             Happening::Wake { node, run } if self.is_current(node, run) => self.turn(node),
             Happening::Came { node, run, events, messages } if self.is_current(node, run) => {

@@ -40,14 +40,17 @@ const MORE: &str = "
 
 /// What came with format 3, after [`MORE`].
 const LATER: &str = "
-    coordinator/1 raise-edition 2
     operator/anna publish-reference grown axes=donor parts=models,counts anna/lung/ref=r anna/lung@donor/d1=d anna/lung+models/m=m
     operator/anna publish-task grown lease=60000
     site/charite claim 4
     site/charite submit 4 1 charite/lung/10x=c1 charite/lung@donor/d2=c2 charite/lung+counts/T=c3
     site/charite withdraw grown charite/lung+counts/T
     operator/anna publish-task atlas lease=60000 train=asked
-    site/charite derive grown totals t1";
+    site/charite derive grown totals t1
+    coordinator/1 raise-edition 2
+    coordinator/1 introduce 1=77
+    coordinator/1 agree-on-time 1=2000 3=2001 4=2002
+    operator/anna set-clock 2000";
 
 /// The latest format of the state; see `snapshot.rs`.
 const STATE: u32 = 3;
@@ -124,5 +127,8 @@ fn name(body: &Body) -> &'static str {
         Body::PublishLaidOutReference { .. } => "publish-laid-out-reference",
         Body::Derive { .. } => "derive",
         Body::RaiseEdition { .. } => "raise-edition",
+        Body::Introduce { .. } => "introduce",
+        Body::AgreeOnTime { .. } => "agree-on-time",
+        Body::SetClock { .. } => "set-clock",
     }
 }

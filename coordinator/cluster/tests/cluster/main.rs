@@ -3,6 +3,7 @@
 //! Commands are written as lines of a small language; `script.rs` says how, `testdata/*.txt` shows it at work.
 
 mod claims;
+mod clocks;
 mod golden;
 mod growth;
 mod members;

@@ -111,3 +111,24 @@ fn a_removed_coordinator_is_not_let_in() {
     assert_eq!(script.cluster.admit(&principal("coordinator/4")), Ok(()), "it may have been added just now");
     assert_eq!(script.cluster.member(NodeId::new(3).unwrap()).unwrap().role, MemberRole::Removed);
 }
+
+/// Today's fault: a node whose disk was lost came back under its old id, and acknowledged writes were gone.
+#[test]
+fn a_member_is_one_life_of_its_log() {
+    let mut script = Script::default();
+    let recognised = |script: &Script, node: &str, life| {
+        script
+            .cluster
+            .recognise(node.parse().unwrap(), archipelago_common::member::Incarnation(life))
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(recognised(&script, "3", 9), Ok(()), "while nobody is known, nobody can be told from another");
+    script.run("coordinator/1 adopt-members 1@h1:1 2@h2:1 3@h3:1\n coordinator/1 introduce 3=7");
+    assert_eq!((recognised(&script, "3", 7), recognised(&script, "2", 5)), (Ok(()), Ok(())));
+    let refused = recognised(&script, "3", 8).unwrap_err();
+    assert!(refused.contains("is not the node 3 we know") && refused.contains("add it as node 4"), "{refused}");
+    assert!(script.ask("coordinator/1 introduce 3=8").is_err());
+    assert!(recognised(&script, "9", 1).is_err(), "one that never was a member");
+    script.run("operator/anna remove-member 3");
+    assert!(recognised(&script, "3", 7).unwrap_err().contains("was removed"));
+}

@@ -12,6 +12,7 @@ use archipelago_common::{
     BlobRef, ConditionKey, DType, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
     figure::{Better, Figure},
     layout::{Axis, Derivation, Rule},
+    member::Incarnation,
     part,
     policy::EmbeddingRelease,
     pool::TableSpec,
@@ -107,7 +108,7 @@ impl Script {
             words.remove(0);
         }
         let (asker, verb) = (principal(words[0]), words[1]);
-        let is_option = |word: &&str| word.contains('=') && !word.contains('/');
+        let is_option = |word: &&str| word.contains('=') && !word.contains('/') && !word.starts_with(char::is_numeric);
         let (options, plain): (Vec<&str>, Vec<&str>) = words[2..].iter().partition(|word| is_option(word));
         let options = Options(options.iter().filter_map(|word| word.split_once('=')).collect());
         let key = options.read("key").unwrap_or(self.n_lines | 1 << 32);
@@ -128,6 +129,12 @@ impl Script {
                 if gates.is_open() { Body::PublishTask(task) } else { Body::PublishGatedTask { task, gates } }
             }
             "raise-edition" => Body::RaiseEdition { edition: Edition::of_number(number(words[0]) as u32).unwrap() },
+            "agree-on-time" => Body::AgreeOnTime { clocks: words.iter().map(|word| clock(word)).collect() },
+            "set-clock" => Body::SetClock { now_ms: number(words[0]) },
+            "introduce" => {
+                let (node, incarnation) = words[0].split_once('=').unwrap();
+                Body::Introduce { node: node.parse().unwrap(), incarnation: Incarnation(number(incarnation)) }
+            }
             "adopt-members" => Body::AdoptMembers { addresses: words.iter().map(|word| member(word)).collect() },
             "add-member" => {
                 let (node, address) = member(words[0]);
@@ -311,6 +318,12 @@ fn gates(options: &Options<'_>) -> QualityGates {
         min_gene_coverage: options.read("coverage").unwrap_or(0.0),
         bounds: bounds.map(|(name, bound)| (name.to_owned(), bound)).collect(),
     }
+}
+
+/// Reads `<node>=<ms>`.
+fn clock(word: &str) -> (NodeId, u64) {
+    let (node, ms) = word.split_once('=').unwrap_or_else(|| panic!("`{word}` shows no time"));
+    (node.parse().unwrap(), number(ms))
 }
 
 /// Reads `<node>@<address>`.

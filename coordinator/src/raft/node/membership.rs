@@ -30,6 +30,8 @@ pub struct Standing {
     pub entries_behind: u64,
     /// Whether it was heard of within the last election timeout.
     pub is_active: bool,
+    /// The last entry that it has acknowledged.
+    pub acknowledged: u64,
 }
 
 impl Configuration {
@@ -74,7 +76,7 @@ impl Node {
         let standing = |(&id, progress): (&u64, &raft::Progress)| {
             let entries_behind = last.saturating_sub(progress.matched);
             let is_active = progress.recent_active || id == self.id.as_u64();
-            Some((NodeId::new(id)?, Standing { entries_behind, is_active }))
+            Some((NodeId::new(id)?, Standing { entries_behind, is_active, acknowledged: progress.matched }))
         };
         self.raw.raft.prs().iter().filter_map(standing).collect()
     }

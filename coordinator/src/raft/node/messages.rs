@@ -17,6 +17,9 @@ pub(super) fn fault(raw: &RawNode<LogStore>, message: &Message) -> Option<&'stat
     if message.from == raft::INVALID_ID || message.from == raw.raft.id {
         return Some("it comes from nobody else");
     }
+    if message.term == 0 {
+        return Some("it is of no term");
+    }
     if message.term > HIGHEST_TERM {
         return Some("its term leaves no room for a later one");
     }

@@ -1,0 +1,148 @@
+//! Whom this node takes for a coordinator, and what the leader writes down of those it knows.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use archipelago_cluster::{Body, Cluster, Edition, Refusal as Refused};
+use archipelago_common::{NodeId, member::Incarnation, member::MemberRole};
+use archipelago_protocol::message::{Greeting, PeerAsk, PeerReply, Refusal};
+
+use super::{Executor, refusal};
+
+impl Executor {
+    /// Has this node say who it is on every connection that it makes.
+    pub fn begin_to_greet(&self) {
+        let raft = self.raft().clone();
+        self.replicas().links().acquaintance().greet_with(Box::new(move || {
+            let raft = raft.clone();
+            Box::pin(async move {
+                let (incarnation, last_index) = raft.identity().await.ok()?;
+                Some(Greeting { incarnation, last_index, edition: Edition::LATEST.number() })
+            })
+        }));
+    }
+
+    /// Another coordinator has said who it is. The answer says who this one is.
+    ///
+    /// # Errors  [`Refusal`], with what an operator is to do about it
+    pub(super) async fn greeted(&self, by: NodeId, greeting: Greeting) -> Result<Greeting, Refusal> {
+        match self.recognise(by, greeting.incarnation).await? {
+            Ok(()) => {}
+            Err(Refused::NotFound { .. }) if self.is_vouched_for(by, greeting.incarnation).await => {}
+            Err(Refused::NotFound { .. }) => {
+                return Err(Refusal::Forbidden { reason: format!("coordinator {by} is no member") });
+            }
+            Err(refused) => {
+                tracing::error!(node = %by, reason = %refused, "a coordinator is not taken for a member");
+                return Err(refusal::from_cluster(refused));
+            }
+        }
+        self.require_memory(by, greeting.last_index).await?;
+        self.replicas().links().acquaintance().note(by, greeting);
+        let own = self.replicas().links().acquaintance().own().await;
+        own.ok_or(Refusal::Busy { retry_after_ms: refusal::DISK_MS })
+    }
+
+    /// Whether this node's state knows a coordinator with this life of its log.
+    pub(super) async fn vouch(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Refusal> {
+        let is_known = move |cluster: &Cluster| cluster.incarnation(node) == Some(incarnation);
+        match self.raft().peek(is_known).await.map_err(refusal::dropped)? {
+            true => self.recognise(node, incarnation).await?.map_err(refusal::from_cluster),
+            false => Err(Refusal::NotFound { what: format!("member {node}") }),
+        }
+    }
+
+    /// Whether a coordinator must have greeted before it says anything else: once the members are known, and all know how.
+    pub(super) async fn must_greet(&self) -> bool {
+        let is_settled = |cluster: &Cluster| cluster.edition() >= Edition::Second && cluster.members().next().is_some();
+        self.raft().peek(is_settled).await.unwrap_or(false)
+    }
+
+    async fn recognise(&self, node: NodeId, incarnation: Incarnation) -> Result<Result<(), Refused>, Refusal> {
+        let recognised = move |cluster: &Cluster| cluster.recognise(node, incarnation);
+        self.raft().peek(recognised).await.map_err(refusal::dropped)
+    }
+
+    /// A node that was away while another was added does not know it; one of those that it does know may.
+    async fn is_vouched_for(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        for link in self.replicas().links().all().into_iter().filter(|link| link.node() != node) {
+            let asked = tokio::time::timeout(ASK, link.ask(PeerAsk::Vouch { node, incarnation })).await;
+            if matches!(asked, Ok(Ok(PeerReply::Known))) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A leader knows what a follower has acknowledged. One that has less comes from an old copy of its disk.
+    async fn require_memory(&self, by: NodeId, last_index: u64) -> Result<(), Refusal> {
+        let standings = self.raft().standings().await.map_err(refusal::dropped)?;
+        let acknowledged = standings.iter().find(|(node, _)| *node == by).map(|(_, standing)| standing.acknowledged);
+        match acknowledged.filter(|acknowledged| *acknowledged > last_index) {
+            None => Ok(()),
+            Some(acknowledged) => {
+                let reason = format!(
+                    "node {by} has acknowledged entry {acknowledged} and its log ends at {last_index}: its disk has lost \
+                     some; add it under a new id"
+                );
+                tracing::error!(node = %by, reason, "a coordinator is not taken for a member");
+                Err(Refusal::Forbidden { reason })
+            }
+        }
+    }
+}
+
+/// Writes down, as long as this node leads, which life of each member's log counts, and raises the edition once every
+/// member knows the next one.
+pub(super) async fn run(executor: Executor) {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let view = executor.raft().view();
+        if view.is_leader() && !view.members.is_empty() {
+            note_members(&executor).await;
+        }
+    }
+}
+
+async fn note_members(executor: &Executor) {
+    let view = executor.raft().view();
+    let look = |cluster: &Cluster| {
+        let unknown = |node: &NodeId| cluster.incarnation(*node).is_none();
+        let members = cluster.members().filter(|member| member.role != MemberRole::Removed).map(|member| member.node);
+        let members: BTreeSet<NodeId> = members.collect();
+        (cluster.edition(), members.iter().copied().filter(unknown).collect::<BTreeSet<_>>(), members)
+    };
+    let Ok((edition, unknown, members)) = executor.raft().peek(look).await else { return };
+    let acquaintance = executor.replicas().links().acquaintance();
+    let own = acquaintance.own().await;
+    let heard = |node: NodeId| if node == view.node { own } else { acquaintance.heard(node) };
+    if edition < Edition::LATEST {
+        let know_it = |node: &NodeId| heard(*node).is_some_and(|greeting| greeting.edition >= Edition::LATEST.number());
+        if members.iter().all(know_it) {
+            propose(executor, view.node, Body::RaiseEdition { edition: Edition::LATEST }).await;
+        }
+        // An earlier build would stop at a command that it does not know.
+        return;
+    }
+    for node in unknown {
+        if let Some(Greeting { incarnation, .. }) = heard(node) {
+            propose(executor, view.node, Body::Introduce { node, incarnation }).await;
+        }
+    }
+}
+
+async fn propose(executor: &Executor, own: NodeId, body: Body) {
+    if let Err(error) = executor.execute_own(own, body).await {
+        tracing::debug!(%error, "what was heard of a member is not written down");
+    }
+}
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// Longest wait for another coordinator's word.
+const ASK: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+#[path = "greeting_tests.rs"]
+mod tests;
