@@ -31,7 +31,7 @@ fn run_in_scratch(bench: &Bench, args: &[&str]) -> String {
 fn a_mapping_from_scratch_files_is_the_one_in_memory() {
     let bench = Bench::with_reference();
     for surgery in ["exact", "upstream"] {
-        let map = |out| [&MAP[..], &["--surgery", surgery, "--dataset", surgery, "--out", out]].concat();
+        let map = |out| [&MAP[..], &["--surgery", surgery, "--dataset", surgery, "--overwrite", "--out", out]].concat();
         let said = bench.command(&[&map("whole")[..], &["--memory", "1GiB"]].concat()).output().unwrap();
         assert!(said.status.success() && !String::from_utf8_lossy(&said.stderr).contains("scratch"));
         run_in_scratch(&bench, &map("spilled"));
@@ -53,7 +53,8 @@ fn training_embedding_and_prediction_from_scratch_files_are_those_in_memory() {
     run_in_scratch(&bench, &train("spilled"));
     assert_eq!(read_json(&bench.path("whole/version.json")), read_json(&bench.path("spilled/version.json")));
     for command in ["latent", "predict"] {
-        let args = |out| [command, "whole", "cells.h5ad", "--batches", "a", "--device", "cpu", "--out", out];
+        let args =
+            |out| [command, "whole", "cells.h5ad", "--batches", "a", "--device", "cpu", "--overwrite", "--out", out];
         bench.run(&args("whole.csv"));
         run_in_scratch(&bench, &args("spilled.csv"));
         let text = |name: &str| std::fs::read_to_string(bench.path(name)).unwrap();
@@ -159,7 +160,7 @@ fn map_large(bench: &Bench, batch: &str, memory: &str, limit: &str) -> (Result<(
     let mut child = Command::new("bash")
         .args(["-c", "ulimit -d \"$1\"; shift; exec \"$@\"", "bash", limit])
         .arg(env!("CARGO_BIN_EXE_archipelago-worker"))
-        .args([&args[..], &["--out", batch, "--memory", memory, "--scratch", "."]].concat())
+        .args([&args[..], &["--overwrite", "--out", batch, "--memory", memory, "--scratch", "."]].concat())
         .current_dir(bench.path("."))
         .env("OMP_NUM_THREADS", "1")
         .env("RAYON_NUM_THREADS", "2")

@@ -78,7 +78,7 @@ fn files_are_laid_together_and_cut_down() {
     let both = ["concat", "a.h5ad", "c.h5ad", "--label", "lab", "--keys", "north,south", "--out", "both.h5ad"];
     let inner = bench.run_json(&both);
     assert_eq!((&inner["n_cells"], &inner["n_genes"]), (&80.into(), &2.into()));
-    let outer = bench.run_json(&[&both[..], &["--join", "outer"]].concat());
+    let outer = bench.run_json(&[&both[..], &["--join", "outer", "--overwrite"]].concat());
     assert_eq!(outer["n_genes"], 60);
     let shown = bench.run(&["inspect", "both.h5ad", "--format", "json"]);
     assert!(shown.contains("lab"), "{shown}");
