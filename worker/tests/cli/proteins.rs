@@ -195,7 +195,7 @@ fn minified_cells_answer_for_their_proteins() {
     for what in [&["latent"][..], &["results", "proteins"], &["results", "proteins", "--what", "foreground"]] {
         let (verb, more) = what.split_at(what.len().min(2));
         let answer = |cells: &str| {
-            bench.run(&[verb, &["reference", cells, "--out", "x.csv"], &of, more].concat());
+            bench.run(&[verb, &["reference", cells, "--overwrite", "--out", "x.csv"], &of, more].concat());
             let rows = lines(&bench, "x.csv").split_off(1);
             rows.iter()
                 .flat_map(|row| row.split(',').skip(1).map(|v| v.parse().unwrap()).collect::<Vec<f64>>())

@@ -105,9 +105,9 @@ pub(super) fn violin(args: &ViolinArgs, output: &Output) -> Result<()> {
 
 /// What a list names in a file: columns, columns of tables, genes.
 fn named(adata: &AnnData, asked: &[String]) -> Vec<String> {
-    let is_table = |name: &str| name.split_once(':').is_some_and(|(key, _)| adata.obsm.contains_key(key));
+    let is_of_table = |name: &str| of_table(adata, name).is_ok_and(|values| values.is_some());
     let is_known = |name: &str| {
-        adata.obs.column(name).is_ok() || is_table(name) || adata.var_names().iter().any(|gene| gene == name)
+        adata.obs.column(name).is_ok() || is_of_table(name) || adata.var_names().iter().any(|gene| gene == name)
     };
     lists::among(asked, |name| is_known(name).then(|| name.to_owned()))
 }
