@@ -4,8 +4,19 @@ use archipelago_anndata::{AnnData, Array, Column, Compression, Csr, Element, Mat
 
 use super::{Bench, TRAIN, read_json};
 
-const MAP: [&str; 10] =
-    ["map", "reference", "cells.h5ad", "--batches", "c", "--epochs", "2", "--device", "cpu", "--out=mapped"];
+const MAP: [&str; 11] = [
+    "map",
+    "reference",
+    "cells.h5ad",
+    "--batches",
+    "c",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+    "--out=mapped",
+    "--overwrite",
+];
 
 fn rewrite(bench: &Bench, change: impl FnOnce(&mut AnnData)) {
     let mut adata = AnnData::read(bench.path("cells.h5ad")).unwrap();
@@ -80,7 +91,7 @@ fn covariates_are_registered_and_asked_for_again() {
     assert!(bench.fail(1, &MAP).contains("`age` of `cells.h5ad` holds text, expected numbers"));
     rewrite(&bench, |adata| drop(adata.obs.remove("age")));
     assert!(bench.fail(1, &MAP).contains("no column `age`"));
-    let said = bench.fail(1, &[&TRAIN[..], &["--categorical-covariate-keys", "chemistri"]].concat());
+    let said = bench.fail(1, &[&TRAIN[..], &["--categorical-covariate-keys", "chemistri", "--overwrite"]].concat());
     assert!(said.contains("no column `chemistri`"), "{said}");
 }
 
@@ -106,7 +117,7 @@ fn cells_without_a_count_and_batches_of_one_cell_are_mapped() {
     // A reference can hold such a batch, too.
     let mut train = TRAIN;
     train[3] = "a,lone";
-    assert_eq!(bench.run_json(&train)["n_cells"], 41);
+    assert_eq!(bench.run_json(&[&train[..], &["--overwrite"]].concat())["n_cells"], 41);
     let said = bench.fail(1, &["train", "cells.h5ad", "--batches", "lone", "--epochs", "1", "--out", "x"]);
     assert!(said.contains("the training set has 1 cells, at least 2 are needed"), "{said}");
 }
@@ -171,7 +182,7 @@ fn training_options_reach_the_training() {
     for (flag, value, word) in [
         ("--validation-size", "1.5", "validation size"),
         ("--max-kl-weight", "-1", "largest KL weight"),
-        ("--eps", "0", "Adam epsilon"),
+        ("--eps", "0", "Adam's epsilon"),
     ] {
         let flag = format!("{flag}={value}");
         let said = bench.fail(2, &[&TRAIN[..], &[flag.as_str(), "--overwrite"]].concat());
