@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 42] = [
+const COMMANDS: [(&str, Does); 48] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
@@ -56,6 +56,19 @@ const COMMANDS: [(&str, Does); 42] = [
     ("tsne", WritesCells("cells.h5ad --maxiter 5", "--out", "tsne.h5ad")),
     ("leiden", WritesCells("cells.h5ad", "--out", "leiden.h5ad")),
     ("transfer", WritesCells("cells.h5ad cells.h5ad --labels-key cell_type --n-neighbors 5", "--out", "labelled.h5ad")),
+    (
+        "tree learn",
+        Writes(
+            "cells.h5ad --labels-key cell_type --order a,b --append-batch --min-cells 2 --no-reconstruction",
+            "--out",
+            "grown",
+        ),
+    ),
+    ("tree update", Writes("tree cells.h5ad --order c --min-cells 2", "--out", "larger")),
+    ("tree predict", WritesCells("tree cells.h5ad", "--out", "placed.h5ad")),
+    ("tree show", Writes("tree", "--picture", "tree.svg")),
+    ("tree edit", Writes("tree --add new", "--out", "edited.json")),
+    ("tree import", Writes("upstream.pickle --use-rep X_pca", "--out", "from-upstream")),
     ("metrics", Writes("cells.h5ad --labels-key cell_type", "--out", "figures.json")),
     ("plot embedding", Writes("cells.h5ad --basis X_pca --color cell_type", "--out", "embedding.png")),
     ("plot violin", Writes("cells.h5ad --values GENE00001 --groupby cell_type", "--out", "violin.svg")),
@@ -101,6 +114,11 @@ fn prepared() -> Bench {
     );
     run("map reference cells.h5ad --batches c --epochs 1 --out mapped");
     run("export reference --out exported");
+    run(
+        "tree learn cells.h5ad --labels-key cell_type --order a,b --append-batch --min-cells 2 --no-reconstruction --out tree",
+    );
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/treearches/pickled_knn.pickle");
+    fs::copy(golden, bench.path("upstream.pickle")).unwrap();
     bench
 }
 

@@ -119,22 +119,27 @@ fn a_tree_is_changed_by_hand_and_trained_as_it_is() {
     let edit = |from: &str, to: &str, change: &[&str]| {
         bench.run_json(&[&["tree", "edit", from, "--out", to], change].concat())["newick"].clone()
     };
-    let add = ["add", "Lymphoid", "--above", "T-a,B-b"];
+    let add = ["--add", "Lymphoid", "--above", "T-a,B-b"];
     assert_eq!(edit("tree", "1.json", &add), "(NK-a|NK-b,(B-a|B-b,T-a|T-b)Lymphoid)root");
-    assert_eq!(edit("1.json", "2.nwk", &["remove", "NK-a"]), "((B-a|B-b,T-a|T-b)Lymphoid)root");
-    assert_eq!(edit("2.nwk", "3.nwk", &["rename", "B-a", "B cell"]), "((B cell,T-a)Lymphoid)root");
-    assert_eq!(edit("3.nwk", "4.nwk", &["remove", "Lymphoid", "--keep-children"]), "(B cell,T-a)root");
+    assert_eq!(edit("1.json", "2.nwk", &["--remove", "NK-a"]), "((B-a|B-b,T-a|T-b)Lymphoid)root");
+    assert_eq!(edit("2.nwk", "3.nwk", &["--rename", "B-a", "--to", "B cell"]), "((B cell,T-a)Lymphoid)root");
+    assert_eq!(edit("3.nwk", "4.nwk", &["--remove", "Lymphoid", "--keep-children"]), "(B cell,T-a)root");
     let learn =
         ["tree", "learn", "cells.h5ad", "--order", "a", "--append-batch", "--tree", "1.json", "--out", "trained"];
     assert!(bench.run(&learn).contains("Lymphoid"));
-    check(&bench, 1, &["tree", "edit", "tree", "--out", "5.nwk", "remove", "DC"], &["no node `DC`", "`NK-a`", "hint:"]);
+    check(
+        &bench,
+        1,
+        &["tree", "edit", "tree", "--out", "5.nwk", "--remove", "DC"],
+        &["no node `DC`", "`NK-a`", "hint:"],
+    );
     check(
         &bench,
         2,
-        &["tree", "edit", "tree", "--out", "4.nwk", "remove", "T-a"],
+        &["tree", "edit", "tree", "--out", "4.nwk", "--remove", "T-a"],
         &["`4.nwk` exists already", "--overwrite"],
     );
-    check(&bench, 2, &["tree", "edit", "tree", "--out", "5.txt", "remove", "T-a"], &["`.nwk` or `.json`"]);
+    check(&bench, 2, &["tree", "edit", "tree", "--out", "5.txt", "--remove", "T-a"], &["`.nwk` or `.json`"]);
 }
 
 #[test]

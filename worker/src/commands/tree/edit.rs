@@ -7,10 +7,10 @@ use std::{
 
 use archipelago_analysis::{
     AnalysisError,
-    hierarchy::{Names, Tree},
+    hierarchy::{HierarchyError, Names, Tree},
 };
 use archipelago_common::fs;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 
 use super::{OutArgs, ToldTree, is_file};
@@ -25,52 +25,38 @@ use crate::{
 /// What is written is a tree without classifiers, in Newick form (`.nwk`, first names only) or JSON (all names); `tree learn
 /// --tree` trains it.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  \
-    archipelago-worker tree edit tree --out edited.json add Lymphoid --below root --above T,B\n  \
-    archipelago-worker tree edit edited.json --out edited2.json rename Mono Myeloid\n  \
-    archipelago-worker tree edit edited2.json --out edited3.json remove T --keep-children")]
+#[command(
+    group = ArgGroup::new("change").required(true).args(["add", "rename", "remove"]),
+    after_help = "Examples:\n  \
+    archipelago-worker tree edit tree --add Lymphoid --below root --above T,B --out edited.json\n  \
+    archipelago-worker tree edit edited.json --rename Mono --to Myeloid --out edited2.json\n  \
+    archipelago-worker tree edit edited2.json --remove T --keep-children --out edited3.json")]
 pub(super) struct EditArgs {
     /// The tree: a directory, or a `.nwk` or `.json` file.
     tree: PathBuf,
     #[command(flatten)]
     out: OutArgs,
-    #[command(subcommand)]
-    change: Change,
-}
-
-#[derive(Subcommand, Debug)]
-enum Change {
-    /// Add a node as the last child of another.
-    #[command(after_help = "Example:\n  \
-        archipelago-worker tree edit tree --out edited.json add Lymphoid --below root --above T,B")]
-    Add {
-        /// Name of the node.
-        name: String,
-        /// Its parent.
-        #[arg(long, value_name = "NODE", default_value = "root")]
-        below: String,
-        /// Children of that parent which become children of the node, separated by commas.
-        #[arg(long, value_name = "NODES", value_delimiter = ',')]
-        above: Vec<String>,
-    },
-    /// Give a node one new name instead of all that it has.
-    #[command(after_help = "Example:\n  archipelago-worker tree edit tree --out edited.json rename Mono Myeloid")]
-    Rename {
-        /// A name of the node.
-        name: String,
-        /// The new name.
-        new: String,
-    },
-    /// Remove a node with all below it.
-    #[command(after_help = "Example:\n  \
-        archipelago-worker tree edit tree --out edited.json remove T --keep-children")]
-    Remove {
-        /// A name of the node.
-        name: String,
-        /// Give its children to its parent instead.
-        #[arg(long)]
-        keep_children: bool,
-    },
+    /// Add a node of this name as the last child of another.
+    #[arg(long, value_name = "NAME")]
+    add: Option<String>,
+    /// The parent of the node that is added.
+    #[arg(long, value_name = "NODE", default_value = "root")]
+    below: String,
+    /// Children of that parent which become children of the node that is added, separated by commas.
+    #[arg(long, value_name = "NODES", value_delimiter = ',', requires = "add")]
+    above: Vec<String>,
+    /// Give the node that has this name one new name instead of all that it has.
+    #[arg(long, value_name = "NAME", requires = "to")]
+    rename: Option<String>,
+    /// The new name.
+    #[arg(long, value_name = "NAME", requires = "rename")]
+    to: Option<String>,
+    /// Remove the node that has this name, with all below it.
+    #[arg(long, value_name = "NAME")]
+    remove: Option<String>,
+    /// Give the children of the node that is removed to its parent.
+    #[arg(long, requires = "remove")]
+    keep_children: bool,
 }
 
 /// What came of it.
@@ -83,21 +69,30 @@ struct Summary {
 
 /// Runs the command.
 ///
-/// # Errors  [`Error::Exists`], [`Error::Tree`], [`Error::Analysis`] for a change that cannot be made
+/// # Errors  [`Error::Tree`], [`Error::Analysis`] for a change that cannot be made
 pub(super) fn run(args: &EditArgs, output: &Output) -> Result<()> {
-    output.existing.check_file(&args.out.out)?;
     check_file(&args.out.out)?;
     let mut tree = read_tree(&args.tree)?;
-    let changed = match &args.change {
-        Change::Add { name, below, above } => tree.add_node(name, below, above),
-        Change::Rename { name, new } => tree.rename_node(name, new),
-        Change::Remove { name, keep_children: true } => tree.remove_node_only(name),
-        Change::Remove { name, keep_children: false } => tree.remove_node(name),
-    };
-    changed.map_err(AnalysisError::from)?;
+    args.change(&mut tree).map_err(AnalysisError::from)?;
     write_tree(&args.out.out, &tree)?;
     output.show(&Summary { out: args.out.out.clone(), tree: ToldTree::of(&tree, &[]) });
     Ok(())
+}
+
+impl EditArgs {
+    fn change(&self, tree: &mut Tree) -> std::result::Result<(), HierarchyError> {
+        if let Some(name) = &self.add {
+            tree.add_node(name, &self.below, &self.above)?;
+        }
+        if let (Some(name), Some(new)) = (&self.rename, &self.to) {
+            tree.rename_node(name, new)?;
+        }
+        match &self.remove {
+            None => Ok(()),
+            Some(name) if self.keep_children => tree.remove_node_only(name),
+            Some(name) => tree.remove_node(name),
+        }
+    }
 }
 
 /// Writes a tree without classifiers.
