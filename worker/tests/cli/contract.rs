@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 48] = [
+const COMMANDS: [(&str, Does); 49] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
@@ -42,6 +42,7 @@ const COMMANDS: [(&str, Does); 48] = [
         "results differential",
         Writes("reference cells.h5ad --batches a --groupby cell_type --n-draws 20", "--out", "differential.csv"),
     ),
+    ("results questions", ReadsOnly),
     ("results minified", Writes("reference cells.h5ad --batches a", "--out", "minified.h5ad")),
     ("results proteins", WritesCells("proteins cite.h5ad --batches a,b --obsm-key imputed", "--out", "proteins.h5ad")),
     ("import", Writes("exported", "--out", "imported")),
