@@ -1,6 +1,6 @@
 //! What a file holds beside a data set, and goes with it wherever the data set is written.
 
-use std::{collections::BTreeMap, fs::File, io::Read as _};
+use std::{collections::BTreeMap, fmt, fs::File, io::Read as _};
 
 use hdf5::Group;
 
@@ -9,7 +9,7 @@ use crate::{Error, Kept, Result, h5};
 /// Modalities, attributes, and whatever else nobody here understands, copied object by object and never read.
 ///
 /// A data set that was made in memory has nothing beside it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Beside {
     /// The group that the data set was read from.
     root: Option<Group>,
@@ -17,6 +17,14 @@ pub struct Beside {
     members: Vec<String>,
     /// Matrices whose values are of a type that is not known here, by their group and name.
     matrices: BTreeMap<(&'static str, String), Kept>,
+}
+
+impl fmt::Debug for Beside {
+    /// What is beside a data set, not which file it is in.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (members, matrices) = (&self.members, &self.matrices);
+        f.debug_struct("Beside").field("members", members).field("matrices", matrices).finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for Beside {

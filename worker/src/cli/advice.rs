@@ -80,6 +80,10 @@ mod tests {
             let source = std::fs::read_to_string(&path).unwrap();
             let lines = source.lines().filter(|line| !line.trim_start().starts_with("//") && line.contains('"'));
             for part in lines.flat_map(quoted).filter(|part| part.starts_with("--") || part.starts_with(PROGRAM)) {
+                // The name is filled in where the message is made.
+                if part == "--{}" {
+                    continue;
+                }
                 let part = part.replace("{layer}", "counts");
                 let can_follow = leaves.iter().any(|leaf| exists(&part, leaf, &root));
                 assert!(can_follow, "`{part}` in {file} is a flag or command of nothing");

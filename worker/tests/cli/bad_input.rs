@@ -195,7 +195,12 @@ fn unknown_models_and_options_are_named() {
         &[&TRAIN[..], &["--n-layers-encoder", "3"]].concat(),
         &["no option `n_layers_encoder`", "n_layers"],
     );
-    check(&bench, 2, &[&TRAIN[..], &["--n-hidden", "0"]].concat(), &["`n_hidden` is 0", "from 1 to 65536"]);
+    check(
+        &bench,
+        2,
+        &["train", "cells.h5ad", "--n-hidden", "0", "--out", "reference"],
+        &["`n_hidden` is 0", "from 1 to 65536"],
+    );
     check(&bench, 2, &[&TRAIN[..], &["--train-size", "7"]].concat(), &["train size", "`7`", "up to 1"]);
 }
 

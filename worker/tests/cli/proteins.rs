@@ -113,7 +113,7 @@ fn proteins_are_trained_mapped_imputed_and_written() {
     let colours = "imputed:CD56,imputed:CD3,protein_expression:CD3";
     let plot = ["plot", "embedding", "beside.h5ad", "--basis", "X_archipelago", "--out", "p.png"];
     bench.run(&[&plot[..], &["--color", colours]].concat());
-    let said = bench.fail(1, &[&plot[..], &["--color", "imputed:CD5"]].concat());
+    let said = bench.fail(1, &[&plot[..], &["--color", "imputed:CD5", "--overwrite"]].concat());
     assert!(said.contains("`imputed:CD5`") && said.contains("CD56"), "{said}");
     let said = bench.fail(2, &[&beside[..], &["--obsm-key", "imputed", "--out", "beside.csv"]].concat());
     assert!(said.contains("ends in `.h5ad`"), "{said}");

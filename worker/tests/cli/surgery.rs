@@ -182,7 +182,7 @@ fn training_options_reach_the_training() {
     for (flag, value, word) in [
         ("--validation-size", "1.5", "validation size"),
         ("--max-kl-weight", "-1", "largest KL weight"),
-        ("--eps", "0", "Adam's epsilon"),
+        ("--eps", "0", "Adam epsilon"),
     ] {
         let flag = format!("{flag}={value}");
         let said = bench.fail(2, &[&TRAIN[..], &[flag.as_str(), "--overwrite"]].concat());
