@@ -45,7 +45,6 @@ const COMMANDS: [(&str, Does); 49] = [
     ("results questions", ReadsOnly),
     ("results minified", Writes("reference cells.h5ad --batches a", "--out", "minified.h5ad")),
     ("results proteins", WritesCells("proteins cite.h5ad --batches a,b --obsm-key imputed", "--out", "proteins.h5ad")),
-    ("results questions", ReadsOnly),
     ("import", Writes("exported", "--out", "imported")),
     ("export", Writes("reference", "--out", "exported-again")),
     ("inspect", ReadsOnly),
