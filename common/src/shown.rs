@@ -81,7 +81,7 @@ impl<W: Write> Write for Shown<W> {
             && let Some((start, end)) = colour(rest)
         {
             self.to.write_all(text(&rest[..start]).as_bytes())?;
-            self.to.write_all(rest[start..end].as_bytes())?;
+            self.to.write_all(&rest.as_bytes()[start..end])?;
             rest = &rest[end..];
         }
         self.to.write_all(text(rest).as_bytes())?;

@@ -90,7 +90,7 @@ fn attach(adaptor: &Adaptor, onto: Option<&Path>, namespace: &Namespace, output:
     let OpenReference { reference, .. } = OpenReference::open(onto)?;
     let share = shared_genes(&reference, adaptor);
     if share < 1.0 {
-        output.note(&format!(
+        output.note(format!(
             "note: {:.1} % of the reference's genes stand at their place in the adaptor's model",
             100.0 * share
         ));

@@ -76,7 +76,7 @@ fn of_one_type(columns: &[Option<&Column>], lengths: &[usize]) -> Option<Column>
         Column::Plain(values) | Column::Nullable { values, .. } => Some(values.clone()),
         _ => None,
     };
-    let present = columns.iter().flatten().map(|column| values(column)).collect::<Option<Vec<Values>>>()?;
+    let present = columns.iter().flatten().map(values).collect::<Option<Vec<Values>>>()?;
     let nothing = |n: usize| match present.first()? {
         // Missing numbers with a fraction are NaN, which needs no mask.
         Values::F32(_) => Some(Values::F32(vec![f32::NAN; n])),

@@ -207,7 +207,7 @@ fn has(container: &Container, class: H5T_class_t) -> Result<bool> {
 /// Zeros for so many values, refused where there is no memory for them.
 fn buffer(container: &Container, n: usize, size: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let n_bytes = n.checked_mul(size).unwrap_or(usize::MAX);
+    let n_bytes = n.saturating_mul(size);
     let too_large = |_| malformed(container, format!("{n} elements do not fit into memory"));
     bytes.try_reserve_exact(n_bytes).map_err(too_large)?;
     bytes.resize(n_bytes, 0);
