@@ -156,8 +156,8 @@ pub struct StateDict(BTreeMap<String, Tensor>);
 
 impl StateDict {
     /// An empty state dict.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
     }
 
     /// Adds a tensor and returns the one it replaces.

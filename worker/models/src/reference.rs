@@ -269,10 +269,14 @@ impl Reference {
         if kept.all(|local| local == first) { Ok(first) } else { Err(Error::SeveralLocal) }
     }
 
-    /// The columns of these conditions, in this order.
+    /// The columns of these conditions, in this order. Where conditions own nothing, every one is known.
     fn columns_of(&self, keys: &[ConditionKey]) -> Result<Vec<&Columns>> {
-        let unknown = |key: &ConditionKey| Error::UnknownCondition { key: key.clone() };
-        keys.iter().map(|key| self.columns.get(key).ok_or_else(|| unknown(key))).collect()
+        const NOTHING: &Columns = &Columns(StateDict::new());
+        let owns_nothing = self.base.card.layout.columns().is_empty();
+        let of_unknown = |key: &ConditionKey| {
+            if owns_nothing { Ok(NOTHING) } else { Err(Error::UnknownCondition { key: key.clone() }) }
+        };
+        keys.iter().map(|key| self.columns.get(key).map_or_else(|| of_unknown(key), Ok)).collect()
     }
 
     /// Encodes cells as the reference's covariates are.

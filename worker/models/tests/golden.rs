@@ -20,6 +20,8 @@ mod noise;
 mod runner;
 #[path = "golden/scanvi/mod.rs"]
 mod scanvi;
+#[path = "golden/scgen/mod.rs"]
+mod scgen;
 #[path = "golden/scvi/mod.rs"]
 mod scvi;
 #[path = "golden/totalvi/mod.rs"]

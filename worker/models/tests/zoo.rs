@@ -8,6 +8,8 @@ mod layout;
 mod proteins;
 #[path = "zoo/results.rs"]
 mod results;
+#[path = "zoo/scgen.rs"]
+mod scgen;
 #[path = "zoo/trvae.rs"]
 mod trvae;
 #[path = "zoo/upstream.rs"]
@@ -17,8 +19,10 @@ use std::collections::BTreeMap;
 
 use archipelago_anndata::Csr;
 use archipelago_common::{
-    Base, Columns, ConditionKey, check,
+    Base, Columns, ConditionKey, DType, Layout, check,
+    layout::Growth,
     progress::{Continue, EpochReport, Silent},
+    state_dict::TensorSpec,
     task::{ColumnInit, TrainSpec, Warmup},
 };
 use archipelago_models::{
@@ -196,6 +200,28 @@ fn every_model(check: impl Fn(&dyn Model)) {
     ZOO.iter().for_each(|model| check(*model));
 }
 
+/// Whether surgery trains something of new conditions: a model says on its card why, if not.
+fn grows(model: &dyn Model) -> bool {
+    let column = TensorSpec { dtype: DType::F32, shape: vec![1] };
+    let of_tensors = Layout::plain(BTreeMap::from([("column".to_owned(), column)]));
+    model.configure(&Config::new()).unwrap().layout(of_tensors).growth == Growth::Surgery
+}
+
+fn every_model_that_grows(check: impl Fn(&dyn Model)) {
+    let growing: Vec<_> = ZOO.iter().filter(|model| grows(**model)).collect();
+    assert!(growing.len() > 1);
+    growing.into_iter().for_each(|model| check(*model));
+}
+
+#[test]
+fn surgery_onto_what_does_not_grow_is_refused_with_the_reason() {
+    ZOO.iter().filter(|model| !grows(**model)).for_each(|model| {
+        let reference = reference(*model);
+        let refused = map(&reference.base, "q", &batch(3, 40), &spec(1)).unwrap_err();
+        assert!(matches!(refused, Error::NoSurgery { reason } if reason.contains(model.card().title)));
+    });
+}
+
 #[test]
 fn names_are_unique_and_cards_are_filled() {
     let names: std::collections::BTreeSet<_> = ZOO.iter().map(|model| model.card().name).collect();
@@ -259,7 +285,7 @@ fn unknown_options_are_refused() {
 
 #[test]
 fn progress_counts_the_epochs_that_training_runs() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let query = batch(3, 40);
         let asked = TrainSpec { seed: 1, ..TrainSpec::default() };
@@ -292,7 +318,7 @@ fn training_lowers_the_loss_and_repeats_bit_for_bit() {
 
 #[test]
 fn both_engines_train_alike() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let (a, b, query) = (batch(1, 60), batch(2, 60), batch(3, 40));
         let spec = TrainSpec { train_size: Some(1.0), ..spec(6) };
         let run = |engine: Engine| {
@@ -366,7 +392,7 @@ fn a_base_and_its_columns_survive_the_way_through_bytes() {
 
 #[test]
 fn surgery_trains_the_columns_of_the_task_and_nothing_else() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let query = batch(3, 50);
         let result = map(&reference.base, "q", &query, &spec(5)).unwrap();
@@ -378,7 +404,7 @@ fn surgery_trains_the_columns_of_the_task_and_nothing_else() {
 
 #[test]
 fn columns_depend_on_their_own_condition_only_whatever_the_threads() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let batches = [batch(3, 40), batch(4, 50), batch(5, 30)];
         let queries: Vec<Query<'_>> =
@@ -398,7 +424,7 @@ fn columns_depend_on_their_own_condition_only_whatever_the_threads() {
 
 #[test]
 fn seed_and_key_change_the_columns() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let query = batch(3, 40);
         let start = |name: &str, seed| {
@@ -414,7 +440,7 @@ fn seed_and_key_change_the_columns() {
 
 #[test]
 fn earlier_embeddings_keep_every_bit_when_a_condition_is_merged() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let (a, query) = (batch(1, 60), batch(3, 40));
         let result = map(&reference.base, "q", &query, &spec(3)).unwrap();
@@ -432,7 +458,7 @@ fn earlier_embeddings_keep_every_bit_when_a_condition_is_merged() {
 
 #[test]
 fn a_reference_of_one_batch_can_be_extended_too() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let (a, query) = (batch(1, 60), batch(3, 40));
         let reference = train(model, &[("a", &a)], &spec(3), &mut NoCheckpoints).unwrap().reference;
         let result = map(&reference.base, "q", &query, &spec(3)).unwrap();
@@ -460,7 +486,7 @@ fn weight_decay_and_foreign_data_are_refused() {
 
 #[test]
 fn cells_without_any_count_do_no_harm() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let full = batch(3, 30);
         let counts = Csr::vstack(N_GENES, [full.counts.clone(), Csr::zeros(2, N_GENES)]).unwrap();
@@ -485,7 +511,7 @@ fn a_minibatch_of_one_cell_leaves_batch_statistics_finite() {
         let single = batch(1, 1);
         let refused = train(model, &[("a", &single)], &spec, &mut NoCheckpoints);
         assert!(matches!(refused, Err(Error::TooFewCells { .. })));
-        assert!(map(&reference.base, "q", &single, &spec).is_ok());
+        assert!(!grows(model) || map(&reference.base, "q", &single, &spec).is_ok());
     });
 }
 
@@ -510,7 +536,7 @@ impl CheckpointStore for InMemory {
 
 #[test]
 fn a_run_that_was_stopped_ends_where_an_undisturbed_one_ends() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let query = batch(3, 40);
         let undisturbed = map(&reference.base, "q", &query, &spec(6)).unwrap();

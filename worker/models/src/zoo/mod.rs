@@ -5,6 +5,7 @@
 
 pub mod family;
 pub mod scanvi;
+pub mod scgen;
 pub mod scvi;
 pub mod totalvi;
 pub mod trvae;
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// Every model, the one list.
-pub static ZOO: &[&dyn Model] = &[&scvi::Scvi, &scanvi::Scanvi, &totalvi::Totalvi, &trvae::Trvae];
+pub static ZOO: &[&dyn Model] = &[&scvi::Scvi, &scanvi::Scanvi, &totalvi::Totalvi, &trvae::Trvae, &scgen::Scgen];
 
 /// The model of this name.
 ///

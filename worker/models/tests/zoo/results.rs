@@ -130,10 +130,19 @@ fn every_question_of_a_model_is_answered_and_no_other() {
     for model in ZOO {
         let asked = Asked::new(&reference(*model), &cells(&a), &conditions, 0, Device::Cpu).unwrap();
         for question in model.questions() {
-            match asked.answer(question.name, &Given::defaults(question.arguments)).unwrap() {
-                Answer::Cells { columns, values } => assert_eq!(values.dim(), (60, columns.len()), "{}", question.name),
-                Answer::Table { rows, columns, values, .. } => assert_eq!(values.dim(), (rows.len(), columns.len())),
-                Answer::Files(files) => assert!(!files.is_empty(), "{}", question.name),
+            match asked.answer(question.name, &Given::defaults(question.arguments)) {
+                Ok(Answer::Cells { columns, values }) => {
+                    assert_eq!(values.dim(), (60, columns.len()), "{}", question.name);
+                }
+                Ok(Answer::Table { rows, columns, values, .. }) => {
+                    assert_eq!(values.dim(), (rows.len(), columns.len()));
+                }
+                Ok(Answer::Files(files)) => assert!(!files.is_empty(), "{}", question.name),
+                // It cannot be asked without that, and says so.
+                Err(Error::Argument { name, .. }) => {
+                    assert!(question.arguments.iter().any(|argument| argument.name == name), "{}", question.name);
+                }
+                Err(other) => panic!("{}: {other}", question.name),
             }
         }
         let refused = asked.answer("why", &Given::default()).unwrap_err();

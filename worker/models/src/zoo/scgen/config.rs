@@ -1,0 +1,77 @@
+//! Options of scGen, with upstream's names and defaults.
+
+use crate::{
+    error::Result,
+    model::Config,
+    options::{self, OptionCard, Options, options},
+};
+
+options! {
+    /// Options of scGen.
+    pub struct ScgenConfig {
+        /// Units of the encoder's layers; the decoder has them in reverse.
+        hidden_layer_sizes: Vec<usize> = vec![128, 128], within 1..=MAX_UNITS;
+        /// Dimensions of the latent space.
+        z_dimension: usize = 10, within 1..=MAX_UNITS;
+        /// Dropout rate.
+        dr_rate: f64 = 0.05, within 0.0..1.0;
+    }
+}
+
+impl Options for ScgenConfig {
+    fn cards() -> Vec<OptionCard> {
+        Self::option_cards()
+    }
+
+    fn check_together(&self) -> std::result::Result<(), String> {
+        match self.hidden_layer_sizes.len() {
+            1..=MAX_LAYERS => Ok(()),
+            found => Err(format!("`hidden_layer_sizes` has {found} layers, expected 1 to {MAX_LAYERS}")),
+        }
+    }
+}
+
+impl ScgenConfig {
+    /// Reads options by name and checks them.
+    ///
+    /// # Errors  [`Error::Config`](crate::Error::Config) naming the option
+    pub fn parse(given: &Config) -> Result<Self> {
+        options::parse(NAME, given)
+    }
+}
+
+/// Name in the zoo.
+pub(super) const NAME: &str = "scgen";
+/// More units than any published model has; keeps a hostile card from asking for all memory.
+const MAX_UNITS: usize = 1 << 16;
+/// More layers than any published model has.
+const MAX_LAYERS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(name: &str, value: serde_json::Value) -> Result<ScgenConfig> {
+        ScgenConfig::parse(&Config::from([(name.to_owned(), value)]))
+    }
+
+    #[test]
+    fn defaults_are_upstreams() {
+        let config = ScgenConfig::parse(&Config::new()).unwrap();
+        assert_eq!((config.hidden_layer_sizes, config.z_dimension, config.dr_rate), (vec![128, 128], 10, 0.05));
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_by_name() {
+        for (name, value) in [
+            ("hidden_layer_sizes", json!([])),
+            ("z_dimension", json!(0)),
+            ("dr_rate", json!(1.0)),
+            ("use_mmd", json!(true)),
+        ] {
+            assert!(check(name, value).unwrap_err().to_string().contains(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! scGen: an autoencoder of normalised expression whose latent space answers by adding and subtracting (Lotfollahi et al. 2019).
+//!
+//! No layer hears of conditions, so surgery has nothing to train: [`arithmetic`] maps queries.
+
+pub mod arithmetic;
+mod config;
+mod layers;
+mod module;
+mod questions;
+mod recipe;
+
+pub use config::ScgenConfig;
+pub use module::{ScgenLoss, ScgenModule};
+
+use archipelago_common::{Layout, layout::Growth};
+
+use crate::{
+    data::{Field, FieldKind, LABELS, Need, Registry, Values},
+    error::Result,
+    model::{Config, Configured, Model, ModelCard, Module},
+    nn::Builder,
+    options::{self, OptionCard, Options as _},
+    results::QuestionCard,
+    train::{AdamOptions, EarlyStopping, Epochs, Monitor, Plateau, TrainDefaults, WarmupDefault},
+};
+
+/// The zoo's entry.
+pub struct Scgen;
+
+impl Model for Scgen {
+    fn card(&self) -> ModelCard {
+        ModelCard {
+            name: config::NAME,
+            title: "scGen",
+            paper: "Lotfollahi et al., Nature Methods 2019; mapping: Lotfollahi et al., Nature Biotechnology 2022",
+            purpose: "predicts how cells answer to a perturbation, and removes batch effects between cells of known types",
+            federation: "nothing is trained at a site: cells move by means of their types, and a reference lends its own means",
+            training: TRAINING,
+            example: "cells.h5ad --model scgen --layer log1p --batch-key condition --labels-key cell_type --out reference",
+        }
+    }
+
+    fn options(&self) -> Vec<OptionCard> {
+        ScgenConfig::cards()
+    }
+
+    fn configure(&self, options: &Config) -> Result<Box<dyn Configured>> {
+        Ok(Box::new(ScgenConfig::parse(options)?))
+    }
+
+    fn questions(&self) -> &'static [QuestionCard] {
+        &[questions::REMOVE_BATCH, questions::PREDICT_PERTURBATION]
+    }
+}
+
+impl Configured for ScgenConfig {
+    fn options(&self) -> Config {
+        options::to_config(self)
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let kind = FieldKind::Labels { unlabelled: None };
+        let labels = Field::new(LABELS, kind, Need::Optional, "cell types, which batches are compared within");
+        vec![Field::rna(Values::LogNormalised), labels]
+    }
+
+    fn moves_embedding(&self) -> bool {
+        false
+    }
+
+    fn layout(&self, of_tensors: Layout) -> Layout {
+        let reason = "scGen has no weights of conditions; its cells move by means of their types".to_owned();
+        Layout { growth: Growth::NoSurgery { reason }, ..of_tensors }
+    }
+
+    fn build(&self, _registry: &Registry, n_genes: usize, builder: Builder<'_>) -> Result<Box<dyn Module>> {
+        Ok(Box::new(ScgenModule::new(self.clone(), n_genes, builder)?))
+    }
+}
+
+/// Upstream's.
+const TRAINING: TrainDefaults = TrainDefaults {
+    epochs: Epochs::Fixed(100),
+    minibatch: 32,
+    adam: AdamOptions { eps: 1e-8, weight_decay: 0.0, ..TrainDefaults::SCVI_TOOLS.adam },
+    kl_warmup: WarmupDefault::Off,
+    max_kl_weight: 1e-6,
+    early_stopping: Some(EarlyStopping::new(Monitor::Validation, 20, 0.0, 0)),
+    plateau: Some(Plateau::new(0.1, 13, 0.0, 0.0)),
+    ..TrainDefaults::SCVI_TOOLS
+};

@@ -1,0 +1,115 @@
+//! The network of scGen: inference, generative, loss.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    ScgenConfig,
+    layers::{Decoder, Encoder},
+    questions, recipe,
+};
+use crate::{
+    data::Minibatch,
+    error::Result,
+    losses::LossTerms,
+    model::{Embedder, Module},
+    nn::{Builder, Pass, Posterior, Weights},
+    results::{Answer, Asked, Given},
+    train::{Recipe, Run},
+};
+
+/// The network of scGen.
+#[derive(Debug)]
+pub struct ScgenModule {
+    config: ScgenConfig,
+    encoder: Encoder,
+    decoder: Decoder,
+    weights: Weights,
+}
+
+/// The terms of the loss, apart.
+#[derive(Debug)]
+pub struct ScgenLoss {
+    /// Squared error of each cell, the mean over its genes, `[n]`.
+    pub error: Tensor,
+    /// Divergence of the latent state, `[n]`.
+    pub kl: Tensor,
+}
+
+impl ScgenModule {
+    /// Builds the network.
+    ///
+    /// # Errors  stored tensors that do not fit
+    pub fn new(config: ScgenConfig, n_genes: usize, mut b: Builder<'_>) -> Result<Self> {
+        let ScgenConfig { hidden_layer_sizes: hidden, z_dimension, dr_rate } = &config;
+        let encoder = Encoder::new(&mut b, n_genes, hidden, *z_dimension, *dr_rate)?;
+        let decoder = Decoder::new(&mut b, *z_dimension, hidden, n_genes, *dr_rate)?;
+        Ok(Self { config, encoder, decoder, weights: b.finish() })
+    }
+
+    /// The options it was built with.
+    pub fn config(&self) -> &ScgenConfig {
+        &self.config
+    }
+
+    /// The posterior of each cell of `x`, `[n, n_genes]`.
+    pub fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Posterior {
+        self.encoder.forward(x, pass)
+    }
+
+    /// One draw of each cell's latent state, `[n, z_dimension]`.
+    pub fn draw(&self, x: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+        let qz = self.encode(x, pass);
+        qz.sample(&pass.noise.normal("z", &qz.mean.size(), qz.mean.device()))
+    }
+
+    /// Expression of latent states, `[n, n_genes]`.
+    pub fn decode(&self, z: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+        self.decoder.forward(z, pass)
+    }
+
+    /// The terms of the loss of each cell.
+    pub fn loss_terms(&self, x: &Tensor, qz: &Posterior, decoded: &Tensor) -> ScgenLoss {
+        let error = (decoded - x).square().mean_dim([1_i64].as_slice(), false, Kind::Float);
+        ScgenLoss { error, kl: qz.kl_standard_normal() }
+    }
+}
+
+impl ScgenLoss {
+    /// What the optimiser minimises, a scalar: the error is a mean over cells, the divergence is a sum over them.
+    pub fn total(&self, kl_weight: f64) -> Tensor {
+        self.error.mean(Kind::Float) + self.kl.sum(Kind::Float) * kl_weight
+    }
+}
+
+impl Module for ScgenModule {
+    fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
+        let qz = self.encode(&minibatch.x, pass);
+        let z = qz.sample(&pass.noise.normal("z", &qz.mean.size(), qz.mean.device()));
+        let decoded = self.decode(&z, pass);
+        let terms = self.loss_terms(&minibatch.x, &qz, &decoded);
+        let loss = terms.total(kl_weight);
+        LossTerms { loss, reconstruction: terms.error, kl_local: terms.kl, further: Vec::new(), latent: None }
+    }
+
+    fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
+        recipe::of_run(&self.weights, run)
+    }
+
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        Some(self)
+    }
+
+    fn answer(&self, question: &str, asked: &Asked<'_>, given: &Given) -> Result<Answer> {
+        questions::answer(self, question, asked, given)
+    }
+}
+
+impl Embedder for ScgenModule {
+    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
+        self.encode(&minibatch.x, pass)
+    }
+}
