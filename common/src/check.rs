@@ -16,7 +16,7 @@ use crate::{
 ///
 /// # Errors  [`Error::RefusedColumns`] with the tensor, what was found and what is expected
 pub fn columns(key: &ConditionKey, columns: &Columns, layout: &Layout, max_norm: f64) -> Result<()> {
-    let refuse = |reason: String| Err(Error::RefusedColumns { key: key.clone(), reason });
+    let refuse = |reason: String| Err(Error::RefusedColumns { key: Box::new(key.clone()), reason });
     let Some(axis) = layout.axis(key.section()) else {
         return refuse(format!("the reference does not grow along {}", key.section()));
     };
@@ -88,7 +88,7 @@ pub fn not_a_fact<'a>(columns: &Columns, axis: &'a Axis) -> Result<Option<&'a st
 ///
 /// # Errors  [`Error::RefusedColumns`]: a part that the reference does not take, bytes that are not what the rule says
 pub fn part(key: &ConditionKey, bytes: &[u8], layout: &Layout) -> Result<()> {
-    let refuse = |reason: String| Err(Error::RefusedColumns { key: key.clone(), reason });
+    let refuse = |reason: String| Err(Error::RefusedColumns { key: Box::new(key.clone()), reason });
     let Some(rule) = layout.rule(key.section()) else {
         return refuse(format!("the reference does not take {}", key.section()));
     };

@@ -124,7 +124,7 @@ pub enum Error {
     #[error("columns of condition `{key}` are refused: {reason}")]
     RefusedColumns {
         /// The condition.
-        key: ConditionKey,
+        key: Box<ConditionKey>,
         /// Which rule, with found and expected.
         reason: String,
     },

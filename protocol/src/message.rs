@@ -129,6 +129,7 @@ pub struct Hello {
 
 /// A frame from a site, operator or auditor.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "nearly every frame is a request, and each is moved a few times only")]
 pub enum ToCoordinator {
     /// A request; the answer carries the same `id`.
     Request {

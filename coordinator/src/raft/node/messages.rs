@@ -53,7 +53,7 @@ fn append_fault(raw: &RawNode<LogStore>, message: &Message) -> Option<&'static s
         before = entry.index;
         is_next
     };
-    if !message.entries.iter().all(|entry| follows(entry)) {
+    if !message.entries.iter().all(follows) {
         return Some("its entries do not follow one another");
     }
     if message.index < log.committed {

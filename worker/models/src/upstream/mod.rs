@@ -42,7 +42,7 @@ pub trait ScviToolsModel: Sync {
     /// The saved model that a reference is, for scvi-tools 1.4.
     ///
     /// # Errors  [`Error::Import`] for a reference without conditions, tensors that do not fit the card
-    fn from_reference(&self, reference: &Reference) -> Result<SavedModel>;
+    fn to_saved(&self, reference: &Reference) -> Result<SavedModel>;
 }
 
 /// A class of scvi-tools.
@@ -104,7 +104,7 @@ pub fn to_reference(saved: &SavedModel, namespace: &Namespace) -> Result<Referen
 pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
     let name = &reference.base.card.model;
     match zoo::model(name)?.upstream() {
-        Some(Upstream::ScviTools(model)) => model.from_reference(reference),
+        Some(Upstream::ScviTools(model)) => model.to_saved(reference),
         Some(Upstream::Scarches(_)) | None => Err(Error::Export { model: name.clone() }),
     }
 }

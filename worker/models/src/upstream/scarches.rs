@@ -20,7 +20,7 @@ pub trait ScarchesModel: Sync {
     /// The folder that a reference is, for scArches 0.6.1.
     ///
     /// # Errors  [`Error::Import`](crate::Error::Import) for a reference without conditions, tensors that do not fit the card
-    fn from_reference(&self, reference: &Reference) -> Result<SavedFolder>;
+    fn to_saved(&self, reference: &Reference) -> Result<SavedFolder>;
 }
 
 /// The reference that a folder is, whichever it is of those that can be references.
@@ -40,7 +40,7 @@ pub fn folder_to_reference(saved: &SavedFolder, namespace: &Namespace) -> Result
 /// # Errors  [`Error::UnknownModel`](crate::Error::UnknownModel), and those of the model's own conversion
 pub fn reference_to_folder(reference: &Reference) -> Result<Option<(SavedFolder, &'static str)>> {
     of(zoo::model(&reference.base.card.model)?)
-        .map(|model| Ok((model.from_reference(reference)?, model.class())))
+        .map(|model| Ok((model.to_saved(reference)?, model.class())))
         .transpose()
 }
 

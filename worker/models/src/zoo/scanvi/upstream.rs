@@ -45,7 +45,7 @@ impl ScviToolsModel for Scanvi {
         import(self, &CLASS, saved, &blueprint, namespace, &[])
     }
 
-    fn from_reference(&self, reference: &Reference) -> Result<SavedModel> {
+    fn to_saved(&self, reference: &Reference) -> Result<SavedModel> {
         let Blueprint { model, registry, .. } = Blueprint::of_card(&reference.base.card)?;
         let config = ScanviConfig::parse(&model.options())?;
         let mut saved = export(&CLASS, constructor_arguments(&config), &registry, reference)?;

@@ -29,7 +29,7 @@ impl ScviToolsModel for Scvi {
     }
 
     /// Tensors that upstream keeps and never uses with these options are filled in: their values change nothing.
-    fn from_reference(&self, reference: &Reference) -> Result<SavedModel> {
+    fn to_saved(&self, reference: &Reference) -> Result<SavedModel> {
         let Blueprint { model, registry, .. } = Blueprint::of_card(&reference.base.card)?;
         let config = ScviConfig::parse(&model.options())?;
         Ok(with_unused(export(&CLASS, model.options(), &registry, reference)?, &config))

@@ -47,7 +47,7 @@ impl ScviToolsModel for Totalvi {
     }
 
     /// A reference from before 1.3.1 keeps its version, and later versions of scvi-tools refuse it, as its numbers are not theirs.
-    fn from_reference(&self, reference: &Reference) -> Result<SavedModel> {
+    fn to_saved(&self, reference: &Reference) -> Result<SavedModel> {
         let Blueprint { model, registry, .. } = Blueprint::of_card(&reference.base.card)?;
         let config = TotalviConfig::parse(&model.options())?;
         let mut saved = export(&CLASS, constructor_arguments(&config), &registry, reference)?;

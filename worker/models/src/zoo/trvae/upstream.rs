@@ -32,7 +32,7 @@ impl ScarchesModel for Trvae {
         saved::reference(config::NAME, saved, &blueprint, &conditions)
     }
 
-    fn from_reference(&self, reference: &Reference) -> Result<SavedFolder> {
+    fn to_saved(&self, reference: &Reference) -> Result<SavedFolder> {
         let card = &reference.base.card;
         let mut attributes = saved::attributes(reference)?;
         let options = Blueprint::of_card(card)?.model.options();

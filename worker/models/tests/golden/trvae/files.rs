@@ -74,7 +74,7 @@ fn adaptors() {
             report.holds(&format!("{}: genes {i}", case.name), shared_genes(&attached, &expected) == 1.0);
             attached = attached.with(key(&expected.condition), columns).unwrap();
         }
-        check_tensors(case, "attached.", &Trvae.from_reference(&attached).unwrap(), report);
+        check_tensors(case, "attached.", &Trvae.to_saved(&attached).unwrap(), report);
         refuses_what_does_not_fit(case, &attached, report);
     });
 }
@@ -125,7 +125,7 @@ fn saved_folders_are_read_and_written() {
     let reference = folder_to_reference(&saved, &namespace()).unwrap();
     assert_eq!(reference.columns.keys().cloned().collect::<Vec<_>>(), [key("A"), key("B"), key("C")]);
     let again = tempfile::tempdir().unwrap();
-    let ours = Trvae.from_reference(&reference).unwrap();
+    let ours = Trvae.to_saved(&reference).unwrap();
     ours.write(again.path()).unwrap();
     let read = SavedFolder::read(again.path()).unwrap();
     assert_eq!(read, ours);
