@@ -212,7 +212,7 @@ pub fn merge<C: Clone + PartialEq>(
         match union.get(key) {
             None => drop(union.insert(key.clone(), columns.clone())),
             Some(present) if present == columns => {}
-            Some(_) => return Err(Error::KeyCollision { key: key.clone() }),
+            Some(_) => return Err(Error::KeyCollision { key: Box::new(key.clone()) }),
         }
     }
     Ok(union)
@@ -227,7 +227,7 @@ pub fn withdraw<'a, C: Clone>(
 ) -> Result<BTreeMap<ConditionKey, C>> {
     let mut rest = conditions.clone();
     for key in keys {
-        rest.remove(key).ok_or_else(|| Error::UnknownKey { key: key.clone() })?;
+        rest.remove(key).ok_or_else(|| Error::UnknownKey { key: Box::new(key.clone()) })?;
     }
     Ok(rest)
 }

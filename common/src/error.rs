@@ -112,13 +112,13 @@ pub enum Error {
     #[error("condition `{key}` is present on both sides with different columns")]
     KeyCollision {
         /// The key in question.
-        key: ConditionKey,
+        key: Box<ConditionKey>,
     },
     /// A condition key was named that the version does not hold.
     #[error("the version has no condition `{key}`")]
     UnknownKey {
         /// The key in question.
-        key: ConditionKey,
+        key: Box<ConditionKey>,
     },
     /// Columns break a rule of the task they were made for.
     #[error("columns of condition `{key}` are refused: {reason}")]

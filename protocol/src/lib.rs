@@ -8,6 +8,7 @@ pub mod coordinator_session;
 pub mod error;
 pub mod frame;
 pub mod message;
+mod peer;
 pub mod role;
 pub mod site_session;
 pub mod transfer;

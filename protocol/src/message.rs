@@ -9,7 +9,7 @@ use archipelago_common::{
     health::{Collected, HealthRecord, OfNode},
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
-    member::{Incarnation, MembersRecord},
+    member::MembersRecord,
     record::{
         AssignmentHead, AssignmentState, Cause, Change, Page, Progress, ReferenceHead, ReferenceRecord, SiteRecord,
         StatusRecord, Submission, SubmittedCondition, TaskHead, TaskRecord,
@@ -17,6 +17,8 @@ use archipelago_common::{
     task::{ConditionMetrics, QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
+
+pub use crate::peer::{Greeting, PeerAsk, PeerReply};
 
 /// The first frame on every stream: what the stream is for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -44,78 +46,6 @@ pub enum StreamOpen {
     /// An upload that another coordinator is receiving, chunk by chunk as they come in there. Answered as [`Self::Put`],
     /// with [`PutReply::Has`] after every chunk.
     Relay(BlobRef),
-}
-
-/// What coordinators ask one another beside Raft.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum PeerAsk {
-    /// The leader: an index such that whoever has applied it has seen everything that was acknowledged until now.
-    Barrier,
-    /// How many blobs that the state names are missing there.
-    Holdings,
-    /// How it is.
-    Health,
-    /// Remove blobs that nothing refers to.
-    Collect {
-        /// Only say what would be removed.
-        dry_run: bool,
-    },
-    /// Begin to compare every blob with its digest.
-    Verify,
-    /// Who the asker is. The first thing that is said on a connection between coordinators, since version 3.
-    Greet(Greeting),
-    /// Whether a coordinator that the asker does not know is a member, with this life of its log.
-    Vouch {
-        /// Its id.
-        node: NodeId,
-        /// What it says of its log.
-        incarnation: Incarnation,
-    },
-    /// What its clock shows.
-    Clock,
-}
-
-/// How coordinators say who they are; their certificates say the rest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Greeting {
-    /// Which life of its log it is.
-    pub incarnation: Incarnation,
-    /// The last entry in that log: a node that has less than it acknowledged has lost some.
-    pub last_index: u64,
-    /// The latest edition of the state machine's rules that it knows.
-    pub edition: u32,
-}
-
-/// The answer to [`StreamOpen::Peer`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum PeerReply {
-    /// To `Barrier`.
-    Barrier {
-        /// To be applied.
-        index: u64,
-    },
-    /// To `Holdings`.
-    Holdings {
-        /// The last entry applied when it was looked at.
-        applied: u64,
-        /// Blobs that are missing.
-        missing: u64,
-    },
-    /// To `Health` and `Verify`.
-    Health(HealthRecord),
-    /// To `Collect`.
-    Collected(Collected),
-    /// Not now, or not here.
-    Refused(Refusal),
-    /// To `Greet`.
-    Greeting(Greeting),
-    /// To `Vouch`: it is.
-    Known,
-    /// To `Clock`.
-    Clock {
-        /// Unix milliseconds.
-        now_ms: u64,
-    },
 }
 
 /// How a session begins.

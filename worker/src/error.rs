@@ -358,7 +358,7 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         #[source]
-        source: archipelago_models::Error,
+        source: Box<archipelago_models::Error>,
     },
     /// Cells of a batch that the reference has no condition for.
     #[error("the reference has no condition for batch `{batch}`; it has {available}")]
@@ -380,7 +380,7 @@ pub enum Error {
     #[error("training of `{key}` changed the frozen part: its digest {change}")]
     FrozenMoved {
         /// The condition.
-        key: ConditionKey,
+        key: Box<ConditionKey>,
         /// Both digests, in words.
         change: String,
     },
@@ -394,7 +394,7 @@ pub enum Error {
     #[error("`{key}` stays at home: {reason}")]
     Withheld {
         /// The condition.
-        key: ConditionKey,
+        key: Box<ConditionKey>,
         /// Which rule, with found and expected.
         reason: String,
     },

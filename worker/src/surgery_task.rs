@@ -159,7 +159,7 @@ impl<'a> SurgeryTask<'a> {
     }
 
     fn check_batch(&self, batch: &QueryBatch, merged: &BTreeSet<ConditionKey>) -> Result<()> {
-        let withhold = |reason: String| Err(Error::Withheld { key: batch.key.clone(), reason });
+        let withhold = |reason: String| Err(Error::Withheld { key: Box::new(batch.key.clone()), reason });
         let (n_cells, least) = (batch.n_cells(), self.record.task.min_cells);
         if merged.contains(&batch.key) {
             return withhold("it is part of the reference already".to_owned());

@@ -335,6 +335,9 @@ fn assignment_text(AssignmentRecord { epoch, state, progress, .. }: &AssignmentR
     }
 }
 
+/// Labels with fewer cells are left out of the means that a task asks for.
+const LABEL_MEAN_CELLS: u64 = 10;
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -378,6 +381,3 @@ mod tests {
         assert!(Line::try_parse_from(["publish", "atlas", "--min-figure", "accuracy"]).is_err());
     }
 }
-
-/// Labels with fewer cells are left out of the means that a task asks for.
-const LABEL_MEAN_CELLS: u64 = 10;

@@ -469,7 +469,7 @@ fn a_reference_of_one_batch_can_be_extended_too() {
 
 #[test]
 fn weight_decay_and_foreign_data_are_refused() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let query = batch(3, 40);
         let decaying = TrainSpec { weight_decay: Some(1e-6), ..spec(1) };

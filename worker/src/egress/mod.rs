@@ -137,7 +137,7 @@ impl Gate {
         let (before, after) = (trained.frozen_before, trained.frozen_after);
         if before != after {
             let change = format!("was {before} and is {after}");
-            return Err(Error::FrozenMoved { key: trained.key.clone(), change });
+            return Err(Error::FrozenMoved { key: Box::new(trained.key.clone()), change });
         }
         self.check_condition(trained)?;
         let columns = self.protected(trained)?;
@@ -196,7 +196,7 @@ impl Gate {
             }
         };
         check::part(key, &member.to_bytes(), layout)
-            .map_err(|error| Error::Withheld { key: key.clone(), reason: error.to_string() })?;
+            .map_err(|error| Error::Withheld { key: Box::new(key.clone()), reason: error.to_string() })?;
         self.release(task, Some(key), member).map(Some)
     }
 
@@ -227,7 +227,7 @@ impl Gate {
     ///
     /// # Errors  [`Error::Withheld`]
     pub fn check_size(&self, key: &ConditionKey, n_cells: u64, n_donors: Option<u64>) -> Result<()> {
-        let withhold = |reason| Err(Error::Withheld { key: key.clone(), reason });
+        let withhold = |reason| Err(Error::Withheld { key: Box::new(key.clone()), reason });
         if !self.policy.columns {
             return withhold("the policy lets no columns out".to_owned());
         }
@@ -240,11 +240,11 @@ impl Gate {
         let axis = axis_of(trained)?;
         if let Some(fact) = axis.of_kind(TensorKind::Fact).next().filter(|_| !self.policy.facts) {
             let reason = format!("`{fact}` is a fact about its cells, and the policy lets no facts out");
-            return Err(Error::Withheld { key: trained.key.clone(), reason });
+            return Err(Error::Withheld { key: Box::new(trained.key.clone()), reason });
         }
         if let Some(fact) = check::not_a_fact(trained.columns, axis)? {
             let reason = format!("`{fact}` is neither 0 nor 1, and is no fact");
-            return Err(Error::Withheld { key: trained.key.clone(), reason });
+            return Err(Error::Withheld { key: Box::new(trained.key.clone()), reason });
         }
         for kind in [TensorKind::Trained, TensorKind::Statistic] {
             if !check::norm(trained.columns, axis, kind)?.is_finite() {
@@ -318,7 +318,7 @@ fn enough(key: &ConditionKey, what: &str, found: Option<u64>, least: u64) -> Res
         Some(found) => format!("it has {found} {what}, the policy asks for {least}"),
         None => format!("its {what} are not known, the policy asks for {least}"),
     };
-    Err(Error::Withheld { key: key.clone(), reason })
+    Err(Error::Withheld { key: Box::new(key.clone()), reason })
 }
 
 /// What the keys of a condition's axis own.
@@ -326,7 +326,7 @@ fn axis_of<'a>(trained: &TrainedCondition<'a>) -> Result<&'a Axis> {
     let section = trained.key.section();
     trained.layout.axis(section).ok_or_else(|| {
         let reason = format!("the reference does not grow along {section}");
-        Error::Withheld { key: trained.key.clone(), reason }
+        Error::Withheld { key: Box::new(trained.key.clone()), reason }
     })
 }
 

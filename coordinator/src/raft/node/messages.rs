@@ -48,7 +48,7 @@ pub(super) fn fault(raw: &RawNode<LogStore>, message: &Message) -> Option<&'stat
 fn append_fault(raw: &RawNode<LogStore>, message: &Message) -> Option<&'static str> {
     let log = &raw.raft.raft_log;
     let mut before = message.index;
-    let mut follows = |entry: &Entry| {
+    let follows = |entry: &Entry| {
         let is_next = before.checked_add(1) == Some(entry.index) && entry.term <= message.term;
         before = entry.index;
         is_next

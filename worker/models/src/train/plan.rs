@@ -242,7 +242,7 @@ mod tests {
             let plan = TrainPlan::new(*model, Aim::Reference, &TrainSpec::default(), N_CELLS).unwrap();
             let usual = model.card().training;
             assert_eq!((plan.minibatch, plan.adam, plan.plateau), (usual.minibatch, usual.adam, usual.plateau));
-            assert_eq!((plan.n_epochs, plan.early_stopping), (400, usual.early_stopping));
+            assert_eq!((plan.n_epochs, plan.early_stopping), (usual.epochs.for_cells(N_CELLS), usual.early_stopping));
         }
         let plan = of("totalvi", Aim::Reference, &TrainSpec::default());
         assert_eq!((plan.minibatch, plan.adam.rate, plan.kl.over), (256, 4e-3, Warmup::Steps(750)));

@@ -39,9 +39,7 @@ pub fn folder_to_reference(saved: &SavedFolder, namespace: &Namespace) -> Result
 ///
 /// # Errors  [`Error::UnknownModel`](crate::Error::UnknownModel), and those of the model's own conversion
 pub fn reference_to_folder(reference: &Reference) -> Result<Option<(SavedFolder, &'static str)>> {
-    of(zoo::model(&reference.base.card.model)?)
-        .map(|model| Ok((model.to_saved(reference)?, model.class())))
-        .transpose()
+    of(zoo::model(&reference.base.card.model)?).map(|model| Ok((model.to_saved(reference)?, model.class()))).transpose()
 }
 
 fn of(model: &dyn Model) -> Option<&'static dyn ScarchesModel> {

@@ -12,7 +12,7 @@ use archipelago_models::{
     zoo::totalvi::PROTEINS,
 };
 
-use super::{batch, cells, every_model, joined, key, map, reference, spec};
+use super::{batch, cells, every_model, every_model_that_grows, joined, key, map, reference, spec};
 
 #[test]
 fn the_card_says_what_conditions_own_and_what_each_tensor_is() {
@@ -50,7 +50,7 @@ fn what_a_site_keeps_for_itself_is_in_no_columns_and_in_no_base() {
 
 #[test]
 fn one_key_mapped_as_a_joint_query_is_the_key_mapped_alone() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let (reference, query) = (reference(model), batch(3, 40));
         let alone = map(&reference.base, "q", &query, &spec(3)).unwrap();
         let conditions = CellConditions::single(key("q"), 40);
@@ -64,7 +64,7 @@ fn one_key_mapped_as_a_joint_query_is_the_key_mapped_alone() {
 
 #[test]
 fn keys_that_are_mapped_together_each_get_columns_and_nothing_else_moves() {
-    every_model(|model| {
+    every_model_that_grows(|model| {
         let reference = reference(model);
         let (x, y) = (batch(3, 40), batch(4, 30));
         let both = joined(&[&x, &y]);

@@ -181,7 +181,7 @@ fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Train
     display.finish();
     trained.map_err(|error| match error {
         archipelago_models::Error::Checkpoint { .. } => {
-            Error::Checkpoint { path: checkpoint.path().to_owned(), source: error }
+            Error::Checkpoint { path: checkpoint.path().to_owned(), source: Box::new(error) }
         }
         other => Error::Models(other),
     })

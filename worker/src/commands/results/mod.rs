@@ -38,6 +38,7 @@ pub struct ResultsArgs {
 
 /// A question that every model answers which can, or one of a model's own.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one of it is made in a run of the program")]
 enum Asking {
     Generic(What),
     Own(OwnQuestion),

@@ -216,7 +216,7 @@ fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Outp
     display.finish();
     trained.map_err(|error| match error {
         archipelago_models::Error::Checkpoint { .. } => {
-            Error::Checkpoint { path: checkpoint.path().to_owned(), source: error }
+            Error::Checkpoint { path: checkpoint.path().to_owned(), source: Box::new(error) }
         }
         other => Error::Models(other),
     })

@@ -142,7 +142,7 @@ pub(super) struct Summary {
 /// # Errors  [`Error::Cells`], [`Error::UnknownBatch`], [`Error::Analysis`], [`Error::Tree`]
 pub(super) fn run(args: &LearnArgs, output: &Output) -> Result<()> {
     if args.cells.extension().is_some_and(|extension| extension == "json") {
-        return args.from_tables(output);
+        return args.learn_tables(output);
     }
     if is_file(&args.out.out) {
         let (found, expected) = (format!("`{}`", args.out.out.display()), "a directory, for a tree with classifiers");
@@ -220,7 +220,7 @@ impl Fitted {
 }
 
 impl LearnArgs {
-    fn from_tables(&self, output: &Output) -> Result<()> {
+    fn learn_tables(&self, output: &Output) -> Result<()> {
         let tables = Tables::read(&self.cells)?;
         let tree = tables.grow()?;
         super::edit::write_tree(&self.out.out, &tree)?;
