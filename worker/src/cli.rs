@@ -99,7 +99,7 @@ pub fn command() -> Command {
 #[derive(Debug)]
 pub struct Failure {
     /// The error.
-    pub error: Error,
+    pub error: Box<Error>,
     /// Advice that this command can follow.
     pub hint: Option<String>,
 }
@@ -112,7 +112,7 @@ pub fn run() -> Result<(), Failure> {
     run_command(&matches).map_err(|error| {
         let root = Cli::command();
         let hint = advice::choose(error.hints(), innermost(&root, &matches).0, &root);
-        Failure { error, hint }
+        Failure { error: Box::new(error), hint }
     })
 }
 

@@ -86,8 +86,7 @@ fn opened() -> Cluster {
         while node.handle_ready(&mut |_| ()).unwrap().is_some() {}
     }
     assert!(node.is_leader());
-    let cluster = node.cluster().clone();
-    cluster
+    node.cluster().clone()
 }
 
 fn stored() -> PathBuf {
