@@ -56,6 +56,14 @@ impl Cluster {
             Some(MemberRole::Removed) => return Err(Refusal::forbidden(format!("coordinator {node} was removed"))),
             Some(MemberRole::Learner | MemberRole::Voter) => {}
         }
+        self.recognise_life(node, incarnation)
+    }
+
+    /// Whether this life of a node's log is the one that counts, whatever became of its membership: until a change of members is
+    /// complete, one that it removes still votes.
+    ///
+    /// # Errors  [`Refusal::Forbidden`] for another life of its log
+    pub fn recognise_life(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Refusal> {
         match self.incarnations.get(&node) {
             Some(known) if *known != incarnation && !mutation::is_broken(Rule::OneLife) => {
                 Err(Refusal::forbidden(format!(

@@ -58,7 +58,12 @@ impl Executor {
     }
 
     async fn recognise(&self, node: NodeId, incarnation: Incarnation) -> Result<Result<(), Refused>, Refusal> {
-        let recognised = move |cluster: &Cluster| cluster.recognise(node, incarnation);
+        // A change that removes it may need its vote to be complete.
+        let still_counts = self.raft().view().configuration.contains(node);
+        let recognised = move |cluster: &Cluster| match still_counts {
+            true => cluster.recognise_life(node, incarnation),
+            false => cluster.recognise(node, incarnation),
+        };
         self.raft().peek(recognised).await.map_err(refusal::dropped)
     }
 

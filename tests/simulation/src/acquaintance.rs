@@ -17,7 +17,12 @@ impl World {
     pub(crate) fn recognises(&self, node: NodeId, other: NodeId) -> bool {
         let (Some(host), Some(peer)) = (self.hosts.get(&node), self.hosts.get(&other)) else { return false };
         let Some(live) = &host.live else { return true };
-        match live.node.cluster().recognise(other, Incarnation(peer.incarnation)) {
+        let (cluster, incarnation) = (live.node.cluster(), Incarnation(peer.incarnation));
+        // A change that removes it may need its vote to be complete.
+        if live.node.configuration().contains(other) {
+            return cluster.recognise_life(other, incarnation).is_ok();
+        }
+        match cluster.recognise(other, incarnation) {
             Ok(()) | Err(Refused::NotFound { .. }) => true,
             Err(_) => false,
         }

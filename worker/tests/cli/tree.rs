@@ -215,6 +215,7 @@ fn cells_of_another_space_and_damaged_trees_are_refused() {
 }
 
 /// Bead-sorted blood cells of ten types, in three random parts: almost all types of two parts are matched one to one.
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
 #[test]
 fn sorted_blood_cells_find_their_types_again() {
     let shared = std::env::var_os("ARCHIPELAGO_SHARED").map(PathBuf::from);
