@@ -85,7 +85,7 @@ pub fn pooled<'a>(rule: &Rule, members: impl IntoIterator<Item = &'a Member>) ->
     Ok(total)
 }
 
-/// Whether [`derive`] has this function.
+/// Whether [`derive()`] has this function.
 pub fn is_known(function: &Name) -> bool {
     function.as_str() == SUM
 }

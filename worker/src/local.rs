@@ -23,7 +23,7 @@ pub fn write<'a>(dir: &Path, kept: impl Iterator<Item = (&'a ConditionKey, &'a S
     Ok(fs::write_atomic(&dir.join(FILE), &tensors.to_safetensors(None))?)
 }
 
-/// Reads what [`write`] wrote; nothing where there is no file.
+/// Reads what [`write()`] wrote; nothing where there is no file.
 ///
 /// # Errors  [`Error::Reference`] for a file that is something else
 pub fn read(dir: &Path) -> Result<BTreeMap<ConditionKey, StateDict>> {

@@ -1,6 +1,6 @@
 //! Options of models. Each is stated once, in the struct that holds its value: name, help, default, values it takes.
 //!
-//! [`options!`] makes that struct and its [`OptionCard`]s. Whatever else knows about options follows from the cards: the check of
+//! `options!` makes that struct and its [`OptionCard`]s. Whatever else knows about options follows from the cards: the check of
 //! given values, the flags of `train`, the list that `models` prints.
 
 mod kind;

@@ -31,7 +31,7 @@ pub struct DataSpec {
     pub takes: Vec<Field>,
     /// The obs column that names donors.
     pub donor_key: Option<String>,
-    /// The batches to use, as [`lists::among`] reads them; all if none is named.
+    /// The batches to use, as `lists::among` reads them; all if none is named.
     pub batches: Vec<String>,
     /// What to do with a gene that the file names more than once.
     pub duplicate_genes: Duplicates,

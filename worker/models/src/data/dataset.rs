@@ -55,7 +55,7 @@ impl<'a> Dataset<'a> {
 
     /// The same cells with their keys on further axes.
     ///
-    /// # Errors  [`Error::Shape`]
+    /// # Errors  [`Error::Shape`](crate::Error::Shape)
     pub fn with_axes(mut self, axes: &[CellConditions]) -> Result<Self> {
         for axis in axes {
             check_length("axis", "cells", axis.codes().len(), self.n_cells())?;

@@ -92,7 +92,7 @@ impl Block for CountBlock {
         (0..rates.len()).map(draw).collect()
     }
 
-    /// Gamma draws around the expression of a cell with [`DENOISED_LIBRARY`] counts.
+    /// Gamma draws around the expression of a cell with `DENOISED_LIBRARY` counts.
     fn denoised(&self, log: bool, rng: &mut ChaCha8Rng) -> Vec<f64> {
         let means = to_vec(&(&self.scale * DENOISED_LIBRARY));
         let shapes = self.counts.r.as_ref().map(|r| to_vec(&r.expand_as(&self.scale).contiguous()));

@@ -13,7 +13,7 @@ pub trait ScarchesModel: Sync {
 
     /// The reference that a saved folder is. Its conditions become those of the namespace.
     ///
-    /// # Errors  [`Error::Import`](crate::Error::Import) for what this program cannot take, [`Error::Config`] for options it does not have, and tensors that
+    /// # Errors  [`Error::Import`](crate::Error::Import) for what this program cannot take, [`Error::Config`](crate::Error::Config) for options it does not have, and tensors that
     /// do not fit the options
     fn to_reference(&self, saved: &SavedFolder, namespace: &Namespace) -> Result<Reference>;
 

@@ -1,6 +1,6 @@
 //! What several models share.
 //!
-//! The models of scvi-tools: the way of their saved files ([`scvi_tools`]). scArches' native models: they are one autoencoder with
+//! The models of scvi-tools: the way of their saved files (`scvi_tools`). scArches' native models: they are one autoencoder with
 //! other parts.
 //!
 //! An encoder of `log(1 + x)` whose first layer hears of a cell's condition, a normal latent state whose variance has a floor, and
