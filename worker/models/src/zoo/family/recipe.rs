@@ -26,12 +26,12 @@ pub fn of_run<'a>(weights: &'a Weights, run: Run<'a, '_>) -> Result<Recipe<'a>> 
     let mut recipe = Recipe {
         split: Some(split_by_condition(run.dataset, plan.train_size)),
         sampler,
-        rule: Some(Box::new(StoppingRule::new(plan)?)),
+        rule: Some(Box::new(StoppingRule::new(plan, unweighted_loss)?)),
         ..Recipe::default()
     };
     // Without the rule there is no best state upstream either.
     if plan.early_stopping.is_some() && plan.kept == Kept::Best {
-        recipe.hooks.push(Box::new(KeepBest::new(weights)));
+        recipe.hooks.push(Box::new(KeepBest::new(weights, unweighted_loss)));
     }
     Ok(recipe)
 }
@@ -52,37 +52,53 @@ pub fn split_by_condition(dataset: &Dataset<'_>, size: TrainSize) -> Split {
     split
 }
 
-/// Loss of an epoch without the warm-up of its divergence: what is watched. Of the training cells where none validate.
-fn watched(seen: &Seen) -> Option<f64> {
-    let monitor = if seen.validation.is_some() { Monitor::Validation } else { Monitor::Train };
+/// What of an epoch is watched: less of it is better.
+pub type Watched = fn(&Seen) -> Option<f64>;
+
+/// Loss of an epoch with its divergence at full weight, whatever the warm-up's. Of the training cells where none validate.
+pub fn unweighted_loss(seen: &Seen) -> Option<f64> {
+    let monitor = monitor(seen);
     let elbo = seen.figure(monitor, "elbo")?;
     Some(seen.figure(monitor, mmd::FIGURE).unwrap_or(0.0) - elbo)
 }
 
+/// Loss of an epoch as it is minimised. Of the training cells where none validate.
+pub fn loss(seen: &Seen) -> Option<f64> {
+    seen.figure(monitor(seen), "loss")
+}
+
+fn monitor(seen: &Seen) -> Monitor {
+    if seen.validation.is_some() { Monitor::Validation } else { Monitor::Train }
+}
+
 /// Upstream's rule on the watched loss; none stops and none slows down a run whose plan stops at no point.
-pub struct StoppingRule(Option<Stopping>);
+pub struct StoppingRule {
+    stopping: Option<Stopping>,
+    watched: Watched,
+}
 
 impl StoppingRule {
     /// The rule of a plan: its patience and threshold, and of its plateau the patience and the factor.
     ///
     /// # Errors  those of [`StoppingOptions::check`]
-    pub fn new(plan: &TrainPlan) -> Result<Self> {
-        let Some(stop) = plan.early_stopping else { return Ok(Self(None)) };
+    pub fn new(plan: &TrainPlan, watched: Watched) -> Result<Self> {
+        let Some(stop) = plan.early_stopping else { return Ok(Self { stopping: None, watched }) };
         let (lr_patience, lr_factor) = plan.plateau.map_or((None, 1.0), |p| (Some(p.patience), p.factor));
         let options = StoppingOptions { patience: stop.patience, threshold: stop.min_delta, lr_patience, lr_factor };
         options.check()?;
-        Ok(Self(Some(Stopping::new(options))))
+        Ok(Self { stopping: Some(Stopping::new(options)), watched })
     }
 }
 
 impl Rule for StoppingRule {
     fn validates(&self) -> bool {
-        self.0.is_some()
+        self.stopping.is_some()
     }
 
     fn decide(&mut self, seen: &Seen, rate: f64) -> Decision {
-        let course = self.0.as_mut().zip(watched(seen)).map(|(stopping, value)| stopping.observe(value).course);
-        let factor = self.0.as_ref().map_or(1.0, |stopping| stopping.options().lr_factor);
+        let course =
+            self.stopping.as_mut().zip((self.watched)(seen)).map(|(stopping, value)| stopping.observe(value).course);
+        let factor = self.stopping.as_ref().map_or(1.0, |stopping| stopping.options().lr_factor);
         match course {
             Some(Course::Stop) => Decision { verdict: Verdict::Stop, rate },
             Some(Course::LowerRate) => Decision { verdict: Verdict::Continue, rate: rate * factor },
@@ -94,14 +110,15 @@ impl Rule for StoppingRule {
 /// Keeps the tensors of the best epoch and puts them back at the end. Upstream means to, and puts back the last ones.
 pub struct KeepBest<'a> {
     weights: &'a Weights,
+    watched: Watched,
     best: f64,
     tensors: StateDict,
 }
 
 impl<'a> KeepBest<'a> {
     /// Of a module with these tensors.
-    pub fn new(weights: &'a Weights) -> Self {
-        Self { weights, best: f64::INFINITY, tensors: StateDict::new() }
+    pub fn new(weights: &'a Weights, watched: Watched) -> Self {
+        Self { weights, watched, best: f64::INFINITY, tensors: StateDict::new() }
     }
 }
 
@@ -115,7 +132,7 @@ impl Hook for KeepBest<'_> {
     }
 
     fn after_epoch(&mut self, _: Epoch<'_>, seen: &mut Seen) -> Result<()> {
-        if let Some(value) = watched(seen).filter(|value| *value < self.best) {
+        if let Some(value) = (self.watched)(seen).filter(|value| *value < self.best) {
             self.best = value;
             self.tensors = self.weights.iter().map(|(name, w)| (name.to_owned(), from_tch(&w.tensor))).collect();
         }

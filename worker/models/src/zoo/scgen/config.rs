@@ -4,6 +4,7 @@ use crate::{
     error::Result,
     model::Config,
     options::{self, OptionCard, Options, options},
+    zoo::family::MAX_UNITS,
 };
 
 options! {
@@ -42,8 +43,6 @@ impl ScgenConfig {
 
 /// Name in the zoo.
 pub(super) const NAME: &str = "scgen";
-/// More units than any published model has; keeps a hostile card from asking for all memory.
-const MAX_UNITS: usize = 1 << 16;
 /// More layers than any published model has.
 const MAX_LAYERS: usize = 64;
 

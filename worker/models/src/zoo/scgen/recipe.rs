@@ -7,11 +7,12 @@ use crate::{
     data::Split,
     error::Result,
     nn::Weights,
-    train::{InOrder, Means, Recipe, Run},
-    zoo::family::recipe::{KeepBest, StoppingRule},
+    train::{InOrder, Kept, Means, Recipe, Run},
+    zoo::family::recipe::{KeepBest, StoppingRule, loss},
 };
 
-/// The recipe of a run of a module with these tensors.
+/// The recipe of a run of a module with these tensors. What is watched is the loss as it is minimised: its divergence has a
+/// millionth of the weight of the error, and would drown it at full weight.
 ///
 /// # Errors  options of the plan that the rule does not take
 pub(super) fn of_run<'a>(weights: &'a Weights, run: Run<'a, '_>) -> Result<Recipe<'a>> {
@@ -21,11 +22,11 @@ pub(super) fn of_run<'a>(weights: &'a Weights, run: Run<'a, '_>) -> Result<Recip
         sampler: Box::new(InOrder),
         means: Means::OverMinibatches,
         smallest_minibatch: Some(2),
-        rule: Some(Box::new(StoppingRule::new(run.plan)?)),
+        rule: Some(Box::new(StoppingRule::new(run.plan, loss)?)),
         ..Recipe::default()
     };
-    if run.plan.early_stopping.is_some() {
-        recipe.hooks.push(Box::new(KeepBest::new(weights)));
+    if run.plan.early_stopping.is_some() && run.plan.kept == Kept::Best {
+        recipe.hooks.push(Box::new(KeepBest::new(weights, loss)));
     }
     Ok(recipe)
 }
