@@ -44,7 +44,40 @@ fn split(n_cells: usize, share: f64, seed: [u8; 32]) -> Split {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use archipelago_anndata::Csr;
+    use archipelago_common::task::TrainSpec;
+
     use super::*;
+    use crate::{
+        data::Dataset,
+        nn::{Builder, ConditionSource, Mode, Source, Trainable},
+        train::{Aim, Evaluation, Seeds, Seen, TrainPlan, Verdict},
+        zoo::scgen::{Scgen, ScgenConfig, ScgenModule},
+    };
+
+    /// Seen over epochs in which the loss gets worse and the divergence better.
+    #[test]
+    fn a_better_divergence_does_not_keep_a_run_going_whose_loss_gets_worse() {
+        let counts = Csr::zeros(10, 3);
+        let dataset = Dataset::new(&counts, vec![0; 10]);
+        let plan = TrainPlan::new(&Scgen, Aim::Reference, &TrainSpec::default(), 10).unwrap();
+        let none = ConditionSource::Fresh(0);
+        let builder = Builder::new(Source::Fresh, none, Trainable::Nothing, [0; 32], tch::Device::Cpu);
+        let module = ScgenModule::new(ScgenConfig::default(), 3, builder).unwrap();
+        let seeds = Seeds::new(0, "test");
+        let run = Run { dataset: &dataset, plan: &plan, seeds: &seeds, mode: Mode::Training };
+        let mut rule = of_run(crate::model::Module::weights(&module), run).unwrap().rule.unwrap();
+        let stops = (1..=100).find(|&epoch| {
+            let figures = BTreeMap::from([("elbo".to_owned(), f64::from(epoch))]);
+            let fit = Evaluation { loss: 1.0 + f64::from(epoch) / 1e3, figures };
+            let seen = Seen { epoch, train: fit.clone(), validation: Some(fit) };
+            rule.decide(&seen, 1e-3).verdict == Verdict::Stop
+        });
+        // The 20th epoch is the first that counts, the 20 after it are waited for.
+        assert_eq!(stops, Some(41));
+    }
 
     #[test]
     fn a_split_takes_every_cell_once_and_rounds_down() {
