@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 49] = [
+const COMMANDS: [(&str, Does); 51] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
@@ -45,6 +45,18 @@ const COMMANDS: [(&str, Does); 49] = [
     ("results questions", ReadsOnly),
     ("results minified", Writes("reference cells.h5ad --batches a", "--out", "minified.h5ad")),
     ("results proteins", WritesCells("proteins cite.h5ad --batches a,b --obsm-key imputed", "--out", "proteins.h5ad")),
+    (
+        "results remove-batch",
+        WritesCells("scgen logged.h5ad --batches a,b --obsm-key corrected", "--out", "corrected.h5ad"),
+    ),
+    (
+        "results predict-perturbation",
+        WritesCells(
+            "scgen logged.h5ad --batches a,b --control a --stimulated b --obsm-key stimulated",
+            "--out",
+            "stimulated.h5ad",
+        ),
+    ),
     ("import", Writes("exported", "--out", "imported")),
     ("export", Writes("reference", "--out", "exported-again")),
     ("inspect", ReadsOnly),
@@ -113,6 +125,8 @@ fn prepared() -> Bench {
         "train cite.h5ad --batches a,b --model totalvi --protein-obsm-key protein_expression --epochs 1 --n-hidden 8 --n-latent 3 \
          --out proteins",
     );
+    run("preprocess cells.h5ad --normalize --out logged.h5ad");
+    run("train logged.h5ad --batches a,b --model scgen --labels-key cell_type --epochs 1 --out scgen");
     run("map reference cells.h5ad --batches c --epochs 1 --out mapped");
     run("export reference --out exported");
     run(

@@ -12,7 +12,13 @@ mod recipe;
 pub use config::ScgenConfig;
 pub use module::{ScgenLoss, ScgenModule};
 
-use archipelago_common::{Layout, layout::Growth};
+use std::borrow::Cow;
+
+use archipelago_common::{
+    Layout,
+    figure::{Better, Figure},
+    layout::Growth,
+};
 
 use crate::{
     data::{Field, FieldKind, LABELS, Need, Registry, Values},
@@ -21,7 +27,7 @@ use crate::{
     nn::Builder,
     options::{self, OptionCard, Options as _},
     results::QuestionCard,
-    train::{AdamOptions, EarlyStopping, Epochs, Monitor, Plateau, TrainDefaults, WarmupDefault},
+    train::{AdamOptions, EarlyStopping, Epochs, Monitor, Plateau, RECONSTRUCTION, TrainDefaults, WarmupDefault},
 };
 
 /// The zoo's entry.
@@ -36,7 +42,7 @@ impl Model for Scgen {
             purpose: "predicts how cells answer to a perturbation, and removes batch effects between cells of known types",
             federation: "nothing is trained at a site: cells move by means of their types, and a reference lends its own means",
             training: TRAINING,
-            example: "cells.h5ad --model scgen --layer log1p --batch-key condition --labels-key cell_type --out reference",
+            example: "normalised.h5ad --model scgen --batch-key condition --labels-key cell_type --out reference",
         }
     }
 
@@ -68,6 +74,10 @@ impl Configured for ScgenConfig {
         false
     }
 
+    fn figures(&self) -> &'static [Figure] {
+        &FIGURES
+    }
+
     fn layout(&self, of_tensors: Layout) -> Layout {
         let reason = "scGen has no weights of conditions; its cells move by means of their types".to_owned();
         Layout { growth: Growth::NoSurgery { reason }, ..of_tensors }
@@ -77,6 +87,15 @@ impl Configured for ScgenConfig {
         Ok(Box::new(ScgenModule::new(self.clone(), n_genes, builder)?))
     }
 }
+
+/// Its loss is no bound of a likelihood, so the error alone says how good a fit is.
+const FIGURES: [Figure; 1] = [Figure {
+    name: Cow::Borrowed(RECONSTRUCTION),
+    title: Cow::Borrowed("mean squared error"),
+    unit: Cow::Borrowed("squared log counts"),
+    better: Better::Lower,
+    opposed_to: None,
+}];
 
 /// Upstream's.
 const TRAINING: TrainDefaults = TrainDefaults {
