@@ -126,9 +126,8 @@ async fn an_upload_whose_leader_dies_goes_on_at_the_next_with_one_chunk_sent_aga
     let mut upload = Upload::open(&cluster, &nodes[0], blob).await;
     upload.send(&all, 5).await;
     wait_until("five chunks have arrived", || n_recorded(&nodes[0], blob) == 5).await;
-    for node in &nodes[1..] {
-        assert!(n_recorded(node, blob) >= 4, "more than one chunk would be sent again");
-    }
+    // The leader and one other are a majority; nobody waits for the third.
+    assert!(nodes[1..].iter().any(|node| n_recorded(node, blob) >= 4), "more than one chunk would be sent again");
     drop((nodes.remove(0), upload));
     let nodes = leader_first(nodes).await;
     let mut upload = Upload::open(&cluster, &nodes[0], blob).await;

@@ -7,7 +7,8 @@
 //!
 //! - If the disk is **full**, the node forgets everything in memory, as in a crash, and stays away from the others while
 //!   its process lives on: it answers what it last knew, says what is wrong, and starts again from its log when there is
-//!   space. A process that ended would only be started again, in a circle.
+//!   room ([`super::room`]), and not before a least time is over. A process that ended would only be started again, in a
+//!   circle.
 //! - After **any other** failure it aborts the process.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -23,6 +24,7 @@ use super::{
     ProposalId, ReadId,
     node::{Dropped, Event, Node},
     peers::Peers,
+    room::HasRoom,
     state::State,
     task::{Answer, Input, Settled, View},
 };
@@ -39,6 +41,7 @@ pub type Open = Box<dyn FnMut() -> Result<Node> + Send>;
 pub struct Task {
     pub(super) id: NodeId,
     pub(super) open: Open,
+    pub(super) has_room: HasRoom,
     pub(super) condition: Arc<Condition>,
     pub(super) life: Life,
     pub(super) members: Arc<Vec<MemberRecord>>,
@@ -57,8 +60,8 @@ pub struct Task {
 pub(super) enum Life {
     /// It does.
     Running(Box<Node>),
-    /// Its disk is full. What it knew last may be looked at, if it was ever up in this process.
-    Suspended,
+    /// Its disk is full, since then. What it knew last may be looked at, if it was ever up in this process.
+    Suspended(Instant),
 }
 
 impl Task {
@@ -88,7 +91,7 @@ impl Task {
             match &self.life {
                 // The fsync is in here; other tasks must not wait for this thread.
                 Life::Running(_) => tokio::task::block_in_place(|| self.handle_readies(&mut peers))?,
-                Life::Suspended => self.try_again(&mut ticks).await?,
+                Life::Suspended(since) => self.try_again(*since, &mut ticks).await?,
             }
         }
     }
@@ -129,7 +132,7 @@ impl Task {
         let cause = std::error::Error::source(error).map(ToString::to_string);
         tracing::error!(%error, cause, "the disk is full: this node takes no part until there is space");
         self.condition.note_log_full(true);
-        self.life = Life::Suspended;
+        self.life = Life::Suspended(Instant::now());
         self.is_behind = false;
         self.view.send_modify(|view| view.leader = None);
         metrics::RAFT_IS_LEADER.set(0);
@@ -143,12 +146,13 @@ impl Task {
         }
     }
 
-    /// Starts the node again if there is space; otherwise waits a little.
-    async fn try_again(&mut self, ticks: &mut tokio::time::Interval) -> Result<()> {
-        if self.condition.spare_bytes() > 0 {
+    /// Starts the node again if there is room; otherwise waits a little.
+    async fn try_again(&mut self, since: Instant, ticks: &mut tokio::time::Interval) -> Result<()> {
+        let may_return = since.elapsed() >= LEAST_AWAY && self.condition.spare_bytes() > 0;
+        if may_return && tokio::task::block_in_place(&mut self.has_room) {
             match tokio::task::block_in_place(&mut self.open) {
                 Ok(node) => {
-                    tracing::info!("there is space again: this node takes part from what is on its disk");
+                    tracing::info!("there is room again: this node takes part from what is on its disk");
                     self.condition.note_log_full(false);
                     self.state.send_replace(Some(node.state().clone()));
                     self.life = Life::Running(Box::new(node));
@@ -182,7 +186,7 @@ impl Task {
     fn handle(&mut self, input: Input) {
         let node = match &mut self.life {
             Life::Running(node) => node,
-            Life::Suspended => return answer_suspended(input),
+            Life::Suspended(_) => return answer_suspended(input),
         };
         match input {
             Input::Message(message) => node.step(*message),
@@ -262,6 +266,8 @@ fn stop_at_once(error: &Error) -> ! {
 const TICK: Duration = Duration::from_millis(50);
 /// Ticks between two attempts to start again on a full disk.
 const RETRY_TICKS: usize = 20;
+/// Least time that a node with a full disk stays away: one that came and went would cost the others more than it gives.
+const LEAST_AWAY: Duration = Duration::from_secs(3);
 /// Longest pass; what is not done then is done in the next.
 const PASS: Duration = Duration::from_millis(20);
 /// Inputs that share one pass, and so one fsync.

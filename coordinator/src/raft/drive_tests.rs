@@ -1,6 +1,9 @@
 //! Tests of the live loop on a disk that fills up.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use archipelago_cluster::{Body, Cluster, Command, Outcome};
 use archipelago_common::{Identity, Principal, health::NodeState};
@@ -18,6 +21,7 @@ struct Scene {
     raft: Raft,
     condition: Arc<Condition>,
     disk: Disk,
+    has_room: Arc<AtomicBool>,
     _running: tokio::task::JoinHandle<()>,
 }
 
@@ -32,12 +36,15 @@ impl Scene {
             let store = LogStore::open_backend(opened.clone(), id, &BTreeSet::from([id]), state, 1)?;
             Node::new(id, store, Options::default())
         };
-        let (raft, task) = Raft::start(id, Box::new(open), condition.clone()).unwrap();
+        let has_room = Arc::new(AtomicBool::new(true));
+        let asked = has_room.clone();
+        let room = Box::new(move || asked.load(Ordering::Relaxed));
+        let (raft, task) = Raft::start(id, Box::new(open), room, condition.clone()).unwrap();
         let identity = Identity { consortium: "lung".parse().unwrap(), principal: Principal::Coordinator(id) };
         let transport = Arc::new(MemoryNetwork::default().transport(identity));
         let peers = Peers::new(&Links::new(id, transport, &BTreeMap::new()), &raft);
         let running = tokio::spawn(async move { task.run(peers).await.unwrap() });
-        Self { raft, condition, disk, _running: running }
+        Self { raft, condition, disk, has_room, _running: running }
     }
 
     async fn leads(&self) {
@@ -91,4 +98,23 @@ async fn a_node_that_starts_on_a_full_disk_waits_for_space_instead_of_dying() {
     scene.disk.empty();
     scene.leads().await;
     assert_eq!(scene.n_sites().await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_a_start_and_no_more_keeps_the_node_away() {
+    let scene = Scene::start(Disk::default()).await;
+    scene.leads().await;
+    scene.disk.fill();
+    scene.has_room.store(false, Ordering::Relaxed);
+    assert!(scene.add_site(1).await.is_err());
+    // A start would succeed from here on, as on a disk whose last pages are not full.
+    scene.disk.empty();
+    let until = Instant::now() + LEAST_AWAY + 3 * RETRY_TICKS as u32 * TICK;
+    while Instant::now() < until {
+        assert_eq!(scene.condition.state(), NodeState::DiskFull, "it came back for a moment");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    scene.has_room.store(true, Ordering::Relaxed);
+    scene.leads().await;
+    assert_eq!(scene.condition.state(), NodeState::Serving);
 }

@@ -10,6 +10,7 @@ pub mod node;
 pub mod peers;
 mod proposals;
 mod reads;
+pub(crate) mod room;
 pub mod state;
 pub mod task;
 #[cfg(test)]

@@ -12,11 +12,15 @@ use archipelago_common::{
     member::{Incarnation, MemberRecord, MemberRole},
 };
 use raft::{SnapshotStatus, eraftpb::Message};
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, broadcast, mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use super::{
     drive::{Life, Open, Task},
     node::{Configuration, Dropped, Node, Standing},
+    room::HasRoom,
     state::State,
 };
 use crate::{condition::Condition, error::Result};
@@ -112,10 +116,10 @@ pub(super) enum Input {
 
 impl Raft {
     /// Starts the node, and makes the handle and the loop to be run: [`Task::run`]. A node whose disk is full starts
-    /// when there is space.
+    /// when `has_room`.
     ///
     /// # Errors  those of `open`, but for a full disk
-    pub fn start(id: NodeId, mut open: Open, condition: Arc<Condition>) -> Result<(Self, Task)> {
+    pub fn start(id: NodeId, mut open: Open, has_room: HasRoom, condition: Arc<Condition>) -> Result<(Self, Task)> {
         let (inbox, inputs) = mpsc::channel(INBOX);
         let mut members = Arc::default();
         let (life, view, known) = match open() {
@@ -126,7 +130,7 @@ impl Raft {
             Err(error) if error.is_disk_full() => {
                 tracing::error!(%error, "the disk is full: this node takes no part until there is space");
                 condition.note_log_full(true);
-                (Life::Suspended, View::unknown(id), None)
+                (Life::Suspended(Instant::now()), View::unknown(id), None)
             }
             Err(error) => return Err(error),
         };
@@ -136,6 +140,7 @@ impl Raft {
         let task = Task {
             id,
             open,
+            has_room,
             condition,
             life,
             members,

@@ -37,6 +37,7 @@ use crate::{
         log_store::LogStore,
         node::{Node, Options},
         peers::Peers,
+        room,
         task::Raft,
     },
 };
@@ -52,8 +53,11 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     condition.note_free(space().ok());
     let store = BlobStore::open(&config.blob_dir(), condition.clone())?;
     let (path, node) = (config.log_path(), config.node);
-    let open = move || Node::new(node, LogStore::open(&path, node)?, Options::default());
-    let (raft, task) = Raft::start(node, Box::new(open), condition)?;
+    let open = {
+        let path = path.clone();
+        move || Node::new(node, LogStore::open(&path, node)?, Options::default())
+    };
+    let (raft, task) = Raft::start(node, Box::new(open), Box::new(move || room::around(&path)), condition)?;
     let mut listener = QuicTransport::new(credentials.clone()).listen(&config.listen.to_string()).await?;
     let ops = match config.ops {
         Some(address) => Some(http::listen(&address.to_string()).await?),

@@ -71,7 +71,7 @@ impl TestCluster {
         let (raft, task) = loop {
             let (path, options) = (path.clone(), self.options);
             let open = move || Node::new(id, LogStore::open(&path, id)?, options);
-            match Raft::start(id, Box::new(open), condition.clone()) {
+            match Raft::start(id, Box::new(open), Box::new(|| true), condition.clone()) {
                 Err(crate::Error::LogInUse { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
                 started => break started.unwrap(),
             }

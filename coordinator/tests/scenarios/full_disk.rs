@@ -3,6 +3,7 @@
 use std::{
     io::Write as _,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use archipelago_protocol::message::Request;
@@ -44,8 +45,16 @@ fn a_node_whose_file_system_is_full_leaves_the_others_and_comes_back_when_there_
     });
     let health = consortium.http(small, "/healthz").unwrap();
     assert!(health.contains("200 OK") && health.contains("disk-full"), "it stays and tells why: {health}");
-    assert!(consortium.http(small, "/readyz").unwrap().contains("503"));
+    let readiness = || consortium.http(small, "/readyz").unwrap();
+    assert!(readiness().contains("503"), "{}", readiness());
     consortium.ask(&["site", "add", "north"]);
+    // Room for a few pages is no room: a node that came back for them would be away again at the next entry.
+    inside(&consortium, small, &format!("truncate -s -65536 node{small}/data/filler"));
+    let until = Instant::now() + A_WHILE;
+    while Instant::now() < until {
+        assert!(readiness().contains("503"), "{}", readiness());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 
     inside(&consortium, small, &format!("rm node{small}/data/filler"));
     wait_until("the node is back", 30, || {
@@ -74,8 +83,10 @@ fn inside(consortium: &Consortium, node: u64, script: &str) {
     assert!(command.stderr(Stdio::null()).status().is_ok(), "`nsenter` does not start");
 }
 
-/// Puts a copy of a node's data on 16 MB of memory in its place and goes on as the program.
-const ON_SMALL_DISK: &str = "mkdir \"$1/small\" && mount -t tmpfs -o size=16m none \"$1/small\" && \
+/// Puts a copy of a node's data on 32 MB of memory in its place and goes on as the program.
+const ON_SMALL_DISK: &str = "mkdir \"$1/small\" && mount -t tmpfs -o size=32m none \"$1/small\" && \
     cp -a \"$1/data/.\" \"$1/small\" && mount --bind \"$1/small\" \"$1/data\" && shift && exec \"$@\"";
+/// Longer than a node stays away at least, and looks for room again some times.
+const A_WHILE: Duration = Duration::from_secs(6);
 /// A log that takes more has found space.
 const MOST_WRITES: usize = 5_000;
