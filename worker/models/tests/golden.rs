@@ -14,6 +14,8 @@ mod import_scanvi;
 mod import_scvi;
 #[path = "golden/import_totalvi.rs"]
 mod import_totalvi;
+#[path = "golden/native.rs"]
+mod native;
 #[path = "golden/noise.rs"]
 mod noise;
 #[path = "golden/runner/mod.rs"]

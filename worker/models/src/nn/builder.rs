@@ -154,6 +154,11 @@ impl<'a> Builder<'a> {
         self.n_conditions().max(self.n_known + 1)
     }
 
+    /// The axes beside that of the conditions, in order.
+    pub fn further_axes(&self) -> Vec<Section> {
+        self.axes.iter().skip(1).map(|(section, _)| section.clone()).collect()
+    }
+
     /// What differs from layer to layer.
     pub fn rules(&self) -> &'a dyn LayerRules {
         self.rules
@@ -183,6 +188,29 @@ impl<'a> Builder<'a> {
             Source::Stored(base) | Source::Pretrained(base) => stored("the base", base, name, shape, init)?,
         };
         Ok(self.keep(name, tensor, role, Section::Condition))
+    }
+
+    /// A [summary](Role::Summary) with a row of this shape for each of something of which the reference's cells have so many, and of which
+    /// more can come to be: as many rows as the base keeps, and zeros up to `at_least` so many.
+    ///
+    /// # Errors  as [`Self::tensor`]
+    pub fn summary_rows(&mut self, name: &str, at_least: usize, row: &[usize]) -> Result<Tensor> {
+        let with_rows = |n: usize| -> Vec<usize> { std::iter::once(n).chain(row.iter().copied()).collect() };
+        let kept = match self.source {
+            Source::Fresh => None,
+            Source::Pretrained(base) if base.get(name).is_none() => None,
+            Source::Stored(base) | Source::Pretrained(base) => {
+                let n_rows = base.require("the base", name)?.shape().first().copied().unwrap_or_default();
+                Some(stored("the base", base, name, &with_rows(n_rows), Init::Constant(0.0))?)
+            }
+        };
+        let n_kept = kept.as_ref().map_or(0, |kept| kept.size()[0] as usize);
+        let rest = self.fresh(&with_rows(at_least.saturating_sub(n_kept)), Init::Constant(0.0));
+        let tensor = match kept {
+            Some(kept) => Tensor::cat(&[kept, rest], 0),
+            None => rest,
+        };
+        Ok(self.keep(name, tensor, Role::Summary, Section::Condition))
     }
 
     /// A tensor with one row of this shape per condition.
@@ -307,6 +335,27 @@ mod tests {
         assert_eq!(layout.axis(&donor()).unwrap().tensors["a.donor"].spec.shape, [5]);
         assert_eq!(layout.axis(&Section::Condition).unwrap().kind("b.condition"), TensorKind::Fact);
         assert_eq!(layout.card_format(), 2);
+    }
+
+    #[test]
+    fn a_summary_keeps_its_rows_and_takes_more() {
+        let build = |source: Source<'_>, at_least: usize| {
+            let mut b = Builder::new(source, ConditionSource::Fresh(1), Trainable::Everything, [0; 32], Device::Cpu);
+            let rows = b.summary_rows("s", at_least, &[2])?;
+            Ok::<_, Error>((rows, b.finish()))
+        };
+        let (rows, weights) = build(Source::Fresh, 2).unwrap();
+        let _ = rows.shallow_clone().fill_(1.5);
+        assert!(!rows.requires_grad());
+        let base = weights.base();
+        for (at_least, expected) in [(0, 2), (2, 2), (3, 3)] {
+            let (rows, _) = build(Source::Stored(&base), at_least).unwrap();
+            assert_eq!((rows.size(), rows.sum(tch::Kind::Float).double_value(&[])), (vec![expected, 2], 6.0));
+        }
+        let mut other = base.clone();
+        other.insert("s", archipelago_common::Tensor::from_f32(&[2, 3], &[0.0; 6]));
+        assert!(matches!(build(Source::Stored(&other), 0), Err(Error::TensorShape { .. })));
+        assert_eq!(build(Source::Fresh, 0).unwrap().1.base().get("s").unwrap().shape(), [0, 2]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub enum Role {
     Parameter,
     /// Moves with training but has no gradient: running statistics, counters, priors.
     Buffer,
+    /// Computed from the reference's cells and never trained. Part of the base; upstream keeps it elsewhere than among its tensors.
+    Summary,
     /// One row per condition, trained by surgery.
     Condition,
     /// One row per condition, computed from its cells and never trained.
@@ -33,7 +35,7 @@ impl Role {
     /// What the tensor's rows are among what leaves a site, for one that has a row per condition.
     pub fn kind(self) -> Option<TensorKind> {
         match self {
-            Self::Parameter | Self::Buffer | Self::Local => None,
+            Self::Parameter | Self::Buffer | Self::Summary | Self::Local => None,
             Self::Condition => Some(TensorKind::Trained),
             Self::ConditionBuffer => Some(TensorKind::Statistic),
             Self::ConditionFact => Some(TensorKind::Fact),
@@ -125,7 +127,7 @@ impl Weights {
     /// Tensors that are the same for everyone, as values: those that neither conditions nor a site own.
     pub fn base(&self) -> StateDict {
         self.iter()
-            .filter(|(_, w)| matches!(w.role, Role::Parameter | Role::Buffer))
+            .filter(|(_, w)| matches!(w.role, Role::Parameter | Role::Buffer | Role::Summary))
             .map(|(n, w)| (n.to_owned(), from_tch(&w.tensor)))
             .collect()
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_common::{Columns, StateDict};
+use archipelago_common::{Columns, Section, StateDict};
 use tch::Tensor;
 
 use crate::{
@@ -20,7 +20,8 @@ pub type Named = BTreeMap<String, Tensor>;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layout {
     tensors: BTreeMap<String, Vec<Part>>,
-    n_conditions: usize,
+    /// Keys of each axis.
+    n_keys: BTreeMap<Section, usize>,
 }
 
 /// One of our tensors inside an upstream tensor. Parts of one tensor lie side by side along the last dimension.
@@ -30,6 +31,8 @@ pub struct Part {
     pub name: String,
     /// What it is there.
     pub kind: PartKind,
+    /// The axis that its rows belong to, if it has rows.
+    pub section: Section,
     /// Columns it takes in the upstream tensor, where that is a matrix of several parts.
     pub n_columns: i64,
 }
@@ -41,29 +44,33 @@ pub enum PartKind {
     Expression,
     /// One row per condition here, one column upstream.
     Conditions,
-    /// One row per condition here and upstream.
+    /// One row per condition, or per key of a further axis, here and upstream.
     ConditionRows,
     /// One row per category here, one column upstream.
     Categories,
 }
 
 impl Layout {
-    /// The layout of a module's tensors, but for facts about conditions, which upstream keeps elsewhere.
+    /// The layout of a module's tensors, but for facts about conditions and summaries, which upstream keeps elsewhere.
     pub fn of(weights: &Weights) -> Self {
         let mut tensors: BTreeMap<String, Vec<Part>> = BTreeMap::new();
-        for (name, weight) in weights.iter().filter(|(_, weight)| weight.role != Role::ConditionFact) {
+        let is_upstreams = |role: Role| !matches!(role, Role::ConditionFact | Role::Summary);
+        for (name, weight) in weights.iter().filter(|(_, weight)| is_upstreams(weight.role)) {
             let (upstream, kind) = place(name, weights);
             let size = weight.tensor.size();
             let n_columns = match kind {
                 PartKind::Conditions | PartKind::Categories => size[0],
                 PartKind::Expression | PartKind::ConditionRows => size.last().copied().unwrap_or(0),
             };
-            tensors.entry(upstream).or_default().push(Part { name: name.to_owned(), kind, n_columns });
+            let part = Part { name: name.to_owned(), kind, section: weight.section.clone(), n_columns };
+            tensors.entry(upstream).or_default().push(part);
         }
         for parts in tensors.values_mut() {
             parts.sort_by(|a, b| order(a).cmp(&order(b)));
         }
-        Self { tensors, n_conditions: weights.n_conditions() }
+        let sections = weights.iter().map(|(_, weight)| weight.section.clone()).chain([Section::Condition]);
+        let n_keys = sections.map(|section| (section.clone(), weights.n_keys(&section))).collect();
+        Self { tensors, n_keys }
     }
 
     /// Upstream's names, each with the parts that are ours.
@@ -100,7 +107,37 @@ impl Layout {
     /// # Errors  [`Error::Common`] for a missing tensor, [`Error::TensorShape`] for one of another width
     pub fn split(&self, upstream: &StateDict) -> Result<(StateDict, Vec<Columns>)> {
         let mut base = StateDict::new();
-        let mut columns = vec![Columns::default(); self.n_conditions];
+        for (part, ours) in self.parts_of(upstream)? {
+            if !part.is_per_key() {
+                base.insert(part.name.clone(), from_tch(&ours));
+            }
+        }
+        Ok((base, self.columns_on(&Section::Condition, upstream)?))
+    }
+
+    /// The columns of each key of an axis among upstream's tensors.
+    ///
+    /// # Errors  as [`Self::split`]
+    pub fn columns_on(&self, section: &Section, upstream: &StateDict) -> Result<Vec<Columns>> {
+        let n_keys = self.n_keys.get(section).copied().unwrap_or_default();
+        let mut columns = vec![Columns::default(); n_keys];
+        for (part, ours) in self.parts_of(upstream)? {
+            if part.is_per_key() && part.section == *section {
+                if ours.size()[0] != n_keys as i64 {
+                    let (found, expected) = (format!("of {} keys", ours.size()[0]), format!("{n_keys} keys"));
+                    return Err(Error::TensorShape { name: part.name.clone(), found, expected });
+                }
+                for (code, columns) in columns.iter_mut().enumerate() {
+                    columns.0.insert(part.name.clone(), from_tch(&ours.get(code as i64)));
+                }
+            }
+        }
+        Ok(columns)
+    }
+
+    /// Our tensors among upstream's.
+    fn parts_of(&self, upstream: &StateDict) -> Result<Vec<(&Part, Tensor)>> {
+        let mut ours = Vec::new();
         for (name, parts) in &self.tensors {
             let whole = to_tch(name, upstream.require("the model file", name)?)?;
             let whole = self.with_single_column(whole, parts);
@@ -115,22 +152,17 @@ impl Layout {
                 let slice =
                     if parts.len() == 1 { whole.shallow_clone() } else { whole.narrow(-1, start, part.n_columns) };
                 start += part.n_columns;
-                let ours = from_upstream(part.kind, slice);
-                if matches!(part.kind, PartKind::Conditions | PartKind::ConditionRows) {
-                    for (code, columns) in columns.iter_mut().enumerate() {
-                        columns.0.insert(part.name.clone(), from_tch(&ours.get(code as i64)));
-                    }
-                } else {
-                    base.insert(part.name.clone(), from_tch(&ours));
-                }
+                ours.push((part, from_upstream(part.kind, slice)));
             }
         }
-        Ok((base, columns))
+        Ok(ours)
     }
 
     fn with_single_column(&self, whole: Tensor, parts: &[Part]) -> Tensor {
         let position = parts.iter().position(|part| part.kind == PartKind::Conditions);
-        let (Some(position), 1, true) = (position, self.n_conditions, parts.len() > 1) else { return whole };
+        let (Some(position), 1, true) = (position, self.n_keys[&Section::Condition], parts.len() > 1) else {
+            return whole;
+        };
         let width: i64 = parts.iter().map(|part| part.n_columns).sum();
         let found = whole.size().last().copied().unwrap_or(0);
         if found != width - 1 {
@@ -139,6 +171,13 @@ impl Layout {
         let before: i64 = parts[..position].iter().map(|part| part.n_columns).sum();
         let zeros = whole.narrow(-1, 0, 1).zeros_like();
         Tensor::cat(&[whole.narrow(-1, 0, before), zeros, whole.narrow(-1, before, found - before)], -1)
+    }
+}
+
+impl Part {
+    /// Whether it has a row for each key of its axis.
+    fn is_per_key(&self) -> bool {
+        matches!(self.kind, PartKind::Conditions | PartKind::ConditionRows)
     }
 }
 
@@ -152,6 +191,7 @@ fn place(name: &str, weights: &Weights) -> (String, PartKind) {
     match last {
         "condition" if weights.get(&matrix).is_some() => (matrix, PartKind::Conditions),
         "condition" => (stem.to_owned(), PartKind::Conditions),
+        "row" => (stem.to_owned(), PartKind::ConditionRows),
         _ if last.starts_with("covariate") => (matrix, PartKind::Categories),
         _ => (name.to_owned(), PartKind::Expression),
     }

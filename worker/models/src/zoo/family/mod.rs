@@ -10,6 +10,7 @@
 
 pub mod adaptor;
 mod block;
+mod cells;
 mod choices;
 mod decoder;
 mod encoder;
@@ -19,9 +20,11 @@ pub mod recipe;
 mod reconstruction;
 pub mod saved;
 pub(in crate::zoo) mod scvi_tools;
+pub(in crate::zoo) mod start;
 pub mod stopping;
 
 pub use block::{BlockOptions, Norm};
+pub(in crate::zoo) use cells::{library, log_importance_weight, totals};
 pub use choices::{LatentDistribution, MAX_UNITS, Norms};
 pub use decoder::{Decoded, Decoder};
 pub use encoder::Encoder;

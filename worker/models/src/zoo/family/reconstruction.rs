@@ -6,11 +6,12 @@ use tch::{Kind, Tensor};
 use super::linear::{Bias, plain};
 use crate::{
     data::Covariates,
-    distributions::{Likelihood, negative_binomial},
+    distributions::{CountParameters, Likelihood, negative_binomial, poisson},
     error::Result,
     fast::Unsupported,
     nn::{Builder, Linear},
     options::Choice,
+    results::CountBlock,
 };
 
 /// The reconstruction loss, which decides what a model takes: counts, or normalised values.
@@ -23,6 +24,8 @@ pub enum ReconLoss {
     Nb,
     /// Zero-inflated negative binomial, on counts.
     Zinb,
+    /// Poisson, on counts: the decoder's shares are the rates, whatever the total count.
+    Poisson,
 }
 
 impl Choice for ReconLoss {}
@@ -34,7 +37,13 @@ impl ReconLoss {
             Self::Mse => None,
             Self::Nb => Some(Likelihood::Nb),
             Self::Zinb => Some(Likelihood::Zinb),
+            Self::Poisson => Some(Likelihood::Poisson),
         }
+    }
+
+    /// Whether the counts of a gene are spread more widely than its rate says.
+    pub fn has_dispersion(self) -> bool {
+        self.likelihood().is_some_and(Likelihood::has_dispersion)
     }
 
     /// What the encoder sees of the cells: log counts, or values as they are.
@@ -60,6 +69,8 @@ pub enum Output {
         /// Logits of an extra zero, where the loss has them.
         dropout: Option<Tensor>,
     },
+    /// Expected counts of a Poisson distribution, `[n, n_genes]`; rows sum to 1.
+    Rates(Tensor),
 }
 
 impl Output {
@@ -77,12 +88,28 @@ impl Output {
             Self::Counts { rate, dropout: Some(logits), .. } => {
                 -negative_binomial::zero_inflated_log_prob(x, rate, theta(), logits)
             }
+            Self::Rates(rates) => -poisson::log_prob(x, rates),
         }
     }
 
     /// Loss of each cell, the sum over genes, `[n]`.
     pub fn loss(&self, x: &Tensor, theta: Option<&Tensor>) -> Tensor {
         self.loss_per_entry(x, theta).sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)
+    }
+
+    /// The block that it decodes to, with the dispersions that it needs; none where it does not speak of counts.
+    pub fn into_block(self, theta: Option<Tensor>) -> Option<CountBlock> {
+        match self {
+            Self::Values(_) => None,
+            Self::Counts { share, rate, dropout } => {
+                let likelihood = if dropout.is_some() { Likelihood::Zinb } else { Likelihood::Nb };
+                Some(CountBlock { scale: share, counts: CountParameters { rate, r: theta, dropout }, likelihood })
+            }
+            Self::Rates(rate) => {
+                let counts = CountParameters { rate: rate.shallow_clone(), r: None, dropout: None };
+                Some(CountBlock { scale: rate, counts, likelihood: Likelihood::Poisson })
+            }
+        }
     }
 }
 
@@ -91,6 +118,7 @@ impl Output {
 pub(super) enum Heads {
     Values(Linear),
     Counts { mean: Linear, dropout: Option<Linear> },
+    Rates(Linear),
 }
 
 impl Heads {
@@ -100,6 +128,7 @@ impl Heads {
             ReconLoss::Mse => Self::Values(head("recon_decoder.0")?),
             ReconLoss::Nb => Self::Counts { mean: head("mean_decoder.0")?, dropout: None },
             ReconLoss::Zinb => Self::Counts { mean: head("mean_decoder.0")?, dropout: Some(head("dropout_decoder")?) },
+            ReconLoss::Poisson => Self::Rates(head("recon_decoder.0")?),
         })
     }
 
@@ -112,12 +141,14 @@ impl Heads {
                 let rate = &share * totals;
                 Output::Counts { share, rate, dropout: dropout.as_ref().map(|head| head.forward(hidden, &none)) }
             }
+            Self::Rates(head) => Output::Rates(head.forward(hidden, &none).softmax(-1, Kind::Float)),
         }
     }
 
     pub(super) fn spec(&self) -> Result<(String, Option<String>), Unsupported> {
         match self {
             Self::Values(_) => Err(Unsupported("the loss is a squared difference")),
+            Self::Rates(_) => Err(Unsupported("rates of a Poisson distribution do not depend on the total count")),
             Self::Counts { mean, dropout } => Ok((mean.spec().0, dropout.as_ref().map(|head| head.spec().0))),
         }
     }

@@ -25,7 +25,7 @@ options! {
         /// Pull only conditions before this one, counted in name order, to those from it on.
         mmd_boundary: Option<usize> = None;
         /// Reconstruction loss: nb or zinb on counts, mse on normalised log values.
-        recon_loss: ReconLoss = ReconLoss::Nb;
+        recon_loss: ReconLoss = ReconLoss::Nb, among ["mse", "nb", "zinb"];
         /// Weight of what pulls conditions together: larger mixes more and may remove biology.
         beta: f64 = 1.0, within 0.0..;
         /// Batch norm; it wins over layer norm.

@@ -11,7 +11,7 @@ use crate::{
     model::{CountModel, Embedder, Module},
     nn::{Builder, DispersionBy, Init, LogDispersion, Pass, Posterior, Weights},
     train::{Recipe, Run},
-    zoo::family::{Condition, Decoded, Decoder, Encoder, recipe},
+    zoo::family::{Condition, Decoded, Decoder, Encoder, recipe, totals},
 };
 
 /// The network of trVAE.
@@ -120,11 +120,6 @@ impl TrvaeLoss {
             None => loss,
         }
     }
-}
-
-/// Total count of each cell, `[n, 1]`.
-pub(super) fn totals(x: &Tensor) -> Tensor {
-    x.sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)
 }
 
 impl Module for TrvaeModule {

@@ -1,15 +1,14 @@
 //! What a trained network says about cells: draws, decoded counts, importance weights.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::{TrvaeModule, module::totals};
+use super::TrvaeModule;
 use crate::{
     data::{Covariates, Minibatch},
-    distributions::{CountParameters, normal},
     model::{CountModel, LatentDraw},
     nn::{Pass, Posterior},
-    results::{Block, CountBlock},
-    zoo::family::Output,
+    results::Block,
+    zoo::family::{library, log_importance_weight, totals},
 };
 
 impl CountModel for TrvaeModule {
@@ -28,15 +27,9 @@ impl CountModel for TrvaeModule {
         covariates: &Covariates,
         pass: &mut Pass<'_>,
     ) -> Vec<Box<dyn Block>> {
-        let likelihood = self.config().recon_loss.likelihood().expect(ONLY_COUNTS);
-        match self.generative(&draw.z, &draw.library, covariates, pass).output {
-            Output::Counts { share, rate, dropout } => {
-                let r = self.dispersion(minibatch, covariates);
-                let counts = CountParameters { rate, r, dropout };
-                vec![Box::new(CountBlock { scale: share, counts, likelihood })]
-            }
-            Output::Values(_) => panic!("{ONLY_COUNTS}"),
-        }
+        let theta = self.dispersion(minibatch, covariates);
+        let decoded = self.generative(&draw.z, &draw.library, covariates, pass);
+        vec![Box::new(decoded.output.into_block(theta).expect(ONLY_COUNTS))]
     }
 
     fn log_importance_weight(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
@@ -44,10 +37,7 @@ impl CountModel for TrvaeModule {
         let decoded = self.generative(&inference.z, &totals(&minibatch.x), &minibatch.covariates, pass);
         let theta = self.dispersion(minibatch, &minibatch.covariates);
         let reconstruction = decoded.output.loss(&minibatch.x, theta.as_ref());
-        let z = &inference.z;
-        let prior = normal::log_prob(z, &z.zeros_like(), &z.ones_like());
-        let posterior = normal::log_prob(z, &inference.qz.mean, &inference.qz.var);
-        -reconstruction + (prior - posterior).sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)
+        log_importance_weight(&reconstruction, &inference.z, &inference.qz)
     }
 
     fn library(&self, _minibatch: &Minibatch, _pass: &mut Pass<'_>) -> Option<Posterior> {
@@ -57,11 +47,3 @@ impl CountModel for TrvaeModule {
 
 /// What a module says before it is asked.
 const ONLY_COUNTS: &str = "only a model of counts is asked for its counts";
-
-/// The total count of each cell, `[n, 1]`.
-fn library(minibatch: &Minibatch) -> Tensor {
-    match &minibatch.minified {
-        Some(kept) => kept.library.shallow_clone(),
-        None => totals(&minibatch.x),
-    }
-}

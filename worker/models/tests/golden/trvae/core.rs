@@ -5,15 +5,15 @@ use archipelago_models::{
     model::Module as _,
     nn::{Mode, Pass, Trainable},
     train::{AdamOptions, Decay, GradientUse, KlWarmup, Optimiser},
-    zoo::{
-        family::Output,
-        trvae::{TrvaeLoss, TrvaeModule},
-    },
+    zoo::trvae::{TrvaeLoss, TrvaeModule},
 };
 use tch::{Kind, Tensor};
 
 use super::setup::{self, OneDraw};
-use crate::case::{self, Case, Report};
+use crate::{
+    case::{self, Case, Report},
+    native,
+};
 
 pub(super) fn is_one(name: &str) -> bool {
     name.starts_with("ref_")
@@ -40,17 +40,7 @@ pub(super) fn evaluation(case: &Case, module: &TrvaeModule, report: &mut Report)
     report.close(case, "out.z", &inference.z, forward);
     report.close(case, "out.get_latent_sample", &inference.z, forward);
     report.close(case, "out.y1", &decoded.first, forward);
-    match &decoded.output {
-        Output::Values(values) => report.close(case, "out.recon_x", values, forward),
-        Output::Counts { share, rate, dropout } => {
-            report.close(case, "out.dec_mean_gamma", share, forward);
-            report.close(case, "out.dec_mean", rate, forward);
-            report.close(case, "out.dispersion", theta.as_ref().unwrap(), forward);
-            if let Some(logits) = dropout {
-                report.close(case, "out.dec_dropout_logits", logits, forward);
-            }
-        }
-    }
+    native::output(case, &decoded.output, theta.as_ref(), report);
     let per_entry = decoded.output.loss_per_entry(&minibatch.x, theta.as_ref());
     report.close(case, "out.recon_per_entry", &per_entry, forward);
     let loss = case.tolerance("loss");
