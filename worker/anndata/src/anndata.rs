@@ -159,7 +159,7 @@ impl AnnData {
             varm: self.varm.clone(),
             varp: self.varp.clone(),
             uns: self.uns.clone(),
-            beside: self.beside.select_obs(rows),
+            beside: self.beside.select_obs(rows, self.n_obs()),
         }
     }
 
@@ -184,7 +184,7 @@ impl AnnData {
             obsp: self.obsp.clone(),
             uns: self.uns.clone(),
             raw: self.raw.clone(),
-            beside: self.beside.select_vars(),
+            beside: self.beside.select_vars(cols, self.n_vars()),
         })
     }
 

@@ -15,22 +15,23 @@ pub struct Beside {
     root: Option<Group>,
     /// Members of the group that are no part of a data set.
     members: Vec<String>,
-    /// Matrices whose values are of a type that is not known here, by their group and name.
-    matrices: BTreeMap<(&'static str, String), Kept>,
+    /// Matrices whose values are of a type that is not known here, and members of `obs` and `var` that are no columns, by their group
+    /// and name.
+    kept: BTreeMap<(&'static str, String), Kept>,
 }
 
 impl fmt::Debug for Beside {
     /// What is beside a data set, not which file it is in.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (members, matrices) = (&self.members, &self.matrices);
-        f.debug_struct("Beside").field("members", members).field("matrices", matrices).finish_non_exhaustive()
+        let (members, kept) = (&self.members, &self.kept);
+        f.debug_struct("Beside").field("members", members).field("kept", kept).finish_non_exhaustive()
     }
 }
 
 impl PartialEq for Beside {
     /// By names: what is not understood cannot be compared.
     fn eq(&self, other: &Self) -> bool {
-        self.members == other.members && self.matrices.keys().eq(other.matrices.keys())
+        self.members == other.members && self.kept.keys().eq(other.kept.keys())
     }
 }
 
@@ -38,12 +39,12 @@ impl Beside {
     /// What stands in a group beside the data set there.
     pub(crate) fn of(root: &Group) -> Result<Self> {
         let members = h5::names(root)?.into_iter().filter(|name| !PARTS.contains(&name.as_str())).collect();
-        Ok(Self { root: Some(root.clone()), members, matrices: BTreeMap::new() })
+        Ok(Self { root: Some(root.clone()), members, kept: BTreeMap::new() })
     }
 
-    /// Keeps a matrix of `layers`, `obsp` or `varp` as it is.
-    pub(crate) fn keep(&mut self, group: &'static str, name: &str, matrix: Kept) {
-        self.matrices.insert((group, name.to_owned()), matrix);
+    /// Keeps a member of `layers`, `obsp`, `varp`, `obs` or `var` as it is.
+    pub(crate) fn keep(&mut self, group: &'static str, name: &str, member: Kept) {
+        self.kept.insert((group, name.to_owned()), member);
     }
 
     /// Names of the members of the file that are no part of a data set.
@@ -64,32 +65,36 @@ impl Beside {
         }
     }
 
-    /// The same with the matrices of these rows: those that have rows.
-    pub(crate) fn select_obs(&self, rows: &[usize]) -> Self {
-        self.select("layers", "obsp", |matrix| matrix.select_rows(rows))
+    /// The same with what belongs to these of `n_obs` cells.
+    pub(crate) fn select_obs(&self, rows: &[usize], n_obs: usize) -> Self {
+        self.select(|group, member| match group {
+            "layers" => member.select_rows(rows),
+            "obs" => of_rows(member, rows, n_obs),
+            "obsp" => None,
+            _ => Some(member.clone()),
+        })
     }
 
-    /// The same without the matrices that have genes: their columns are not known.
-    pub(crate) fn select_vars(&self) -> Self {
-        self.select("layers", "varp", |_| None)
+    /// The same with what belongs to these of `n_vars` genes; of a matrix the columns are not known.
+    pub(crate) fn select_vars(&self, cols: &[usize], n_vars: usize) -> Self {
+        self.select(|group, member| match group {
+            "layers" | "varp" => None,
+            "var" => of_rows(member, cols, n_vars),
+            _ => Some(member.clone()),
+        })
     }
 
-    /// The same for another set of genes: without the matrices of the old one.
+    /// The same for another set of genes: without what belongs to the old one.
     #[must_use]
     pub fn without_genes(&self) -> Self {
-        self.select_vars()
+        self.select(|group, member| (!["layers", "varp", "var"].contains(&group)).then(|| member.clone()))
     }
 
-    fn select(&self, along: &str, pairs: &str, select: impl Fn(&Kept) -> Option<Kept>) -> Self {
-        let mut selected = Self { matrices: BTreeMap::new(), ..self.clone() };
-        for ((group, name), matrix) in &self.matrices {
-            let kept = match *group {
-                group if group == along => select(matrix),
-                group if group == pairs => None,
-                _ => Some(matrix.clone()),
-            };
-            match kept {
-                Some(matrix) => drop(selected.matrices.insert((group, name.clone()), matrix)),
+    fn select(&self, select: impl Fn(&str, &Kept) -> Option<Kept>) -> Self {
+        let mut selected = Self { kept: BTreeMap::new(), ..self.clone() };
+        for ((group, name), member) in &self.kept {
+            match select(group, member) {
+                Some(member) => drop(selected.kept.insert((group, name.clone()), member)),
                 None => left_out(group, name),
             }
         }
@@ -162,10 +167,10 @@ impl Beside {
         self.members.iter().try_for_each(|name| h5::raw::copy(root, name, to, name))
     }
 
-    /// Writes the matrices that are kept of one group into it.
-    pub(crate) fn write_matrices(&self, group: &str, to: &Group) -> Result<()> {
-        let of_group = self.matrices.iter().filter(|((of, _), _)| *of == group);
-        of_group.into_iter().try_for_each(|((_, name), matrix)| matrix.write(to, name))
+    /// Writes what is kept of one group into it, but for what was replaced since.
+    pub(crate) fn write_kept(&self, group: &str, to: &Group) -> Result<()> {
+        let of_group = self.kept.iter().filter(|((of, name), _)| *of == group && !to.link_exists(name));
+        of_group.into_iter().try_for_each(|((_, name), member)| member.write(to, name))
     }
 
     /// The bytes before the file proper, by which muon knows its own files; empty in most files.
@@ -176,6 +181,11 @@ impl Beside {
         let read = File::open(root.filename()).and_then(|file| file.take(size).read_to_end(&mut block));
         if read.is_ok_and(|n| n as u64 == size) { block } else { Vec::new() }
     }
+}
+
+/// The part of a frame's member that belongs to these of its `n` rows; one that has no such rows belongs to the frame.
+fn of_rows(member: &Kept, rows: &[usize], n: usize) -> Option<Kept> {
+    if member.n_rows() == Some(n) { member.select_rows(rows) } else { Some(member.clone()) }
 }
 
 /// Says that something cannot follow a choice of rows or columns.

@@ -11,6 +11,7 @@ use crate::{Error, Result, Values};
 /// The name of each value.
 pub(crate) fn of(values: &Values) -> Vec<Option<String>> {
     match values {
+        Values::F16(_) => of(&Values::F32(values.to_f32().unwrap_or_default())),
         Values::F32(v) => v.iter().map(|&x| (!x.is_nan()).then(|| (x + 0.0).to_string())).collect(),
         Values::F64(v) => v.iter().map(|&x| of_number(x)).collect(),
         other => other.to_strings().into_iter().map(Some).collect(),

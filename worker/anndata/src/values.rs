@@ -1,5 +1,7 @@
 //! A vector of one element type that is known at run time only.
 
+use half::f16;
+
 /// Values of one type, as they stand in the file: a matrix that was read as `int32` is written as `int32`.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the variants are named after their element types")]
@@ -13,6 +15,7 @@ pub enum Values {
     U16(Vec<u16>),
     U32(Vec<u32>),
     U64(Vec<u64>),
+    F16(Vec<f16>),
     F32(Vec<f32>),
     F64(Vec<f64>),
     Str(Vec<String>),
@@ -41,6 +44,7 @@ macro_rules! each_number {
             $crate::Values::U16($v) => $body,
             $crate::Values::U32($v) => $body,
             $crate::Values::U64($v) => $body,
+            $crate::Values::F16($v) => $body,
             $crate::Values::F32($v) => $body,
             $crate::Values::F64($v) => $body,
             _ => $otherwise,
@@ -54,11 +58,53 @@ macro_rules! rewrap {
         match $values { $($crate::Values::$variant($v) => $crate::Values::$variant($body),)* }
     };
     ($values:expr, $v:ident => $body:expr) => {
-        rewrap!($values, $v => $body; Bool I8 I16 I32 I64 U8 U16 U32 U64 F32 F64 Str)
+        rewrap!($values, $v => $body; Bool I8 I16 I32 I64 U8 U16 U32 U64 F16 F32 F64 Str)
     };
 }
 
 pub(crate) use each_number;
+
+/// A number of any element type, converted as `as` converts.
+trait Number {
+    fn as_f32(&self) -> f32;
+    fn as_f64(&self) -> f64;
+    fn as_i64(&self) -> i64;
+}
+
+macro_rules! number {
+    ($($type:ty)*) => {
+        $(#[expect(clippy::unnecessary_cast, reason = "one body for all element types")]
+        impl Number for $type {
+            fn as_f32(&self) -> f32 {
+                *self as f32
+            }
+
+            fn as_f64(&self) -> f64 {
+                *self as f64
+            }
+
+            fn as_i64(&self) -> i64 {
+                *self as i64
+            }
+        })*
+    };
+}
+
+number!(i8 i16 i32 i64 u8 u16 u32 u64 f32 f64);
+
+impl Number for f16 {
+    fn as_f32(&self) -> f32 {
+        self.to_f32()
+    }
+
+    fn as_f64(&self) -> f64 {
+        self.to_f64()
+    }
+
+    fn as_i64(&self) -> i64 {
+        self.to_f64() as i64
+    }
+}
 
 impl Values {
     /// Number of values.
@@ -83,6 +129,7 @@ impl Values {
             Self::U16(_) => "uint16",
             Self::U32(_) => "uint32",
             Self::U64(_) => "uint64",
+            Self::F16(_) => "float16",
             Self::F32(_) => "float32",
             Self::F64(_) => "float64",
             Self::Str(_) => "str",
@@ -90,32 +137,29 @@ impl Values {
     }
 
     /// Numbers and booleans as `f32` (integers beyond 2²⁴ round); `None` for text.
-    #[expect(clippy::unnecessary_cast, reason = "one body for all element types")]
     pub fn to_f32(&self) -> Option<Vec<f32>> {
         match self {
             Self::F32(v) => Some(v.clone()),
             Self::Bool(v) => Some(v.iter().map(|&b| f32::from(u8::from(b))).collect()),
-            other => each_number!(other, v => Some(v.iter().map(|&x| x as f32).collect()), _ => None),
+            other => each_number!(other, v => Some(v.iter().map(|x| x.as_f32()).collect()), _ => None),
         }
     }
 
     /// Numbers and booleans as `f64` (integers beyond 2⁵³ round); `None` for text.
-    #[expect(clippy::unnecessary_cast, reason = "one body for all element types")]
     pub fn to_f64(&self) -> Option<Vec<f64>> {
         match self {
             Self::Bool(v) => Some(v.iter().map(|&b| f64::from(u8::from(b))).collect()),
-            other => each_number!(other, v => Some(v.iter().map(|&x| x as f64).collect()), _ => None),
+            other => each_number!(other, v => Some(v.iter().map(|x| x.as_f64()).collect()), _ => None),
         }
     }
 
     /// Integers and booleans as `i64`; `None` for floats, text and integers that do not fit.
-    #[expect(clippy::unnecessary_cast, reason = "one body for all element types")]
     pub fn to_i64(&self) -> Option<Vec<i64>> {
         match self {
             Self::Bool(v) => Some(v.iter().map(|&b| i64::from(b)).collect()),
-            Self::F32(_) | Self::F64(_) => None,
+            Self::F16(_) | Self::F32(_) | Self::F64(_) => None,
             Self::U64(v) => v.iter().map(|&x| i64::try_from(x).ok()).collect(),
-            other => each_number!(other, v => Some(v.iter().map(|&x| x as i64).collect()), _ => None),
+            other => each_number!(other, v => Some(v.iter().map(|x| x.as_i64()).collect()), _ => None),
         }
     }
 
@@ -151,6 +195,7 @@ impl Values {
                 (Self::U16(all), Self::U16(part)) => all.extend_from_slice(part),
                 (Self::U32(all), Self::U32(part)) => all.extend_from_slice(part),
                 (Self::U64(all), Self::U64(part)) => all.extend_from_slice(part),
+                (Self::F16(all), Self::F16(part)) => all.extend_from_slice(part),
                 (Self::F32(all), Self::F32(part)) => all.extend_from_slice(part),
                 (Self::F64(all), Self::F64(part)) => all.extend_from_slice(part),
                 (Self::Str(all), Self::Str(part)) => all.extend_from_slice(part),
@@ -196,7 +241,7 @@ macro_rules! from_vec {
     };
 }
 
-from_vec!(Bool bool, I8 i8, I16 i16, I32 i32, I64 i64, U8 u8, U16 u16, U32 u32, U64 u64, F32 f32, F64 f64, Str String);
+from_vec!(Bool bool, I8 i8, I16 i16, I32 i32, I64 i64, U8 u8, U16 u16, U32 u32, U64 u64, F16 f16, F32 f32, F64 f64, Str String);
 
 impl From<Vec<&str>> for Values {
     fn from(v: Vec<&str>) -> Self {
@@ -215,6 +260,13 @@ mod tests {
         assert_eq!(Values::from(vec![1.5_f64]).to_i64(), None);
         assert_eq!(Values::from(vec![u64::MAX]).to_i64(), None);
         assert_eq!(Values::from(vec!["a"]).to_f64(), None);
+    }
+
+    #[test]
+    fn halves_are_numbers_of_their_own_type() {
+        let halves = Values::from(vec![f16::from_f32(0.5), f16::from_f32(-2.0)]);
+        assert_eq!((halves.dtype(), halves.to_f32(), halves.to_i64()), ("float16", Some(vec![0.5, -2.0]), None));
+        assert_eq!(Values::concatenated(&[&halves, &halves.gather(&[1])]).unwrap().len(), 3);
     }
 
     #[test]

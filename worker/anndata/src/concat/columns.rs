@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use half::f16;
+
 use crate::{Categorical, Column, Values};
 
 /// One column below the other, missing where a part lacks it; `None` for values of a type that is not known here.
@@ -79,6 +81,7 @@ fn of_one_type(columns: &[Option<&Column>], lengths: &[usize]) -> Option<Column>
     let present = columns.iter().flatten().map(values).collect::<Option<Vec<Values>>>()?;
     let nothing = |n: usize| match present.first()? {
         // Missing numbers with a fraction are NaN, which needs no mask.
+        Values::F16(_) => Some(Values::F16(vec![f16::NAN; n])),
         Values::F32(_) => Some(Values::F32(vec![f32::NAN; n])),
         Values::F64(_) => Some(Values::F64(vec![f64::NAN; n])),
         // Readers before anndata 0.11 know no text with missing values.
@@ -102,7 +105,7 @@ fn of_one_type(columns: &[Option<&Column>], lengths: &[usize]) -> Option<Column>
         }
     }
     let values = Values::concatenated(&all.iter().collect::<Vec<_>>())?;
-    let is_float = matches!(values, Values::F32(_) | Values::F64(_));
+    let is_float = matches!(values, Values::F16(_) | Values::F32(_) | Values::F64(_));
     let is_nullable = columns.iter().flatten().any(|column| matches!(column, Column::Nullable { .. }));
     match is_nullable || (!is_float && missing.contains(&true)) {
         true => Some(Column::Nullable { values, missing }),

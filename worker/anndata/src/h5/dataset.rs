@@ -104,7 +104,7 @@ pub(crate) fn dtype_name(container: &Container) -> Result<String> {
             | TypeDescriptor::VarLenUnicode,
         ) => "str".into(),
         Some(other) => other.to_string(),
-        None => "float16".into(),
+        None => "uncommon".into(),
     })
 }
 
@@ -147,6 +147,7 @@ fn read_values(container: &Container, part: &Part) -> Result<Values> {
         Some(T::Unsigned(IntSize::U2)) => Values::U16(numbers(container, part)?),
         Some(T::Unsigned(IntSize::U4)) => Values::U32(numbers(container, part)?),
         Some(T::Unsigned(IntSize::U8)) => Values::U64(numbers(container, part)?),
+        Some(T::Float(FloatSize::U2)) => Values::F16(numbers(container, part)?),
         Some(T::Float(FloatSize::U4)) => Values::F32(numbers(container, part)?),
         Some(T::Float(FloatSize::U8)) => Values::F64(numbers(container, part)?),
         // Read as a number: any byte may stand in the file, but Rust's `bool` is 0 or 1.
@@ -162,7 +163,7 @@ fn read_values(container: &Container, part: &Part) -> Result<Values> {
         Some(T::FixedAscii(size)) => Values::Str(fixed(container, size, Fixed::Ascii)?),
         Some(T::FixedUnicode(size)) => Values::Str(fixed(container, size, Fixed::Unicode)?),
         Some(other) => return Err(unsupported(container, format!("element type {other}"))),
-        // Half precision and extended floats have no descriptor but convert.
+        // Extended floats have no descriptor but convert.
         None => Values::F32(numbers(container, part)?),
     })
 }

@@ -6,6 +6,7 @@
 
 use std::{cell::RefCell, mem::size_of};
 
+use half::f16;
 use hdf5::{
     Dataset, Group, H5Type,
     types::{CompoundField, CompoundType, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode},
@@ -171,6 +172,7 @@ fn parse(dataset: &Dataset, field: &CompoundField, ty: &TypeDescriptor, bytes: &
         T::Unsigned(IntSize::U2) => Values::U16(native!(u16)),
         T::Unsigned(IntSize::U4) => Values::U32(native!(u32)),
         T::Unsigned(IntSize::U8) => Values::U64(native!(u64)),
+        T::Float(FloatSize::U2) => Values::F16(native!(f16)),
         T::Float(FloatSize::U4) => Values::F32(native!(f32)),
         T::Float(FloatSize::U8) => Values::F64(native!(f64)),
         T::Boolean => Values::Bool(bytes.iter().map(|&b| b != 0).collect()),

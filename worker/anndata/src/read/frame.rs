@@ -2,7 +2,7 @@
 
 use hdf5::Group;
 
-use super::element;
+use super::{element, legacy};
 use crate::{Column, DataFrame, Result, h5};
 
 /// Reads the frame called `name`.
@@ -31,6 +31,17 @@ pub(crate) fn read(parent: &Group, name: &str) -> Result<DataFrame> {
         frame.insert(key, column).map_err(|error| h5::malformed(&group, error.to_string()))?;
     }
     Ok(frame)
+}
+
+/// Members of a frame's group that are neither its index nor its columns, nor the categories of columns.
+pub(crate) fn no_columns(group: &Group) -> Result<Vec<String>> {
+    let mut known = h5::attribute::texts(group, "column-order")?.unwrap_or_default();
+    known.extend(h5::attribute::text(group, "_index")?);
+    // A slash in a column's name made a group of its first part.
+    let is_known = |member: &String| {
+        member == legacy::CATEGORY_TABLES || known.iter().any(|column| column.split('/').next() == Some(member))
+    };
+    Ok(h5::names(group)?.into_iter().filter(|member| !is_known(member)).collect())
 }
 
 /// Whether the rows of a frame are named by text, as those of `obs` and `var` always are.

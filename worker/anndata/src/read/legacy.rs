@@ -5,6 +5,8 @@ use hdf5::Group;
 use super::element;
 use crate::{Categorical, Column, DataFrame, Element, Result, Values, h5};
 
+/// The group of a frame that held the categories of its columns (anndata 0.7).
+pub(super) const CATEGORY_TABLES: &str = "__categories";
 /// Suffix of the `uns` entries that held the categories of a column.
 const CATEGORIES: &str = "_categories";
 
@@ -12,10 +14,10 @@ const CATEGORIES: &str = "_categories";
 ///
 /// The column carries a reference to its table; the table has the column's name, which is what is used here.
 pub(crate) fn categories_of(frame: &Group, column: &str) -> Result<Option<(Values, bool)>> {
-    if !frame.link_exists("__categories") {
+    if !frame.link_exists(CATEGORY_TABLES) {
         return Ok(None);
     }
-    let tables = h5::group(frame, "__categories")?;
+    let tables = h5::group(frame, CATEGORY_TABLES)?;
     if !tables.link_exists(column) {
         return Ok(None);
     }

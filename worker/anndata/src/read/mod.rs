@@ -23,7 +23,7 @@ pub(crate) fn read(path: &Path, at: &str) -> Result<AnnData> {
     let (obs, var, used) = annotations(&root)?;
     let mut uns = mapping(&root, "uns")?;
     uns.retain(|key, _| !used.contains(key));
-    let mut beside = Beside::of(&root)?;
+    let mut beside = beside(&root)?;
     let adata = AnnData {
         x: if root.link_exists("X") { matrix::read_x(&root, "X")? } else { None },
         obs,
@@ -46,7 +46,7 @@ pub(crate) fn around_matrices(root: &Group) -> Result<(AnnData, Large)> {
     let (obs, var, used) = annotations(root)?;
     let mut uns = mapping(root, "uns")?;
     uns.retain(|key, _| !used.contains(key));
-    let (mut large, mut beside) = (Large::default(), Beside::of(root)?);
+    let (mut large, mut beside) = (Large::default(), beside(root)?);
     let x = match root.link_exists("X") {
         false => None,
         true => {
@@ -138,6 +138,20 @@ pub(crate) fn mapping(root: &Group, name: &str) -> Result<Dict> {
         Element::Null => Ok(Dict::new()),
         other => Err(h5::malformed(root, format!("`{name}` is a {}, expected a group", other.kind()))),
     }
+}
+
+/// What stands beside the data set, members of its frames that are no columns among it.
+fn beside(root: &Group) -> Result<Beside> {
+    let mut beside = Beside::of(root)?;
+    for name in ["obs", "var"] {
+        if h5::is_group(root, name)? {
+            let group = h5::group(root, name)?;
+            for member in frame::no_columns(&group)? {
+                beside.keep(name, &member, Kept::new(&group, &member)?);
+            }
+        }
+    }
+    Ok(beside)
 }
 
 /// The matrices of a group; those of values that are not known here are kept beside the data set.

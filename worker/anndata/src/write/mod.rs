@@ -108,13 +108,16 @@ fn write_root(adata: &AnnData, copies: &mut Copies<'_>, root: &Group, compressio
     frame::write(root, "obs", &adata.obs, compression)?;
     frame::write(root, "var", &adata.var, compression)?;
     beside.copy_frame_attributes(root)?;
+    for frame in ["obs", "var"] {
+        beside.write_kept(frame, &h5::group(root, frame)?)?;
+    }
     let layers = write_matrices(root, "layers", &adata.layers, compression)?;
-    beside.write_matrices("layers", &layers)?;
+    beside.write_kept("layers", &layers)?;
     copies.write(Copy::Layers, &layers, compression)?;
     copies.write(Copy::Obsm, &write_dict(root, "obsm", &adata.obsm, compression)?, compression)?;
     write_dict(root, "varm", &adata.varm, compression)?;
-    beside.write_matrices("obsp", &write_matrices(root, "obsp", &adata.obsp, compression)?)?;
-    beside.write_matrices("varp", &write_matrices(root, "varp", &adata.varp, compression)?)?;
+    beside.write_kept("obsp", &write_matrices(root, "obsp", &adata.obsp, compression)?)?;
+    beside.write_kept("varp", &write_matrices(root, "varp", &adata.varp, compression)?)?;
     write_dict(root, "uns", &adata.uns, compression)?;
     if let Some(Raw { x, var, varm }) = &adata.raw {
         let group = create_group(root, "raw", "raw", "0.1.0")?;

@@ -3,6 +3,7 @@
 use std::{path::Path, str::FromStr};
 
 use archipelago_anndata::{AnnData, Array, Column, Compression, Csr, DataFrame, Error, H5adFile, MuData, concat};
+use half::f16;
 use hdf5::{
     File, Group, H5Type,
     types::{VarLenArray, VarLenUnicode},
@@ -119,6 +120,59 @@ fn rows_of_any_type_follow_the_cells() {
     let copy = path.with_extension("genes.h5ad");
     adata.select_vars(&[1]).unwrap().write(&copy, Compression::None).unwrap();
     assert!(!File::open(&copy).unwrap().link_exists("layers/phase"));
+}
+
+#[test]
+fn members_of_obs_that_are_no_columns_stay_and_follow_the_cells() {
+    let change = |file: &File| {
+        let obs = file.group("obs").unwrap();
+        put(&obs, "unlisted", &[3], &[7_i16, 8, 9]);
+        put(&obs, "palette", &[2], &[0.5_f32, 1.5]);
+        put(&file.group("var").unwrap(), "unlisted", &[4], &[1_u8, 2, 3, 4]);
+    };
+    check(change, &[0, 2], |file, rows| {
+        let expected: Vec<i16> = rows.iter().map(|&row| [7, 8, 9][row]).collect();
+        assert_eq!(file.dataset("obs/unlisted").unwrap().read_raw::<i16>().unwrap(), expected);
+        assert_eq!(file.dataset("obs/palette").unwrap().read_raw::<f32>().unwrap(), [0.5, 1.5]);
+        assert_eq!(file.dataset("var/unlisted").unwrap().read_raw::<u8>().unwrap(), [1, 2, 3, 4]);
+    });
+    let (_folder, [path, copy]) = file_with(change);
+    let mut adata = AnnData::read(&path).unwrap();
+    // A column that is made under the name takes its place.
+    adata.obs.insert("unlisted", vec![0_i64; 3]).unwrap();
+    adata.select_vars(&[3, 1]).unwrap().write(&copy, Compression::None).unwrap();
+    let file = File::open(&copy).unwrap();
+    assert_eq!(file.dataset("var/unlisted").unwrap().read_raw::<u8>().unwrap(), [4, 2]);
+    assert_eq!(file.dataset("obs/unlisted").unwrap().read_raw::<i64>().unwrap(), [0, 0, 0]);
+}
+
+#[test]
+fn halves_stay_halves_wherever_they_stand() {
+    let halves = |n: usize| (0..n).map(|at| f16::from_f32(at as f32 / 4.0 - 1.0)).collect::<Vec<_>>();
+    let change = |file: &File| {
+        put(&file.group("layers").unwrap(), "half", &[3, 4], &halves(12));
+        put(&file.group("obsm").unwrap(), "half", &[3, 2], &halves(6));
+        put(&file.group("obs").unwrap(), "half", &[3], &halves(3));
+        put(&file.group("uns").unwrap(), "half", &[5], &halves(5));
+    };
+    check(change, &[1], |file, rows| {
+        for (name, width) in [("layers/half", 4), ("obsm/half", 2), ("obs/half", 1)] {
+            let all = halves(3 * width);
+            let expected: Vec<f16> =
+                rows.iter().flat_map(|&row| all[row * width..(row + 1) * width].to_vec()).collect();
+            let dataset = file.dataset(name).unwrap();
+            assert_eq!((dataset.dtype().unwrap().size(), dataset.read_raw::<f16>().unwrap()), (2, expected), "{name}");
+        }
+        assert_eq!(file.dataset("uns/half").unwrap().read_raw::<f16>().unwrap(), halves(5));
+    });
+    let (_folder, [path, copy]) = file_with(change);
+    let part = AnnData::read(&path).unwrap();
+    let matrix = &part.layers["half"];
+    assert_eq!(matrix.dtype(), "float16");
+    assert_eq!(matrix.to_csr().unwrap().to_dense(), (0..12).map(|at| at as f32 / 4.0 - 1.0).collect::<Vec<_>>());
+    part.select_vars(&[2, 0]).unwrap().write(&copy, Compression::None).unwrap();
+    let expected = [2, 0, 6, 4, 10, 8].map(|at| f16::from_f32(at as f32 / 4.0 - 1.0));
+    assert_eq!(File::open(&copy).unwrap().dataset("layers/half").unwrap().read_raw::<f16>().unwrap(), expected);
 }
 
 /// Receptors of three cells: none, one and two; the second cell's has no sequence.
