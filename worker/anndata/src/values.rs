@@ -73,8 +73,7 @@ trait Number {
 
 macro_rules! number {
     ($($type:ty)*) => {
-        $(#[expect(clippy::unnecessary_cast, reason = "one body for all element types")]
-        impl Number for $type {
+        $(impl Number for $type {
             fn as_f32(&self) -> f32 {
                 *self as f32
             }
