@@ -131,7 +131,7 @@ mod tests {
         tensors.insert("w".to_owned(), owned(TensorKind::Trained));
         tensors.insert("prior".to_owned(), owned(TensorKind::Statistic));
         tensors.insert("measured".to_owned(), owned(TensorKind::Fact));
-        let mut layout = Layout::of_axes(vec![Axis { section: Section::Condition, tensors }]);
+        let mut layout = Layout::of_axes(vec![Axis::new(Section::Condition, tensors)]);
         layout.parts.insert("models".parse().unwrap(), Rule::Union);
         let tables = BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]);
         layout.parts.insert("counts".parse().unwrap(), Rule::Pool { tables });

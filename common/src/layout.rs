@@ -5,12 +5,12 @@
 //! checked, bounded and protected. A version can also hold *parts*: contributions that are no weights, each under a [`Rule`].
 //! Nothing generic infers any of this from a model's name or from what happens to be there: it asks the layout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    condition::Section,
+    condition::{ConditionKey, Section},
     error::{Error, Result},
     figure::Figure,
     id::Name,
@@ -49,9 +49,23 @@ pub struct Axis {
     pub section: Section,
     /// What each of its keys owns, by name; may be nothing.
     pub tensors: BTreeMap<String, Owned>,
+    /// Keys of the base whose names mean the same everywhere, such as those of tissues: cells of a query that have one of these
+    /// names share its tensors, which the base keeps and surgery leaves as they are. Every other name is new, and its site's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<ConditionKey>,
 }
 
 impl Axis {
+    /// An axis whose keys own these tensors, each of them its site's own.
+    pub fn new(section: Section, tensors: BTreeMap<String, Owned>) -> Self {
+        Self { section, tensors, shared: Vec::new() }
+    }
+
+    /// The key of the base that cells of this name share, if there is one.
+    pub fn shared(&self, name: &str) -> Option<&ConditionKey> {
+        self.shared.iter().find(|key| key.batch() == name)
+    }
+
     /// What a tensor of this axis is; [`TensorKind::Trained`] for one that it does not own.
     pub fn kind(&self, tensor: &str) -> TensorKind {
         self.tensors.get(tensor).map_or(TensorKind::Trained, |owned| owned.kind)
@@ -128,7 +142,7 @@ impl Layout {
             Growth::Surgery
         };
         let trained = |(name, spec)| (name, Owned { spec, kind: TensorKind::Trained });
-        let axis = Axis { section: Section::Condition, tensors: columns.into_iter().map(trained).collect() };
+        let axis = Axis::new(Section::Condition, columns.into_iter().map(trained).collect());
         Self { growth, ..Self::of_axes(vec![axis]) }
     }
 
@@ -197,6 +211,12 @@ impl Layout {
             {
                 return refuse(format!("tensor `{tensor}` belongs to two axes"));
             }
+            let mut names = BTreeSet::new();
+            let is_wrong =
+                |key: &&ConditionKey| *key.section() != axis.section || !names.insert(key.batch().to_owned());
+            if let Some(key) = axis.shared.iter().find(is_wrong) {
+                return refuse(format!("`{key}` is no key of {}, or its name stands there twice", axis.section));
+            }
         }
         if let Some((name, missing)) = self.derived.iter().find(|(_, d)| !self.parts.contains_key(&d.part)) {
             return refuse(format!("`{name}` is derived from part `{}`, which is not declared", missing.part));
@@ -215,6 +235,7 @@ impl Layout {
         let bounded = [
             ("sections", n_sections, limits::SECTIONS),
             ("tensors", n_tensors, limits::TENSORS),
+            ("shared keys", self.axes.iter().map(|axis| axis.shared.len()).sum(), limits::CONDITIONS),
             ("figures", self.figures.len(), limits::FIGURES),
         ];
         for (unit, found, limit) in bounded {
@@ -260,7 +281,7 @@ mod tests {
     }
 
     fn axis(section: Section, tensors: &[(&str, TensorKind)]) -> Axis {
-        Axis { section, tensors: tensors.iter().map(|(n, kind)| ((*n).to_owned(), owned(*kind))).collect() }
+        Axis::new(section, tensors.iter().map(|(n, kind)| ((*n).to_owned(), owned(*kind))).collect())
     }
 
     fn donor() -> Section {
@@ -298,6 +319,13 @@ mod tests {
         assert!(Layout::of_axes(vec![w(Section::Condition), w(donor())]).check().is_err());
         assert!(Layout::of_axes(vec![axis(donor(), &[]), axis(donor(), &[])]).check().is_err());
         assert!(Layout::of_axes(vec![axis(Section::Part("p".parse().unwrap()), &[])]).check().is_err());
+        let shared = |keys: &[&str]| {
+            let shared = keys.iter().map(|key| key.parse().unwrap()).collect();
+            Layout::of_axes(vec![axis(Section::Condition, &[]), Axis { shared, ..w(donor()) }]).check()
+        };
+        shared(&["r/atlas@donor/a", "r/atlas@donor/b"]).unwrap();
+        assert!(shared(&["r/atlas/a"]).is_err() && shared(&["r/atlas@tissue/a"]).is_err());
+        assert!(shared(&["r/atlas@donor/a", "r/other@donor/a"]).is_err());
         let mut layout = Layout::of_axes(vec![w(Section::Condition)]);
         layout.check().unwrap();
         let (function, part) = ("hpl-1".parse().unwrap(), "prototypes".parse().unwrap());

@@ -269,7 +269,7 @@ mod tests {
         let tensors =
             BTreeMap::from([("w".to_owned(), owned(TensorKind::Trained)), ("m".to_owned(), owned(TensorKind::Fact))]);
         let mut base = base();
-        base.card.layout = Layout::of_axes(vec![Axis { section: Section::Condition, tensors }]);
+        base.card.layout = Layout::of_axes(vec![Axis::new(Section::Condition, tensors)]);
         base.card.layout.parts.insert("models".parse().unwrap(), layout::Rule::Union);
         assert!(matches!(Base::from_bytes(&base.to_bytes().unwrap()), Err(Error::Decode { .. })));
         base.card.format = base.card.layout.card_format();

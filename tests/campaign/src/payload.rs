@@ -67,7 +67,7 @@ fn layout() -> Layout {
     let owned = |kind| Owned { spec: TensorSpec { dtype: DType::F32, shape: vec![COLUMN] }, kind };
     let kinds = [("encoder", TensorKind::Trained), ("decoder", TensorKind::Trained), ("seen", TensorKind::Fact)];
     let tensors = kinds.map(|(name, kind)| (name.to_owned(), owned(kind))).into();
-    let mut layout = Layout::of_axes(vec![Axis { section: Section::Condition, tensors }]);
+    let mut layout = Layout::of_axes(vec![Axis::new(Section::Condition, tensors)]);
     if let Section::Part(part) = counts() {
         layout.parts.insert(part, Rule::Pool { tables: tables() });
     }

@@ -42,7 +42,7 @@ pub(crate) fn laid_out() -> Layout {
     let owned = |kind| Owned { spec: spec(), kind };
     let tensors = [("w", TensorKind::Trained), (SEEN, TensorKind::Fact)];
     let tensors = tensors.map(|(name, kind)| (name.to_owned(), owned(kind))).into();
-    let mut layout = Layout::of_axes(vec![Axis { section: Section::Condition, tensors }]);
+    let mut layout = Layout::of_axes(vec![Axis::new(Section::Condition, tensors)]);
     layout.parts.insert(counts(), rule());
     layout.derived.insert(totals(), Derivation { function: part::SUM.parse().expect("a sound name"), part: counts() });
     layout

@@ -1,10 +1,12 @@
 //! What determines a module beside its tensors, as a reference's card keeps it.
 
-use archipelago_common::{BaseCard, Layout};
+use std::collections::{BTreeMap, BTreeSet};
+
+use archipelago_common::{BaseCard, ConditionKey, Layout, Name, Section, layout::Axis};
 use serde_json::Value;
 
 use crate::{
-    data::Registry,
+    data::{CellConditions, Cells, Dataset, Field, FieldKind, GrownAxis, Names, Registry},
     error::{Error, Result},
     model::{Config, Configured, Module},
     nn::Builder,
@@ -50,11 +52,78 @@ impl Blueprint {
         Layout { figures: self.model.figures().to_vec(), ..layout }
     }
 
+    /// The further axes that the model grows along, in its order, and whose the names on them are.
+    pub fn axes(&self) -> Vec<(Name, Names)> {
+        let axis = |field: Field| match field.kind {
+            FieldKind::Axis(names) => Some((field.name.parse().expect("an axis is made of a name"), names)),
+            _ => None,
+        };
+        self.model.fields().into_iter().filter_map(axis).collect()
+    }
+
+    /// Checks that cells have keys on these axes, and on no others.
+    ///
+    /// # Errors  [`Error::MissingField`], [`Error::OtherAxes`]
+    pub fn check_axes(&self, conditions: &CellConditions) -> Result<()> {
+        let expected: Vec<Section> = self.axes().into_iter().map(|(name, _)| Section::Axis(name)).collect();
+        let mut found = Vec::new();
+        for axis in conditions.further() {
+            let sections: BTreeSet<&Section> = axis.keys().iter().map(ConditionKey::section).collect();
+            found.extend(sections.into_iter().cloned());
+        }
+        if found == expected {
+            return Ok(());
+        }
+        match expected.iter().find(|axis| !found.contains(axis)) {
+            Some(Section::Axis(axis)) => Err(Error::MissingField { name: axis.to_string() }),
+            _ => Err(Error::OtherAxes { found: list(&found), expected: list(&expected) }),
+        }
+    }
+
+    /// Encodes cells, whose codes on every axis are those of `conditions`.
+    ///
+    /// # Errors  data that the reference does not know or cannot take
+    pub fn encode<'a>(&self, cells: &Cells<'a>, conditions: &CellConditions) -> Result<Dataset<'a>> {
+        self.check_axes(conditions)?;
+        self.registry.encode(cells, conditions.codes(), self.n_genes)?.with_axes(conditions.further())
+    }
+
+    /// Encodes cells by which a base grows that has this layout: codes on further axes are those of the rows that the base keeps for
+    /// everybody, and behind them of the cells' own keys.
+    ///
+    /// # Errors  data that the reference does not know or cannot take
+    pub(crate) fn encode_to_grow<'a>(
+        &self,
+        cells: &Cells<'a>,
+        conditions: &CellConditions,
+        layout: &Layout,
+    ) -> Result<(Dataset<'a>, Vec<GrownAxis>)> {
+        self.check_axes(conditions)?;
+        let grown = |((name, _), cells): ((Name, Names), &CellConditions)| {
+            let section = Section::Axis(name.clone());
+            match layout.axis(&section) {
+                Some(axis) => GrownAxis::new(name, axis, cells),
+                None => GrownAxis::new(name, &Axis::new(section, BTreeMap::new()), cells),
+            }
+        };
+        let axes: Vec<GrownAxis> = self.axes().into_iter().zip(conditions.further()).map(grown).collect();
+        let dataset = self.registry.encode(cells, conditions.codes(), self.n_genes)?;
+        let dataset = axes.iter().try_fold(dataset, |cells, axis| cells.with_codes(&axis.codes))?;
+        Ok((dataset, axes))
+    }
+
     /// Builds the module from fresh or stored tensors.
     ///
     /// # Errors  tensors that do not fit
     pub fn build(&self, builder: Builder<'_>) -> Result<Box<dyn Module>> {
         self.model.build(&self.registry, self.n_genes, builder)
+    }
+}
+
+fn list(axes: &[Section]) -> String {
+    match axes {
+        [] => "no axis".to_owned(),
+        axes => axes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 

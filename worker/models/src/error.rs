@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use archipelago_common::{ConditionKey, progress::EpochReport};
+use archipelago_common::{ConditionKey, Name, progress::EpochReport};
 
 use crate::formats::pickle::Fault;
 
@@ -159,6 +159,34 @@ pub enum Error {
     KnownCondition {
         /// The condition asked for.
         key: ConditionKey,
+    },
+    /// The names of cells on one axis are those of another.
+    #[error(
+        "{names} are new on axis `{axis}`, and all of them are names of {other}: the columns of keys look mixed up"
+    )]
+    AxisMixUp {
+        /// The axis.
+        axis: Name,
+        /// The axis that knows them.
+        other: String,
+        /// The names.
+        names: String,
+    },
+    /// Cells with several condition keys cannot be decoded as another condition.
+    #[error(
+        "cells of this reference have several condition keys, so they cannot be decoded as if they were of `{key}`"
+    )]
+    SeveralKeys {
+        /// The condition.
+        key: ConditionKey,
+    },
+    /// Cells have keys on other axes than the model.
+    #[error("the cells have keys on {found}, expected {expected}")]
+    OtherAxes {
+        /// The axes of the cells.
+        found: String,
+        /// Those of the model.
+        expected: String,
     },
     /// The model gives cells no place in a latent space.
     #[error("`{model}` has no latent space")]

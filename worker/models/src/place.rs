@@ -36,7 +36,7 @@ impl Reference {
         let _one_thread = OneThread::new();
         let _guard = tch::no_grad_guard();
         let dataset = self.encode(cells, conditions)?;
-        let module = self.module(conditions.keys(), device)?;
+        let module = self.module(&conditions.all_keys(), device)?;
         let embedder = self.embedder(module.as_ref())?;
         let no_place = || Error::NoPlace { model: self.base.card.model.clone(), place: "decoder layer to look at" };
         let mut noise = SeededNoise::new(Seeds::new(seed, "places").of("noise", 0));

@@ -14,12 +14,15 @@ use tch::Tensor;
 
 use crate::{
     blueprint::Blueprint,
-    data::{CellConditions, Cells, Dataset, LABELS, Minibatches, Registry},
+    data::{CellConditions, Cells, Dataset, LABELS, Minibatches, Names, Registry},
     device::{Compute, Device, Engine, OneThread},
     error::{Error, Result},
     fast::{Autoencoder, Purpose},
     model::{Config, Embedder, Model, Module},
-    nn::{Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name},
+    nn::{
+        Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name,
+        shared_name, to_tch,
+    },
     start,
     train::{
         Aim, CheckpointStore, EVALUATION_MINIBATCH, Evaluation, FurtherOptions, Seeds, TrainPlan, Trainer, evaluate,
@@ -107,8 +110,7 @@ pub(crate) fn train(
     let configured = training.model.configure(training.options)?;
     let registry = Registry::of(&configured.fields(), training.cells)?;
     let blueprint = Blueprint { model: configured, registry, n_genes: training.genes.len() };
-    let dataset = blueprint.registry.encode(training.cells, training.conditions.codes(), training.genes.len())?;
-    let dataset = dataset.with_axes(training.conditions.further())?;
+    let dataset = blueprint.encode(training.cells, training.conditions)?;
 
     let seeds = Seeds::new(training.spec.seed, "reference").as_upstream();
     let n_conditions = training.conditions.keys().len();
@@ -121,8 +123,8 @@ pub(crate) fn train(
     };
     let seed = seeds.of("weights", 0);
     let mut builder = Builder::new(source, conditions, Trainable::Everything, seed, training.compute.device.to_tch());
-    for axis in training.conditions.further() {
-        builder = builder.with_axis(axis_of(axis)?, ConditionSource::Fresh(axis.keys().len()));
+    for ((axis, _), cells) in blueprint.axes().into_iter().zip(training.conditions.further()) {
+        builder = builder.with_axis(axis, ConditionSource::Fresh(cells.keys().len()));
     }
     let module = blueprint.build(builder)?;
     let order = blueprint.model.upstream_start(&blueprint.registry, blueprint.n_genes, n_conditions);
@@ -137,15 +139,11 @@ pub(crate) fn train(
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
     let mut trainer = trainer.with_engine(training.compute.engine);
     let history = trainer.run(progress, checkpoints)?;
-    let layout = blueprint.layout(module.as_ref());
+    let keys = training.conditions.all_keys();
+    let mut layout = blueprint.layout(module.as_ref());
+    share(&mut layout, &blueprint, &keys);
     let card = card(training, &blueprint, layout, &history);
-    let mut reference = Reference::of_module(card, training.conditions.keys(), module.as_ref());
-    for axis in training.conditions.further() {
-        let rows = axis.keys().iter().enumerate();
-        reference
-            .columns
-            .extend(rows.map(|(code, key)| (key.clone(), module.weights().columns_on(key.section(), code))));
-    }
+    let mut reference = Reference::of_module(card, &keys, module.as_ref());
     for (code, key) in training.conditions.keys().iter().enumerate() {
         let cells = training.conditions.codes().iter().enumerate().filter(|(_, of)| **of as usize == code);
         let cells: Vec<usize> = cells.map(|(cell, _)| cell).collect();
@@ -181,15 +179,12 @@ fn card(training: &Training<'_>, blueprint: &Blueprint, layout: Layout, history:
     }
 }
 
-/// The name of a further axis, which all of its keys have.
-pub(crate) fn axis_of(axis: &CellConditions) -> Result<Name> {
-    match axis.keys().first().map(ConditionKey::section) {
-        Some(Section::Axis(name)) if axis.keys().iter().all(|key| *key.section() == Section::Axis(name.clone())) => {
-            Ok(name.clone())
-        }
-        _ => {
-            let (found, expected) = ("keys of no, or several, further axes".to_owned(), "keys of one".to_owned());
-            Err(Error::Value { part: "axis".to_owned(), found, expected })
+/// The keys of a new base that queries share with it: those of its axes whose names are everybody's.
+pub(crate) fn share(layout: &mut Layout, blueprint: &Blueprint, keys: &[ConditionKey]) {
+    for (name, _) in blueprint.axes().into_iter().filter(|(_, names)| *names == Names::Common) {
+        let section = Section::Axis(name);
+        if let Some(axis) = layout.axes.iter_mut().find(|axis| axis.section == section) {
+            axis.shared = keys.iter().filter(|key| *key.section() == section).cloned().collect();
         }
     }
 }
@@ -208,23 +203,53 @@ pub fn layout_of(base: &Base) -> Result<Layout> {
     Ok(blueprint.layout(blueprint.build(builder)?.as_ref()))
 }
 
+/// The columns that a base keeps of the keys that queries share with it.
+fn shared_columns(base: &Base) -> Result<BTreeMap<ConditionKey, Columns>> {
+    let mut columns: BTreeMap<ConditionKey, Columns> = BTreeMap::new();
+    for axis in base.card.layout.axes.iter().filter(|axis| !axis.shared.is_empty()) {
+        for name in axis.tensors.keys() {
+            let rows = to_tch(name, base.tensors.require("the base", &shared_name(name))?)?;
+            if rows.size().first() != Some(&(axis.shared.len() as i64)) {
+                let (found, expected) = (format!("{:?}", rows.size()), format!("{} rows", axis.shared.len()));
+                return Err(Error::TensorShape { name: shared_name(name), found, expected });
+            }
+            for (code, key) in axis.shared.iter().enumerate() {
+                columns.entry(key.clone()).or_default().0.insert(name, from_tch(&rows.get(code as i64)));
+            }
+        }
+    }
+    Ok(columns)
+}
+
 impl Reference {
-    /// Takes a module apart into what is frozen and what conditions own. The base also keeps the mean column of the
-    /// conditions it was trained on, as a start for new ones.
+    /// Takes a module apart into what is frozen and what keys own, given those of each axis in the order of its rows. The base also
+    /// keeps the mean row of the keys it was trained on, as a start for new ones, and the rows of keys that queries share.
     pub fn of_module(card: BaseCard, keys: &[ConditionKey], module: &dyn Module) -> Self {
         let weights = module.weights();
         let mut tensors = weights.base();
         for (name, weight) in weights.iter().filter(|(_, weight)| weight.role.is_per_condition()) {
             let mean = weight.tensor.detach().mean_dim([0_i64].as_slice(), false, weight.tensor.kind());
             tensors.insert(mean_name(name), from_tch(&mean));
+            if card.layout.axis(&weight.section).is_some_and(|axis| !axis.shared.is_empty()) {
+                tensors.insert(shared_name(name), from_tch(&weight.tensor));
+            }
         }
-        let columns = keys.iter().enumerate().map(|(code, key)| (key.clone(), weights.columns(code)));
-        Self {
-            base: Base { card, tensors },
-            columns: columns.collect(),
-            parts: BTreeMap::new(),
-            local: BTreeMap::new(),
+        let mut codes: BTreeMap<&Section, usize> = BTreeMap::new();
+        let mut columns = BTreeMap::new();
+        for key in keys {
+            let code = codes.entry(key.section()).or_default();
+            columns.insert(key.clone(), weights.columns_on(key.section(), *code));
+            *code += 1;
         }
+        Self { base: Base { card, tensors }, columns, parts: BTreeMap::new(), local: BTreeMap::new() }
+    }
+
+    /// A base with what it keeps itself: the columns of the keys that queries share with it, and of no others.
+    ///
+    /// # Errors  [`Error::Common`] for a base without rows that its card speaks of
+    pub fn of_base(base: Base) -> Result<Self> {
+        let columns = shared_columns(&base)?;
+        Ok(Self { base, columns, parts: BTreeMap::new(), local: BTreeMap::new() })
     }
 
     /// The members of a pool added up; none where the model has no such pool.
@@ -242,9 +267,10 @@ impl Reference {
     /// # Errors  [`Error::UnknownCondition`], or tensors that do not fit the card; [`Error::SeveralLocal`] for conditions that were
     /// trained each with tensors of its own
     pub fn module(&self, keys: &[ConditionKey], device: Device) -> Result<Box<dyn Module>> {
+        let kept = shared_columns(&self.base)?;
         let on_axis = |section: &Section| {
             let keys: Vec<ConditionKey> = keys.iter().filter(|key| key.section() == section).cloned().collect();
-            self.columns_of(&keys)
+            self.columns_among(&keys, &kept)
         };
         let conditions = on_axis(&Section::Condition)?;
         let axes = self.base.card.layout.axes.iter().filter_map(|axis| match &axis.section {
@@ -269,14 +295,27 @@ impl Reference {
         if kept.all(|local| local == first) { Ok(first) } else { Err(Error::SeveralLocal) }
     }
 
-    /// The columns of these conditions, in this order. Where conditions own nothing, every one is known.
+    /// The columns of these conditions, in this order.
     fn columns_of(&self, keys: &[ConditionKey]) -> Result<Vec<&Columns>> {
+        const NONE: &BTreeMap<ConditionKey, Columns> = &BTreeMap::new();
+        self.columns_among(keys, NONE)
+    }
+
+    /// The columns of these keys, in this order, or those that the base keeps of them. Where keys own nothing, every one is known.
+    fn columns_among<'a>(
+        &'a self,
+        keys: &[ConditionKey],
+        kept: &'a BTreeMap<ConditionKey, Columns>,
+    ) -> Result<Vec<&'a Columns>> {
         const NOTHING: &Columns = &Columns(StateDict::new());
-        let owns_nothing = self.base.card.layout.columns().is_empty();
-        let of_unknown = |key: &ConditionKey| {
-            if owns_nothing { Ok(NOTHING) } else { Err(Error::UnknownCondition { key: key.clone() }) }
+        let owns_nothing =
+            |key: &ConditionKey| self.base.card.layout.axis(key.section()).is_none_or(|axis| axis.tensors.is_empty());
+        let of_key = |key: &ConditionKey| match self.columns.get(key).or_else(|| kept.get(key)) {
+            Some(columns) => Ok(columns),
+            None if owns_nothing(key) => Ok(NOTHING),
+            None => Err(Error::UnknownCondition { key: key.clone() }),
         };
-        keys.iter().map(|key| self.columns.get(key).map_or_else(|| of_unknown(key), Ok)).collect()
+        keys.iter().map(of_key).collect()
     }
 
     /// Encodes cells as the reference's covariates are.
@@ -287,7 +326,7 @@ impl Reference {
         if cells.minified.is_some() && blueprint.model.learns_library() {
             return Err(Error::Minified { what: "a model that learns the library size" });
         }
-        blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)?.with_axes(conditions.further())
+        blueprint.encode(cells, conditions)
     }
 
     /// The latent representation of cells.

@@ -65,7 +65,7 @@ fn layout() -> Layout {
     let owned = |kind| Owned { spec: TensorSpec { dtype: DType::F32, shape: vec![2] }, kind };
     let kinds = [("w", TensorKind::Trained), ("prior", TensorKind::Statistic), ("measured", TensorKind::Fact)];
     let tensors = kinds.map(|(name, kind)| (name.to_owned(), owned(kind))).into_iter().collect();
-    Layout::of_axes(vec![Axis { section: Section::Condition, tensors }])
+    Layout::of_axes(vec![Axis::new(Section::Condition, tensors)])
 }
 
 /// Columns of every kind.

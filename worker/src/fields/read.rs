@@ -60,7 +60,9 @@ impl Reading<'_> {
             (FieldKind::Matrix(_), other) => {
                 return wrong(other, "a matrix: `obsm/KEY`, `mod/MODALITY` or `layers/LAYER`");
             }
-            (FieldKind::Category | FieldKind::Labels { .. }, Source::Obs(column)) => self.names(column)?.into(),
+            (FieldKind::Category | FieldKind::Axis(_) | FieldKind::Labels { .. }, Source::Obs(column)) => {
+                self.names(column)?.into()
+            }
             (FieldKind::Number(_), Source::Obs(column)) => self.numbers(column)?.into(),
             (FieldKind::Sequence, Source::Obs(column)) => self.complete_texts(column)?.into(),
             (FieldKind::Coordinates, Source::Obsm { key, .. }) => self.coordinates(key)?.into(),

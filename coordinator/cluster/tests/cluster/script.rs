@@ -258,7 +258,7 @@ fn layout(summary: &BaseSummary, options: &Options<'_>) -> Option<Layout> {
         return None;
     }
     let mut layout = summary.layout();
-    let further = |axis: Name| Axis { section: Section::Axis(axis), tensors: BTreeMap::new() };
+    let further = |axis: Name| Axis::new(Section::Axis(axis), BTreeMap::new());
     layout.axes.extend(axes.into_iter().flatten().map(further));
     let counted = || BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]);
     let rule = |part: &Name| if part.as_str() == "counts" { Rule::Pool { tables: counted() } } else { Rule::Union };

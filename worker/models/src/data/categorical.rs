@@ -101,7 +101,8 @@ impl CellConditions {
         Ok(Self { codes: batches.codes().to_vec(), keys, further: vec![] })
     }
 
-    /// The same with a key for each cell on a further axis, for a model that grows along one more covariate.
+    /// The same with a key for each cell on a further axis, for a model that grows along one more covariate. Keys of cells with
+    /// several are made by [`super::CellNames`].
     #[must_use]
     pub fn with_axis(mut self, axis: Self) -> Self {
         self.further.push(axis);
@@ -121,6 +122,11 @@ impl CellConditions {
     /// Code of each cell, into [`Self::keys`].
     pub fn codes(&self) -> &[u32] {
         &self.codes
+    }
+
+    /// The key of a cell. Panics for a cell that is not there.
+    pub fn key_of(&self, cell: usize) -> &ConditionKey {
+        &self.keys[self.codes[cell] as usize]
     }
 
     /// The conditions, by code.

@@ -56,11 +56,17 @@ impl<'a> Dataset<'a> {
     /// The same cells with their keys on further axes.
     ///
     /// # Errors  [`Error::Shape`](crate::Error::Shape)
-    pub fn with_axes(mut self, axes: &[CellConditions]) -> Result<Self> {
-        for axis in axes {
-            check_length("axis", "cells", axis.codes().len(), self.n_cells())?;
-            self.axes.push(axis.codes().iter().map(|&code| i64::from(code)).collect());
-        }
+    pub fn with_axes(self, axes: &[CellConditions]) -> Result<Self> {
+        let codes = |axis: &CellConditions| axis.codes().iter().map(|&code| i64::from(code)).collect::<Vec<_>>();
+        axes.iter().try_fold(self, |cells, axis| cells.with_codes(&codes(axis)))
+    }
+
+    /// The same cells with codes on one more axis.
+    ///
+    /// # Errors  [`Error::Shape`](crate::Error::Shape)
+    pub(crate) fn with_codes(mut self, codes: &[i64]) -> Result<Self> {
+        check_length("axis", "cells", codes.len(), self.n_cells())?;
+        self.axes.push(codes.to_vec());
         Ok(self)
     }
 

@@ -20,6 +20,8 @@ pub enum Encoding {
     Matrix(Panel),
     /// A code for each name.
     Category(Vec<String>),
+    /// Nothing: keys say what cells are on an axis, and the card's layout has the axis.
+    Axis,
     /// A code for each name of each column.
     Categories(Categories),
     /// A code for each label.
@@ -68,6 +70,7 @@ impl Encoding {
     /// # Errors  [`Error::FieldKind`] for values of another kind
     pub(super) fn of(field: &Field, values: &FieldValues) -> Result<Self> {
         Ok(match (&field.kind, values) {
+            (FieldKind::Axis(_), FieldValues::Category(_)) => Self::Axis,
             (FieldKind::Matrix(kind), FieldValues::Matrix(features)) => {
                 let may_lack = field.need == Need::ToTrain;
                 Self::Matrix(Panel { names: features.names().to_vec(), values: *kind, may_lack })
@@ -165,7 +168,7 @@ impl Encoding {
             Self::Category(names) | Self::Numbers(names) => names.len(),
             Self::Categories(columns) => columns.len(),
             Self::Labels(labels) => labels.names.len(),
-            Self::Number(_) => 1,
+            Self::Number(_) | Self::Axis => 1,
             Self::Coordinates(n) => *n,
             Self::Sequence(alphabet) => alphabet.length,
             Self::GeneSets(sets) => sets.terms().len(),
@@ -174,7 +177,7 @@ impl Encoding {
 
     /// Whether a minibatch holds a tensor of it.
     pub(super) fn is_per_cell(&self) -> bool {
-        !matches!(self, Self::Categories(_) | Self::GeneSets(_))
+        !matches!(self, Self::Axis | Self::Categories(_) | Self::GeneSets(_))
     }
 
     /// Its kind, for errors.
@@ -182,6 +185,7 @@ impl Encoding {
         match self {
             Self::Matrix(_) => "matrix",
             Self::Category(_) => "category",
+            Self::Axis => "axis",
             Self::Categories(_) => "categories",
             Self::Labels(_) => "labels",
             Self::Number(_) => "number",

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use archipelago_common::Name;
 use serde::{Deserialize, Serialize};
 
 /// One thing that a model takes of a cell, beside its condition.
@@ -28,6 +29,9 @@ pub enum FieldKind {
     Matrix(Values),
     /// One of several names, each known from the reference.
     Category,
+    /// A name on an axis of its own, along which the reference grows: a condition key where a model takes several. What its names
+    /// make together is a cell's condition then.
+    Axis(Names),
     /// Several columns of categories, which layers take beside the condition.
     Categories,
     /// A cell type, or another name that a model learns.
@@ -67,6 +71,16 @@ pub enum Range {
     Positive,
 }
 
+/// Whose the names on an axis are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Names {
+    /// A site's own, such as those of donors: a query's are new, whatever they are called.
+    Own,
+    /// Everybody's, such as those of tissues: cells of a name that the reference knows share what it has learnt of it, which stays
+    /// as it is. A name that it does not know is new, and its site's own.
+    Common,
+}
+
 /// When a field must be there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Need {
@@ -100,6 +114,16 @@ impl Field {
         Self::new(LABELS, kind, Need::ToTrain, "cell types of those cells that have one")
     }
 
+    /// An axis: a covariate along which a reference grows, beside others. The axes of a model are in the order of its fields.
+    pub fn axis(name: &Name, names: Names) -> Self {
+        let help = match names {
+            Names::Own => "names of one condition key, new at every site",
+            Names::Common => "names of one condition key, which mean the same at every site",
+        };
+        let name = Cow::Owned(name.as_str().to_owned());
+        Self { name, kind: FieldKind::Axis(names), need: Need::Required, help }
+    }
+
     /// Further categorical covariates, beside the batch.
     pub const fn categorical() -> Self {
         Self::new(CATEGORICAL, FieldKind::Categories, Need::Optional, "categorical covariates beside the batch")
@@ -123,6 +147,7 @@ impl FieldKind {
         match self {
             Self::Matrix(_) => "matrix",
             Self::Category => "category",
+            Self::Axis(_) => "axis",
             Self::Categories => "categories",
             Self::Labels { .. } => "labels",
             Self::Number(_) => "number",

@@ -5,6 +5,7 @@
 //! is the encoded result, still sparse, from which [`Minibatch`]es are drawn; a module fetches a field from them with the
 //! [`Slot`] that it asked for when it was built.
 
+mod axes;
 mod categorical;
 mod cells;
 mod dataset;
@@ -21,12 +22,16 @@ pub mod slot;
 mod split;
 mod values;
 
+pub use axes::CellNames;
+pub(crate) use axes::GrownAxis;
 pub use categorical::{Categorical, CellConditions};
 pub use cells::{Cells, Minified};
 pub use dataset::{Dataset, Encoded};
 pub use encoding::{Categories, Encoding, LabelNames, Panel};
 pub use features::{Features, PanelAlignment};
-pub use field::{CATEGORICAL, CONTINUOUS, Field, FieldKind, LABELS, Need, OBS, OBSM, RNA, Range, SIZE_FACTOR, Values};
+pub use field::{
+    CATEGORICAL, CONTINUOUS, Field, FieldKind, LABELS, Names, Need, OBS, OBSM, RNA, Range, SIZE_FACTOR, Values,
+};
 pub use gene_sets::GeneSets;
 pub use minibatch::{Covariates, Minibatch, MinifiedBatch};
 pub use minibatches::Minibatches;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CATEGORICAL, CONTINUOUS, Cells, Dataset, Encoding, Field, LABELS, Need, OBS, RNA, Slot, SlotKind,
+    CATEGORICAL, CONTINUOUS, Cells, Dataset, Encoding, Field, FieldKind, LABELS, Need, OBS, RNA, Slot, SlotKind,
     cells::check_length,
     encoding::{LabelNames, Panel, missing},
 };
@@ -41,6 +41,10 @@ impl Registry {
         let mut registry = Self::default();
         for field in fields.iter().filter(|field| field.name != RNA) {
             match cells.get(&field.name) {
+                _ if is_axis(field) => {
+                    let source = cells.source(&field.name).map(str::to_owned);
+                    registry = registry.with(field.name.clone(), Encoding::Axis).found_at(&field.name, source);
+                }
                 Some(values) => {
                     let (encoding, source) = (Encoding::of(field, values)?, cells.source(&field.name));
                     let registered = Registered { encoding, source: source.map(str::to_owned) };
@@ -176,13 +180,17 @@ impl Registry {
                 Encoding::Categories(known) => {
                     dataset.covariates.extend(Encoding::encode_columns(known, cells.get(name))?);
                 }
-                Encoding::GeneSets(_) => {}
+                Encoding::GeneSets(_) | Encoding::Axis => {}
                 encoding => dataset.fields.push(encoding.encode(name, cells.get(name), n_cells)?),
             }
         }
         dataset.minified.clone_from(&cells.minified);
         Ok(dataset)
     }
+}
+
+fn is_axis(field: &Field) -> bool {
+    matches!(field.kind, FieldKind::Axis(_))
 }
 
 #[cfg(test)]
@@ -192,7 +200,7 @@ mod tests {
 
     use super::*;
     use crate::data::{
-        Categorical, Features, FieldKind, GeneSets, Range, SIZE_FACTOR, Values,
+        Categorical, Features, GeneSets, Range, SIZE_FACTOR, Values,
         slot::{self, Labels, Matrix},
     };
 

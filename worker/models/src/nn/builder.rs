@@ -1,12 +1,14 @@
 //! Hands out the tensors that layers ask for: fresh, or from a stored reference.
 
+use std::collections::BTreeMap;
+
 use archipelago_common::{Columns, DType, Name, Section, StateDict, state_dict::TensorSpec};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use tch::{Device, Tensor};
 
-use super::{Role, Weight, Weights, to_tch};
+use super::{Levels, Role, Weight, Weights, to_tch};
 use crate::error::{Error, Result};
 
 /// How a fresh tensor starts.
@@ -93,6 +95,8 @@ impl LayerRules for NoRules {}
 pub struct Builder<'a> {
     source: Source<'a>,
     axes: Vec<(Section, ConditionSource<'a>)>,
+    /// Rows of the base that stand before those of a further axis, by its name.
+    shared: BTreeMap<Name, usize>,
     local: Option<&'a StateDict>,
     trainable: Trainable,
     rules: &'a dyn LayerRules,
@@ -113,7 +117,17 @@ impl<'a> Builder<'a> {
         let axes = vec![(Section::Condition, conditions)];
         let weights = Weights::new(device, vec![(Section::Condition, conditions.n_keys())]);
         let rng = ChaCha8Rng::from_seed(seed);
-        Self { source, axes, local: None, trainable, rules: &NoRules, rng, weights, n_known: 0 }
+        Self {
+            source,
+            axes,
+            shared: BTreeMap::new(),
+            local: None,
+            trainable,
+            rules: &NoRules,
+            rng,
+            weights,
+            n_known: 0,
+        }
     }
 
     /// The same builder with a further axis, for a model that has one more covariate to grow along. Before the first tensor.
@@ -122,6 +136,13 @@ impl<'a> Builder<'a> {
         self.axes.push((Section::Axis(name), keys));
         let n_keys = self.axes.iter().map(|(section, keys)| (section.clone(), keys.n_keys())).collect();
         self.weights = Weights::new(self.weights.device(), n_keys);
+        self
+    }
+
+    /// The same builder with so many rows of the base before those of a further axis: keys that a query shares with the reference.
+    #[must_use]
+    pub fn sharing(mut self, axis: Name, n_shared: usize) -> Self {
+        self.shared.insert(axis, n_shared);
         self
     }
 
@@ -237,13 +258,33 @@ impl<'a> Builder<'a> {
                 let rows = rows?;
                 if rows.is_empty() { self.fresh(&fresh_shape, init) } else { Tensor::stack(&rows, 0) }
             }
-            (ConditionSource::Mean(n), Source::Stored(base)) if base.get(&mean_name(name)).is_some() => {
+            (ConditionSource::Mean(n), Source::Stored(base)) if n > 0 && base.get(&mean_name(name)).is_some() => {
                 let mean = stored("the base", base, &mean_name(name), row, init)?;
-                Tensor::stack(&(0..n.max(1)).map(|_| mean.shallow_clone()).collect::<Vec<_>>(), 0)
+                Tensor::stack(&(0..n).map(|_| mean.shallow_clone()).collect::<Vec<_>>(), 0)
             }
             _ => self.fresh(&fresh_shape, init),
         };
         Ok(self.keep(name, tensor, role, section.clone()))
+    }
+
+    /// Tensors with one row of this shape per key of a further axis, those of keys first that are shared with the base: they stay as
+    /// they are, whatever is trained.
+    ///
+    /// # Errors  as [`Self::tensor`]
+    ///
+    /// # Panics
+    /// As [`Self::rows_on`].
+    pub fn levels(&mut self, axis: &Name, name: &str, row: &[usize], role: Role, init: Init) -> Result<Levels> {
+        let shared = match (self.shared.get(axis), self.source) {
+            (Some(&n_shared), Source::Stored(base)) if n_shared > 0 => {
+                let name = shared_name(name);
+                let shape: Vec<usize> = std::iter::once(n_shared).chain(row.iter().copied()).collect();
+                let rows = stored("the base", base, &name, &shape, init)?;
+                Some(self.keep(&name, rows, Role::Buffer, Section::Condition))
+            }
+            _ => None,
+        };
+        Ok(Levels { shared, own: self.rows_on(&Section::Axis(axis.clone()), name, row, role, init)? })
     }
 
     fn keep(&mut self, name: &str, tensor: Tensor, role: Role, section: Section) -> Tensor {
@@ -277,6 +318,11 @@ impl<'a> Builder<'a> {
 /// The name under which a base keeps the mean row of its training conditions.
 pub fn mean_name(name: &str) -> String {
     format!("{name}.mean")
+}
+
+/// The name under which a base keeps the rows of the keys that queries share with it.
+pub fn shared_name(name: &str) -> String {
+    format!("{name}.shared")
 }
 
 fn stored(what: &str, dict: &StateDict, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {

@@ -158,7 +158,7 @@ impl Weights {
         };
         let axis = |(section, _): &(Section, usize)| {
             let tensors = self.rows_on(section).map(owned).collect();
-            Axis { section: section.clone(), tensors }
+            Axis::new(section.clone(), tensors)
         };
         let layout = Layout::of_axes(self.axes.iter().map(axis).collect());
         if layout.axes.iter().any(|axis| !axis.tensors.is_empty()) { layout } else { Layout::plain(BTreeMap::new()) }

@@ -5,6 +5,7 @@ use std::{
     ops::{Bound, Range, RangeBounds as _, RangeFrom, RangeInclusive},
 };
 
+use archipelago_common::Name;
 use serde::{
     Deserializer,
     de::{DeserializeOwned, Error as _, Visitor, value::Error as Stopped},
@@ -29,6 +30,8 @@ pub enum Kind {
     Choice(Vec<&'static str>),
     /// A list of whole numbers.
     Integers(Interval),
+    /// A list of names, each once.
+    Names,
     /// Further options, by name.
     Further(Vec<OptionCard>),
 }
@@ -81,6 +84,11 @@ impl Kind {
             Self::Integers(interval) => {
                 value.as_array().is_some_and(|items| items.iter().all(|item| integer(item, interval)))
             }
+            Self::Names => value.as_array().is_some_and(|items| {
+                let name = |item: &Value| item.as_str().and_then(|text| text.parse::<Name>().ok());
+                let names: Vec<Option<Name>> = items.iter().map(name).collect();
+                names.iter().enumerate().all(|(at, name)| name.is_some() && !names[..at].contains(name))
+            }),
             Self::Further(_) => false,
         }
     }
@@ -90,7 +98,8 @@ impl Kind {
         let json = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
         match self {
             Self::Text | Self::Choice(_) => text.into(),
-            Self::Integers(_) if text.is_empty() => Value::Array(vec![]),
+            Self::Integers(_) | Self::Names if text.is_empty() => Value::Array(vec![]),
+            Self::Names => text.split(',').map(|item| Value::from(item.trim())).collect(),
             Self::Integers(_) => text.split(',').map(|item| json(item.trim())).collect(),
             Self::Integer(_) | Self::Number(_) | Self::Truth | Self::Further(_) => json(text),
         }
@@ -110,6 +119,7 @@ impl fmt::Display for Kind {
                 None => f.write_str("nothing"),
             },
             Self::Integers(interval) => write!(f, "integers{interval}, separated by commas"),
+            Self::Names => f.write_str("names of a-z, 0-9, `.`, `_` and `-`, each once, separated by commas"),
             Self::Further(cards) => {
                 let inner: Vec<String> =
                     cards.iter().map(|card| format!("{} ({})", card.name, card.values())).collect();
@@ -191,6 +201,12 @@ impl OptionValue for String {
 impl OptionValue for Vec<usize> {
     fn kind() -> Kind {
         Kind::Integers(Interval::ALL)
+    }
+}
+
+impl OptionValue for Vec<Name> {
+    fn kind() -> Kind {
+        Kind::Names
     }
 }
 

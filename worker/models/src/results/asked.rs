@@ -1,7 +1,7 @@
 //! A module and cells, ready to be asked.
 
 use archipelago_anndata::Csr;
-use archipelago_common::ConditionKey;
+use archipelago_common::{ConditionKey, Section};
 use ndarray::{Array2, Axis, concatenate};
 use tch::Tensor;
 
@@ -41,9 +41,11 @@ impl<'a> Asked<'a> {
     ) -> Result<Self> {
         let card = &reference.base.card;
         let dataset = reference.encode(cells, conditions)?;
-        let mut keys = conditions.keys().to_vec();
-        keys.extend(reference.columns.keys().filter(|key| !conditions.keys().contains(key)).cloned());
+        let mut keys = conditions.all_keys();
+        let others: Vec<ConditionKey> = reference.columns.keys().filter(|key| !keys.contains(key)).cloned().collect();
+        keys.extend(others);
         let module = reference.module(&keys, device)?;
+        keys.retain(|key| *key.section() == Section::Condition);
         let (blueprint, seeds) = (Blueprint::of_card(card)?, Seeds::new(seed, "results"));
         Ok(Self { module, dataset, keys, seeds, model: card.model.clone(), genes: card.genes.clone(), blueprint })
     }
@@ -55,6 +57,7 @@ impl<'a> Asked<'a> {
         let card = &reference.base.card;
         let (dataset, keys) = (Dataset::new(nothing, vec![]), reference.columns.keys().cloned().collect::<Vec<_>>());
         let module = reference.module(&keys, device)?;
+        let keys = keys.into_iter().filter(|key| *key.section() == Section::Condition).collect();
         let (blueprint, seeds) = (Blueprint::of_card(card)?, Seeds::new(seed, "results"));
         Ok(Self { module, dataset, keys, seeds, model: card.model.clone(), genes: card.genes.clone(), blueprint })
     }
@@ -96,10 +99,13 @@ impl<'a> Asked<'a> {
         &self.keys
     }
 
-    /// The code of a condition.
+    /// The code of a condition, to decode cells as if they were of it.
     ///
-    /// # Errors  [`Error::UnknownCondition`]
+    /// # Errors  [`Error::UnknownCondition`], [`Error::SeveralKeys`]
     pub fn code(&self, key: &ConditionKey) -> Result<i64> {
+        if !self.dataset.axes.is_empty() {
+            return Err(Error::SeveralKeys { key: key.clone() });
+        }
         let position = self.keys.iter().position(|known| known == key);
         position.map(|code| code as i64).ok_or_else(|| Error::UnknownCondition { key: key.clone() })
     }

@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     model::Module,
     nn::{Builder, ConditionSource, Mode, Source, Trainable, from_tch},
-    reference::{Reference, Trained},
+    reference::{Reference, Trained, share},
     train::{Aim, CheckpointStore, Seeds, TrainPlan, Trainer},
     upstream::Layout,
     zoo,
@@ -55,30 +55,39 @@ pub fn upstream_surgery(
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Trained> {
-    let mut keys: Vec<ConditionKey> = reference.columns.keys().cloned().collect();
-    let mut new: Vec<ConditionKey> =
-        ask.conditions.keys().iter().filter(|key| !reference.columns.contains_key(key)).cloned().collect();
-    new.sort();
-    keys.extend(new);
-    let code_of = |key: &ConditionKey| keys.iter().position(|known| known == key).expect("all keys are listed") as u32;
-    let codes: Vec<u32> = ask.conditions.keys().iter().map(code_of).collect();
-    let codes: Vec<u32> = ask.conditions.codes().iter().map(|&code| codes[code as usize]).collect();
     let blueprint = Blueprint::of_card(&reference.base.card)?;
-    let dataset = blueprint.registry.encode(ask.cells, &codes, blueprint.n_genes)?;
+    blueprint.check_axes(ask.conditions)?;
+    let axes: Vec<GrownTable> = std::iter::once(ask.conditions)
+        .chain(ask.conditions.further())
+        .map(|cells| GrownTable::new(reference, cells))
+        .collect();
+    let (conditions, further) = axes.split_first().expect("conditions are the first axis");
+    let dataset = blueprint.registry.encode(ask.cells, &conditions.codes, blueprint.n_genes)?;
+    let codes = |table: &GrownTable| table.codes.iter().map(|&code| i64::from(code)).collect::<Vec<_>>();
+    let dataset = further.iter().try_fold(dataset, |cells, table| cells.with_codes(&codes(table)))?;
 
     let seeds = Seeds::new(ask.spec.seed, "upstream surgery");
     let device = ask.device.to_tch();
-    let fresh = ConditionSource::Fresh(keys.len());
+    let names = || blueprint.axes().into_iter().map(|(name, _)| name);
+    let fresh = ConditionSource::Fresh(conditions.keys.len());
     let builder = Builder::new(Source::Fresh, fresh, Trainable::Nothing, seeds.of("weights", 0), device);
-    let fresh = blueprint.build(builder)?;
+    let fresh = names()
+        .zip(further)
+        .fold(builder, |builder, (name, table)| builder.with_axis(name, ConditionSource::Fresh(table.keys.len())));
+    let fresh = blueprint.build(fresh)?;
     fresh.prepare(&dataset);
 
     let model = zoo::model(&reference.base.card.model)?;
-    let (base, columns) = grow(reference, fresh.as_ref(), ask.placement, ask.device)?;
+    let (base, columns) = grow(reference, conditions, fresh.as_ref(), ask.placement, ask.device)?;
     let columns: Vec<_> = columns.iter().collect();
+    let of_axes: Vec<Vec<Columns>> = further.iter().map(|table| table.columns(reference, fresh.as_ref())).collect();
+    let of_axes: Vec<Vec<&Columns>> = of_axes.iter().map(|columns| columns.iter().collect()).collect();
     let source = (Source::Stored(&base), ConditionSource::Stored(&columns));
     let rules = model.upstream_rules(&ask.flags);
     let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device).with_rules(&*rules);
+    let builder = names()
+        .zip(&of_axes)
+        .fold(builder, |builder, (name, columns)| builder.with_axis(name, ConditionSource::Stored(columns)));
     let module = blueprint.build(builder)?;
     let owned = rules.trainable(module.weights());
 
@@ -88,24 +97,58 @@ pub fn upstream_surgery(
     let mut card = reference.base.card.clone();
     let (fact, value) = BaseCard::APPROXIMATE;
     card.training.insert(fact.to_owned(), value.into());
+    let keys: Vec<ConditionKey> = axes.into_iter().flat_map(|table| table.keys).collect();
+    share(&mut card.layout, &blueprint, &keys);
     Ok(Trained { reference: Reference::of_module(card, &keys, module.as_ref()), history, engine: Engine::Autograd })
+}
+
+/// The keys of one axis once a query has come to those of the reference.
+struct GrownTable {
+    /// Those of the reference, then the new ones, each in their order.
+    keys: Vec<ConditionKey>,
+    /// Code of each cell.
+    codes: Vec<u32>,
+}
+
+impl GrownTable {
+    fn new(reference: &Reference, cells: &CellConditions) -> Self {
+        let section = cells.keys().first().map(ConditionKey::section).cloned().unwrap_or_default();
+        let known = reference.columns.keys().filter(|key| *key.section() == section);
+        let mut keys: Vec<ConditionKey> = known.cloned().collect();
+        let is_new = |key: &&ConditionKey| !reference.columns.contains_key(key);
+        let mut new: Vec<ConditionKey> = cells.keys().iter().filter(is_new).cloned().collect();
+        new.sort();
+        keys.extend(new);
+        let code_of =
+            |key: &ConditionKey| keys.iter().position(|known| known == key).expect("all keys are listed") as u32;
+        let codes: Vec<u32> = cells.keys().iter().map(code_of).collect();
+        let codes = cells.codes().iter().map(|&code| codes[code as usize]).collect();
+        Self { keys, codes }
+    }
+
+    /// Columns of all keys: new ones from the fresh module.
+    fn columns(&self, reference: &Reference, fresh: &dyn Module) -> Vec<Columns> {
+        let of_key = |(code, key): (usize, &ConditionKey)| match reference.columns.get(key) {
+            Some(columns) => columns.clone(),
+            None => fresh.weights().columns_on(key.section(), code),
+        };
+        self.keys.iter().enumerate().map(of_key).collect()
+    }
 }
 
 /// The reference's tensors at the sizes of the fresh module's, new columns from the fresh one.
 fn grow(
     reference: &Reference,
+    conditions: &GrownTable,
     fresh: &dyn Module,
     placement: Placement,
     device: Device,
 ) -> Result<(StateDict, Vec<Columns>)> {
-    let known: Vec<ConditionKey> = reference.columns.keys().cloned().collect();
+    let is_alone = fresh.weights().layout().axes.len() < 2;
     match placement {
-        Placement::OwnBlock => {
-            let n_conditions = fresh.weights().n_conditions();
-            let new = (known.len()..n_conditions).map(|code| fresh.weights().columns(code));
-            Ok((reference.base.tensors.clone(), reference.columns.values().cloned().chain(new).collect()))
-        }
-        Placement::End => {
+        // The rows of a further axis stand in a table of their own, whose end is the end.
+        Placement::End if is_alone => {
+            let known: Vec<ConditionKey> = reference.columns.keys().cloned().collect();
             let old = reference.module(&known, device)?;
             let grown = extend(&upstream_tensors(old.as_ref()), &upstream_tensors(fresh))?;
             let (base, columns) = Layout::of(fresh.weights()).split(&grown)?;
@@ -114,6 +157,9 @@ fn grow(
                 None => fresh.weights().columns(code),
             });
             Ok((base, columns.into_iter().zip(facts).map(|(columns, facts)| with_facts(columns, facts)).collect()))
+        }
+        Placement::OwnBlock | Placement::End => {
+            Ok((reference.base.tensors.clone(), conditions.columns(reference, fresh)))
         }
     }
 }

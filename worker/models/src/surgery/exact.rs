@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     model::Module,
     nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
-    reference::{Reference, axis_of},
+    reference::Reference,
     train::{Aim, CheckpointStore, Evaluation, NoCheckpoints, Seeds, TrainPlan, Trainer},
     zoo,
 };
@@ -67,7 +67,7 @@ pub struct Surgery {
 /// together; cells that share no key are queries of their own.
 #[derive(Clone, Debug)]
 pub struct JointQuery<'a> {
-    /// The new keys of each cell, on every axis of the reference.
+    /// The keys of each cell on every axis of the reference. Those that its card shares are the base's, the others are new.
     pub conditions: CellConditions,
     /// The cells, counts aligned to the reference's panel.
     pub cells: Cells<'a>,
@@ -76,7 +76,7 @@ pub struct JointQuery<'a> {
 /// The result of mapping keys together.
 #[derive(Clone, PartialEq, Debug)]
 pub struct JointSurgery {
-    /// The trained columns of each key.
+    /// The trained columns of each new key, on every axis.
     pub columns: BTreeMap<ConditionKey, Columns>,
     /// The columns before training.
     pub initial: BTreeMap<ConditionKey, Columns>,
@@ -88,8 +88,12 @@ pub struct JointSurgery {
     pub history: Vec<EpochReport>,
     /// Digest of the frozen tensors, before training and after.
     pub frozen: Digest,
-    /// How well the grown reference fits the cells.
-    pub fit: Evaluation,
+    /// How well the grown reference fits the cells of each condition.
+    pub fit: BTreeMap<ConditionKey, Evaluation>,
+    /// Number of cells.
+    pub n_cells: usize,
+    /// Whether a repetition gives the same bits.
+    pub deterministic: bool,
     /// Who computed.
     pub engine: Engine,
 }
@@ -108,7 +112,7 @@ pub fn surgery(
 ) -> Result<Surgery> {
     let (compute, n_cells) = (compute.into(), query.cells.n_cells());
     let conditions = CellConditions::single(query.key.clone(), n_cells);
-    let joint = map(base, (&query.cells, &conditions), spec, compute, progress, checkpoints)?;
+    let mut joint = map(base, (&query.cells, &conditions), spec, compute, progress, checkpoints)?;
     let of_key = |mut columns: BTreeMap<ConditionKey, Columns>| columns.remove(&query.key).unwrap_or_default();
     Ok(Surgery {
         columns: of_key(joint.columns),
@@ -118,9 +122,9 @@ pub fn surgery(
         history: joint.history,
         frozen_before: joint.frozen,
         frozen_after: joint.frozen,
-        fit: joint.fit,
+        fit: joint.fit.remove(&query.key).expect("the only condition was evaluated"),
         n_cells,
-        deterministic: compute.device.is_deterministic(),
+        deterministic: joint.deterministic,
         engine: joint.engine,
     })
 }
@@ -155,12 +159,12 @@ fn map(
     }
     let _one_thread = OneThread::new();
     let blueprint = Blueprint::of_card(&base.card)?;
-    let dataset = blueprint.registry.encode(cells, conditions.codes(), blueprint.n_genes)?;
-    let dataset = dataset.with_axes(conditions.further())?;
+    let (dataset, axes) = blueprint.encode_to_grow(cells, conditions, &base.card.layout)?;
     let model = zoo::model(&base.card.model)?;
     let plan = TrainPlan::new(model, Aim::ExactSurgery, spec, dataset.n_cells())?;
 
-    let keys: Vec<String> = conditions.all_keys().iter().map(ToString::to_string).collect();
+    let own: Vec<&[ConditionKey]> = std::iter::once(conditions.keys()).chain(axes.iter().map(|a| &*a.own)).collect();
+    let keys: Vec<String> = own.concat().iter().map(ToString::to_string).collect();
     let seeds = Seeds::new(spec.seed, keys.join("\n"));
     let start = |keys: &[ConditionKey]| match spec.init {
         ColumnInit::Random => ConditionSource::Fresh(keys.len()),
@@ -169,12 +173,12 @@ fn map(
     let (stored, seed) = (Source::Stored(&base.tensors), seeds.of("columns", 0));
     let builder = Builder::new(stored, start(conditions.keys()), Trainable::Conditions, seed, device.to_tch());
     let mut builder = builder.after(n_conditions(base));
-    for axis in conditions.further() {
-        builder = builder.with_axis(axis_of(axis)?, start(axis.keys()));
+    for axis in &axes {
+        builder = builder.with_axis(axis.name.clone(), start(&axis.own)).sharing(axis.name.clone(), axis.n_shared);
     }
     let module = blueprint.build(builder)?;
     module.prepare(&dataset);
-    let (initial, frozen) = (columns_of(module.as_ref(), conditions), module.weights().base().digest());
+    let (initial, frozen) = (columns_of(module.as_ref(), &own), module.weights().base().digest());
 
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds.clone(), Mode::Evaluation)?;
     let mut trainer = trainer.with_engine(engine);
@@ -186,21 +190,24 @@ fn map(
     if module.weights().base().digest() != frozen {
         return Err(Error::FrozenMoved);
     }
-    let noise = SeededNoise::new(seeds.of("evaluation", 0));
-    let all: Vec<usize> = (0..dataset.n_cells()).collect();
-    let fit = trainer.evaluate(&all, 1.0, noise);
-    let contributed = |(code, key): (usize, &ConditionKey)| {
-        let cells: Vec<usize> = all.iter().copied().filter(|&cell| dataset.conditions[cell] == code as i64).collect();
-        (key.clone(), module.contributions(&dataset, &cells))
-    };
+    let (mut fit, mut contributions) = (BTreeMap::new(), BTreeMap::new());
+    for (code, key) in conditions.keys().iter().enumerate() {
+        let is_of_key = |&cell: &usize| dataset.conditions[cell] == code as i64;
+        let cells: Vec<usize> = (0..dataset.n_cells()).filter(is_of_key).collect();
+        let noise = SeededNoise::new(seeds.of("evaluation", 0));
+        fit.insert(key.clone(), trainer.evaluate(&cells, 1.0, noise));
+        contributions.insert(key.clone(), module.contributions(&dataset, &cells));
+    }
     Ok(JointSurgery {
-        columns: columns_of(module.as_ref(), conditions),
-        contributions: conditions.keys().iter().enumerate().map(contributed).collect(),
+        columns: columns_of(module.as_ref(), &own),
+        contributions,
         local: module.weights().local(),
         initial,
         history,
         frozen,
         fit,
+        n_cells: dataset.n_cells(),
+        deterministic: device.is_deterministic(),
         engine: trainer.engine(),
     })
 }
@@ -210,10 +217,9 @@ fn n_conditions(base: &Base) -> usize {
     base.card.training.get("n_conditions").and_then(|n| n.as_u64()).unwrap_or_default() as usize
 }
 
-/// The columns of every key of some cells.
-fn columns_of(module: &dyn Module, conditions: &CellConditions) -> BTreeMap<ConditionKey, Columns> {
-    let axes = std::iter::once(conditions).chain(conditions.further());
-    let rows = axes.flat_map(|axis| axis.keys().iter().enumerate());
+/// The columns of the keys of every axis, in the order of its rows.
+fn columns_of(module: &dyn Module, axes: &[&[ConditionKey]]) -> BTreeMap<ConditionKey, Columns> {
+    let rows = axes.iter().flat_map(|keys| keys.iter().enumerate());
     rows.map(|(code, key)| (key.clone(), module.weights().columns_on(key.section(), code))).collect()
 }
 

@@ -9,6 +9,8 @@ pub mod scgen;
 pub mod scvi;
 pub mod totalvi;
 pub mod trvae;
+#[cfg(test)]
+mod two_axes;
 
 use crate::{
     error::{Error, Result},
@@ -16,7 +18,15 @@ use crate::{
 };
 
 /// Every model, the one list.
-pub static ZOO: &[&dyn Model] = &[&scvi::Scvi, &scanvi::Scanvi, &totalvi::Totalvi, &trvae::Trvae, &scgen::Scgen];
+pub static ZOO: &[&dyn Model] = &[
+    &scvi::Scvi,
+    &scanvi::Scanvi,
+    &totalvi::Totalvi,
+    &trvae::Trvae,
+    &scgen::Scgen,
+    #[cfg(test)]
+    &two_axes::TwoAxes,
+];
 
 /// The model of this name.
 ///

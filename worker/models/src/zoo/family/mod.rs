@@ -15,6 +15,7 @@ mod choices;
 mod decoder;
 mod encoder;
 mod freeze;
+pub mod keys;
 mod linear;
 pub mod recipe;
 mod reconstruction;
