@@ -1,7 +1,7 @@
 //! What a file says of each cell beside expression and batch: the fields that a model takes, labels and donors.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -87,6 +87,13 @@ impl Annotations {
     /// Donor of each cell, where the file names donors.
     pub fn donors(&self) -> Option<&[Option<String>]> {
         self.donors.as_deref()
+    }
+
+    /// Number of donors of some cells, where the file names donors.
+    pub fn n_donors(&self, cells: &[usize]) -> Option<u64> {
+        let donors = self.donors.as_ref()?;
+        let named: BTreeSet<&str> = cells.iter().filter_map(|&cell| donors[cell].as_deref()).collect();
+        Some(named.len() as u64)
     }
 
     /// The values of a field, where the file has some that were asked for.

@@ -22,7 +22,9 @@ use archipelago_common::{
     state_dict::{DType, StateDict, Tensor},
     task::ColumnInit,
 };
-use archipelago_models::{CheckpointStore, Engine, Evaluation, Surgery, train::TrainPlan};
+use archipelago_models::{
+    CellConditions, CheckpointStore, Engine, Evaluation, surgery::JointSurgery, train::TrainPlan,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -30,13 +32,13 @@ use crate::error::Result;
 /// Epochs from one state of a training to the next, unless somebody says otherwise.
 pub const EPOCHS_PER_CHECKPOINT: u32 = 10;
 
-/// What determines the columns of a condition.
+/// What determines the columns of the keys of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
     /// Digest of the base trained against.
     pub base: Digest,
-    /// The condition.
-    pub key: &'a ConditionKey,
+    /// Its keys.
+    pub keys: &'a CellConditions,
     /// How it is trained: everything, what nobody asked for too.
     pub plan: &'a TrainPlan,
     /// How its columns start, and the seed.
@@ -48,10 +50,10 @@ pub struct Inputs<'a> {
 impl Inputs<'_> {
     /// The name under which the result is filed.
     pub fn digest(&self) -> Digest {
-        let mut hasher = FieldHasher::new("archipelago/checkpoint/3");
+        let mut hasher = FieldHasher::new("archipelago/checkpoint/4");
         hasher
             .field(self.base.as_bytes())
-            .field(self.key.to_string().as_bytes())
+            .field(self.keys.all_keys().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n").as_bytes())
             .field(format!("{:?} {:?}", self.plan, self.start).as_bytes())
             .field(self.cells.as_bytes());
         hasher.finish()
@@ -125,7 +127,7 @@ impl Checkpoints {
     /// Keeps a finished condition.
     ///
     /// # Errors  [`crate::Error::Common`]
-    pub fn store(&self, inputs: &Digest, surgery: &Surgery) -> Result<()> {
+    pub fn store(&self, inputs: &Digest, surgery: &JointSurgery) -> Result<()> {
         let (tensors, card) = to_file(inputs, surgery);
         fs::write_atomic(&self.path(inputs), &tensors.to_safetensors(Some(&card)))?;
         self.training(inputs).discard();
@@ -133,7 +135,7 @@ impl Checkpoints {
     }
 
     /// The finished condition of these inputs, if there is one that verifies. A damaged one is removed with a warning.
-    pub fn load(&self, inputs: &Digest) -> Option<Surgery> {
+    pub fn load(&self, inputs: &Digest) -> Option<JointSurgery> {
         let path = self.path(inputs);
         if !path.exists() {
             return None;
@@ -162,9 +164,8 @@ struct Card {
     inputs: Digest,
     tensors: Digest,
     history: Vec<EpochReport>,
-    frozen_before: Digest,
-    frozen_after: Digest,
-    fit: Evaluation,
+    frozen: Digest,
+    fit: BTreeMap<ConditionKey, Evaluation>,
     n_cells: usize,
     deterministic: bool,
     engine: Engine,
@@ -173,45 +174,50 @@ struct Card {
     contributions: Vec<Contributed>,
 }
 
-/// A contribution without its value.
+/// A contribution of a condition's cells, without its value.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Contributed {
+    condition: ConditionKey,
     part: Name,
     rule: Rule,
     cells: BTreeMap<String, Vec<usize>>,
 }
 
-fn to_file(inputs: &Digest, surgery: &Surgery) -> (StateDict, String) {
+fn to_file(inputs: &Digest, surgery: &JointSurgery) -> (StateDict, String) {
     let named = |prefix: &str, tensors: &StateDict| {
         tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
     };
-    let file = |(position, contribution): (usize, &Contribution)| {
+    let of_keys = |prefix: &str, columns: &BTreeMap<ConditionKey, Columns>| {
+        let of_key = |(key, columns): (&ConditionKey, &Columns)| named(&format!("{prefix}{key}{BETWEEN}"), &columns.0);
+        columns.iter().flat_map(of_key).collect::<Vec<_>>()
+    };
+    let contributions = || surgery.contributions.iter().flat_map(|(key, all)| all.iter().map(move |one| (key, one)));
+    let file = |(position, (_, contribution)): (usize, (&ConditionKey, &Contribution))| {
         let bytes = contribution.value.to_bytes();
         let tensor = Tensor::new(PART, DType::U8, vec![bytes.len()], bytes).expect("one byte for each element");
         (format!("{PART}{position}"), tensor)
     };
-    let tensors: StateDict = (named(COLUMNS, &surgery.columns.0).into_iter())
-        .chain(named(INITIAL, &surgery.initial.0))
+    let tensors: StateDict = (of_keys(COLUMNS, &surgery.columns).into_iter())
+        .chain(of_keys(INITIAL, &surgery.initial))
         .chain(named(LOCAL, &surgery.local))
-        .chain(surgery.contributions.iter().enumerate().map(file))
+        .chain(contributions().enumerate().map(file))
         .collect();
     let card = Card {
         inputs: *inputs,
         tensors: tensors.digest(),
         history: surgery.history.clone(),
-        frozen_before: surgery.frozen_before,
-        frozen_after: surgery.frozen_after,
+        frozen: surgery.frozen,
         fit: surgery.fit.clone(),
         n_cells: surgery.n_cells,
         deterministic: surgery.deterministic,
         engine: surgery.engine,
-        contributions: surgery.contributions.iter().map(Contributed::of).collect(),
+        contributions: contributions().map(|(key, contribution)| Contributed::of(key, contribution)).collect(),
     };
     (tensors, serde_json::to_string(&card).expect("numbers and digests are JSON"))
 }
 
-fn read(path: &Path, inputs: &Digest) -> Result<Surgery, String> {
+fn read(path: &Path, inputs: &Digest) -> Result<JointSurgery, String> {
     // Twice the columns, what the site keeps and contributes, and a history of some hundred bytes an epoch.
     let bytes =
         fs::read_bounded(path, 3 * limits::COLUMNS_BYTES + 4 * limits::PART_BYTES).map_err(|e| e.to_string())?;
@@ -228,15 +234,32 @@ fn read(path: &Path, inputs: &Digest) -> Result<Surgery, String> {
             tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())));
         named.collect::<StateDict>()
     };
-    let value = |(position, contributed): (usize, Contributed)| contributed.with(&tensors, position);
-    Ok(Surgery {
-        columns: Columns(part(COLUMNS)),
-        initial: Columns(part(INITIAL)),
+    let of_keys = |prefix: &str| {
+        let mut columns: BTreeMap<ConditionKey, Columns> = BTreeMap::new();
+        for (name, tensor) in part(prefix).iter() {
+            let (key, name) = name.split_once(BETWEEN).ok_or("a tensor is of no key")?;
+            let key = key.parse().map_err(|e: archipelago_common::Error| e.to_string())?;
+            columns.entry(key).or_default().0.insert(name, tensor.clone());
+        }
+        // Keys that own nothing are keys all the same.
+        for key in card.fit.keys() {
+            columns.entry(key.clone()).or_default();
+        }
+        Ok::<_, String>(columns)
+    };
+    let (columns, initial) = (of_keys(COLUMNS)?, of_keys(INITIAL)?);
+    let mut contributions: BTreeMap<_, Vec<_>> = card.fit.keys().map(|key| (key.clone(), vec![])).collect();
+    for (position, contributed) in card.contributions.into_iter().enumerate() {
+        let key = contributed.condition.clone();
+        contributions.entry(key).or_default().push(contributed.with(&tensors, position)?);
+    }
+    Ok(JointSurgery {
+        columns,
+        initial,
         local: part(LOCAL),
-        contributions: card.contributions.into_iter().enumerate().map(value).collect::<Result<_, _>>()?,
+        contributions,
         history: card.history,
-        frozen_before: card.frozen_before,
-        frozen_after: card.frozen_after,
+        frozen: card.frozen,
         fit: card.fit,
         n_cells: card.n_cells,
         deterministic: card.deterministic,
@@ -245,12 +268,12 @@ fn read(path: &Path, inputs: &Digest) -> Result<Surgery, String> {
 }
 
 impl Contributed {
-    fn of(contribution: &Contribution) -> Self {
+    fn of(condition: &ConditionKey, contribution: &Contribution) -> Self {
         let rule = match &contribution.value {
             Member::Tensors(_) => Rule::Union,
             Member::Sums(pool) => Rule::Pool { tables: pool.specs().clone() },
         };
-        Self { part: contribution.part.clone(), rule, cells: contribution.cells.clone() }
+        Self { condition: condition.clone(), part: contribution.part.clone(), rule, cells: contribution.cells.clone() }
     }
 
     fn with(self, tensors: &StateDict, position: usize) -> Result<Contribution, String> {
@@ -264,6 +287,8 @@ const COLUMNS: &str = "columns/";
 const INITIAL: &str = "initial/";
 const LOCAL: &str = "local/";
 const PART: &str = "part/";
+/// Between a key and a tensor's name: no key has a control character.
+const BETWEEN: char = '\n';
 
 #[cfg(test)]
 mod tests {
@@ -286,18 +311,27 @@ mod tests {
         Contribution { part: "counts".parse().unwrap(), value: Member::Sums(pool), cells }
     }
 
-    fn trained() -> Surgery {
-        let columns = |value| Columns(StateDict::from_iter([("w".to_owned(), Tensor::from_f32(&[2], &[0.1, value]))]));
+    fn key(text: &str) -> ConditionKey {
+        text.parse().unwrap()
+    }
+
+    fn trained() -> JointSurgery {
+        let tensor =
+            |name: &str, value| StateDict::from_iter([(name.to_owned(), Tensor::from_f32(&[2], &[0.1, value]))]);
+        let columns = |value| {
+            let of_axis = Columns(tensor("v", value));
+            BTreeMap::from([(key("s/d/a b"), Columns(tensor("w", value))), (key("s/d@donor/a"), of_axis)])
+        };
         let report = EpochReport { epoch: 1, n_epochs: 1, loss: 0.1 + 0.2, elapsed_ms: 7, ..EpochReport::default() };
-        Surgery {
+        let fit = Evaluation { loss: 0.7, figures: [("elbo".to_owned(), -1.0 / 3.0)].into() };
+        JointSurgery {
             columns: columns(f32::MIN_POSITIVE),
             initial: columns(0.0),
-            local: columns(3.0).0,
-            contributions: vec![contribution()],
+            local: tensor("w", 3.0),
+            contributions: BTreeMap::from([(key("s/d/a b"), vec![contribution()])]),
             history: vec![report],
-            frozen_before: Digest::of(b"frozen"),
-            frozen_after: Digest::of(b"frozen"),
-            fit: Evaluation { loss: 0.7, figures: [("elbo".to_owned(), -1.0 / 3.0)].into() },
+            frozen: Digest::of(b"frozen"),
+            fit: BTreeMap::from([(key("s/d/a b"), fit)]),
             n_cells: 9,
             deterministic: true,
             engine: Engine::Fast,
@@ -355,24 +389,26 @@ mod tests {
 
     #[test]
     fn every_input_changes_the_name() {
-        let (a, b) = ("s/d/a".parse().unwrap(), "s/d/b".parse().unwrap());
+        let (a, b) = (CellConditions::single(key("s/d/a"), 5), CellConditions::single(key("s/d/b"), 5));
+        let bound = a.clone().with_axis(CellConditions::single(key("s/d@donor/x"), 5));
         let plan = |epochs| {
             let spec = TrainSpec { epochs, ..TrainSpec::default() };
             TrainPlan::new(zoo::model("scvi").unwrap(), Aim::ExactSurgery, &spec, 5).unwrap()
         };
         let (plan, longer) = (plan(Some(3)), plan(None));
         let start = (ColumnInit::Mean, 0);
-        let usual = Inputs { base: Digest::of(b"1"), key: &a, plan: &plan, start, cells: Digest::of(b"cells") };
+        let usual = Inputs { base: Digest::of(b"1"), keys: &a, plan: &plan, start, cells: Digest::of(b"cells") };
         let digests = [
             usual,
             Inputs { base: Digest::of(b"2"), ..usual },
-            Inputs { key: &b, ..usual },
+            Inputs { keys: &b, ..usual },
+            Inputs { keys: &bound, ..usual },
             Inputs { plan: &longer, ..usual },
             Inputs { start: (ColumnInit::Random, 0), ..usual },
             Inputs { start: (ColumnInit::Mean, 1), ..usual },
             Inputs { cells: Digest::of(b"other cells"), ..usual },
         ]
         .map(|inputs| inputs.digest());
-        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 7);
+        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 8);
     }
 }

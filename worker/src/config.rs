@@ -72,7 +72,8 @@ pub struct DataSection {
     pub path: PathBuf,
     /// Name of the data set; the middle of each condition key `site/dataset/batch`.
     pub dataset: Name,
-    /// The obs column that names the batch.
+    /// The obs column that names the batch. A reference that takes several condition keys names batches by those, which are fields:
+    /// `donor = "obs/Donor"` under `[data.fields]`, where the site's column is called otherwise.
     #[serde(default = "default_batch_key")]
     pub batch_key: String,
     /// Where fields are that a reference may take, such as `labels = "obs/cell_type"` (needed to release label means too) or

@@ -3,13 +3,13 @@
 //! Counts are read in pieces of rows, checked to be counts, brought into the order of a gene panel and kept sparse; cells of
 //! batches that were not asked for never enter memory, and what does not fit into it goes to a scratch file ([`Handling`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use archipelago_anndata::{AnnData, Compression, DataFrame, H5adFile};
-use archipelago_models::data::Minified;
+use archipelago_models::{
+    Categorical,
+    data::{CellNames, Field, FieldValues, Minified},
+};
 use ndarray::{Array2, Axis};
 
 use crate::{
@@ -25,6 +25,7 @@ pub use counts::AlignedCounts;
 pub use spec::DataSpec;
 
 mod counts;
+mod joint;
 mod spec;
 
 /// An open file and which of its cells are used.
@@ -51,7 +52,7 @@ impl SiteData {
         let path = spec.path.clone();
         let cells = |source| Error::Cells { path: path.clone(), source };
         let file = open(&spec).map_err(cells)?;
-        let batch_of = file.obs().column(&spec.batch_key).map_err(cells)?.to_strings();
+        let batch_of = joint::batches(&file, &spec)?;
         let preparation = Preparation::of(&file, &spec)?;
         let spec = DataSpec { batches: named_batches(&spec, &batch_of)?, ..spec };
         let mut rows = chosen_rows(&spec, &batch_of)?;
@@ -99,6 +100,27 @@ impl SiteData {
         &self.batches
     }
 
+    /// What each cell is called: its batch, and its name on each condition key where there are several.
+    pub fn cell_names_on_axes(&self) -> CellNames {
+        let axis = |field: &Field| match self.annotations.field(&field.name) {
+            Some(FieldValues::Category(names)) => {
+                Some((field.name.parse().expect("an axis is made of a name"), names.clone()))
+            }
+            _ => None,
+        };
+        let batch = Categorical::from_values(&self.batches);
+        CellNames { batch, axes: self.spec.axes().filter_map(axis).collect() }
+    }
+
+    /// Some of the cells used, by their positions, ascending.
+    #[must_use]
+    pub fn keeping(mut self, cells: &[usize]) -> Self {
+        self.rows = cells.iter().map(|&cell| self.rows[cell]).collect();
+        self.batches = cells.iter().map(|&cell| self.batches[cell].clone()).collect();
+        self.annotations = self.annotations.select(cells);
+        self
+    }
+
     /// What else is known of each cell: labels, covariates, donors.
     pub fn annotations(&self) -> &Annotations {
         &self.annotations
@@ -117,15 +139,6 @@ impl SiteData {
     pub fn cell_names(&self) -> impl ExactSizeIterator<Item = &str> {
         let names = self.file.obs().index();
         self.rows.iter().map(move |&row| names[row].as_str())
-    }
-
-    /// Positions (among the cells used) of each batch's cells, by batch name.
-    pub fn cells_by_batch(&self) -> BTreeMap<&str, Vec<usize>> {
-        let mut cells: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (cell, batch) in self.batches.iter().enumerate() {
-            cells.entry(batch).or_default().push(cell);
-        }
-        cells
     }
 
     /// Whether the cells used can be written with everything that is known of them: asked before they are trained on.

@@ -184,6 +184,34 @@ pub enum Error {
         /// The batches there are.
         available: String,
     },
+    /// The file lacks one of several condition keys.
+    #[error("`{}` has no obs column `{column}`, where the condition key `{axis}` should be", path.display())]
+    NoConditionKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        axis: String,
+        /// The column.
+        column: String,
+    },
+    /// A batch column was named for a model whose condition keys name the batches.
+    #[error("`--batch-key` is {found}, expected nothing: the condition keys `{keys}` name the batches of these cells")]
+    BatchKeyOfSeveral {
+        /// The column.
+        found: String,
+        /// The keys.
+        keys: String,
+    },
+    /// Different names on several condition keys make one name together.
+    #[error("in `{}` cells of `{}` and `{}` would both be called `{name}`", path.display(), both[0], both[1])]
+    JointNames {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// The names that it is made of, in either case.
+        both: [String; 2],
+    },
     /// Cells without a value where every cell needs one.
     #[error("{n_missing} of {n_cells} cells in `{}` have no value in obs column `{column}`", path.display())]
     MissingValues {

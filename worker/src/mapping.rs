@@ -1,13 +1,13 @@
 //! From cells to trained conditions: the part of surgery that is the same with and without a coordinator.
 //!
-//! Each batch becomes a condition `owner/dataset/batch` and is trained by itself, several at a time. What was finished
-//! earlier is taken from its checkpoint.
+//! Each batch becomes a condition `owner/dataset/batch` and is trained by itself, several at a time; batches that share a new name on
+//! one of several condition keys are trained together. What was finished earlier is taken from its checkpoint.
 
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
 use archipelago_anndata::{Array, Column, Csr, Element};
 use archipelago_common::{
-    Base, BaseCard, StateDict,
+    Base, BaseCard, Layout, StateDict,
     condition::{Columns, ConditionKey},
     hash::Digest,
     id::{Name, SiteId},
@@ -15,7 +15,8 @@ use archipelago_common::{
     task::{ConditionMetrics, TrainSpec},
 };
 use archipelago_models::{
-    Blueprint, CellConditions, Cells, CheckpointStore, Compute, NoCheckpoints, Query, Reference, Surgery, surgery,
+    Blueprint, CellConditions, Cells, CheckpointStore, Compute, Evaluation, NoCheckpoints, Reference,
+    surgery::{JointQuery, JointSurgery, joint_surgery},
     train::{Aim, TrainPlan},
     zoo,
 };
@@ -58,6 +59,9 @@ impl Rules {
     }
 }
 
+/// Who hears of each epoch of a group's training, and may stop it.
+pub type OnEpoch<'a> = &'a (dyn Fn(&QueryGroup, &EpochReport) -> Continue + Sync);
+
 /// A frozen base, and where to compute.
 #[derive(Clone, Copy, Debug)]
 pub struct Surgeon<'a> {
@@ -73,11 +77,11 @@ pub struct Surgeon<'a> {
     pub checkpoints: Option<&'a Checkpoints>,
 }
 
-/// The cells of one batch, ready for surgery.
+/// Cells that are trained together, ready for surgery: those of one batch, where no new key binds it to others.
 #[derive(Clone, Debug)]
-pub struct QueryBatch {
-    /// Their condition.
-    pub key: ConditionKey,
+pub struct QueryGroup {
+    /// Their keys on every axis.
+    pub conditions: CellConditions,
     /// Their positions among the cells used.
     pub cells: Vec<usize>,
     /// Their counts, in panel order.
@@ -86,21 +90,42 @@ pub struct QueryBatch {
     pub annotations: Annotations,
 }
 
-impl QueryBatch {
-    /// Every batch of the data as a condition of this owner's data set, in order of their names, with its counts as
-    /// [`SiteData::counts_by_batch`] gives them.
+/// The keys of a site's cells, and who is trained with whom.
+#[derive(Clone, Debug)]
+pub struct QueryKeys {
+    /// The keys of each cell used.
+    pub conditions: CellConditions,
+    /// Positions of the cells of each group, in the order of their first conditions.
+    pub groups: Vec<Vec<usize>>,
+}
+
+impl QueryKeys {
+    /// Every batch of the data as a condition of this owner's data set, and every name of further axes as a key: the reference's
+    /// where its card shares the name.
     ///
-    /// # Errors  [`Error::Common`] for a batch name that cannot be part of a key
-    pub fn all(data: &SiteData, counts: Vec<Csr>, owner: &SiteId, dataset: &Name) -> Result<Vec<Self>> {
-        let batches = data.cells_by_batch().into_iter().zip(counts).map(|((batch, cells), counts)| {
-            Ok(Self {
-                key: ConditionKey::new(owner.clone(), dataset.clone(), batch)?,
-                counts,
-                annotations: data.annotations().select(&cells),
-                cells,
-            })
+    /// # Errors  [`Error::Models`] for a name that cannot be part of a key, and for keys that look mixed up
+    pub fn new(data: &SiteData, owner: &SiteId, dataset: &Name, layout: &Layout) -> Result<Self> {
+        let conditions = data.cell_names_on_axes().of_query(owner, dataset, layout)?;
+        let groups = conditions.groups(layout);
+        Ok(Self { conditions, groups })
+    }
+}
+
+impl QueryGroup {
+    /// The groups of the data, with their counts as [`SiteData::counts_by_group`] gives them.
+    pub fn all(data: &SiteData, keys: &QueryKeys, counts: Vec<Csr>) -> Vec<Self> {
+        let groups = keys.groups.iter().zip(counts).map(|(cells, counts)| Self {
+            conditions: keys.conditions.select_cells(cells),
+            counts,
+            annotations: data.annotations().select(cells),
+            cells: cells.clone(),
         });
-        batches.collect()
+        groups.collect()
+    }
+
+    /// What people call it: its conditions.
+    pub fn name(&self) -> String {
+        self.conditions.keys().iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ")
     }
 
     /// Number of cells.
@@ -108,10 +133,14 @@ impl QueryBatch {
         self.cells.len() as u64
     }
 
-    /// Number of donors, where the data names them.
-    pub fn n_donors(&self) -> Option<u64> {
-        let donors = self.annotations.donors()?;
-        Some(donors.iter().flatten().collect::<std::collections::BTreeSet<_>>().len() as u64)
+    /// The cells of each of its own keys, on every axis, by their positions in the group.
+    pub fn cells_of_keys(&self, layout: &Layout) -> BTreeMap<ConditionKey, Vec<usize>> {
+        self.conditions.cells_of_own_keys(layout)
+    }
+
+    /// Number of donors of some cells, where the data names them.
+    pub fn n_donors(&self, cells: &[usize]) -> Option<u64> {
+        self.annotations.n_donors(cells)
     }
 
     /// The cells as the model takes them.
@@ -136,44 +165,40 @@ impl Surgeon<'_> {
         Ok(TrainPlan::new(model, Aim::ExactSurgery, self.train, n_cells)?)
     }
 
-    /// Trains every batch, as many at a time as there are cores. `progress` hears of each epoch and may stop the work.
+    /// Trains every group, as many at a time as there are cores. `progress` hears of each epoch and may stop the work.
     ///
-    /// # Errors  [`Error::Models`], the first in order of the batches
-    pub fn map_all(
-        &self,
-        batches: &[QueryBatch],
-        progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
-    ) -> Result<Vec<Surgery>> {
-        batches.par_iter().map(|batch| self.map(batch, progress)).collect::<Vec<_>>().into_iter().collect()
+    /// # Errors  [`Error::Models`], the first in order of the groups
+    pub fn map_all(&self, groups: &[QueryGroup], progress: OnEpoch<'_>) -> Result<Vec<JointSurgery>> {
+        groups.par_iter().map(|group| self.map(group, progress)).collect::<Vec<_>>().into_iter().collect()
     }
 
-    fn map(
-        &self,
-        batch: &QueryBatch,
-        progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
-    ) -> Result<Surgery> {
-        let query = Query { key: batch.key.clone(), cells: batch.cells()? };
+    fn map(&self, group: &QueryGroup, progress: OnEpoch<'_>) -> Result<JointSurgery> {
+        let query = JointQuery { conditions: group.conditions.clone(), cells: group.cells()? };
+        let mut report = |report: &EpochReport| progress(group, report);
+        let mut train = |checkpoints: &mut dyn CheckpointStore| -> Result<JointSurgery> {
+            Ok(joint_surgery(self.base, &query, self.train, self.compute, &mut report, checkpoints)?)
+        };
         let Some(checkpoints) = self.checkpoints else {
-            return self.train(&query, progress, &mut NoCheckpoints);
+            return train(&mut NoCheckpoints);
         };
         let blueprint = Blueprint::of_card(&self.base.card)?;
-        let cells = blueprint.registry.encode(&query.cells, &vec![0; batch.cells.len()], blueprint.n_genes)?.digest();
-        let (plan, start) = (self.plan(batch.cells.len())?, (self.train.init, self.train.seed));
-        let name = Inputs { base: self.base_digest, key: &batch.key, plan: &plan, start, cells }.digest();
+        let cells = blueprint.encode(&query.cells, &query.conditions)?.digest();
+        let (plan, start) = (self.plan(group.cells.len())?, (self.train.init, self.train.seed));
+        let name = Inputs { base: self.base_digest, keys: &query.conditions, plan: &plan, start, cells }.digest();
         if let Some(finished) = checkpoints.load(&name) {
-            tracing::info!(condition = %batch.key, "taken from its checkpoint");
+            tracing::info!(conditions = group.name(), "taken from its checkpoint");
             for report in &finished.history {
-                progress(&batch.key, report);
+                progress(group, report);
             }
             return Ok(finished);
         }
         let mut training = checkpoints.training(&name);
-        let surgery = match self.train(&query, progress, &mut training) {
+        let surgery = match train(&mut training) {
             Err(Error::Models(archipelago_models::Error::Checkpoint { detail })) => {
                 let path = training.path().display();
                 tracing::warn!(%path, detail, "a checkpoint is damaged and discarded; its condition is trained anew");
                 training.discard();
-                self.train(&query, progress, &mut training)?
+                train(&mut training)?
             }
             trained => trained?,
         };
@@ -181,25 +206,19 @@ impl Surgeon<'_> {
         Ok(surgery)
     }
 
-    fn train(
-        &self,
-        query: &Query<'_>,
-        progress: &(dyn Fn(&ConditionKey, &EpochReport) -> Continue + Sync),
-        checkpoints: &mut dyn CheckpointStore,
-    ) -> Result<Surgery> {
-        let mut report = |report: &EpochReport| progress(&query.key, report);
-        Ok(surgery(self.base, query, self.train, self.compute, &mut report, checkpoints)?)
-    }
-
-    /// The cells of a batch in the latent space, seen through these columns and what the site keeps.
+    /// The cells of a group in the latent space, seen through these columns and what the site keeps.
     ///
     /// # Errors  [`Error::Models`]
-    pub fn latent(&self, batch: &QueryBatch, columns: &Columns, local: &StateDict) -> Result<Latent> {
-        let conditions = CellConditions::single(batch.key.clone(), batch.cells.len());
-        let columns = BTreeMap::from([(batch.key.clone(), columns.clone())]);
-        let local = BTreeMap::from([(batch.key.clone(), local.clone())]);
-        let reference = Reference { base: self.base.clone(), columns, parts: BTreeMap::new(), local };
-        Ok(reference.latent(&batch.cells()?, &conditions, self.compute)?.into())
+    pub fn latent(
+        &self,
+        group: &QueryGroup,
+        columns: BTreeMap<ConditionKey, Columns>,
+        local: &StateDict,
+    ) -> Result<Latent> {
+        let mut reference = Reference::of_base(self.base.clone())?;
+        reference.columns.extend(columns);
+        reference.local = group.conditions.keys().iter().map(|key| (key.clone(), local.clone())).collect();
+        Ok(reference.latent(&group.cells()?, &group.conditions, self.compute)?.into())
     }
 }
 
@@ -209,57 +228,67 @@ impl From<archipelago_models::Latent> for Latent {
     }
 }
 
-/// The figures of a finished condition that may leave, if the policy lets them.
-pub fn metrics(card: &BaseCard, surgery: &Surgery, gene_coverage: f64) -> ConditionMetrics {
-    ConditionMetrics {
-        n_cells: surgery.n_cells as u64,
-        epochs: surgery.history.len() as u32,
-        gene_coverage,
-        figures: Fit::new(card, &surgery.fit).into_values(),
-        training_ms: surgery.history.last().map_or(0, |report| report.elapsed_ms),
-        deterministic: surgery.deterministic,
-    }
+/// The figures of the conditions of a finished group that may leave, if the policy lets them.
+pub fn metrics(
+    card: &BaseCard,
+    group: &QueryGroup,
+    surgery: &JointSurgery,
+    gene_coverage: f64,
+) -> BTreeMap<ConditionKey, ConditionMetrics> {
+    let mut n_cells: BTreeMap<&ConditionKey, u64> = BTreeMap::new();
+    (0..group.cells.len()).for_each(|cell| *n_cells.entry(group.conditions.key_of(cell)).or_default() += 1);
+    let of_key = |(key, fit): (&ConditionKey, &Evaluation)| {
+        let metrics = ConditionMetrics {
+            n_cells: n_cells.get(key).copied().unwrap_or_default(),
+            epochs: surgery.history.len() as u32,
+            gene_coverage,
+            figures: Fit::new(card, fit).into_values(),
+            training_ms: surgery.history.last().map_or(0, |report| report.elapsed_ms),
+            deterministic: surgery.deterministic,
+        };
+        (key.clone(), metrics)
+    };
+    surgery.fit.iter().map(of_key).collect()
 }
 
 /// A place where several trainings report to one display.
 pub fn shared<T>(
     display: &Mutex<T>,
-    epoch: impl Fn(&mut T, &ConditionKey, &EpochReport) -> Continue + Sync,
-) -> impl Fn(&ConditionKey, &EpochReport) -> Continue + Sync
+    epoch: impl Fn(&mut T, &QueryGroup, &EpochReport) -> Continue + Sync,
+) -> impl Fn(&QueryGroup, &EpochReport) -> Continue + Sync
 where
     T: Send,
 {
-    move |key, report| epoch(&mut display.lock().unwrap_or_else(|e| e.into_inner()), key, report)
+    move |group, report| epoch(&mut display.lock().unwrap_or_else(|e| e.into_inner()), group, report)
 }
 
-/// Writes the cells of these batches, with everything the file holds about them, their conditions in `obs`, the rules they
-/// were mapped under and the base they were mapped onto in `uns`, and one or more sets of positions (one `Latent` per batch) in `obsm`.
+/// Writes the cells of these groups, with everything the file holds about them, their conditions in `obs`, the rules they
+/// were mapped under and the base they were mapped onto in `uns`, and one or more sets of positions (one `Latent` per group) in `obsm`.
 ///
 /// # Errors  [`Error::Cells`] where the file cannot be read or written
 pub fn write_mapped(
     path: &Path,
     data: &SiteData,
-    batches: &[QueryBatch],
+    groups: &[QueryGroup],
     positions: &[(&str, Vec<Latent>)],
     (rules, base): (Rules, &Digest),
 ) -> Result<()> {
-    // In the order of the file, whatever batch a cell is of.
+    // In the order of the file, whatever group a cell is of.
     let mut cells: Vec<(usize, usize, usize)> = Vec::new();
-    for (batch_idx, batch) in batches.iter().enumerate() {
-        cells.extend(batch.cells.iter().enumerate().map(|(row, &cell)| (cell, batch_idx, row)));
+    for (group_idx, group) in groups.iter().enumerate() {
+        cells.extend(group.cells.iter().enumerate().map(|(row, &cell)| (cell, group_idx, row)));
     }
     cells.sort_unstable();
     data.write_cells(cells.iter().map(|&(cell, ..)| cell), path, |adata| {
         for (name, latents) in positions {
             let n_latent = latents.first().map_or(0, |latent| latent.n_latent);
             let rows: Vec<f32> =
-                cells.iter().flat_map(|&(_, batch, row)| latents[batch].row(row).iter().copied()).collect();
+                cells.iter().flat_map(|&(_, group, row)| latents[group].row(row).iter().copied()).collect();
             let latent = Array::matrix(cells.len(), n_latent, rows)?;
             adata.obsm.insert((*name).to_owned(), Element::Array(latent));
         }
-        let keys: Vec<String> = batches.iter().map(|batch| batch.key.to_string()).collect();
-        let conditions: Vec<&str> = cells.iter().map(|&(_, batch, _)| keys[batch].as_str()).collect();
-        adata.obs.insert(OBS_KEY, Column::categorical(&conditions))?;
+        let key_of = |&(_, group, row): &(usize, usize, usize)| groups[group].conditions.key_of(row).to_string();
+        adata.obs.insert(OBS_KEY, Column::categorical(&cells.iter().map(key_of).collect::<Vec<_>>()))?;
         adata.uns.insert(UNS_KEY.to_owned(), Element::Array(Array::text(rules.label())));
         network::remember(adata, base);
         Ok(())

@@ -12,7 +12,6 @@ use std::{
     },
 };
 
-use archipelago_anndata::{Csr, Storage};
 use archipelago_client::ClientError;
 use archipelago_common::{
     Base, Section, StateDict,
@@ -28,18 +27,19 @@ use archipelago_common::{
     record::{Progress, TaskHead},
     task::TrainSpec,
 };
-use archipelago_models::{Device, Surgery, layout_of};
+use archipelago_models::{Device, layout_of, surgery::JointSurgery};
 use archipelago_protocol::message::Refusal;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    annotations::Annotations,
     audit::AuditTrail,
     checkpoint::Checkpoints,
     data::{AlignedCounts, DataSpec, SiteData},
     egress::{ContributingCells, Latent, Lease, MappedCells, Released, ReleasedCondition, TrainedCondition},
     error::{Error, Result},
     lease, local,
-    mapping::{self, OBSM_KEY, QueryBatch, Rules, Surgeon},
+    mapping::{self, OBSM_KEY, QueryGroup, QueryKeys, Rules, Surgeon},
     memory::{self, Handling, Spilled},
     ops::Metrics,
     results,
@@ -66,7 +66,7 @@ struct Prepared {
     data: SiteData,
     n_genes_found: usize,
     gene_coverage: f64,
-    batches: Vec<QueryBatch>,
+    groups: Vec<QueryGroup>,
     withheld: BTreeMap<ConditionKey, String>,
     train: TrainSpec,
     device: Device,
@@ -94,10 +94,9 @@ impl<'a> SurgeryTask<'a> {
         let conditions = self.release_conditions(&prepared, &surgeries, columns, &latents)?;
         let parts = self.release_parts(&prepared, &surgeries)?;
         self.keep_cells(prepared.clone(), latents).await?;
-        local::write(
-            &self.out_dir()?,
-            prepared.batches.iter().map(|batch| &batch.key).zip(surgeries.iter().map(|s| &s.local)),
-        )?;
+        let of_group = |(group, surgery): (_, &'_ JointSurgery)| local_of(group, surgery);
+        let kept: Vec<_> = prepared.groups.iter().zip(&surgeries).flat_map(of_group).collect();
+        local::write(&self.out_dir()?, kept.iter().map(|(key, local)| (key, local)))?;
         self.keep_summary(&prepared, &surgeries)?;
         let version = self.submit(&conditions, &parts).await?;
         TaskSummary::mark_accepted(&self.out_dir()?, version)?;
@@ -117,57 +116,88 @@ impl<'a> SurgeryTask<'a> {
         let (train, device, checkpoints) = (task.train.clone(), self.site.device, self.site.checkpoints.clone());
         // Anew for each task: what is available changes while a worker serves.
         let storage = memory::storage(self.site.config.memory, &self.site.config.scratch);
-        let loaded = self.beside_renewals(blocking(move || {
-            let (base, data, AlignedCounts { counts, alignment, .. }) = load(&path, blob, data, storage)?;
-            let batches = QueryBatch::all(&data, counts, &owner, &dataset)?;
+        let quiet = Handling::quiet(storage.clone());
+        let opened = self.beside_renewals(blocking(move || open(&path, blob, data, quiet)));
+        let (base, data) = opened.await?;
+        let layout = layout_of(&base)?;
+        let (data, withheld) = self.withhold(data, &layout, &merged)?;
+        let read = blocking(move || {
+            let keys = QueryKeys::new(&data, &owner, &dataset, &layout)?;
+            let AlignedCounts { counts, alignment, .. } = data.counts_by_group(&base.card.genes, &keys.groups)?;
+            if let Some(spilled) = Spilled::of(&storage) {
+                tracing::info!(%spilled, "the data are larger than the memory that they may take");
+            }
             Ok(Prepared {
-                layout: layout_of(&base)?,
+                groups: QueryGroup::all(&data, &keys, counts),
+                layout,
                 base,
                 base_digest: blob.digest,
                 data,
                 n_genes_found: alignment.n_found,
                 gene_coverage: alignment.coverage(),
-                batches,
-                withheld: BTreeMap::new(),
+                withheld,
                 train,
                 device,
                 checkpoints,
             })
-        }));
-        let mut prepared = loaded.await?;
-        self.withhold(&mut prepared, &merged)?;
-        Ok(prepared)
+        });
+        self.beside_renewals(read).await
     }
 
-    /// Takes out the batches that could not leave, before any is trained in vain.
-    fn withhold(&self, prepared: &mut Prepared, merged: &BTreeSet<ConditionKey>) -> Result<()> {
-        let mut last = None;
-        for batch in std::mem::take(&mut prepared.batches) {
-            match self.check_batch(&batch, merged) {
-                Ok(()) => prepared.batches.push(batch),
+    /// Takes out the conditions that could not leave, before any is trained in vain: what is bound to others by a name on one of
+    /// several condition keys is trained without them then.
+    fn withhold(
+        &self,
+        data: SiteData,
+        layout: &Layout,
+        merged: &BTreeSet<ConditionKey>,
+    ) -> Result<(SiteData, BTreeMap<ConditionKey, String>)> {
+        let config = &self.site.config;
+        let conditions = QueryKeys::new(&data, &config.site, &config.data.dataset, layout)?.conditions;
+        let own = conditions.cells_of_own_keys(layout);
+        let (mut withheld, mut left, mut last) = (BTreeMap::new(), Vec::new(), None);
+        for key in conditions.keys() {
+            let cells = &own[key];
+            let keys = conditions.select_cells(&cells[..1]).all_keys();
+            let checked = keys
+                .iter()
+                .filter(|key| own.contains_key(key))
+                .try_for_each(|own_key| self.check_merged(key, own_key, merged));
+            match checked.and_then(|()| self.check_size(key, cells, data.annotations())) {
+                Ok(()) => left.extend(cells),
                 Err(error) => {
                     tracing::warn!(%error, "a condition is left out");
-                    prepared.withheld.insert(batch.key, error.to_string());
+                    withheld.insert(key.clone(), error.to_string());
                     last = Some(error);
                 }
             }
         }
         match last {
-            Some(error) if prepared.batches.is_empty() => Err(error),
-            _ => Ok(()),
+            Some(error) if left.is_empty() => Err(error),
+            None => Ok((data, withheld)),
+            Some(_) => {
+                left.sort_unstable();
+                Ok((data.keeping(&left), withheld))
+            }
         }
     }
 
-    fn check_batch(&self, batch: &QueryBatch, merged: &BTreeSet<ConditionKey>) -> Result<()> {
-        let withhold = |reason: String| Err(Error::Withheld { key: Box::new(batch.key.clone()), reason });
-        let (n_cells, least) = (batch.n_cells(), self.record.task.min_cells);
-        if merged.contains(&batch.key) {
-            return withhold("it is part of the reference already".to_owned());
-        }
+    fn check_merged(&self, key: &ConditionKey, own: &ConditionKey, merged: &BTreeSet<ConditionKey>) -> Result<()> {
+        let reason = match merged.contains(own) {
+            false => return Ok(()),
+            true if key == own => "it is part of the reference already".to_owned(),
+            true => format!("`{own}` is part of the reference already; offer new cells of it as another data set"),
+        };
+        Err(Error::Withheld { key: Box::new(key.clone()), reason })
+    }
+
+    fn check_size(&self, key: &ConditionKey, cells: &[usize], annotations: &Annotations) -> Result<()> {
+        let (n_cells, least) = (cells.len() as u64, self.record.task.min_cells);
         if n_cells < least {
-            return withhold(format!("it has {n_cells} cells, the task asks for {least}"));
+            let reason = format!("it has {n_cells} cells, the task asks for {least}");
+            return Err(Error::Withheld { key: Box::new(key.clone()), reason });
         }
-        self.site.gate.check_size(&batch.key, n_cells, batch.n_donors())
+        self.site.gate.check_size(key, n_cells, annotations.n_donors(cells))
     }
 
     /// Path of a blob in the site's cache, fetched if it is not there. What is there is verified when it is loaded.
@@ -185,24 +215,23 @@ impl<'a> SurgeryTask<'a> {
         Ok(path)
     }
 
-    async fn train(&mut self, prepared: Arc<Prepared>) -> Result<Vec<Surgery>> {
+    async fn train(&mut self, prepared: Arc<Prepared>) -> Result<Vec<JointSurgery>> {
         let mut planned = 0;
-        for batch in &prepared.batches {
-            planned += u64::from(prepared.surgeon().n_epochs(batch.cells.len())?);
+        for group in &prepared.groups {
+            planned += u64::from(prepared.surgeon().n_epochs(group.cells.len())?);
         }
         self.progress.send_modify(|progress| progress.epochs_planned = planned);
         let (progress, cancelled) = (self.progress.clone(), self.cancelled.clone());
         let metrics = self.site.metrics.clone();
         let task = self.record.id;
-        let n_cells: BTreeMap<_, _> = prepared.batches.iter().map(|b| (b.key.clone(), b.n_cells())).collect();
         self.beside_renewals(blocking(move || {
-            prepared.surgeon().map_all(&prepared.batches, &|key, report| {
-                count_epoch(&metrics, n_cells[key], report);
+            prepared.surgeon().map_all(&prepared.groups, &|group, report| {
+                count_epoch(&metrics, group.n_cells(), report);
                 progress.send_modify(|progress| {
                     progress.epochs_done += 1;
                     progress.loss = Some(report.loss).filter(|loss| loss.is_finite());
                 });
-                tracing::debug!(%task, condition = %key, epoch = report.epoch, loss = report.loss, "epoch");
+                tracing::debug!(%task, conditions = group.name(), epoch = report.epoch, loss = report.loss, "epoch");
                 if cancelled.load(Ordering::Relaxed) { Continue::No } else { Continue::Yes }
             })
         }))
@@ -217,36 +246,46 @@ impl<'a> SurgeryTask<'a> {
         }
     }
 
-    fn release_columns(&mut self, prepared: &Prepared, surgeries: &[Surgery]) -> Result<Vec<Released<Columns>>> {
-        let each = prepared.batches.iter().zip(surgeries).map(|(batch, surgery)| {
-            self.site.gate.release_columns(&TrainedCondition {
-                task: self.record.id,
-                key: &batch.key,
-                columns: &surgery.columns,
-                layout: &prepared.layout,
-                n_cells: batch.n_cells(),
-                n_donors: batch.n_donors(),
-                frozen_before: surgery.frozen_before,
-                frozen_after: surgery.frozen_after,
-            })
-        });
-        each.collect()
+    /// The columns of every key of each group, on every axis.
+    fn release_columns(&mut self, prepared: &Prepared, surgeries: &[JointSurgery]) -> Result<Vec<ReleasedColumns>> {
+        let mut released = Vec::with_capacity(surgeries.len());
+        for (group, surgery) in prepared.groups.iter().zip(surgeries) {
+            let mut of_group = ReleasedColumns::new();
+            for (key, cells) in group.cells_of_keys(&prepared.layout) {
+                let columns = self.site.gate.release_columns(&TrainedCondition {
+                    task: self.record.id,
+                    key: &key,
+                    columns: &surgery.columns[&key],
+                    layout: &prepared.layout,
+                    n_cells: cells.len() as u64,
+                    n_donors: group.n_donors(&cells),
+                    frozen_before: surgery.frozen,
+                    frozen_after: surgery.frozen,
+                })?;
+                of_group.insert(key, columns);
+            }
+            released.push(of_group);
+        }
+        Ok(released)
     }
 
-    /// Positions of each batch's cells, seen through the columns as they leave: what the site keeps is what the
+    /// Positions of each group's cells, seen through the columns as they leave: what the site keeps is what the
     /// consortium's version gives.
     async fn embed(
         &mut self,
         prepared: Arc<Prepared>,
-        columns: &[Released<Columns>],
-        surgeries: &[Surgery],
+        columns: &[ReleasedColumns],
+        surgeries: &[JointSurgery],
     ) -> Result<Vec<Latent>> {
-        let seen =
-            columns.iter().zip(surgeries).map(|(columns, surgery)| (columns.value().clone(), surgery.local.clone()));
-        let seen: Vec<(Columns, StateDict)> = seen.collect();
+        let of_group = |(columns, surgery): (&ReleasedColumns, &JointSurgery)| {
+            let columns = columns.iter().map(|(key, columns)| (key.clone(), columns.value().clone()));
+            (columns.collect(), surgery.local.clone())
+        };
+        let seen: Vec<(BTreeMap<ConditionKey, Columns>, StateDict)> =
+            columns.iter().zip(surgeries).map(of_group).collect();
         self.beside_renewals(blocking(move || {
-            let each = prepared.batches.iter().zip(&seen);
-            each.map(|(batch, (columns, local))| prepared.surgeon().latent(batch, columns, local)).collect()
+            let each = prepared.groups.iter().zip(seen);
+            each.map(|(group, (columns, local))| prepared.surgeon().latent(group, columns, &local)).collect()
         }))
         .await
     }
@@ -254,22 +293,29 @@ impl<'a> SurgeryTask<'a> {
     fn release_conditions(
         &mut self,
         prepared: &Prepared,
-        surgeries: &[Surgery],
-        columns: Vec<Released<Columns>>,
+        surgeries: &[JointSurgery],
+        columns: Vec<ReleasedColumns>,
         latents: &[Latent],
     ) -> Result<BTreeMap<ConditionKey, ReleasedCondition>> {
         let (task, asked) = (self.record.id, self.record.task.embeddings);
         let gate = &mut self.site.gate;
         let mut conditions = BTreeMap::new();
-        for (((batch, surgery), columns), latent) in prepared.batches.iter().zip(surgeries).zip(columns).zip(latents) {
-            let (key, labels, donors) = (&batch.key, batch.annotations.labels(), batch.annotations.donors());
-            let embeddings = gate.release_embeddings(asked, &MappedCells { task, key, latent, labels, donors })?;
-            let metrics = gate.release_metrics(
-                task,
-                key,
-                mapping::metrics(&prepared.base.card, surgery, prepared.gene_coverage),
-            )?;
-            conditions.insert(key.clone(), ReleasedCondition { columns, embeddings, metrics });
+        for (((group, surgery), columns), latent) in prepared.groups.iter().zip(surgeries).zip(columns).zip(latents) {
+            let mut metrics = mapping::metrics(&prepared.base.card, group, surgery, prepared.gene_coverage);
+            let cells = group.cells_of_keys(&prepared.layout);
+            for (key, columns) in columns {
+                // What a cell is like is told once, with its condition, and not again with each of its names.
+                let Some(metrics) = metrics.remove(&key) else {
+                    conditions.insert(key, ReleasedCondition { columns, embeddings: None, metrics: None });
+                    continue;
+                };
+                let (latent, of_key) = (latent.select(&cells[&key]), group.annotations.select(&cells[&key]));
+                let (labels, donors) = (of_key.labels(), of_key.donors());
+                let mapped = MappedCells { task, key: &key, latent: &latent, labels, donors };
+                let embeddings = gate.release_embeddings(asked, &mapped)?;
+                let metrics = gate.release_metrics(task, &key, metrics)?;
+                conditions.insert(key, ReleasedCondition { columns, embeddings, metrics });
+            }
         }
         Ok(conditions)
     }
@@ -278,13 +324,14 @@ impl<'a> SurgeryTask<'a> {
     fn release_parts(
         &mut self,
         prepared: &Prepared,
-        surgeries: &[Surgery],
+        surgeries: &[JointSurgery],
     ) -> Result<BTreeMap<ConditionKey, Released<Member>>> {
         let mut released = BTreeMap::new();
-        for (batch, surgery) in prepared.batches.iter().zip(surgeries) {
-            for contribution in &surgery.contributions {
-                let key = batch.key.clone().in_section(Section::Part(contribution.part.clone()));
-                let (task, donors, layout) = (self.record.id, batch.annotations.donors(), &prepared.layout);
+        for (group, surgery) in prepared.groups.iter().zip(surgeries) {
+            let of_group = surgery.contributions.iter().flat_map(|(key, all)| all.iter().map(move |one| (key, one)));
+            for (condition, contribution) in of_group {
+                let key = condition.clone().in_section(Section::Part(contribution.part.clone()));
+                let (task, donors, layout) = (self.record.id, group.annotations.donors(), &prepared.layout);
                 let cells = ContributingCells { task, key: &key, contribution, donors, layout };
                 if let Some(member) = self.site.gate.release_part(&cells)? {
                     released.insert(key, member);
@@ -301,7 +348,7 @@ impl<'a> SurgeryTask<'a> {
             mapping::write_mapped(
                 &path,
                 &prepared.data,
-                &prepared.batches,
+                &prepared.groups,
                 &positions,
                 (Rules::Exact, &prepared.base_digest),
             )
@@ -327,19 +374,19 @@ impl<'a> SurgeryTask<'a> {
         }
     }
 
-    fn keep_summary(&self, prepared: &Prepared, surgeries: &[Surgery]) -> Result<()> {
-        let mapped: Vec<_> = prepared.batches.iter().map(|batch| batch.key.clone()).zip(surgeries).collect();
-        let metrics = |surgery| mapping::metrics(&prepared.base.card, surgery, prepared.gene_coverage);
+    fn keep_summary(&self, prepared: &Prepared, surgeries: &[JointSurgery]) -> Result<()> {
+        let mapped = || prepared.groups.iter().zip(surgeries);
+        let metrics = |(group, surgery)| mapping::metrics(&prepared.base.card, group, surgery, prepared.gene_coverage);
         let left = AuditTrail::read(&self.site.config.audit_path())?.bytes_of_task(self.record.id);
         let dir = self.out_dir()?;
-        results::write_history(&dir, &mapped.iter().map(|(key, s)| (key.to_string(), s.history.clone())).collect())?;
+        results::write_history(&dir, &mapped().map(|(group, s)| (group.name(), s.history.clone())).collect())?;
         let summary = TaskSummary {
             task: self.record.id,
             reference: self.record.task.reference.clone(),
             parent: self.record.task.version,
             accepted: false,
             version: None,
-            conditions: mapped.iter().map(|(key, surgery)| (key.clone(), metrics(surgery))).collect(),
+            conditions: mapped().flat_map(metrics).collect(),
             withheld: prepared.withheld.clone(),
             n_genes_found: prepared.n_genes_found,
             n_genes_panel: prepared.base.card.genes.len(),
@@ -375,24 +422,23 @@ impl Prepared {
     }
 }
 
-fn load(
-    path: &Path,
-    blob: BlobRef,
-    data: DataSpec,
-    storage: Storage,
-) -> Result<(Base, SiteData, AlignedCounts<Vec<Csr>>)> {
+/// The released columns of the keys of one group.
+type ReleasedColumns = BTreeMap<ConditionKey, Released<Columns>>;
+
+/// What the site keeps for itself of a group, by condition.
+fn local_of(group: &QueryGroup, surgery: &JointSurgery) -> Vec<(ConditionKey, StateDict)> {
+    group.conditions.keys().iter().map(|key| (key.clone(), surgery.local.clone())).collect()
+}
+
+fn open(path: &Path, blob: BlobRef, data: DataSpec, handling: Handling) -> Result<(Base, SiteData)> {
     let failed = |source| Error::Reference { path: path.into(), source };
     let bytes = fs::read_bounded(path, limits::BLOB_BYTES).map_err(failed)?;
     blob.verify("the reference", &bytes).map_err(failed)?;
     let base = Base::from_bytes(&bytes).map_err(failed)?;
     drop(bytes);
-    let data = SiteData::open(data.seen_through(&base.card)?)?.handled(Handling::quiet(storage.clone()));
+    let data = SiteData::open(data.seen_through(&base.card)?)?.handled(handling);
     data.check_writable()?;
-    let aligned = data.counts_by_batch(&base.card.genes)?;
-    if let Some(spilled) = Spilled::of(&storage) {
-        tracing::info!(%spilled, "the data are larger than the memory that they may take");
-    }
-    Ok((base, data, aligned))
+    Ok((base, data))
 }
 
 fn count_epoch(metrics: &Metrics, n_cells: u64, report: &EpochReport) {

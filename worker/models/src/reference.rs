@@ -290,7 +290,8 @@ impl Reference {
     }
 
     fn local_of(&self, keys: &[ConditionKey]) -> Result<Option<&StateDict>> {
-        let mut kept = keys.iter().map(|key| self.local.get(key).filter(|local| !local.is_empty()));
+        let conditions = keys.iter().filter(|key| *key.section() == Section::Condition);
+        let mut kept = conditions.map(|key| self.local.get(key).filter(|local| !local.is_empty()));
         let first = kept.next().flatten();
         if kept.all(|local| local == first) { Ok(first) } else { Err(Error::SeveralLocal) }
     }

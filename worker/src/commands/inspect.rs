@@ -115,6 +115,10 @@ fn write_layout(f: &mut fmt::Formatter<'_>, layout: &Layout) -> fmt::Result {
         let named =
             kinds.iter().flat_map(|(kind, word)| axis.of_kind(*kind).map(move |name| format!("{name} ({word})")));
         writeln!(f, "axis        {}: {}", axis.section, named.collect::<Vec<_>>().join(", "))?;
+        let shared: Vec<&str> = axis.shared.iter().map(ConditionKey::batch).collect();
+        if !shared.is_empty() {
+            writeln!(f, "  shared    {}", shared.join(", "))?;
+        }
     }
     for (name, rule) in &layout.parts {
         let how = match rule {

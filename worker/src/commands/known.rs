@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use archipelago_anndata::{Csr, names};
 use archipelago_common::{
-    BaseCard,
+    BaseCard, Section,
     condition::ConditionKey,
     id::{Name, SiteId},
 };
@@ -85,7 +85,9 @@ impl KnownCellArgs {
         let open = OpenReference::open(&self.reference)?;
         let card = &open.reference.base.card;
         check(card)?;
-        let data = SiteData::open(self.cells.seen_through(&self.file, self.batch_key.as_deref(), card)?)?;
+        let spec = self.cells.seen_through(&self.file, self.batch_key.as_deref(), card)?;
+        spec.check_batch_key(self.batch_key.as_deref())?;
+        let data = SiteData::open(spec)?;
         let data = data.handled(self.memory.handling(output));
         let minified = data.minified()?;
         let counts = match &minified {
@@ -133,7 +135,16 @@ impl ConditionArgs {
         let keys = batches.names().iter().map(|batch| self.key_of(batch, reference)).collect::<Result<Vec<_>>>()?;
         let position = |batch: &str| batches.names().iter().position(|name| name == batch);
         let key_of = |batch: &str| Ok(keys[position(batch).expect("every batch has a key")].clone());
-        Ok(CellConditions::from_batches(&batches, key_of)?)
+        let mut conditions = CellConditions::from_batches(&batches, key_of)?;
+        for (axis, names) in data.cell_names_on_axes().axes {
+            let level_of = |cell: usize| {
+                let level = &names.names()[names.codes()[cell] as usize];
+                level_of(&axis, level, conditions.key_of(cell), reference)
+            };
+            let levels = (0..data.n_cells()).map(level_of).collect::<Result<Vec<_>>>()?;
+            conditions = conditions.with_axis(CellConditions::from_keys(&levels));
+        }
+        Ok(conditions)
     }
 
     /// The condition of a batch: by its name, or by its whole key.
@@ -144,11 +155,12 @@ impl ConditionArgs {
             self.owner.as_ref().is_none_or(|owner| owner == key.owner())
                 && self.dataset.as_ref().is_none_or(|dataset| dataset == key.dataset())
         };
-        if let Some(key) = reference.columns.keys().find(|key| key.to_string() == batch) {
+        let conditions = || reference.columns.keys().filter(|key| *key.section() == Section::Condition);
+        if let Some(key) = conditions().find(|key| key.to_string() == batch) {
             return Ok(key.clone());
         }
         let list = |keys: &[&ConditionKey]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let keys = || reference.columns.keys().filter(is_among);
+        let keys = || conditions().filter(is_among);
         let mut found: Vec<&ConditionKey> = keys().filter(|key| key.batch() == batch).collect();
         if found.is_empty() {
             // A column of floats may have been read by another program.
@@ -157,10 +169,25 @@ impl ConditionArgs {
         match found.as_slice() {
             [key] => Ok((*key).clone()),
             [] => {
-                let available = list(&reference.columns.keys().collect::<Vec<_>>());
+                let available = list(&conditions().collect::<Vec<_>>());
                 Err(Error::NoCondition { batch: batch.to_owned(), available })
             }
             several => Err(Error::AmbiguousBatch { batch: batch.to_owned(), candidates: list(several) }),
         }
     }
+}
+
+/// The key on an axis of a cell of this condition: that of the condition's owner, or the one that the reference shares.
+fn level_of(axis: &Name, level: &str, condition: &ConditionKey, reference: &Reference) -> Result<ConditionKey> {
+    let section = Section::Axis(axis.clone());
+    let own =
+        ConditionKey::new(condition.owner().clone(), condition.dataset().clone(), level)?.in_section(section.clone());
+    if reference.columns.contains_key(&own) {
+        return Ok(own);
+    }
+    let shared = reference.base.card.layout.axis(&section).and_then(|axis| axis.shared(level));
+    shared.cloned().ok_or_else(|| {
+        let keys = reference.columns.keys().filter(|key| *key.section() == section).map(|key| format!("`{key}`"));
+        Error::NoCondition { batch: level.to_owned(), available: keys.collect::<Vec<_>>().join(", ") }
+    })
 }

@@ -34,12 +34,13 @@ impl SiteData {
         Ok(AlignedCounts { counts: counts.swap_remove(0), alignment, n_empty_cells })
     }
 
-    /// The same, each batch's cells by themselves, in order of [`SiteData::cells_by_batch`]; there is no second copy of them.
+    /// The same, the cells of each group by themselves, in the order of the file; there is no second copy of them. Every cell
+    /// is in one group.
     ///
     /// # Errors  as [`SiteData::counts`]
-    pub fn counts_by_batch(&self, panel: &[String]) -> Result<AlignedCounts<Vec<Csr>>> {
-        let (mut group_of, groups) = (vec![0; self.n_cells()], self.cells_by_batch());
-        for (group, cells) in groups.values().enumerate() {
+    pub fn counts_by_group(&self, panel: &[String], groups: &[Vec<usize>]) -> Result<AlignedCounts<Vec<Csr>>> {
+        let mut group_of = vec![0; self.n_cells()];
+        for (group, cells) in groups.iter().enumerate() {
             cells.iter().for_each(|&cell| group_of[cell] = group);
         }
         self.read_counts(panel, &group_of, groups.len())

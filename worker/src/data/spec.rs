@@ -10,6 +10,7 @@ use archipelago_models::{
     model::{Configured, Model},
 };
 
+use super::joint::JOINT;
 use crate::{
     error::{Error, Result},
     fields::{Source, SourceMap},
@@ -21,7 +22,7 @@ use crate::{
 pub struct DataSpec {
     /// The h5ad file.
     pub path: PathBuf,
-    /// The obs column that names the batch.
+    /// The obs column that names the batch. Where a model takes several condition keys, what they are called together.
     pub batch_key: String,
     /// Where fields are.
     pub fields: SourceMap,
@@ -59,8 +60,14 @@ impl DataSpec {
     ///
     /// # Errors  [`Error::FieldNotGiven`] for a field that the model cannot do without, [`Error::UnknownField`]
     pub fn to_train(self, model: &dyn Model, configured: &dyn Configured) -> Result<Self> {
-        let spec = Self { takes: configured.fields(), ..self };
+        let mut spec = Self { takes: configured.fields(), ..self };
         spec.check_names(model.card().name)?;
+        for axis in spec.axis_names() {
+            if spec.fields.get(&axis).is_none() {
+                spec.fields.set(axis.clone(), Source::obs(axis));
+            }
+        }
+        spec.name_batches();
         let is_placed =
             |field: &&Field| spec.fields.get(&field.name).is_some_and(|places| !places.contains(&Source::Nowhere));
         let needed = |field: &&Field| field.need != Need::Optional && field.name != RNA;
@@ -85,6 +92,7 @@ impl DataSpec {
         let left_out: Vec<String> =
             spec.fields.names().filter(|name| !spec.has_use_of(name)).map(str::to_owned).collect();
         left_out.iter().for_each(|name| spec.fields.remove(name));
+        spec.name_batches();
         let needed = spec.takes.iter().filter(|field| field.need != Need::ToTrain && field.name != RNA);
         match needed.into_iter().find(|field| spec.fields.get(&field.name).or(spec.usual.get(&field.name)).is_none()) {
             None => Ok(spec),
@@ -97,7 +105,7 @@ impl DataSpec {
     /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`]
     pub fn remembering(mut self, card: &BaseCard) -> Result<Self> {
         for (name, registered) in Blueprint::of_card(card)?.registry.fields() {
-            let places = remembered(registered);
+            let places = remembered(name, registered);
             match registered.encoding {
                 Encoding::Labels(_) => self.usual.set_all(name, places),
                 _ if self.fields.get(name).is_none() => self.fields.set_all(name, places),
@@ -105,6 +113,34 @@ impl DataSpec {
             }
         }
         Ok(Self { recipe: Stored::in_card(card)?, ..self })
+    }
+
+    /// The condition keys, where a model takes several; none where the batch is one column.
+    pub fn axes(&self) -> impl Iterator<Item = &Field> {
+        self.takes.iter().filter(|field| matches!(field.kind, FieldKind::Axis(_)))
+    }
+
+    fn axis_names(&self) -> Vec<String> {
+        self.axes().map(|field| field.name.to_string()).collect()
+    }
+
+    fn name_batches(&mut self) {
+        let names = self.axis_names();
+        if !names.is_empty() {
+            self.batch_key = names.join(JOINT);
+        }
+    }
+
+    /// Refuses a batch column for a model whose condition keys name the batches.
+    ///
+    /// # Errors  [`Error::BatchKeyOfSeveral`]
+    pub fn check_batch_key(&self, given: Option<&str>) -> Result<()> {
+        match given {
+            Some(found) if self.axes().next().is_some() => {
+                Err(Error::BatchKeyOfSeveral { found: found.to_owned(), keys: self.axis_names().join("`, `") })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn has_use_of(&self, name: &str) -> bool {
@@ -142,8 +178,9 @@ impl DataSpec {
 }
 
 /// Where a reference found a field.
-fn remembered(field: &Registered) -> Vec<Source> {
+fn remembered(name: &str, field: &Registered) -> Vec<Source> {
     match &field.encoding {
+        Encoding::Axis if field.source.is_none() => vec![Source::obs(name)],
         Encoding::Categories(columns) => columns.keys().map(Source::obs).collect(),
         Encoding::Numbers(columns) => columns.iter().map(Source::obs).collect(),
         _ => field.source.iter().filter_map(|source| source.parse().ok()).collect(),

@@ -60,6 +60,12 @@ impl Latent {
         &self.values[cell * self.n_latent..(cell + 1) * self.n_latent]
     }
 
+    /// Some of the rows.
+    #[must_use]
+    pub fn select(&self, cells: &[usize]) -> Self {
+        Self { n_latent: self.n_latent, values: cells.iter().flat_map(|&cell| self.row(cell)).copied().collect() }
+    }
+
     /// The same rows in ascending order of their values.
     #[must_use]
     pub fn sorted(&self) -> Self {

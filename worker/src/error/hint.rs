@@ -79,6 +79,10 @@ impl Error {
             Self::WrongIdentity { .. } => {
                 "set `site` to the name in the certificate, or use the right certificate".into()
             }
+            Self::NoConditionKey { axis, .. } => format!(
+                "say where it is with `--field {axis}=obs/COLUMN`, a site with `{axis} = \"obs/COLUMN\"` under `[data.fields]`"
+            ),
+            Self::JointNames { .. } => "rename a category so that names stay apart when they are joined".into(),
             Self::UnknownBatch { .. } => "name batches as `archipelago-worker inspect FILE` lists them".into(),
             Self::UnknownFeature { .. } => "they are named as in the data that the reference was trained on".into(),
             Self::NotNumbers { .. } => "name a column of numbers, or make it a categorical covariate".into(),
@@ -122,6 +126,9 @@ impl Error {
             | Self::Setting { .. }
             | Self::UnknownField { .. }
             | Self::FieldNotGiven { .. }
+            | Self::NoConditionKey { .. }
+            | Self::BatchKeyOfSeveral { .. }
+            | Self::JointNames { .. }
             | Self::WrongPlace { .. }
             | Self::Recipe { .. }
             | Self::Exists { .. }

@@ -1,16 +1,18 @@
 //! Exact surgery: each batch by itself, its own columns and nothing else.
 
-use std::{sync::Mutex, time::Instant};
+use std::{collections::BTreeMap, sync::Mutex, time::Instant};
 
-use archipelago_common::{Section, condition::Columns, progress::Continue, reference_dir::ReferenceDir};
-use archipelago_models::Surgery;
+use archipelago_common::{
+    ConditionKey, Section, StateDict, condition::Columns, progress::Continue, reference_dir::ReferenceDir,
+};
+use archipelago_models::surgery::JointSurgery;
 
 use super::{Mapped, Mapping};
 use crate::{
     checkpoint::Checkpoints,
     error::Result,
     existing, local,
-    mapping::{self, QueryBatch, Surgeon},
+    mapping::{self, QueryGroup, Surgeon},
     output::Output,
 };
 
@@ -24,19 +26,25 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         compute: args.compute.into(),
         checkpoints: Some(&checkpoints),
     };
-    let surgeries = train(&surgeon, &mapping.batches, output)?;
+    let surgeries = train(&surgeon, &mapping.groups, output)?;
     let trained = Instant::now();
-    let mapped = || mapping.batches.iter().zip(&surgeries);
+    let mapped = || mapping.groups.iter().zip(&surgeries);
     let mut grown = reference.columns.clone();
-    grown.extend(mapped().map(|(batch, surgery)| (batch.key.clone(), surgery.columns.clone())));
+    grown.extend(surgeries.iter().flat_map(|surgery| surgery.columns.clone()));
     existing::begin(&args.out)?;
     let mut parts = reference.parts.clone();
-    for (batch, contribution) in mapped().flat_map(|(batch, s)| s.contributions.iter().map(move |c| (batch, c))) {
-        let key = batch.key.clone().in_section(Section::Part(contribution.part.clone()));
-        parts.insert(key, contribution.value.clone());
+    for (condition, contributions) in surgeries.iter().flat_map(|surgery| &surgery.contributions) {
+        for contribution in contributions {
+            let key = condition.clone().in_section(Section::Part(contribution.part.clone()));
+            parts.insert(key, contribution.value.clone());
+        }
     }
     let dir = ReferenceDir::write_with_parts(&args.out, &reference.base, &grown, &parts)?;
-    local::write(&args.out, mapped().map(|(batch, surgery)| (&batch.key, &surgery.local)))?;
+    let of_group = |(group, surgery): (&QueryGroup, &JointSurgery)| {
+        group.conditions.keys().iter().map(|key| (key.clone(), surgery.local.clone())).collect::<Vec<_>>()
+    };
+    let kept: Vec<(ConditionKey, StateDict)> = mapped().flat_map(of_group).collect();
+    local::write(&args.out, kept.iter().map(|(key, local)| (key, local)))?;
     write_cells(mapping, &surgeon, &surgeries)?;
     let (card, coverage) = (&reference.base.card, mapping.alignment.coverage());
     Ok(Mapped {
@@ -44,23 +52,21 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         dir,
         // The same for all: they are of one model.
         engine: surgeries.first().map(|surgery| surgery.engine),
-        history: mapped().map(|(batch, surgery)| (batch.key.to_string(), surgery.history.clone())).collect(),
-        conditions: mapped()
-            .map(|(batch, surgery)| (batch.key.clone(), mapping::metrics(card, surgery, coverage)))
-            .collect(),
+        history: mapped().map(|(group, surgery)| (group.name(), surgery.history.clone())).collect(),
+        conditions: mapped().flat_map(|(group, surgery)| mapping::metrics(card, group, surgery, coverage)).collect(),
     })
 }
 
-fn train(surgeon: &Surgeon<'_>, batches: &[QueryBatch], output: &Output) -> Result<Vec<Surgery>> {
+fn train(surgeon: &Surgeon<'_>, groups: &[QueryGroup], output: &Output) -> Result<Vec<JointSurgery>> {
     let mut n_epochs = 0;
-    for batch in batches {
-        n_epochs += u64::from(surgeon.n_epochs(batch.cells.len())?);
+    for group in groups {
+        n_epochs += u64::from(surgeon.n_epochs(group.cells.len())?);
     }
     let display = Mutex::new(output.training(n_epochs));
     let surgeries = surgeon.map_all(
-        batches,
-        &mapping::shared(&display, |display, key, report| {
-            display.epoch(&key.to_string(), report);
+        groups,
+        &mapping::shared(&display, |display, group, report| {
+            display.epoch(&group.name(), report);
             Continue::Yes
         }),
     );
@@ -68,11 +74,10 @@ fn train(surgeon: &Surgeon<'_>, batches: &[QueryBatch], output: &Output) -> Resu
     surgeries
 }
 
-fn write_cells(mapping: &Mapping<'_>, surgeon: &Surgeon<'_>, surgeries: &[Surgery]) -> Result<()> {
-    let positions = |columns: &dyn Fn(&Surgery) -> Columns| {
-        let each = mapping.batches.iter().zip(surgeries);
-        each.map(|(batch, surgery)| surgeon.latent(batch, &columns(surgery), &surgery.local))
-            .collect::<Result<Vec<_>>>()
+fn write_cells(mapping: &Mapping<'_>, surgeon: &Surgeon<'_>, surgeries: &[JointSurgery]) -> Result<()> {
+    let positions = |columns: &dyn Fn(&JointSurgery) -> BTreeMap<ConditionKey, Columns>| {
+        let each = mapping.groups.iter().zip(surgeries);
+        each.map(|(group, surgery)| surgeon.latent(group, columns(surgery), &surgery.local)).collect::<Result<Vec<_>>>()
     };
     let mut layers = vec![(mapping::OBSM_KEY, positions(&|surgery| surgery.columns.clone())?)];
     if mapping.args.untrained {

@@ -15,7 +15,7 @@ use archipelago_common::{
     task::{ColumnInit, ConditionMetrics, TrainSpec, Warmup},
 };
 use archipelago_models::{
-    Blueprint, Engine,
+    Blueprint, CellConditions, Engine,
     data::{FieldValues, Panel, PanelAlignment},
 };
 use clap::{Args, ValueEnum};
@@ -30,7 +30,7 @@ use crate::{
     existing,
     fields::SourceMap,
     fit,
-    mapping::{self, QueryBatch, Rules},
+    mapping::{self, QueryGroup, QueryKeys, Rules},
     memory::MemoryArgs,
     output::Output,
     results,
@@ -38,7 +38,8 @@ use crate::{
 
 /// Map the batches of an h5ad file onto a reference by surgery.
 ///
-/// Each batch becomes a new condition `owner/dataset/batch`. By exact surgery (the default) only its own columns are trained,
+/// Each batch becomes a new condition `owner/dataset/batch`; where the reference takes several condition keys, what a cell's names make
+/// together is its batch. By exact surgery (the default) only its own columns are trained,
 /// so the result can be merged with others; upstream's surgery follows scvi-tools to the letter, moves more, and is labelled
 /// approximate. A reference that takes labels learns from those that the query has, and takes a cell without one as
 /// unlabelled. The directory that is written holds the grown reference (to map onto again, to compare), the mapped cells with
@@ -168,7 +169,9 @@ struct Mapping<'a> {
     n_empty_cells: usize,
     /// The counts of all cells, where all are trained together.
     counts: Option<Csr>,
-    batches: Vec<QueryBatch>,
+    /// The keys of all cells.
+    conditions: CellConditions,
+    groups: Vec<QueryGroup>,
     train: TrainSpec,
 }
 
@@ -228,26 +231,30 @@ impl<'a> Mapping<'a> {
         let parent = OpenReference::open(&args.reference)?;
         let card = &parent.reference.base.card;
         let spec = args.cells.seen_through(&args.query, args.batch_key.as_deref(), card)?;
+        spec.check_batch_key(args.batch_key.as_deref())?;
         let usual = if args.ignore_labels { SourceMap::default() } else { spec.usual.clone() };
         let spec = DataSpec { usual, ..spec };
         let data = SiteData::open(spec)?.handled(args.memory.handling(output));
         data.check_writable()?;
-        let (counts, of_batches) = match args.surgery {
-            SurgeryArg::Exact => (None, data.counts_by_batch(&card.genes)?),
+        let layout = &card.layout;
+        let keys = QueryKeys::new(&data, &args.owner, &args.dataset, layout)?;
+        let own = keys.conditions.cells_of_own_keys(layout);
+        if let Some(key) = own.keys().find(|key| parent.reference.columns.contains_key(key)) {
+            return Err(archipelago_models::Error::KnownCondition { key: key.clone() }.into());
+        }
+        let (counts, of_groups) = match args.surgery {
+            SurgeryArg::Exact => (None, data.counts_by_group(&card.genes, &keys.groups)?),
             SurgeryArg::Upstream => {
                 let AlignedCounts { counts, alignment, n_empty_cells } = data.counts(&card.genes)?;
                 let select = |cells: &Vec<usize>| counts.select_rows_stored(cells);
-                let batches = data.cells_by_batch().values().map(select).collect::<archipelago_anndata::Result<_>>()?;
-                (Some(counts), AlignedCounts { counts: batches, alignment, n_empty_cells })
+                let groups = keys.groups.iter().map(select).collect::<archipelago_anndata::Result<_>>()?;
+                (Some(counts), AlignedCounts { counts: groups, alignment, n_empty_cells })
             }
         };
-        let AlignedCounts { counts: of_batches, alignment, n_empty_cells } = of_batches;
-        let batches = QueryBatch::all(&data, of_batches, &args.owner, &args.dataset)?;
-        if let Some(batch) = batches.iter().find(|batch| parent.reference.columns.contains_key(&batch.key)) {
-            return Err(archipelago_models::Error::KnownCondition { key: batch.key.clone() }.into());
-        }
-        let train = args.spec();
-        Ok(Self { args, parent, data, alignment, n_empty_cells, counts, batches, train })
+        let AlignedCounts { counts: of_groups, alignment, n_empty_cells } = of_groups;
+        let groups = QueryGroup::all(&data, &keys, of_groups);
+        let (train, conditions) = (args.spec(), keys.conditions);
+        Ok(Self { args, parent, data, alignment, n_empty_cells, counts, conditions, groups, train })
     }
 
     /// How the cells' features meet each panel of the reference beside its genes.
@@ -270,7 +277,7 @@ impl<'a> Mapping<'a> {
     fn write_cells(&self, positions: &[(&str, Vec<crate::egress::Latent>)]) -> Result<()> {
         let path = self.args.out.join("mapped.h5ad");
         let base = &self.parent.dir.version().base.digest;
-        mapping::write_mapped(&path, &self.data, &self.batches, positions, (self.args.rules(), base))
+        mapping::write_mapped(&path, &self.data, &self.groups, positions, (self.args.rules(), base))
     }
 }
 

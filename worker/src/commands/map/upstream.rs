@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use archipelago_common::{
-    StateDict,
+    ConditionKey, StateDict,
     progress::{Continue, EpochReport},
     reference_dir::ReferenceDir,
     task::ConditionMetrics,
 };
 use archipelago_models::{
-    Categorical, CellConditions, Device, Trained,
+    Device, Trained,
     surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
     train::{Aim, TrainPlan},
     zoo,
@@ -128,19 +128,27 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     };
     let mut positions = Vec::new();
     let mut conditions = std::collections::BTreeMap::new();
-    for batch in &mapping.batches {
-        positions.push(surgeon.latent(batch, &trained.reference.columns[&batch.key], &StateDict::new())?);
-        let of_batch = CellConditions::single(batch.key.clone(), batch.cells.len());
-        let fit = trained.reference.evaluate(&batch.cells()?, &of_batch, mapping.train.seed, args.compute)?;
-        let metrics = ConditionMetrics {
-            n_cells: batch.n_cells(),
-            epochs: trained.history.len() as u32,
-            gene_coverage: mapping.alignment.coverage(),
-            figures: Fit::new(&surgeon.base.card, &fit).into_values(),
-            training_ms: trained.history.last().map_or(0, |last| last.elapsed_ms),
-            deterministic: device.is_deterministic(),
-        };
-        conditions.insert(batch.key.clone(), metrics);
+    for group in &mapping.groups {
+        let of_key = |key: ConditionKey| Some((trained.reference.columns.get(&key)?.clone(), key));
+        let columns = group.conditions.all_keys().into_iter().filter_map(of_key).map(|(columns, key)| (key, columns));
+        positions.push(surgeon.latent(group, columns.collect(), &StateDict::new())?);
+        for (code, key) in group.conditions.keys().iter().enumerate() {
+            let is_of_key = |cell: &usize| group.conditions.codes()[*cell] as usize == code;
+            let cells: Vec<usize> = (0..group.cells.len()).filter(is_of_key).collect();
+            let counts = group.counts.select_rows(&cells);
+            let (of_key, annotations) = (group.conditions.select_cells(&cells), group.annotations.select(&cells));
+            let fit =
+                trained.reference.evaluate(&annotations.cells(&counts)?, &of_key, mapping.train.seed, args.compute)?;
+            let metrics = ConditionMetrics {
+                n_cells: cells.len() as u64,
+                epochs: trained.history.len() as u32,
+                gene_coverage: mapping.alignment.coverage(),
+                figures: Fit::new(&surgeon.base.card, &fit).into_values(),
+                training_ms: trained.history.last().map_or(0, |last| last.elapsed_ms),
+                deterministic: device.is_deterministic(),
+            };
+            conditions.insert(key.clone(), metrics);
+        }
     }
     mapping.write_cells(&[(mapping::OBSM_KEY, positions)])?;
     Ok(Mapped {
@@ -156,14 +164,9 @@ fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Train
     let (args, reference) = (mapping.args, &mapping.parent.reference);
     let counts = mapping.counts.as_ref().expect("upstream's surgery is prepared with the counts of all cells");
     let cells = mapping.data.annotations().cells(counts)?;
-    let key_of = |name: &str| {
-        let batch = mapping.batches.iter().find(|batch| batch.key.batch() == name);
-        Ok(batch.expect("every batch of the data is a query batch").key.clone())
-    };
-    let conditions = CellConditions::from_batches(&Categorical::from_values(mapping.data.batches()), key_of)?;
     let ask = UpstreamSurgery {
         cells: &cells,
-        conditions: &conditions,
+        conditions: &mapping.conditions,
         spec: &mapping.train,
         flags: args.upstream.flags(),
         placement: args.upstream.placement(),

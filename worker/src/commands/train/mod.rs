@@ -12,7 +12,7 @@ use std::{
 
 use archipelago_anndata::align::Duplicates;
 use archipelago_common::{
-    BaseCard,
+    BaseCard, Section,
     condition::ConditionKey,
     fs,
     id::VersionId,
@@ -20,8 +20,7 @@ use archipelago_common::{
     reference_dir::ReferenceDir,
 };
 use archipelago_models::{
-    Blueprint, Categorical, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained,
-    Training,
+    Blueprint, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained, Training,
     data::{CATEGORICAL, CONTINUOUS},
     model::Model,
     train::{Aim, TrainPlan},
@@ -47,7 +46,8 @@ use crate::{
 
 /// Train a reference model on the batches of an h5ad file.
 ///
-/// Each batch becomes a condition `owner/dataset/batch` of the reference. The directory that is written can be mapped
+/// Each batch becomes a condition `owner/dataset/batch` of the reference; a model with several condition keys takes what a cell's names on
+/// them make together as its batch. The directory that is written can be mapped
 /// onto, published, and inspected. Options that are not given take the values of the field's surgery tutorials: two layers,
 /// layer norm, covariates in the encoder, no batch norm. A run that was killed goes on when the command is repeated.
 #[derive(Args, Debug)]
@@ -149,7 +149,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
         n_genes: prepared.genes.len(),
         panels: panels(&reference.base.card)?,
         n_empty_cells: aligned.n_empty_cells,
-        conditions: reference.columns.keys().cloned().collect(),
+        conditions: reference.columns.keys().filter(|key| *key.section() == Section::Condition).cloned().collect(),
         epochs: history.len(),
         loss: history.last().map(|report| report.loss),
         fit: Fit::new(&reference.base.card, &fit),
@@ -176,6 +176,7 @@ fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     let configured = model.configure(&options)?;
     TrainPlan::new(model, Aim::Reference, &args.plan.spec(), 1)?.with(&args.plan.further())?;
     let spec = args.data_spec(pretrained.as_ref())?.to_train(model, configured.as_ref())?;
+    spec.check_batch_key(args.batch_key.as_deref())?;
     let data = SiteData::open(spec)?.handled(args.memory.handling(output));
     let genes = match &pretrained {
         Some(reference) => reference.base.card.genes.clone(),
@@ -275,8 +276,7 @@ impl TrainArgs {
         }
         let owner = self.owner.clone().map_or_else(|| OWNER.parse(), Ok)?;
         let dataset = self.dataset.clone().map_or_else(|| DATASET.parse(), Ok)?;
-        let key_of = |batch: &str| ConditionKey::new(owner.clone(), dataset.clone(), batch);
-        Ok(CellConditions::from_batches(&Categorical::from_values(data.batches()), key_of)?)
+        Ok(data.cell_names_on_axes().of_reference(&owner, &dataset)?)
     }
 
     fn checkpoint(&self) -> TrainingFile {
