@@ -172,6 +172,20 @@ pub enum Error {
         /// The names.
         names: String,
     },
+    /// A model of normalised values is asked for what counts have.
+    #[error("this reference of `{model}` is one of normalised values with a squared error, which has no {what}")]
+    NotOfValues {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// The package that a model comes from has no surgery of it.
+    #[error("`{model}` has no surgery of its package's own")]
+    NoUpstreamSurgery {
+        /// Name of the model.
+        model: String,
+    },
     /// Cells with several condition keys cannot be decoded as another condition.
     #[error(
         "cells of this reference have several condition keys, so they cannot be decoded as if they were of `{key}`"

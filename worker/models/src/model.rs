@@ -64,9 +64,9 @@ pub trait Model: Sync {
         Config::new()
     }
 
-    /// What these flags mean to upstream's surgery of this model.
-    fn upstream_rules(&self, flags: &Flags) -> Box<dyn UpstreamRules> {
-        Box::new(*flags)
+    /// What these flags mean to upstream's surgery of this model; nothing for a model that has none.
+    fn upstream_rules(&self, _flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
+        None
     }
 
     /// What it is in the package that it comes from.

@@ -9,7 +9,7 @@ use crate::{
     blueprint::Blueprint,
     data::{CellConditions, Cells},
     device::{Device, Engine},
-    error::Result,
+    error::{Error, Result},
     model::Module,
     nn::{Builder, ConditionSource, Mode, Source, Trainable, from_tch},
     reference::{Reference, Trained, share},
@@ -83,7 +83,8 @@ pub fn upstream_surgery(
     let of_axes: Vec<Vec<Columns>> = further.iter().map(|table| table.columns(reference, fresh.as_ref())).collect();
     let of_axes: Vec<Vec<&Columns>> = of_axes.iter().map(|columns| columns.iter().collect()).collect();
     let source = (Source::Stored(&base), ConditionSource::Stored(&columns));
-    let rules = model.upstream_rules(&ask.flags);
+    let no_surgery = || Error::NoUpstreamSurgery { model: reference.base.card.model.clone() };
+    let rules = model.upstream_rules(&ask.flags).ok_or_else(no_surgery)?;
     let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device).with_rules(&*rules);
     let builder = names()
         .zip(&of_axes)

@@ -4,7 +4,7 @@
 use archipelago_common::Name;
 use tch::{Kind, Tensor};
 
-use super::family::keys;
+use super::family::{keys, masks::Masks};
 use crate::{
     data::{Field, Minibatch, Registry, Values},
     error::Result,
@@ -12,6 +12,7 @@ use crate::{
     model::{Config, Configured, Embedder, Model, ModelCard, Module},
     nn::{Builder, Init, Levels, Pass, Posterior, Role, Weights},
     options::{self, OptionCard, Options, options},
+    surgery::upstream::{Flags, UpstreamRules},
     train::{AdamOptions, Epochs, TrainDefaults, WarmupDefault},
 };
 
@@ -57,6 +58,10 @@ impl Model for TwoAxes {
 
     fn configure(&self, options: &Config) -> Result<Box<dyn Configured>> {
         Ok(Box::new(options::parse::<TwoAxesConfig>(NAME, options)?))
+    }
+
+    fn upstream_rules(&self, flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
+        Some(Box::new(Masks(*flags)))
     }
 }
 

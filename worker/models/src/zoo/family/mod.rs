@@ -1,6 +1,6 @@
 //! What several models share.
 //!
-//! The models of scvi-tools: the way of their saved files (`scvi_tools`). scArches' native models: they are one autoencoder with
+//! The models of scvi-tools: the way of their saved files (`scvi_tools`), what their surgery trains ([`masks`]). scArches' native models: they are one autoencoder with
 //! other parts.
 //!
 //! An encoder of `log(1 + x)` whose first layer hears of a cell's condition, a normal latent state whose variance has a floor, and
@@ -17,6 +17,7 @@ mod encoder;
 mod freeze;
 pub mod keys;
 mod linear;
+pub mod masks;
 pub mod recipe;
 mod reconstruction;
 pub mod saved;

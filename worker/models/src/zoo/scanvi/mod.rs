@@ -18,9 +18,13 @@ use crate::{
     nn::Builder,
     options::{self, OptionCard, Options as _},
     start::Drawn,
+    surgery::upstream::{Flags, UpstreamRules},
     train::TrainDefaults,
     upstream::Upstream,
-    zoo::{family::scvi_tools::fields_of_counts, scvi::ScviConfig},
+    zoo::{
+        family::{masks::Masks, scvi_tools::fields_of_counts},
+        scvi::ScviConfig,
+    },
 };
 
 /// The zoo's entry.
@@ -54,6 +58,10 @@ impl Model for Scanvi {
 
     fn starts_from(&self) -> Option<&'static str> {
         Some("scvi")
+    }
+
+    fn upstream_rules(&self, flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
+        Some(Box::new(Masks(*flags)))
     }
 
     fn upstream(&self) -> Option<Upstream> {

@@ -16,9 +16,10 @@ use crate::{
     nn::Builder,
     options::{self, OptionCard, Options as _},
     start::Drawn,
+    surgery::upstream::{Flags, UpstreamRules},
     train::TrainDefaults,
     upstream::Upstream,
-    zoo::family::scvi_tools::fields_of_counts,
+    zoo::family::{masks::Masks, scvi_tools::fields_of_counts},
 };
 
 /// The zoo's entry.
@@ -47,6 +48,10 @@ impl Model for Scvi {
 
     fn options_for_surgery(&self) -> Config {
         options::to_config(&ScviConfig::for_surgery())
+    }
+
+    fn upstream_rules(&self, flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
+        Some(Box::new(Masks(*flags)))
     }
 
     fn upstream(&self) -> Option<Upstream> {

@@ -27,9 +27,10 @@ use crate::{
     options::{self, OptionCard, Options as _},
     results::QuestionCard,
     start::Drawn,
+    surgery::upstream::{Flags, UpstreamRules},
     train::{AdamOptions, EarlyStopping, Monitor, Plateau, TrainDefaults, WarmupDefault},
     upstream::Upstream,
-    zoo::family::scvi_tools::fields_of_counts,
+    zoo::family::{masks::Masks, scvi_tools::fields_of_counts},
 };
 
 /// The zoo's entry.
@@ -60,6 +61,10 @@ impl Model for Totalvi {
 
     fn options_for_surgery(&self) -> Config {
         options::to_config(&TotalviConfig::for_surgery())
+    }
+
+    fn upstream_rules(&self, flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
+        Some(Box::new(Masks(*flags)))
     }
 
     fn upstream(&self) -> Option<Upstream> {

@@ -10,9 +10,14 @@ mod upstream;
 pub use config::{MmdOn, TrvaeConfig};
 pub use module::{Inference, TrvaeLoss, TrvaeModule};
 
+use std::borrow::Cow;
+
+use archipelago_common::{Figure, figure::Better};
+
 use crate::{
     data::{Field, Registry, Values},
     error::Result,
+    losses::mmd,
     model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
     options::{self, OptionCard, Options as _},
@@ -56,8 +61,8 @@ impl Model for Trvae {
         Some(Upstream::Scarches(&Self))
     }
 
-    fn upstream_rules(&self, flags: &Flags) -> Box<dyn UpstreamRules> {
-        Box::new(Freeze::from(flags))
+    fn upstream_rules(&self, flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
+        Some(Box::new(Freeze::from(flags)))
     }
 }
 
@@ -77,6 +82,15 @@ impl Configured for TrvaeConfig {
         true
     }
 
+    fn figures(&self) -> &'static [Figure] {
+        match (self.recon_loss.likelihood(), self.use_mmd) {
+            (Some(_), false) => &Figure::USUAL,
+            (Some(_), true) => &OF_COUNTS,
+            (None, true) => &OF_VALUES,
+            (None, false) => &OF_VALUES[..1],
+        }
+    }
+
     fn upstream_start(&self, _registry: &Registry, n_genes: usize, n_conditions: usize) -> Option<Vec<Drawn>> {
         Some(start::order(self, n_genes, n_conditions))
     }
@@ -85,6 +99,25 @@ impl Configured for TrvaeConfig {
         Ok(Box::new(TrvaeModule::new(self.clone(), n_genes, builder)?))
     }
 }
+
+/// How far apart the conditions of a reference are, times its weight in the loss. A single condition has none.
+const DISCREPANCY: Figure = Figure {
+    name: Cow::Borrowed(mmd::FIGURE),
+    title: Cow::Borrowed("discrepancy"),
+    unit: Cow::Borrowed("between conditions, weighted"),
+    better: Better::Lower,
+    opposed_to: None,
+};
+const OF_COUNTS: [Figure; 3] = [Figure::ELBO, Figure::RECONSTRUCTION, DISCREPANCY];
+/// A squared difference is no likelihood, so there is no bound of one.
+const OF_VALUES: [Figure; 2] = [
+    Figure {
+        title: Cow::Borrowed("squared error"),
+        unit: Cow::Borrowed("squared log values per cell"),
+        ..Figure::RECONSTRUCTION
+    },
+    DISCREPANCY,
+];
 
 /// Upstream's; no warm-up, where its tutorial asks for one of 200 epochs.
 const TRAINING: TrainDefaults = TrainDefaults {

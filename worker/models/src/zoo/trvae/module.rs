@@ -132,12 +132,14 @@ impl Module for TrvaeModule {
         let decoded = self.generative(&inference.z, &totals(&minibatch.x), &minibatch.covariates, pass);
         let terms = self.loss_terms(minibatch, &inference, &decoded);
         let loss = terms.total(kl_weight);
-        let further = terms.mmd.map(|mmd| (mmd::FIGURE, mmd)).into_iter().collect();
+        // Of one condition it is 0, whatever the cells are.
+        let mmd = terms.mmd.filter(|_| self.weights.n_conditions() > 1);
+        let further = mmd.map(|mmd| (mmd::FIGURE, mmd)).into_iter().collect();
         LossTerms { loss, reconstruction: terms.reconstruction, kl_local: terms.kl, further, latent: None }
     }
 
     fn as_count_model(&self) -> Option<&dyn CountModel> {
-        self.config.recon_loss.likelihood().map(|_| self as &dyn CountModel)
+        Some(self)
     }
 
     fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
@@ -148,7 +150,7 @@ impl Module for TrvaeModule {
         let PosteriorSpec { layers: encoder, mean, var } = self.encoder.spec()?;
         let (decoder, scale, dropout) = self.decoder.spec()?;
         let likelihood = self.config.recon_loss.likelihood().ok_or(Unsupported("the loss is a squared difference"))?;
-        let pulls = self.config.use_mmd && self.config.beta > 0.0;
+        let pulls = self.config.use_mmd && self.config.beta > 0.0 && self.weights.n_conditions() > 1;
         if pulls && self.config.mmd_on == MmdOn::Y {
             return Err(Unsupported("what the decoder's first block gives is pulled together"));
         }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use archipelago_models::{
     model::Module,
     nn::{LayerRules as _, Mode, Trainable, from_tch},
-    surgery::upstream::{Flags, Outcome, Takes, extend, takes},
+    surgery::upstream::{Flags, UpstreamRules as _, extend},
     train::GradientUse,
     upstream::Layout,
+    zoo::family::masks::{Masks as Rules, Outcome, Takes, takes},
 };
 use serde_json::Value;
 use tch::Tensor;
@@ -28,8 +29,8 @@ fn check<G: Golden>(test: impl Fn(&Case, &mut Report)) {
 
 /// The query model right after surgery with default flags, and what its optimiser owns.
 fn query_model<G: Golden>(case: &Case) -> (G::Module, Vec<(String, Tensor, GradientUse)>) {
-    let module = build_stored::<G>(case, Trainable::Nothing, Some(&Flags::default()));
-    let owned = Flags::default().trainable(module.weights());
+    let module = build_stored::<G>(case, Trainable::Nothing, Some(&Rules::default()));
+    let owned = Rules::default().trainable(module.weights());
     (module, owned)
 }
 
@@ -111,7 +112,7 @@ pub(crate) fn masks<G: Golden>() {
             match ours.get(name) {
                 Some(mask) => report.close(case, &full, mask, exact),
                 None => {
-                    let outcome = Flags::default().outcome(name, takes(name));
+                    let outcome = Rules::default().outcome(name, takes(name));
                     let mask = mask_of(outcome, &case.tensor(&full), n_covariate_columns(&module, name));
                     report.close(case, &full, &mask, exact);
                 }
@@ -153,7 +154,7 @@ pub(crate) fn every_freeze_flag<G: Golden>() {
         let module = module::<G>(case, Trainable::Nothing);
         let takes = takes_of(&module);
         for (row, entry) in case.json["freeze_flag_table"].as_object().unwrap() {
-            let flags = flags(&entry["flags"]);
+            let flags = Rules(flags(&entry["flags"]));
             for (name, expected) in entry["parameters"].as_object().unwrap() {
                 let outcome = flags.outcome(name, takes(name));
                 let width = case.tensor(&format!("param/{name}")).size().last().copied().unwrap();
@@ -173,7 +174,7 @@ pub(crate) fn every_freeze_flag<G: Golden>() {
         let listed: Vec<&str> =
             case.json["trainable"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
         for (name, _) in case.group("param/").iter().filter(|(name, _)| case.find(&format!("mask/{name}")).is_some()) {
-            let enabled = Flags::default().outcome(name, takes(name)) != Outcome::Frozen;
+            let enabled = Rules::default().outcome(name, takes(name)) != Outcome::Frozen;
             report.holds(&format!("{}: {name} in the optimiser", case.name), enabled == listed.contains(&name));
         }
     });
