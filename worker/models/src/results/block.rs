@@ -6,11 +6,11 @@
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Gamma, Normal, Poisson};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{LibraryAsk, to_vec};
 use crate::{
-    data::{Field, RNA, Slot, slot::Matrix},
+    data::{Field, RNA, Slot, Values, slot::Matrix},
     distributions::{CountParameters, Likelihood},
 };
 
@@ -21,8 +21,10 @@ pub struct BlockCard {
     pub field: &'static str,
     /// Its values; none for gene expression.
     pub slot: Option<Slot<Matrix>>,
+    /// What they are.
+    pub values: Values,
     /// What one of its features is called. In tables of several blocks it ends the names of all but the first one's, as
-    /// upstream writes `CD3_protein`.
+    /// upstream does (`NAME_feature`).
     pub feature: &'static str,
     /// Added to expression before fold changes are taken.
     pub prior_expression: f32,
@@ -32,7 +34,14 @@ pub struct BlockCard {
 
 impl BlockCard {
     /// Gene expression.
-    pub const RNA: Self = Self { field: RNA, slot: None, feature: "gene", prior_expression: 0.0, pseudocount: None };
+    pub const RNA: Self = Self {
+        field: RNA,
+        slot: None,
+        values: Values::Counts,
+        feature: "gene",
+        prior_expression: 0.0,
+        pseudocount: None,
+    };
 
     /// Whether these are the features of a field.
     pub fn is_of(&self, field: &Field) -> bool {
@@ -102,6 +111,36 @@ impl Block for CountBlock {
             if log { (drawn + SMALLEST).ln() } else { drawn }
         };
         means.iter().enumerate().map(draw).collect()
+    }
+}
+
+/// Normalised, log-transformed values of genes, of whose noise nothing is known.
+#[derive(Debug)]
+pub struct ValueBlock {
+    /// What is expected of each cell, `[n, n_genes]`.
+    pub values: Tensor,
+}
+
+impl Block for ValueBlock {
+    /// Shares of what the logarithms are of; the values as they are for a cell's own size, which normalisation took out of them.
+    fn expression(&self, library: LibraryAsk) -> Tensor {
+        match library {
+            LibraryAsk::Scaled(size) => {
+                let normalised = self.values.expm1();
+                let totals = normalised.sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float);
+                normalised / totals.clamp_min(SMALLEST) * size
+            }
+            LibraryAsk::Latent => self.values.shallow_clone(),
+        }
+    }
+
+    fn draw(&self, _rng: &mut ChaCha8Rng) -> Vec<f32> {
+        to_vec(&self.values)
+    }
+
+    fn denoised(&self, log: bool, _rng: &mut ChaCha8Rng) -> Vec<f64> {
+        let values = to_vec(&self.values).into_iter().map(f64::from);
+        if log { values.collect() } else { values.map(f64::exp_m1).collect() }
     }
 }
 

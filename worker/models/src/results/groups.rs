@@ -45,6 +45,9 @@ impl CountResults<'_> {
     /// # Errors  [`Error::TooFewCells`] for an empty group, [`Error::Shape`] for a cell that is not there
     pub fn differential_expression(&self, ask: &GroupAsk) -> Result<DifferentialExpression> {
         self.check_groups(ask)?;
+        if matches!(&ask.decision, Decision::Change(change) if change.pseudocount.is_none()) {
+            self.only_of_counts("raw counts to fit a pseudocount to; name one with `--pseudocount`")?;
+        }
         let first = self.draws(&ask.first, ask, "first group");
         let second = self.draws(&ask.second, ask, "second group");
         let means = |cells: &[usize]| -> Vec<f64> { self.raw_statistics(cells).iter().map(|raw| raw.mean).collect() };

@@ -16,7 +16,7 @@ mod question;
 use tch::Tensor;
 
 pub use asked::Asked;
-pub use block::{Block, BlockCard, CountBlock, gamma, poisson};
+pub use block::{Block, BlockCard, CountBlock, ValueBlock, gamma, poisson};
 pub use correlation::{Correlation, CorrelationAsk};
 pub use expression::{ExpressionAsk, LibraryAsk, Mean, each_draw, expression_of, expression_of_blocks};
 pub use groups::{GroupAsk, RawStatistics};
@@ -24,7 +24,7 @@ pub use predictive::Sample;
 pub use question::{Answer, Argument, ArgumentKind, Given, QuestionCard, Value};
 
 use crate::{
-    data::{CellConditions, Cells, slot::Matrix},
+    data::{CellConditions, Cells, Values, slot::Matrix},
     device::Device,
     error::{Error, Result},
     model::CountModel,
@@ -105,15 +105,28 @@ impl<'a> CountResults<'a> {
         self.blocks.iter().find_map(|block| block.card.pseudocount)
     }
 
+    /// Refuses what only counts have.
+    ///
+    /// # Errors  [`Error::NotOfValues`]
+    fn only_of_counts(&self, what: &'static str) -> Result<()> {
+        match self.blocks.iter().find(|block| block.card.values != Values::Counts) {
+            None => Ok(()),
+            Some(_) => Err(Error::NotOfValues { model: self.asked.model().to_owned(), what }),
+        }
+    }
+
     /// Mean of the library size of each cell: the total count, or the mean of the log-normal posterior.
-    pub fn library_size(&self) -> Vec<f32> {
-        self.asked.number_by_chunk("library", |minibatch, pass| {
+    ///
+    /// # Errors  [`Error::NotOfValues`]
+    pub fn library_size(&self) -> Result<Vec<f32>> {
+        self.only_of_counts("library sizes")?;
+        Ok(self.asked.number_by_chunk("library", |minibatch, pass| {
             match (self.model().library(minibatch, pass), &minibatch.minified) {
                 (Some(posterior), _) => (posterior.mean + posterior.var / 2.0).exp(),
                 (None, Some(kept)) => kept.library.shallow_clone(),
                 (None, None) => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, tch::Kind::Float),
             }
-        })
+        }))
     }
 
     fn model(&self) -> &dyn CountModel {

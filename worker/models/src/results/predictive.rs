@@ -16,8 +16,9 @@ pub type Sample = Vec<Csr>;
 impl CountResults<'_> {
     /// Draws values of every cell from what the model says about it, `n_samples` times.
     ///
-    /// # Errors  [`crate::Error::Anndata`] if there are more features than a sparse matrix can count
+    /// # Errors  [`crate::Error::NotOfValues`], [`crate::Error::Anndata`] if there are more features than a sparse matrix can count
     pub fn posterior_predictive(&self, n_samples: usize) -> Result<Vec<Sample>> {
+        self.only_of_counts("distribution to draw from")?;
         let _guard = tch::no_grad_guard();
         let mut noise = self.asked.noise("posterior predictive");
         let mut rng = ChaCha8Rng::from_seed(self.asked.seeds().of("counts", 0));

@@ -1,4 +1,4 @@
-//! Questions that one model answers and others do not, such as imputed proteins, scores of terms or embeddings of conditions.
+//! Questions that one model answers and others do not, such as imputed features, scores of terms or embeddings of conditions.
 //!
 //! A model lists a [`QuestionCard`] and its module answers; the command line makes a command of the card.
 

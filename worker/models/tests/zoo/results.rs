@@ -1,7 +1,8 @@
 //! Numbers drawn from every model that decodes counts.
 
+use archipelago_anndata::Csr;
 use archipelago_models::{
-    CellConditions, Device, Error,
+    CellConditions, Device, Error, NoCheckpoints,
     results::{
         Answer, Asked, Correlation, CorrelationAsk, CountResults, ExpressionAsk, Given, GroupAsk, LibraryAsk,
         differential_expression::{Change, Decision, called_at_fdr},
@@ -9,7 +10,7 @@ use archipelago_models::{
     zoo::{ZOO, model},
 };
 
-use crate::{Batch, N_GENES, batch, cells, key, reference, spec, train};
+use crate::{Batch, N_GENES, batch, cells, joined, key, reference, spec, train, train_as};
 
 /// Runs `check` on results for the cells of batch `a`, for every model that has some.
 fn check(seed: u64, check: impl Fn(&CountResults<'_>, &Batch)) {
@@ -39,7 +40,7 @@ fn shares_add_up_to_one_and_counts_to_the_library() {
         for (row, total) in counts.rows().into_iter().zip(a.counts.row_sums()) {
             assert!((f64::from(row.sum()) / total - 1.0).abs() < 1e-3);
         }
-        let sizes = results.library_size();
+        let sizes = results.library_size().unwrap();
         assert!(sizes.iter().zip(a.counts.row_sums()).all(|(&size, total)| (f64::from(size) - total).abs() < 1e-2));
     });
 }
@@ -101,7 +102,7 @@ fn marker_genes_are_found_and_empty_groups_refused() {
     let conditions = CellConditions::single(key("a"), 120);
     for model in ZOO {
         let batches = [("a", &a), ("b", &b)];
-        let trained = train(*model, &batches, &spec(150), &mut archipelago_models::NoCheckpoints).unwrap();
+        let trained = train(*model, &batches, &spec(150), &mut NoCheckpoints).unwrap();
         let Ok(results) = CountResults::new(&trained.reference, &cells(&a), &conditions, 0, Device::Cpu) else {
             continue;
         };
@@ -147,5 +148,51 @@ fn every_question_of_a_model_is_answered_and_no_other() {
         }
         let refused = asked.answer("why", &Given::default()).unwrap_err();
         assert_eq!(refused.to_string(), "the model does not answer `why`");
+    }
+}
+
+#[test]
+fn a_model_of_normalised_values_answers_what_makes_sense_of_values_and_refuses_the_rest_in_words() {
+    let raw = batch(1, 60);
+    let totals = raw.counts.row_sums();
+    let dense = raw.counts.to_dense();
+    let normalised = dense.iter().enumerate().map(|(at, &x)| (100.0 * x / totals[at / N_GENES] as f32).ln_1p());
+    let values = Batch::of(Csr::from_dense(60, N_GENES, &normalised.collect::<Vec<_>>()).unwrap(), raw.labels.clone());
+    let trvae = model("trvae").unwrap();
+    let options = [("recon_loss", "mse".into()), ("latent_dim", 3.into()), ("hidden_layer_sizes", [8, 6][..].into())];
+    let options = options.map(|(name, value): (_, serde_json::Value)| (name.to_owned(), value)).into();
+    let batches = [("a", &values), ("b", &values)];
+    let trained = train_as(trvae, &options, &batches, &spec(3), Device::Cpu.into(), &mut NoCheckpoints).unwrap();
+    let listed: Vec<&str> = trained.reference.base.card.layout.figures.iter().map(|f| f.name.as_ref()).collect();
+    assert_eq!(listed, ["reconstruction", "mmd"]);
+    let both = joined(&[&values, &values]);
+    let keys: Vec<_> = (0..120).map(|cell| key(if cell < 60 { "a" } else { "b" })).collect();
+    let fit = trained.reference.evaluate(&cells(&both), &CellConditions::from_keys(&keys), 0, Device::Cpu).unwrap();
+    assert!(fit.figure("mmd").is_some());
+
+    let conditions = CellConditions::single(key("a"), 60);
+    let alone = trained.reference.evaluate(&cells(&values), &conditions, 0, Device::Cpu).unwrap();
+    assert_eq!(alone.figure("mmd"), None, "a condition is not apart from itself");
+    let results = CountResults::new(&trained.reference, &cells(&values), &conditions, 0, Device::Cpu).unwrap();
+    let shares = results.expression(&ExpressionAsk::default());
+    assert!(shares.rows().into_iter().all(|row| (row.sum() - 1.0).abs() < 1e-4));
+    let as_they_are = results.expression(&ExpressionAsk { library: LibraryAsk::Latent, ..ExpressionAsk::default() });
+    assert!(as_they_are.iter().all(|&value| value >= 0.0) && as_they_are != shares);
+    assert_eq!(results.feature_correlation(&CorrelationAsk::default()).dim(), (N_GENES, N_GENES));
+    let groups = |decision| {
+        let (first, second) = ((0..30).collect(), (30..60).collect());
+        results.differential_expression(&GroupAsk { first, second, transform: vec![], n_draws: 50, decision })
+    };
+    assert_eq!(groups(Decision::Vanilla).unwrap().genes.len(), N_GENES);
+    groups(Decision::Change(Change { pseudocount: Some(1e-3), ..Change::default() })).unwrap();
+    let refused = [
+        results.library_size().err(),
+        results.marginal_log_likelihood(3).err(),
+        results.posterior_predictive(1).err(),
+        groups(Decision::Change(Change::default())).err(),
+    ];
+    for error in refused {
+        let error = error.expect("counts are not known").to_string();
+        assert!(error.contains("normalised values"), "{error}");
     }
 }

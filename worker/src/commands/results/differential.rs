@@ -50,7 +50,7 @@ pub(super) struct DifferentialArgs {
     #[arg(long, default_value = "0.25", value_parser = number_or_fit)]
     delta: Fitted,
     /// Added to expression before logarithms; `fit` takes it from genes that are hardly expressed
-    /// [default: fit; with other features than genes as upstream, for proteins 0.00001]
+    /// [default: fit; for a model that decodes other features too, upstream's number for those]
     #[arg(long, value_parser = number_or_fit)]
     pseudocount: Option<Fitted>,
     /// three: up, down or neither. two: different or not.

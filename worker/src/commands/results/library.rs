@@ -26,7 +26,7 @@ pub(super) struct LibraryArgs {
 pub(super) fn run(args: &LibraryArgs, output: &Output) -> Result<()> {
     let format = TableFormat::of(&args.out)?;
     let known = args.asked.known.open(output)?;
-    let sizes = known.count_results(args.asked.seed)?.library_size();
+    let sizes = known.count_results(args.asked.seed)?.library_size()?;
     let n_cells = sizes.len();
     match format {
         TableFormat::Csv => {

@@ -33,7 +33,7 @@ pub(super) fn run(args: &MinifiedArgs, output: &Output) -> Result<()> {
     let known = args.asked.known.open(output)?;
     let card = &known.reference().base.card;
     let latent = known.reference().posterior(&known.cells()?, &known.conditions, known.device)?;
-    let library = known.count_results(args.asked.seed)?.library_size();
+    let library = known.count_results(args.asked.seed)?.library_size()?;
     let failed = |source| Error::Cells { path: args.out.clone(), source };
     let n_cells = known.data.n_cells();
     let (obs, var) = (known.data.obs(), DataFrame::new(card.genes.iter().cloned()));

@@ -5,13 +5,13 @@ use tch::{Kind, Tensor};
 
 use super::linear::{Bias, plain};
 use crate::{
-    data::Covariates,
+    data::{Covariates, Values},
     distributions::{CountParameters, Likelihood, negative_binomial, poisson},
     error::Result,
     fast::Unsupported,
     nn::{Builder, Linear},
     options::Choice,
-    results::CountBlock,
+    results::{Block, BlockCard, CountBlock, ValueBlock},
 };
 
 /// The reconstruction loss, which decides what a model takes: counts, or normalised values.
@@ -44,6 +44,12 @@ impl ReconLoss {
     /// Whether the counts of a gene are spread more widely than its rate says.
     pub fn has_dispersion(self) -> bool {
         self.likelihood().is_some_and(Likelihood::has_dispersion)
+    }
+
+    /// What is decoded: genes, in the values that the loss compares.
+    pub fn block(self) -> BlockCard {
+        let values = self.likelihood().map_or(Values::LogNormalised, |_| Values::Counts);
+        BlockCard { values, ..BlockCard::RNA }
     }
 
     /// What the encoder sees of the cells: log counts, or values as they are.
@@ -97,17 +103,17 @@ impl Output {
         self.loss_per_entry(x, theta).sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)
     }
 
-    /// The block that it decodes to, with the dispersions that it needs; none where it does not speak of counts.
-    pub fn into_block(self, theta: Option<Tensor>) -> Option<CountBlock> {
+    /// The block that it decodes to, with the dispersions that it needs.
+    pub fn into_block(self, theta: Option<Tensor>) -> Box<dyn Block> {
         match self {
-            Self::Values(_) => None,
+            Self::Values(values) => Box::new(ValueBlock { values }),
             Self::Counts { share, rate, dropout } => {
                 let likelihood = if dropout.is_some() { Likelihood::Zinb } else { Likelihood::Nb };
-                Some(CountBlock { scale: share, counts: CountParameters { rate, r: theta, dropout }, likelihood })
+                Box::new(CountBlock { scale: share, counts: CountParameters { rate, r: theta, dropout }, likelihood })
             }
             Self::Rates(rate) => {
                 let counts = CountParameters { rate: rate.shallow_clone(), r: None, dropout: None };
-                Some(CountBlock { scale: rate, counts, likelihood: Likelihood::Poisson })
+                Box::new(CountBlock { scale: rate, counts, likelihood: Likelihood::Poisson })
             }
         }
     }

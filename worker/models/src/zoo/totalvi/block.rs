@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::{PROTEINS, ProteinParameters};
 use crate::{
-    data::{Slot, slot::Matrix},
+    data::{Slot, Values, slot::Matrix},
     results::{Block, BlockCard, LibraryAsk, gamma, poisson, to_vec},
 };
 
@@ -18,6 +18,7 @@ pub(super) const fn card(proteins: Slot<Matrix>) -> BlockCard {
     BlockCard {
         field: PROTEINS,
         slot: Some(proteins),
+        values: Values::Counts,
         feature: "protein",
         prior_expression: PRIOR_EXPRESSION,
         pseudocount: Some(PSEUDOCOUNT),

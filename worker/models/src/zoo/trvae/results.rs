@@ -7,11 +7,15 @@ use crate::{
     data::{Covariates, Minibatch},
     model::{CountModel, LatentDraw},
     nn::{Pass, Posterior},
-    results::Block,
+    results::{Block, BlockCard},
     zoo::family::{library, log_importance_weight, totals},
 };
 
 impl CountModel for TrvaeModule {
+    fn blocks(&self) -> Vec<BlockCard> {
+        vec![self.config().recon_loss.block()]
+    }
+
     fn draw(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> LatentDraw {
         LatentDraw { z: self.inference(minibatch, pass).z, library: library(minibatch) }
     }
@@ -29,7 +33,7 @@ impl CountModel for TrvaeModule {
     ) -> Vec<Box<dyn Block>> {
         let theta = self.dispersion(minibatch, covariates);
         let decoded = self.generative(&draw.z, &draw.library, covariates, pass);
-        vec![Box::new(decoded.output.into_block(theta).expect(ONLY_COUNTS))]
+        vec![decoded.output.into_block(theta)]
     }
 
     fn log_importance_weight(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
@@ -44,6 +48,3 @@ impl CountModel for TrvaeModule {
         None
     }
 }
-
-/// What a module says before it is asked.
-const ONLY_COUNTS: &str = "only a model of counts is asked for its counts";
