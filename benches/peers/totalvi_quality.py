@@ -11,7 +11,7 @@ Reference: 200 PBMC with 29 antibodies. Query: 200 PBMC of another experiment wi
     python benches/peers/totalvi_quality.py score --data <the same folder> --ours <folder that our program wrote> --out ours.json
     python benches/peers/totalvi_quality.py table peer.json ours.json
 
-Needs scvi-tools 1.4 (`pip install scvi-tools`). Our program: `cargo run --release -p archipelago-models --example totalvi_quality`.
+Needs scvi-tools 1.4 (`pip install scvi-tools`). Our program: `cargo run --release -p archipelago-benches --example totalvi_quality`.
 """
 
 import argparse

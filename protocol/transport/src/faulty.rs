@@ -51,7 +51,7 @@ pub struct FaultyTransport<T> {
 }
 
 struct Chaos {
-    faults: Mutex<Faults>,
+    faults: Faults,
     rng: Mutex<ChaCha8Rng>,
     /// Counts up with every [`FaultyTransport::cut_all`].
     cuts: watch::Sender<u64>,
@@ -60,17 +60,8 @@ struct Chaos {
 impl<T: Transport> FaultyTransport<T> {
     /// `inner` with faults drawn from `seed`.
     pub fn new(inner: T, faults: Faults, seed: u64) -> Self {
-        let chaos = Chaos {
-            faults: Mutex::new(faults),
-            rng: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
-            cuts: watch::channel(0).0,
-        };
+        let chaos = Chaos { faults, rng: Mutex::new(ChaCha8Rng::seed_from_u64(seed)), cuts: watch::channel(0).0 };
         Self { inner, chaos: Arc::new(chaos) }
-    }
-
-    /// Changes what goes wrong with connections and streams from now on.
-    pub fn set_faults(&self, faults: Faults) {
-        *lock(&self.chaos.faults) = faults;
     }
 
     /// Cuts every connection that this side has.
@@ -129,7 +120,7 @@ impl<T: Transport> Transport for FaultyTransport<T> {
 
 impl Chaos {
     fn wrap(self: &Arc<Self>, inner: Connection) -> Connection {
-        let cut_after_bytes = lock(&self.faults).cut_after_bytes.clone();
+        let cut_after_bytes = self.faults.cut_after_bytes.clone();
         let budget = Arc::new(AtomicU64::new(self.draw(cut_after_bytes)));
         let mut cuts = self.cuts.subscribe();
         let watched = inner.clone();
@@ -151,7 +142,7 @@ impl Chaos {
     }
 
     fn delay(&self) -> Option<Pin<Box<Sleep>>> {
-        let max_us = u64::try_from(lock(&self.faults).max_delay.as_micros()).unwrap_or(u64::MAX);
+        let max_us = u64::try_from(self.faults.max_delay.as_micros()).unwrap_or(u64::MAX);
         (max_us > 0).then(|| Box::pin(sleep(Duration::from_micros(self.draw(0..max_us)))))
     }
 
@@ -171,7 +162,7 @@ struct FaultyLink {
 impl FaultyLink {
     fn wrap(&self, stream: Stream) -> Stream {
         let (writer, reader) = stream.into_raw();
-        let truncate_after_bytes = lock(&self.chaos.faults).truncate_after_bytes.clone();
+        let truncate_after_bytes = self.chaos.faults.truncate_after_bytes.clone();
         let writer = FaultyWriter {
             inner: writer,
             connection: self.inner.clone(),
