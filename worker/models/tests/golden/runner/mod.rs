@@ -5,6 +5,7 @@
 
 pub(crate) mod core;
 pub(crate) mod kernels;
+pub(crate) mod native;
 pub(crate) mod surgery;
 
 use std::collections::BTreeMap;

@@ -13,7 +13,10 @@ use serde_json::Value;
 use tch::Tensor;
 
 use super::setup::{self, Draws};
-use crate::case::{self, Case, Report};
+use crate::{
+    case::{self, Case, Report},
+    runner::upstream,
+};
 
 pub(super) fn is_one(name: &str) -> bool {
     is_removal(name) || is_federated(name) || name == "predict"
@@ -81,7 +84,7 @@ fn cells_lose_their_batch() {
         report.close(case, "out.latent_corrected", &removed.latent_corrected, forward);
         check_shifts(case, &removed, report);
         if mode == Mode::Training {
-            let ours = setup::upstream(&module, |tensor| Some(tensor.detach()));
+            let ours = upstream(&module);
             let after = case.group("after.");
             for (name, _) in after.iter() {
                 report.close(case, &format!("after.{name}"), &ours[name], forward);

@@ -1,13 +1,9 @@
 //! Modules, cells and draws as a case describes them.
 
-use std::collections::BTreeMap;
-
 use archipelago_common::StateDict;
 use archipelago_models::{
     data::Categorical,
-    model::Module,
     nn::{Builder, ConditionSource, Noise, Source, Trainable, from_tch, to_tch},
-    upstream::Layout,
     zoo::scgen::{ScgenConfig, ScgenModule},
 };
 use ndarray::Array2;
@@ -32,11 +28,6 @@ pub(super) fn module(case: &Case, trainable: Trainable) -> ScgenModule {
     let none = ConditionSource::Fresh(0);
     let builder = Builder::new(Source::Stored(&stored), none, trainable, [0; 32], Device::Cpu);
     ScgenModule::new(config(case), n_genes, builder).unwrap()
-}
-
-/// A module's tensors, or what becomes of them, under upstream's names.
-pub(super) fn upstream(module: &dyn Module, of: impl Fn(&Tensor) -> Option<Tensor>) -> BTreeMap<String, Tensor> {
-    Layout::of(module.weights()).join(module.weights(), |_, tensor| of(tensor))
 }
 
 /// Draws in the order in which a case made them; no unit is dropped.

@@ -13,11 +13,11 @@ use archipelago_models::{
 };
 use tch::{Device, Tensor};
 
-use super::{
-    core,
-    setup::{self, OneDraw},
+use super::setup::{self, OneDraw};
+use crate::{
+    case::{self, Case, Report},
+    runner::native::optimiser,
 };
-use crate::case::{self, Case, Report};
 
 pub(super) fn is_one(name: &str) -> bool {
     name.starts_with("federated_")
@@ -65,7 +65,7 @@ fn train(
     mode: Mode,
 ) {
     let minibatch = setup::minibatch_of(case.tensor("in.x").narrow(0, start, n), codes);
-    let mut optimiser = core::optimiser(case, owned);
+    let mut optimiser = optimiser(case, owned);
     for k in 1..=N_STEPS {
         let mut noise = OneDraw(case.tensor(&format!("noise.step{k}")).narrow(0, start, n));
         let mut pass = Pass { mode, noise: &mut noise };
