@@ -28,7 +28,7 @@ pub enum TensorKind {
     /// Computed from the cells and never trained, such as the prior of the library size. Protected as what is trained is,
     /// but apart from it: its size has nothing to do with how far training went.
     Statistic,
-    /// 0 or 1, such as whether a protein was measured. Checked to be that, and never clipped, noised or counted in a norm:
+    /// 0 or 1, such as whether a feature was measured. Checked to be that, and never clipped, noised or counted in a norm:
     /// a fact with noise is another fact.
     Fact,
 }

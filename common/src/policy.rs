@@ -24,7 +24,7 @@ pub struct SitePolicy {
     pub noise_std: f64,
     /// Operators whose references this site runs; empty is any operator of the consortium.
     pub trusted_operators: Vec<String>,
-    /// Whether facts about the data (such as which proteins were measured) may leave with the columns. Without them the
+    /// Whether facts about the data (such as which features were measured) may leave with the columns. Without them the
     /// site takes part in no task of a model that has some.
     // Said only where it differs: a policy from before there were facts keeps its digest in the audit log.
     #[serde(skip_serializing_if = "is_true")]

@@ -283,12 +283,12 @@ pub enum Error {
         /// The values there are.
         available: String,
     },
-    /// A gene or protein that was asked for is not among the reference's.
-    #[error("the reference knows no gene or protein `{name}`, of {n_known} in all")]
+    /// A feature that was asked for is none of those that the reference decodes.
+    #[error("the reference decodes no feature `{name}`, of {n_known} in all")]
     UnknownFeature {
         /// What was asked for.
         name: String,
-        /// Genes and proteins that it knows.
+        /// Features that it decodes, genes and others.
         n_known: usize,
     },
     /// A column of numbers holds something else.

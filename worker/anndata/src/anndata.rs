@@ -17,7 +17,7 @@ pub struct AnnData {
     pub var: DataFrame,
     /// Other measurements of the shape of `x`.
     pub layers: BTreeMap<String, Matrix>,
-    /// Per cell, any width: embeddings, proteins.
+    /// Per cell, any width: embeddings, other modalities.
     pub obsm: Dict,
     /// Per gene, any width: loadings, gene-set masks.
     pub varm: Dict,

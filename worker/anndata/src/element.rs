@@ -177,7 +177,7 @@ impl Element {
         })
     }
 
-    /// Numbers in two dimensions with column names where they are known: an embedding or a table of proteins.
+    /// Numbers in two dimensions with column names where they are known: an embedding, or a table of features.
     ///
     /// # Errors
     /// [`Error::Kind`] when it is not a numeric matrix, vector or data frame.

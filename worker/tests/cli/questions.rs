@@ -49,7 +49,7 @@ fn expression_is_written_per_cell_and_gene() {
 
     let refused = |more: &[&str], code| bench.fail(code, &[&["results", "expression"][..], &CELLS, more].concat());
     assert!(
-        refused(&["--genes", "CD3D", "--out", "none.csv"], 1).contains("knows no gene or protein `CD3D`, of 60 in all")
+        refused(&["--genes", "CD3D", "--out", "none.csv"], 1).contains("decodes no feature `CD3D`, of 60 in all")
     );
     assert!(refused(&["--transform-batch", "c", "--out", "none.csv"], 1).contains("no condition for batch `c`"));
     assert!(refused(&["--library-size=-1", "--out", "none.csv"], 2).contains("a number above 0, or `latent`"));

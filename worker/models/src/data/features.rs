@@ -1,4 +1,4 @@
-//! Values of named features beside the genes: proteins, peaks.
+//! Values of named features beside the genes.
 
 use std::collections::BTreeSet;
 

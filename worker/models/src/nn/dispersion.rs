@@ -8,7 +8,7 @@ use crate::{
     error::Result,
 };
 
-/// What a dispersion depends on, beside the gene or protein.
+/// What a dispersion depends on, beside the feature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DispersionBy {
     /// Nothing else.
@@ -19,7 +19,7 @@ pub enum DispersionBy {
     Label,
 }
 
-/// The log inverse dispersion of genes or of proteins.
+/// The log inverse dispersion of genes, or of other features.
 #[derive(Debug)]
 pub enum LogDispersion {
     /// `[n_features]`
