@@ -4,7 +4,6 @@
 use archipelago_common::Name;
 use tch::{Kind, Tensor};
 
-use super::family::{keys, masks::Masks};
 use crate::{
     data::{Field, Minibatch, Registry, Values},
     error::Result,
@@ -14,6 +13,7 @@ use crate::{
     options::{self, OptionCard, Options, options},
     surgery::upstream::{Flags, UpstreamRules},
     train::{AdamOptions, Epochs, TrainDefaults, WarmupDefault},
+    zoo::family::{keys, masks::Masks},
 };
 
 /// The model.
@@ -43,7 +43,7 @@ impl Model for TwoAxes {
     fn card(&self) -> ModelCard {
         ModelCard {
             name: NAME,
-            title: NAME,
+            title: "TwoAxes",
             paper: "",
             purpose: "",
             federation: "exact",
