@@ -52,9 +52,10 @@ endif
 demo: build ## Run the main job as real processes: three coordinators, one site per query batch (MODEL= DATA= BATCH= LABELS= QUERY= SEED=)
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(DEMO_CELLS)
 
-quality: build ## Map with scVI and scANVI, or with trVAE, over several seeds and judge the result (MODEL= DATA= SEEDS= PEER= REFERENCE= QUERY=)
+quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scgen|perturbation DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH=)
 	$(BIN)/archipelago-quality --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
-		$(if $(MODEL),--model $(MODEL)) $(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)")
+		$(if $(MODEL),--model $(MODEL)) $(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)") \
+		$(if $(BATCH),--batch-key "$(BATCH)")
 
 # ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers.
 peers: build ## Compare with scvi-tools: saved models there and back

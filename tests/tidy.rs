@@ -60,7 +60,7 @@ const CRATES: &[Fence] = &[
         may_use: &["common", "protocol", "transport", "client", "processes"],
         never: &[RAFT, TENSORS, FILES],
     },
-    Fence { name: "benches", may_use: &["common", "anndata", "models"], never: &[ASYNC, QUIC, RAFT] },
+    Fence { name: "benches", may_use: &["common", "analysis", "anndata", "models"], never: &[ASYNC, QUIC, RAFT] },
     Fence { name: "tests", may_use: &[], never: &[] },
     Fence { name: "histories", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence {

@@ -30,6 +30,8 @@ pub(crate) enum ModelArg {
     Scanvi,
     /// trVAE: conditions of the reference pulled together.
     Trvae,
+    /// scGen, on log-normalised values: mapping is arithmetic, without an epoch.
+    Scgen,
 }
 
 impl ModelArg {
@@ -39,12 +41,23 @@ impl ModelArg {
             Self::Scvi => "scvi",
             Self::Scanvi => "scanvi",
             Self::Trvae => "trvae",
+            Self::Scgen => "scgen",
         }
     }
 
     /// Whether its peer is a native model of scArches.
     pub(crate) fn is_native(self) -> bool {
-        self == Self::Trvae
+        matches!(self, Self::Trvae | Self::Scgen)
+    }
+
+    /// Whether our kernels compute it; libtorch's autograd does what they do not know.
+    pub(crate) fn is_in_kernels(self) -> bool {
+        self != Self::Scgen
+    }
+
+    /// Whether cells come with their types.
+    pub(crate) fn takes_labels(self) -> bool {
+        matches!(self, Self::Scanvi | Self::Scgen)
     }
 }
 
@@ -75,6 +88,8 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     cases.push(Case { model: ModelArg::Scanvi, ..scanvi });
     let trvae = synthetic("trvae-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
     cases.push(Case { model: ModelArg::Trvae, ..trvae });
+    let scgen = synthetic("scgen-10000x2000-d12", 10_000, 2_000, 350.0, 2, 1);
+    cases.push(Case { model: ModelArg::Scgen, ..scgen });
     cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));
     cases.push(synthetic("10000x2000-d32", 10_000, 2_000, 2_000.0, 3, 1));
     cases.push(synthetic("100000x2000-d8", 100_000, 2_000, 210.0, 2, 1));
@@ -206,14 +221,18 @@ fn write_pbmc(folder: &Path, file: &Path) -> Result<()> {
 fn write(folder: &Path, name: &str, counts: Csr, batches: &[&str]) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     let (mut obs, var) = frames(counts.n_rows(), counts.n_cols(), batches)?;
-    let label = |cell| if name.starts_with("query") { UNLABELLED.to_owned() } else { format!("t{}", cell % N_LABELS) };
+    let of_type = |cell| format!("t{}", cell % N_LABELS);
+    let label = |cell| if name.starts_with("query") { UNLABELLED.to_owned() } else { of_type(cell) };
     obs.insert(LABELS, Column::categorical(&(0..counts.n_rows()).map(label).collect::<Vec<_>>()))?;
+    obs.insert(TYPES, Column::categorical(&(0..counts.n_rows()).map(of_type).collect::<Vec<_>>()))?;
     AnnData::new(counts, obs, var)?.write(folder.join(format!("{name}.h5ad")), Compression::None)?;
     Ok(())
 }
 
 /// The obs column of labels, which have nothing to do with the counts.
 pub(crate) const LABELS: &str = "cell_type";
+/// The obs column with the label of every cell, for a model that maps by labels.
+pub(crate) const TYPES: &str = "every_cell_type";
 /// What stands there for no label.
 const UNLABELLED: &str = "Unknown";
 const N_LABELS: usize = 8;

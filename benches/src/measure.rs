@@ -7,6 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use archipelago_analysis::{
+    CsrView,
+    preprocess::{CP10K, log1p, normalize_total},
+};
 use archipelago_anndata::{Csr, H5adFile};
 use archipelago_common::{
     ConditionKey,
@@ -22,7 +26,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cases::{LABELS, ModelArg},
+    cases::{LABELS, ModelArg, TYPES},
     machine, report,
 };
 
@@ -71,13 +75,15 @@ pub(crate) struct File {
 }
 
 impl File {
-    pub(crate) fn read(folder: &Path, name: &str) -> Result<Self> {
+    pub(crate) fn read(folder: &Path, name: &str, model: ModelArg) -> Result<Self> {
         let file = H5adFile::open(folder.join(format!("{name}.h5ad")))?;
         let counts = file.rows(None)?.read_all()?;
+        let counts = if model == ModelArg::Scgen { log_normalised(&counts)? } else { counts };
         let batches: Option<Vec<String>> = file.obs().column("batch")?.to_strings().into_iter().collect();
         let batches = Categorical::from_values(&batches.context("a cell has no batch")?);
         let conditions = CellConditions::from_batches(&batches, |batch| format!("bench/data/{batch}").parse())?;
-        let labels = file.obs().column(LABELS).ok().and_then(|labels| labels.to_strings().into_iter().collect());
+        let column = if model == ModelArg::Scgen { TYPES } else { LABELS };
+        let labels = file.obs().column(column).ok().and_then(|labels| labels.to_strings().into_iter().collect());
         let labels = labels.map(|labels: Vec<String>| Categorical::from_values(&labels));
         Ok(Self { counts, genes: file.var().index().to_vec(), conditions, labels })
     }
@@ -85,7 +91,7 @@ impl File {
     /// The cells as the model takes them.
     fn cells(&self, model: ModelArg) -> Cells<'_> {
         let cells = Cells::new(&self.counts);
-        match self.labels.clone().filter(|_| model == ModelArg::Scanvi) {
+        match self.labels.clone().filter(|_| model.takes_labels()) {
             Some(labels) => cells.with(data::LABELS, labels).found_at(data::LABELS, format!("{}{LABELS}", data::OBS)),
             None => cells,
         }
@@ -99,6 +105,9 @@ pub(crate) fn options() -> Config {
 
 /// The same for any model.
 fn options_of(model: ModelArg) -> Result<Config> {
+    if model == ModelArg::Scgen {
+        return Ok(Config::from([("hidden_layer_sizes".to_owned(), serde_json::json!([256, 128]))]));
+    }
     Ok(if model.is_native() { zoo::model(model.name())?.options_for_surgery() } else { options() })
 }
 
@@ -137,7 +146,7 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
     let compute = Compute { device, engine };
     let mut kinds = Kinds::new();
     let reference = {
-        let file = File::read(&args.folder, "reference")?;
+        let file = File::read(&args.folder, "reference", args.model)?;
         let (reference, measured) = train(&file, args, compute)?;
         kinds.insert("train".to_owned(), measured);
         machine::reset_peak()?;
@@ -165,21 +174,43 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
         cells: &cells,
         conditions: &file.conditions,
         batch_key: "batch",
-        spec: &spec(args.epochs, if args.model.is_native() { 0.04 } else { 1e-6 }),
+        spec: &spec(args.epochs, weight_decay_of(args.model)),
         further: &FurtherOptions::default(),
         compute,
     };
     let mut clock = Clock::start();
     let trained = train_reference(&training, &mut |_: &EpochReport| clock.lap(), &mut NoCheckpoints)?;
     let peak_mib = machine::peak_mib()?;
-    anyhow::ensure!(trained.engine == compute.engine, "training went through autograd");
-    let validation = File::read(&args.folder, "reference_validation")?;
+    check_engine(trained.engine, args.model, compute)?;
+    let validation = File::read(&args.folder, "reference_validation", args.model)?;
     let elbo = elbo(&trained.reference, &validation, args.model, compute)?;
-    Ok((trained.reference, Measured { epochs_s: clock.epochs_s, elbo: Some(elbo), peak_mib }))
+    Ok((trained.reference, Measured { epochs_s: clock.epochs_s, elbo, peak_mib }))
+}
+
+/// What the peers' scripts train with.
+fn weight_decay_of(model: ModelArg) -> f64 {
+    match model {
+        ModelArg::Trvae => 0.04,
+        ModelArg::Scgen => 0.0,
+        ModelArg::Scvi | ModelArg::Scanvi => 1e-6,
+    }
+}
+
+fn check_engine(found: Engine, model: ModelArg, compute: Compute) -> Result<()> {
+    anyhow::ensure!(found == compute.engine || !model.is_in_kernels(), "the kernels were passed by");
+    Ok(())
+}
+
+/// Values as scGen takes them.
+fn log_normalised(counts: &Csr) -> Result<Csr> {
+    let view = CsrView::new(counts.n_cols(), counts.indptr(), counts.indices(), counts.data())?;
+    let mut values = normalize_total(view, CP10K);
+    log1p(&mut values);
+    Ok(Csr::new(counts.n_rows(), counts.n_cols(), counts.indptr().to_vec(), counts.indices().to_vec(), values)?)
 }
 
 fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Measured> {
-    let file = File::read(&args.folder, "query")?;
+    let file = File::read(&args.folder, "query", args.model)?;
     let [key] = file.conditions.keys() else { anyhow::bail!("the query has more than one batch") };
     let query = Query { key: key.clone(), cells: file.cells(args.model) };
     let mut clock = Clock::start();
@@ -191,16 +222,25 @@ fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Mea
         &mut |_: &EpochReport| clock.lap(),
         &mut NoCheckpoints,
     )?;
+    if mapped.history.is_empty() {
+        // Nothing was trained: mapping is to lay the cells onto what the reference holds.
+        reference.mapped(&query.cells, &file.conditions, compute)?;
+        clock.lap();
+    }
     let peak_mib = machine::peak_mib()?;
-    anyhow::ensure!(mapped.engine == compute.engine, "surgery went through autograd");
+    check_engine(mapped.engine, args.model, compute)?;
     let grown = reference.with(key.clone(), mapped.columns)?;
-    let elbo = elbo(&grown, &File::read(&args.folder, "query_validation")?, args.model, compute)?;
-    Ok(Measured { epochs_s: clock.epochs_s, elbo: Some(elbo), peak_mib })
+    let validation = File::read(&args.folder, "query_validation", args.model)?;
+    Ok(Measured { epochs_s: clock.epochs_s, elbo: elbo(&grown, &validation, args.model, compute)?, peak_mib })
 }
 
-fn elbo(reference: &Reference, file: &File, model: ModelArg, compute: Compute) -> Result<f64> {
+/// Mean ELBO per cell; none for a model whose loss is no bound of a likelihood.
+fn elbo(reference: &Reference, file: &File, model: ModelArg, compute: Compute) -> Result<Option<f64>> {
+    if model == ModelArg::Scgen {
+        return Ok(None);
+    }
     let fit = reference.evaluate(&file.cells(model), &file.conditions, 0, compute)?;
-    Ok(fit.elbo())
+    Ok(Some(fit.elbo()))
 }
 
 /// A condition of the growth measurements.

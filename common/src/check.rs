@@ -93,7 +93,10 @@ pub fn part(key: &ConditionKey, bytes: &[u8], layout: &Layout) -> Result<()> {
         return refuse(format!("the reference does not take {}", key.section()));
     };
     match Member::from_bytes(rule, bytes) {
-        Ok(Member::Sums(_)) => Ok(()),
+        Ok(Member::Sums(pool)) => match pool.negative_count() {
+            None => Ok(()),
+            Some((entry, table)) => refuse(format!("table `{table}` of entry `{entry}` counts less than nothing")),
+        },
         Ok(Member::Tensors(tensors)) => match tensors.iter().find(|(name, tensor)| !is_finite(name, tensor)) {
             None => Ok(()),
             Some((name, _)) => refuse(format!("a value of tensor `{name}` is NaN or infinite")),
@@ -218,6 +221,10 @@ mod tests {
             Pool::new(tables).to_bytes()
         };
         assert_eq!(refused("s/d+counts/T cell", &pool("n")), "");
+        let mut negative = Pool::new(BTreeMap::from([("n".to_owned(), TableSpec::counts(&[]))]));
+        negative.add("T", "n", 0, -1.0).unwrap();
+        let told = refused("s/d+counts/b", &negative.to_bytes());
+        assert!(told.contains("table `n` of entry `T` counts less than nothing"), "{told}");
         assert!(refused("s/d+counts/T cell", &pool("m")).contains("the reference's rule for it"));
         assert!(refused("s/d+counts/T cell", &tensors(&[1.0])).contains("what its tables look like"));
     }

@@ -148,6 +148,15 @@ impl Pool {
         self.entries.get(entry)?.get(table)
     }
 
+    /// A count below zero, if there is one: its entry and table.
+    pub fn negative_count(&self) -> Option<(&str, &str)> {
+        let tables =
+            self.entries.iter().flat_map(|(entry, tables)| tables.iter().map(move |(name, t)| (entry, name, t)));
+        let mut counts = tables.filter(|(.., table)| table.spec.fraction_bits == 0);
+        let found = counts.find(|(.., table)| table.units.iter().any(|&units| units < 0));
+        found.map(|(entry, table, _)| (entry.as_str(), table.as_str()))
+    }
+
     /// Adds a number to a place in a table of an entry, which is made of zeros if it is not there yet.
     ///
     /// # Errors  [`Error::InvalidValue`] for NaN, infinity or a number beyond the table's range; [`Error::TooLarge`]
@@ -160,7 +169,7 @@ impl Pool {
 
     /// The same pool without some entries.
     #[must_use]
-    pub fn retain(mut self, keeps: impl Fn(&str) -> bool) -> Self {
+    pub fn retain(mut self, mut keeps: impl FnMut(&str) -> bool) -> Self {
         self.entries.retain(|entry, _| keeps(entry));
         self
     }

@@ -11,6 +11,11 @@ use crate::{
     policy::EmbeddingRelease,
 };
 
+mod asks;
+mod layouts;
+
+pub use asks::Asks;
+
 pub use crate::quality::{Bound, ConditionMetrics, QualityGates};
 pub use crate::train_spec::{ColumnInit, EarlyStopping, Stopping, TrainSpec, Warmup};
 
@@ -51,6 +56,7 @@ impl fmt::Display for PublishMode {
 
 /// A published request to map query data onto one version.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct SurgeryTask {
     /// The reference's name.
     pub reference: Name,
@@ -58,6 +64,9 @@ pub struct SurgeryTask {
     pub version: VersionId,
     /// How to train.
     pub train: TrainSpec,
+    /// Which contributions it asks for.
+    #[serde(default, skip_serializing_if = "Asks::is_usual")]
+    pub asks: Asks,
     /// The embeddings the task would like; what it gets is decided at the site.
     pub embeddings: EmbeddingRelease,
     /// When submissions become versions.
@@ -81,6 +90,7 @@ impl SurgeryTask {
             reference,
             version,
             train,
+            asks: Asks::default(),
             embeddings: EmbeddingRelease::None,
             publish: PublishMode::Each,
             allow: None,

@@ -395,9 +395,10 @@ fn since_keys<'a>(keys: impl IntoIterator<Item = &'a ConditionKey>) -> u16 {
     if keys.into_iter().all(|key| *key.section() == Section::Condition) { 1 } else { 3 }
 }
 
-/// The protocol version in which this request for work can be said: before 3 a task said everything about its training.
+/// The protocol version in which this request for work can be said: before 3 a task said everything about its training, and asked for
+/// everything.
 fn since_asked(task: &SurgeryTask) -> u16 {
-    if task.train.is_in_first_layout() { 1 } else { 3 }
+    if task.is_in_first_layout() { 1 } else { 3 }
 }
 
 /// The same of gates: before 3 they knew two figures.

@@ -21,7 +21,8 @@ use archipelago_common::{
     },
     state_dict::{DType, TensorSpec},
     task::{
-        Bound, ConditionMetrics, EarlyStopping, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup,
+        Asks, Bound, ConditionMetrics, EarlyStopping, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec,
+        Warmup,
     },
 };
 use archipelago_protocol::{
@@ -173,6 +174,7 @@ fn requests(golden: &mut Golden) {
         },
         Request::Submit(submission_with_parts()),
         Request::SetClock { now_ms: 1_700_000_000_000 },
+        Request::PublishTask(Box::new(SurgeryTask { asks: Asks::Parts, ..surgery_task() })),
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -193,6 +195,7 @@ fn requests(golden: &mut Golden) {
             Request::AddSite { .. } => "add-site",
             Request::RevokeSite { .. } => "revoke-site",
             Request::PublishReference { .. } => "publish-reference",
+            Request::PublishTask(task) if task.asks != Asks::Both => "publish-task-parts",
             Request::PublishTask(task) if !task.train.is_in_first_layout() => "publish-task-asked",
             Request::PublishTask(_) => "publish-task",
             Request::CloseTask { .. } => "close-task",

@@ -2,6 +2,8 @@
 //!
 //! Runs the built programs; `make test` builds them first.
 
+mod parts;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,

@@ -11,6 +11,7 @@ use archipelago_common::{
     condition::{Columns, ConditionKey},
     hash::Digest,
     id::{Name, SiteId},
+    part::Member,
     progress::{Continue, EpochReport},
     task::{ConditionMetrics, TrainSpec},
 };
@@ -75,6 +76,8 @@ pub struct Surgeon<'a> {
     pub compute: Compute,
     /// Where conditions are kept, finished or on the way, if anywhere.
     pub checkpoints: Option<&'a Checkpoints>,
+    /// Members of parts by which the base's model maps, if it does.
+    pub parts: &'a BTreeMap<ConditionKey, Member>,
 }
 
 /// Cells that are trained together, ready for surgery: those of one batch, where no new key binds it to others.
@@ -206,7 +209,7 @@ impl Surgeon<'_> {
         Ok(surgery)
     }
 
-    /// The cells of a group in the latent space, seen through these columns and what the site keeps.
+    /// The cells of a group among those of the reference, seen through these columns and what the site keeps.
     ///
     /// # Errors  [`Error::Models`]
     pub fn latent(
@@ -218,7 +221,8 @@ impl Surgeon<'_> {
         let mut reference = Reference::of_base(self.base.clone())?;
         reference.columns.extend(columns);
         reference.local = group.conditions.keys().iter().map(|key| (key.clone(), local.clone())).collect();
-        Ok(reference.latent(&group.cells()?, &group.conditions, self.compute)?.into())
+        reference.parts.clone_from(self.parts);
+        Ok(reference.mapped(&group.cells()?, &group.conditions, self.compute)?.into())
     }
 }
 

@@ -7,6 +7,7 @@ use archipelago_common::{
     id::TaskId,
     principal::Principal,
     record::{ReferenceHead, Stage, TaskHead, TaskState},
+    task::Asks,
 };
 use archipelago_models::{Device, zoo};
 use archipelago_protocol::message::{Notice, Refusal};
@@ -77,7 +78,8 @@ impl Reason {
             | Error::MissingValues { .. }
             | Error::WrongValues { .. }
             | Error::WrongPlace { .. }
-            | Error::FieldNotGiven { .. } => Self::DataUnusable,
+            | Error::FieldNotGiven { .. }
+            | Error::Models(Models::MissingField { .. }) => Self::DataUnusable,
             Error::Withheld { .. } => Self::NothingMayLeave,
             Error::Reference { .. } => Self::ReferenceUnusable,
             Error::Diverged { .. } | Error::Models(Models::Diverged { .. }) => Self::Diverged,
@@ -215,18 +217,19 @@ impl Site {
     /// Looks at what a task asks before taking it. One that cannot be served is passed over until the next start.
     async fn can_serve(&mut self, record: &TaskHead) -> Result<bool> {
         let reference = self.uplink.reference(&record.task.reference).await?;
-        let Some(obstacle) = self.obstacle(&reference) else { return Ok(true) };
+        let Some(obstacle) = self.obstacle(&reference, record.task.asks) else { return Ok(true) };
         tracing::warn!(task = %record.id, reference = %record.task.reference, obstacle, "the task is passed over");
         self.declined.insert(record.id);
         Ok(false)
     }
 
-    fn obstacle(&self, reference: &ReferenceHead) -> Option<&'static str> {
+    fn obstacle(&self, reference: &ReferenceHead, asks: Asks) -> Option<&'static str> {
         let policy = self.gate.policy();
         let is_trusted =
             |name: &str| policy.trusted_operators.is_empty() || policy.trusted_operators.iter().any(|t| t == name);
-        if !policy.columns {
-            Some("the policy lets no columns out")
+        let kept = self.gate.obstacle(asks);
+        if kept.is_some() {
+            kept
         } else if !is_trusted(reference.publisher.as_str()) {
             Some("the policy does not trust the operator who published the reference")
         } else if zoo::model(&reference.summary.model).is_err() {

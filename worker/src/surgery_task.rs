@@ -19,15 +19,15 @@ use archipelago_common::{
     condition::{Columns, ConditionKey},
     fs,
     hash::Digest,
-    id::VersionId,
-    layout::Layout,
+    id::{Name, VersionId},
+    layout::{Growth, Layout},
     limits,
     part::Member,
     progress::{Continue, EpochReport},
     record::{Progress, TaskHead},
     task::TrainSpec,
 };
-use archipelago_models::{Device, layout_of, surgery::JointSurgery};
+use archipelago_models::{Device, layout_of, parts::Parts as KnownParts, surgery::JointSurgery, zoo};
 use archipelago_protocol::message::Refusal;
 use tokio::{sync::watch, time::Instant};
 
@@ -36,7 +36,9 @@ use crate::{
     audit::AuditTrail,
     checkpoint::Checkpoints,
     data::{AlignedCounts, DataSpec, SiteData},
-    egress::{ContributingCells, Latent, Lease, MappedCells, Released, ReleasedCondition, TrainedCondition},
+    egress::{
+        ContributingCells, Latent, Lease, MappedCells, Released, ReleasedCondition, ReleasedPart, TrainedCondition,
+    },
     error::{Error, Result},
     lease, local,
     mapping::{self, OBSM_KEY, QueryGroup, QueryKeys, Rules, Surgeon},
@@ -58,11 +60,20 @@ pub(crate) struct SurgeryTask<'a> {
     started: Instant,
 }
 
+/// What of parts leaves, and what stays.
+#[derive(Default)]
+struct Parts {
+    members: BTreeMap<ConditionKey, Released<Member>>,
+    withheld: BTreeMap<ConditionKey, String>,
+}
+
 /// Everything that training needs, loaded and checked.
 struct Prepared {
     base: Base,
     base_digest: Digest,
     layout: Layout,
+    /// Members of parts by which the model maps.
+    parts: BTreeMap<ConditionKey, Member>,
     data: SiteData,
     n_genes_found: usize,
     gene_coverage: f64,
@@ -87,17 +98,19 @@ impl<'a> SurgeryTask<'a> {
 
     /// Does the task. Returns the version that holds the result, if there is one already.
     pub(crate) async fn run(&mut self) -> Result<Option<VersionId>> {
+        let asks = self.record.task.asks;
         let prepared = Arc::new(self.prepare().await?);
         let surgeries = self.train(prepared.clone()).await?;
-        let columns = self.release_columns(&prepared, &surgeries)?;
+        let columns = if asks.for_columns() { self.release_columns(&prepared, &surgeries)? } else { Vec::new() };
         let latents = self.embed(prepared.clone(), &columns, &surgeries).await?;
         let conditions = self.release_conditions(&prepared, &surgeries, columns, &latents)?;
-        let parts = self.release_parts(&prepared, &surgeries)?;
+        let Parts { members: parts, withheld } = self.release_parts(&prepared, &surgeries)?;
+        self.require_something(&prepared, &conditions, &parts, &withheld)?;
         self.keep_cells(prepared.clone(), latents).await?;
         let of_group = |(group, surgery): (_, &'_ JointSurgery)| local_of(group, surgery);
         let kept: Vec<_> = prepared.groups.iter().zip(&surgeries).flat_map(of_group).collect();
         local::write(&self.out_dir()?, kept.iter().map(|(key, local)| (key, local)))?;
-        self.keep_summary(&prepared, &surgeries)?;
+        self.keep_summary(&prepared, &surgeries, withheld)?;
         let version = self.submit(&conditions, &parts).await?;
         TaskSummary::mark_accepted(&self.out_dir()?, version)?;
         Ok(version)
@@ -129,6 +142,7 @@ impl<'a> SurgeryTask<'a> {
             }
             Ok(Prepared {
                 groups: QueryGroup::all(&data, &keys, counts),
+                parts: BTreeMap::new(),
                 layout,
                 base,
                 base_digest: blob.digest,
@@ -141,7 +155,36 @@ impl<'a> SurgeryTask<'a> {
                 checkpoints,
             })
         });
-        self.beside_renewals(read).await
+        let mut prepared = self.beside_renewals(read).await?;
+        prepared.parts = self.members(&prepared).await?;
+        Ok(prepared)
+    }
+
+    /// Fetches the members of parts by which the model maps: of those in the task's version, so that every site maps by the same.
+    async fn members(&mut self, prepared: &Prepared) -> Result<BTreeMap<ConditionKey, Member>> {
+        let (card, task) = (&prepared.base.card, &self.record.task);
+        let maps_by = zoo::model(&card.model)?.maps_by();
+        if maps_by.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let known = KnownParts::new(card, BTreeMap::new());
+        let is_needed = |key: &ConditionKey| match key.section() {
+            Section::Part(name) => maps_by.contains(&name.as_str()) && known.is_of_reference(key),
+            Section::Condition | Section::Axis(_) => false,
+        };
+        let mut there = self.site.uplink.members(&task.reference, task.version).await?;
+        there.retain(|key, _| is_needed(key));
+        let mut members = BTreeMap::new();
+        for (key, blob) in there {
+            let path = self.cached(blob).await?;
+            let failed = |source| Error::Reference { path: path.clone(), source };
+            let bytes = fs::read_bounded(&path, limits::PART_BYTES).map_err(failed)?;
+            blob.verify("a member of a part", &bytes).map_err(failed)?;
+            if let Some(rule) = prepared.layout.rule(key.section()) {
+                members.insert(key, Member::from_bytes(rule, &bytes).map_err(failed)?);
+            }
+        }
+        Ok(members)
     }
 
     /// Takes out the conditions that could not leave, before any is trained in vain: what is bound to others by a name on one of
@@ -162,7 +205,7 @@ impl<'a> SurgeryTask<'a> {
             let checked = keys
                 .iter()
                 .filter(|key| own.contains_key(key))
-                .try_for_each(|own_key| self.check_merged(key, own_key, merged));
+                .try_for_each(|own_key| self.check_merged(key, own_key, merged, layout));
             match checked.and_then(|()| self.check_size(key, cells, data.annotations())) {
                 Ok(()) => left.extend(cells),
                 Err(error) => {
@@ -182,8 +225,20 @@ impl<'a> SurgeryTask<'a> {
         }
     }
 
-    fn check_merged(&self, key: &ConditionKey, own: &ConditionKey, merged: &BTreeSet<ConditionKey>) -> Result<()> {
-        let reason = match merged.contains(own) {
+    fn check_merged(
+        &self,
+        key: &ConditionKey,
+        own: &ConditionKey,
+        merged: &BTreeSet<ConditionKey>,
+        layout: &Layout,
+    ) -> Result<()> {
+        let member = |part: &Name| own.clone().in_section(Section::Part(part.clone()));
+        let is_merged = match self.record.task.asks.for_columns() {
+            true => merged.contains(own),
+            // Columns stay where they are; parts are there or not.
+            false => key == own && layout.parts.keys().all(|part| merged.contains(&member(part))),
+        };
+        let reason = match is_merged {
             false => return Ok(()),
             true if key == own => "it is part of the reference already".to_owned(),
             true => format!("`{own}` is part of the reference already; offer new cells of it as another data set"),
@@ -197,7 +252,7 @@ impl<'a> SurgeryTask<'a> {
             let reason = format!("it has {n_cells} cells, the task asks for {least}");
             return Err(Error::Withheld { key: Box::new(key.clone()), reason });
         }
-        self.site.gate.check_size(key, n_cells, annotations.n_donors(cells))
+        self.site.gate.check_size(key, self.record.task.asks, n_cells, annotations.n_donors(cells))
     }
 
     /// Path of a blob in the site's cache, fetched if it is not there. What is there is verified when it is loaded.
@@ -269,7 +324,7 @@ impl<'a> SurgeryTask<'a> {
         Ok(released)
     }
 
-    /// Positions of each group's cells, seen through the columns as they leave: what the site keeps is what the
+    /// Positions of each group's cells, seen through the columns as they leave, where they do: what the site keeps is what the
     /// consortium's version gives.
     async fn embed(
         &mut self,
@@ -277,12 +332,15 @@ impl<'a> SurgeryTask<'a> {
         columns: &[ReleasedColumns],
         surgeries: &[JointSurgery],
     ) -> Result<Vec<Latent>> {
-        let of_group = |(columns, surgery): (&ReleasedColumns, &JointSurgery)| {
-            let columns = columns.iter().map(|(key, columns)| (key.clone(), columns.value().clone()));
-            (columns.collect(), surgery.local.clone())
+        let of_group = |(place, surgery): (usize, &JointSurgery)| {
+            let columns = match columns.get(place) {
+                Some(left) => left.iter().map(|(key, columns)| (key.clone(), columns.value().clone())).collect(),
+                None => surgery.columns.clone(),
+            };
+            (columns, surgery.local.clone())
         };
         let seen: Vec<(BTreeMap<ConditionKey, Columns>, StateDict)> =
-            columns.iter().zip(surgeries).map(of_group).collect();
+            surgeries.iter().enumerate().map(of_group).collect();
         self.beside_renewals(blocking(move || {
             let each = prepared.groups.iter().zip(seen);
             each.map(|(group, (columns, local))| prepared.surgeon().latent(group, columns, &local)).collect()
@@ -320,25 +378,48 @@ impl<'a> SurgeryTask<'a> {
         Ok(conditions)
     }
 
-    /// What may leave of what the cells contribute to parts.
-    fn release_parts(
-        &mut self,
-        prepared: &Prepared,
-        surgeries: &[JointSurgery],
-    ) -> Result<BTreeMap<ConditionKey, Released<Member>>> {
-        let mut released = BTreeMap::new();
+    /// What may leave of what the cells contribute to parts, where the task asks for parts.
+    fn release_parts(&mut self, prepared: &Prepared, surgeries: &[JointSurgery]) -> Result<Parts> {
+        let mut parts = Parts::default();
+        if !self.record.task.asks.for_parts() {
+            return Ok(parts);
+        }
         for (group, surgery) in prepared.groups.iter().zip(surgeries) {
             let of_group = surgery.contributions.iter().flat_map(|(key, all)| all.iter().map(move |one| (key, one)));
             for (condition, contribution) in of_group {
                 let key = condition.clone().in_section(Section::Part(contribution.part.clone()));
                 let (task, donors, layout) = (self.record.id, group.annotations.donors(), &prepared.layout);
                 let cells = ContributingCells { task, key: &key, contribution, donors, layout };
-                if let Some(member) = self.site.gate.release_part(&cells)? {
-                    released.insert(key, member);
+                let ReleasedPart { member, withheld } = self.site.gate.release_part(&cells)?;
+                if let Some(reason) = withheld {
+                    tracing::warn!(%key, reason, "something of a part is left out");
+                    parts.withheld.insert(key.clone(), reason);
+                }
+                if let Some(member) = member {
+                    parts.members.insert(key, member);
                 }
             }
         }
-        Ok(released)
+        Ok(parts)
+    }
+
+    /// Refuses to hand in nothing: no parts where nothing else is asked for or to be had.
+    fn require_something(
+        &self,
+        prepared: &Prepared,
+        conditions: &BTreeMap<ConditionKey, ReleasedCondition>,
+        parts: &BTreeMap<ConditionKey, Released<Member>>,
+        withheld: &BTreeMap<ConditionKey, String>,
+    ) -> Result<()> {
+        let trains = prepared.layout.growth == Growth::Surgery;
+        if !parts.is_empty() || (!conditions.is_empty() && trains) {
+            return Ok(());
+        }
+        let (key, reason) = match withheld.first_key_value() {
+            Some((key, reason)) => (key.clone(), reason.clone()),
+            None => (prepared.groups[0].conditions.keys()[0].clone(), "its cells contribute to no part".to_owned()),
+        };
+        Err(Error::Withheld { key: Box::new(key), reason })
     }
 
     async fn keep_cells(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>) -> Result<()> {
@@ -374,7 +455,12 @@ impl<'a> SurgeryTask<'a> {
         }
     }
 
-    fn keep_summary(&self, prepared: &Prepared, surgeries: &[JointSurgery]) -> Result<()> {
+    fn keep_summary(
+        &self,
+        prepared: &Prepared,
+        surgeries: &[JointSurgery],
+        of_parts: BTreeMap<ConditionKey, String>,
+    ) -> Result<()> {
         let mapped = || prepared.groups.iter().zip(surgeries);
         let metrics = |(group, surgery)| mapping::metrics(&prepared.base.card, group, surgery, prepared.gene_coverage);
         let left = AuditTrail::read(&self.site.config.audit_path())?.bytes_of_task(self.record.id);
@@ -387,7 +473,7 @@ impl<'a> SurgeryTask<'a> {
             accepted: false,
             version: None,
             conditions: mapped().flat_map(metrics).collect(),
-            withheld: prepared.withheld.clone(),
+            withheld: prepared.withheld.clone().into_iter().chain(of_parts).collect(),
             n_genes_found: prepared.n_genes_found,
             n_genes_panel: prepared.base.card.genes.len(),
             bytes_out: left.into_iter().map(|(kind, bytes)| (kind.to_owned(), bytes)).collect(),
@@ -418,6 +504,7 @@ impl Prepared {
             train: &self.train,
             compute: self.device.into(),
             checkpoints: Some(&self.checkpoints),
+            parts: &self.parts,
         }
     }
 }

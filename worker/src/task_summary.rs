@@ -31,7 +31,7 @@ pub struct TaskSummary {
     pub accepted: bool,
     /// The version that holds the result, once there is one.
     pub version: Option<VersionId>,
-    /// What was handed in.
+    /// What was mapped.
     pub conditions: BTreeMap<ConditionKey, ConditionMetrics>,
     /// What stayed at home, and why.
     pub withheld: BTreeMap<ConditionKey, String>,

@@ -147,6 +147,10 @@ fn require_conditions(site: &SiteId, task: &SurgeryTask, submission: &Submission
             let reason = format!("condition `{key}` is not in the namespace of site `{site}`");
             return Err(Refusal::forbidden(reason));
         }
+        if !task.asks.is_for(key.section()) {
+            let reason = format!("`{key}` belongs to {}, and the task asks for {} only", key.section(), task.asks);
+            return Err(Refusal::invalid(reason));
+        }
         require_blobs(key, task, condition)?;
         if let Some(metrics) = &condition.metrics {
             require_metrics(key, task, metrics)?;

@@ -7,7 +7,7 @@ use archipelago_common::{
     Figure, Name, SiteId, TaskId, VersionId, limits,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, TaskHead, TaskRecord, TaskState},
-    task::{Bound, ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec, Warmup},
+    task::{Asks, Bound, ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec, Warmup},
     text::printable,
 };
 use archipelago_protocol::message::{Reply, Request, Which};
@@ -57,6 +57,10 @@ pub struct PublishArgs {
     /// Seed; the same seed gives the same columns.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// What to ask for: `columns` of new conditions, `parts` (statistics that models contribute beside columns), or `both`; each
+    /// site's policy decides what it gives.
+    #[arg(long, value_name = "WHAT", default_value = "both")]
+    ask: Asks,
     /// Embeddings to ask for; each site's policy decides what it gives.
     #[arg(long, value_enum, default_value_t = Embeddings::None)]
     embeddings: Embeddings,
@@ -210,6 +214,7 @@ impl PublishArgs {
         };
         train.check()?;
         Ok(SurgeryTask {
+            asks: self.ask,
             embeddings: match self.embeddings {
                 Embeddings::None => EmbeddingRelease::None,
                 Embeddings::LabelMeans => EmbeddingRelease::LabelMeans { min_cells: LABEL_MEAN_CELLS, min_donors: 0 },
@@ -264,7 +269,7 @@ fn text(record: &TaskRecord) -> String {
         task.version.0.short(),
         task.publish,
         training(&task.train),
-        embeddings(task.embeddings),
+        asked(task),
         audience(task)
     );
     if !assignments.is_empty() {
@@ -289,13 +294,18 @@ fn training(train: &TrainSpec) -> String {
     format!("{epochs}, {minibatch}, from {init}, seed {}", train.seed)
 }
 
-fn embeddings(asked: EmbeddingRelease) -> String {
-    match asked {
-        EmbeddingRelease::None => "columns only".to_owned(),
+fn asked(task: &SurgeryTask) -> String {
+    let contributions = match task.asks {
+        Asks::Both => "columns and parts",
+        Asks::Columns => "columns",
+        Asks::Parts => return "parts".to_owned(),
+    };
+    match task.embeddings {
+        EmbeddingRelease::None => contributions.to_owned(),
         EmbeddingRelease::LabelMeans { min_cells, .. } => {
-            format!("columns and mean embeddings of labels with at least {min_cells} cells")
+            format!("{contributions}, and mean embeddings of labels with at least {min_cells} cells")
         }
-        EmbeddingRelease::Full => "columns and embeddings".to_owned(),
+        EmbeddingRelease::Full => format!("{contributions}, and embeddings"),
     }
 }
 

@@ -76,7 +76,10 @@ impl Comparison {
                 .map(|runs| runs.iter().filter_map(|run| figure.of_peer(run)).collect())
                 .unwrap_or_default();
             let (ours, peer) = (Spread::of(&ours)?, Spread::of(&theirs));
-            let is_as_good = peer.map(|peer| figure.sign * (ours.mean - peer.mean) >= -2.0 * peer.std - ROUNDING);
+            // A single run has no spread to be within.
+            let is_as_good = peer
+                .filter(|_| theirs.len() > 1)
+                .map(|peer| figure.sign * (ours.mean - peer.mean) >= -2.0 * peer.std - ROUNDING);
             Some(Line { name: figure.name, ours, peer, is_as_good })
         };
         Self { model: model.to_owned(), lines: FIGURES.iter().filter_map(line).collect() }
@@ -108,9 +111,12 @@ impl Comparison {
 /// A peer's runs of a model. The native models' script writes one model to a file, and the tutorial's recipe under its own name.
 fn runs_of<'a>(peer: &'a Value, model: &str) -> Option<&'a Vec<Value>> {
     let runs = &peer["runs"];
-    let of_recipe = || (peer["model"] == model).then(|| runs["surgery"].as_array()).flatten();
+    let of_recipe = || RECIPES.iter().find_map(|recipe| runs[*recipe].as_array()).filter(|_| peer["model"] == model);
     runs[model].as_array().or_else(of_recipe)
 }
+
+/// What the native models' script calls the recipes that ours follow.
+const RECIPES: [&str; 3] = ["surgery", "integrate", "predict"];
 
 /// A figure: our name, where the peers' scripts put it, and whether more is better.
 struct Figure {
@@ -160,6 +166,14 @@ const FIGURES: &[Figure] = &[
     more("ari_kmeans", "/integration/ari_kmeans"),
     more("nmi_leiden", "/integration/nmi_leiden"),
     more("ari_leiden", "/integration/ari_leiden"),
+    more("perturbation_r2", "/predict_other_types/r2_all"),
+    more("perturbation_r2_top100", "/predict_other_types/r2_top100"),
+    more("perturbation_all_types_r2", "/predict_all/r2_all"),
+    more("perturbation_all_types_r2_top100", "/predict_all/r2_top100"),
+    more("shift_of_other_types_r2", "/predict_mean_shift_in_gene_space/r2_all"),
+    more("shift_of_other_types_r2_top100", "/predict_mean_shift_in_gene_space/r2_top100"),
+    more("unchanged_r2", "/predict_control_unchanged/r2_all"),
+    more("unchanged_r2_top100", "/predict_control_unchanged/r2_top100"),
     more("elbo_reference", "/elbo_reference"),
     more("elbo_query", "/elbo_query_after_surgery"),
     less("reconstruction_reference", "/reconstruction_reference"),

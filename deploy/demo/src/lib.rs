@@ -14,6 +14,7 @@ pub mod printer;
 pub mod proofs;
 pub mod quality;
 pub mod quality_runs;
+mod quality_scgen;
 pub mod story;
 pub mod summary;
 mod verdict;

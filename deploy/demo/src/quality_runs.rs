@@ -47,13 +47,13 @@ pub struct QualityArgs {
     /// Batches that are mapped [default: those whose cells are `query` in obs column `split`]
     #[arg(long, value_delimiter = ',', requires = "reference")]
     pub query: Vec<String>,
-    /// Which models: scVI and scANVI from it, or trVAE.
+    /// Which models, by which recipe.
     #[arg(long, value_enum, default_value_t = Models::Scvi)]
     pub model: Models,
     /// Seeds, one run each.
     #[arg(long, value_delimiter = ',', default_value = "0,1,2")]
     pub seeds: Vec<u64>,
-    /// Epochs of the reference [default: scVI 100; trVAE 70]
+    /// Epochs of the reference [default: scVI and scGen 100; trVAE 70]
     #[arg(long)]
     pub reference_epochs: Option<u32>,
     /// Epochs of scANVI, from that scVI.
@@ -77,6 +77,22 @@ pub enum Models {
     Scvi,
     /// trVAE, by its tutorial: the KL term rises over 200 epochs. It ends after as many as upstream's runs on blood did.
     Trvae,
+    /// scGen: batches removed, and a query with cell types laid onto the reference.
+    Scgen,
+    /// scGen: the answer to a perturbation, from control cells (`--reference`) to stimulated ones (`--query`), predicted for each
+    /// cell type by a model that has not seen its stimulated cells.
+    Perturbation,
+}
+
+impl Models {
+    /// What the peer's files call it.
+    fn of_peer(self) -> &'static str {
+        match self {
+            Self::Scvi => "scvi",
+            Self::Trvae => "trvae",
+            Self::Scgen | Self::Perturbation => "scgen",
+        }
+    }
 }
 
 const EXAMPLE: &str = "Example:
@@ -111,6 +127,8 @@ pub fn run(args: &QualityArgs) -> Result<()> {
                 runs.entry("scanvi").or_default().push(seed_run.scanvi()?);
             }
             Models::Trvae => runs.entry("trvae").or_default().push(seed_run.trvae()?),
+            Models::Scgen => runs.entry("scgen").or_default().push(seed_run.scgen()?),
+            Models::Perturbation => runs.entry("scgen").or_default().push(seed_run.perturbation()?),
         }
     }
     let data = args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -135,9 +153,10 @@ pub fn run(args: &QualityArgs) -> Result<()> {
 }
 
 impl QualityArgs {
-    fn reference_epochs(&self) -> u32 {
+    pub(crate) fn reference_epochs(&self) -> u32 {
         self.reference_epochs.unwrap_or(match self.model {
-            Models::Scvi => 100,
+            // scGen's stop early.
+            Models::Scvi | Models::Scgen | Models::Perturbation => 100,
             Models::Trvae => 70,
         })
     }
@@ -146,6 +165,7 @@ impl QualityArgs {
         self.surgery_epochs.unwrap_or(match self.model {
             Models::Scvi => 50,
             Models::Trvae => 175,
+            Models::Scgen | Models::Perturbation => 0,
         })
     }
 
@@ -171,8 +191,8 @@ impl QualityArgs {
 }
 
 /// One seed's models and figures.
-struct SeedRun<'a> {
-    args: &'a QualityArgs,
+pub(crate) struct SeedRun<'a> {
+    pub(crate) args: &'a QualityArgs,
     worker: &'a Path,
     seed: u64,
     dir: PathBuf,
@@ -259,17 +279,22 @@ impl SeedRun<'_> {
     fn judge(&self, name: &str) -> Result<Figures> {
         let file = format!("{name}-reference.h5ad");
         self.known("latent", name, &self.args.reference, &file)?;
+        self.judge_files(&file, &format!("{name}-mapped/mapped.h5ad"))
+    }
+
+    /// Judges the positions of the reference's cells and the query's, in two files.
+    pub(crate) fn judge_files(&self, reference: &str, query: &str) -> Result<Figures> {
         let read = |file: &str| {
             Embedding::read(&self.dir.join(file), "X_archipelago", &self.args.batch_key, &self.args.labels_key)
         };
-        let judged = quality::judge(&read(&file)?, &read(&format!("{name}-mapped/mapped.h5ad"))?, 0)?;
+        let judged = quality::judge(&read(reference)?, &read(query)?, 0)?;
         let Value::Object(figures) = serde_json::to_value(judged)? else { anyhow::bail!("figures are an object") };
         let is_judged = |name: &str| !self.args.labels_key.is_empty() || WITHOUT_LABELS.contains(&name);
         let figures = figures.into_iter().filter(|(name, _)| is_judged(name));
         Ok(Figures::from_iter(figures.filter_map(|(name, value)| Some((name, value.as_f64()?)))))
     }
 
-    fn command(&self, words: &[&str]) -> Result<Value> {
+    pub(crate) fn command(&self, words: &[&str]) -> Result<Value> {
         let seed = self.seed.to_string();
         self.unseeded(&[words, &["--seed", &seed]].concat())
     }
@@ -283,7 +308,13 @@ impl SeedRun<'_> {
         Ok(serde_json::from_str(&process::run(self.worker, &words)?)?)
     }
 
-    fn path(&self, name: &str) -> String {
+    /// A command on a file of cells, which no model and no seed has a part in.
+    pub(crate) fn plain(&self, words: &[&str]) -> Result<Value> {
+        let words = [words, &["--format", "json", "--overwrite"]].concat();
+        Ok(serde_json::from_str(&process::run(self.worker, &words)?)?)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
 }
@@ -295,8 +326,7 @@ const TRVAE_WARMUP: &str = "200";
 
 /// A peer's figures on these data, where a file holds those of several models and data sets.
 fn of_data(peer: Value, model: Models, data: &str) -> Value {
-    let model = model.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-    peer.get(format!("{model}/{data}")).cloned().unwrap_or(peer)
+    peer.get(format!("{}/{data}", model.of_peer())).cloned().unwrap_or(peer)
 }
 
 fn number(value: &Value, name: &str) -> Result<f64> {

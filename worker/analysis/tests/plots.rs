@@ -2,8 +2,8 @@
 
 use archipelago_analysis::metrics::Confusion;
 use archipelago_analysis::plot::{
-    BarSeries, Bars, Colouring, DotPlot, Figure, Heatmap, LineSeries, Lines, Palette, Panel, Sankey, SankeyGeometry,
-    Scatter, Theme, Violin,
+    BarSeries, Bars, Colouring, DotPlot, Figure, Heatmap, LineSeries, Lines, Means, Palette, Panel, Sankey,
+    SankeyGeometry, Scatter, Theme, Violin,
 };
 use archipelago_analysis::{AnalysisError, CsrView, Labels};
 use ndarray::{Array2, array};
@@ -190,4 +190,26 @@ fn a_violin_leaves_out_what_is_not_finite() {
     assert!(svg.contains(">T</text>") && !svg.contains(">NK</text>"));
     assert!(matches!(violin(&[f32::NAN; 4]), Err(AnalysisError::TooFew { .. })));
     assert!(matches!(violin(&[0.0]), Err(AnalysisError::Length { .. })));
+}
+
+#[test]
+fn every_gene_is_a_dot_and_the_named_are_written_out() {
+    let (across, upwards) = ([0.0, 1.0, 2.0], [0.0, 1.5, 2.0]);
+    let named = [(1, "ISG15".to_owned())];
+    let picture = Means {
+        title: "Mean expression",
+        subtitle: "R² 0.9",
+        sides: ["predicted", "observed"],
+        across: &across,
+        upwards: &upwards,
+        marked: &[1],
+        named: &named,
+    };
+    let svg = figure(picture.panel(THEME).unwrap()).svg().to_owned();
+    assert_eq!(svg.matches("h0").count(), 3);
+    for text in ["ISG15", "predicted", "observed", "R² 0.9"] {
+        assert!(svg.contains(text), "{text}");
+    }
+    assert!(Means { across: &[0.0], ..picture }.panel(THEME).is_err());
+    assert!(Means { across: &[0.0, f64::NAN, 1.0], ..picture }.panel(THEME).is_err());
 }

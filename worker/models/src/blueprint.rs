@@ -35,6 +35,7 @@ impl Blueprint {
             .map_err(|e| Error::Config { model: "reference", detail: format!("registry: {e}") })?;
         let registry = registry.with_labels_of_card(card.labels.clone(), card.labels_key.as_deref());
         let model = zoo::model(&card.model)?.configure(&options)?;
+        let registry = registry.of_model(&model.fields());
         Ok(Self { model, registry, n_genes: card.genes.len() })
     }
 

@@ -17,6 +17,7 @@ pub mod losses;
 pub mod model;
 pub mod nn;
 pub mod options;
+pub mod parts;
 pub mod place;
 pub mod prediction;
 pub mod pretrained;

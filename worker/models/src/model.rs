@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use archipelago_common::{Figure, Layout, part::Contribution};
+use ndarray::Array2;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -17,6 +18,7 @@ use crate::{
     losses::LossTerms,
     nn::{Builder, Pass, Posterior, Weights},
     options::OptionCard,
+    parts::Parts,
     results::{Answer, Asked, Block, BlockCard, Given, QuestionCard},
     start::Drawn,
     surgery::upstream::{Flags, UpstreamRules},
@@ -76,6 +78,11 @@ pub trait Model: Sync {
 
     /// What only it can be asked; its modules [answer](Module::answer).
     fn questions(&self) -> &'static [QuestionCard] {
+        &[]
+    }
+
+    /// Parts by whose members cells are mapped: a site fetches them before it maps.
+    fn maps_by(&self) -> &'static [&'static str] {
         &[]
     }
 
@@ -144,8 +151,18 @@ pub trait Module {
 
     /// What these cells, all of one condition, contribute to the parts that the model's layout declares, after training: at most
     /// one contribution a part. The same for the same cells and tensors, to the last bit.
-    fn contributions(&self, _dataset: &Dataset<'_>, _cells: &[usize]) -> Vec<Contribution> {
-        Vec::new()
+    ///
+    /// # Errors  numbers that no part can hold
+    fn contributions(&self, _dataset: &Dataset<'_>, _cells: &[usize]) -> Result<Vec<Contribution>> {
+        Ok(Vec::new())
+    }
+
+    /// Where mapped cells come to lie among those of the reference, `[n_cells, n_latent]`, for a model that maps by what
+    /// [parts](Model::maps_by) say; by default where its encoder puts them. Each condition's cells as if no others were there.
+    ///
+    /// # Errors  fields that the model needs for it, parts that make no sense
+    fn place(&self, latent: Array2<f32>, _dataset: &Dataset<'_>, _parts: &Parts) -> Result<Array2<f32>> {
+        Ok(latent)
     }
 
     /// What the kernels are told about it, to train and evaluate it without autograd.

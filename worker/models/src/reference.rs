@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{
     Base, BaseCard, Columns, ConditionKey, Layout, Name, Section, StateDict,
-    part::{self, Member},
+    part::{Member, pooled},
     pool::Pool,
     progress::{EpochReport, Progress},
     task::TrainSpec,
@@ -23,6 +23,7 @@ use crate::{
         Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name,
         shared_name, to_tch,
     },
+    parts::{self, Parts},
     start,
     train::{
         Aim, CheckpointStore, EVALUATION_MINIBATCH, Evaluation, FurtherOptions, Seeds, TrainPlan, Trainer, evaluate,
@@ -147,7 +148,7 @@ pub(crate) fn train(
     for (code, key) in training.conditions.keys().iter().enumerate() {
         let cells = training.conditions.codes().iter().enumerate().filter(|(_, of)| **of as usize == code);
         let cells: Vec<usize> = cells.map(|(cell, _)| cell).collect();
-        for contribution in module.contributions(&dataset, &cells) {
+        for contribution in module.contributions(&dataset, &cells)? {
             reference.parts.insert(key.clone().in_section(Section::Part(contribution.part)), contribution.value);
         }
     }
@@ -163,6 +164,9 @@ fn card(training: &Training<'_>, blueprint: &Blueprint, layout: Layout, history:
     ]);
     if let Some(last) = history.last() {
         facts.insert("final_loss".to_owned(), last.loss.into());
+    }
+    if !layout.parts.is_empty() {
+        facts.insert(parts::OWN.to_owned(), parts::names(training.conditions.keys()));
     }
     BaseCard {
         format: layout.card_format(),
@@ -259,7 +263,7 @@ impl Reference {
         let section = Section::Part(part.clone());
         let Some(rule) = self.base.card.layout.rule(&section) else { return Ok(None) };
         let members = self.parts.iter().filter(|(key, _)| *key.section() == section);
-        Ok(Some(part::pooled(rule, members.map(|(_, member)| member))?))
+        Ok(Some(pooled(rule, members.map(|(_, member)| member))?))
     }
 
     /// Builds the module for evaluation with these keys, those of each axis in this order.
@@ -339,11 +343,42 @@ impl Reference {
         conditions: &CellConditions,
         compute: impl Into<Compute>,
     ) -> Result<Latent> {
-        let Compute { device, engine } = compute.into();
-        let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
-        let module = self.module(&conditions.all_keys(), device)?;
-        Ok(match fast_engine(module.as_ref(), &dataset, Purpose::Embed, engine) {
+        let compute = compute.into();
+        let module = self.module(&conditions.all_keys(), compute.device)?;
+        self.embed(module.as_ref(), &dataset, compute)
+    }
+
+    /// Where mapped cells lie among those of the reference: their latent representation, moved where the model moves it by the
+    /// reference's parts.
+    ///
+    /// # Errors  conditions or data that the reference does not know, and those of [`Module::place`]
+    pub fn mapped(
+        &self,
+        cells: &Cells<'_>,
+        conditions: &CellConditions,
+        compute: impl Into<Compute>,
+    ) -> Result<Latent> {
+        let dataset = self.encode(cells, conditions)?;
+        let compute = compute.into();
+        let module = self.module(&conditions.all_keys(), compute.device)?;
+        let latent = self.embed(module.as_ref(), &dataset, compute)?;
+        Ok(Latent { mean: module.place(latent.mean, &dataset, &self.known_parts())?, ..latent })
+    }
+
+    /// The parts that it holds, with those of its own cells told apart.
+    pub fn known_parts(&self) -> Parts {
+        Parts::new(&self.base.card, self.parts.clone())
+    }
+
+    fn embed(
+        &self,
+        module: &dyn Module,
+        dataset: &Dataset<'_>,
+        Compute { device: _, engine }: Compute,
+    ) -> Result<Latent> {
+        let _one_thread = OneThread::new();
+        Ok(match fast_engine(module, dataset, Purpose::Embed, engine) {
             Some(mut fast) => {
                 let (mean, var) = fast.embed();
                 let array = |values: Vec<f32>| {
@@ -352,7 +387,7 @@ impl Reference {
                 };
                 Latent { mean: array(mean), var: array(var), engine }
             }
-            None => latent(self.embedder(module.as_ref())?, &dataset),
+            None => latent(self.embedder(module)?, dataset),
         })
     }
 

@@ -214,10 +214,17 @@ fn every_model_that_grows(check: impl Fn(&dyn Model)) {
 }
 
 #[test]
-fn surgery_onto_what_does_not_grow_is_refused_with_the_reason() {
+fn surgery_onto_what_does_not_grow_moves_nothing_and_is_refused_where_cells_contribute_nothing() {
     ZOO.iter().filter(|model| !grows(**model)).for_each(|model| {
         let reference = reference(*model);
-        let refused = map(&reference.base, "q", &batch(3, 40), &spec(1)).unwrap_err();
+        let mapped = map(&reference.base, "q", &batch(3, 40), &spec(1)).unwrap();
+        assert!(mapped.history.is_empty() && mapped.columns.0.is_empty(), "{}", model.card().name);
+        let parts: Vec<_> = mapped.contributions.iter().map(|contribution| &contribution.part).collect();
+        assert_eq!(parts, reference.base.card.layout.parts.keys().collect::<Vec<_>>());
+        let mut without_parts = reference.base;
+        without_parts.card.layout.parts.clear();
+        without_parts.card.layout.derived.clear();
+        let refused = map(&without_parts, "q", &batch(3, 40), &spec(1)).unwrap_err();
         assert!(matches!(refused, Error::NoSurgery { reason } if reason.contains(model.card().title)));
     });
 }

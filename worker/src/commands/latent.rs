@@ -41,7 +41,8 @@ pub struct LatentArgs {
     /// The file to write: h5ad (the cells with `obsm['X_archipelago']`) or csv (mean and variance).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Which place of a cell: the mean of its posterior, a draw from it, or what the decoder's first layer makes of a draw.
+    /// Which place of a cell: the mean of its posterior, a draw from it, what the decoder's first layer makes of a draw, or where
+    /// `map` puts it.
     #[arg(long, value_enum, default_value_t = PlaceArg::Mean)]
     place: PlaceArg,
     /// Seed of draws.
@@ -61,6 +62,8 @@ enum PlaceArg {
     Draw,
     /// What the decoder's first layer makes of a draw.
     Decoder,
+    /// Where `map` puts it: for a model that moves cells by what the reference holds. For other models it is the mean.
+    Mapped,
 }
 
 /// What came of it.
@@ -88,9 +91,14 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
     }
     let cells = known.cells()?;
     let compute = Compute { device: known.device, engine: args.engine.into() };
-    let mut latent = known.reference().latent(&cells, &known.conditions, compute)?;
+    let mut latent = match args.place {
+        PlaceArg::Mapped => known.reference().mapped(&cells, &known.conditions, compute)?,
+        PlaceArg::Mean | PlaceArg::Draw | PlaceArg::Decoder => {
+            known.reference().latent(&cells, &known.conditions, compute)?
+        }
+    };
     let place = match args.place {
-        PlaceArg::Mean => None,
+        PlaceArg::Mean | PlaceArg::Mapped => None,
         PlaceArg::Draw => Some(Place::Draw),
         PlaceArg::Decoder => Some(Place::FirstDecoded),
     };

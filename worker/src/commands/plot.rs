@@ -3,6 +3,7 @@
 mod cells;
 mod genes;
 mod labels;
+mod means;
 mod training;
 
 use std::{
@@ -45,6 +46,7 @@ enum Kind {
     Confusion(labels::ConfusionArgs),
     Sankey(labels::SankeyArgs),
     Loss(training::LossArgs),
+    Means(means::MeansArgs),
 }
 
 /// How a picture is drawn, and where it goes.
@@ -95,6 +97,7 @@ pub fn run(args: &PlotArgs, output: &Output) -> Result<()> {
         Kind::Confusion(args) => labels::confusion(args, output),
         Kind::Sankey(args) => labels::sankey(args, output),
         Kind::Loss(args) => training::loss(args, output),
+        Kind::Means(args) => means::means(args, output),
     }
 }
 
@@ -112,6 +115,13 @@ impl PictureArgs {
     }
 
     fn write(&self, panels: &[Panel], output: &Output) -> Result<()> {
+        self.draw(panels, output)?;
+        output.show(&Summary { out: self.out.clone(), n_panels: panels.len() });
+        Ok(())
+    }
+
+    /// The same without a word on it.
+    fn draw(&self, panels: &[Panel], output: &Output) -> Result<()> {
         let figure = Figure::grid(self.title.as_deref(), panels, self.n_cols.unwrap_or(N_COLS), &self.theme());
         let bytes = match format_of(&self.out)? {
             Format::Png => {
@@ -122,9 +132,7 @@ impl PictureArgs {
             }
             Format::Svg => figure.svg().as_bytes().to_vec(),
         };
-        fs::write_atomic(&self.out, &bytes)?;
-        output.show(&Summary { out: self.out.clone(), n_panels: panels.len() });
-        Ok(())
+        Ok(fs::write_atomic(&self.out, &bytes)?)
     }
 }
 

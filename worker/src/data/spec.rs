@@ -93,7 +93,7 @@ impl DataSpec {
             spec.fields.names().filter(|name| !spec.has_use_of(name)).map(str::to_owned).collect();
         left_out.iter().for_each(|name| spec.fields.remove(name));
         spec.name_batches();
-        let needed = spec.takes.iter().filter(|field| field.need != Need::ToTrain && field.name != RNA);
+        let needed = spec.takes.iter().filter(|field| field.need != Need::ToTrain && !field.grows && field.name != RNA);
         match needed.into_iter().find(|field| spec.fields.get(&field.name).or(spec.usual.get(&field.name)).is_none()) {
             None => Ok(spec),
             Some(field) => Err(not_given(&card.model, field)),

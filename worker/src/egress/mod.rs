@@ -20,7 +20,7 @@ use archipelago_common::{
     policy::{EmbeddingRelease, PartRelease, SitePolicy},
     record::Progress,
     state_dict::{DType, StateDict, Tensor},
-    task::ConditionMetrics,
+    task::{Asks, ConditionMetrics},
 };
 
 pub use self::{
@@ -106,6 +106,15 @@ pub struct ContributingCells<'a> {
     pub layout: &'a Layout,
 }
 
+/// What of a contribution to a part leaves.
+#[derive(Debug)]
+pub struct ReleasedPart {
+    /// What leaves, if something does.
+    pub member: Option<Released<Member>>,
+    /// What stays at home, and why.
+    pub withheld: Option<String>,
+}
+
 /// Applies a site's policy and writes its audit log.
 #[derive(Debug)]
 pub struct Gate {
@@ -167,37 +176,40 @@ impl Gate {
         self.release(cells.task, Some(cells.key), embeddings).map(Some)
     }
 
-    /// Lets what a condition's cells contribute to a part out; `None` where the policy lets no parts out, or nothing is left of
-    /// it. Entries made of too few cells or donors are left out. The rest leaves as it is: a sum with noise is another sum, so a
-    /// site that cannot have that keeps its parts.
+    /// Lets what a condition's cells contribute to a part out. Entries made of too few cells or donors are left out. The rest
+    /// leaves as it is: a sum with noise is another sum, so a site that cannot have that keeps its parts.
     ///
     /// # Errors  [`Error::Withheld`] for what the reference does not take; [`Error::File`] where the audit record cannot be written
-    pub fn release_part(&mut self, cells: &ContributingCells<'_>) -> Result<Option<Released<Member>>> {
-        let Some(PartRelease { min_cells, min_donors }) = self.policy.parts else { return Ok(None) };
+    pub fn release_part(&mut self, cells: &ContributingCells<'_>) -> Result<ReleasedPart> {
+        let Some(PartRelease { min_cells, min_donors }) = self.policy.parts else {
+            return Ok(ReleasedPart { member: None, withheld: Some(NO_PARTS.to_owned()) });
+        };
         let ContributingCells { task, key, contribution, donors, layout } = *cells;
-        let is_enough = |entry: &str| {
+        let mut left_out = Vec::new();
+        let mut is_enough = |entry: &str| {
             let cells = contribution.cells.get(entry).map(Vec::as_slice).unwrap_or_default();
             let of_cells = |donors: &[Option<String>]| {
                 cells.iter().filter_map(|&cell| donors[cell].as_deref()).collect::<BTreeSet<_>>().len() as u64
             };
-            let enough = enough(key, "cells", Some(cells.len() as u64), min_cells)
-                .and_then(|()| enough(key, "donors", donors.map(of_cells), min_donors));
-            enough.inspect_err(|why| tracing::warn!(entry, %why, "an entry of a part is left out")).is_ok()
+            let enough = enough("cells", Some(cells.len() as u64), min_cells)
+                .and_then(|()| enough("donors", donors.map(of_cells), min_donors));
+            let Err(reason) = enough else { return true };
+            left_out.push(if entry.is_empty() { reason } else { format!("`{entry}`: {reason}") });
+            false
         };
         let member = match contribution.value.clone() {
-            Member::Tensors(tensors) if is_enough("") => Member::Tensors(tensors),
-            Member::Tensors(_) => return Ok(None),
+            Member::Tensors(tensors) => is_enough("").then_some(Member::Tensors(tensors)),
             Member::Sums(pool) => {
-                let pool = pool.retain(is_enough);
-                if pool.entries().len() == 0 {
-                    return Ok(None);
-                }
-                Member::Sums(pool)
+                let kept = pool.retain(&mut is_enough);
+                let is_empty = kept.entries().len() == 0;
+                (!is_empty).then_some(Member::Sums(kept))
             }
         };
+        let withheld = (!left_out.is_empty()).then(|| left_out.join("; "));
+        let Some(member) = member else { return Ok(ReleasedPart { member: None, withheld }) };
         check::part(key, &member.to_bytes(), layout)
             .map_err(|error| Error::Withheld { key: Box::new(key.clone()), reason: error.to_string() })?;
-        self.release(task, Some(key), member).map(Some)
+        Ok(ReleasedPart { member: Some(self.release(task, Some(key), member)?), withheld })
     }
 
     /// Lets aggregate figures of a condition out; `None` where the policy keeps them.
@@ -223,20 +235,29 @@ impl Gate {
         self.release(task, None, Progress { loss, ..progress })
     }
 
-    /// Whether a condition of this size could leave at all. Asked before training, so that none is trained in vain.
+    /// Whether the policy keeps all that a task asks for, whatever its cells are.
+    pub fn obstacle(&self, asks: Asks) -> Option<&'static str> {
+        match asks {
+            Asks::Both | Asks::Columns if !self.policy.columns => Some("the policy lets no columns out"),
+            Asks::Parts if self.policy.parts.is_none() => Some(NO_PARTS),
+            _ => None,
+        }
+    }
+
+    /// Whether something of a condition of this size could leave at all. Asked before training, so that none is trained in vain.
     ///
     /// # Errors  [`Error::Withheld`]
-    pub fn check_size(&self, key: &ConditionKey, n_cells: u64, n_donors: Option<u64>) -> Result<()> {
-        let withhold = |reason| Err(Error::Withheld { key: Box::new(key.clone()), reason });
-        if !self.policy.columns {
-            return withhold("the policy lets no columns out".to_owned());
-        }
-        enough(key, "cells", Some(n_cells), self.policy.min_cells)?;
-        enough(key, "donors", n_donors, self.policy.min_donors)
+    pub fn check_size(&self, key: &ConditionKey, asks: Asks, n_cells: u64, n_donors: Option<u64>) -> Result<()> {
+        let enough = match self.obstacle(asks) {
+            Some(reason) => Err(reason.to_owned()),
+            None => enough("cells", Some(n_cells), self.policy.min_cells)
+                .and_then(|()| enough("donors", n_donors, self.policy.min_donors)),
+        };
+        enough.map_err(|reason| Error::Withheld { key: Box::new(key.clone()), reason })
     }
 
     fn check_condition(&self, trained: &TrainedCondition<'_>) -> Result<()> {
-        self.check_size(trained.key, trained.n_cells, trained.n_donors)?;
+        self.check_size(trained.key, Asks::Columns, trained.n_cells, trained.n_donors)?;
         let axis = axis_of(trained)?;
         if let Some(fact) = axis.of_kind(TensorKind::Fact).next().filter(|_| !self.policy.facts) {
             let reason = format!("`{fact}` is a fact about its cells, and the policy lets no facts out");
@@ -310,16 +331,18 @@ impl Gate {
     }
 }
 
-/// Refuses what is made of too few cells or donors.
-fn enough(key: &ConditionKey, what: &str, found: Option<u64>, least: u64) -> Result<()> {
-    let reason = match found {
-        _ if least == 0 => return Ok(()),
-        Some(found) if found >= least => return Ok(()),
-        Some(found) => format!("it has {found} {what}, the policy asks for {least}"),
-        None => format!("its {what} are not known, the policy asks for {least}"),
-    };
-    Err(Error::Withheld { key: Box::new(key.clone()), reason })
+/// Refuses what is made of too few cells or donors, with the reason.
+fn enough(what: &str, found: Option<u64>, least: u64) -> Result<(), String> {
+    match found {
+        _ if least == 0 => Ok(()),
+        Some(found) if found >= least => Ok(()),
+        Some(found) => Err(format!("it has {found} {what}, the policy asks for {least}")),
+        None => Err(format!("its {what} are not known, the policy asks for {least}")),
+    }
 }
+
+/// Why a site without a word on parts in its policy hands in none.
+const NO_PARTS: &str = "the policy lets no parts out";
 
 /// What the keys of a condition's axis own.
 fn axis_of<'a>(trained: &TrainedCondition<'a>) -> Result<&'a Axis> {

@@ -249,7 +249,7 @@ fn with_parts(min_cells: u64, min_donors: u64) -> SitePolicy {
     SitePolicy { parts: Some(PartRelease { min_cells, min_donors }), noise_std: 0.5, ..SitePolicy::default() }
 }
 
-fn release_part(site: &mut Site, key: &str, donors: Donors) -> Result<Option<Released<Member>>> {
+fn release_part(site: &mut Site, key: &str, donors: Donors) -> Result<ReleasedPart> {
     let (mut layout, contribution) = (layout(), counted());
     let Member::Sums(pool) = &contribution.value else { unreachable!() };
     layout.parts.insert("counts".parse().unwrap(), Rule::Pool { tables: pool.specs().clone() });
@@ -274,22 +274,39 @@ enum Donors {
 
 const PART: &str = "north/pbmc+counts/b1";
 
-fn entries(released: Option<Released<Member>>) -> Vec<String> {
-    let Some(Released { value: Member::Sums(pool), .. }) = released else { return vec![] };
+fn entries(released: &ReleasedPart) -> Vec<String> {
+    let Some(Released { value: Member::Sums(pool), .. }) = &released.member else { return vec![] };
     pool.entries().map(str::to_owned).collect()
 }
 
 #[test]
 fn parts_stay_at_home_unless_the_policy_says_otherwise() {
     let mut site = Site::new(SitePolicy::default());
-    assert!(release_part(&mut site, PART, Donors::Known).unwrap().is_none());
+    let ReleasedPart { member, withheld } = release_part(&mut site, PART, Donors::Known).unwrap();
+    assert!(member.is_none());
+    assert_eq!(withheld.as_deref(), Some("the policy lets no parts out"));
     assert!(site.trail().entries.is_empty());
+}
+
+#[test]
+fn what_a_task_asks_for_decides_which_word_of_the_policy_counts() {
+    let policy = |columns, parts| SitePolicy { columns, parts, ..SitePolicy::default() };
+    let obstacle = |policy, asks| Site::new(policy).gate.obstacle(asks);
+    let (some, none) = (Some(PartRelease::default()), None);
+    assert_eq!(obstacle(policy(false, some), Asks::Parts), None);
+    assert_eq!(obstacle(policy(true, none), Asks::Parts), Some("the policy lets no parts out"));
+    for asks in [Asks::Both, Asks::Columns] {
+        assert_eq!(obstacle(policy(true, none), asks), None);
+        assert_eq!(obstacle(policy(false, some), asks), Some("the policy lets no columns out"));
+    }
 }
 
 #[test]
 fn a_part_leaves_without_noise_and_is_recorded() {
     let mut site = Site::new(with_parts(0, 0));
-    let released = release_part(&mut site, PART, Donors::Unknown).unwrap().unwrap();
+    let ReleasedPart { member, withheld } = release_part(&mut site, PART, Donors::Unknown).unwrap();
+    let released = member.unwrap();
+    assert_eq!(withheld, None);
     assert_eq!(*released.value(), counted().value);
     let entry = &site.trail().entries[0].release;
     assert_eq!((entry.kind, entry.digest), (Kind::Parts, Digest::of(&counted().value.to_bytes())));
@@ -299,11 +316,17 @@ fn a_part_leaves_without_noise_and_is_recorded() {
 
 #[test]
 fn entries_of_too_few_cells_or_donors_stay_at_home() {
-    let left = |policy, donors| entries(release_part(&mut Site::new(policy), PART, donors).unwrap());
+    let released = |policy, donors| release_part(&mut Site::new(policy), PART, donors).unwrap();
+    let left = |policy, donors| entries(&released(policy, donors));
     assert_eq!(left(with_parts(10, 1), Donors::Known), ["B", "T"]);
     assert_eq!(left(with_parts(11, 0), Donors::Unknown), ["T"]);
     assert_eq!(left(with_parts(0, 2), Donors::Known), ["T"]);
     assert!(left(with_parts(31, 0), Donors::Known).is_empty() && left(with_parts(0, 1), Donors::Unknown).is_empty());
+    let told = |policy, donors| released(policy, donors).withheld.unwrap();
+    assert_eq!(told(with_parts(11, 0), Donors::Known), "`B`: it has 10 cells, the policy asks for 11");
+    let unknown =
+        "`B`: its donors are not known, the policy asks for 1; `T`: its donors are not known, the policy asks for 1";
+    assert_eq!(told(with_parts(0, 1), Donors::Unknown), unknown);
 }
 
 #[test]

@@ -85,6 +85,15 @@ impl Uplink {
         Ok(self.client.conditions(reference, version, Some(owner)).await?.into_keys().collect())
     }
 
+    /// The members of parts that are in a version.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn members(&self, reference: &Name, version: VersionId) -> Result<BTreeMap<ConditionKey, BlobRef>> {
+        let mut all = self.client.conditions(reference, version, None).await?;
+        all.retain(|key, _| key.is_part());
+        Ok(all)
+    }
+
     /// Downloads a blob to a file, verified.
     ///
     /// # Errors  [`Error::Client`]

@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 51] = [
+const COMMANDS: [(&str, Does); 53] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
@@ -57,6 +57,7 @@ const COMMANDS: [(&str, Does); 51] = [
             "stimulated.h5ad",
         ),
     ),
+    ("results label-means", Writes("scgen", "--out", "means.csv")),
     ("import", Writes("exported", "--out", "imported")),
     ("export", Writes("reference", "--out", "exported-again")),
     ("inspect", ReadsOnly),
@@ -89,6 +90,7 @@ const COMMANDS: [(&str, Does); 51] = [
     ("plot confusion", Writes("cells.h5ad --observed cell_type --predicted donor", "--out", "confusion.png")),
     ("plot sankey", Writes("cells.h5ad --observed cell_type --predicted donor", "--out", "sankey.svg")),
     ("plot loss", Writes("reference", "--out", "loss.png")),
+    ("plot means", Writes("logged.h5ad logged.h5ad --control logged.h5ad", "--out", "means.svg")),
     ("report", Writes("mapped", "--out", "report.html")),
     ("models", ReadsOnly),
     ("generate", Writes("--n-cells 5 --n-genes 5", "--out", "generated.h5ad")),

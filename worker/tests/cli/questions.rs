@@ -48,9 +48,7 @@ fn expression_is_written_per_cell_and_gene() {
     assert_eq!(lines(&bench, "x.csv"), lines(&bench, "z.csv"), "one seed, one result");
 
     let refused = |more: &[&str], code| bench.fail(code, &[&["results", "expression"][..], &CELLS, more].concat());
-    assert!(
-        refused(&["--genes", "CD3D", "--out", "none.csv"], 1).contains("decodes no feature `CD3D`, of 60 in all")
-    );
+    assert!(refused(&["--genes", "CD3D", "--out", "none.csv"], 1).contains("decodes no feature `CD3D`, of 60 in all"));
     assert!(refused(&["--transform-batch", "c", "--out", "none.csv"], 1).contains("no condition for batch `c`"));
     assert!(refused(&["--library-size=-1", "--out", "none.csv"], 2).contains("a number above 0, or `latent`"));
     assert!(refused(&["--out", "x.txt"], 2).contains("ends in `.h5ad` or `.csv`"));

@@ -4,7 +4,10 @@ use std::process::{Command, Stdio};
 
 use archipelago_anndata::AnnData;
 use archipelago_common::{
-    policy::EmbeddingRelease, record::Submission, reference_dir::ReferenceDir, task::SurgeryTask,
+    policy::EmbeddingRelease,
+    record::Submission,
+    reference_dir::ReferenceDir,
+    task::{Asks, SurgeryTask},
 };
 
 use super::{
@@ -17,7 +20,21 @@ use super::{
 const ONCE: [&str; 4] = ["serve", "--config", "site.toml", "--once"];
 
 fn set_up(task: impl FnOnce(&mut SurgeryTask)) -> (Bench, Coordinator) {
-    let bench = Bench::with_reference();
+    offer(Bench::with_reference(), task)
+}
+
+/// The same with a reference that maps by the means of cell types.
+fn set_up_scgen(task: impl FnOnce(&mut SurgeryTask)) -> (Bench, Coordinator) {
+    let bench = Bench::new();
+    bench.run(&["preprocess", "cells.h5ad", "--normalize", "--out", "logged.h5ad"]);
+    std::fs::rename(bench.path("logged.h5ad"), bench.path("cells.h5ad")).unwrap();
+    let train = ["train", "cells.h5ad", "--model", "scgen", "--batches", "a,b", "--labels-key", "cell_type"];
+    let small = ["--hidden-layer-sizes", "8", "--z-dimension", "3", "--epochs", "2", "--out", "reference"];
+    bench.run(&[&train[..], &small].concat());
+    offer(bench, task)
+}
+
+fn offer(bench: Bench, task: impl FnOnce(&mut SurgeryTask)) -> (Bench, Coordinator) {
     let (authority, reference) = (authority(), ReferenceDir::open(&bench.path("reference")).unwrap());
     let coordinator = Coordinator::start(&authority, &reference, task);
     write_site(&bench, &authority, "site/north", &coordinator.address);
@@ -175,6 +192,62 @@ fn label_means_leave_where_task_and_policy_agree() {
     let bytes = &bench.run_json(&["audit", "state/audit.jsonl"])["bytes_by_kind"];
     assert!(bytes["label-means"].as_u64() > Some(0));
     assert_eq!((&bytes["embeddings"], &bytes["metrics"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn a_site_maps_by_what_the_reference_holds_and_hands_in_what_its_cells_add_up_to() {
+    let (bench, coordinator) = set_up_scgen(|_| {});
+    with_policy(&bench, "parts = { min_cells = 2 }\n");
+    bench.run(&ONCE);
+    let state = coordinator.state();
+    let keys: Vec<String> = columns(&state.submissions[0]).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["north/pbmc/c", "north/pbmc+label-means/c"]);
+    let bytes = &bench.run_json(&["audit", "state/audit.jsonl"])["bytes_by_kind"];
+    assert!(bytes["parts"].as_u64() > Some(0), "{bytes}");
+    // Without a coordinator: the same member, the same places, which are not where the encoder puts the cells.
+    bench.run(&["map", "reference", "cells.h5ad", "--batches", "c", "--out", "mapped"]);
+    let files = &read_json(&bench.path("mapped/version.json"))["columns"];
+    assert_eq!(files["local/query+label-means/c"]["digest"], columns(&state.submissions[0])[1].1.as_str());
+    bench.run(&["latent", "mapped", "cells.h5ad", "--batches", "c", "--out", "latent.h5ad"]);
+    let places = |file: &str| AnnData::read(bench.path(file)).unwrap().obsm("X_archipelago").unwrap().clone();
+    let at_site = places("results/task-1/mapped.h5ad");
+    assert_eq!(at_site, places("mapped/mapped.h5ad"));
+    assert_ne!(at_site, places("latent.h5ad"));
+    bench.run(&["latent", "mapped", "cells.h5ad", "--batches", "c", "--place", "mapped", "--out", "placed.h5ad"]);
+    assert_eq!(at_site, places("placed.h5ad"));
+}
+
+#[test]
+fn a_task_that_asks_for_parts_gets_nothing_else() {
+    let (bench, coordinator) = set_up_scgen(|task| task.asks = Asks::Parts);
+    with_policy(&bench, "columns = false\nparts = { min_cells = 2 }\n");
+    bench.run(&ONCE);
+    let state = coordinator.state();
+    let keys: Vec<String> = columns(&state.submissions[0]).into_iter().map(|(key, _)| key).collect();
+    assert_eq!((keys, state.uploaded.len()), (vec!["north/pbmc+label-means/c".to_owned()], 1));
+}
+
+#[test]
+fn a_site_with_nothing_to_hand_in_returns_the_task() {
+    let (bench, coordinator) = set_up_scgen(|_| {});
+    with_policy(&bench, "parts = { min_cells = 41 }\n");
+    check_given_up(
+        &bench,
+        &coordinator,
+        "no batch of the site is new to the reference, large enough and allowed to leave",
+    );
+}
+
+#[test]
+fn cells_without_types_cannot_be_mapped_by_them() {
+    let (bench, coordinator) = set_up_scgen(|_| {});
+    let mut adata = AnnData::read(bench.path("cells.h5ad")).unwrap();
+    adata.obs.remove("cell_type");
+    adata.write(bench.path("cells.h5ad"), archipelago_anndata::Compression::None).unwrap();
+    let said = bench.fail(1, &["map", "reference", "cells.h5ad", "--batches", "c", "--out", "mapped"]);
+    assert!(said.contains("the model takes `labels`, which the data lack") && said.contains("--labels-key"), "{said}");
+    std::fs::write(bench.path("policy.toml"), "parts = { min_cells = 2 }\n").unwrap();
+    check_given_up(&bench, &coordinator, "the site's data cannot be used");
 }
 
 #[test]

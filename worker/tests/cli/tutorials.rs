@@ -60,9 +60,9 @@ impl Tutorial {
                 let joined = body.replace("\\\n", " ");
                 let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
                 for line in lines {
-                    let mut words = line.split_whitespace().map(|word| word.trim_matches('"').to_owned());
-                    assert_eq!(words.next().as_deref(), Some("archipelago-worker"), "{}: {line}", self.name);
-                    self.commands.push(words.collect());
+                    let mut words = words(line);
+                    assert_eq!(words.remove(0), "archipelago-worker", "{}: {line}", self.name);
+                    self.commands.push(words);
                 }
             }
             None => {}
@@ -89,6 +89,18 @@ impl Tutorial {
     }
 }
 
+/// The words of a command; one in quotes may have spaces.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (at, part) in line.split('"').enumerate() {
+        match at % 2 {
+            0 => words.extend(part.split_whitespace().map(str::to_owned)),
+            _ => words.push(part.to_owned()),
+        }
+    }
+    words
+}
+
 /// One epoch, few steps, little of everything.
 fn shorter(command: &mut Vec<String>) {
     let value = |flag: &str| match flag {
@@ -96,6 +108,7 @@ fn shorter(command: &mut Vec<String>) {
         "--n-neighbors" => Some("15"),
         "--n-latent" => Some("4"),
         "--n-samples" | "--min-cells" => Some("2"),
+        "--hidden-layer-sizes" => Some("16,8"),
         _ => None,
     };
     for at in 1..command.len() {
@@ -108,8 +121,11 @@ fn shorter(command: &mut Vec<String>) {
         "umap" => command.extend(["--maxiter".to_owned(), "10".to_owned()]),
         "train" => {
             let latent: &[&str] = if is_given("--n-latent", command) { &[] } else { &["--n-latent", "4"] };
-            let small = ["--n-hidden", "16", "--device", "cpu"];
-            command.extend(small.iter().chain(latent).map(|word| (*word).to_owned()));
+            let small = ["--n-hidden", "16"];
+            let own = ["--hidden-layer-sizes"].iter().any(|flag| is_given(flag, command));
+            let small: &[&str] = if own { &[] } else { &small };
+            let latent = if own { &[] } else { latent };
+            command.extend(small.iter().chain(latent).chain(&["--device", "cpu"]).map(|word| (*word).to_owned()));
         }
         "map" | "latent" | "predict" | "results" => command.extend(["--device", "cpu"].map(str::to_owned)),
         _ => {}
@@ -146,6 +162,19 @@ fn stand_in_with_proteins(bench: &Bench) {
     }
 }
 
+/// Made-up cells of two conditions under the name of the real file, with its cell types.
+fn stand_in_stimulated(bench: &Bench) {
+    let conditions = "control,stimulated";
+    bench.run(&["generate", "--batches", conditions, "--n-cells", "60", "--n-genes", "150", "--out", KANG]);
+    let mut cells = AnnData::read(bench.path(KANG)).unwrap();
+    let condition = cells.obs.column("batch").unwrap().clone();
+    cells.obs.insert("condition", condition).unwrap();
+    let types = ["B cells", "CD14+ Monocytes", "CD4 T cells", "CD8 T cells", "FCGR3A+ Monocytes"];
+    let types: Vec<&str> = (0..cells.n_obs()).map(|cell| types[cell % types.len()]).collect();
+    cells.obs.insert("cell_type", Column::categorical(&types)).unwrap();
+    cells.write(bench.path(KANG), Compression::None).unwrap();
+}
+
 /// Gives names to the genes with the most counts: no filter takes them.
 fn name_strongest(cells: &mut AnnData, names: &[&str]) {
     let counts = cells.matrix(None).unwrap().to_csr().unwrap();
@@ -159,6 +188,7 @@ fn name_strongest(cells: &mut AnnData, names: &[&str]) {
 }
 
 const CELLS: &str = "pbmc_5batch.h5ad";
+const KANG: &str = "kang_ifnb_donor101.h5ad";
 const CITE: [&str; 2] = ["cite_pbmc5k.h5ad", "cite_pbmc10k.h5ad"];
 /// The proteins that the page names; the last is in the first file only.
 const PROTEINS: [&str; 6] = ["CD3", "CD4", "CD14", "CD19", "CD56", "CD20"];
@@ -178,6 +208,7 @@ fn tutorials_run_as_they_are_written() {
             None => {
                 stand_in(&bench);
                 stand_in_with_proteins(&bench);
+                stand_in_stimulated(&bench);
                 tutorial.run(&bench, shorter);
             }
         }
@@ -196,7 +227,7 @@ fn tutorials_run_as_they_are_written() {
 fn real_cells(bench: &Bench) {
     let shared = std::env::var_os("ARCHIPELAGO_SHARED").map(PathBuf::from);
     let data = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared")).join("data");
-    for file in [CELLS, CITE[0], CITE[1]] {
+    for file in [CELLS, KANG, CITE[0], CITE[1]] {
         std::fs::copy(data.join(file), bench.path(file)).unwrap();
     }
 }

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use archipelago_cluster::{Body, Cluster, Command, Selection};
+use archipelago_common::task::Asks;
 
 use crate::script::Script;
 
@@ -73,6 +74,20 @@ fn every_command_has_the_bytes_it_always_had() {
     let files = std::fs::read_dir(dir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let files: BTreeSet<_> = files.filter(|file| file.starts_with("command-")).collect();
     assert_eq!(files, names, "every kind of command has its file, and every file its kind");
+}
+
+/// What can be said since, in the same format of commands and state.
+#[test]
+fn a_task_that_does_not_ask_for_everything_has_the_bytes_it_always_had() {
+    let mut script = Script::after(LIFE);
+    script.run("operator/anna publish-task atlas lease=60000 asks=parts");
+    let command = script.log.last().unwrap();
+    let Body::PublishTask(task) = &command.body else { panic!("a task") };
+    assert_eq!(task.asks, Asks::Parts);
+    let bytes = command.to_bytes().unwrap();
+    check("task-for-parts.bin", &bytes);
+    assert_eq!(&Command::from_bytes(&bytes).unwrap(), command);
+    assert_eq!(Cluster::restore(&script.cluster.snapshot().unwrap()).unwrap(), script.cluster);
 }
 
 #[test]

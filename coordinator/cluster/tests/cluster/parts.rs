@@ -66,6 +66,28 @@ fn what_the_layout_does_not_know_is_refused() {
 }
 
 #[test]
+fn a_task_takes_what_it_asks_for_and_nothing_else() {
+    let mut script = Script::after(GROWN);
+    script.run("operator/anna publish-task atlas asks=parts\n operator/anna publish-task atlas asks=columns");
+    script.run("site/a claim 3\n site/a claim 4");
+    let columns = invalid(&mut script, "site/a submit 3 1 a/d/x=1 a/d+counts/x=3");
+    assert_eq!(columns, "`a/d/x` belongs to the conditions, and the task asks for parts only");
+    let parts = invalid(&mut script, "site/a submit 4 1 a/d/x=1 a/d+counts/x=3");
+    assert_eq!(parts, "`a/d+counts/x` belongs to part `counts`, and the task asks for columns only");
+    script.run("site/a submit 3 1 a/d+counts/x=3\n site/a submit 4 1 a/d/x=1 a/d@donor/d1=2");
+    assert_eq!(script.conditions(), ["a/d/x", "a/d@donor/d1", "a/d+counts/x", "anna/lung/ref", "anna/lung+counts/ref"]);
+}
+
+#[test]
+fn a_part_under_another_owners_name_is_forbidden() {
+    let mut script = Script::after(GROWN);
+    let Err(Refusal::Forbidden { reason }) = script.ask("site/a submit 1 1 a/d/x=1 b/d+counts/x=3") else {
+        panic!("forbidden")
+    };
+    assert_eq!(reason, "condition `b/d+counts/x` is not in the namespace of site `a`");
+}
+
+#[test]
 fn a_derived_value_stands_in_the_lineage_of_the_version_it_was_derived_from() {
     let mut script = Script::after(GROWN);
     let before = script.current();

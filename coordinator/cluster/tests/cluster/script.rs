@@ -183,6 +183,7 @@ impl Script {
             _ => TrainSpec { weight_decay: options.read("weight-decay").or(Some(0.0)), ..all_said() },
         };
         let mut task = SurgeryTask::new(name(reference), version, train);
+        task.asks = options.read("asks").unwrap_or_default();
         task.publish = options.read("publish").unwrap_or(PublishMode::Each);
         task.allow =
             options.text("allow").map(|sites| sites.split_terminator(',').map(|site| site.parse().unwrap()).collect());

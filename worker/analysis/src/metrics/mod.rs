@@ -3,6 +3,7 @@
 //! Each file holds one family; [`mapping_quality`] computes the set a mapping is judged by. Where a figure is undefined
 //! for the given cells (one batch only, say) the result is `None`, never a made-up number.
 
+mod agreement;
 mod classification;
 mod clustering;
 mod connectivity;
@@ -16,6 +17,7 @@ mod quality;
 mod resolution;
 mod silhouette;
 
+pub use agreement::{Agreement, gene_means, increased_genes};
 pub use classification::{ClassReport, Confusion};
 pub use clustering::{NmiAverage, ari, nmi};
 pub use connectivity::graph_connectivity;

@@ -54,7 +54,7 @@ pub struct Panel {
 }
 
 /// The labels of a reference.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelNames {
     /// Names by code.
@@ -206,6 +206,20 @@ impl LabelNames {
         }
         Self { names, unlabelled: unlabelled.map(str::to_owned) }
     }
+
+    /// Codes of labels of which some may be new: these get the codes behind those of the reference.
+    ///
+    /// # Errors  [`Error::FieldKind`]
+    pub(super) fn encode_growing(&self, name: &str, values: Option<&FieldValues>) -> Result<Encoded> {
+        let column = match values {
+            Some(FieldValues::Category(column)) => column,
+            Some(other) => return Err(wrong_kind(name, other, "labels")),
+            None => return Ok(Encoded::Labels(None)),
+        };
+        let mut names = self.names.clone();
+        names.extend(column.names().iter().filter(|name| !self.names.contains(name)).cloned());
+        Ok(Encoded::Labels(Some(Categorical::new(name, recode_all(column, &names), names)?)))
+    }
 }
 
 pub(super) fn missing(name: &str) -> Error {
@@ -214,6 +228,13 @@ pub(super) fn missing(name: &str) -> Error {
 
 fn wrong_kind(name: &str, values: &FieldValues, expected: &'static str) -> Error {
     Error::FieldKind { name: name.to_owned(), found: values.kind(), expected }
+}
+
+/// Codes of a column in a list that has all of its categories.
+fn recode_all(column: &Categorical, names: &[String]) -> Vec<u32> {
+    let place = |name: &String| names.iter().zip(0..).find(|(known, _)| *known == name).expect("the list has it").1;
+    let codes: Vec<u32> = column.names().iter().map(place).collect();
+    column.codes().iter().map(|&code| codes[code as usize]).collect()
 }
 
 /// Codes of a column in the reference's list of categories.

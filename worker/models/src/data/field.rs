@@ -19,6 +19,8 @@ pub struct Field {
     pub need: Need,
     /// What it holds, for people: a phrase without an article at its end.
     pub help: &'static str,
+    /// Whether a query may bring labels that the reference does not have, or none: for a model in which no layer hears of them.
+    pub grows: bool,
 }
 
 /// What a field is.
@@ -95,7 +97,14 @@ pub enum Need {
 impl Field {
     /// A field of this kind.
     pub const fn new(name: &'static str, kind: FieldKind, need: Need, help: &'static str) -> Self {
-        Self { name: Cow::Borrowed(name), kind, need, help }
+        Self { name: Cow::Borrowed(name), kind, need, help, grows: false }
+    }
+
+    /// The same field, of which a query may bring labels that the reference does not have, or none.
+    #[must_use]
+    pub const fn growing(mut self) -> Self {
+        self.grows = true;
+        self
     }
 
     /// The expression of genes, which every model takes.
@@ -121,7 +130,7 @@ impl Field {
             Names::Common => "names of one condition key, which mean the same at every site",
         };
         let name = Cow::Owned(name.as_str().to_owned());
-        Self { name, kind: FieldKind::Axis(names), need: Need::Required, help }
+        Self { name, kind: FieldKind::Axis(names), need: Need::Required, help, grows: false }
     }
 
     /// Further categorical covariates, beside the batch.

@@ -2,7 +2,7 @@
 
 mod card;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ use crate::error::{Error, Result};
 #[serde(from = "card::OnCard", into = "card::OnCard")]
 pub struct Registry {
     fields: BTreeMap<String, Registered>,
+    /// Fields of labels that may be new; known from the model, and on no card.
+    growing: BTreeSet<String>,
 }
 
 /// A field of the reference's cells.
@@ -54,7 +56,18 @@ impl Registry {
                 None => return Err(missing(&field.name)),
             }
         }
-        Ok(registry)
+        Ok(registry.of_model(fields))
+    }
+
+    /// The same registry, where the model says which labels may be new. They are known even where the reference has none.
+    #[must_use]
+    pub(crate) fn of_model(mut self, fields: &[Field]) -> Self {
+        self.growing = fields.iter().filter(|field| field.grows).map(|field| field.name.to_string()).collect();
+        for name in self.growing.clone() {
+            let none = || Registered { encoding: Encoding::Labels(LabelNames::default()), source: None };
+            self.fields.entry(name).or_insert_with(none);
+        }
+        self
     }
 
     /// The same registry with one more field.
@@ -181,6 +194,9 @@ impl Registry {
                     dataset.covariates.extend(Encoding::encode_columns(known, cells.get(name))?);
                 }
                 Encoding::GeneSets(_) | Encoding::Axis => {}
+                Encoding::Labels(labels) if self.growing.contains(name) => {
+                    dataset.fields.push(labels.encode_growing(name, cells.get(name))?);
+                }
                 encoding => dataset.fields.push(encoding.encode(name, cells.get(name), n_cells)?),
             }
         }

@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Result},
     model::Module,
     nn::{Mode, Pass, SeededNoise},
+    parts::Parts,
     reference::{Reference, to_array},
     train::{EVALUATION_MINIBATCH, Seeds},
 };
@@ -26,6 +27,7 @@ pub struct Asked<'a> {
     model: String,
     genes: Vec<String>,
     blueprint: Blueprint,
+    parts: Parts,
 }
 
 impl<'a> Asked<'a> {
@@ -47,7 +49,8 @@ impl<'a> Asked<'a> {
         let module = reference.module(&keys, device)?;
         keys.retain(|key| *key.section() == Section::Condition);
         let (blueprint, seeds) = (Blueprint::of_card(card)?, Seeds::new(seed, "results"));
-        Ok(Self { module, dataset, keys, seeds, model: card.model.clone(), genes: card.genes.clone(), blueprint })
+        let (model, genes, parts) = (card.model.clone(), card.genes.clone(), reference.known_parts());
+        Ok(Self { module, dataset, keys, seeds, model, genes, blueprint, parts })
     }
 
     /// A reference with all its conditions, for questions that are not about cells; `nothing` has no row and a column per gene.
@@ -59,7 +62,8 @@ impl<'a> Asked<'a> {
         let module = reference.module(&keys, device)?;
         let keys = keys.into_iter().filter(|key| *key.section() == Section::Condition).collect();
         let (blueprint, seeds) = (Blueprint::of_card(card)?, Seeds::new(seed, "results"));
-        Ok(Self { module, dataset, keys, seeds, model: card.model.clone(), genes: card.genes.clone(), blueprint })
+        let (model, genes, parts) = (card.model.clone(), card.genes.clone(), reference.known_parts());
+        Ok(Self { module, dataset, keys, seeds, model, genes, blueprint, parts })
     }
 
     /// The answer to one of the model's own questions.
@@ -92,6 +96,11 @@ impl<'a> Asked<'a> {
     /// Options and fields of the reference.
     pub fn blueprint(&self) -> &Blueprint {
         &self.blueprint
+    }
+
+    /// The parts of the reference.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// The conditions, by code: those of the cells, then the others of the reference.

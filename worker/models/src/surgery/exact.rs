@@ -196,7 +196,7 @@ fn map(
         let cells: Vec<usize> = (0..dataset.n_cells()).filter(is_of_key).collect();
         let noise = SeededNoise::new(seeds.of("evaluation", 0));
         fit.insert(key.clone(), trainer.evaluate(&cells, 1.0, noise));
-        contributions.insert(key.clone(), module.contributions(&dataset, &cells));
+        contributions.insert(key.clone(), module.contributions(&dataset, &cells)?);
     }
     Ok(JointSurgery {
         columns: columns_of(module.as_ref(), &own),

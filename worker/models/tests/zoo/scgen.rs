@@ -1,6 +1,8 @@
 //! What scGen answers, on a reference that was just trained.
 
-use archipelago_common::{ConditionKey, progress::Silent};
+use std::collections::BTreeMap;
+
+use archipelago_common::{ConditionKey, Name, Section, part::Member, progress::Silent};
 use archipelago_models::{
     Categorical, CellConditions, Config, Device, Error, NoCheckpoints, Reference, Result, Training,
     data::LABELS,
@@ -8,9 +10,9 @@ use archipelago_models::{
     results::{Answer, Asked, Given, QuestionCard, Value},
     train::FurtherOptions,
     train_reference,
-    zoo::scgen::Scgen,
+    zoo::scgen::{Scgen, label_means},
 };
-use ndarray::{Array2, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 
 use super::{Batch, N_GENES, batch, cells, joined, key, spec, train};
 
@@ -59,6 +61,93 @@ fn a_site_maps_apart_as_it_maps_with_another() {
     let largest = Given::defaults(question.arguments);
     let moved = ask(&reference, &[("a", &a), ("north", &north), ("south", &south)], question, largest).unwrap();
     assert_ne!(moved.slice(s![..60, ..]), alone, "upstream's anchor is the largest batch");
+}
+
+fn mapped(reference: &Reference, batches: &[(&str, &Batch)]) -> Array2<f32> {
+    let all = joined(&batches.iter().map(|(_, batch)| *batch).collect::<Vec<_>>());
+    let names: Vec<&str> = batches.iter().flat_map(|(name, batch)| vec![*name; batch.labels.len()]).collect();
+    let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
+    reference.mapped(&cells(&all), &conditions, Device::Cpu).unwrap().mean
+}
+
+/// The mean of the cells of one type.
+fn mean_of(latent: ArrayView2<'_, f32>, batch: &Batch, label: &str) -> Array1<f64> {
+    let of_type: Vec<usize> = (0..batch.labels.len()).filter(|&cell| batch.labels[cell] == label).collect();
+    latent.select(Axis(0), &of_type).mapv(f64::from).mean_axis(Axis(0)).unwrap()
+}
+
+#[test]
+fn a_query_is_laid_onto_the_means_that_the_reference_holds() {
+    let reference = reference();
+    let held: Vec<String> = reference.parts.keys().map(ToString::to_string).collect();
+    assert_eq!(held, ["site/data+label-means/a", "site/data+label-means/b"]);
+    let (north, south) = (batch(3, 30), batch(4, 90));
+    let apart = mapped(&reference, &[("north", &north)]);
+    let together = mapped(&reference, &[("north", &north), ("south", &south)]);
+    assert_eq!(apart, together.slice(s![..30, ..]), "a site maps apart as it maps with another");
+    // The reference's larger batch stands still.
+    let a = batch(1, 60);
+    let of_reference = reference.latent(&cells(&a), &CellConditions::single(key("a"), 60), Device::Cpu).unwrap().mean;
+    for label in ["type0", "type2"] {
+        let apart = mean_of(apart.view(), &north, label) - mean_of(of_reference.view(), &a, label);
+        assert!(apart.iter().all(|difference| difference.abs() < 1e-5), "{label}: {apart}");
+    }
+    // What sites hand in moves nobody.
+    let mut grown = reference.clone();
+    for (name, cells) in [("north", &north), ("south", &south)] {
+        for contribution in super::map(&reference.base, name, cells, &spec(1)).unwrap().contributions {
+            grown.parts.insert(key(name).in_section(Section::Part(contribution.part)), contribution.value);
+        }
+    }
+    assert_eq!(grown.parts.len(), 4);
+    assert_eq!(apart, mapped(&grown, &[("north", &north)]));
+}
+
+#[test]
+fn what_sites_contribute_is_what_their_cells_add_up_to_in_one_place() {
+    let reference = reference();
+    let (north, south) = (batch(3, 30), batch(4, 90));
+    let part: Name = label_means::PART.parse().unwrap();
+    let mut grown = Reference { parts: BTreeMap::new(), ..reference.clone() };
+    for (name, cells) in [("south", &south), ("north", &north)] {
+        for contribution in super::map(&reference.base, name, cells, &spec(1)).unwrap().contributions {
+            grown.parts.insert(key(name).in_section(Section::Part(contribution.part)), contribution.value);
+        }
+    }
+    // In one place: the latent states of all cells, added up.
+    let latent = |name: &str, batch: &Batch| {
+        let conditions = CellConditions::single(key(name), batch.labels.len());
+        reference.latent(&cells(batch), &conditions, Device::Cpu).unwrap().mean
+    };
+    let all = concatenate![Axis(0), latent("north", &north), latent("south", &south)];
+    let labels = north.labels.iter().chain(&south.labels).map(|label| label.as_ref()).enumerate();
+    let Member::Sums(whole) = label_means::contribution(all.view(), labels).unwrap().value else { unreachable!() };
+    assert_eq!(grown.pooled(&part).unwrap().unwrap(), whole);
+    // A withdrawal leaves no trace.
+    grown.parts.remove(&key("south").in_section(Section::Part(part.clone())));
+    let labels = north.labels.iter().map(|label| label.as_ref()).enumerate();
+    let alone = label_means::contribution(latent("north", &north).view(), labels).unwrap().value;
+    assert_eq!(&grown.pooled(&part).unwrap().unwrap(), alone.as_sums().unwrap());
+}
+
+#[test]
+fn a_type_that_the_reference_lacks_stays_and_is_contributed() {
+    let reference = reference();
+    let mut north = batch(3, 30);
+    north.labels.iter_mut().take(5).for_each(|label| "new".clone_into(label));
+    let conditions = CellConditions::single(key("north"), 30);
+    let (moved, still) = (
+        mapped(&reference, &[("north", &north)]),
+        reference.latent(&cells(&north), &conditions, Device::Cpu).unwrap().mean,
+    );
+    assert_eq!(moved.slice(s![..5, ..]), still.slice(s![..5, ..]));
+    assert!((5..30).all(|cell| moved.row(cell) != still.row(cell)));
+    let contributed = super::map(&reference.base, "north", &north, &spec(1)).unwrap().contributions;
+    assert_eq!(contributed[0].cells["new"], [0, 1, 2, 3, 4]);
+    let unlabelled = cells(&north).without(LABELS);
+    let refused = reference.mapped(&unlabelled, &conditions, Device::Cpu).unwrap_err();
+    assert!(matches!(&refused, Error::MissingField { name } if name == LABELS), "{refused}");
+    assert!(reference.latent(&unlabelled, &conditions, Device::Cpu).is_ok(), "a place in the encoder needs no type");
 }
 
 #[test]

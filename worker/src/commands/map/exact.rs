@@ -25,6 +25,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         train: &mapping.train,
         compute: args.compute.into(),
         checkpoints: Some(&checkpoints),
+        parts: &reference.parts,
     };
     let surgeries = train(&surgeon, &mapping.groups, output)?;
     let trained = Instant::now();

@@ -125,6 +125,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         train: &mapping.train,
         compute: args.compute.into(),
         checkpoints: None,
+        parts: &trained.reference.parts,
     };
     let mut positions = Vec::new();
     let mut conditions = std::collections::BTreeMap::new();

@@ -60,7 +60,7 @@ impl From<Registry> for OnCard {
 
 impl From<OnCard> for Registry {
     fn from(card: OnCard) -> Self {
-        let mut registry = Self { fields: card.fields };
+        let mut registry = Self { fields: card.fields, ..Self::default() };
         if card.unlabelled.is_some() {
             let labels = LabelNames { names: vec![], unlabelled: card.unlabelled };
             registry = registry.with(LABELS, Encoding::Labels(labels));

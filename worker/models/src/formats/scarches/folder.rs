@@ -37,7 +37,7 @@ pub fn is_one(folder: &Path) -> Result<bool> {
     }
     let pickle = pickle_of(&file)?;
     let root = pickle.root();
-    Ok(root.get(INPUT_DIM).is_some() && root.get("registry_").is_none() && root.get("scvi_setup_dict_").is_none())
+    Ok(root.get(IS_TRAINED).is_some() && root.get("registry_").is_none() && root.get("scvi_setup_dict_").is_none())
 }
 
 impl SavedFolder {
@@ -110,6 +110,6 @@ const ATTRIBUTES: &str = "attr.pkl";
 /// The names of the genes.
 const VAR_NAMES: &str = "var_names.csv";
 /// An attribute that every native model has.
-const INPUT_DIM: &str = "input_dim_";
+const IS_TRAINED: &str = "is_trained_";
 /// Bytes of a file of names: a million genes of 64 bytes.
 const NAMES_BYTES: u64 = 64 << 20;

@@ -43,5 +43,17 @@ impl Norms {
     }
 }
 
+/// Checks how many layers `hidden_layer_sizes` asks for, for a model with as many in encoder and decoder.
+///
+/// # Errors  what was found and what is expected
+pub fn check_layers(hidden_layer_sizes: &[usize]) -> Result<(), String> {
+    match hidden_layer_sizes.len() {
+        1..=MAX_LAYERS => Ok(()),
+        found => Err(format!("`hidden_layer_sizes` has {found} layers, expected 1 to {MAX_LAYERS}")),
+    }
+}
+
+/// More layers than any published model has.
+const MAX_LAYERS: usize = 64;
 /// More units than any published model has; keeps a hostile card from asking for all memory.
 pub const MAX_UNITS: usize = 1 << 16;

@@ -27,7 +27,7 @@ pub mod stopping;
 
 pub use block::{BlockOptions, Norm};
 pub(in crate::zoo) use cells::{library, log_importance_weight, totals};
-pub use choices::{LatentDistribution, MAX_UNITS, Norms};
+pub use choices::{LatentDistribution, MAX_UNITS, Norms, check_layers};
 pub use decoder::{Decoded, Decoder};
 pub use encoder::Encoder;
 pub use freeze::Freeze;

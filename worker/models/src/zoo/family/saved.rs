@@ -41,10 +41,23 @@ pub fn conditions(saved: &SavedFolder, namespace: &Namespace) -> Result<Vec<Cond
 ///
 /// # Errors  [`Error::Import`](crate::Error::Import) where attributes and gene names disagree, tensors that do not fit the options
 pub fn reference(model: &str, saved: &SavedFolder, blueprint: &Blueprint, keys: &[ConditionKey]) -> Result<Reference> {
-    let n_genes = saved.attributes.get("input_dim_").and_then(Json::as_u64);
+    reference_of_genes(INPUT_DIM, model, saved, blueprint, keys)
+}
+
+/// The reference of a saved model whose number of genes is this attribute.
+///
+/// # Errors  as [`reference`]
+pub fn reference_of_genes(
+    attribute: &str,
+    model: &str,
+    saved: &SavedFolder,
+    blueprint: &Blueprint,
+    keys: &[ConditionKey],
+) -> Result<Reference> {
+    let n_genes = saved.attributes.get(attribute).and_then(Json::as_u64);
     if n_genes != Some(saved.genes.len() as u64) {
         let expected = n_genes.map_or_else(|| "no number".to_owned(), |n| n.to_string());
-        let detail = format!("there are {} gene names, and `input_dim_` is {expected}", saved.genes.len());
+        let detail = format!("there are {} gene names, and `{attribute}` is {expected}", saved.genes.len());
         return Err(SavedFolder::refuse(detail));
     }
     let condition_key = saved.attributes.get("condition_key_").and_then(Json::as_str).unwrap_or_default();
@@ -102,7 +115,7 @@ pub fn attributes(reference: &Reference) -> Result<BTreeMap<String, Json>> {
     Ok(BTreeMap::from([
         ("condition_key_".to_owned(), json!(key)),
         ("conditions_".to_owned(), json!(names(reference))),
-        ("input_dim_".to_owned(), json!(card.genes.len())),
+        (INPUT_DIM.to_owned(), json!(card.genes.len())),
         ("is_trained_".to_owned(), json!(true)),
     ]))
 }
@@ -116,5 +129,7 @@ fn names(reference: &Reference) -> Vec<String> {
     keys.iter().map(name).collect()
 }
 
+/// The attribute that is the number of genes in most models.
+const INPUT_DIM: &str = "input_dim_";
 /// The fact that says where an imported model came from.
 const SAVED_BY: &str = "saved_by";

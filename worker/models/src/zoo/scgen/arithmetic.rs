@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
-use crate::data::Categorical;
+use crate::data::{Categorical, Dataset};
 
 /// Which group of a cell type stands still.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +44,13 @@ pub struct GroupMean {
 /// Means by cell type and, within it, by group.
 pub type Means = BTreeMap<String, BTreeMap<String, GroupMean>>;
 
+/// The conditions of cells as groups, by their codes.
+pub(super) fn groups(dataset: &Dataset<'_>) -> Categorical {
+    let codes: Vec<u32> = dataset.conditions.iter().map(|&code| code as u32).collect();
+    let n = codes.iter().max().map_or(0, |&most| most + 1);
+    Categorical::new("condition", codes, (0..n).map(|code| code.to_string()).collect()).expect("every code has a name")
+}
+
 /// The means of latent states, `[n_cells, n_latent]`. Sums run in the order of the cells.
 pub fn means(latent: ArrayView2<'_, f32>, labels: &Categorical, groups: &Categorical) -> Means {
     let mut sums: BTreeMap<(u32, u32), (u64, Array1<f64>)> = BTreeMap::new();
@@ -66,11 +73,20 @@ pub fn shifts(means: &Means, anchor: &Anchor) -> Vec<Shift> {
     let mut shifts = Vec::new();
     for (label, groups) in means.iter().filter(|(_, groups)| groups.len() > 1) {
         let Some(still) = anchor.among(groups) else { continue };
-        let of_group = |(group, own): (&String, &GroupMean)| {
-            let delta = (&groups[still].mean - &own.mean).mapv(|difference| difference as f32);
-            Shift { label: label.clone(), group: group.clone(), n_cells: own.n_cells as usize, delta }
-        };
-        shifts.extend(groups.iter().map(of_group));
+        let still = &groups[still].mean;
+        shifts.extend(groups.iter().map(|(group, own)| Shift::new(label, group, own, still)));
+    }
+    shifts
+}
+
+/// How groups move onto those of a reference, which stand still: onto the mean of the largest of these, the first by name among
+/// equals. A type that the reference lacks has no shift. A group's shift does not depend on the other groups.
+pub fn shifts_onto(reference: &Means, query: &Means) -> Vec<Shift> {
+    let mut shifts = Vec::new();
+    for (label, groups) in query {
+        let Some(anchors) = reference.get(label) else { continue };
+        let Some(still) = Anchor::Largest.among(anchors).map(|name| &anchors[name].mean) else { continue };
+        shifts.extend(groups.iter().map(|(group, own)| Shift::new(label, group, own, still)));
     }
     shifts
 }
@@ -92,6 +108,13 @@ pub fn shift(latent: &mut Array2<f32>, labels: &Categorical, groups: &Categorica
 pub fn difference(control: ArrayView2<'_, f32>, stimulated: ArrayView2<'_, f32>) -> Option<Array1<f32>> {
     let mean = |cells: ArrayView2<'_, f32>| cells.mapv(f64::from).mean_axis(Axis(0));
     Some((mean(stimulated)? - mean(control)?).mapv(|difference| difference as f32))
+}
+
+impl Shift {
+    fn new(label: &str, group: &str, own: &GroupMean, still: &Array1<f64>) -> Self {
+        let delta = (still - &own.mean).mapv(|difference| difference as f32);
+        Self { label: label.to_owned(), group: group.to_owned(), n_cells: own.n_cells as usize, delta }
+    }
 }
 
 impl Anchor {
@@ -145,6 +168,20 @@ mod tests {
         assert!(shifts(&means, &Anchor::Named("nowhere".to_owned())).is_empty());
         let found = shifts(&means, &Anchor::Named("y".to_owned()));
         assert_eq!(found.iter().map(|s| s.delta[0]).collect::<Vec<_>>(), [8.0, 0.0]);
+    }
+
+    #[test]
+    fn a_query_moves_onto_the_largest_group_of_the_reference_and_alone_as_together() {
+        let of = |n_cells, mean| GroupMean { n_cells, mean: array![mean] };
+        let reference =
+            Means::from([("a".to_owned(), [("r".to_owned(), of(2, 7.0)), ("q".to_owned(), of(1, 100.0))].into())]);
+        let (latent, labels, groups) = cells();
+        let together = shifts_onto(&reference, &means(latent.view(), &labels, &groups));
+        let told: Vec<_> = together.iter().map(|s| (s.label.as_str(), s.group.as_str(), s.delta[0])).collect();
+        assert_eq!(told, [("a", "x", 5.0), ("a", "y", -3.0)]);
+        let alone = means(latent.slice(ndarray::s![2..3, ..]), &column(&["a"]), &column(&["y"]));
+        assert_eq!(shifts_onto(&reference, &alone), [together[1].clone()]);
+        assert!(shifts_onto(&Means::new(), &alone).is_empty());
     }
 
     #[test]

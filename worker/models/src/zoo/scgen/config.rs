@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     model::Config,
     options::{self, OptionCard, Options, options},
-    zoo::family::MAX_UNITS,
+    zoo::family::{MAX_UNITS, check_layers},
 };
 
 options! {
@@ -25,10 +25,7 @@ impl Options for ScgenConfig {
     }
 
     fn check_together(&self) -> std::result::Result<(), String> {
-        match self.hidden_layer_sizes.len() {
-            1..=MAX_LAYERS => Ok(()),
-            found => Err(format!("`hidden_layer_sizes` has {found} layers, expected 1 to {MAX_LAYERS}")),
-        }
+        check_layers(&self.hidden_layer_sizes)
     }
 }
 
@@ -43,8 +40,6 @@ impl ScgenConfig {
 
 /// Name in the zoo.
 pub(super) const NAME: &str = "scgen";
-/// More layers than any published model has.
-const MAX_LAYERS: usize = 64;
 
 #[cfg(test)]
 mod tests {

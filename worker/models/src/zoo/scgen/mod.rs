@@ -1,13 +1,16 @@
 //! scGen: an autoencoder of normalised expression whose latent space answers by adding and subtracting (Lotfollahi et al. 2019).
 //!
-//! No layer hears of conditions, so surgery has nothing to train: [`arithmetic`] maps queries.
+//! No layer hears of conditions, so surgery has nothing to train: [`arithmetic`] maps queries, onto the means of cell types that a
+//! reference holds as a [part](label_means).
 
 pub mod arithmetic;
 mod config;
+pub mod label_means;
 mod layers;
 mod module;
 mod questions;
 mod recipe;
+mod upstream;
 
 pub use config::ScgenConfig;
 pub use module::{ScgenLoss, ScgenModule};
@@ -15,9 +18,10 @@ pub use module::{ScgenLoss, ScgenModule};
 use std::borrow::Cow;
 
 use archipelago_common::{
-    Layout,
+    Layout, Name,
     figure::{Better, Figure},
-    layout::Growth,
+    layout::{Derivation, Growth},
+    part::SUM,
 };
 
 use crate::{
@@ -28,6 +32,7 @@ use crate::{
     options::{self, OptionCard, Options as _},
     results::QuestionCard,
     train::{AdamOptions, EarlyStopping, Epochs, Monitor, Plateau, RECONSTRUCTION, TrainDefaults, WarmupDefault},
+    upstream::Upstream,
 };
 
 /// The zoo's entry.
@@ -40,7 +45,8 @@ impl Model for Scgen {
             title: "scGen",
             paper: "Lotfollahi et al., Nature Methods 2019; mapping: Lotfollahi et al., Nature Biotechnology 2022",
             purpose: "predicts how cells answer to a perturbation, and removes batch effects between cells of known types",
-            federation: "nothing is trained at a site: cells move by means of their types, and a reference lends its own means",
+            federation: "exact and trains nothing: a site lays its cells onto the means of cell types that the reference holds, and \
+                         hands in numbers and sums of its own",
             training: TRAINING,
             example: "normalised.h5ad --model scgen --batch-key condition --labels-key cell_type --out reference",
         }
@@ -54,8 +60,16 @@ impl Model for Scgen {
         Ok(Box::new(ScgenConfig::parse(options)?))
     }
 
+    fn upstream(&self) -> Option<Upstream> {
+        Some(Upstream::Scarches(&Self))
+    }
+
     fn questions(&self) -> &'static [QuestionCard] {
-        &[questions::REMOVE_BATCH, questions::PREDICT_PERTURBATION]
+        &[questions::REMOVE_BATCH, questions::PREDICT_PERTURBATION, questions::LABEL_MEANS]
+    }
+
+    fn maps_by(&self) -> &'static [&'static str] {
+        &[label_means::PART]
     }
 }
 
@@ -67,7 +81,7 @@ impl Configured for ScgenConfig {
     fn fields(&self) -> Vec<Field> {
         let kind = FieldKind::Labels { unlabelled: None };
         let labels = Field::new(LABELS, kind, Need::Optional, "cell types, which batches are compared within");
-        vec![Field::rna(Values::LogNormalised), labels]
+        vec![Field::rna(Values::LogNormalised), labels.growing()]
     }
 
     fn moves_embedding(&self) -> bool {
@@ -80,11 +94,19 @@ impl Configured for ScgenConfig {
 
     fn layout(&self, of_tensors: Layout) -> Layout {
         let reason = "scGen has no weights of conditions; its cells move by means of their types".to_owned();
-        Layout { growth: Growth::NoSurgery { reason }, ..of_tensors }
+        let name = |name: &str| -> Name { name.parse().expect("the names of a model's parts are names") };
+        let part = name(label_means::PART);
+        let derivation = Derivation { function: name(SUM), part: part.clone() };
+        Layout {
+            growth: Growth::NoSurgery { reason },
+            parts: [(part, label_means::rule(self.z_dimension))].into(),
+            derived: [(name(label_means::TOTALS), derivation)].into(),
+            ..of_tensors
+        }
     }
 
-    fn build(&self, _registry: &Registry, n_genes: usize, builder: Builder<'_>) -> Result<Box<dyn Module>> {
-        Ok(Box::new(ScgenModule::new(self.clone(), n_genes, builder)?))
+    fn build(&self, registry: &Registry, n_genes: usize, builder: Builder<'_>) -> Result<Box<dyn Module>> {
+        Ok(Box::new(ScgenModule::new(self.clone(), registry, n_genes, builder)?))
     }
 }
 

@@ -1,20 +1,24 @@
 //! The network of scGen: inference, generative, loss.
 
+use archipelago_common::part::Contribution;
+use ndarray::Array2;
 use tch::{Kind, Tensor};
 
 use super::{
-    ScgenConfig,
+    ScgenConfig, arithmetic, label_means,
     layers::{Decoder, Encoder},
     questions, recipe,
 };
 use crate::{
-    data::Minibatch,
-    error::Result,
+    data::{Categorical, Dataset, LABELS, Minibatch, Registry, Slot, slot::Labels},
+    error::{Error, Result},
     losses::LossTerms,
     model::{Embedder, Module},
-    nn::{Builder, Pass, Posterior, Weights},
+    nn::{Builder, Mode, Pass, Posterior, SeededNoise, Weights},
+    parts::Parts,
+    reference::to_array,
     results::{Answer, Asked, Given},
-    train::{Recipe, Run},
+    train::{EVALUATION_MINIBATCH, Recipe, Run},
 };
 
 /// The network of scGen.
@@ -23,6 +27,7 @@ pub struct ScgenModule {
     config: ScgenConfig,
     encoder: Encoder,
     decoder: Decoder,
+    labels: Option<Slot<Labels>>,
     weights: Weights,
 }
 
@@ -39,11 +44,12 @@ impl ScgenModule {
     /// Builds the network.
     ///
     /// # Errors  stored tensors that do not fit
-    pub fn new(config: ScgenConfig, n_genes: usize, mut b: Builder<'_>) -> Result<Self> {
+    pub fn new(config: ScgenConfig, registry: &Registry, n_genes: usize, mut b: Builder<'_>) -> Result<Self> {
         let ScgenConfig { hidden_layer_sizes: hidden, z_dimension, dr_rate } = &config;
         let encoder = Encoder::new(&mut b, n_genes, hidden, *z_dimension, *dr_rate)?;
         let decoder = Decoder::new(&mut b, *z_dimension, hidden, n_genes, *dr_rate)?;
-        Ok(Self { config, encoder, decoder, weights: b.finish() })
+        let labels = registry.find(LABELS)?;
+        Ok(Self { config, encoder, decoder, labels, weights: b.finish() })
     }
 
     /// The options it was built with.
@@ -65,6 +71,25 @@ impl ScgenModule {
     /// Expression of latent states, `[n, n_genes]`.
     pub fn decode(&self, z: &Tensor, pass: &mut Pass<'_>) -> Tensor {
         self.decoder.forward(z, pass)
+    }
+
+    /// The types of cells.
+    ///
+    /// # Errors  [`Error::MissingField`] where the cells' types are not known
+    pub(super) fn types(&self, dataset: &Dataset<'_>) -> Result<Categorical> {
+        let labels = self.labels.and_then(|slot| dataset.labels(slot));
+        labels.cloned().ok_or_else(|| Error::MissingField { name: LABELS.to_owned() })
+    }
+
+    /// Means of the latent states of some cells.
+    fn latent_means(&self, dataset: &Dataset<'_>, cells: &[usize]) -> Array2<f32> {
+        let _guard = tch::no_grad_guard();
+        let mut none = SeededNoise::new([0; 32]);
+        let mut of_some = |cells: &[usize]| {
+            let minibatch = dataset.minibatch(cells, self.weights.device());
+            self.encode(&minibatch.x, &mut Pass { mode: Mode::Evaluation, noise: &mut none }).mean
+        };
+        to_array(&Tensor::cat(&cells.chunks(EVALUATION_MINIBATCH).map(&mut of_some).collect::<Vec<_>>(), 0))
     }
 
     /// The terms of the loss of each cell.
@@ -97,6 +122,25 @@ impl Module for ScgenModule {
 
     fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
         recipe::of_run(&self.weights, run)
+    }
+
+    fn contributions(&self, dataset: &Dataset<'_>, cells: &[usize]) -> Result<Vec<Contribution>> {
+        let Ok(types) = self.types(dataset) else { return Ok(Vec::new()) };
+        if cells.is_empty() {
+            return Ok(Vec::new());
+        }
+        let latent = self.latent_means(dataset, cells);
+        let named = cells.iter().map(|&cell| (cell, types.names()[types.codes()[cell] as usize].as_str()));
+        Ok(vec![label_means::contribution(latent.view(), named)?])
+    }
+
+    fn place(&self, mut latent: Array2<f32>, dataset: &Dataset<'_>, parts: &Parts) -> Result<Array2<f32>> {
+        let types = self.types(dataset)?;
+        let conditions = arithmetic::groups(dataset);
+        let reference = label_means::means(parts.of_reference(label_means::PART))?;
+        let shifts = arithmetic::shifts_onto(&reference, &arithmetic::means(latent.view(), &types, &conditions));
+        arithmetic::shift(&mut latent, &types, &conditions, &shifts);
+        Ok(latent)
     }
 
     fn as_embedder(&self) -> Option<&dyn Embedder> {

@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        data::Dataset,
+        data::{Dataset, Registry},
         nn::{Builder, ConditionSource, Mode, Source, Trainable},
         train::{Aim, Evaluation, Seeds, Seen, TrainPlan, Verdict},
         zoo::scgen::{Scgen, ScgenConfig, ScgenModule},
@@ -65,7 +65,7 @@ mod tests {
         let plan = TrainPlan::new(&Scgen, Aim::Reference, &TrainSpec::default(), 10).unwrap();
         let none = ConditionSource::Fresh(0);
         let builder = Builder::new(Source::Fresh, none, Trainable::Nothing, [0; 32], tch::Device::Cpu);
-        let module = ScgenModule::new(ScgenConfig::default(), 3, builder).unwrap();
+        let module = ScgenModule::new(ScgenConfig::default(), &Registry::default(), 3, builder).unwrap();
         let seeds = Seeds::new(0, "test");
         let run = Run { dataset: &dataset, plan: &plan, seeds: &seeds, mode: Mode::Training };
         let mut rule = of_run(crate::model::Module::weights(&module), run).unwrap().rule.unwrap();

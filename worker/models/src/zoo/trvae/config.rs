@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     model::Config,
     options::{self, Choice, OptionCard, Options, options},
-    zoo::family::{BlockOptions, Hears, MAX_UNITS, Norm, ReconLoss},
+    zoo::family::{BlockOptions, Hears, MAX_UNITS, Norm, ReconLoss, check_layers},
 };
 
 options! {
@@ -41,10 +41,7 @@ impl Options for TrvaeConfig {
     }
 
     fn check_together(&self) -> std::result::Result<(), String> {
-        match self.hidden_layer_sizes.len() {
-            1..=MAX_LAYERS => Ok(()),
-            found => Err(format!("`hidden_layer_sizes` has {found} layers, expected 1 to {MAX_LAYERS}")),
-        }
+        check_layers(&self.hidden_layer_sizes)
     }
 }
 
@@ -86,8 +83,6 @@ impl TrvaeConfig {
 
 /// Name in the zoo.
 pub(super) const NAME: &str = "trvae";
-/// More layers than any published model has.
-const MAX_LAYERS: usize = 64;
 
 #[cfg(test)]
 mod tests {

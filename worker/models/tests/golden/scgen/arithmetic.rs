@@ -1,11 +1,13 @@
 //! `batch_removal`, `map_query_*`, `federated_*`, `predict`: cells that move by differences of means.
 
+use archipelago_common::ConditionKey;
 use archipelago_models::{
     data::Categorical,
     nn::{Mode, Pass, Trainable},
     zoo::scgen::{
         ScgenModule,
-        arithmetic::{Anchor, difference, means, shift, shifts},
+        arithmetic::{Anchor, difference, means, shift, shifts, shifts_onto},
+        label_means,
     },
 };
 
@@ -118,6 +120,44 @@ fn check_shifts(case: &Case, removed: &Removed, report: &mut Report) {
             }
         }
     }
+}
+
+/// One site's cells without any of the reference's: by the numbers and means that these add up to.
+#[test]
+fn sites_that_map_without_the_reference_s_cells() {
+    case::run(
+        "scgen",
+        |name| name == "federated_reference_is_anchor",
+        |case, report| {
+            let _guard = tch::no_grad_guard();
+            let module = setup::module(case, Trainable::Nothing);
+            let encode = |x: &Tensor, rows: (i64, i64)| {
+                let mut noise = Draws::of(vec![case.tensor("noise.encode").narrow(0, rows.0, rows.1)]);
+                module.draw(x, &mut Pass { mode: Mode::Evaluation, noise: &mut noise })
+            };
+            let types = texts(&case.json["reference_cell_type"]);
+            let n_reference = types.len() as i64;
+            let of_reference = setup::rows(&encode(&case.tensor("in.reference_corrected_x"), (0, n_reference)));
+            let lent = label_means::contribution(of_reference.view(), types.into_iter().enumerate()).unwrap().value;
+            let key: ConditionKey = "anna/core+label-means/reference".parse().unwrap();
+            let lent = label_means::means([(&key, &lent)].into_iter()).unwrap();
+            let mut start = n_reference;
+            for site in ["site1", "site2"] {
+                let labels = setup::column(&case.json[&format!("{site}_cell_type")]);
+                let groups = setup::column(&case.json[&format!("{site}_batch")]);
+                let n_cells = labels.n_cells() as i64;
+                let mut latent = setup::rows(&encode(&case.tensor(&format!("in.{site}_x")), (start, n_cells)));
+                start += n_cells;
+                let shifts = shifts_onto(&lent, &means(latent.view(), &labels, &groups));
+                shift(&mut latent, &labels, &groups, &shifts);
+                let mut noise = Draws::of(vec![]);
+                let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
+                let ours = module.decode(&setup::tensor(&latent), &mut pass);
+                let expected = case.tensor(&format!("{site}.corrected_X")).narrow(0, n_reference, n_cells);
+                report.tensors(&format!("{}: {site} alone", case.name), &ours, &expected, case.tolerance("forward"));
+            }
+        },
+    );
 }
 
 /// One site's cells, or both sites', after the reference's.

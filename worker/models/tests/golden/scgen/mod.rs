@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod core;
+mod files;
 mod setup;
 
 use archipelago_models::{

@@ -2,7 +2,7 @@
 
 use archipelago_common::StateDict;
 use archipelago_models::{
-    data::Categorical,
+    data::{Categorical, Registry},
     nn::{Builder, ConditionSource, Noise, Source, Trainable, from_tch, to_tch},
     zoo::scgen::{ScgenConfig, ScgenModule},
 };
@@ -27,7 +27,7 @@ pub(super) fn module(case: &Case, trainable: Trainable) -> ScgenModule {
     let n_genes = stored.require("case", "encoder.FC.L0.weight").unwrap().shape()[1];
     let none = ConditionSource::Fresh(0);
     let builder = Builder::new(Source::Stored(&stored), none, trainable, [0; 32], Device::Cpu);
-    ScgenModule::new(config(case), n_genes, builder).unwrap()
+    ScgenModule::new(config(case), &Registry::default(), n_genes, builder).unwrap()
 }
 
 /// Draws in the order in which a case made them; no unit is dropped.
