@@ -62,6 +62,12 @@ pub enum Error {
         /// Their names.
         modalities: Vec<String>,
     },
+    /// A pipe, socket or device: HDF5 reads here and there, which only a file allows.
+    #[error("`{path}` is not a regular file")]
+    NotAFile {
+        /// Path as given.
+        path: PathBuf,
+    },
     /// The file lacks the HDF5 signature.
     #[error("`{path}` is not an HDF5 file")]
     NotHdf5 {
@@ -221,6 +227,7 @@ impl Error {
             Self::Scratch { .. } => {
                 "name a directory on a disk with room with `--scratch`, or allow more with `--memory`".into()
             }
+            Self::NotAFile { .. } => "write what comes through a pipe into a file first".into(),
             Self::NotHdf5 { .. } => "h5ad files are HDF5; convert loom, mtx or csv with scanpy first".into(),
             Self::OtherFormat { advice, .. } => format!("convert it in Python: `{advice}`"),
             Self::Modalities { .. } => "choose them in muon: `mdata[cells].write(copy)`".into(),

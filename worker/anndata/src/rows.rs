@@ -86,6 +86,7 @@ impl H5adFile {
     fn open_at(path: &Path, at: String) -> Result<Self> {
         let path = path.to_owned();
         let file = h5::open(&path)?;
+        let _reading = h5::Reading::begin(&file);
         let modalities = modalities(&h5::group(&file, "/")?)?;
         let (obs, var, _) = read::annotations(&h5::group(&file, &at)?)?;
         let opened = Self { path, file, at, modalities, obs, var, raw_var: OnceLock::new() };
@@ -166,7 +167,7 @@ impl H5adFile {
     /// # Errors
     /// [`Error::NoX`], [`Error::Missing`] with the layers there are, or a malformed matrix.
     pub fn rows(&self, layer: Option<&str>) -> Result<RowReader> {
-        let root = self.root()?;
+        let (root, _reading) = (self.root()?, h5::Reading::begin(&self.file));
         match self.place(layer)? {
             Place::X if !self.has_x()? => Err(Error::NoX { path: self.path.clone(), counted: self.counted()? }),
             Place::X => self.reader(&root, "X", Eager::Yes),
@@ -266,7 +267,7 @@ impl H5adFile {
     }
 
     fn element(&self, group: &'static str, name: &str) -> Result<Element> {
-        let root = self.root()?;
+        let (root, _reading) = (self.root()?, h5::Reading::begin(&self.file));
         if self.names(group)?.iter().any(|known| known == name) {
             return element::read(&h5::group(&root, group)?, name);
         }

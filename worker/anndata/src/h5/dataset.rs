@@ -3,15 +3,16 @@
 use std::{ops::Range, str::FromStr};
 
 use hdf5::{
-    Container, Dataset, Extents, Group, H5Type, Location,
+    Container, Dataset, Datatype, Extents, Group, H5Type, Location,
     filters::Filter,
     plist::dataset_create::Layout,
     types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode},
 };
 
+use hdf5_sys::h5i::{H5I_type_t, H5Iget_type};
 use ndarray::{ArrayView1, ArrayView2};
 
-use super::{failed, failed_at, malformed, unsupported};
+use super::{bounded, failed, failed_at, ledger, malformed, too_large, unsupported};
 use crate::{Array, Compression, Error, Result, Values, values::each_number};
 
 /// gzip makes at most 1032 bytes of one; a dataset that claims more than this per stored byte is a lie.
@@ -22,6 +23,18 @@ const FREE_CLAIM: u64 = 1 << 20;
 
 /// Longest fixed-length text that is read.
 const MAX_FIXED: usize = 8192;
+
+/// What a text takes in memory beside its own bytes: a `String` and the smallest allocation.
+const TEXT_BYTES: u64 = 56;
+
+/// Chunks up to this size are read whatever the size of their dataset.
+const FREE_CHUNK: u64 = 64 << 20;
+
+/// Largest chunk that is read at all: HDF5 takes memory for a whole one, however few of its values are wanted.
+const MAX_CHUNK: u64 = 1 << 30;
+
+/// Texts in one attribute. HDF5 reads an attribute whole and with an allocator of its own; names of columns are some hundreds.
+const MAX_ATTRIBUTE_TEXTS: usize = 1 << 16;
 
 /// Opens a dataset whose bytes are in this file and whose size is believable.
 pub(crate) fn open(parent: &Group, name: &str) -> Result<Dataset> {
@@ -37,6 +50,7 @@ pub(crate) fn open(parent: &Group, name: &str) -> Result<Dataset> {
         return Err(unsupported(&dataset, format!("compressed with {}", filter_name(&filter))));
     }
     check_claim(&dataset)?;
+    check_chunk(&dataset)?;
     Ok(dataset)
 }
 
@@ -57,7 +71,16 @@ pub(crate) fn read_container(container: &Container) -> Result<Array> {
     if is_null(container)? {
         return Ok(Array::vector(Vec::<f64>::new()));
     }
+    let each = match dtype_name(container)?.as_str() {
+        "str" => dtype(container)?.size() as u64 + TEXT_BYTES,
+        _ => dtype(container)?.size() as u64,
+    };
+    ledger::enter_values(container, each.saturating_mul(n as u64))?;
     Array::new(shape, read_values(container, &Part::All(n))?)
+}
+
+fn dtype(container: &Container) -> Result<Datatype> {
+    container.dtype().map_err(|source| failed("read", container, source))
 }
 
 /// How much of a dataset is read.
@@ -158,8 +181,8 @@ fn read_values(container: &Container, part: &Part) -> Result<Values> {
         {
             return Err(unsupported(container, "text is not read in parts"));
         }
-        Some(T::VarLenUnicode) => Values::Str(texts::<VarLenUnicode>(container)?),
-        Some(T::VarLenAscii) => Values::Str(texts::<VarLenAscii>(container)?),
+        Some(T::VarLenUnicode) => Values::Str(variable::<VarLenUnicode>(container)?),
+        Some(T::VarLenAscii) => Values::Str(variable::<VarLenAscii>(container)?),
         Some(T::FixedAscii(size)) => Values::Str(fixed(container, size, Fixed::Ascii)?),
         Some(T::FixedUnicode(size)) => Values::Str(fixed(container, size, Fixed::Unicode)?),
         Some(other) => return Err(unsupported(container, format!("element type {other}"))),
@@ -173,12 +196,26 @@ fn read_values(container: &Container, part: &Part) -> Result<Values> {
 fn check_claim(container: &Container) -> Result<usize> {
     let shape = shape(container)?;
     let n = shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
-    let size = container.dtype().map_err(|source| failed("read", container, source))?.size() as u64;
+    let size = dtype(container)?.size() as u64;
     let claimed = n.and_then(|n| (n as u64).checked_mul(size.max(1)));
     let stored = container.storage_size();
     match (n, claimed) {
         (Some(n), Some(claimed)) if claimed <= FREE_CLAIM.saturating_add(stored.saturating_mul(MAX_EXPANSION)) => Ok(n),
         _ => Err(malformed(container, format!("claims shape {shape:?} but stores {stored} bytes"))),
+    }
+}
+
+/// Refuses chunks that are far larger than what is in them. A chunk of four gigabytes of which sixty values are used is some
+/// megabytes in the file.
+pub(super) fn check_chunk(dataset: &Dataset) -> Result<()> {
+    let chunk = chunk_bytes(dataset) as u64;
+    if chunk <= FREE_CHUNK {
+        return Ok(());
+    }
+    let (n, size) = (dataset.size() as u64, dtype(dataset)?.size() as u64);
+    match chunk <= n.saturating_mul(size).saturating_mul(2).min(MAX_CHUNK) {
+        true => Ok(()),
+        false => Err(malformed(dataset, format!("{n} values are stored in chunks of {chunk} bytes each"))),
     }
 }
 
@@ -190,10 +227,31 @@ fn numbers<T: H5Type + Copy + Default>(container: &Container, part: &Part) -> Re
         Part::Rows(range) => return numbers_of_rows(container, range.clone()),
     };
     let mut buffer = Vec::new();
-    buffer.try_reserve_exact(n).map_err(|_| malformed(container, format!("{n} elements do not fit into memory")))?;
+    buffer.try_reserve_exact(n).map_err(|_| too_large(container, n))?;
     buffer.resize(n, T::default());
     container.read_into_raw(&mut buffer).map_err(|source| failed("read", container, source))?;
     Ok(buffer)
+}
+
+/// Texts of variable length.
+fn variable<T: H5Type + AsRef<[u8]>>(container: &Container) -> Result<Vec<String>> {
+    let n = container.size();
+    if is_attribute(container) {
+        if n > MAX_ATTRIBUTE_TEXTS {
+            return Err(malformed(container, format!("an attribute of {n} texts, more than {MAX_ATTRIBUTE_TEXTS}")));
+        }
+        return texts::<T>(container);
+    }
+    let in_memory = Datatype::from_type::<T>().map_err(|source| failed("read", container, source))?;
+    let read = bounded::read(container, &in_memory, n, None)?;
+    (0..n).map(|at| decode(container, read.text(at * in_memory.size()))).collect()
+}
+
+fn is_attribute(container: &Container) -> bool {
+    #[expect(unsafe_code, reason = "the HDF5 crate does not tell")]
+    // SAFETY: any number may be asked for its kind.
+    let kind = hdf5::sync::sync(|| unsafe { H5Iget_type(container.id()) });
+    kind == H5I_type_t::H5I_ATTR
 }
 
 fn texts<T: H5Type + AsRef<[u8]>>(container: &Container) -> Result<Vec<String>> {
@@ -356,7 +414,7 @@ fn chunk_shape(shape: &[usize], size: usize) -> Vec<usize> {
     chunk
 }
 
-/// Bytes of the largest chunk of a dataset, 0 of one that has none.
+/// Bytes of a chunk of a dataset, 0 of one that has none.
 pub(super) fn chunk_bytes(dataset: &Dataset) -> usize {
     let size = dataset.dtype().map_or(0, |dtype| dtype.size());
     dataset.chunk().map_or(0, |chunk| chunk.into_iter().fold(size, usize::saturating_mul))

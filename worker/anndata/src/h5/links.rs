@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// More objects than any real file has; a bound for the walk, also where links run in a circle.
 const MAX_OBJECTS: usize = 1 << 20;
 
+/// More groups with several names than any real file has, where most have none. Each new one is compared with all of them.
+const MAX_SHARED: usize = 1 << 12;
+
 /// Refuses external links, dangling soft links and absurd numbers of objects. Gives the bytes of the largest chunk of any
 /// dataset.
 pub(crate) fn check(file: &File) -> Result<usize> {
@@ -41,6 +44,13 @@ pub(crate) fn check(file: &File) -> Result<usize> {
                         continue;
                     }
                     if info.num_links > 1 {
+                        if shared.len() == MAX_SHARED {
+                            return Err(refused(
+                                &group,
+                                &name,
+                                "is beyond the number of groups that may have two names",
+                            ));
+                        }
                         shared.push(info.token);
                     }
                     pending.push(super::group(&group, &name)?);

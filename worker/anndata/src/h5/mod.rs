@@ -5,8 +5,10 @@
 //! printing is off; its reasons arrive as the source of [`Error::Hdf5`](crate::Error).
 
 pub(crate) mod attribute;
+mod bounded;
 pub(crate) mod dataset;
 mod heap;
+mod ledger;
 pub(crate) mod links;
 pub(crate) mod raw;
 pub(crate) mod record;
@@ -19,6 +21,7 @@ use std::{
 
 use hdf5::{File, Group, Location};
 
+pub(crate) use self::ledger::Reading;
 use crate::{Error, Result, foreign};
 
 /// The first bytes of every HDF5 file, after a user block if it has one.
@@ -32,10 +35,16 @@ pub(crate) fn open(path: &Path) -> Result<File> {
     };
     let metadata = fs::metadata(path).map_err(io)?;
     let size = metadata.len();
-    if metadata.is_dir() || !is_hdf5(&mut fs::File::open(path).map_err(io)?, size).map_err(io)? {
-        return Err(foreign::of_path(path).unwrap_or_else(|| Error::NotHdf5 { path: path.to_owned() }));
+    // Opening a pipe waits until somebody writes into it, which may be never.
+    if !metadata.is_dir() && !metadata.is_file() {
+        return Err(Error::NotAFile { path: path.to_owned() });
     }
-    heap::check(path)?;
+    let foreign = || foreign::of_path(path).unwrap_or_else(|| Error::NotHdf5 { path: path.to_owned() });
+    if metadata.is_dir() {
+        return Err(foreign());
+    }
+    let base = start(&mut fs::File::open(path).map_err(io)?, size).map_err(io)?.ok_or_else(foreign)?;
+    heap::check(path, base)?;
     let failed = |source: hdf5::Error| {
         let reason = source.to_string();
         if reason.contains("truncated") || reason.contains("eof") {
@@ -65,20 +74,20 @@ const LARGEST_CACHE: usize = 256 << 20;
 const CACHE_SLOTS: usize = 521;
 const CACHE_POLICY: f64 = 0.75;
 
-/// Whether the signature stands where HDF5 looks for it: at the start, or after a user block of 512 bytes, 1,024 and so on.
-/// Python's mudata writes such a block.
-fn is_hdf5(file: &mut fs::File, size: u64) -> io::Result<bool> {
+/// Where the signature stands, of the places where HDF5 looks for it: at the start, or after a user block of 512 bytes, 1,024
+/// and so on. Python's mudata writes such a block. Addresses in the file count from there.
+fn start(file: &mut fs::File, size: u64) -> io::Result<Option<u64>> {
     let mut at = 0;
     while at < size {
         let mut start = Vec::new();
         file.seek(SeekFrom::Start(at))?;
         file.by_ref().take(SIGNATURE.len() as u64).read_to_end(&mut start)?;
         if start == SIGNATURE {
-            return Ok(true);
+            return Ok(Some(at));
         }
         at = (2 * at).max(SMALLEST_USER_BLOCK);
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// HDF5's smallest user block, in bytes; others are twice as large, and so on.
@@ -141,4 +150,18 @@ pub(crate) fn malformed(object: &Location, detail: impl Into<String>) -> Error {
 /// `object` is well formed, but of a kind this crate leaves alone.
 pub(crate) fn unsupported(object: &Location, detail: impl Into<String>) -> Error {
     Error::Unsupported { object: object.name(), path: object.filename().into(), detail: detail.into() }
+}
+
+/// There is no memory for so many values.
+fn too_large(object: &Location, n: usize) -> Error {
+    malformed(object, format!("{n} elements do not fit into memory"))
+}
+
+/// Zeros for so many values, refused where there is no memory for them.
+fn zeroed(object: &Location, n: usize, size: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let n_bytes = n.saturating_mul(size);
+    bytes.try_reserve_exact(n_bytes).map_err(|_| too_large(object, n))?;
+    bytes.resize(n_bytes, 0);
+    Ok(bytes)
 }

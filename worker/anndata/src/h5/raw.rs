@@ -6,13 +6,13 @@ use std::ffi::CString;
 use hdf5::{Container, Dataset, Dataspace, Group, Location, plist::ObjectCopyBuilder};
 use hdf5_sys::{
     h5a::{H5Aclose, H5Acreate2, H5Aread, H5Awrite},
-    h5d::{H5Dread, H5Dwrite},
+    h5d::H5Dwrite,
     h5i::hid_t,
     h5p::H5P_DEFAULT,
     h5t::{H5T_class_t, H5Tdetect_class, H5Treclaim},
 };
 
-use super::{dataset, failed, failed_at, malformed, unsupported};
+use super::{bounded, dataset, failed, failed_at, malformed, unsupported};
 use crate::Result;
 
 /// Copies an object with all that is in it and beneath it. Soft links become the objects that they lead to; references, which
@@ -43,7 +43,7 @@ pub(crate) fn copy_attributes(from: &Location, to: &Location, but: &[&str]) -> R
 fn copy_attribute(attribute: &Container, name: &str, to: &Location) -> Result<()> {
     let fail = |source| failed_at("write attribute of", to, name, source);
     let (dtype, space) = (attribute.dtype().map_err(fail)?, attribute.space().map_err(fail)?);
-    let mut buffer = buffer(attribute, space.size(), dtype.size())?;
+    let mut buffer = super::zeroed(attribute, space.size(), dtype.size())?;
     let c_name = CString::new(name).map_err(|_| malformed(to, "an attribute's name holds a zero byte"))?;
     #[expect(unsafe_code, reason = "the HDF5 crate moves values of types known at compile time only")]
     let copied = hdf5::sync::sync(|| {
@@ -88,21 +88,19 @@ pub(crate) fn copy_rows(from: &Dataset, rows: &[usize], to: &Group, name: &str) 
     }
     let dtype = from.dtype().map_err(|source| failed("read", from, source))?;
     let row_bytes = width.saturating_mul(dtype.size());
+    dataset::check_chunk(from)?;
     let mut at = 0;
     for span in spans(rows, (SPAN_BYTES / row_bytes.max(1)).max(1)) {
         let (first, last) = (span[0], span[span.len() - 1]);
         let read = select(from, first..last + 1)?;
         let written = select(&created, at..at + span.len())?;
-        let mut values = buffer(from, last + 1 - first, row_bytes)?;
-        move_rows(from, &read, &mut values, dtype.id(), Direction::Read)?;
+        let values = bounded::read(from, &dtype, (last + 1 - first) * width, Some((&read.0, &read.1)))?;
         let mut chosen = Vec::with_capacity(span.len() * row_bytes);
         for row in span {
-            chosen.extend_from_slice(&values[(row - first) * row_bytes..][..row_bytes]);
+            chosen.extend_from_slice(&values.bytes()[(row - first) * row_bytes..][..row_bytes]);
         }
         // What `chosen` points to belongs to `values`.
-        let moved = move_rows(&created, &written, &mut chosen, dtype.id(), Direction::Write);
-        reclaim(&read.0, &mut values, dtype.id());
-        moved?;
+        write_rows(&created, &written, &chosen, dtype.id())?;
         at += span.len();
     }
     Ok(())
@@ -146,46 +144,16 @@ fn select(dataset: &Dataset, rows: std::ops::Range<usize>) -> Result<(Dataspace,
     Ok((Dataspace::try_new(shape).map_err(fail)?, chosen))
 }
 
-enum Direction {
-    Read,
-    Write,
-}
-
-fn move_rows(
-    dataset: &Dataset,
-    (memory, file): &(Dataspace, Dataspace),
-    values: &mut [u8],
-    dtype: hid_t,
-    direction: Direction,
-) -> Result<()> {
+fn write_rows(dataset: &Dataset, (memory, file): &(Dataspace, Dataspace), values: &[u8], dtype: hid_t) -> Result<()> {
     #[expect(unsafe_code, reason = "as above")]
     let status = hdf5::sync::sync(|| {
         // SAFETY: the identifiers are open, and the buffer holds as many values as both selections, of the size of their type.
-        unsafe {
-            match direction {
-                Direction::Read => {
-                    H5Dread(dataset.id(), dtype, memory.id(), file.id(), H5P_DEFAULT, values.as_mut_ptr().cast())
-                }
-                Direction::Write => {
-                    H5Dwrite(dataset.id(), dtype, memory.id(), file.id(), H5P_DEFAULT, values.as_ptr().cast())
-                }
-            }
-        }
+        unsafe { H5Dwrite(dataset.id(), dtype, memory.id(), file.id(), H5P_DEFAULT, values.as_ptr().cast()) }
     });
-    match (status >= 0, direction) {
-        (true, _) => Ok(()),
-        (false, Direction::Read) => Err(failed("read", dataset, "the library could not read its rows".into())),
-        (false, Direction::Write) => Err(failed("write", dataset, "the library could not write its rows".into())),
+    match status >= 0 {
+        true => Ok(()),
+        false => Err(failed("write", dataset, "the library could not write its rows".into())),
     }
-}
-
-/// Gives back what HDF5 allocated for values of variable length.
-fn reclaim(memory: &Dataspace, values: &mut [u8], dtype: hid_t) {
-    #[expect(unsafe_code, reason = "as above")]
-    hdf5::sync::sync(|| {
-        // SAFETY: the values were read by HDF5 into this buffer under this type and space, and are not used afterwards.
-        unsafe { H5Treclaim(dtype, memory.id(), H5P_DEFAULT, values.as_mut_ptr().cast()) }
-    });
 }
 
 /// Whether rows of a dataset can be read and mean the same in another file: there are some, their filters are at hand, and they
@@ -202,16 +170,6 @@ fn has(container: &Container, class: H5T_class_t) -> Result<bool> {
     // SAFETY: the type's identifier is open.
     let found = hdf5::sync::sync(|| unsafe { H5Tdetect_class(dtype.id(), class) });
     Ok(found > 0)
-}
-
-/// Zeros for so many values, refused where there is no memory for them.
-fn buffer(container: &Container, n: usize, size: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let n_bytes = n.saturating_mul(size);
-    let too_large = |_| malformed(container, format!("{n} elements do not fit into memory"));
-    bytes.try_reserve_exact(n_bytes).map_err(too_large)?;
-    bytes.resize(n_bytes, 0);
-    Ok(bytes)
 }
 
 /// Bytes of rows that are read at a time.

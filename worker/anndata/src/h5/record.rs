@@ -1,67 +1,17 @@
 //! Compound datasets: the `obs` and `var` of the oldest files, and record arrays in `uns`.
 //!
-//! The HDF5 crate reads compounds into structs known at compile time; here the fields are known at run time. HDF5 itself
-//! reads any subset of a compound's fields into a memory type that names them, so each field is read by itself into a
-//! type that describes a compound of just this field. The name of the field reaches the type through a thread-local.
-
-use std::{cell::RefCell, mem::size_of};
+//! The HDF5 crate reads compounds into structs known at compile time; here the fields are known at run time. All records are
+//! moved at once, as bytes in a memory type without gaps, and taken apart here: HDF5 compares the names of two compounds with
+//! each other, so that a read for each of a thousand fields takes minutes.
 
 use half::f16;
 use hdf5::{
-    Dataset, Group, H5Type,
-    types::{CompoundField, CompoundType, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode},
+    Dataset, Datatype, Group, H5Type,
+    types::{CompoundField, CompoundType, FloatSize, IntSize, TypeDescriptor, VarLenUnicode},
 };
 
-use super::{dataset, failed, failed_at, unsupported};
+use super::{bounded, dataset, failed, failed_at, ledger, unsupported};
 use crate::{Array, Compression, Result, Values, values::each_number};
-
-thread_local! {
-    /// The compound of one field that is being read or written on this thread.
-    static FIELD: RefCell<Option<CompoundField>> = const { RefCell::new(None) };
-}
-
-/// The bytes of one field of one record, at the start of `N` bytes.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Bytes<const N: usize>([u8; N]);
-
-/// One field of one record, as its own type.
-#[repr(transparent)]
-struct Field<T>(T);
-
-#[expect(unsafe_code, reason = "H5Type is an unsafe trait; there is no safe way to describe a type at run time")]
-// SAFETY: any bytes are a valid `[u8; N]`, and `scoped` refuses fields that are larger than `N`.
-unsafe impl<const N: usize> H5Type for Bytes<N> {
-    fn type_descriptor() -> TypeDescriptor {
-        describe(N)
-    }
-}
-
-#[expect(unsafe_code, reason = "as above")]
-// SAFETY: `Field<T>` has the layout of `T`, and the field set by the callers has the type that `T` describes.
-unsafe impl<T: H5Type> H5Type for Field<T> {
-    fn type_descriptor() -> TypeDescriptor {
-        FIELD.with_borrow_mut(|field| {
-            if let Some(field) = field {
-                field.ty = T::type_descriptor();
-            }
-        });
-        describe(size_of::<T>())
-    }
-}
-
-fn describe(size: usize) -> TypeDescriptor {
-    let fields = FIELD.with_borrow(|field| field.iter().cloned().collect());
-    TypeDescriptor::Compound(CompoundType { fields, size })
-}
-
-/// Runs `body` while the types above describe a compound of the field `name` of type `ty`.
-fn scoped<R>(name: &str, ty: &TypeDescriptor, body: impl FnOnce() -> R) -> R {
-    FIELD.set(Some(CompoundField::new(name, ty.clone(), 0, 0)));
-    let result = body();
-    FIELD.set(None);
-    result
-}
 
 /// The compound type of a dataset, `None` if its elements are not records.
 pub(crate) fn compound(dataset: &Dataset) -> Result<Option<CompoundType>> {
@@ -79,9 +29,16 @@ pub(crate) fn read(dataset: &Dataset, compound: &CompoundType) -> Result<Vec<(St
     let [n] = shape[..] else {
         return Err(unsupported(dataset, format!("records of shape {shape:?}, expected one dimension")));
     };
-    let mut fields: Vec<&CompoundField> = compound.fields.iter().collect();
-    fields.sort_by_key(|field| field.index);
-    fields.into_iter().map(|field| Ok((field.name.clone(), read_field(dataset, n, field)?))).collect()
+    if let Some(wide) = compound.fields.iter().find(|field| field.ty.size() > MAX_FIELD) {
+        return Err(unsupported(dataset, format!("field `{}` of {} bytes", wide.name, wide.ty.size())));
+    }
+    let packed = compound.to_packed_repr();
+    // Once as records and once as fields.
+    ledger::enter_values(dataset, (n as u64).saturating_mul(2 * packed.size as u64))?;
+    let in_memory = Datatype::from_descriptor(&TypeDescriptor::Compound(packed.clone()));
+    let in_memory = in_memory.map_err(|source| failed("read", dataset, source))?;
+    let records = Records { dataset, raw: bounded::read(dataset, &in_memory, n, None)?, n, size: packed.size };
+    packed.fields.iter().map(|field| Ok((field.name.clone(), records.field(field)?))).collect()
 }
 
 /// Writes fields of equal length as one dataset of records.
@@ -99,6 +56,7 @@ pub(crate) fn write(
         described.push(CompoundField::new(field, ty.clone(), size, at));
         size += ty.size();
     }
+    let offsets: Vec<usize> = described.iter().map(|field| field.offset).collect();
     let record = TypeDescriptor::Compound(CompoundType { fields: described, size });
     let builder = parent.new_dataset_builder();
     let builder = match compression {
@@ -106,53 +64,48 @@ pub(crate) fn write(
         _ => builder,
     };
     let fail = |source| failed_at("write", parent, name, source);
+    let in_memory = Datatype::from_descriptor(&record).map_err(fail)?;
     let dataset = builder.empty_as(record).packed(true).shape(n).create(name).map_err(fail)?;
-    for (field, values) in fields.iter().filter(|_| n > 0) {
-        write_field(&dataset, field, values)?;
+    if n == 0 {
+        return Ok(dataset);
     }
+    let mut records = super::zeroed(&dataset, n, size)?;
+    // What pointers in the records point to.
+    let mut texts = Vec::new();
+    for ((_, values), offset) in fields.iter().zip(offsets) {
+        texts.push(put(&dataset, values, &mut records, size, offset)?);
+    }
+    bounded::write(&dataset, &in_memory, &records)?;
     Ok(dataset)
 }
 
-fn read_field(dataset: &Dataset, n: usize, field: &CompoundField) -> Result<Array> {
-    let text = |texts: Result<Vec<String>>| texts.map(Array::vector);
-    match &field.ty {
-        TypeDescriptor::VarLenUnicode => text(read_texts::<VarLenUnicode>(dataset, field)),
-        TypeDescriptor::VarLenAscii => text(read_texts::<VarLenAscii>(dataset, field)),
-        TypeDescriptor::FixedArray(of, width) => {
-            let bytes = read_bytes(dataset, n, field)?;
-            let values = parse(dataset, field, of, &bytes)?;
-            Array::matrix(n, *width, values)
-        }
-        ty => {
-            let bytes = read_bytes(dataset, n, field)?;
-            Ok(Array::vector(parse(dataset, field, ty, &bytes)?))
-        }
-    }
+/// Records that were read, end to end.
+struct Records<'a> {
+    dataset: &'a Dataset,
+    raw: bounded::Raw,
+    n: usize,
+    size: usize,
 }
 
-fn read_texts<T: H5Type + AsRef<[u8]>>(dataset: &Dataset, field: &CompoundField) -> Result<Vec<String>> {
-    let raw = scoped(&field.name, &field.ty, || dataset.read_raw::<Field<T>>())
-        .map_err(|source| failed("read", dataset, source))?;
-    raw.iter().map(|value| dataset::decode(dataset, value.0.as_ref())).collect()
-}
-
-/// The bytes of one field of all `n` records, end to end, in this machine's byte order.
-fn read_bytes(dataset: &Dataset, n: usize, field: &CompoundField) -> Result<Vec<u8>> {
-    fn read<const N: usize>(dataset: &Dataset, n: usize, field: &CompoundField, size: usize) -> hdf5::Result<Vec<u8>> {
-        let mut buffer = vec![Bytes([0; N]); n];
-        scoped(&field.name, &field.ty, || dataset.read_into_raw(&mut buffer))?;
-        Ok(buffer.iter().flat_map(|bytes| &bytes.0[..size]).copied().collect())
-    }
-    let size = field.ty.size();
-    macro_rules! up_to {
-        ($($n:literal)*) => {
-            match size {
-                $(..=$n => read::<$n>(dataset, n, field, size).map_err(|source| failed("read", dataset, source)),)*
-                _ => Err(unsupported(dataset, format!("field `{}` of {size} bytes", field.name))),
+impl Records<'_> {
+    fn field(&self, field: &CompoundField) -> Result<Array> {
+        match &field.ty {
+            TypeDescriptor::VarLenUnicode | TypeDescriptor::VarLenAscii => {
+                let text = |at| dataset::decode(self.dataset, self.raw.text(at * self.size + field.offset));
+                Ok(Array::vector((0..self.n).map(text).collect::<Result<Vec<String>>>()?))
             }
-        };
+            TypeDescriptor::FixedArray(of, width) => {
+                Array::matrix(self.n, *width, parse(self.dataset, field, of, &self.bytes_of(field))?)
+            }
+            ty => Ok(Array::vector(parse(self.dataset, field, ty, &self.bytes_of(field))?)),
+        }
     }
-    up_to!(8 16 32 64 128 256 512 1024 2048 4096 8192)
+
+    /// The bytes of one field of all records, end to end, in this machine's byte order.
+    fn bytes_of(&self, field: &CompoundField) -> Vec<u8> {
+        let records = self.raw.bytes().chunks_exact(self.size.max(1));
+        records.flat_map(|record| &record[field.offset..][..field.ty.size()]).copied().collect()
+    }
 }
 
 /// Bytes of `ty` end to end as values.
@@ -198,15 +151,31 @@ fn element_type(values: &Values) -> TypeDescriptor {
     }
 }
 
-fn write_field(dataset: &Dataset, name: &str, values: &Values) -> Result<()> {
-    fn put<T: H5Type>(dataset: &Dataset, name: &str, values: impl Iterator<Item = T>) -> hdf5::Result<()> {
-        let fields: Vec<Field<T>> = values.map(Field).collect();
-        scoped(name, &T::type_descriptor(), || dataset.write_raw(&fields))
-    }
-    let written = match values {
-        Values::Str(v) => put(dataset, name, dataset::vlen(dataset, v)?.into_iter()),
-        Values::Bool(v) => put(dataset, name, v.iter().copied()),
-        other => each_number!(other, v => put(dataset, name, v.iter().copied()), _ => unreachable!("matched above")),
+/// Puts the values of one field at `offset` of each record of `size` bytes. Gives the texts that the records then point to.
+fn put(
+    dataset: &Dataset,
+    values: &Values,
+    records: &mut [u8],
+    size: usize,
+    offset: usize,
+) -> Result<Vec<VarLenUnicode>> {
+    let mut places = records.chunks_exact_mut(size).map(|record| &mut record[offset..]);
+    let mut place = |bytes: &[u8]| {
+        if let Some(record) = places.next() {
+            record[..bytes.len()].copy_from_slice(bytes);
+        }
     };
-    written.map_err(|source| failed("write", dataset, source))
+    let mut texts = Vec::new();
+    match values {
+        Values::Str(v) => {
+            texts = dataset::vlen(dataset, v)?;
+            texts.iter().for_each(|text| place(&(text.as_ptr() as usize).to_ne_bytes()));
+        }
+        Values::Bool(v) => v.iter().for_each(|&value| place(&[u8::from(value)])),
+        other => each_number!(other, v => v.iter().for_each(|value| place(&value.to_ne_bytes())), _ => ()),
+    }
+    Ok(texts)
 }
+
+/// Bytes of one field that is read.
+const MAX_FIELD: usize = 8192;

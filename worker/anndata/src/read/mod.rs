@@ -11,6 +11,7 @@ pub(crate) mod matrix;
 use std::{collections::BTreeMap, path::Path};
 
 pub(crate) use self::legacy::raw_parts;
+use crate::h5::Reading;
 use crate::{
     AnnData, Array, Beside, DataFrame, Dict, Element, Error, Kept, Matrix, Raw, Result, RowReader, foreign, h5,
 };
@@ -19,6 +20,7 @@ use hdf5::Group;
 /// Reads the whole data set in the group `at` of a file.
 pub(crate) fn read(path: &Path, at: &str) -> Result<AnnData> {
     let file = h5::open(path)?;
+    let _reading = Reading::begin(&file);
     let root = h5::group(&file, at)?;
     let (obs, var, used) = annotations(&root)?;
     let mut uns = mapping(&root, "uns")?;
@@ -43,6 +45,8 @@ pub(crate) fn read(path: &Path, at: &str) -> Result<AnnData> {
 
 /// The data set in a group of a file without its large matrices, and how to read those by rows.
 pub(crate) fn around_matrices(root: &Group) -> Result<(AnnData, Large)> {
+    let file = root.file().map_err(|source| h5::failed("open", root, source))?;
+    let _reading = Reading::begin(&file);
     let (obs, var, used) = annotations(root)?;
     let mut uns = mapping(root, "uns")?;
     uns.retain(|key, _| !used.contains(key));

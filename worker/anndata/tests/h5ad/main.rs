@@ -1,6 +1,7 @@
 //! h5ad files, real, written by us, of old forms, and hostile.
 
 mod alignment;
+mod bombs;
 mod copied;
 mod example;
 mod hostile;
