@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     layout::{Axis, Layout, TensorKind},
     part::Member,
-    state_dict::{DType, Tensor},
+    state_dict::Tensor,
 };
 
 /// Checks the columns of one key against what its axis owns and the task's bound on their norm.
@@ -38,11 +38,11 @@ pub fn columns(key: &ConditionKey, columns: &Columns, layout: &Layout, max_norm:
     if let Some(missing) = axis.tensors.keys().find(|name| columns.0.get(name).is_none()) {
         return refuse(format!("tensor `{missing}` is missing"));
     }
-    if let Some(fact) = not_a_fact(columns, axis)? {
+    if let Some(fact) = not_a_fact(columns, axis) {
         return refuse(format!("tensor `{fact}` says what is so with 0 and 1, and has another value"));
     }
     for kind in [TensorKind::Trained, TensorKind::Statistic] {
-        let norm = norm(columns, axis, kind)?;
+        let norm = norm(columns, axis, kind);
         if !norm.is_finite() {
             return refuse("a value is NaN or infinite".to_owned());
         }
@@ -53,35 +53,17 @@ pub fn columns(key: &ConditionKey, columns: &Columns, layout: &Layout, max_norm:
     Ok(())
 }
 
-/// Euclidean norm over all float values of one kind; NaN or infinite if one of them is.
-///
-/// # Errors  none for tensors of 32-bit floats; other types do not count
-pub fn norm(columns: &Columns, axis: &Axis, kind: TensorKind) -> Result<f64> {
-    let mut sum = 0.0;
-    let counts = |name: &str, tensor: &Tensor| tensor.dtype() == DType::F32 && axis.kind(name) == kind;
-    for (name, tensor) in columns.0.iter().filter(|(name, tensor)| counts(name, tensor)) {
-        sum += tensor.to_f32(name)?.into_iter().map(|v| f64::from(v) * f64::from(v)).sum::<f64>();
-    }
-    Ok(sum.sqrt())
+/// Euclidean norm over all values of one kind, of whatever type; NaN or infinite if one of them is.
+pub fn norm(columns: &Columns, axis: &Axis, kind: TensorKind) -> f64 {
+    let of_kind = columns.0.iter().filter(|(name, _)| axis.kind(name) == kind);
+    let squares = of_kind.map(|(_, tensor)| tensor.numbers().map(|value| value * value).sum::<f64>());
+    squares.sum::<f64>().sqrt()
 }
 
 /// A tensor that is declared a fact and holds something else than 0 and 1, if there is one.
-///
-/// # Errors  none: every type is looked at
-pub fn not_a_fact<'a>(columns: &Columns, axis: &'a Axis) -> Result<Option<&'a str>> {
-    for name in axis.of_kind(TensorKind::Fact) {
-        let Some(tensor) = columns.0.get(name) else { continue };
-        let is_fact = match tensor.dtype() {
-            DType::F32 => tensor.to_f32(name)?.iter().all(|&v| v == 0.0 || v == 1.0),
-            DType::I64 => tensor.to_i64(name)?.iter().all(|v| matches!(v, 0 | 1)),
-            DType::U8 | DType::Bool => tensor.bytes().iter().all(|v| matches!(v, 0 | 1)),
-            DType::F64 | DType::I32 => false,
-        };
-        if !is_fact {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+pub fn not_a_fact<'a>(columns: &Columns, axis: &'a Axis) -> Option<&'a str> {
+    let is_fact = |tensor: &Tensor| tensor.numbers().all(|value| value == 0.0 || value == 1.0);
+    axis.of_kind(TensorKind::Fact).find(|name| columns.0.get(name).is_some_and(|tensor| !is_fact(tensor)))
 }
 
 /// Checks the member of a part against the rule that the layout has for it.
@@ -97,22 +79,13 @@ pub fn part(key: &ConditionKey, bytes: &[u8], layout: &Layout) -> Result<()> {
             None => Ok(()),
             Some((entry, table)) => refuse(format!("table `{table}` of entry `{entry}` counts less than nothing")),
         },
-        Ok(Member::Tensors(tensors)) => match tensors.iter().find(|(name, tensor)| !is_finite(name, tensor)) {
-            None => Ok(()),
-            Some((name, _)) => refuse(format!("a value of tensor `{name}` is NaN or infinite")),
-        },
+        Ok(Member::Tensors(tensors)) => {
+            match tensors.iter().find(|(_, tensor)| !tensor.numbers().all(f64::is_finite)) {
+                None => Ok(()),
+                Some((name, _)) => refuse(format!("a value of tensor `{name}` is NaN or infinite")),
+            }
+        }
         Err(error) => refuse(error.to_string()),
-    }
-}
-
-fn is_finite(name: &str, tensor: &Tensor) -> bool {
-    match tensor.dtype() {
-        DType::F32 => tensor.to_f32(name).is_ok_and(|values| values.iter().all(|v| v.is_finite())),
-        DType::F64 => tensor
-            .bytes()
-            .chunks_exact(8)
-            .all(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]).is_finite()),
-        DType::I64 | DType::I32 | DType::U8 | DType::Bool => true,
     }
 }
 
@@ -125,7 +98,7 @@ mod tests {
         condition::Section,
         layout::{Owned, Rule},
         pool::{Pool, TableSpec},
-        state_dict::{StateDict, TensorSpec},
+        state_dict::{DType, StateDict, TensorSpec},
     };
 
     fn layout() -> Layout {
@@ -189,6 +162,31 @@ mod tests {
     }
 
     #[test]
+    fn values_of_every_type_count_in_the_norm() {
+        let check = |dtype, bytes: Vec<u8>| {
+            let spec = TensorSpec { dtype, shape: vec![bytes.len() / dtype.size()] };
+            let owned = Owned { spec: spec.clone(), kind: TensorKind::Trained };
+            let axis = Axis { section: Section::Condition, tensors: BTreeMap::from([("w".to_owned(), owned)]) };
+            let tensor = Tensor::new("w", dtype, spec.shape, bytes).unwrap();
+            let given = Columns([("w".to_owned(), tensor)].into_iter().collect());
+            columns(&"s/d/b".parse().unwrap(), &given, &Layout::of_axes(vec![axis]), 10.0).map_err(|e| e.to_string())
+        };
+        let doubles = |values: [f64; 2]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        check(DType::F64, doubles([3.0, 4.0])).unwrap();
+        for (dtype, bytes, expected) in [
+            (DType::F64, doubles([f64::NAN, 0.0]), "NaN"),
+            (DType::F64, doubles([0.0, f64::NEG_INFINITY]), "NaN"),
+            (DType::F64, doubles([11.0, 0.0]), "norm is 11"),
+            (DType::I64, (-11_i64).to_le_bytes().into(), "norm is 11"),
+            (DType::I32, (-11_i32).to_le_bytes().into(), "norm is 11"),
+            (DType::U8, vec![11], "norm is 11"),
+        ] {
+            let refused = check(dtype, bytes).unwrap_err();
+            assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_key_of_another_axis_is_refused() {
         assert!(check_as("s/d@donor/b", &with("w", &[1.0, 2.0])).unwrap_err().contains("grow along axis `donor`"));
         assert!(check_as("s/d+models/b", &with("w", &[1.0, 2.0])).unwrap_err().contains("part `models`"));
@@ -199,7 +197,7 @@ mod tests {
         check(&with("w", &[9.9, 0.0])).unwrap();
         let axis = layout().axes.remove(0);
         let columns = Columns(with("w", &[3.0, 4.0]).into_iter().map(|(n, t)| (n.to_owned(), t)).collect());
-        let norm = |kind| norm(&columns, &axis, kind).unwrap();
+        let norm = |kind| norm(&columns, &axis, kind);
         assert_eq!(norm(TensorKind::Trained), 5.0);
         assert_eq!(norm(TensorKind::Statistic), 64.25_f64.sqrt());
     }

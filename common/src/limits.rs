@@ -80,6 +80,10 @@ pub const PAGE_BYTES: usize = 1 << 20;
 pub const PICKLE_BYTES: usize = 1 << 30;
 /// Objects in a pickle: gene names, options and a training history are some hundred thousand.
 pub const PICKLE_OBJECTS: usize = 1 << 24;
+/// References between objects of a pickle, which take a byte or two each: an object is in a container and in the memo.
+pub const PICKLE_REFERENCES: usize = 4 * PICKLE_OBJECTS;
+/// Containers that are open at once in a pickle. Python's own writer ends at some thousands.
+pub const PICKLE_DEPTH: usize = 1 << 16;
 /// Bytes of a coordinator's address: a DNS name of 253 and a port.
 pub const ADDRESS_BYTES: usize = 259;
 /// Coordinators that ever were members of one cluster: ids are never reused, so each replaced disk costs one.

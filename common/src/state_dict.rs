@@ -120,6 +120,20 @@ impl Tensor {
         Ok(self.bytes.chunks_exact(8).map(le).collect())
     }
 
+    /// The values of a tensor of any type, as numbers: what a bound is checked on. Integers beyond 2⁵³ round.
+    pub fn numbers(&self) -> Box<dyn Iterator<Item = f64> + '_> {
+        fn each<const N: usize>(bytes: &[u8], number: fn([u8; N]) -> f64) -> impl Iterator<Item = f64> {
+            bytes.as_chunks::<N>().0.iter().map(move |&bytes| number(bytes))
+        }
+        match self.dtype {
+            DType::F32 => Box::new(each(&self.bytes, |b| f64::from(f32::from_le_bytes(b)))),
+            DType::F64 => Box::new(each(&self.bytes, f64::from_le_bytes)),
+            DType::I64 => Box::new(each(&self.bytes, |b| i64::from_le_bytes(b) as f64)),
+            DType::I32 => Box::new(each(&self.bytes, |b| f64::from(i32::from_le_bytes(b)))),
+            DType::U8 | DType::Bool => Box::new(each(&self.bytes, |[b]| f64::from(b))),
+        }
+    }
+
     fn expect(&self, name: &str, expected: DType) -> Result<()> {
         if self.dtype == expected {
             Ok(())

@@ -263,12 +263,12 @@ impl Gate {
             let reason = format!("`{fact}` is a fact about its cells, and the policy lets no facts out");
             return Err(Error::Withheld { key: Box::new(trained.key.clone()), reason });
         }
-        if let Some(fact) = check::not_a_fact(trained.columns, axis)? {
+        if let Some(fact) = check::not_a_fact(trained.columns, axis) {
             let reason = format!("`{fact}` is neither 0 nor 1, and is no fact");
             return Err(Error::Withheld { key: Box::new(trained.key.clone()), reason });
         }
         for kind in [TensorKind::Trained, TensorKind::Statistic] {
-            if !check::norm(trained.columns, axis, kind)?.is_finite() {
+            if !check::norm(trained.columns, axis, kind).is_finite() {
                 return Err(Error::Diverged { key: trained.key.clone() });
             }
         }
@@ -279,14 +279,14 @@ impl Gate {
     // is computed from cells are clipped each by its own norm, so that neither shrinks for the other's size.
     fn protected(&self, trained: &TrainedCondition<'_>) -> Result<Columns> {
         let axis = axis_of(trained)?;
-        let scale_of = |kind| -> Result<f64> {
-            let norm = check::norm(trained.columns, axis, kind)?;
-            Ok(match self.policy.clip_norm {
+        let scale_of = |kind| {
+            let norm = check::norm(trained.columns, axis, kind);
+            match self.policy.clip_norm {
                 Some(bound) if norm > bound => bound / norm,
                 _ => 1.0,
-            })
+            }
         };
-        let (for_trained, for_statistic) = (scale_of(TensorKind::Trained)?, scale_of(TensorKind::Statistic)?);
+        let (for_trained, for_statistic) = (scale_of(TensorKind::Trained), scale_of(TensorKind::Statistic));
         if for_trained == 1.0 && for_statistic == 1.0 && self.policy.noise_std == 0.0 {
             return Ok(trained.columns.clone());
         }
@@ -302,13 +302,19 @@ impl Gate {
                     continue;
                 }
             };
-            if tensor.dtype() != DType::F32 {
-                protected.insert(name, tensor.clone());
-                continue;
-            }
-            let values: Vec<f32> =
-                tensor.to_f32(name)?.into_iter().map(|v| (f64::from(v) * scale + noise.next()) as f32).collect();
-            protected.insert(name, Tensor::from_f32(tensor.shape(), &values));
+            let values = tensor.numbers().map(|value| value * scale + noise.next());
+            let moved = match tensor.dtype() {
+                DType::F32 => Tensor::from_f32(tensor.shape(), &values.map(|value| value as f32).collect::<Vec<_>>()),
+                DType::F64 => {
+                    let bytes = values.flat_map(f64::to_le_bytes).collect();
+                    Tensor::new(name, DType::F64, tensor.shape().to_vec(), bytes)?
+                }
+                DType::I64 | DType::I32 | DType::U8 | DType::Bool => {
+                    let reason = format!("`{name}` holds whole numbers, which can be neither clipped nor given noise");
+                    return Err(Error::Withheld { key: Box::new(trained.key.clone()), reason });
+                }
+            };
+            protected.insert(name, moved);
         }
         Ok(Columns(protected))
     }

@@ -353,3 +353,40 @@ fn only_the_uplink_can_speak_to_a_coordinator() {
     let speakers: Vec<_> = sources(&src).into_iter().filter(speaks).collect();
     assert_eq!(speakers, [src.join("egress/uplink.rs")]);
 }
+
+#[test]
+fn columns_of_other_types_are_bounded_as_well() {
+    let layout_of = |dtype| {
+        let owned = Owned { spec: TensorSpec { dtype, shape: vec![2] }, kind: TensorKind::Trained };
+        let tensors = BTreeMap::from([("w".to_owned(), owned)]);
+        Layout::of_axes(vec![Axis { section: Section::Condition, tensors }])
+    };
+    let doubles = |values: [f64; 2]| {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Columns([("w".to_owned(), Tensor::new("w", DType::F64, vec![2], bytes).unwrap())].into_iter().collect())
+    };
+    let clipped = SitePolicy { clip_norm: Some(1.0), ..SitePolicy::default() };
+    let release = |policy: &SitePolicy, columns: &Columns, dtype| {
+        let frozen = Digest::of(b"frozen");
+        let trained = TrainedCondition {
+            task: TaskId(1),
+            key: &key(),
+            columns,
+            layout: &layout_of(dtype),
+            n_cells: 100,
+            n_donors: None,
+            frozen_before: frozen,
+            frozen_after: frozen,
+        };
+        Site::new(policy.clone()).gate.release_columns(&trained)
+    };
+    let released = release(&clipped, &doubles([3.0, 4.0]), DType::F64).unwrap();
+    let numbers: Vec<f64> = released.value().0.get("w").unwrap().numbers().collect();
+    assert!((numbers[0] - 0.6).abs() < 1e-12 && (numbers[1] - 0.8).abs() < 1e-12, "{numbers:?}");
+    let poisoned = release(&SitePolicy::default(), &doubles([f64::NAN, 0.0]), DType::F64);
+    assert!(matches!(poisoned, Err(Error::Diverged { .. })));
+    let whole = Columns([("w".to_owned(), Tensor::from_i64(&[2], &[3, 4]))].into_iter().collect());
+    release(&SitePolicy::default(), &whole, DType::I64).unwrap();
+    let refused = release(&clipped, &whole, DType::I64).unwrap_err().to_string();
+    assert!(refused.contains("can be neither clipped nor given noise"), "{refused}");
+}

@@ -39,7 +39,7 @@ pub enum Fault {
     TooLarge {
         /// The bound.
         limit: usize,
-        /// `bytes` or `objects`.
+        /// `bytes`, `objects`…
         unit: &'static str,
     },
 }

@@ -17,8 +17,16 @@ pub fn parse(bytes: &[u8]) -> Result<Pickle, Fault> {
     if bytes.len() > limits::PICKLE_BYTES {
         return Err(Fault::TooLarge { limit: limits::PICKLE_BYTES, unit: "bytes" });
     }
-    let mut machine =
-        Machine { bytes, at: 0, opcode_at: 0, nodes: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        opcode_at: 0,
+        nodes: vec![],
+        stack: vec![],
+        marks: vec![],
+        memo: HashMap::new(),
+        n_held: 0,
+    };
     loop {
         if let Some(root) = machine.step()? {
             return Ok(Pickle { nodes: machine.nodes, root });
@@ -36,6 +44,8 @@ struct Machine<'a> {
     /// Stack heights at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// References that objects hold to others. Each is a byte or two of the pickle and eight in memory.
+    n_held: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -68,7 +78,7 @@ impl<'a> Machine<'a> {
             opcode::EMPTY_TUPLE => self.push(Node::Tuple(vec![]))?,
             opcode::EMPTY_DICT => self.push(Node::Dict(vec![]))?,
             opcode::EMPTY_SET => self.push(Node::Set(vec![]))?,
-            opcode::MARK => self.marks.push(self.stack.len()),
+            opcode::MARK => self.mark()?,
             opcode::TUPLE => self.collect_marked(Node::Tuple)?,
             opcode::FROZENSET => self.collect_marked(Node::Set)?,
             opcode::TUPLE1 => self.tuple(1)?,
@@ -144,6 +154,7 @@ impl<'a> Machine<'a> {
 
     fn collect_marked(&mut self, node: fn(Vec<Id>) -> Node) -> Result<(), Fault> {
         let items = self.pop_marked()?;
+        self.hold(items.len())?;
         self.push(node(items))
     }
 
@@ -153,6 +164,7 @@ impl<'a> Machine<'a> {
             items.push(self.pop()?);
         }
         items.reverse();
+        self.hold(length)?;
         self.push(Node::Tuple(items))
     }
 
@@ -167,6 +179,7 @@ impl<'a> Machine<'a> {
     }
 
     fn extend_top(&mut self, new: Vec<Id>) -> Result<(), Fault> {
+        self.hold(new.len())?;
         let top = self.top()?;
         match &mut self.nodes[top] {
             Node::List(items) | Node::Set(items) => items.extend(new),
@@ -191,6 +204,7 @@ impl<'a> Machine<'a> {
     }
 
     fn set_on_top(&mut self, new: Vec<(Id, Id)>) -> Result<(), Fault> {
+        self.hold(2 * new.len())?;
         let top = self.top()?;
         match &mut self.nodes[top] {
             Node::Dict(entries) => entries.extend(new),
@@ -251,15 +265,17 @@ impl<'a> Machine<'a> {
 
     fn put(&mut self, width: usize) -> Result<(), Fault> {
         let slot = little_endian(self.take(width)?, false) as u32;
-        let top = self.top()?;
-        self.memo.insert(slot, top);
-        Ok(())
+        self.remember(slot)
     }
 
     fn memoize(&mut self) -> Result<(), Fault> {
+        self.remember(self.memo.len() as u32)
+    }
+
+    fn remember(&mut self, slot: u32) -> Result<(), Fault> {
         let top = self.top()?;
-        self.memo.insert(self.memo.len() as u32, top);
-        Ok(())
+        self.memo.insert(slot, top);
+        within(self.memo.len(), limits::PICKLE_OBJECTS, "remembered objects")
     }
 
     fn get(&mut self, width: usize) -> Result<(), Fault> {
@@ -268,18 +284,26 @@ impl<'a> Machine<'a> {
             return Err(self.malformed(format!("memo {slot} is used before it is set")));
         };
         self.stack.push(id);
-        Ok(())
+        within(self.stack.len(), limits::PICKLE_REFERENCES, REFERENCES)
     }
 
     // Stack and bytes.
 
     fn push(&mut self, node: Node) -> Result<(), Fault> {
-        if self.nodes.len() == limits::PICKLE_OBJECTS {
-            return Err(Fault::TooLarge { limit: limits::PICKLE_OBJECTS, unit: "objects" });
-        }
+        within(self.nodes.len() + 1, limits::PICKLE_OBJECTS, "objects")?;
         self.stack.push(self.nodes.len());
         self.nodes.push(node);
         Ok(())
+    }
+
+    fn mark(&mut self) -> Result<(), Fault> {
+        self.marks.push(self.stack.len());
+        within(self.marks.len(), limits::PICKLE_DEPTH, "open marks")
+    }
+
+    fn hold(&mut self, n: usize) -> Result<(), Fault> {
+        self.n_held += n;
+        within(self.n_held, limits::PICKLE_REFERENCES, REFERENCES)
     }
 
     /// Takes the topmost object; what lies below an open mark is out of reach.
@@ -341,6 +365,12 @@ impl<'a> Machine<'a> {
     fn malformed(&self, detail: String) -> Fault {
         Fault::Malformed { offset: self.opcode_at, detail }
     }
+}
+
+const REFERENCES: &str = "references between objects";
+
+fn within(found: usize, limit: usize, unit: &'static str) -> Result<(), Fault> {
+    if found > limit { Err(Fault::TooLarge { limit, unit }) } else { Ok(()) }
 }
 
 /// A little-endian integer of up to eight bytes. An unsigned one beyond 63 bits comes out negative, which no length is.

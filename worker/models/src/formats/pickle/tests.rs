@@ -1,5 +1,6 @@
 //! Pickles written by hand: what is read, what is refused, and where.
 
+use archipelago_common::limits;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -121,6 +122,29 @@ fn shared_and_nested_lists_do_not_explode() {
 
     let itself = b"\x80\x02]q\x00h\x00a.";
     assert!(read(itself).root().to_json().is_none());
+}
+
+#[test]
+fn no_opcode_takes_more_memory_than_its_bound() {
+    // One opcode again and again: a mark, a reference to the same object, the same object in a list, its place in the memo.
+    let bomb = |start: &[u8], each: &[u8], n: usize| [b"\x80\x04", start, &each.repeat(n)].concat();
+    let (most, objects) = (limits::PICKLE_REFERENCES, limits::PICKLE_OBJECTS);
+    for (bytes, unit, limit, bound) in [
+        (bomb(b"", b"(", 8 * limits::PICKLE_DEPTH), "open marks", limits::PICKLE_DEPTH, 4 << 20),
+        (bomb(b"N\x94", b"h\0", most + 1), "references between objects", most, 2 << 30),
+        (
+            bomb(b"N\x94]", &[b"(".as_slice(), &b"h\0".repeat(1 << 16), b"e"].concat(), 1 << 11),
+            "references between objects",
+            most,
+            2 << 30,
+        ),
+        (bomb(b"N", b"\x94", objects + 1), "remembered objects", objects, 2 << 30),
+    ] {
+        let mut fault = None;
+        let used = allocation_counter::measure(|| fault = parse(&bytes).err());
+        assert_eq!(fault, Some(Fault::TooLarge { limit, unit }));
+        assert!(used.bytes_max <= bound, "{} bytes for {unit}", used.bytes_max);
+    }
 }
 
 /// An array of numpy as protocol 2 has it.
