@@ -7,13 +7,13 @@
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
-    io::{Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use archipelago_common::{
+    append::{AppendFile, Medium},
     condition::ConditionKey,
     fs,
     hash::Digest,
@@ -109,9 +109,9 @@ struct Line {
 
 /// The log, open for appending.
 #[derive(Debug)]
-pub struct AuditLog {
+pub struct AuditLog<M = File> {
     path: PathBuf,
-    file: File,
+    file: AppendFile<M>,
     n_entries: u64,
     head: Digest,
 }
@@ -126,27 +126,34 @@ impl AuditLog {
         let (trail, whole_len) =
             if path.exists() { AuditTrail::read_prefix(path)? } else { (AuditTrail::default(), 0) };
         let open = OpenOptions::new().create(true).truncate(false).write(true).mode(fs::PRIVATE_FILE).open(path);
-        let mut file = open.map_err(error)?;
+        let file = open.map_err(error)?;
         if file.metadata().map_err(error)?.len() > whole_len {
             tracing::warn!("the audit log ends in a torn line; it is cut off, nothing was sent for it");
-            file.set_len(whole_len).map_err(error)?;
         }
-        file.seek(std::io::SeekFrom::End(0)).map_err(error)?;
-        file.sync_all().map_err(error)?;
+        let log = Self::over(path, file, &trail, whole_len)?;
         fs::sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(log)
+    }
+}
+
+impl<M: Medium> AuditLog<M> {
+    /// The log on a medium whose first `whole_len` bytes hold a trail.
+    fn over(path: &Path, medium: M, trail: &AuditTrail, whole_len: u64) -> Result<Self> {
+        let file = AppendFile::new(medium, whole_len);
+        let file = file.map_err(|source| Error::File { action: "open", path: path.into(), source })?;
         Ok(Self { path: path.into(), file, n_entries: trail.entries.len() as u64, head: trail.head() })
     }
 
     /// Appends an entry; when this returns it is on disk.
     ///
-    /// # Errors  [`Error::File`]: then nothing may be sent
+    /// # Errors  [`Error::File`]: then nothing may be sent, and nothing of the entry is left
     pub fn append(&mut self, release: Release) -> Result<()> {
         let entry = Entry { seq: self.n_entries + 1, at_ms: now_ms(), release, previous: self.head };
         let hash = entry.hash();
         let mut line = serde_json::to_vec(&Line { entry, hash }).expect("an entry of numbers and text is JSON");
         line.push(b'\n');
-        let write = self.file.write_all(&line).and_then(|()| self.file.sync_data());
-        write.map_err(|source| Error::File { action: "append to", path: self.path.clone(), source })?;
+        let appended = self.file.append(&line);
+        appended.map_err(|source| Error::File { action: "append to", path: self.path.clone(), source })?;
         (self.n_entries, self.head) = (self.n_entries + 1, hash);
         Ok(())
     }
@@ -195,7 +202,10 @@ impl AuditTrail {
 
     // The entries of all lines that end, and how many bytes those lines take.
     fn read_prefix(path: &Path) -> Result<(Self, u64)> {
-        let bytes = fs::read_bounded(path, MAX_LOG_BYTES)?;
+        Self::of_bytes(path, &fs::read_bounded(path, MAX_LOG_BYTES)?)
+    }
+
+    fn of_bytes(path: &Path, bytes: &[u8]) -> Result<(Self, u64)> {
         let mut trail = Self::default();
         let mut head = trail.head();
         let mut whole_len = 0;
@@ -247,6 +257,8 @@ pub(crate) fn now_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use archipelago_common::append::SmallDisk;
+
     use super::*;
 
     fn release(size: u64) -> Release {
@@ -326,6 +338,28 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.split_inclusive('\n').next().unwrap()).unwrap();
         assert!(!AuditTrail::read(&path).unwrap().contains(&noted));
+    }
+
+    #[test]
+    fn wherever_the_disk_is_full_the_chain_holds_and_goes_on() {
+        let (_dir, path) = log_of(&[10]);
+        let line = std::fs::read(&path).unwrap();
+        for room in line.len()..2 * line.len() + 2 {
+            let (trail, whole_len) = AuditTrail::of_bytes(&path, &line).unwrap();
+            let disk = SmallDisk { bytes: line.clone(), room, is_failing: false };
+            let mut log = AuditLog::over(&path, disk, &trail, whole_len).unwrap();
+            let is_logged = log.append(release(20)).is_ok();
+            let seen = |log: &AuditLog<SmallDisk>| {
+                let AuditLog { file, .. } = log;
+                let (trail, whole_len) = AuditTrail::of_bytes(&path, &file.medium().bytes).unwrap();
+                assert_eq!(whole_len, file.length(), "room for {room}: nothing of a line is left");
+                trail.bytes_by_kind()["columns"]
+            };
+            assert_eq!(seen(&log), if is_logged { 30 } else { 10 });
+            log.file.medium_mut().room = usize::MAX;
+            log.append(release(40)).unwrap();
+            assert_eq!(seen(&log), if is_logged { 70 } else { 50 });
+        }
     }
 
     #[test]

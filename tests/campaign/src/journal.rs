@@ -1,15 +1,10 @@
 //! A durable list of what was acknowledged, kept by whoever it was acknowledged to: one JSON object a line, fsynced before
 //! anything is counted. A line that a kill has torn is dropped when the file is opened again; it was not counted.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::Write as _,
-    marker::PhantomData,
-    path::Path,
-};
+use std::{fs::OpenOptions, marker::PhantomData, path::Path};
 
 use anyhow::{Context as _, Result};
-use archipelago_common::{Name, TaskId, VersionId, record::Submission};
+use archipelago_common::{Name, TaskId, VersionId, append::AppendFile, record::Submission};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What a site writes down.
@@ -49,7 +44,7 @@ pub enum OperatorEntry {
 /// The file of one keeper.
 #[derive(Debug)]
 pub struct Journal<T> {
-    file: File,
+    file: AppendFile,
     entries: PhantomData<T>,
 }
 
@@ -59,9 +54,9 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let entries = parse(&text[..whole]).with_context(|| format!("journal `{}`", path.display()))?;
-        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = file.and_then(|file| AppendFile::new(file, whole as u64));
         let file = file.with_context(|| format!("failed to open `{}`", path.display()))?;
-        file.set_len(whole as u64)?;
         Ok((Self { file, entries: PhantomData }, entries))
     }
 
@@ -76,8 +71,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     pub fn append(&mut self, entry: &T) -> Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        self.file.write_all(&line)?;
-        Ok(self.file.sync_data()?)
+        Ok(self.file.append(&line)?)
     }
 }
 
@@ -96,7 +90,8 @@ mod tests {
         let (mut journal, before) = Journal::open(&path).unwrap();
         assert_eq!(before, []);
         journal.append(&OperatorEntry::Task(TaskId(1))).unwrap();
-        journal.file.write_all(b"{\"task\":").unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[..], b"{\"task\":"].concat()).unwrap();
         let (mut journal, before) = Journal::open(&path).unwrap();
         assert_eq!(before, [OperatorEntry::Task(TaskId(1))]);
         journal.append(&OperatorEntry::Closed(TaskId(1))).unwrap();
