@@ -452,6 +452,12 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// A defect of this program, met in one task.
+    #[error("the work ended unexpectedly: {detail}")]
+    Panicked {
+        /// What the program said.
+        detail: String,
+    },
     /// The ops port cannot be opened.
     #[error("failed to listen on `{address}`")]
     Bind {

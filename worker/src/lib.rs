@@ -16,6 +16,7 @@ pub mod egress;
 pub mod error;
 pub mod existing;
 pub mod expression;
+pub mod faults;
 pub mod fields;
 pub mod fit;
 pub mod generate;

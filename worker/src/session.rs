@@ -1,6 +1,10 @@
 //! The worker's life with the coordinators: look for tasks, do them one at a time, come back after every break.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use archipelago_client::{ClientConfig, ClientError, Notices, Patience};
 use archipelago_common::{
@@ -21,6 +25,7 @@ use crate::{
     data::{DataSpec, SiteData},
     egress::{Gate, Lease, Uplink},
     error::{Error, Result},
+    faults::{Aside, Reach},
     noise::NoiseKey,
     ops::{Metrics, TaskEnd},
     output,
@@ -72,6 +77,7 @@ impl Reason {
         match error {
             Error::Cells { source: Anndata::NoCommonGenes { .. }, .. } => Self::NoCommonGenes,
             Error::Cells { source: Anndata::Scratch { .. }, .. } => Self::LocalFault,
+            Error::Anndata(Anndata::Scratch { .. } | Anndata::Io { .. }) => Self::LocalFault,
             Error::Cells { .. }
             | Error::Anndata(_)
             | Error::UnknownBatch { .. }
@@ -81,7 +87,7 @@ impl Reason {
             | Error::FieldNotGiven { .. }
             | Error::Models(Models::MissingField { .. }) => Self::DataUnusable,
             Error::Withheld { .. } => Self::NothingMayLeave,
-            Error::Reference { .. } => Self::ReferenceUnusable,
+            Error::Reference { .. } | Error::Client(ClientError::Transfer { .. }) => Self::ReferenceUnusable,
             Error::Diverged { .. } | Error::Models(Models::Diverged { .. }) => Self::Diverged,
             Error::Models(_) => Self::SurgeryImpossible,
             Error::Client(ClientError::Refused(_)) => Self::SubmissionRefused,
@@ -110,7 +116,7 @@ pub struct Site {
     pub(crate) device: Device,
     stop: watch::Receiver<bool>,
     // Tasks returned or passed over since the worker started; a restart looks at them again.
-    declined: BTreeSet<TaskId>,
+    aside: Aside,
 }
 
 impl Site {
@@ -150,7 +156,7 @@ impl Site {
             metrics,
             device,
             stop,
-            declined: BTreeSet::new(),
+            aside: Aside::default(),
         })
     }
 
@@ -178,10 +184,19 @@ impl Site {
 
     /// Does the first task there is, or waits until there may be one. Says whether a task was accepted.
     async fn round(&mut self, notices: &mut Notices) -> Result<bool> {
-        let tasks = in_contact(&self.metrics, self.uplink.tasks()).await?;
+        let tasks = match in_contact(&self.metrics, self.uplink.tasks()).await {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                bear(error, "the tasks cannot be listed")?;
+                wait_for_news(notices, AFTER_FAULT).await;
+                return Ok(false);
+            }
+        };
         for task in &tasks {
-            if self.note_accepted(task)? {
-                return Ok(true);
+            match self.note_accepted(task) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => bear(error, "the summary of an accepted task cannot be written")?,
             }
         }
         for task in tasks {
@@ -189,8 +204,21 @@ impl Site {
                 return self.perform(&task).await;
             }
         }
-        wait_for_news(notices).await;
+        let now = Instant::now();
+        let until = self.aside.next(now).map_or(LOOK_AGAIN, |next| LOOK_AGAIN.min(next.saturating_duration_since(now)));
+        wait_for_news(notices, until).await;
         Ok(false)
+    }
+
+    /// Puts a task aside as far as its fault reaches.
+    fn put_aside(&mut self, task: TaskId, error: &Error) {
+        match Reach::of(error) {
+            Reach::Passing => {
+                let pause = self.aside.put_for_a_while(task, Instant::now());
+                tracing::info!(%task, pause_s = pause.as_secs(), "the task is looked at again after a while");
+            }
+            Reach::Task | Reach::Worker => self.aside.put(task),
+        }
     }
 
     /// Whether the record says that a result was accepted of which this worker, killed meanwhile, never heard.
@@ -211,15 +239,21 @@ impl Site {
         record.state == TaskState::Open
             && record.task.allows(&self.config.site)
             && !matches!(stage, Some(Stage::Accepted { .. }))
-            && !self.declined.contains(&record.id)
+            && !self.aside.has(record.id, Instant::now())
     }
 
     /// Looks at what a task asks before taking it. One that cannot be served is passed over until the next start.
     async fn can_serve(&mut self, record: &TaskHead) -> Result<bool> {
-        let reference = self.uplink.reference(&record.task.reference).await?;
+        let reference = match self.uplink.reference(&record.task.reference).await {
+            Ok(reference) => reference,
+            Err(error) => {
+                self.put_aside(record.id, &error);
+                return bear(error, "the reference of a task cannot be looked at").map(|()| false);
+            }
+        };
         let Some(obstacle) = self.obstacle(&reference, record.task.asks) else { return Ok(true) };
         tracing::warn!(task = %record.id, reference = %record.task.reference, obstacle, "the task is passed over");
-        self.declined.insert(record.id);
+        self.aside.put(record.id);
         Ok(false)
     }
 
@@ -246,10 +280,13 @@ impl Site {
             Ok(lease) => lease,
             Err(Error::Client(ClientError::Refused(refusal))) => {
                 tracing::info!(%task, %refusal, "the task could not be claimed");
-                self.declined.insert(task);
+                self.aside.put(task);
                 return Ok(false);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.put_aside(task, &error);
+                return bear(error, "a task cannot be claimed").map(|()| false);
+            }
         };
         tracing::info!(%task, epoch = lease.epoch, reference = %record.task.reference, "claimed");
         let (done, lease) = {
@@ -271,10 +308,12 @@ impl Site {
     /// Returns a task that failed, unless it is over anyway or the coordinators shut this site out.
     async fn give_up(&mut self, lease: Lease, error: Error) -> Result<()> {
         let task = lease.task;
-        self.declined.insert(task);
+        if Reach::of(&error) == Reach::Worker {
+            return Err(error);
+        }
+        self.put_aside(task, &error);
         let end = match &error {
             Error::Client(ClientError::Refused(_)) => TaskEnd::Refused,
-            Error::Client(_) => return Err(error),
             _ => TaskEnd::GivenUp,
         };
         self.metrics.count_task(end);
@@ -289,9 +328,21 @@ impl Site {
                 tracing::info!(%task, %refusal, "the coordinator had taken it back already");
                 Ok(())
             }
-            answer => answer,
+            Err(error) => bear(error, "a task cannot be returned; its lease will lapse"),
+            Ok(()) => Ok(()),
         }
     }
+}
+
+/// Goes on after a fault that is somebody else's, or local and of one task. It is told here, at the site.
+///
+/// # Errors  the same where it reaches the worker itself
+fn bear(error: Error, what: &'static str) -> Result<()> {
+    if Reach::of(&error) == Reach::Worker {
+        return Err(error);
+    }
+    tracing::warn!(error = output::chain(&error), "{what}");
+    Ok(())
 }
 
 /// Waits for an answer, and tells `/readyz` how the wait goes.
@@ -308,7 +359,7 @@ pub(crate) async fn in_contact<T>(metrics: &Metrics, asked: impl Future<Output =
     }
 }
 
-async fn wait_for_news(notices: &mut Notices) {
+async fn wait_for_news(notices: &mut Notices, at_most: Duration) {
     let news = async {
         while let Some(notice) = notices.next().await {
             if notice == Notice::TasksChanged {
@@ -317,11 +368,13 @@ async fn wait_for_news(notices: &mut Notices) {
         }
     };
     // A notice may be lost with a session; looking again now and then costs one small question.
-    let _ = tokio::time::timeout(LOOK_AGAIN, news).await;
+    let _ = tokio::time::timeout(at_most, news).await;
 }
 
 /// No answer for this long counts as no contact.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How soon a worker asks again that got no answer.
+const AFTER_FAULT: Duration = Duration::from_secs(5);
 /// How often an idle worker asks for tasks unasked.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 

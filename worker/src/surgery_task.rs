@@ -40,6 +40,7 @@ use crate::{
         ContributingCells, Latent, Lease, MappedCells, Released, ReleasedCondition, ReleasedPart, TrainedCondition,
     },
     error::{Error, Result},
+    faults,
     lease, local,
     mapping::{self, OBSM_KEY, QueryGroup, QueryKeys, Rules, Surgeon},
     memory::{self, Handling, Spilled},
@@ -265,7 +266,7 @@ impl<'a> SurgeryTask<'a> {
         if !is_whole {
             tracing::info!(%blob, "fetching the reference");
             let (uplink, target) = (self.site.uplink.clone(), path.clone());
-            self.beside_renewals(async move { uplink.fetch(blob, &target).await }).await?;
+            self.beside_renewals(async move { faults::fetch(&uplink, blob, &target).await }).await?;
         }
         Ok(path)
     }
@@ -541,6 +542,7 @@ fn count_epoch(metrics: &Metrics, n_cells: u64, report: &EpochReport) {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        // The panic has been printed. It is this task's: a reference may be made so that the next worker meets it as well.
+        Err(error) => Err(Error::Panicked { detail: faults::panic_text(error) }),
     }
 }

@@ -48,6 +48,10 @@ pub(crate) struct State {
     /// Whether an accepted submission ends the task for the site, as it should; without, a test may repeat it.
     pub(crate) remembers: bool,
     pub(crate) n_renewals: u32,
+    /// How many further lists of tasks are refused as too large.
+    pub(crate) unlisted: u32,
+    /// How many further downloads have a flipped bit.
+    pub(crate) spoilt: u32,
     pub(crate) given_up: Option<String>,
 }
 
@@ -119,14 +123,30 @@ impl State {
             lapses: 0,
             remembers: false,
             n_renewals: 0,
+            unlisted: 0,
+            spoilt: 0,
             given_up: None,
         }
+    }
+
+    /// The bytes of a blob as the coordinator's disk has them.
+    fn bytes_of(&mut self, blob: BlobRef) -> Vec<u8> {
+        let mut bytes = self.blobs[&blob].clone();
+        if self.spoilt > 0 {
+            self.spoilt -= 1;
+            bytes[0] ^= 1;
+        }
+        bytes
     }
 
     fn answer(&mut self, who: &Principal, request: Request) -> Result<Reply, Refusal> {
         let Principal::Site(site) = who else { panic!("{who} asked") };
         let epoch = self.task.assignments.get(site).map_or(0, |held| held.epoch);
         match request {
+            Request::ListTaskHeads { .. } if self.unlisted > 0 => {
+                self.unlisted -= 1;
+                Err(Refusal::Invalid { reason: "the answer is larger than 4194304 bytes; ask for less".to_owned() })
+            }
             Request::ListTaskHeads { .. } => {
                 let TaskRecord { id, task, publisher, published_ms, state, assignments } = self.task.clone();
                 let own = assignments.get(site).map(AssignmentHead::from);
@@ -229,7 +249,7 @@ async fn take(state: &Mutex<State>, mut stream: Stream, blob: BlobRef) -> Result
 }
 
 async fn give(state: &Mutex<State>, mut stream: Stream, blob: BlobRef, from_chunk: u64) -> Result<(), Error> {
-    let bytes = state.lock().unwrap().blobs[&blob].clone();
+    let bytes = state.lock().unwrap().bytes_of(blob);
     stream.send_frame(&frame::encode(&GetReply::Sending).unwrap()).await?;
     let mut sender = ChunkSender::new(blob, from_chunk).unwrap();
     while let Some(piece) = sender.poll_piece() {
