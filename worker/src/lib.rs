@@ -19,7 +19,10 @@ pub mod expression;
 pub mod faults;
 pub mod fields;
 pub mod fit;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod generate;
+mod gmt;
 pub mod graph_file;
 mod lease;
 pub mod lists;

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, path::Path};
 
 use archipelago_analysis::preprocess::{SetOptions, gene_sets};
 use archipelago_anndata::{Csr, Element, H5adFile, Table, names};
-use archipelago_common::fs;
 use archipelago_models::{
     Categorical,
     data::{Features, Field, FieldKind, FieldValues, GeneSets, Values},
@@ -12,7 +11,10 @@ use archipelago_models::{
 use ndarray::Array2;
 
 use super::{Source, ValueCheck};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    gmt,
+};
 
 /// A file from which fields of some cells are read.
 #[derive(Clone, Copy)]
@@ -180,8 +182,7 @@ impl Reading<'_> {
 
     fn gene_sets(&self, path: &Path) -> Result<GeneSets> {
         let refuse = |detail: String| Error::Config { path: path.into(), detail };
-        let text = String::from_utf8(fs::read_bounded(path, GENE_SET_BYTES)?);
-        let text = text.map_err(|_| refuse("the file is not UTF-8".to_owned()))?;
+        let text = gmt::read(path, self.genes.len())?;
         let found = gene_sets(&[&text], self.genes, SetOptions { min_genes: 0, ..SetOptions::default() });
         if found.terms.is_empty() {
             return Err(refuse("no gene of the data is in any of its sets".to_owned()));
@@ -202,9 +203,6 @@ impl Reading<'_> {
         Error::Cells { path: self.path.into(), source }
     }
 }
-
-/// The largest public collection of gene sets is some tens of megabytes.
-const GENE_SET_BYTES: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {

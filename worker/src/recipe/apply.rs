@@ -10,7 +10,6 @@ use archipelago_analysis::{
     },
 };
 use archipelago_anndata::{AnnData, Array, Csr, Dict, Element, Matrix, RAW, counts};
-use archipelago_common::fs;
 use ndarray::ArrayView2;
 use serde::Serialize;
 
@@ -18,6 +17,7 @@ use super::{FlavorName, GeneSets, HighlyVariable, Proteins, Recipe, Stored};
 use crate::{
     cells::{column, view},
     error::{Error, Result},
+    gmt,
 };
 
 /// What became of the cells and genes.
@@ -253,10 +253,7 @@ impl GeneSets {
     fn apply(&self, adata: &mut AnnData, report: &mut Report) -> Result<Vec<bool>> {
         let mut texts = Vec::new();
         for path in &self.files {
-            let read = |source| Error::ConfigFile { path: path.clone(), source };
-            let bytes = fs::read_bounded(path, GMT_BYTES).map_err(read)?;
-            let detail = "it is not UTF-8 text".to_owned();
-            texts.push(String::from_utf8(bytes).map_err(|_| Error::Recipe { path: path.clone(), detail })?);
+            texts.push(gmt::read(path, adata.n_vars())?);
         }
         let options =
             SetOptions { min_genes: self.min_genes, max_genes: self.max_genes, clean: self.clean, upper: true };
@@ -321,8 +318,6 @@ fn positions(kept: &[bool]) -> Vec<usize> {
 
 /// The layer that raw counts move to.
 pub(crate) const COUNTS: &str = "counts";
-/// The largest public collections of gene sets are some tens of megabytes.
-const GMT_BYTES: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ mod alignment;
 mod bombs;
 mod copied;
 mod example;
+mod fuzz;
 mod hostile;
 mod kept;
 mod modalities;

@@ -3,6 +3,8 @@
 //! [`pickle`] reads Python objects as data, [`torch`] the archives around tensors, [`scvi_tools`] the models of
 //! scvi-tools (0.8 to 1.4). None of them is ever used on bytes from the network: importing is a local command.
 
+#[cfg(test)]
+mod fuzz_tests;
 pub mod pickle;
 pub mod scarches;
 pub mod scvi_tools;

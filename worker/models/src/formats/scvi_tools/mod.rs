@@ -14,6 +14,8 @@ mod version;
 mod write;
 
 pub use arguments::Arguments;
+#[cfg(test)]
+pub(super) use read::understood;
 pub use read::{from_bytes, read};
 pub use registry::{CategoricalField, ProteinField, SavedRegistry};
 pub use saved::{Indices, SavedModel, VarNames};

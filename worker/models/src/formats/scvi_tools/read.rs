@@ -58,15 +58,22 @@ fn locate(path: &Path, prefix: &str) -> Result<(PathBuf, String)> {
 /// One archive: `{model_state_dict, var_names, attr_dict}`.
 fn read_model<R: Read + Seek>(archive: &mut TorchArchive<R>) -> Result<SavedModel> {
     let pickle = archive.pickle()?;
-    let root = pickle.root();
-    let get = |key: &str| root.get(key).ok_or_else(|| format!("the saved dict has no `{key}`"));
-    let parts = || -> Understood<_> {
-        let (tensors, names) = (get("model_state_dict")?, var_names(get("var_names")?)?);
-        Ok((tensors, names, Attributes::read(get("attr_dict")?)?))
-    };
-    let (tensors, var_names, attributes) = parts().map_err(|detail| archive.refuse(detail))?;
+    let (tensors, var_names, attributes) = parts(pickle.root()).map_err(|detail| archive.refuse(detail))?;
     let state_dict = read_tensors(archive, tensors)?;
     Ok(attributes.into_model(state_dict, var_names))
+}
+
+/// The parts of the saved dict: tensors, which the archive has, names and attributes.
+fn parts(root: Value<'_>) -> Understood<(Value<'_>, VarNames, Attributes)> {
+    let get = |key: &str| root.get(key).ok_or_else(|| format!("the saved dict has no `{key}`"));
+    let (tensors, names) = (get("model_state_dict")?, var_names(get("var_names")?)?);
+    Ok((tensors, names, Attributes::read(get("attr_dict")?)?))
+}
+
+/// Whether a saved dict, or the attributes of one before 0.15, is understood but for its tensors.
+#[cfg(test)]
+pub(in crate::formats) fn understood(root: Value<'_>) -> bool {
+    parts(root).is_ok() || Attributes::read(root).is_ok()
 }
 
 /// The layout before 0.15: tensors, names and attributes in files of their own.
