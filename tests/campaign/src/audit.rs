@@ -14,12 +14,14 @@ use archipelago_common::{
     BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId, fs,
     record::{AssignmentState, Cause, ReferenceRecord, Submission, TaskRecord, TaskState},
 };
+use archipelago_histories::{Checked, History};
 use archipelago_processes::consortium::wait_for_leader;
 
 use crate::{
     journal::{Journal, OperatorEntry, SiteEntry},
     operator::Operator,
     printer::say,
+    recorder,
     site::journal_path,
     stage::Stage,
 };
@@ -55,6 +57,8 @@ pub struct Findings {
     pub duplicated: Vec<String>,
     /// Everything else that should not be, in words.
     pub problems: Vec<String>,
+    /// What was checked of the order of operations.
+    pub checked: Checked,
 }
 
 impl Findings {
@@ -71,6 +75,14 @@ impl Findings {
             findings.judge_lineage(name, record);
         }
         findings
+    }
+
+    /// Whether one order of all operations explains every answer.
+    fn judge_history(&mut self, history: &History) {
+        match archipelago_histories::check(history) {
+            Ok(checked) => self.checked = checked,
+            Err(violation) => self.problems.push(violation.to_string()),
+        }
     }
 
     fn judge_site(&mut self, site: &SiteId, entries: &[SiteEntry], state: &State) {
@@ -218,7 +230,20 @@ pub async fn audit(stage: &mut Stage) -> Result<Findings> {
             .problems
             .extend(missing.into_iter().map(|blob| format!("node {node} lacks blob {blob} or has it damaged")));
     }
+    findings.judge_history(&history(stage)?);
     Ok(findings)
+}
+
+/// What all clients asked and were told, also as one file.
+fn history(stage: &Stage) -> Result<History> {
+    let dir = stage.consortium.dir();
+    let mut operations = recorder::read(&dir.join("anna"), "operator/anna")?;
+    for site in stage.fleet.sites() {
+        operations.extend(recorder::read(&dir.join(site.as_str()), &format!("site/{site}"))?);
+    }
+    let history = History { operations };
+    std::fs::write(dir.join("history.jsonl"), history.to_lines())?;
+    Ok(history)
 }
 
 fn written(stage: &Stage) -> Result<Written> {

@@ -119,3 +119,31 @@ fn a_version_that_does_not_follow_from_its_parent_is_a_problem() {
     reference.current = forged.id();
     assert!(!Findings::of(&written(acknowledged(b"x")), &state).problems.is_empty());
 }
+
+#[test]
+fn an_answer_that_no_order_explains_is_a_problem() {
+    use archipelago_histories::{Answer, Call, Operation};
+    let operation = |call, (invoked, returned), answer| Operation {
+        client: "site/north".to_owned(),
+        call,
+        invoked,
+        returned: Some(returned),
+        answer: Some(answer),
+    };
+    let reference: Name = "lung".parse().unwrap();
+    let published = Call::Publish { reference: reference.clone(), version: first() };
+    let shown = |current| {
+        let answer = Answer::Reference { current };
+        let history = vec![
+            operation(published.clone(), (1, 2), Answer::Done),
+            operation(Call::ShowReference { reference: reference.clone() }, (3, 4), answer),
+        ];
+        let mut findings = Findings::default();
+        findings.judge_history(&History { operations: history });
+        findings
+    };
+    let right = shown(first().id());
+    assert_eq!((right.problems.len(), right.checked.operations), (0, 2));
+    let wrong = shown(first().merged(&BTreeMap::from([(key(), BlobRef::of(b"x"))])).unwrap().id());
+    assert!(wrong.problems[0].contains("no order of the operations on reference `lung`"), "{:?}", wrong.problems);
+}

@@ -16,7 +16,7 @@ use crate::{
     network,
     printer::{self, say},
     stage::{Stage, Struck},
-    summary::{Quantiles, Summary},
+    summary::{Linearizable, Quantiles, Summary},
     worker_death,
 };
 
@@ -132,9 +132,16 @@ impl Record {
         let summary = &mut self.summary;
         summary.acknowledged = findings.acknowledged;
         summary.submissions = findings.submissions;
+        let archipelago_histories::Checked { objects, operations, skipped } = findings.checked;
+        summary.linearizable = Linearizable { objects, operations, skipped };
+        if objects == 0 && findings.problems.is_empty() {
+            summary
+                .problems
+                .push("no history was checked: the campaign has not shown an order of operations".to_owned());
+        }
         summary.lost = findings.lost.len() as u64;
         summary.duplicated = findings.duplicated.len() as u64;
-        summary.problems = [findings.lost, findings.duplicated, findings.problems].concat();
+        summary.problems.extend([findings.lost, findings.duplicated, findings.problems].concat());
         if summary.submissions == 0 {
             summary.problems.push("no submission was acknowledged: the campaign has shown nothing".to_owned());
         }

@@ -3,7 +3,7 @@
 //! again, and in the end an audit compares what was acknowledged with what is there, on every node.
 //!
 //! Start at [`campaign`]; [`fault`] is what can happen, [`windows`] when it happens, [`site`] who works meanwhile,
-//! [`audit`] what must hold. Simulated is the work itself: a site's columns are random numbers, so that hours of training
+//! [`audit`] what must hold, [`recorder`] what clients saw meanwhile. Simulated is the work itself: a site's columns are random numbers, so that hours of training
 //! take none.
 
 pub mod args;
@@ -18,6 +18,7 @@ pub mod network;
 pub mod operator;
 pub mod payload;
 pub mod printer;
+pub mod recorder;
 pub mod resent;
 pub mod site;
 pub mod stage;

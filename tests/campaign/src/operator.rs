@@ -14,12 +14,14 @@ use archipelago_common::{
     record::{ReferenceRecord, StatusRecord, TaskRecord},
     task::SurgeryTask,
 };
+use archipelago_histories::{Answer, Call};
 use archipelago_protocol::message::{Refusal, Reply, Request};
 use archipelago_transport::Credentials;
 
 use crate::{
     event::now_us,
     journal::{Journal, OperatorEntry},
+    recorder::Recorder,
 };
 
 /// An operator with a session of its own. Clones share it.
@@ -27,6 +29,7 @@ use crate::{
 pub struct Operator {
     client: Client,
     journal: Arc<Mutex<Journal<OperatorEntry>>>,
+    recorder: Recorder,
 }
 
 impl Operator {
@@ -39,7 +42,8 @@ impl Operator {
         let software = "campaign".to_owned();
         let config = ClientConfig { coordinators, credentials, software, patience: Patience::Within(PATIENCE) };
         let (journal, _) = Journal::open(&dir.join(journal))?;
-        Ok(Self { client: Client::connect(config).await?, journal: Arc::new(Mutex::new(journal)) })
+        let (client, recorder) = (Client::connect(config).await?, Recorder::open(dir)?);
+        Ok(Self { client, journal: Arc::new(Mutex::new(journal)), recorder })
     }
 
     /// Uploads a blob.
@@ -64,12 +68,20 @@ impl Operator {
     /// Publishes a reference whose blobs are there.
     pub async fn publish_reference(&self, name: &Name, version: &Version) -> Result<()> {
         let request = Request::PublishReference { name: name.clone(), version: version.clone() };
-        self.client.request(request).await.context("publishing a reference")?;
+        let call = Call::Publish { reference: name.clone(), version: version.clone() };
+        let published = self.recorder.ask(call, self.client.request(request), |_| Some(Answer::Done)).await?;
+        published.context("publishing a reference")?;
         self.note(&OperatorEntry::Reference { name: name.clone(), version: version.id() })
     }
 
-    /// Notes a reference that a process of the product has published.
-    pub fn published(&self, name: &Name, version: &Version) -> Result<()> {
+    /// Notes a reference that a process of the product is about to publish; the number of that.
+    pub fn publishing(&self, name: &Name, version: &Version) -> Result<u64> {
+        self.recorder.asked(Call::Publish { reference: name.clone(), version: version.clone() })
+    }
+
+    /// Notes that it has.
+    pub fn published(&self, asked: u64, name: &Name, version: &Version) -> Result<()> {
+        self.recorder.answered(asked, Answer::Done)?;
         self.note(&OperatorEntry::Reference { name: name.clone(), version: version.id() })
     }
 

@@ -32,6 +32,11 @@ pub fn report(summary: &Summary) {
     println!("acknowledged        {} ({} submissions)", summary.acknowledged, summary.submissions);
     println!("lost                {}", summary.lost);
     println!("duplicated          {}", summary.duplicated);
+    let order = &summary.linearizable;
+    println!(
+        "one order explains  {} operations on {} references and assignments; {} references not checked",
+        order.operations, order.objects, order.skipped
+    );
     let failover = &summary.failover_ms;
     println!(
         "failover            p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms of {}",

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use archipelago_client::{Client, ClientConfig, ClientError, Patience, Source};
 use archipelago_common::{
     BlobRef, Digest, TaskId, limits,
-    record::{AssignmentState, Progress, Submission, SubmittedCondition, TaskRecord},
+    record::{AssignmentState, Progress, ReferenceHead, Submission, SubmittedCondition, TaskRecord},
 };
+use archipelago_histories::{Answer, Call, Seen};
 use archipelago_protocol::message::{Refusal, Reply, Request};
 use archipelago_transport::Credentials;
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use crate::{
     event::{Event, Order, Step, Transfer},
     journal::{Journal, SiteEntry},
     payload,
+    recorder::Recorder,
     stage::base_path,
 };
 
@@ -44,6 +46,7 @@ struct Site {
     args: SiteArgs,
     client: Client,
     journal: Journal<SiteEntry>,
+    recorder: Recorder,
     acknowledged: BTreeSet<TaskId>,
     fetched: BTreeSet<Digest>,
 }
@@ -70,7 +73,8 @@ impl Site {
             SiteEntry::Sending(_) => None,
         });
         let acknowledged = acknowledged.collect();
-        Ok(Self { args: args.clone(), client: client.await?, journal, acknowledged, fetched: BTreeSet::new() })
+        let (args, recorder, fetched) = (args.clone(), Recorder::open(&args.dir)?, BTreeSet::new());
+        Ok(Self { args, client: client.await?, journal, recorder, acknowledged, fetched })
     }
 
     async fn work(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Result<()> {
@@ -112,7 +116,7 @@ impl Site {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
             self.journal.append(&SiteEntry::Sending(submission.clone()))?;
             tell(Step::Submitting { task });
-            match self.client.request(Request::Submit(submission.clone())).await {
+            match self.submit(&record, &submission).await? {
                 Ok(Reply::Accepted { version }) => {
                     self.journal.append(&SiteEntry::Acknowledged { submission, version })?;
                     self.acknowledged.insert(task);
@@ -128,8 +132,29 @@ impl Site {
         bail!("the submission was not accepted in {ATTEMPTS} attempts")
     }
 
+    async fn submit(&self, record: &TaskRecord, submission: &Submission) -> Result<Result<Reply, ClientError>> {
+        let call = Call::Submit {
+            reference: record.task.reference.clone(),
+            task: submission.task,
+            site: self.args.site.clone(),
+            epoch: submission.epoch,
+            columns: submission.conditions.iter().map(|(key, given)| (key.clone(), given.columns)).collect(),
+        };
+        let asked = self.client.request(Request::Submit(submission.clone()));
+        let accepted = |reply: &Reply| match reply {
+            Reply::Accepted { version } => Some(Answer::Accepted { version: *version }),
+            _ => None,
+        };
+        self.recorder.ask(call, asked, accepted).await
+    }
+
     async fn claim(&self, task: TaskId) -> Result<Claim> {
-        match self.client.request(Request::Claim { task }).await {
+        let (call, asked) = (Call::Claim { task, site: self.args.site.clone() }, Request::Claim { task });
+        let assigned = |reply: &Reply| match reply {
+            Reply::Assigned { epoch, .. } => Some(Answer::Assigned { epoch: *epoch }),
+            _ => None,
+        };
+        match self.recorder.ask(call, self.client.request(asked), assigned).await? {
             Ok(Reply::Assigned { epoch, .. }) => Ok(Claim::Epoch(epoch)),
             Ok(reply) => bail!("a claim was answered with {reply:?}"),
             Err(ClientError::Refused(refusal @ Refusal::Conflict { .. })) => {
@@ -157,12 +182,26 @@ impl Site {
     }
 
     async fn show(&self, task: TaskId) -> Result<TaskRecord> {
-        Ok(self.client.task(task).await?)
+        let call = Call::ShowTask { task, site: self.args.site.clone() };
+        let seen = |record: &TaskRecord| {
+            let Some(own) = record.assignments.get(&self.args.site) else { return Some(Answer::Unassigned) };
+            let seen = match own.state {
+                AssignmentState::Assigned => Seen::Assigned,
+                AssignmentState::Lapsed => Seen::Lapsed,
+                AssignmentState::GivenUp { .. } => Seen::GivenUp,
+                AssignmentState::Accepted { .. } => Seen::Accepted,
+            };
+            Some(Answer::Assignment { epoch: own.epoch, seen })
+        };
+        Ok(self.recorder.ask(call, self.client.task(task), seen).await??)
     }
 
     /// Fetches a base of many chunks once; small ones are there for the other parts of the campaign.
     async fn fetch_base(&mut self, record: &TaskRecord) -> Result<()> {
-        let (blob, task) = (self.client.reference(&record.task.reference).await?.base, record.id);
+        let (reference, task) = (&record.task.reference, record.id);
+        let call = Call::ShowReference { reference: reference.clone() };
+        let current = |head: &ReferenceHead| Some(Answer::Reference { current: head.current });
+        let blob = self.recorder.ask(call, self.client.reference(reference), current).await??.base;
         if blob.size <= limits::CHUNK_BYTES || !self.fetched.insert(blob.digest) {
             return Ok(());
         }

@@ -27,6 +27,8 @@ pub struct Summary {
     pub lost: u64,
     /// Acknowledged submissions that are there more than once.
     pub duplicated: u64,
+    /// References and assignments of which one order of all operations explains every answer, and operations on them.
+    pub linearizable: Linearizable,
     /// From the kill of the leader to the acknowledgement of the next write of a client that was connected before.
     pub failover_ms: Quantiles,
     /// Bytes that had arrived at a coordinator or a site and were sent again; the most of any stream.
@@ -43,6 +45,17 @@ pub struct Summary {
     pub worker_death: Option<WorkerDeath>,
     /// Everything else that should not be; a campaign with any has failed.
     pub problems: Vec<String>,
+}
+
+/// What was checked of the order of operations.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Linearizable {
+    /// Objects whose history was searched.
+    pub objects: usize,
+    /// Operations on them; one that concerns two objects counts twice.
+    pub operations: usize,
+    /// References left out: their versions come to be when tasks close, which no operation names.
+    pub skipped: usize,
 }
 
 /// One kind of fault.

@@ -48,6 +48,8 @@ struct Publication {
     name: Name,
     dir: PathBuf,
     version: Version,
+    /// Its number in the operator's history.
+    asked: u64,
     running: Running,
 }
 
@@ -239,8 +241,10 @@ impl Stage {
         let base = payload::base(self.seed, name.as_str(), size);
         let columns = payload::columns(&mut payload::rng(self.seed, name.as_str()));
         let written = ReferenceDir::write(&dir, &base, &BTreeMap::from([(OWN_CONDITION.parse()?, columns)]))?;
+        let version = written.version().clone();
+        let asked = self.operator.publishing(&name, &version)?;
         let running = self.start_publisher(&name, &dir)?;
-        Ok(Publication { name, version: written.version().clone(), dir, running })
+        Ok(Publication { name, version, asked, dir, running })
     }
 
     fn start_publisher(&self, name: &Name, dir: &std::path::Path) -> Result<Running> {
@@ -266,7 +270,7 @@ impl Stage {
             // A second run is refused if the first got through and could not tell.
             let there = self.operator.reference(name).await?;
             if there.as_ref().is_some_and(|record| record.versions.contains_key(&version.id())) {
-                self.operator.published(name, version)?;
+                self.operator.published(publication.asked, name, version)?;
                 std::fs::remove_dir_all(dir)?;
                 let (name, version) = (name.clone(), version.clone());
                 self.atlas = Some(Atlas { name, version, fetched: BTreeSet::new() });

@@ -46,8 +46,15 @@ pub struct Load {
 struct Shelf {
     base: BlobRef,
     columns: BTreeMap<ConditionKey, BlobRef>,
-    current: Option<(Name, VersionId)>,
+    /// One reference for tasks that publish each submission, one for those that publish at their close: what a client of
+    /// the first kind sees follows from operations alone, and can be checked.
+    current: BTreeMap<bool, Current>,
     n_references: u64,
+}
+
+struct Current {
+    name: Name,
+    version: VersionId,
     n_tasks: u64,
 }
 
@@ -57,13 +64,13 @@ impl Workload {
         let base = operator.upload(&payload::base(seed, "small", 1_000).to_bytes()?).await?;
         let columns = operator.upload(&payload::columns(&mut payload::rng(seed, "first columns")).to_bytes()).await?;
         let columns = BTreeMap::from([(OWN_CONDITION.parse()?, columns)]);
-        let shelf = Shelf { base, columns, current: None, n_references: 0, n_tasks: 0 };
+        let shelf = Shelf { base, columns, current: BTreeMap::new(), n_references: 0 };
         Ok(Self { operator, fleet, seed, shelf: Arc::new(Mutex::new(shelf)), closings: Arc::default() })
     }
 
     /// Publishes a task on a small reference and orders these sites to carry it out.
     pub async fn order(&self, publish: PublishMode, sites: &[SiteId], load: Load) -> Result<TaskId> {
-        let (reference, version) = self.shelf.lock().await.reference(&self.operator).await?;
+        let (reference, version) = self.shelf.lock().await.reference(publish, &self.operator).await?;
         self.order_on((reference, version), publish, sites, load).await
     }
 
@@ -129,18 +136,20 @@ impl Workload {
 }
 
 impl Shelf {
-    async fn reference(&mut self, operator: &Operator) -> Result<(Name, VersionId)> {
-        self.n_tasks += 1;
-        if self.n_tasks % TASKS_PER_REFERENCE != 1
-            && let Some(current) = &self.current
-        {
-            return Ok(current.clone());
+    async fn reference(&mut self, publish: PublishMode, operator: &Operator) -> Result<(Name, VersionId)> {
+        let is_each = publish == PublishMode::Each;
+        let current = self.current.get_mut(&is_each).filter(|current| current.n_tasks < TASKS_PER_REFERENCE);
+        if let Some(current) = current {
+            current.n_tasks += 1;
+            return Ok((current.name.clone(), current.version));
         }
         self.n_references += 1;
         let name = Name::parse("reference", &format!("small-{}", self.n_references))?;
         let version = Version { base: self.base, columns: self.columns.clone() };
         operator.publish_reference(&name, &version).await?;
-        Ok(self.current.insert((name, version.id())).clone())
+        let version = version.id();
+        self.current.insert(is_each, Current { name: name.clone(), version, n_tasks: 1 });
+        Ok((name, version))
     }
 }
 
