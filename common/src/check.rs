@@ -166,7 +166,7 @@ mod tests {
         let check = |dtype, bytes: Vec<u8>| {
             let spec = TensorSpec { dtype, shape: vec![bytes.len() / dtype.size()] };
             let owned = Owned { spec: spec.clone(), kind: TensorKind::Trained };
-            let axis = Axis { section: Section::Condition, tensors: BTreeMap::from([("w".to_owned(), owned)]) };
+            let axis = Axis::new(Section::Condition, BTreeMap::from([("w".to_owned(), owned)]));
             let tensor = Tensor::new("w", dtype, spec.shape, bytes).unwrap();
             let given = Columns([("w".to_owned(), tensor)].into_iter().collect());
             columns(&"s/d/b".parse().unwrap(), &given, &Layout::of_axes(vec![axis]), 10.0).map_err(|e| e.to_string())

@@ -359,7 +359,7 @@ fn columns_of_other_types_are_bounded_as_well() {
     let layout_of = |dtype| {
         let owned = Owned { spec: TensorSpec { dtype, shape: vec![2] }, kind: TensorKind::Trained };
         let tensors = BTreeMap::from([("w".to_owned(), owned)]);
-        Layout::of_axes(vec![Axis { section: Section::Condition, tensors }])
+        Layout::of_axes(vec![Axis::new(Section::Condition, tensors)])
     };
     let doubles = |values: [f64; 2]| {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
