@@ -43,7 +43,7 @@ pub struct Owned {
 }
 
 /// A way in which a reference grows.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Axis {
     /// [`Section::Condition`], or [`Section::Axis`] with its name.
     pub section: Section,
@@ -51,8 +51,39 @@ pub struct Axis {
     pub tensors: BTreeMap<String, Owned>,
     /// Keys of the base whose names mean the same everywhere, such as those of tissues: cells of a query that have one of these
     /// names share its tensors, which the base keeps and surgery leaves as they are. Every other name is new, and its site's own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<ConditionKey>,
+}
+
+/// An axis as a card has it, where fields are named.
+#[derive(Serialize, Deserialize)]
+struct OnCard {
+    section: Section,
+    tensors: BTreeMap<String, Owned>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shared: Vec<ConditionKey>,
+}
+
+/// In the coordinators' log and state, which name no fields, an axis stands without what is shared: that is a matter of the
+/// card and of the sites that read it, and what earlier versions wrote is read.
+impl Serialize for Axis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return (&self.section, &self.tensors).serialize(serializer);
+        }
+        let Self { section, tensors, shared } = self.clone();
+        OnCard { section, tensors, shared }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Axis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            let (section, tensors) = Deserialize::deserialize(deserializer)?;
+            return Ok(Self::new(section, tensors));
+        }
+        let OnCard { section, tensors, shared } = OnCard::deserialize(deserializer)?;
+        Ok(Self { section, tensors, shared })
+    }
 }
 
 impl Axis {
@@ -274,7 +305,7 @@ pub(crate) mod on_card {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state_dict::DType;
+    use crate::{codec, state_dict::DType};
 
     fn owned(kind: TensorKind) -> Owned {
         Owned { spec: TensorSpec { dtype: DType::F32, shape: vec![2] }, kind }
@@ -282,6 +313,23 @@ mod tests {
 
     fn axis(section: Section, tensors: &[(&str, TensorKind)]) -> Axis {
         Axis::new(section, tensors.iter().map(|(n, kind)| ((*n).to_owned(), owned(*kind))).collect())
+    }
+
+    #[test]
+    fn a_layout_goes_through_log_and_state_as_it_always_did_and_a_card_keeps_what_is_shared() {
+        let plain = axis(donor(), &[("w", TensorKind::Trained)]);
+        let shared = Axis { shared: vec!["r/atlas@donor/a".parse().unwrap()], ..plain.clone() };
+        let layout = |axis: &Axis| Layout::of_axes(vec![axis.clone()]);
+        let bytes = |layout: &Layout| codec::encode("layout", layout, 1 << 20).unwrap();
+        let read = |bytes: &[u8]| codec::decode::<Layout>("layout", bytes, 1 << 20).unwrap();
+        for given in [&plain, &shared] {
+            assert_eq!(read(&bytes(&layout(given))), layout(&plain));
+            let on_card = serde_json::to_string(&layout(given)).unwrap();
+            assert_eq!(serde_json::from_str::<Layout>(&on_card).unwrap(), layout(given));
+        }
+        // What an axis was before anything could be shared: two fields in a row.
+        let before = codec::encode("axis", &(&plain.section, &plain.tensors), 1 << 20).unwrap();
+        assert_eq!(codec::encode("axis", &shared, 1 << 20).unwrap(), before);
     }
 
     fn donor() -> Section {
