@@ -109,6 +109,11 @@ impl Condition {
         self.is_verifying.swap(true, Relaxed)
     }
 
+    /// Notes that a round of verifying, unasked, has ended.
+    pub fn note_verified(&self, at_ms: u64) {
+        self.verified_ms.store(at_ms, Relaxed);
+    }
+
     /// Notes that all blobs have been verified, or that it was given up (`None`).
     pub fn end_verifying(&self, at_ms: Option<u64>) {
         if let Some(at_ms) = at_ms {

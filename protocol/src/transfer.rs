@@ -31,6 +31,8 @@ pub struct Piece {
 pub struct ChunkSender {
     blob: BlobRef,
     next: u64,
+    /// What the chunks are to be, from the first, where that is known beforehand.
+    expected: Vec<Digest>,
 }
 
 impl ChunkSender {
@@ -42,7 +44,13 @@ impl ChunkSender {
         if from_chunk > blob.n_chunks() {
             return Err(Error::StartBeyondEnd { blob, found: from_chunk });
         }
-        Ok(Self { blob, next: from_chunk })
+        Ok(Self { blob, next: from_chunk, expected: Vec::new() })
+    }
+
+    /// Sends no chunk that is not what it was: `digests` are those of all chunks, from the first.
+    #[must_use]
+    pub fn with_digests(self, digests: Vec<Digest>) -> Self {
+        Self { expected: digests, ..self }
     }
 
     /// What to read next; `None` when all has been sent.
@@ -52,12 +60,18 @@ impl ChunkSender {
 
     /// Takes the bytes of the piece and gives the chunk to send.
     ///
-    /// # Errors  [`Error::ChunkSize`] if they are not the piece that was due, for a file that changed meanwhile
+    /// # Errors  [`Error::ChunkSize`] if they are not the piece that was due, for a file that changed meanwhile;
+    /// [`Error::ChunkDigest`] if they are not what they should be. Nothing may be sent then
     pub fn handle_read(&mut self, bytes: Vec<u8>) -> Result<Chunk> {
         let chunk_idx = self.next;
         check_chunk_size(self.blob, chunk_idx, bytes.len())?;
+        let digest = Digest::of(&bytes);
+        let expected = usize::try_from(chunk_idx).ok().and_then(|idx| self.expected.get(idx));
+        if expected.is_some_and(|expected| *expected != digest) {
+            return Err(Error::ChunkDigest { chunk_idx });
+        }
         self.next += 1;
-        Ok(Chunk { chunk_idx, digest: Digest::of(&bytes), bytes })
+        Ok(Chunk { chunk_idx, digest, bytes })
     }
 }
 

@@ -40,11 +40,15 @@ pub enum Rule {
     OneLife,
     /// One clock alone moves time by small steps only.
     SmallSteps,
+    /// What a disk has spoilt is found before it is sent.
+    SendWhatCame,
+    /// Every blob is read now and then, so that what a disk has spoilt is found.
+    Scrub,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -62,6 +66,8 @@ impl Rule {
         Self::PoolOrder,
         Self::OneLife,
         Self::SmallSteps,
+        Self::SendWhatCame,
+        Self::Scrub,
     ];
 }
 

@@ -1,9 +1,9 @@
 //! The chunks of a blob on a stream, one way and the other.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use archipelago_common::BlobRef;
-use archipelago_protocol::{ChunkSender, frame, message::Chunk};
+use archipelago_protocol::{frame, message::Chunk};
 use archipelago_transport::Stream;
 
 use super::{
@@ -17,13 +17,16 @@ use crate::{
 
 /// Sends the chunks of a blob of this store from `from_chunk` on.
 ///
-/// # Errors  [`Error::NoBlob`], [`Error::Protocol`], [`Error::Transport`]
-pub(crate) async fn send_chunks(stream: &mut Stream, store: &BlobStore, blob: BlobRef, from_chunk: u64) -> Result<()> {
-    let mut sender = ChunkSender::new(blob, from_chunk)?;
-    let mut file = store.read(blob)?;
-    while let Some(piece) = sender.poll_piece() {
-        let bytes = tokio::task::block_in_place(|| file.piece(piece))?;
-        let frame = frame::encode(&sender.handle_read(bytes)?)?;
+/// # Errors  [`Error::NoBlob`], [`Error::Damaged`], [`Error::Protocol`], [`Error::Transport`]
+pub(crate) async fn send_chunks(
+    stream: &mut Stream,
+    store: &Arc<BlobStore>,
+    blob: BlobRef,
+    from_chunk: u64,
+) -> Result<()> {
+    let mut file = tokio::task::block_in_place(|| store.read(blob, from_chunk))?;
+    while let Some(chunk) = tokio::task::block_in_place(|| file.next_chunk())? {
+        let frame = frame::encode(&chunk)?;
         patiently(stream.send_frame(&frame)).await??;
     }
     Ok(())

@@ -87,6 +87,10 @@ impl BlobStore {
                 }
             }
         }
+        for file in self.chunks_files()? {
+            let Some(digest) = digest_of(&file).filter(|digest| !self.path(digest).exists()) else { continue };
+            collected.bytes += self.remove_if_idle(&file, digest, grace, dry_run)?.unwrap_or_default();
+        }
         for file in self.partial_files()? {
             let Some(digest) = digest_of(&file) else { continue };
             if let Some(bytes) = self.remove_if_idle(&file, digest, grace, dry_run)? {

@@ -71,10 +71,13 @@ fn a_transfer_that_is_under_way_loses_nothing() {
     receiving.finish().unwrap();
     // A reader keeps what it has opened.
     age(&store.path(&blob.digest));
-    let mut reader = store.read(blob).unwrap();
+    let mut reader = store.read(blob, 2).unwrap();
     assert_eq!(sweep(&store, &[]).blobs, 1);
-    let piece = archipelago_protocol::Piece { chunk_idx: 2, offset: 2 << 20, size: 1 << 20 };
-    assert_eq!(reader.piece(piece).unwrap(), vec![7; 1 << 20]);
+    assert_eq!(reader.next_chunk().unwrap().unwrap().bytes, vec![7; 1 << 20]);
+    assert_eq!(store.chunks_files().unwrap().len(), 1);
+    store.chunks_files().unwrap().iter().for_each(|file| age(file));
+    sweep(&store, &[]);
+    assert_eq!(store.chunks_files().unwrap().len(), 0, "digests go with their blob");
 }
 
 #[test]

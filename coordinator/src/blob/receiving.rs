@@ -8,14 +8,17 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use archipelago_common::{BlobRef, Digest, fs, limits};
 use archipelago_protocol::{ChunkReceiver, ChunkRecord, message::Chunk};
 
-use super::store::{BlobStore, Claim};
+use super::{
+    digests::ChunkDigests,
+    store::{BlobStore, Claim},
+};
 use crate::error::{Error, Result};
 
 /// A blob that is being received. Dropping it keeps what has come for the next attempt.
@@ -24,6 +27,8 @@ pub struct Receiving {
     data: PartialFile,
     record: PartialFile,
     syncer: fs::Syncer,
+    /// Of the chunks that have come, from the first.
+    digests: Vec<Digest>,
     claim: Claim,
 }
 
@@ -39,7 +44,7 @@ impl Receiving {
         let receiver = ChunkReceiver::new(blob)?;
         let data = PartialFile::open(claim.store.partial_path(&blob.digest, "data"))?;
         let record = PartialFile::open(claim.store.partial_path(&blob.digest, "record"))?;
-        let mut receiving = Self { receiver, data, record, syncer: fs::Syncer::default(), claim };
+        let mut receiving = Self { receiver, data, record, syncer: fs::Syncer::default(), digests: Vec::new(), claim };
         receiving.resume()?;
         Ok(receiving)
     }
@@ -90,6 +95,7 @@ impl Receiving {
         self.claim.turn.await_sender();
         self.data.write_at(piece.offset, &chunk.bytes)?;
         self.record.write_at(ChunkRecord::size(chunk.chunk_idx), &ChunkRecord::entry(chunk))?;
+        self.digests.push(chunk.digest);
         let n_bytes = chunk.bytes.len() as u64;
         self.syncer.wrote(&self.data.file, n_bytes).map_err(|source| file_error("fsync", &self.data.path, source))
     }
@@ -99,7 +105,7 @@ impl Receiving {
     /// # Errors  [`Error::Protocol`] if the chunks are another blob than announced, which are thrown away then;
     /// [`Error::Common`]
     pub fn finish(self) -> Result<()> {
-        let Self { receiver, data, record, mut syncer, claim } = self;
+        let Self { receiver, data, record, mut syncer, digests, claim } = self;
         if let Err(error) = receiver.finish() {
             if matches!(error, archipelago_protocol::Error::BlobDigest { .. }) {
                 data.remove()?;
@@ -113,6 +119,10 @@ impl Receiving {
         let shelf = place.parent().unwrap_or(Path::new("."));
         fs::create_dir(shelf)?;
         fs::sync_dir(shelf.parent().unwrap_or(Path::new(".")))?;
+        if claim.blob.n_chunks() > 1 {
+            // Before the blob itself: one without them would be read twice for the first who asks.
+            claim.store.write_digests(&ChunkDigests::new(claim.blob, digests))?;
+        }
         let replaced = std::fs::metadata(&place).map(|old| old.len()).ok();
         fs::persist(&data.path, &place)?;
         record.remove()?;
@@ -136,6 +146,7 @@ impl Receiving {
             if !is_intact {
                 break;
             }
+            self.digests.push(digest);
         }
         // What is not verified is cut off, so that the next entries stand where they belong.
         self.data.truncate(self.receiver.n_bytes())?;
@@ -198,7 +209,8 @@ impl Part {
 
 impl PartialFile {
     fn open(path: PathBuf) -> Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(fs::PRIVATE_FILE).open(&path);
         match file {
             Ok(file) => Ok(Self { file, path }),
             Err(source) => Err(file_error("create", &path, source)),

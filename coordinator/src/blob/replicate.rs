@@ -159,7 +159,7 @@ pub(super) fn none_lacking(blob: BlobRef, lacking: Option<(usize, usize)>) -> Re
     lacking.map_or(Ok(()), |(found, needed)| Err(Error::NoMajority { blob, found, needed }))
 }
 
-async fn push(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> {
+async fn push(link: &Link, store: &Arc<BlobStore>, blob: BlobRef) -> Result<()> {
     for _ in 0..BUSY_TRIES {
         match push_once(link, store, blob).await {
             Err(Error::Refused(Refusal::Busy { retry_after_ms })) => {
@@ -171,7 +171,7 @@ async fn push(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> {
     Err(Error::BlobBusy { blob })
 }
 
-async fn push_once(link: &Link, store: &BlobStore, blob: BlobRef) -> Result<()> {
+async fn push_once(link: &Link, store: &Arc<BlobStore>, blob: BlobRef) -> Result<()> {
     let mut stream = link.open(&StreamOpen::Put(blob)).await?;
     loop {
         match receive::<PutReply>(&mut stream).await? {

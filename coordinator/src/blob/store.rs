@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <dir>/whole/<first 2 digits>/<digest>     verified, fsynced, never changed
+//!       chunks/<digest>                     digests of its chunks, if it has several; see [`super::digests`]
 //!       partial/<digest>.data, .record      on their way in; see [`super::receiving`]
 //!       damaged/<digest>                    found to be something else, and put aside; see [`super::verify`]
 //! ```
@@ -9,7 +10,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{File, FileTimes},
-    io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -19,10 +19,12 @@ use std::{
 };
 
 use archipelago_common::{BlobRef, Digest, NodeId, fs};
-use archipelago_protocol::Piece;
 use tokio::sync::{Notify, watch};
 
-use super::receiving::{Part, Receiving};
+use super::{
+    gc::digest_of,
+    receiving::{Part, Receiving},
+};
 use crate::{
     condition::Condition,
     error::{Error, Result},
@@ -56,11 +58,13 @@ impl BlobStore {
             condition,
             lost: Notify::new(),
         };
-        fs::create_private_dir(&store.whole_dir())?;
-        fs::create_private_dir(&store.partial_dir())?;
-        for file in store.whole_files()? {
-            store.count(1, file_size(&file)?);
+        for dir in [dir, &store.whole_dir(), &store.chunks_dir(), &store.partial_dir(), &store.damaged_dir()] {
+            fs::create_private_dir(dir)?;
         }
+        // Those that a process made which was killed before it made them durable.
+        fs::sync_dir(dir)?;
+        fs::sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
+        store.recount(&store.present()?);
         Ok(Arc::new(store))
     }
 
@@ -88,27 +92,46 @@ impl BlobStore {
         self.lost.notified().await;
     }
 
-    /// Opens a blob for reading.
+    /// Reads a whole small blob and verifies it. One that the disk has spoilt is put aside.
     ///
-    /// # Errors  [`Error::NoBlob`]
-    pub fn read(&self, blob: BlobRef) -> Result<BlobFile> {
-        if !self.contains(&blob) {
-            return Err(Error::NoBlob { blob });
-        }
-        let file = File::open(self.path(&blob.digest)).map_err(|_| Error::NoBlob { blob })?;
-        Ok(BlobFile { file, path: self.path(&blob.digest) })
-    }
-
-    /// Reads a whole small blob and verifies it.
-    ///
-    /// # Errors  [`Error::NoBlob`]; [`Error::Common`] if it is larger than `limit` or damaged
+    /// # Errors  [`Error::NoBlob`]; [`Error::Damaged`]; [`Error::Common`] if it is larger than `limit`
     pub fn read_whole(&self, blob: BlobRef, limit: u64) -> Result<Vec<u8>> {
         if !self.contains(&blob) {
             return Err(Error::NoBlob { blob });
         }
-        let bytes = fs::read_bounded(&self.path(&blob.digest), limit)?;
-        blob.verify("blob", &bytes)?;
+        let path = self.path(&blob.digest);
+        // Opened before it is read: what is put aside is what was read.
+        let file = File::open(&path).map_err(|_| Error::NoBlob { blob })?;
+        let bytes = fs::read_bounded(&path, limit)?;
+        if blob.verify("blob", &bytes).is_err() {
+            self.put_aside(blob.digest, &file)?;
+            return Err(Error::Damaged { blob });
+        }
         Ok(bytes)
+    }
+
+    /// What is here, with its size.
+    pub(super) fn present(&self) -> Result<BTreeMap<Digest, u64>> {
+        let mut present = BTreeMap::new();
+        for file in self.whole_files()? {
+            // One that is gone again was collected meanwhile.
+            if let (Some(digest), Ok(bytes)) = (digest_of(&file), file_size(&file)) {
+                present.insert(digest, bytes);
+            }
+        }
+        Ok(present)
+    }
+
+    /// Counts anew: somebody may have removed files behind this program's back.
+    pub(super) fn recount(&self, present: &BTreeMap<Digest, u64>) {
+        self.n_blobs.store(present.len() as u64, Ordering::Relaxed);
+        self.n_bytes.store(present.values().sum(), Ordering::Relaxed);
+        self.count(0, 0);
+    }
+
+    /// Tells whoever keeps this store complete that something is missing.
+    pub(super) fn note_lost(&self) {
+        self.lost.notify_waiters();
     }
 
     /// Begins or resumes receiving a blob; one at a time. Whoever finds it busy has a receiver that stands still give up,
@@ -213,7 +236,20 @@ impl BlobStore {
     pub(super) fn uncount(&self, bytes: u64) {
         metrics::BLOB_OBJECTS.set((self.n_blobs.fetch_sub(1, Ordering::Relaxed) - 1) as i64);
         metrics::BLOB_BYTES.set((self.n_bytes.fetch_sub(bytes, Ordering::Relaxed) - bytes) as i64);
-        self.lost.notify_waiters();
+        self.note_lost();
+    }
+
+    pub(super) fn chunks_path(&self, digest: &Digest) -> PathBuf {
+        self.chunks_dir().join(digest.to_string())
+    }
+
+    /// Every file of digests.
+    pub(super) fn chunks_files(&self) -> Result<Vec<PathBuf>> {
+        entries(&self.chunks_dir())
+    }
+
+    fn chunks_dir(&self) -> PathBuf {
+        self.dir.join("chunks")
     }
 
     pub(super) fn damaged_dir(&self) -> PathBuf {
@@ -298,31 +334,6 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.store.turns.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.blob.digest);
         self.store.lock().remove(&self.blob.digest);
-    }
-}
-
-/// A blob opened for reading.
-pub struct BlobFile {
-    file: File,
-    path: PathBuf,
-}
-
-impl BlobFile {
-    /// Reads one piece.
-    ///
-    /// # Errors  [`Error::Common`]
-    pub fn piece(&mut self, piece: Piece) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; piece.size];
-        let read = self.file.seek(SeekFrom::Start(piece.offset)).and_then(|_| self.file.read_exact(&mut bytes));
-        let error = |source| archipelago_common::Error::File { action: "read", path: self.path.clone(), source };
-        read.map_err(error)?;
-        Ok(bytes)
-    }
-}
-
-impl std::io::Read for BlobFile {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.file.read(buffer)
     }
 }
 

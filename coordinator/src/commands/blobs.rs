@@ -29,8 +29,8 @@ pub struct GcArgs {
     connection: Connection,
 }
 
-/// Begin to compare every blob with its digest. A damaged one is put aside and fetched again from another coordinator;
-/// `status` shows how it goes. Coordinators do so every week by themselves.
+/// Begin to compare every blob with its digest, and what is there with what should be. A damaged one is put aside, and what
+/// is missing fetched from another coordinator; `status` shows how it goes. Coordinators do so all the time, slowly.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  archipelago-coordinator blobs verify --config operator.toml")]
 pub struct VerifyArgs {

@@ -1,6 +1,6 @@
 //! What the leader reads in blobs before it proposes a command that names them.
 
-use std::{collections::BTreeMap, io::Read};
+use std::{collections::BTreeMap, io::Read, sync::Arc};
 
 use archipelago_cluster::mutation::{self, Rule};
 use archipelago_common::{
@@ -47,17 +47,17 @@ pub trait Shelf {
 
     /// Reads a whole small blob and verifies it.
     ///
-    /// # Errors  [`Error::NoBlob`]; [`Error::Common`] if it is larger than `limit` or damaged
+    /// # Errors  [`Error::NoBlob`]; [`Error::Damaged`]; [`Error::Common`] if it is larger than `limit`
     fn read_whole(&self, blob: BlobRef, limit: u64) -> CoordinatorResult<Vec<u8>>;
 }
 
-impl Shelf for BlobStore {
+impl Shelf for Arc<BlobStore> {
     fn open(&self, blob: BlobRef) -> CoordinatorResult<Box<dyn Read>> {
-        Ok(Box::new(self.read(blob)?))
+        Ok(Box::new(self.read(blob, 0)?))
     }
 
     fn read_whole(&self, blob: BlobRef, limit: u64) -> CoordinatorResult<Vec<u8>> {
-        self.read_whole(blob, limit)
+        BlobStore::read_whole(self, blob, limit)
     }
 }
 

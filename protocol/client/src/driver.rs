@@ -36,12 +36,14 @@ pub(crate) struct View {
     pub(crate) all_tried: bool,
     /// Whether each coordinator has said that it will not have us.
     pub(crate) shut_out: bool,
+    /// Where the coordinators are.
+    pub(crate) addresses: Arc<BTreeMap<NodeId, String>>,
 }
 
 /// The task's state; [`Driver::run`] is the task.
 pub(crate) struct Driver {
     pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) addresses: BTreeMap<NodeId, String>,
+    pub(crate) addresses: Arc<BTreeMap<NodeId, String>>,
     pub(crate) session: SiteSession,
     pub(crate) started: Instant,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -204,7 +206,9 @@ impl Driver {
             Output::Notice(notice) => {
                 match &notice {
                     Notice::Closing { reason } => self.note(TransportError::Closed { reason: reason.clone() }),
-                    Notice::MembersChanged { addresses } if !addresses.is_empty() => self.addresses = addresses.clone(),
+                    Notice::MembersChanged { addresses } if !addresses.is_empty() => {
+                        self.addresses = Arc::new(addresses.clone());
+                    }
                     _ => {}
                 }
                 // Nobody needs to listen.
@@ -233,7 +237,8 @@ impl Driver {
                 let _ = answer.send(Err(ClientError::Unreachable { tried: tried.clone() }));
             }
         }
-        self.view.send_replace(View { connection, tried, all_tried, shut_out });
+        let addresses = self.addresses.clone();
+        self.view.send_replace(View { connection, tried, all_tried, shut_out, addresses });
     }
 
     fn now_ms(&self) -> u64 {

@@ -6,16 +6,18 @@ use archipelago_common::blob::BlobRef;
 use archipelago_protocol::{
     ChunkReceiver,
     frame::{self, Message},
-    message::{Chunk, GetReply, StreamOpen},
+    message::{Chunk, GetReply, Refusal, StreamOpen},
 };
 use archipelago_transport::{Connection, Error as TransportError, Stream};
 use tokio::time::timeout;
+use tracing::info;
 
 use crate::{
     Client,
     attempts::{Attempts, Failed, STALL, bad_peer, stalled},
     error::{ClientError, Result},
     partial::Partial,
+    sources::Sources,
 };
 
 pub(crate) async fn get(
@@ -24,17 +26,44 @@ pub(crate) async fn get(
     destination: &Path,
     mut progress: impl FnMut(u64) + Send,
 ) -> Result<()> {
+    let mut sources = Sources::new(client);
+    loop {
+        match get_whole(client, blob, destination, &mut sources, &mut progress).await {
+            Ok(()) => return Ok(()),
+            // What has come is not the blob, and nothing of it was kept.
+            Err(error @ ClientError::Transfer { .. }) if sources.doubt_used() => {
+                info!(%blob, %error, "another coordinator is asked");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn get_whole(
+    client: &Client,
+    blob: BlobRef,
+    destination: &Path,
+    sources: &mut Sources<'_>,
+    progress: &mut (impl FnMut(u64) + Send),
+) -> Result<()> {
     let destination = destination.to_owned();
     let (partial, mut receiver) = blocking(move || Partial::open(blob, &destination)).await?;
     let partial = Arc::new(partial);
     let mut attempts = Attempts::new(client);
     while !receiver.is_complete() {
         progress(receiver.n_bytes());
-        let connection = client.connection().await?;
-        let attempt = get_once(&connection, &partial, &mut receiver, &mut attempts, &mut progress);
-        if let Err(failed) = attempt.await {
-            attempts.failed(&connection, failed).await?;
+        let connection = sources.connection().await?;
+        let attempt = get_once(&connection, &partial, &mut receiver, &mut attempts, progress);
+        let Err(failed) = attempt.await else { continue };
+        let is_wanting = sources.is_other(&connection)
+            || matches!(
+                failed,
+                Failed::Refused(Refusal::NotFound { .. }) | Failed::Transport(TransportError::BadPeer { .. })
+            );
+        if is_wanting && !matches!(failed, Failed::Finally(_)) && sources.doubt(&connection) {
+            continue;
         }
+        attempts.failed(&connection, failed).await?;
     }
     blocking(move || partial.finish(receiver)).await?;
     progress(blob.size);

@@ -12,6 +12,7 @@ mod get;
 mod pages;
 mod partial;
 mod put;
+mod sources;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -58,6 +59,7 @@ pub struct Client {
     commands: mpsc::Sender<Command>,
     notices: broadcast::Sender<Notice>,
     view: watch::Receiver<View>,
+    transport: Arc<dyn Transport>,
     patience: Patience,
 }
 
@@ -87,10 +89,11 @@ impl Client {
         let config = SessionConfig::new(coordinators.keys().copied().collect(), software);
         let (commands, received) = mpsc::channel(COMMANDS);
         let (notices, _) = broadcast::channel(NOTICES);
-        let (shown, view) = watch::channel(View::default());
+        let addresses = Arc::new(coordinators);
+        let (shown, view) = watch::channel(View { addresses: addresses.clone(), ..View::default() });
         let driver = Driver {
-            transport,
-            addresses: coordinators,
+            transport: transport.clone(),
+            addresses,
             session: SiteSession::new(config, rand::random(), 0),
             started: Instant::now(),
             commands: received,
@@ -101,7 +104,7 @@ impl Client {
             said: BTreeMap::new(),
         };
         tokio::spawn(driver.run());
-        let client = Self { commands, notices, view, patience };
+        let client = Self { commands, notices, view, transport, patience };
         if let Patience::Within(limit) = patience {
             client.first_contact(limit).await?;
         }
@@ -135,7 +138,8 @@ impl Client {
     }
 
     /// Downloads a blob to a file, which is there whole and verified or not at all. `progress` is told how many
-    /// bytes are there; what an earlier attempt left beside the file (`….part`, `….chunks`) is not asked for again.
+    /// bytes are there; what an earlier attempt left beside the file (`….part`, `….chunks`) is not asked for again. Where one
+    /// coordinator lacks the blob, or has something else in its place, another is asked.
     ///
     /// # Errors  [`ClientError::File`], [`ClientError::Transfer`], and as [`Self::request`]
     pub async fn get_blob(

@@ -11,7 +11,7 @@ use std::{
 
 use archipelago_common::{BlobRef, Digest, NodeId, Principal};
 use archipelago_coordinator::{
-    blob::replicate::shortfall,
+    blob::{digests::ChunkDigests, replicate::shortfall, verify::next_to_read},
     error::{Error, Result},
     server::{
         checks::Shelf,
@@ -33,28 +33,72 @@ use crate::{
 /// The blobs on one machine's disk.
 #[derive(Default)]
 pub(crate) struct Shelves {
-    /// With the time at which each was last relied upon.
-    whole: BTreeMap<Digest, (Arc<[u8]>, u64)>,
+    whole: BTreeMap<Digest, Kept>,
     /// Chunks of a blob that has not come whole, and their recorded digests.
     partial: BTreeMap<Digest, Vec<(Vec<u8>, Digest)>>,
 }
 
+/// A whole blob, and the digests of its chunks beside it.
+struct Kept {
+    bytes: Arc<[u8]>,
+    digests: ChunkDigests,
+    /// When it was last relied upon.
+    touched: u64,
+}
+
 impl Shelves {
     pub(crate) fn contains(&self, blob: &BlobRef) -> bool {
-        self.whole.get(&blob.digest).is_some_and(|(bytes, _)| bytes.len() as u64 == blob.size)
+        self.whole.get(&blob.digest).is_some_and(|kept| kept.bytes.len() as u64 == blob.size)
+    }
+
+    /// Whether a blob is here as it came. The product finds out by reading it; this is what is checked.
+    pub(crate) fn is_sound(&self, blob: &BlobRef) -> bool {
+        self.whole.get(&blob.digest).is_some_and(|kept| BlobRef::of(&kept.bytes) == *blob)
     }
 
     /// A blob is relied upon now.
     fn hold(&mut self, blob: &BlobRef, now: u64) {
-        if let Some((_, touched)) = self.whole.get_mut(&blob.digest) {
-            *touched = now;
+        if let Some(kept) = self.whole.get_mut(&blob.digest) {
+            kept.touched = now;
         }
+    }
+
+    /// All that is here.
+    pub(crate) fn all(&self) -> Vec<BlobRef> {
+        let blob = |(digest, kept): (&Digest, &Kept)| BlobRef { digest: *digest, size: kept.bytes.len() as u64 };
+        self.whole.iter().map(blob).collect()
+    }
+
+    /// The disk changes one bit of a blob.
+    pub(crate) fn spoil(&mut self, blob: &BlobRef, place: u64) {
+        if let Some(kept) = self.whole.get_mut(&blob.digest).filter(|kept| !kept.bytes.is_empty()) {
+            let mut bytes = kept.bytes.to_vec();
+            let place = (place % bytes.len() as u64) as usize;
+            bytes[place] ^= 1;
+            kept.bytes = bytes.into();
+        }
+    }
+
+    /// The disk loses a blob, or somebody puts it aside.
+    pub(crate) fn lose(&mut self, blob: &BlobRef) {
+        self.whole.remove(&blob.digest);
+    }
+
+    /// Reads the next blob after this one, and puts it aside if it is not what it should be. Says which, and whether it was.
+    pub(crate) fn scrub(&mut self, after: Digest) -> Option<(Digest, bool)> {
+        let digest = next_to_read(&self.whole, after)?;
+        let bytes = self.whole[&digest].bytes.clone();
+        let blob = BlobRef { digest, size: bytes.len() as u64 };
+        let is_sound = ChunkDigests::read(blob, &mut &bytes[..]).is_ok_and(|digests| digests.is_some());
+        if !is_sound {
+            self.lose(&blob);
+        }
+        Some((digest, is_sound))
     }
 
     /// Removes what nothing refers to and nobody has relied upon for long; says what that was.
     pub(crate) fn sweep(&mut self, named: &BTreeSet<Digest>, now: u64) -> Vec<Digest> {
-        let is_idle =
-            |(digest, (_, touched)): (&Digest, &(_, u64))| !named.contains(digest) && touched + GRACE_MS < now;
+        let is_idle = |(digest, kept): (&Digest, &Kept)| !named.contains(digest) && kept.touched + GRACE_MS < now;
         let idle: Vec<_> = self.whole.iter().filter(|(d, w)| is_idle((d, w))).map(|(digest, _)| *digest).collect();
         idle.iter().for_each(|digest| drop(self.whole.remove(digest)));
         idle
@@ -68,18 +112,24 @@ impl Shelves {
     }
 
     fn bytes(&self, blob: BlobRef) -> Result<Arc<[u8]>> {
-        self.whole.get(&blob.digest).map(|(bytes, _)| bytes.clone()).ok_or(Error::NoBlob { blob })
+        self.whole.get(&blob.digest).map(|kept| kept.bytes.clone()).ok_or(Error::NoBlob { blob })
+    }
+
+    fn sender(&self, blob: BlobRef, from_chunk: u64) -> Result<ChunkSender> {
+        self.whole.get(&blob.digest).ok_or(Error::NoBlob { blob })?.digests.sender(from_chunk)
     }
 }
 
 impl Shelf for Shelves {
     fn open(&self, blob: BlobRef) -> Result<Box<dyn Read>> {
-        Ok(Box::new(std::io::Cursor::new(self.bytes(blob)?)))
+        let bytes = self.bytes(blob)?;
+        blob.verify("blob", &bytes).map_err(|_| Error::Damaged { blob })?;
+        Ok(Box::new(std::io::Cursor::new(bytes)))
     }
 
     fn read_whole(&self, blob: BlobRef, _: u64) -> Result<Vec<u8>> {
         let bytes = self.bytes(blob)?.to_vec();
-        blob.verify("blob", &bytes)?;
+        blob.verify("blob", &bytes).map_err(|_| Error::Damaged { blob })?;
         Ok(bytes)
     }
 }
@@ -177,10 +227,11 @@ impl World {
         };
         live.receiving.remove(&blob);
         shelves.partial.remove(&blob.digest);
-        if blob.verify("blob", &bytes).is_err() {
-            return self.break_stream(stream);
-        }
-        shelves.whole.insert(blob.digest, (bytes.into(), now));
+        let Ok(Some(digests)) = ChunkDigests::read(blob, &mut &bytes[..]) else {
+            // Peers send what they have, and disks are spoilt; but what is spoilt is not sent.
+            return self.fail(format!("spoilt blobs: n{node} was sent something else for {}", blob.digest.short()));
+        };
+        shelves.whole.insert(blob.digest, Kept { bytes: bytes.into(), digests, touched: now });
         self.coverage.note("blobs stored");
         self.say(format_args!("n{node} has {}", blob.digest.short()));
         let Some((_, live)) = self.store(node) else { return };
@@ -221,19 +272,40 @@ impl World {
             self.send(stream, Actor::Node(node), frame);
         }
         if let (GetReply::Sending, Ok(bytes)) = (reply, bytes) {
-            self.send_chunks(stream, Actor::Node(node), blob, from, &bytes);
+            self.send_kept(stream, node, blob, from, &bytes);
+        }
+    }
+
+    /// Sends the chunks of a blob that is here, as far as they are what came.
+    fn send_kept(&mut self, stream: StreamId, node: NodeId, blob: BlobRef, from_chunk: u64, bytes: &[u8]) {
+        let Some((shelves, _)) = self.store(node) else { return };
+        let Ok(sender) = shelves.sender(blob, from_chunk) else { return };
+        if !self.send_all(stream, Actor::Node(node), sender, bytes) {
+            self.coverage.note("spoilt chunks that were not sent");
+            self.say(format_args!("n{node} finds {} spoilt", blob.digest.short()));
+            if let Some((shelves, _)) = self.store(node) {
+                shelves.lose(&blob);
+            }
+            self.break_stream(stream);
         }
     }
 
     /// Sends the chunks of a blob.
     pub(crate) fn send_chunks(&mut self, stream: StreamId, from: Actor, blob: BlobRef, from_chunk: u64, bytes: &[u8]) {
-        let Ok(mut sender) = ChunkSender::new(blob, from_chunk) else { return };
+        if let Ok(sender) = ChunkSender::new(blob, from_chunk) {
+            self.send_all(stream, from, sender, bytes);
+        }
+    }
+
+    /// Whether there was nothing that must not be sent.
+    fn send_all(&mut self, stream: StreamId, from: Actor, mut sender: ChunkSender, bytes: &[u8]) -> bool {
         while let Some(piece) = sender.poll_piece() {
-            let Some(part) = bytes.get(piece.offset as usize..piece.offset as usize + piece.size) else { return };
-            let chunk = sender.handle_read(part.to_vec());
-            let Some(frame) = chunk.ok().and_then(|chunk| frame::encode(&chunk).ok()) else { return };
+            let part = bytes.get(piece.offset as usize..piece.offset as usize + piece.size);
+            let chunk = part.and_then(|part| sender.handle_read(part.to_vec()).ok());
+            let Some(frame) = chunk.and_then(|chunk| frame::encode(&chunk).ok()) else { return false };
             self.send(stream, from, frame);
         }
+        true
     }
 
     /// Goes on with a request when all of these are durable on a majority.
@@ -243,6 +315,43 @@ impl World {
             Some(blob) => self.fetch(node, blob, Waiter::Course { course, rest, missing, then }),
             None if missing.is_empty() => self.follow(node, course, then()),
             None => self.follow(node, course, Step::Done(Err(Refusal::MissingBlobs { blobs: missing }))),
+        }
+    }
+
+    /// Reads some blobs, and has those fetched again that are not what they should be.
+    pub(crate) fn scrub(&mut self, node: NodeId) {
+        for _ in 0..SCRUBBED {
+            let Some(host) = self.hosts.get_mut(&node) else { return };
+            let Some((digest, is_sound)) = host.shelves.scrub(host.scrubbed) else { return };
+            host.scrubbed = digest;
+            if !is_sound {
+                self.coverage.note("spoilt blobs found by reading");
+                self.say(format_args!("n{node} reads {} and finds it spoilt", digest.short()));
+            }
+        }
+    }
+
+    /// A disk spoils or loses a blob, but never so many copies that no majority has it.
+    pub(crate) fn harm_blob(&mut self, node: NodeId, is_lost: bool) {
+        let place = self.chance.number();
+        let all = self.hosts[&node].shelves.all();
+        let Some(blob) = self.chance.pick(&all).copied() else { return };
+        // Only somebody who leads knows who has to have it.
+        let lives = self.hosts.values().filter_map(|host| host.live.as_ref());
+        let leader = lives.filter(|live| live.node.is_leader()).max_by_key(|live| live.node.term());
+        let Some(leader) = leader else { return };
+        let electorates = leader.node.configuration().electorates(leader.node.cluster().voters());
+        let is_kept = |other: &&NodeId| **other != node && self.hosts[*other].shelves.is_sound(&blob);
+        let stays = |voters: &BTreeSet<NodeId>| voters.iter().filter(is_kept).count() > voters.len() / 2;
+        if electorates.iter().all(stays) {
+            let Some(host) = self.hosts.get_mut(&node) else { return };
+            if is_lost {
+                host.shelves.lose(&blob)
+            } else {
+                host.shelves.spoil(&blob, place)
+            }
+            self.coverage.note(if is_lost { "blobs lost" } else { "blobs spoilt" });
+            self.say(format_args!("n{node}'s disk harms {}", blob.digest.short()));
         }
     }
 
@@ -346,7 +455,7 @@ impl World {
         match reply {
             PutReply::Send { from_chunk } => {
                 if let Ok(bytes) = shelves.bytes(blob) {
-                    self.send_chunks(stream, Actor::Node(node), blob, from_chunk, &bytes);
+                    self.send_kept(stream, node, blob, from_chunk, &bytes);
                 }
             }
             PutReply::Durable => {
@@ -433,6 +542,8 @@ impl World {
     }
 }
 
+/// Blobs that a node reads at a time.
+const SCRUBBED: usize = 6;
 /// How long a blob that nothing refers to is kept; longer than a command is ever under way here.
 const GRACE_MS: u64 = 50_000;
 

@@ -6,6 +6,7 @@ use crate::{
     chance::Chance,
     host::{Input, USUAL_FSYNC_MS},
     network::{Actor, USUAL_DELAY},
+    peer::{Peer, Role},
     world::{Happening, World},
 };
 
@@ -40,13 +41,19 @@ pub(crate) enum Kind {
     ClockByDays,
     /// A node's log is lost, and it is founded anew under its old id.
     LostLog,
+    /// A disk changes a bit of a blob.
+    SpoiltBlob,
+    /// A disk loses a blob.
+    LostBlob,
+    /// Somebody asks for more than answers are remembered of, while the operator hears none.
+    Flood,
     /// A peer's process is killed.
     KillPeer,
     /// The leader gives its leadership away.
     HandOver,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 19] = [
     Kind::Kill,
     Kind::PowerLoss,
     Kind::PowerLossInWrite,
@@ -61,6 +68,9 @@ const KINDS: [Kind; 16] = [
     Kind::Clock,
     Kind::ClockByDays,
     Kind::LostLog,
+    Kind::SpoiltBlob,
+    Kind::LostBlob,
+    Kind::Flood,
     Kind::KillPeer,
     Kind::HandOver,
 ];
@@ -192,6 +202,9 @@ impl World {
                 }
             }
             Kind::LostLog => self.lose_log(node),
+            Kind::SpoiltBlob => self.harm_blob(node, false),
+            Kind::LostBlob => self.harm_blob(node, true),
+            Kind::Flood => self.flood(&nodes),
             Kind::KillPeer => {
                 let peer = self.chance.within(0..self.peers.len() as u64) as usize;
                 if self.peers[peer].session.is_some() {
@@ -206,8 +219,26 @@ impl World {
                 }
             }
         }
-        if matches!(kind, Kind::Partition | Kind::OneWay | Kind::LonelyLeader | Kind::LostPeer | Kind::BadNetwork) {
+        if matches!(
+            kind,
+            Kind::Partition | Kind::OneWay | Kind::LonelyLeader | Kind::LostPeer | Kind::BadNetwork | Kind::Flood
+        ) {
             self.after(network_pause, Happening::Fault(Fault::HealNetwork));
+        }
+    }
+
+    /// The operator's answers are lost for a while, and another asks and asks meanwhile: what is repeated in the end must
+    /// still be remembered.
+    fn flood(&mut self, nodes: &[NodeId]) {
+        let is_operator = |peer: &Peer| matches!(peer.role, Role::Operator(_));
+        let Some(operator) = self.peers.iter().position(is_operator) else { return };
+        nodes.iter().for_each(|node| self.network.cut(Actor::Node(*node), Actor::Peer(operator)));
+        let flooder = self.peers.iter().position(|peer| peer.who.to_string() == "operator/ben");
+        let Some(flooder) = flooder.filter(|peer| self.peers[*peer].session.is_some()) else { return };
+        for n in 0..FLOOD {
+            // After the operator has asked for something.
+            let (run, delay) = (self.peers[flooder].run, FLOOD_AFTER_MS + n * FLOOD_PAUSE_MS);
+            self.after(delay, Happening::Flood { peer: flooder, run });
         }
     }
 
@@ -275,7 +306,17 @@ fn name(kind: Kind) -> &'static str {
         Kind::Clock => "fault: clock jump",
         Kind::ClockByDays => "fault: clock days off",
         Kind::LostLog => "fault: log lost",
+        Kind::SpoiltBlob => "fault: blob spoilt",
+        Kind::LostBlob => "fault: blob lost",
+        Kind::Flood => "fault: flood of requests",
         Kind::KillPeer => "fault: killed peer",
         Kind::HandOver => "fault: leadership given away",
     }
 }
+
+/// Requests of a flood, more than are under way of one session at once.
+const FLOOD: u64 = 60;
+/// When a flood begins, ms: most of the time the operator has asked for something by then.
+const FLOOD_AFTER_MS: u64 = 300;
+/// Between two requests of a flood, ms.
+const FLOOD_PAUSE_MS: u64 = 5;

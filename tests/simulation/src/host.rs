@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use archipelago_cluster::Cluster;
 use archipelago_cluster::Outcome;
-use archipelago_common::{BlobRef, NodeId, Principal};
+use archipelago_common::{BlobRef, Digest, NodeId, Principal};
 use archipelago_coordinator::{
     clock::Stamps,
     error::Result,
@@ -34,6 +34,8 @@ pub(crate) struct Host {
     pub(crate) id: NodeId,
     pub(crate) disk: Disk,
     pub(crate) shelves: Shelves,
+    /// The blob that it read last, looking for what its disk has spoilt.
+    pub(crate) scrubbed: Digest,
     /// What its clock shows beyond the true time, ms.
     pub(crate) skew_ms: i64,
     /// Longest fsync, ms.
@@ -120,6 +122,7 @@ impl Host {
             id,
             disk: Disk::default(),
             shelves: Shelves::default(),
+            scrubbed: Digest::from_bytes([0; 32]),
             skew_ms: 0,
             fsync_ms: USUAL_FSYNC_MS,
             run: 0,

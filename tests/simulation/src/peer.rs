@@ -289,6 +289,16 @@ impl World {
         }
     }
 
+    /// One request of a flood: a site is enrolled that is enrolled already.
+    pub(crate) fn ask_in_flood(&mut self, peer: usize, run: u64) {
+        let Some(site) = self.sites().next() else { return };
+        if self.peers[peer].run == run && self.peers[peer].session.is_some() {
+            self.coverage.note("requests of floods");
+            self.ask(peer, Request::AddSite { site });
+            self.pump(peer);
+        }
+    }
+
     /// Uploads go to the coordinator of the session, as long as there is one.
     fn upload(&mut self, peer: usize, blob: BlobRef, bytes: Arc<[u8]>) {
         let node = self.peers[peer].session.as_ref().and_then(SiteSession::node);

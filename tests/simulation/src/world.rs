@@ -46,6 +46,8 @@ pub(crate) enum Happening {
     Frame { stream: StreamId, to: Actor, frame: Vec<u8> },
     /// A stream has ended, as one end hears.
     Broken { stream: StreamId, end: Actor },
+    /// A peer asks for something that changes nothing and is remembered all the same.
+    Flood { peer: usize, run: u64 },
     /// A peer's time has come.
     PeerTime { peer: usize, run: u64, timer: u64 },
     /// A peer's process starts.
@@ -243,6 +245,7 @@ impl World {
                 self.after(LOOK_MS, Happening::Look { node, run });
                 self.look(node);
                 self.keep_complete(node);
+                self.scrub(node);
                 self.collect(node);
                 self.keep_time(node);
                 self.adopt(node);
@@ -264,6 +267,7 @@ impl World {
             Happening::Stored { node, run, stream } if self.is_current(node, run) => self.stored(node, stream),
             Happening::Frame { stream, to, frame } => self.take_frame(stream, to, &frame),
             Happening::Broken { stream, end } => self.broken(stream, end),
+            Happening::Flood { peer, run } => self.ask_in_flood(peer, run),
             Happening::PeerTime { peer, run, timer } => self.peer_time(peer, run, timer),
             Happening::PeerStart { peer } => self.start_peer(peer),
             Happening::Start { node } => self.start(node),

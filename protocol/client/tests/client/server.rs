@@ -35,6 +35,9 @@ pub(crate) struct State {
     pub(crate) blobs: BTreeMap<BlobRef, Vec<u8>>,
     /// Chunks that crossed the wire, either way.
     pub(crate) n_chunks_moved: u64,
+    /// Nodes whose disks have spoilt every blob, and nodes that have lost them.
+    pub(crate) spoilt: BTreeSet<NodeId>,
+    pub(crate) bare: BTreeSet<NodeId>,
     /// Where each download began.
     pub(crate) gets_from: Vec<u64>,
 }
@@ -97,7 +100,7 @@ impl Cluster {
         match frame::decode(&open).unwrap() {
             StreamOpen::Control(hello) => self.control(stream, connection, node, &hello).await,
             StreamOpen::Put(blob) => self.put(stream, blob, node).await,
-            StreamOpen::Get { blob, from_chunk } => self.get(stream, blob, from_chunk).await,
+            StreamOpen::Get { blob, from_chunk } => self.get(stream, node, blob, from_chunk).await,
             StreamOpen::Raft | StreamOpen::RaftFrom { .. } | StreamOpen::Relay(_) | StreamOpen::Peer(_) => {
                 panic!("a client opened a stream of coordinators")
             }
@@ -168,12 +171,25 @@ impl Cluster {
         stream.finish().await
     }
 
-    async fn get(self, mut stream: Stream, blob: BlobRef, from_chunk: u64) -> Result<(), archipelago_transport::Error> {
-        let bytes = self.state().blobs.get(&blob).cloned();
-        let Some(bytes) = bytes else {
+    async fn get(
+        self,
+        mut stream: Stream,
+        node: NodeId,
+        blob: BlobRef,
+        from_chunk: u64,
+    ) -> Result<(), archipelago_transport::Error> {
+        let (bytes, is_spoilt) = {
+            let state = self.state();
+            let bytes = state.blobs.get(&blob).filter(|_| !state.bare.contains(&node)).cloned();
+            (bytes, state.spoilt.contains(&node))
+        };
+        let Some(mut bytes) = bytes else {
             let refused = GetReply::Refused(Refusal::NotFound { what: format!("blob {blob}") });
             return stream.send_frame(&frame::encode(&refused).unwrap()).await;
         };
+        if is_spoilt && let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
         self.state().gets_from.push(from_chunk);
         stream.send_frame(&frame::encode(&GetReply::Sending).unwrap()).await?;
         let mut sender = ChunkSender::new(blob, from_chunk).unwrap();

@@ -131,6 +131,31 @@ async fn a_coordinator_that_has_other_bytes_is_found_out_and_leaves_no_file() {
 }
 
 #[tokio::test]
+async fn where_one_coordinator_has_something_else_or_nothing_another_is_asked() {
+    let network = MemoryNetwork::default();
+    let cluster = Cluster::led_by(1);
+    let client = site(&network, &cluster.start_in_memory(&network, 3).await).await;
+    let (all, dir) = (bytes(), tempfile::tempdir().unwrap());
+    let blob = BlobRef::of(&all);
+    let destination = dir.path().join("base");
+    cluster.state().blobs.insert(blob, all.clone());
+    cluster.state().spoilt = [crate::server::node(1)].into();
+    cluster.state().bare = [crate::server::node(2)].into();
+    client.get_blob(blob, &destination, |_| {}).await.unwrap();
+    assert_eq!(std::fs::read(&destination).unwrap(), all);
+    assert_eq!(files_in(dir.path()), ["base"]);
+    assert_eq!(cluster.state().gets_from, [0, 0], "nothing of what was spoilt is kept");
+
+    cluster.state().spoilt = (1..=3).map(crate::server::node).collect();
+    std::fs::remove_file(&destination).unwrap();
+    let error = client.get_blob(blob, &destination, |_| {}).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Transfer { .. }), "{error}");
+    cluster.state().bare = (1..=3).map(crate::server::node).collect();
+    let error = client.get_blob(blob, &destination, |_| {}).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(_)), "{error}");
+}
+
+#[tokio::test]
 async fn a_source_that_is_not_the_blob_is_refused() {
     let network = MemoryNetwork::default();
     let cluster = Cluster::led_by(1);
