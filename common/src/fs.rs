@@ -172,6 +172,14 @@ pub fn create_private_dir(path: &Path) -> Result<()> {
     made_private.map_err(|source| Error::File { action: "set permissions of", path: path.into(), source })
 }
 
+/// Makes a file that is there its owner's alone.
+///
+/// # Errors  [`Error::File`]
+pub fn make_private(path: &Path) -> Result<()> {
+    let made_private = std::fs::set_permissions(path, std::fs::Permissions::from_mode(PRIVATE_FILE));
+    made_private.map_err(|source| Error::File { action: "set permissions of", path: path.into(), source })
+}
+
 /// Permissions of files that hold, or come from, data of people.
 pub const PRIVATE_FILE: u32 = 0o600;
 /// Permissions of directories of such files.
@@ -207,7 +215,8 @@ mod tests {
         create_dir(&inner).unwrap();
         assert_eq!(mode(&inner), 0o755, "a user's own folder stays as it is");
         create_private_dir(&inner).unwrap();
-        assert_eq!(mode(&inner), 0o700);
+        make_private(&file).unwrap();
+        assert_eq!((mode(&inner), mode(&file)), (0o700, 0o600));
     }
 
     #[test]

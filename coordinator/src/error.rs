@@ -101,6 +101,12 @@ pub enum Error {
         /// Which.
         blob: BlobRef,
     },
+    /// A blob that a disk has spoilt.
+    #[error("blob {blob} is damaged on this node's disk")]
+    Damaged {
+        /// Which.
+        blob: BlobRef,
+    },
     /// Somebody else is sending the same blob.
     #[error("blob {blob} is being received already")]
     BlobBusy {
@@ -177,6 +183,14 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// This node has come to something else than the others have, from the same commands.
+    #[error("after {length} commands this node holds another state than {n_others} of the other coordinators")]
+    Diverged {
+        /// Where that shows.
+        length: u64,
+        /// How many hold another.
+        n_others: usize,
+    },
     /// The node ends because a part of it did.
     #[error("{part} has ended")]
     Ended {
@@ -210,6 +224,17 @@ impl Error {
         matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
     }
 
+    /// Whether it is this node's own trouble with a blob, and no mistake of the peer's that asked for it.
+    pub(crate) fn is_trouble_with_blob(&self) -> bool {
+        matches!(
+            self,
+            Self::NoBlob { .. }
+                | Self::Damaged { .. }
+                | Self::BlobBusy { .. }
+                | Self::Common(archipelago_common::Error::File { .. })
+        )
+    }
+
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -241,6 +266,9 @@ impl Error {
                 "check `node` and `data` in the configuration: each node has its own directory"
             }
             Self::Entry { .. } => "upgrade this node to the version that the others run",
+            Self::Diverged { .. } => {
+                "keep this directory for inspection and do not start the node on it: replace the node by one with a new id"
+            }
             Self::NoMajority { .. } => {
                 "check that a majority of the coordinators runs: `archipelago-coordinator status`"
             }

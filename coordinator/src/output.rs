@@ -1,10 +1,12 @@
-//! The one place that writes for people and programs: data to stdout, everything else to stderr.
+//! The one place that writes for people and programs: data to stdout, everything else to stderr. What others have named or
+//! said commands no terminal.
 
 use std::{
     fmt::Display,
     io::{self, IsTerminal as _, Write as _},
 };
 
+use archipelago_common::shown;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -33,15 +35,18 @@ impl Output {
     pub fn show(&self, value: &impl Serialize, text: impl Display) {
         let mut stdout = io::stdout().lock();
         let _ = match self.format {
-            Format::Text => writeln!(stdout, "{}", text.to_string().trim_end()),
-            Format::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(value).expect("results are JSON")),
+            Format::Text => writeln!(stdout, "{}", shown::text(text.to_string().trim_end())),
+            Format::Json => {
+                let json = serde_json::to_string_pretty(value).expect("results are JSON");
+                writeln!(stdout, "{}", shown::json(&json))
+            }
         };
     }
 
     /// Says something about the work, unless `--quiet`.
     pub fn note(&self, text: impl Display) {
         if !self.is_quiet {
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{}", shown::text(&text.to_string()));
         }
     }
 
@@ -62,10 +67,10 @@ pub fn raw(bytes: &[u8]) {
 
 /// Writes an error with its causes and, where there is one, a hint.
 pub fn show_error(error: &Error) {
-    let mut text = format!("error: {error}\n");
+    let mut text = format!("error: {}\n", shown::text(&error.to_string()));
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        text += &format!("  caused by: {error}\n");
+        text += &format!("  caused by: {}\n", shown::text(&error.to_string()));
         cause = error.source();
     }
     if let Some(hint) = error.hint() {

@@ -1,8 +1,9 @@
-//! What one site may take of a node: bytes stored, bytes uploaded in a day, transfers at once, requests a second.
+//! What one identity may take of a node: requests a second and what their answers cost, transfers and unfinished frames at
+//! once; and, of a site, bytes stored and bytes uploaded in a day.
 //!
 //! A site that reaches a limit in bytes is refused with the limit and its use of it; one that asks too often is told to
-//! come again. Coordinators, operators and auditors have no quota. What is counted by the day and by the second is
-//! counted on each node and forgotten when it restarts; what is stored is counted in the replicated state.
+//! come again. Coordinators have no quota. What is stored and what is uploaded in a day is counted in the replicated state:
+//! the leader has bytes granted before it takes them, in lots, so that small uploads need no entry each.
 
 use std::{
     collections::BTreeMap,
@@ -13,20 +14,21 @@ use std::{
 use archipelago_common::{BlobRef, Principal, SiteId};
 use archipelago_protocol::message::Refusal;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::ops::metrics;
 
-/// The limits for each site; `[quotas]` in a node's configuration.
+/// The limits for each identity; `[quotas]` in a node's configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Bytes of the blobs of a site's accepted submissions.
     pub stored_bytes: u64,
-    /// Bytes that a site may upload within 24 hours.
+    /// Bytes that a site may upload in a day, at all coordinators together.
     pub bytes_per_day: u64,
-    /// Uploads and downloads of a site at once.
+    /// Uploads and downloads at once.
     pub transfers: u32,
-    /// Requests of a site a second; twice as many in a burst.
+    /// Requests a second; twice as many in a burst. A long answer counts as several.
     pub requests_per_second: u32,
 }
 
@@ -37,29 +39,48 @@ impl Default for Limits {
     }
 }
 
-/// The accounts of all sites on this node. Clones are the same.
+/// The accounts of all identities on this node. Clones are the same.
 #[derive(Clone)]
 pub struct Quotas {
     limits: Arc<Limits>,
     begun: Instant,
-    accounts: Arc<Mutex<BTreeMap<SiteId, Account>>>,
+    accounts: Arc<Mutex<BTreeMap<Principal, Account>>>,
 }
 
-#[derive(Default)]
 struct Account {
-    /// The day, counted from the node's start, of which `bytes_today` tells.
+    /// Bytes that were granted and not taken yet.
+    credit: u64,
+    /// The day, counted from the node's start, of which `bytes_today` tells; before the third edition.
     day: u64,
     bytes_today: u64,
     n_transfers: u32,
-    /// Requests that may still come now, in thousandths, and when that was counted.
-    spare_milli: u64,
+    /// Requests that may still come now, in thousandths, and when that was counted. Below zero after a long answer.
+    spare_milli: i64,
     counted_ms: Option<u64>,
+    /// KiB of frames that are on their way in or being answered.
+    frames: Arc<Semaphore>,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            credit: 0,
+            day: 0,
+            bytes_today: 0,
+            n_transfers: 0,
+            spare_milli: 0,
+            counted_ms: None,
+            frames: Arc::new(Semaphore::new(FRAMES_KIB)),
+        }
+    }
 }
 
 /// A transfer that counts until it is dropped.
 pub struct Transfer {
     quotas: Quotas,
-    site: Option<SiteId>,
+    who: Option<Principal>,
+    /// Bytes that are on their way, and were counted.
+    taken: u64,
 }
 
 impl Quotas {
@@ -68,118 +89,180 @@ impl Quotas {
         Self { limits: Arc::new(limits), begun: Instant::now(), accounts: Arc::default() }
     }
 
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Begins a transfer.
     ///
     /// # Errors  [`Refusal::Busy`]
     pub fn transfer(&self, who: &Principal) -> Result<Transfer, Refusal> {
-        let site = site_of(who);
-        if let Some(site) = &site {
+        let who = with_quota(who);
+        if let Some(who) = &who {
             let mut accounts = self.lock();
-            let account = accounts.entry(site.clone()).or_default();
+            let account = accounts.entry(who.clone()).or_default();
             if account.n_transfers >= self.limits.transfers {
                 return Err(refused("transfers", Refusal::Busy { retry_after_ms: TRANSFER_MS }));
             }
             account.n_transfers += 1;
         }
-        Ok(Transfer { quotas: self.clone(), site })
+        Ok(Transfer { quotas: self.clone(), who, taken: 0 })
     }
 
     /// Counts a request.
     ///
     /// # Errors  [`Refusal::Busy`]
     pub fn request(&self, who: &Principal) -> Result<(), Refusal> {
-        let Some(site) = site_of(who) else { return Ok(()) };
-        self.request_at(site, self.begun.elapsed().as_millis() as u64)
+        let Some(who) = with_quota(who) else { return Ok(()) };
+        self.request_at(who, self.now_ms())
     }
 
-    fn request_at(&self, site: SiteId, now_ms: u64) -> Result<(), Refusal> {
-        let rate = u64::from(self.limits.requests_per_second.max(1));
+    /// Counts what an answer of so many bytes cost beyond its request: whoever asks for much is slowed, whatever it asks.
+    pub fn answered(&self, who: &Principal, n_bytes: usize) {
+        let cost = (n_bytes / BYTES_PER_REQUEST) as i64;
+        let Some(who) = with_quota(who).filter(|_| cost > 0) else { return };
+        let mut accounts = self.lock();
+        let account = accounts.entry(who).or_default();
+        account.spare_milli = account.spare_milli.saturating_sub(1_000 * cost);
+    }
+
+    /// The room that an identity's unfinished frames share, in KiB; none for a coordinator.
+    pub fn frames(&self, who: &Principal) -> Option<Arc<Semaphore>> {
+        with_quota(who).map(|who| self.lock().entry(who).or_default().frames.clone())
+    }
+
+    fn request_at(&self, who: Principal, now_ms: u64) -> Result<(), Refusal> {
+        let rate = i64::from(self.limits.requests_per_second.max(1));
         let most = 2 * rate * 1_000;
         let mut accounts = self.lock();
-        let account = accounts.entry(site).or_default();
-        let since_ms = account.counted_ms.map_or(u64::MAX, |counted_ms| now_ms.saturating_sub(counted_ms));
-        account.spare_milli = account.spare_milli.saturating_add(since_ms.saturating_mul(rate)).min(most);
+        let account = accounts.entry(who).or_default();
+        let earned = match account.counted_ms {
+            None => most,
+            Some(counted_ms) => i64::try_from(now_ms.saturating_sub(counted_ms)).unwrap_or(most).saturating_mul(rate),
+        };
+        account.spare_milli = account.spare_milli.saturating_add(earned).min(most);
         account.counted_ms = Some(now_ms);
         if account.spare_milli < 1_000 {
-            let retry_after_ms = (1_000_u64.div_ceil(rate)).max(1);
+            let retry_after_ms = ((1_000 - account.spare_milli) as u64).div_ceil(rate as u64).clamp(1, LONGEST_WAIT_MS);
             return Err(refused("requests", Refusal::Busy { retry_after_ms }));
         }
         account.spare_milli -= 1_000;
         Ok(())
     }
 
-    fn day(&self) -> u64 {
-        self.begun.elapsed().as_secs() / DAY_S
+    fn now_ms(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SiteId, Account>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Principal, Account>> {
         self.accounts.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
 impl Transfer {
-    /// Refuses an upload that would exceed the site's bytes. `stored` is what the state says the site has stored.
-    ///
-    /// # Errors  [`Refusal::Conflict`] with the limit, what is used of it, and what to do
-    pub fn check_upload(&self, blob: BlobRef, stored: u64) -> Result<(), Refusal> {
-        let Some(site) = &self.site else { return Ok(()) };
-        let limits = &self.quotas.limits;
-        let day = self.quotas.day();
-        let account = self.quotas.lock();
-        let today = account.get(site).filter(|account| account.day == day).map_or(0, |account| account.bytes_today);
-        for (quota, used, limit) in
-            [("stored_bytes", stored, limits.stored_bytes), ("bytes_per_day", today, limits.bytes_per_day)]
-        {
-            if used.saturating_add(blob.size) > limit {
-                let reason = format!(
-                    "site `{site}` has used {used} of its {limit} bytes (`{quota}`), so {} more are refused; ask the \
-                     consortium's operator to raise `[quotas] {quota}` on the coordinators",
-                    blob.size
-                );
-                return Err(refused(quota, Refusal::Conflict { reason }));
-            }
+    /// The site whose bytes are counted, if it is a site's transfer.
+    pub fn site(&self) -> Option<&SiteId> {
+        match &self.who {
+            Some(Principal::Site(site)) => Some(site),
+            _ => None,
         }
+    }
+
+    /// Refuses an upload that would exceed what the site may store. `stored` is what the state says it has stored.
+    ///
+    /// # Errors  [`Refusal::Conflict`], with the limit and its use
+    pub fn check_stored(&self, blob: BlobRef, stored: u64) -> Result<(), Refusal> {
+        self.check("stored_bytes", blob.size, stored, self.quotas.limits.stored_bytes)
+    }
+
+    /// What is to be granted before so many bytes are taken: at least, and as a lot. None if enough was granted.
+    pub fn lacking(&self, bytes: u64) -> Option<(u64, u64)> {
+        let credit = self.account(|account| account.credit)?;
+        let needed = bytes.checked_sub(credit).filter(|needed| *needed > 0)?;
+        Some((needed, needed.max(self.quotas.limits.bytes_per_day / LOTS)))
+    }
+
+    /// So many bytes were granted.
+    pub fn granted(&self, bytes: u64) {
+        self.account(|account| account.credit = account.credit.saturating_add(bytes));
+    }
+
+    /// So many bytes are to come, of those that were granted. What does not come in the end is given back.
+    pub fn take(&mut self, bytes: u64) {
+        self.account(|account| account.credit = account.credit.saturating_sub(bytes));
+        self.taken += bytes;
+    }
+
+    /// Counts bytes on this node alone, as before the third edition.
+    ///
+    /// # Errors  [`Refusal::Conflict`], with the limit and its use
+    pub fn take_here(&self, bytes: u64) -> Result<(), Refusal> {
+        let day = self.quotas.now_ms() / DAY_MS;
+        let today = self.account(|account| if account.day == day { account.bytes_today } else { 0 });
+        let today = today.unwrap_or_default();
+        self.check("bytes_per_day", bytes, today, self.quotas.limits.bytes_per_day)?;
+        self.account(|account| (account.day, account.bytes_today) = (day, today.saturating_add(bytes)));
         Ok(())
     }
 
-    /// Counts bytes that were uploaded.
-    pub fn uploaded(&self, bytes: u64) {
-        let Some(site) = &self.site else { return };
-        let day = self.quotas.day();
-        let mut accounts = self.quotas.lock();
-        let account = accounts.entry(site.clone()).or_default();
-        if account.day != day {
-            (account.day, account.bytes_today) = (day, 0);
+    /// Bytes have come.
+    pub fn uploaded(&mut self, bytes: u64) {
+        self.taken = self.taken.saturating_sub(bytes);
+    }
+
+    fn check(&self, quota: &str, more: u64, used: u64, limit: u64) -> Result<(), Refusal> {
+        let Some(site) = self.site() else { return Ok(()) };
+        if used.saturating_add(more) <= limit {
+            return Ok(());
         }
-        account.bytes_today = account.bytes_today.saturating_add(bytes);
+        let reason = format!(
+            "site `{site}` has used {used} of its {limit} bytes (`{quota}`), so {more} more are refused; ask the \
+             consortium's operator to raise `[quotas] {quota}` on the coordinators"
+        );
+        Err(refused(quota, Refusal::Conflict { reason }))
+    }
+
+    fn account<T>(&self, look: impl FnOnce(&mut Account) -> T) -> Option<T> {
+        let who = self.who.as_ref()?;
+        self.quotas.lock().get_mut(who).map(look)
     }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        if let Some(site) = &self.site
-            && let Some(account) = self.quotas.lock().get_mut(site)
-        {
+        let taken = self.taken;
+        self.account(|account| {
             account.n_transfers = account.n_transfers.saturating_sub(1);
-        }
+            account.credit = account.credit.saturating_add(taken);
+        });
     }
 }
 
-fn site_of(who: &Principal) -> Option<SiteId> {
+fn with_quota(who: &Principal) -> Option<Principal> {
     match who {
-        Principal::Site(site) => Some(site.clone()),
-        Principal::Coordinator(_) | Principal::Operator(_) | Principal::Auditor(_) => None,
+        Principal::Coordinator(_) => None,
+        Principal::Site(_) | Principal::Operator(_) | Principal::Auditor(_) => Some(who.clone()),
     }
 }
 
-fn refused(quota: &str, refusal: Refusal) -> Refusal {
+/// Notes that a limit was met.
+pub(crate) fn refused(quota: &str, refusal: Refusal) -> Refusal {
     metrics::QUOTA_REFUSALS_TOTAL.with_label_values(&[quota]).inc();
     refusal
 }
 
-const DAY_S: u64 = 24 * 3_600;
+const DAY_MS: u64 = 24 * 3_600_000;
+/// A day's bytes are granted in so many lots: a node that dies takes the rest of one with it.
+const LOTS: u64 = 256;
+/// Bytes of an answer that count as one more request.
+const BYTES_PER_REQUEST: usize = 16 << 10;
+/// KiB of one identity's frames on their way in or being answered: eight of the largest.
+const FRAMES_KIB: usize = 32 << 10;
 /// When a site with too many transfers may come again: some seconds' worth of chunks.
 const TRANSFER_MS: u64 = 2_000;
+/// Longest pause that is asked for.
+const LONGEST_WAIT_MS: u64 = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -198,12 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn a_site_has_so_many_transfers_at_once_and_others_have_their_own() {
+    fn everybody_has_so_many_transfers_at_once_and_others_have_their_own() {
         let quotas = quotas();
         let (first, _second) = (quotas.transfer(&north()).unwrap(), quotas.transfer(&north()).unwrap());
         assert!(matches!(quotas.transfer(&north()), Err(Refusal::Busy { .. })));
         assert!(quotas.transfer(&"site/south".parse().unwrap()).is_ok());
-        assert!(quotas.transfer(&"operator/anna".parse().unwrap()).is_ok());
+        let many = |who: &str| (0..3).map(|_| quotas.transfer(&who.parse().unwrap())).collect::<Result<Vec<_>, _>>();
+        assert!(many("operator/anna").is_err() && many("coordinator/1").is_ok());
         drop(first);
         assert!(quotas.transfer(&north()).is_ok());
     }
@@ -212,28 +296,47 @@ mod tests {
     fn bytes_are_refused_with_the_limit_and_what_to_do() {
         let quotas = quotas();
         let transfer = quotas.transfer(&north()).unwrap();
-        transfer.check_upload(blob(50), 50).unwrap();
-        let refused = |size, stored| transfer.check_upload(blob(size), stored).unwrap_err().to_string();
-        assert!(refused(2, 99).contains("has used 99 of its 100 bytes (`stored_bytes`)"));
-        transfer.uploaded(49);
-        let refusal = refused(2, 0);
+        transfer.check_stored(blob(50), 50).unwrap();
+        let refused = transfer.check_stored(blob(2), 99).unwrap_err().to_string();
+        assert!(refused.contains("has used 99 of its 100 bytes (`stored_bytes`)"));
+        transfer.take_here(49).unwrap();
+        let refusal = transfer.take_here(2).unwrap_err().to_string();
         assert!(
             refusal.contains("used 49 of its 50 bytes (`bytes_per_day`)") && refusal.contains("raise"),
             "{refusal}"
         );
-        transfer.check_upload(blob(1), 0).unwrap();
+        transfer.take_here(1).unwrap();
         let operator = quotas.transfer(&"operator/anna".parse().unwrap()).unwrap();
-        operator.check_upload(blob(1_000), 1_000).unwrap();
+        operator.check_stored(blob(1_000), 1_000).unwrap();
+        operator.take_here(1_000).unwrap();
     }
 
     #[test]
-    fn requests_come_at_their_rate_after_a_burst() {
+    fn what_was_granted_and_did_not_come_is_there_for_the_next() {
+        let quotas = Quotas::new(Limits { bytes_per_day: 256 * 1_000, ..Limits::default() });
+        let mut first = quotas.transfer(&north()).unwrap();
+        assert_eq!(first.lacking(10), Some((10, 1_000)), "a lot, so that the next small ones need none");
+        assert_eq!(first.lacking(5_000), Some((5_000, 5_000)));
+        first.granted(1_000);
+        first.take(900);
+        first.uploaded(300);
+        assert_eq!(first.lacking(200), Some((100, 1_000)));
+        drop(first);
+        assert_eq!(quotas.transfer(&north()).unwrap().lacking(700), None);
+        assert_eq!(quotas.transfer(&north()).unwrap().lacking(701), Some((1, 1_000)));
+    }
+
+    #[test]
+    fn requests_come_at_their_rate_after_a_burst_and_long_answers_count_as_several() {
         let quotas = quotas();
-        let site: SiteId = "north".parse().unwrap();
-        let n_served = |now_ms| (0..100).filter(|_| quotas.request_at(site.clone(), now_ms).is_ok()).count();
+        let n_served = |now_ms| (0..100).filter(|_| quotas.request_at(north(), now_ms).is_ok()).count();
         assert_eq!(n_served(0), 20, "a burst");
         assert_eq!(n_served(0), 0);
         assert_eq!(n_served(500), 5);
+        quotas.answered(&north(), 10 * BYTES_PER_REQUEST + 1);
+        assert_eq!(n_served(1_000), 0, "what it had was spent on the answer");
+        assert_eq!(n_served(2_500), 10);
         assert_eq!(n_served(500_000), 20, "a long silence saves up no more than a burst");
+        assert!(quotas.request(&"coordinator/1".parse().unwrap()).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! What coordinators say to one another beside Raft. New variants go to the end of their enum, as in [`crate::message`].
 
 use archipelago_common::{
+    Digest,
     health::{Collected, HealthRecord},
     id::NodeId,
     member::Incarnation,
@@ -36,6 +37,8 @@ pub enum PeerAsk {
     },
     /// What its clock shows.
     Clock,
+    /// What it has come to at some moments; among coordinators of the third edition.
+    Marks,
 }
 
 /// How coordinators say who they are; their certificates say the rest.
@@ -79,4 +82,6 @@ pub enum PeerReply {
         /// Unix milliseconds.
         now_ms: u64,
     },
+    /// To `Marks`: after so many commands, the digest of all that came of them.
+    Marks(Vec<(u64, Digest)>),
 }

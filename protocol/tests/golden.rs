@@ -90,6 +90,7 @@ fn stream_openings(golden: &mut Golden) {
         StreamOpen::Peer(PeerAsk::Greet(greeting())),
         StreamOpen::Peer(PeerAsk::Vouch { node: node(4), incarnation: Incarnation(9) }),
         StreamOpen::Peer(PeerAsk::Clock),
+        StreamOpen::Peer(PeerAsk::Marks),
         StreamOpen::RaftFrom { address: "10.0.0.4:7101".to_owned() },
         StreamOpen::Relay(blob("columns")),
     ];
@@ -110,6 +111,7 @@ fn stream_openings(golden: &mut Golden) {
             StreamOpen::Peer(PeerAsk::Greet(_)) => "peer-greet",
             StreamOpen::Peer(PeerAsk::Vouch { .. }) => "peer-vouch",
             StreamOpen::Peer(PeerAsk::Clock) => "peer-clock",
+            StreamOpen::Peer(PeerAsk::Marks) => "peer-marks",
         };
         golden.check(&format!("open-{name}"), &open);
     }
@@ -332,6 +334,7 @@ fn others(golden: &mut Golden) {
     golden.check("peer-greeting", &PeerReply::Greeting(greeting()));
     golden.check("peer-known", &PeerReply::Known);
     golden.check("peer-clock", &PeerReply::Clock { now_ms: 1_700_000_000_000 });
+    golden.check("peer-marks", &PeerReply::Marks(vec![(64, Digest::of(b"64"))]));
     golden.check("put-send", &PutReply::Send { from_chunk: 2 });
     golden.check("put-durable", &PutReply::Durable);
     golden.check("put-refused", &PutReply::Refused(Refusal::Busy { retry_after_ms: 50 }));

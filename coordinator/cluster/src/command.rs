@@ -168,6 +168,15 @@ pub enum Body {
         /// Unix milliseconds.
         now_ms: u64,
     },
+    /// Let a site upload so many bytes more today. Coordinator.
+    Grant {
+        /// The site.
+        site: SiteId,
+        /// How many.
+        bytes: u64,
+        /// What it may upload in a day, as the leader is configured.
+        limit: u64,
+    },
 }
 
 /// Which conditions to withdraw.
@@ -206,6 +215,7 @@ impl Body {
                 | Self::RaiseEdition { .. }
                 | Self::Introduce { .. }
                 | Self::AgreeOnTime { .. }
+                | Self::Grant { .. }
         )
     }
 

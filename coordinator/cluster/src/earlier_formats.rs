@@ -31,6 +31,11 @@ struct UpToTwo {
 ///
 /// # Errors  [`Error::Decode`]
 pub(crate) fn read(format: u32, mut state: Vec<u8>) -> Result<Cluster> {
+    if format == 3 {
+        // The chain and what sites upload came at the end; there were none of either, and each is one zero.
+        state.extend([0, 0]);
+        return codec::decode(WHAT, &state, limits::SNAPSHOT_BYTES);
+    }
     if format < 2 {
         // Members and quality gates came at the end; there were none, and an empty map is one zero.
         state.extend([0, 0]);

@@ -46,7 +46,8 @@ impl Effect {
             | Body::RemoveMember { .. }
             | Body::Derive { .. }
             | Body::RaiseEdition { .. }
-            | Body::Introduce { .. } => None,
+            | Body::Introduce { .. }
+            | Body::Grant { .. } => None,
             // Leases and deadlines may be over.
             Body::AgreeOnTime { .. } | Body::SetClock { .. } => Some(Self::AnnounceTasks),
         }

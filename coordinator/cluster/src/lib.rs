@@ -17,6 +17,7 @@ use archipelago_common::{
 };
 use serde::{Deserialize, Serialize};
 
+mod chain;
 mod command;
 mod derive;
 mod earlier_formats;
@@ -36,6 +37,7 @@ mod snapshot;
 mod submission;
 mod task;
 mod time;
+mod upload;
 mod view;
 
 pub use command::{Body, Command, Selection};
@@ -46,8 +48,10 @@ pub use outcome::{Applied, Outcome, Refusal};
 pub use time::agreed_ms;
 pub use view::{Counts, Which};
 
+use chain::Chain;
 use index::Index;
 use requests::Requests;
+use upload::Uploads;
 
 /// Everything that the coordinators agree on.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -71,6 +75,10 @@ pub struct Cluster {
     edition: Edition,
     /// Bytes that everything was said to take when it was accepted; see [`growth`].
     n_bytes: u64,
+    /// A digest of all that was carried out; see [`chain`].
+    chain: Option<Chain>,
+    /// What sites upload in a day.
+    uploads: BTreeMap<SiteId, Uploads>,
     #[serde(skip)]
     index: Index,
 }
@@ -90,6 +98,7 @@ impl Cluster {
         if let Ok(outcome) = &outcome {
             effects.extend(Effect::of(&command.body));
             self.requests.remember(command, outcome, self.edition);
+            self.add_to_chain(command, outcome);
         }
         Applied { outcome, effects }
     }
@@ -124,6 +133,7 @@ impl Cluster {
             }
             Body::AgreeOnTime { clocks } => self.agree_on_time(principal, clocks),
             Body::SetClock { now_ms } => self.set_clock(principal, *now_ms),
+            Body::Grant { site, bytes, limit } => self.grant(principal, site, *bytes, *limit),
             Body::Introduce { node, incarnation } => self.introduce(principal, *node, *incarnation),
         }
     }

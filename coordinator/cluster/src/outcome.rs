@@ -18,7 +18,7 @@ pub struct Applied {
 /// record, it reads it from the state by the name given here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Outcome {
-    /// To `Tick`, `AgreeOnTime`, `SetClock`.
+    /// To `Tick`, `AgreeOnTime`, `SetClock`, `Grant`.
     Ticked,
     /// To `AddSite` and `RevokeSite`.
     Site(SiteRecord),

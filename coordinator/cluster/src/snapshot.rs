@@ -65,4 +65,4 @@ impl Cluster {
 const WHAT: &str = "snapshot of the cluster state";
 
 /// Format of the encoded state. A change of it is a new number here and a way to read the old one in `earlier_formats`.
-const STATE_FORMAT: u32 = 3;
+const STATE_FORMAT: u32 = 4;

@@ -75,6 +75,10 @@ pub static REQUESTS_TOTAL: LazyLock<IntCounterVec> =
 /// From request to answer.
 pub static REQUEST_SECONDS: LazyLock<Histogram> =
     LazyLock::new(|| histogram("archipelago_request_seconds", "Time from a request to its answer"));
+/// Coordinators that hold another state.
+pub static STATE_DIFFERS: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("archipelago_state_differs", "Coordinators that came to another state than this node, from the same commands")
+});
 /// Open tasks.
 pub static TASKS_OPEN: LazyLock<IntGauge> = LazyLock::new(|| gauge("archipelago_tasks_open", "Open surgery tasks"));
 /// Enrolled sites.
@@ -95,7 +99,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
 /// Registers every metric, so that those which nothing has touched yet are shown too. Call it once.
 pub fn register_all() {
-    let collectors: [Box<dyn Collector>; 24] = [
+    let collectors: [Box<dyn Collector>; 25] = [
         Box::new(RAFT_IS_LEADER.clone()),
         Box::new(RAFT_TERM.clone()),
         Box::new(RAFT_APPLIED_INDEX.clone()),
@@ -115,6 +119,7 @@ pub fn register_all() {
         Box::new(SESSIONS.clone()),
         Box::new(REQUESTS_TOTAL.clone()),
         Box::new(REQUEST_SECONDS.clone()),
+        Box::new(STATE_DIFFERS.clone()),
         Box::new(TASKS_OPEN.clone()),
         Box::new(SITES_ENROLLED.clone()),
         Box::new(REFERENCES.clone()),

@@ -66,6 +66,7 @@ impl LogStore {
         let db = builder().create(path).map_err(|e| error(e.into()))?;
         write_founding(&db, node, voters, state, rand::random()).map_err(error)?;
         drop(db);
+        fs::make_private(path)?;
         Ok(fs::sync_dir(path.parent().unwrap_or(Path::new(".")))?)
     }
 
@@ -84,6 +85,7 @@ impl LogStore {
         if !path.exists() {
             return Err(Error::NoLog { path: path.to_owned(), node });
         }
+        fs::make_private(path)?;
         let db = builder().open(path).map_err(|e| Error::log("open", path, e.into()))?;
         Self::load(db, path, node, rand::random())
     }

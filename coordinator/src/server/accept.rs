@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,11 @@ use archipelago_protocol::{
 use archipelago_transport::{Connection, Listener, Stream};
 use tokio::{sync::broadcast, task::JoinSet};
 
-use super::{Executor, peer, session, transfer};
+use super::{
+    Executor,
+    guests::{Guests, Place},
+    peer, session, transfer,
+};
 use crate::{
     error::{Error, Result},
     raft::{peers, task::View},
@@ -26,11 +30,14 @@ use crate::{
 
 /// Serves every connection until the listener ends.
 pub async fn run(listener: &mut Listener, executor: Executor) {
-    let mut connections = JoinSet::new();
+    let (mut connections, guests) = (JoinSet::new(), Guests::default());
     loop {
         tokio::select! {
             connection = listener.accept() => match connection {
-                Some(connection) => drop(connections.spawn(serve(connection, executor.clone()))),
+                Some(connection) => {
+                    let place = guests.seat(&connection);
+                    connections.spawn(serve(connection, executor.clone(), place));
+                }
                 None => return,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -38,12 +45,13 @@ pub async fn run(listener: &mut Listener, executor: Executor) {
     }
 }
 
-async fn serve(connection: Connection, executor: Executor) {
+async fn serve(connection: Connection, executor: Executor, _place: Place) {
     let who = Arc::new(connection.peer().principal.clone());
     // Subscribed before the first look, so that a revocation in between is not missed.
     let mut effects = executor.raft().effects();
     let mut streams = JoinSet::new();
-    let has_greeted = Arc::new(AtomicBool::new(false));
+    let (has_greeted, n_sessions) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let room = executor.quotas().frames(&who);
     let mut members = executor.raft().watch();
     if !admit(&connection, &who, &executor).await {
         return;
@@ -51,8 +59,10 @@ async fn serve(connection: Connection, executor: Executor) {
     loop {
         tokio::select! {
             stream = connection.accept_stream() => match stream {
-                Ok(stream) => {
-                    let peer = Peer { who: who.clone(), has_greeted: has_greeted.clone() };
+                Ok(mut stream) => {
+                    room.iter().for_each(|room| stream.recv.share_room(room.clone()));
+                    let (has_greeted, n_sessions) = (has_greeted.clone(), n_sessions.clone());
+                    let peer = Peer { who: who.clone(), has_greeted, n_sessions };
                     streams.spawn(serve_stream(stream, connection.clone(), peer, executor.clone()));
                 }
                 Err(error) => {
@@ -87,6 +97,8 @@ struct Peer {
     who: Arc<Principal>,
     /// Whether it is a coordinator that has said who it is, and was recognised.
     has_greeted: Arc<AtomicBool>,
+    /// Sessions that were begun on its connection.
+    n_sessions: Arc<AtomicUsize>,
 }
 
 /// Ends the connection of a coordinator once it is out of the cluster; before that its removal may need it.
@@ -123,6 +135,8 @@ async fn serve_stream(mut stream: Stream, connection: Connection, peer: Peer, ex
     match served {
         Ok(()) => {}
         Err(Error::Transport(error)) => tracing::debug!(%who, %error, "a stream ended"),
+        // The peer hears that the stream has ended, and comes again.
+        Err(error) if error.is_trouble_with_blob() => tracing::warn!(%who, %error, "a transfer was given up"),
         Err(error) => {
             tracing::info!(%who, %error, "a peer broke the rules");
             connection.close(&error.to_string());
@@ -153,7 +167,13 @@ async fn dispatch(mut stream: Stream, open: StreamOpen, peer: Peer, executor: Ex
         }
     }
     match open {
-        StreamOpen::Control(hello) => session::run(stream, hello, who, executor).await,
+        StreamOpen::Control(hello) => {
+            if peer.n_sessions.fetch_add(1, Ordering::Relaxed) >= SESSIONS {
+                let reason = format!("a connection has {SESSIONS} sessions at most");
+                return Err(Refusal::Invalid { reason }.into());
+            }
+            session::run(stream, hello, who, executor).await
+        }
         StreamOpen::Put(blob) => transfer::serve_put(stream, blob, &who, &executor).await,
         StreamOpen::Relay(blob) => match *who {
             Principal::Coordinator(by) => transfer::serve_relay(stream, blob, by, &executor).await,
@@ -187,5 +207,7 @@ async fn refuse(mut stream: Stream, open: &StreamOpen, refusal: Refusal) -> Resu
     Ok(stream.finish().await?)
 }
 
+/// Sessions of one connection, over its life: a client has one, and makes a new connection for the next.
+const SESSIONS: usize = 4;
 /// A stream that is opened says at once what it is for.
 const FIRST_FRAME: Duration = Duration::from_secs(10);

@@ -153,7 +153,7 @@ impl Executor {
                     checks::require_durable(&self.replicas, blobs).await?;
                     then()
                 }
-                Step::Inspect(inspection) => tokio::task::block_in_place(|| inspection(&**self.replicas.store())),
+                Step::Inspect(inspection) => tokio::task::block_in_place(|| inspection(self.replicas.store())),
                 Step::Propose(proposal, then) => {
                     let answer =
                         self.raft.propose(&proposal.stamped(self.stamp_ms().await?)).await.map_err(refusal::dropped)?;

@@ -127,6 +127,8 @@ async fn note_members(executor: &Executor) {
         if members.iter().all(know_it) {
             propose(executor, view.node, Body::RaiseEdition { edition: Edition::LATEST }).await;
         }
+    }
+    if edition < Edition::Second {
         // An earlier build would stop at a command that it does not know.
         return;
     }

@@ -3,10 +3,12 @@
 pub mod accept;
 mod answers;
 pub mod checks;
+mod compare;
 pub mod course;
 pub mod disk;
 pub mod executor;
 mod greeting;
+mod guests;
 pub mod http;
 mod membership;
 mod peer;
@@ -20,7 +22,7 @@ pub mod transfer;
 
 use std::{sync::Arc, time::Duration};
 
-use archipelago_common::Principal;
+use archipelago_common::{Principal, fs};
 use archipelago_transport::{Credentials, Transport as _, quic::QuicTransport};
 use tokio::task::JoinSet;
 
@@ -48,6 +50,10 @@ use crate::{
 pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
     let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
     require_own_certificate(&config, &credentials)?;
+    if config.data_dir.is_dir() {
+        // An earlier build, or a copy of its data, may have left them open to others.
+        fs::create_private_dir(&config.data_dir)?;
+    }
     let condition = Condition::new(config.storage.reserve_bytes);
     let space = disk::space_of(config.data_dir.clone());
     condition.note_free(space().ok());
@@ -81,13 +87,14 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     parts.spawn(ended("members", membership::run(executor.clone(), founders)));
     parts.spawn(ended("the acquaintance of members", greeting::run(executor.clone())));
     parts.spawn(ended("the collection of blobs", gc::run(replicas.clone())));
-    parts.spawn(ended("the verification of blobs", verify::run(store)));
+    parts.spawn(ended("the verification of blobs", verify::run(replicas.clone())));
     parts.spawn(ended("blob replication", replicas.keep_complete()));
     parts.spawn(ended("the agreement on time", timekeeper::run(executor.clone())));
+    let comparing = executor.clone();
+    parts.spawn(async move { ("the comparison of states", compare::run(&comparing).await) });
     parts.spawn(ended("the clock of leases", ticker::run(executor.clone())));
     if let Some(ops) = ops {
-        let executor = executor.clone();
-        parts.spawn(async move { ("metrics and health", http::run(ops, executor).await) });
+        parts.spawn(ended("metrics and health", http::run(ops, executor.clone())));
     }
 
     tokio::select! {

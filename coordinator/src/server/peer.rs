@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use archipelago_cluster::Cluster;
 use archipelago_common::{
     NodeId,
     health::{Collected, HealthRecord, OfNode},
@@ -68,11 +69,12 @@ impl Executor {
             }
             PeerAsk::Vouch { node, incarnation } => self.vouch(node, incarnation).await.map(|()| PeerReply::Known)?,
             PeerAsk::Clock => PeerReply::Clock { now_ms: clock::now_ms() },
+            PeerAsk::Marks => PeerReply::Marks(self.raft().peek(Cluster::marks).await.map_err(refusal::dropped)?),
             PeerAsk::Greet(_) => {
                 return Err(Refusal::Invalid { reason: "a greeting is said by a coordinator itself".to_owned() });
             }
             PeerAsk::Verify => {
-                verify::begin(self.replicas().store());
+                verify::begin(self.replicas());
                 PeerReply::Health(self.condition().record(node))
             }
         })

@@ -33,7 +33,7 @@ pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, execu
     tracing::debug!(%who, software = printable(&hello.software, SOFTWARE_CHARS), "a session begins");
     tell_members(&mut session, &mut members, &raft.view());
     loop {
-        flush(&mut session, &mut send).await?;
+        flush(&mut session, &mut send, &who, &executor).await?;
         tokio::select! {
             frame = recv.recv_frame(limits::FRAME_BYTES) => {
                 let Some(frame) = frame? else { return Ok(()) };
@@ -42,10 +42,12 @@ pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, execu
                     session.handle_answer(id, Err(refusal));
                     continue;
                 }
-                let (executor, who, answer) = (executor.clone(), who.clone(), answer.clone());
+                let (executor, who, answer, held) = (executor.clone(), who.clone(), answer.clone(), recv.take_held());
                 // Goes on if the peer leaves meanwhile: it will come back for the answer under the same key.
                 tokio::spawn(async move {
                     let result = executor.execute(who, key, body).await;
+                    // The room of the request's frame is its own until it is answered.
+                    drop(held);
                     // The session may have ended.
                     let _ = answer.send((id, result)).await;
                 });
@@ -81,8 +83,14 @@ fn tell_members(session: &mut CoordinatorSession, told: &mut Arc<Vec<MemberRecor
     }
 }
 
-async fn flush(session: &mut CoordinatorSession, send: &mut SendHalf) -> Result<()> {
+async fn flush(
+    session: &mut CoordinatorSession,
+    send: &mut SendHalf,
+    who: &Principal,
+    executor: &Executor,
+) -> Result<()> {
     while let Some(frame) = session.poll_frame() {
+        executor.quotas().answered(who, frame.len());
         send.send_frame(&frame).await?;
     }
     Ok(())

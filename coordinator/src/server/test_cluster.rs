@@ -63,11 +63,16 @@ impl TestCluster {
         let principal = Principal::Coordinator(id);
         let identity = Identity { consortium: "lung".parse().unwrap(), principal };
         let transport = Arc::new(self.network.transport(identity));
-        let mut listener = transport.listen(&format!("node-{id}:1")).await.unwrap();
+        // A node that was just dropped may still be on its way out.
+        let mut listener = loop {
+            match transport.listen(&format!("node-{id}:1")).await {
+                Err(archipelago_transport::Error::Listen { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                listening => break listening.unwrap(),
+            }
+        };
         let links = Links::new(id, transport, &self.addresses());
         let condition = Condition::new(RESERVE);
         let path = self.log(id, &home);
-        // A node that was just dropped may still be on its way out.
         let (raft, task) = loop {
             let (path, options) = (path.clone(), self.options);
             let open = move || Node::new(id, LogStore::open(&path, id)?, options);

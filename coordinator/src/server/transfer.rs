@@ -1,5 +1,6 @@
 //! The server's side of uploads and downloads.
 
+use archipelago_cluster::{Body, Cluster, Edition};
 use archipelago_common::{BlobRef, NodeId, Principal, limits};
 use archipelago_protocol::{
     frame,
@@ -18,6 +19,7 @@ use crate::{
     },
     error::{Error, Result},
     ops::metrics,
+    quota::{self, Transfer},
     raft::task::Raft,
 };
 
@@ -52,12 +54,12 @@ async fn conclude(mut stream: Stream, received: Result<()>) -> Result<()> {
 
 /// Receives from the sender itself, and sees that the blob is on a majority.
 async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
-    let (replicas, counted) = (executor.replicas(), executor.quotas().transfer(who)?);
+    let (replicas, mut counted) = (executor.replicas(), executor.quotas().transfer(who)?);
     if replicas.store().hold(&blob) {
         send_from(stream, blob.n_chunks()).await?;
         return replicas.ensure_majority(blob).await;
     }
-    counted.check_upload(blob, stored_by(who, executor).await?)?;
+    counted.check_stored(blob, stored_by(who, executor).await?)?;
     let mut receiving = replicas.store().receive_at_first_hand(blob).await?;
     // A single chunk is sent again as a whole in any case.
     let relays = match blob.n_chunks() {
@@ -70,6 +72,7 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
         }
     };
     let from_chunk = receiving.next_chunk();
+    count(&mut counted, blob.size.saturating_sub(from_chunk.saturating_mul(limits::CHUNK_BYTES)), executor).await?;
     send_from(stream, from_chunk).await?;
     while !receiving.is_complete() {
         let chunk = chunks::receive_chunk(stream, &receiving).await?;
@@ -138,6 +141,28 @@ async fn send_from(stream: &mut Stream, from_chunk: u64) -> Result<()> {
 fn take(receiving: &mut Receiving, chunk: &Chunk) -> Result<()> {
     tokio::task::block_in_place(|| receiving.write(chunk))?;
     metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(chunk.bytes.len() as u64);
+    Ok(())
+}
+
+/// Has the bytes of an upload counted before they come: by all coordinators, and so by the leader.
+async fn count(counted: &mut Transfer, bytes: u64, executor: &Executor) -> Result<(), Refusal> {
+    let Some(site) = counted.site().cloned() else { return Ok(()) };
+    let is_counted_by_all = |cluster: &Cluster| cluster.edition() >= Edition::Third;
+    if !executor.raft().peek(is_counted_by_all).await.map_err(refusal::dropped)? {
+        return counted.take_here(bytes);
+    }
+    if let Some((needed, lot)) = counted.lacking(bytes) {
+        executor.require_leader()?;
+        let (node, limit) = (executor.raft().view().node, executor.quotas().limits().bytes_per_day);
+        let grant = |bytes| executor.execute_own(node, Body::Grant { site: site.clone(), bytes, limit });
+        let granted = match grant(lot).await {
+            // What is left of the day may be less than a lot, and enough.
+            Err(Refusal::Conflict { .. }) if lot > needed => grant(needed).await.map(|()| needed),
+            granted => granted.map(|()| lot),
+        };
+        counted.granted(granted.map_err(|refusal| quota::refused("bytes_per_day", refusal))?);
+    }
+    counted.take(bytes);
     Ok(())
 }
 

@@ -97,6 +97,32 @@ async fn an_upload_over_a_sites_quota_is_refused_with_the_quota_and_nobody_else_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sites_day_is_counted_at_all_coordinators_together_and_over_restarts() {
+    let mut cluster = TestCluster::new(3, Options::default());
+    cluster.limits = Limits { bytes_per_day: 10, ..Limits::default() };
+    let nodes = three(&cluster).await;
+    ask(&nodes[0], add("north")).await.unwrap();
+    let upload = async |bytes: &[u8]| {
+        let north = client(&cluster, "site/north").await;
+        north.put_blob(BlobRef::of(bytes), Source::Bytes(bytes), |_| ()).await
+    };
+    let is_refused = |result: Result<(), ClientError>| match result {
+        Err(ClientError::Refused(Refusal::Conflict { reason })) => {
+            assert!(reason.contains("8 of its 10 bytes"), "{reason}")
+        }
+        other => panic!("{other:?}"),
+    };
+    upload(b"8 bytes.").await.unwrap();
+    is_refused(upload(b"3 m").await);
+    assert!(nodes[0].executor.raft().hand_over(None, Duration::from_secs(5)).await);
+    is_refused(upload(b"3 m").await);
+    drop(nodes);
+    let _nodes = three(&cluster).await;
+    is_refused(upload(b"3 m").await);
+    upload(b"2.").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_little_space_takes_nothing_new_says_so_and_goes_on_when_there_is_space() {
     let (_cluster, node) = TestCluster::single().await;
     let condition = node.executor.condition();
@@ -131,17 +157,60 @@ async fn a_damaged_blob_is_put_aside_and_comes_again_from_another_coordinator() 
     let cluster = TestCluster::new(3, Options::default());
     let nodes = three(&cluster).await;
     let base = publish(&nodes).await;
-    let (follower, store) = (&nodes[1], nodes[1].executor.replicas().store());
+    let follower = &nodes[1];
     let good = std::fs::read(path(follower, &base)).unwrap();
     let mut bad = good.clone();
     bad[0] ^= 1;
     std::fs::write(path(follower, &base), bad).unwrap();
-    verify::begin(store);
+    verify::begin(follower.executor.replicas());
     wait_until("the damage is found and repaired", || {
         follower.executor.condition().record(follower.executor.raft().view().node).blobs_damaged == 1
             && std::fs::read(path(follower, &base)).is_ok_and(|bytes| bytes == good)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_the_leaders_disk_has_spoilt_comes_to_whoever_asks_for_it_all_the_same() {
+    let cluster = TestCluster::new(3, Options::default());
+    let nodes = three(&cluster).await;
+    publish(&nodes).await;
+    let all: Vec<u8> = (0..3_u32 << 20).map(|i| (i / 7 % 251) as u8).collect();
+    let blob = BlobRef::of(&all);
+    let anna = client(&cluster, "operator/anna").await;
+    anna.put_blob(blob, Source::Bytes(&all), |_| ()).await.unwrap();
+    wait_until("all have it", || nodes.iter().all(|node| node.executor.replicas().store().contains(&blob))).await;
+    let mut spoilt = all.clone();
+    spoilt[(2 << 20) + 3] ^= 1;
+    std::fs::write(path(&nodes[0], &blob), spoilt).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    anna.get_blob(blob, &dir.path().join("blob"), |_| ()).await.unwrap();
+    assert_eq!(std::fs::read(dir.path().join("blob")).unwrap(), all);
+    let health = nodes[0].executor.condition().record(nodes[0].executor.raft().view().node);
+    assert_eq!(health.blobs_damaged, 1, "the transfer that failed told the leader");
+    assert_eq!(std::fs::read(path(&nodes[0], &blob)).unwrap(), all, "and it has a good one again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_that_disks_have_lost_are_missed_by_name_and_come_again() {
+    let cluster = TestCluster::new(3, Options::default());
+    let nodes = three(&cluster).await;
+    let base = publish(&nodes).await;
+    // While nobody who has it can be reached, it stays missing, and that shows.
+    let (one, rest) = nodes.split_first().unwrap();
+    let elsewhere: Vec<_> =
+        rest.iter().map(|node| (path(node, &base), std::fs::read(path(node, &base)).unwrap())).collect();
+    for node in &nodes {
+        std::fs::remove_file(path(node, &base)).unwrap();
+    }
+    assert_eq!(one.executor.replicas().call_roll().await.unwrap(), 1);
+    let missing = || one.executor.condition().record(one.executor.raft().view().node).blobs_missing;
+    wait_until("it is missed", || missing() == 1).await;
+    assert_eq!(one.executor.replicas().store().size(), (0, 0), "what is gone is not counted");
+    for (place, bytes) in elsewhere {
+        std::fs::write(place, bytes).unwrap();
+    }
+    wait_until("it has come again", || one.executor.replicas().store().contains(&base) && missing() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

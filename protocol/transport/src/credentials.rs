@@ -167,7 +167,8 @@ pub(crate) fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, Str
     }
 }
 
-fn expiry(certificate: &CertificateDer<'_>) -> Result<OffsetDateTime, String> {
+/// When a certificate ends.
+pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Result<OffsetDateTime, String> {
     Ok(parse_x509(certificate)?.validity().not_after.to_datetime())
 }
 

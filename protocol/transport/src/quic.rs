@@ -1,12 +1,12 @@
 //! QUIC over UDP: what real sites and coordinators use.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use archipelago_common::{Identity, NodeId, limits, text::printable};
@@ -21,6 +21,7 @@ use ring::{
 };
 use rustls::pki_types::CertificateDer;
 use socket2::SockRef;
+use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Semaphore, mpsc},
@@ -192,6 +193,7 @@ fn endpoint(local: SocketAddr, config: EndpointConfig, server: Option<ServerConf
 /// holds up nobody; their number is bounded.
 async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connection>, timing: Timing) {
     let (handshakes, turns) = (Arc::new(Semaphore::new(HANDSHAKES)), Turns::default());
+    let (known, complaints) = (Known::default(), Complaints::default());
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
@@ -206,7 +208,14 @@ async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connectio
             let _ = incoming.retry();
             continue;
         }
-        let Some(turn) = Turn::take(&turns, incoming.remote_address().ip()) else {
+        let address = incoming.remote_address().ip();
+        // The last places are for those that have proven who they are before: the other coordinators, and whoever was here.
+        let is_last = handshakes.available_permits() <= RESERVED_HANDSHAKES;
+        if is_last && !known.contains(address) {
+            incoming.refuse();
+            continue;
+        }
+        let Some(turn) = Turn::take(&turns, address) else {
             incoming.refuse();
             continue;
         };
@@ -214,14 +223,15 @@ async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connectio
             incoming.refuse();
             continue;
         };
-        let accepted = accepted.clone();
+        let (accepted, known, complaints) = (accepted.clone(), known.clone(), complaints.clone());
         tokio::spawn(async move {
             let remote = incoming.remote_address();
             let connection = match tokio::time::timeout(timing.handshake_timeout, handshake(incoming)).await {
                 Ok(Ok(connection)) => connection,
-                Ok(Err(error)) => return info!(%remote, %error, "handshake failed"),
-                Err(_) => return info!(%remote, "handshake timed out"),
+                Ok(Err(error)) => return complaints.note(remote, &error.to_string()),
+                Err(_) => return complaints.note(remote, "it took too long"),
             };
+            known.note(address);
             drop((permit, turn));
             debug!(%remote, peer = %connection.peer(), "connected");
             // An error means that nobody accepts any more.
@@ -229,6 +239,58 @@ async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connectio
         });
     }
     endpoint.set_server_config(None);
+}
+
+/// Addresses from which somebody has proven who it is, the latest.
+#[derive(Clone, Default)]
+struct Known(Arc<Mutex<VecDeque<IpAddr>>>);
+
+impl Known {
+    fn contains(&self, address: IpAddr) -> bool {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).contains(&address)
+    }
+
+    fn note(&self, address: IpAddr) {
+        let mut known = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        known.retain(|other| *other != address);
+        known.push_back(address);
+        if known.len() > KNOWN_ADDRESSES {
+            known.pop_front();
+        }
+    }
+}
+
+/// Lines about handshakes that failed: anybody can cause them, so that they are only so many.
+#[derive(Clone, Default)]
+struct Complaints(Arc<Mutex<Said>>);
+
+#[derive(Default)]
+struct Said {
+    since: Option<Instant>,
+    n_said: u32,
+    n_left_out: u64,
+}
+
+impl Complaints {
+    fn note(&self, remote: SocketAddr, error: &str) {
+        if let Some(left_out) = self.may_say(Instant::now()) {
+            info!(%remote, error, left_out, "handshake failed");
+        }
+    }
+
+    /// Whether one more line may be written, and how many were left out before it.
+    fn may_say(&self, now: Instant) -> Option<u64> {
+        let mut said = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if said.since.is_none_or(|since| now.duration_since(since) >= COMPLAINTS_EVERY) {
+            (said.since, said.n_said) = (Some(now), 0);
+        }
+        if said.n_said >= COMPLAINTS {
+            said.n_left_out += 1;
+            return None;
+        }
+        said.n_said += 1;
+        Some(std::mem::take(&mut said.n_left_out))
+    }
 }
 
 /// Handshakes under way by address.
@@ -281,11 +343,27 @@ impl QuicLink {
     fn new(connection: quinn::Connection) -> Result<Self> {
         let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
         let leaf = chain.as_ref().and_then(|chain| chain.first());
-        let peer = leaf
+        let read = leaf
             .ok_or_else(|| "it presented none".to_owned())
-            .and_then(credentials::identity)
-            .map_err(|detail| Error::BadPeer { detail })?;
+            .and_then(|leaf| Ok((credentials::identity(leaf)?, credentials::expiry(leaf)?)));
+        let (peer, expires) = read.map_err(|detail| Error::BadPeer { detail })?;
+        tokio::spawn(end_at(connection.clone(), expires));
         Ok(Self { connection, peer })
+    }
+}
+
+/// Ends a connection when its peer's certificate does: who was let in once is not let in for ever.
+async fn end_at(connection: quinn::Connection, expires: OffsetDateTime) {
+    loop {
+        let left = Duration::try_from(expires - OffsetDateTime::now_utc()).unwrap_or_default();
+        if left.is_zero() {
+            return connection.close(REFUSED, b"the certificate has expired");
+        }
+        tokio::select! {
+            _ = connection.closed() => return,
+            // The clock may be set meanwhile.
+            () = tokio::time::sleep(left.min(EXPIRY_LOOK)) => {}
+        }
     }
 }
 
@@ -457,6 +535,15 @@ const HANDSHAKES: usize = 256;
 const UNPROVEN_HANDSHAKES: usize = 32;
 /// Handshakes under way from one address: a hospital's sites may share one, and a hundred workers start at once.
 const HANDSHAKES_BY_ADDRESS: usize = 128;
+/// Longest pause between two looks at whether a certificate has ended.
+const EXPIRY_LOOK: Duration = Duration::from_secs(30);
+/// Handshakes that only those may begin who were here before.
+const RESERVED_HANDSHAKES: usize = 64;
+/// Addresses that are remembered as those of somebody who was here.
+const KNOWN_ADDRESSES: usize = 1_024;
+/// Lines about handshakes that failed, in each [`COMPLAINTS_EVERY`].
+const COMPLAINTS: u32 = 10;
+const COMPLAINTS_EVERY: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
 /// Bytes in flight on one stream: 1 Gbit/s × 100 ms is 12.5 MB.
@@ -468,3 +555,28 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 const SOCKET_BYTES: usize = 2 << 20;
 /// How long a closing listener waits for its last packets to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_strangers_cause_are_only_so_many_and_those_left_out_are_counted() {
+        let (complaints, begun) = (Complaints::default(), Instant::now());
+        let n_said = (0..100).filter(|_| complaints.may_say(begun).is_some()).count();
+        assert_eq!(n_said, COMPLAINTS as usize);
+        assert_eq!(complaints.may_say(begun + COMPLAINTS_EVERY), Some(100 - u64::from(COMPLAINTS)));
+        assert_eq!(complaints.may_say(begun + COMPLAINTS_EVERY), Some(0));
+    }
+
+    #[test]
+    fn the_latest_addresses_are_remembered_and_no_more() {
+        let known = Known::default();
+        let address = |n: u32| IpAddr::from(Ipv4Addr::from(n));
+        (0..KNOWN_ADDRESSES as u32).for_each(|n| known.note(address(n)));
+        known.note(address(0));
+        known.note(address(u32::MAX));
+        assert!(known.contains(address(0)) && known.contains(address(u32::MAX)));
+        assert!(!known.contains(address(1)), "the one that was not here for longest");
+    }
+}

@@ -93,6 +93,20 @@ async fn an_expired_site_is_refused_and_told_why() {
 }
 
 #[tokio::test]
+async fn a_connection_ends_when_its_peers_certificate_does() {
+    let lung = authority("lung");
+    let now = OffsetDateTime::now_utc();
+    let soon = Validity { not_before: now - Duration::from_secs(60), not_after: now + Duration::from_secs(3) };
+    let mut listener = QuicTransport::new(good(&lung, "coordinator/1")).listen("127.0.0.1:0").await.unwrap();
+    let address = listener.address().to_owned();
+    let client = QuicTransport::new(credentials(&lung, &lung, "operator/bert", soon));
+    let (dialled, _accepted) = tokio::join!(client.dial(&address, NodeId::new(1).unwrap()), listener.accept());
+    let ended = tokio::time::timeout(Duration::from_secs(20), dialled.unwrap().closed()).await.unwrap();
+    assert!(matches!(&ended, Error::Refused { reason } if reason.contains("expired")), "{ended}");
+    assert!(OffsetDateTime::now_utc() >= now + Duration::from_secs(2), "not before its time");
+}
+
+#[tokio::test]
 async fn a_site_that_poses_as_a_coordinator_is_the_wrong_peer() {
     let lung = authority("lung");
     let error = dial(good(&lung, "site/b"), good(&lung, "site/a")).await.unwrap_err();

@@ -53,14 +53,20 @@ const LATER: &str = "
     coordinator/1 agree-on-time 1=2000 3=2001 4=2002
     operator/anna set-clock 2000";
 
+/// What came with format 4, after [`LATER`].
+const LATEST: &str = "
+    coordinator/1 raise-edition 3
+    coordinator/1 grant charite 4096 1000000";
+
 /// The latest format of the state; see `snapshot.rs`.
-const STATE: u32 = 3;
+const STATE: u32 = 4;
 
 #[test]
 fn every_command_has_the_bytes_it_always_had() {
     let mut script = Script::after(LIFE);
     script.run(MORE);
     script.run(LATER);
+    script.run(LATEST);
     let mut names = BTreeSet::new();
     for command in &script.log {
         let name = format!("command-{}.bin", name(&command.body));
@@ -102,6 +108,8 @@ fn a_state_of_every_format_is_read_and_the_latest_is_written() {
     script.run(MORE);
     assert_eq!(read(2), script.cluster);
     script.run(LATER);
+    assert_eq!(read(3), script.cluster);
+    script.run(LATEST);
     check(&format!("state-{STATE}.bin"), &script.cluster.snapshot().unwrap());
     assert_eq!(read(STATE), script.cluster);
 }
@@ -145,5 +153,6 @@ fn name(body: &Body) -> &'static str {
         Body::Introduce { .. } => "introduce",
         Body::AgreeOnTime { .. } => "agree-on-time",
         Body::SetClock { .. } => "set-clock",
+        Body::Grant { .. } => "grant",
     }
 }

@@ -12,6 +12,7 @@ mod properties;
 mod references;
 mod requests;
 mod roles;
+mod scale;
 mod script;
 mod snapshots;
 mod submissions;

@@ -130,6 +130,10 @@ impl Script {
             }
             "raise-edition" => Body::RaiseEdition { edition: Edition::of_number(number(words[0]) as u32).unwrap() },
             "agree-on-time" => Body::AgreeOnTime { clocks: words.iter().map(|word| clock(word)).collect() },
+            "grant" => {
+                let (site, bytes, limit) = (words[0].parse().unwrap(), number(words[1]), number(words[2]));
+                Body::Grant { site, bytes, limit }
+            }
             "set-clock" => Body::SetClock { now_ms: number(words[0]) },
             "introduce" => {
                 let (node, incarnation) = words[0].split_once('=').unwrap();
