@@ -62,7 +62,8 @@ impl Cluster {
             self.edition = edition;
             self.requests.regroup();
             // As builds count that know no later fields: all apply the same entry.
-            self.n_bytes = codec::size(self) - codec::size(&(&self.chain, &self.uploads));
+            let later = codec::size(&(&self.chain, &self.uploads)) - codec::size(&());
+            self.n_bytes = codec::size(self) - later;
             self.begin_chain();
         }
         Ok(Outcome::Members)
