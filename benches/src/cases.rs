@@ -30,6 +30,8 @@ pub(crate) enum ModelArg {
     Scanvi,
     /// trVAE: conditions of the reference pulled together.
     Trvae,
+    /// expiMap: 200 gene sets and a group lasso.
+    Expimap,
     /// scGen, on log-normalised values: mapping is arithmetic, without an epoch.
     Scgen,
 }
@@ -42,17 +44,18 @@ impl ModelArg {
             Self::Scanvi => "scanvi",
             Self::Trvae => "trvae",
             Self::Scgen => "scgen",
+            Self::Expimap => "expimap",
         }
     }
 
     /// Whether its peer is a native model of scArches.
     pub(crate) fn is_native(self) -> bool {
-        matches!(self, Self::Trvae | Self::Scgen)
+        matches!(self, Self::Trvae | Self::Expimap | Self::Scgen)
     }
 
     /// Whether our kernels compute it; libtorch's autograd does what they do not know.
     pub(crate) fn is_in_kernels(self) -> bool {
-        self != Self::Scgen
+        !matches!(self, Self::Scgen | Self::Expimap)
     }
 
     /// Whether cells come with their types.
@@ -88,6 +91,8 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     cases.push(Case { model: ModelArg::Scanvi, ..scanvi });
     let trvae = synthetic("trvae-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
     cases.push(Case { model: ModelArg::Trvae, ..trvae });
+    let expimap = synthetic("expimap-10000x2000-d12", 10_000, 2_000, 350.0, 2, 1);
+    cases.push(Case { model: ModelArg::Expimap, ..expimap });
     let scgen = synthetic("scgen-10000x2000-d12", 10_000, 2_000, 350.0, 2, 1);
     cases.push(Case { model: ModelArg::Scgen, ..scgen });
     cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));

@@ -91,12 +91,26 @@ impl File {
     /// The cells as the model takes them.
     fn cells(&self, model: ModelArg) -> Cells<'_> {
         let cells = Cells::new(&self.counts);
+        if model == ModelArg::Expimap {
+            return cells.with(data::GENE_SETS, gene_sets(self.genes.len()));
+        }
         match self.labels.clone().filter(|_| model.takes_labels()) {
             Some(labels) => cells.with(data::LABELS, labels).found_at(data::LABELS, format!("{}{LABELS}", data::OBS)),
             None => cells,
         }
     }
 }
+
+/// Sets without a meaning, the same as the peers' script makes: each gene is in two.
+fn gene_sets(n_genes: usize) -> data::GeneSets {
+    let is_member = |set: usize, gene: usize| gene % N_SETS == set || (7 * gene + 3) % N_SETS == set;
+    let members = |set| (0..n_genes).filter(|&gene| is_member(set, gene)).map(|gene| gene as u32).collect();
+    let terms = (0..N_SETS).map(|set| format!("SET_{set}")).collect();
+    data::GeneSets::new(terms, (0..N_SETS).map(members).collect(), n_genes).expect("positions ascend")
+}
+
+/// Number of gene sets, about as many as Reactome has for variable genes.
+const N_SETS: usize = 200;
 
 /// The options of the field's surgery tutorials, for the models of scvi-tools.
 pub(crate) fn options() -> Config {
@@ -191,7 +205,7 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
 fn weight_decay_of(model: ModelArg) -> f64 {
     match model {
         ModelArg::Trvae => 0.04,
-        ModelArg::Scgen => 0.0,
+        ModelArg::Scgen | ModelArg::Expimap => 0.0,
         ModelArg::Scvi | ModelArg::Scanvi => 1e-6,
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use archipelago_anndata::Csr;
 use archipelago_models::{
     Categorical, Cells,
-    data::{Field, FieldKind, FieldValues, LABELS},
+    data::{Field, FieldKind, FieldValues, GeneSets, LABELS, Need},
 };
 
 use crate::{
@@ -119,6 +119,27 @@ impl Annotations {
         Self { path: self.path.clone(), fields, donors: self.donors.as_ref().map(texts) }
     }
 
+    /// The gene sets that a model cannot do without, where there are some.
+    pub fn needed_gene_sets(&self) -> Option<&GeneSets> {
+        let is_needed =
+            |annotated: &&Annotated| annotated.field.as_ref().is_some_and(|field| field.need != Need::Optional);
+        self.fields.values().filter(is_needed).find_map(|annotated| match &annotated.found {
+            Found::Values(FieldValues::GeneSets(sets)) => Some(sets),
+            _ => None,
+        })
+    }
+
+    /// The same with gene sets of a panel, where the file has the genes `own`.
+    #[must_use]
+    pub fn on_panel(mut self, own: &[String], panel: &[String]) -> Self {
+        for annotated in self.fields.values_mut() {
+            if let Found::Values(FieldValues::GeneSets(sets)) = &mut annotated.found {
+                *sets = sets.on_panel(own, panel);
+            }
+        }
+        self
+    }
+
     /// Cells with this expression as the model takes them.
     ///
     /// # Errors  [`Error::MissingValues`] if a cell lacks a label and the model has no place for such cells
@@ -195,7 +216,7 @@ mod tests {
         adata.write(&path, Compression::None).unwrap();
         let file = H5adFile::open(&path).unwrap();
         let genes = ["g".to_owned()];
-        Annotations::read(Reading { path: &spec.path, file: &file, rows, genes: &genes }, spec, false)
+        Annotations::read(Reading { path: &spec.path, file: &file, rows, genes: &genes, sets: spec.sets }, spec, false)
     }
 
     fn labels_of(labels: Option<Field>, rows: &[usize]) -> Result<Option<FieldValues>> {

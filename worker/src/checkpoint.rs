@@ -23,7 +23,7 @@ use archipelago_common::{
     task::ColumnInit,
 };
 use archipelago_models::{
-    CellConditions, CheckpointStore, Engine, Evaluation, surgery::JointSurgery, train::TrainPlan,
+    CellConditions, CheckpointStore, Engine, Evaluation, Extension, surgery::JointSurgery, train::TrainPlan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,8 @@ pub struct Inputs<'a> {
     pub start: (ColumnInit, u64),
     /// Digest of its cells, as the base's model sees them.
     pub cells: Digest,
+    /// What the site adds to the base's model.
+    pub extension: &'a Extension,
 }
 
 impl Inputs<'_> {
@@ -56,6 +58,9 @@ impl Inputs<'_> {
             .field(self.keys.all_keys().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n").as_bytes())
             .field(format!("{:?} {:?}", self.plan, self.start).as_bytes())
             .field(self.cells.as_bytes());
+        if !self.extension.is_empty() {
+            hasher.field(format!("{:?}", self.extension).as_bytes());
+        }
         hasher.finish()
     }
 }
@@ -397,7 +402,10 @@ mod tests {
         };
         let (plan, longer) = (plan(Some(3)), plan(None));
         let start = (ColumnInit::Mean, 0);
-        let usual = Inputs { base: Digest::of(b"1"), keys: &a, plan: &plan, start, cells: Digest::of(b"cells") };
+        let extension = &Extension::default();
+        let cells = Digest::of(b"cells");
+        let usual = Inputs { base: Digest::of(b"1"), keys: &a, plan: &plan, start, cells, extension };
+        let added = Extension { options: [("n_ext".to_owned(), 3.into())].into(), gene_sets: None };
         let digests = [
             usual,
             Inputs { base: Digest::of(b"2"), ..usual },
@@ -407,8 +415,9 @@ mod tests {
             Inputs { start: (ColumnInit::Random, 0), ..usual },
             Inputs { start: (ColumnInit::Mean, 1), ..usual },
             Inputs { cells: Digest::of(b"other cells"), ..usual },
+            Inputs { extension: &added, ..usual },
         ]
         .map(|inputs| inputs.digest());
-        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 8);
+        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 9);
     }
 }

@@ -185,7 +185,7 @@ fn check_results(matches: &ArgMatches, existing: Existing) -> Result<()> {
 }
 
 /// The flags by which commands are told where their results go.
-pub const RESULTS: [&str; 4] = ["out", "write_recipe", "picture", "page"];
+pub const RESULTS: [&str; 5] = ["out", "write_recipe", "write_gene_sets", "picture", "page"];
 
 /// The command that was asked for, with what it was given.
 fn innermost<'a>(root: &'a Command, matches: &'a ArgMatches) -> (&'a Command, &'a ArgMatches) {

@@ -21,6 +21,7 @@ use serde::{
 };
 
 use crate::{
+    additions::Additions,
     data::DataSpec,
     error::{Error, Result},
     fields::{FieldSpellings, SourceMap},
@@ -62,6 +63,10 @@ pub struct SiteConfig {
     /// Which cells to offer.
     #[serde(deserialize_with = "data_section")]
     pub data: DataSection,
+    /// What the site adds to the model of a reference, where that takes additions, such as `n_ext = 3`. It trains with the columns and
+    /// stays at the site.
+    #[serde(default, skip_serializing_if = "Additions::is_empty")]
+    pub adds: Additions,
 }
 
 /// The cells that the site offers.
@@ -105,7 +110,8 @@ impl SiteConfig {
             &mut config.certificate,
             &mut config.key,
         ];
-        for relative in paths.into_iter().chain(config.policy.as_mut()) {
+        let optional = config.policy.as_mut().into_iter().chain(&mut config.adds.gene_sets);
+        for relative in paths.into_iter().chain(optional) {
             *relative = beside.join(&relative);
         }
         Ok(config)

@@ -63,7 +63,8 @@ impl SiteData {
             return Err(cells(archipelago_anndata::Error::NoCells));
         }
         let is_minified = is_minified(&file).map_err(cells)?;
-        let reading = Reading { path: &spec.path, file: &file, rows: &rows, genes: preparation.genes() };
+        let reading =
+            Reading { path: &spec.path, file: &file, rows: &rows, genes: preparation.genes(), sets: spec.sets };
         let annotations = Annotations::read(reading, &spec, is_minified)?;
         let batches = rows.iter().filter_map(|&row| batch_of[row].clone()).collect();
         Ok(Self { spec, file, preparation, rows, batches, annotations, handling: Handling::default() })
@@ -73,6 +74,13 @@ impl SiteData {
     #[must_use]
     pub fn handled(self, handling: Handling) -> Self {
         Self { handling, ..self }
+    }
+
+    /// The same cells, with gene sets of a panel.
+    #[must_use]
+    pub fn on_panel(mut self, panel: &[String]) -> Self {
+        self.annotations = self.annotations.on_panel(self.preparation.genes(), panel);
+        self
     }
 
     /// What was asked for.

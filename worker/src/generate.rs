@@ -76,6 +76,8 @@ impl GenerateSpec {
 
 /// What all batches share.
 struct Tissue {
+    /// Log-expression that all types share.
+    shared: Vec<f64>,
     /// Log-expression of each type, `n_types` × `n_genes`.
     profiles: Vec<Vec<f64>>,
     /// Inverse dispersion of each gene.
@@ -96,7 +98,8 @@ impl Tissue {
             };
             shared.iter().map(marked).collect()
         };
-        Self { profiles: (0..spec.n_types).map(profile).collect(), dispersions }
+        let profiles = (0..spec.n_types).map(profile).collect();
+        Self { shared, profiles, dispersions }
     }
 }
 
@@ -162,6 +165,31 @@ pub fn generate(spec: &GenerateSpec) -> Result<AnnData> {
     Ok(adata)
 }
 
+/// Gene sets of the cells that [`generate`] draws, as a GMT text: for each type the genes that it expresses more and less than the
+/// others, and as many sets of genes by chance, so that all but a few genes are in a set and half of the sets mean nothing.
+///
+/// # Errors  [`Error::Setting`] for values that make no sense together
+pub fn gene_sets(spec: &GenerateSpec) -> Result<String> {
+    spec.check()?;
+    let tissue = Tissue::draw(spec);
+    let mut rng = spec.stream("gene sets");
+    let mut text = String::new();
+    let mut add = |name: String, genes: &dyn Fn(usize) -> bool| {
+        let genes = (0..spec.n_genes).filter(|&gene| genes(gene)).map(|gene| format!("\tGENE{:05}", gene + 1));
+        text += &format!("GENERATED_{name}\tna{}\n", genes.collect::<String>());
+    };
+    for (kind, profile) in tissue.profiles.iter().enumerate() {
+        let raised = |gene: usize| profile[gene] - tissue.shared[gene];
+        add(format!("TYPE_{:02}_UP", kind + 1), &|gene| raised(gene) > 0.0);
+        add(format!("TYPE_{:02}_DOWN", kind + 1), &|gene| raised(gene) < 0.0);
+        for half in ["A", "B"] {
+            let chosen: Vec<bool> = (0..spec.n_genes).map(|_| rng.random_bool(CHANCE_SHARE)).collect();
+            add(format!("CHANCE_{:02}_{half}", kind + 1), &|gene| chosen[gene]);
+        }
+    }
+    Ok(text)
+}
+
 fn provenance(spec: &GenerateSpec) -> Dict {
     let number = |value: f64| Element::Array(Array::float(value));
     Dict::from([
@@ -202,6 +230,8 @@ fn draw_count(expected: f64, dispersion: f64, dropout: f64, rng: &mut ChaCha20Rn
 const PROFILE_STD: f64 = 1.4;
 /// Share of the genes that tell a type from the others.
 const MARKER_SHARE: f64 = 0.08;
+/// Share of the genes in a set by chance.
+const CHANCE_SHARE: f64 = 0.15;
 /// Spread of a marker around its usual expression.
 const MARKER_STD: f64 = 1.6;
 /// Spread of library sizes within a batch.
@@ -225,6 +255,18 @@ mod tests {
             dropout: 0.2,
             seed: 1,
         }
+    }
+
+    #[test]
+    fn sets_of_a_type_are_its_markers_and_the_same_every_time() {
+        let text = gene_sets(&spec()).unwrap();
+        assert_eq!(text, gene_sets(&spec()).unwrap());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 12);
+        let size = |line: &str| line.split('\t').count() - 2;
+        assert!(lines.iter().all(|line| size(line) > 2), "{text}");
+        let (up, down): (Vec<&str>, Vec<&str>) = (lines[0].split('\t').collect(), lines[1].split('\t').collect());
+        assert!(up[0] == "GENERATED_TYPE_01_UP" && up[2..].iter().all(|gene| !down[2..].contains(gene)));
     }
 
     fn counts(spec: &GenerateSpec) -> Csr {

@@ -3,6 +3,7 @@
 //! Start at [`cli`] for the commands and at [`session`] for the worker's life with the coordinators. [`egress`] is the one
 //! door through which anything leaves, [`audit`] the log of what did. [`mapping`] is surgery with and without a consortium.
 
+pub mod additions;
 pub mod annotations;
 pub mod audit;
 pub mod cells;

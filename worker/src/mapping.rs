@@ -16,8 +16,8 @@ use archipelago_common::{
     task::{ConditionMetrics, TrainSpec},
 };
 use archipelago_models::{
-    Blueprint, CellConditions, Cells, CheckpointStore, Compute, Evaluation, NoCheckpoints, Reference,
-    surgery::{JointQuery, JointSurgery, joint_surgery},
+    Blueprint, CellConditions, Cells, CheckpointStore, Compute, Evaluation, Extension, NoCheckpoints, Reference,
+    surgery::{JointQuery, JointSurgery, extended_surgery},
     train::{Aim, TrainPlan},
     zoo,
 };
@@ -70,6 +70,8 @@ pub struct Surgeon<'a> {
     pub base: &'a Base,
     /// Its digest.
     pub base_digest: Digest,
+    /// What this site adds to the base's model, and keeps.
+    pub extension: &'a Extension,
     /// How to train.
     pub train: &'a TrainSpec,
     /// Where and how to compute.
@@ -179,7 +181,8 @@ impl Surgeon<'_> {
         let query = JointQuery { conditions: group.conditions.clone(), cells: group.cells()? };
         let mut report = |report: &EpochReport| progress(group, report);
         let mut train = |checkpoints: &mut dyn CheckpointStore| -> Result<JointSurgery> {
-            Ok(joint_surgery(self.base, &query, self.train, self.compute, &mut report, checkpoints)?)
+            let (base, added) = (self.base, self.extension);
+            Ok(extended_surgery(base, added, &query, self.train, self.compute, &mut report, checkpoints)?)
         };
         let Some(checkpoints) = self.checkpoints else {
             return train(&mut NoCheckpoints);
@@ -187,7 +190,8 @@ impl Surgeon<'_> {
         let blueprint = Blueprint::of_card(&self.base.card)?;
         let cells = blueprint.encode(&query.cells, &query.conditions)?.digest();
         let (plan, start) = (self.plan(group.cells.len())?, (self.train.init, self.train.seed));
-        let name = Inputs { base: self.base_digest, keys: &query.conditions, plan: &plan, start, cells }.digest();
+        let (base, keys, extension) = (self.base_digest, &query.conditions, self.extension);
+        let name = Inputs { base, keys, plan: &plan, start, cells, extension }.digest();
         if let Some(finished) = checkpoints.load(&name) {
             tracing::info!(conditions = group.name(), "taken from its checkpoint");
             for report in &finished.history {

@@ -27,7 +27,7 @@ use archipelago_common::{
     record::{Progress, TaskHead},
     task::TrainSpec,
 };
-use archipelago_models::{Device, layout_of, parts::Parts as KnownParts, surgery::JointSurgery, zoo};
+use archipelago_models::{Device, Extension, layout_of, parts::Parts as KnownParts, surgery::JointSurgery, zoo};
 use archipelago_protocol::message::Refusal;
 use tokio::{sync::watch, time::Instant};
 
@@ -79,6 +79,8 @@ struct Prepared {
     gene_coverage: f64,
     groups: Vec<QueryGroup>,
     withheld: BTreeMap<ConditionKey, String>,
+    /// What this site adds to the reference's model.
+    extension: Extension,
     train: TrainSpec,
     device: Device,
     checkpoints: Checkpoints,
@@ -130,6 +132,7 @@ impl<'a> SurgeryTask<'a> {
         // Anew for each task: what is available changes while a worker serves.
         let storage = memory::storage(self.site.config.memory, &self.site.config.scratch);
         let quiet = Handling::quiet(storage.clone());
+        let adds = self.site.config.adds.clone();
         let opened = self.beside_renewals(blocking(move || open(&path, blob, data, quiet)));
         let (base, data) = opened.await?;
         let layout = layout_of(&base)?;
@@ -141,6 +144,7 @@ impl<'a> SurgeryTask<'a> {
                 tracing::info!(%spilled, "the data are larger than the memory that they may take");
             }
             Ok(Prepared {
+                extension: adds.to_task(&base.card)?,
                 groups: QueryGroup::all(&data, &keys, counts),
                 parts: BTreeMap::new(),
                 layout,
@@ -501,6 +505,7 @@ impl Prepared {
         Surgeon {
             base: &self.base,
             base_digest: self.base_digest,
+            extension: &self.extension,
             train: &self.train,
             compute: self.device.into(),
             checkpoints: Some(&self.checkpoints),

@@ -26,6 +26,9 @@ pub struct Args {
     /// Column of obs that names the cell type; used to judge the mapping, never sent.
     #[arg(long)]
     pub labels_key: Option<String>,
+    /// GMT file of gene sets, for a model that takes some; made with the cells where these are generated.
+    #[arg(long)]
+    pub gene_sets: Option<PathBuf>,
     /// Batches that become sites of their own; the others make the reference.
     #[arg(long, value_delimiter = ',')]
     pub query: Vec<String>,

@@ -116,7 +116,7 @@ fn runs_of<'a>(peer: &'a Value, model: &str) -> Option<&'a Vec<Value>> {
 }
 
 /// What the native models' script calls the recipes that ours follow.
-const RECIPES: [&str; 3] = ["surgery", "integrate", "predict"];
+const RECIPES: [&str; 4] = ["surgery", "integrate", "predict", "hard"];
 
 /// A figure: our name, where the peers' scripts put it, and whether more is better.
 struct Figure {
@@ -174,6 +174,9 @@ const FIGURES: &[Figure] = &[
     more("shift_of_other_types_r2_top100", "/predict_mean_shift_in_gene_space/r2_top100"),
     more("unchanged_r2", "/predict_control_unchanged/r2_all"),
     more("unchanged_r2_top100", "/predict_control_unchanged/r2_top100"),
+    more("active_terms", "/active_terms"),
+    less("rank_of_interferon_sets", "/enrichment/rank_best_of_ifn_family"),
+    more("largest_bayes_factor", "/enrichment/top_abs_bf"),
     more("elbo_reference", "/elbo_reference"),
     more("elbo_query", "/elbo_query_after_surgery"),
     less("reconstruction_reference", "/reconstruction_reference"),

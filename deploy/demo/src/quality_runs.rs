@@ -65,6 +65,9 @@ pub struct QualityArgs {
     /// Rules of surgery: exact or upstream.
     #[arg(long, default_value = "exact", value_parser = ["exact", "upstream"])]
     pub surgery: String,
+    /// GMT file of gene sets, for a model that takes some.
+    #[arg(long)]
+    pub gene_sets: Option<PathBuf>,
     /// Figures of a peer to set beside ours: what `peer_quality.py` wrote.
     #[arg(long)]
     pub peer: Option<PathBuf>,
@@ -82,6 +85,9 @@ pub enum Models {
     /// scGen: the answer to a perturbation, from control cells (`--reference`) to stimulated ones (`--query`), predicted for each
     /// cell type by a model that has not seen its stimulated cells.
     Perturbation,
+    /// expiMap, by its tutorial: a reference of control cells (`--reference`), stimulated ones (`--query`) as a new condition, and which
+    /// terms tell them apart (`--gene-sets` of Reactome).
+    Expimap,
 }
 
 impl Models {
@@ -91,6 +97,7 @@ impl Models {
             Self::Scvi => "scvi",
             Self::Trvae => "trvae",
             Self::Scgen | Self::Perturbation => "scgen",
+            Self::Expimap => "expimap",
         }
     }
 }
@@ -129,6 +136,7 @@ pub fn run(args: &QualityArgs) -> Result<()> {
             Models::Trvae => runs.entry("trvae").or_default().push(seed_run.trvae()?),
             Models::Scgen => runs.entry("scgen").or_default().push(seed_run.scgen()?),
             Models::Perturbation => runs.entry("scgen").or_default().push(seed_run.perturbation()?),
+            Models::Expimap => runs.entry("expimap").or_default().push(seed_run.expimap()?),
         }
     }
     let data = args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -158,6 +166,7 @@ impl QualityArgs {
             // scGen's stop early.
             Models::Scvi | Models::Scgen | Models::Perturbation => 100,
             Models::Trvae => 70,
+            Models::Expimap => 400,
         })
     }
 
@@ -165,6 +174,7 @@ impl QualityArgs {
         self.surgery_epochs.unwrap_or(match self.model {
             Models::Scvi => 50,
             Models::Trvae => 175,
+            Models::Expimap => 400,
             Models::Scgen | Models::Perturbation => 0,
         })
     }
@@ -213,6 +223,43 @@ impl SeedRun<'_> {
         let trained = self.train("trvae", &[&fixed[..], &rise].concat(), self.args.reference_epochs())?;
         let mapped = self.map("trvae", &rise, self.args.surgery_epochs())?;
         self.judge_with_fit("trvae", &trained, &mapped)
+    }
+
+    /// The tutorial's, hard mask: what upstream's script calls `hard`. The last state is kept, as upstream keeps it.
+    fn expimap(&self) -> Result<Figures> {
+        let sets =
+            self.args.gene_sets.as_ref().context("expiMap takes gene sets: --gene-sets FILE")?.display().to_string();
+        let (rise, wide) =
+            (["--n-epochs-kl-warmup", "100"], ["--hidden-layer-sizes", "256,256,256", "--weight-decay", "0"]);
+        let taken = ["--model", "expimap", "--gene-sets", &sets, "--set-min-genes", "12", "--keep-last-state"];
+        let weights = ["--alpha", "0.7", "--alpha-kl", "0.5", "--early-stopping-patience", "50"];
+        let words = [&taken[..], &wide, &weights, &rise].concat();
+        let trained = self.train("expimap", &words, self.args.reference_epochs())?;
+        let mapped = self.map("expimap", &[&["--alpha-kl", "0.1"][..], &rise].concat(), self.args.surgery_epochs())?;
+        let mut figures = self.judge_with_fit("expimap", &trained, &mapped)?;
+        self.terms(&mut figures)?;
+        Ok(figures)
+    }
+
+    /// How many terms are active, and where those of the interferon response stand among all by their Bayes factors.
+    fn terms(&self, figures: &mut Figures) -> Result<()> {
+        let (mapped, data) = (self.path("expimap-mapped"), self.args.data.display().to_string());
+        let (terms, factors) = (self.path("terms.csv"), self.path("factors.csv"));
+        let plain = |words: &[&str]| process::run(self.worker, &[words, &["--overwrite"]].concat());
+        plain(&["results", "terms", &mapped, "--out", &terms])?;
+        let seed = self.seed.to_string();
+        let groups = ["--groups", &self.args.batch_key, "--comparison", &self.args.reference.join(",")];
+        let of_cells = ["results", "enrich", &mapped, &data, "--batch-key", &self.args.batch_key, "--seed", &seed];
+        plain(&[&of_cells[..], &groups, &["--out", &factors]].concat())?;
+        let active = read_table(Path::new(&terms))?.iter().filter(|(_, active)| *active == 1.0).count();
+        figures.insert("active_terms", active as f64);
+        let mut ranked = read_table(Path::new(&factors))?;
+        ranked.sort_by(|(_, a), (_, b)| b.abs().total_cmp(&a.abs()));
+        let best = ranked.iter().position(|(term, _)| INTERFERON.contains(&term.as_str()));
+        let best = best.context("no set of the interferon response is among the terms")? + 1;
+        figures.insert("rank_of_interferon_sets", best as f64);
+        figures.insert("largest_bayes_factor", ranked[0].1.abs());
+        Ok(())
     }
 
     fn judge_with_fit(&self, name: &str, trained: &Value, mapped: &Value) -> Result<Figures> {
@@ -319,6 +366,24 @@ impl SeedRun<'_> {
     }
 }
 
+/// Names of the rows and the first column of a table without quotes.
+fn read_table(path: &Path) -> Result<Vec<(String, f64)>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    let row = |line: &str| -> Result<(String, f64)> {
+        let mut fields = line.split(',');
+        let (name, number) = (fields.next().unwrap_or_default(), fields.next().context("a row has one column")?);
+        Ok((name.to_owned(), number.parse()?))
+    };
+    text.lines().skip(1).map(row).collect()
+}
+
+/// The sets that expiMap's advanced tutorial takes for the interferon response.
+const INTERFERON: [&str; 4] = [
+    "INTERFERON_ALPHA_BETA_SIGNALIN",
+    "INTERFERON_SIGNALING",
+    "CYTOKINE_SIGNALING_IN_IMMUNE_S",
+    "ANTIVIRAL_MECHANISM_BY_IFN_STI",
+];
 /// Figures that ask for no cell types.
 const WITHOUT_LABELS: [&str; 2] = ["other_batch_share", "asw_batch"];
 /// Epochs over which the KL term of trVAE rises.

@@ -20,6 +20,8 @@ use crate::{
 
 /// Where the worker puts the latent representation.
 const LATENT: &str = "X_archipelago";
+/// Name of the file of gene sets that are made with the cells.
+const GENERATED_SETS: &str = "synthetic.gmt";
 
 /// One run of the demonstration.
 pub struct Story {
@@ -91,6 +93,8 @@ impl Story {
             &self.args.genes.to_string(),
             "--seed",
             &self.args.seed.to_string(),
+            "--write-gene-sets",
+            text(&dir.join(GENERATED_SETS))?,
         ])?;
         cells::split(&file, &dir, "batch", "cell_type", None, &query)
     }
@@ -117,8 +121,22 @@ impl Story {
             DATASET,
         ];
         arguments.extend(layer(cells));
+        let generated = self.args.out.join("data").join(GENERATED_SETS);
+        if self.takes_gene_sets()? {
+            let sets = self.args.gene_sets.as_ref().unwrap_or(&generated);
+            ensure!(sets.is_file(), "the model takes gene sets: --gene-sets FILE");
+            arguments.extend(["--gene-sets", text(sets)?]);
+        }
         self.work(&arguments)?;
         Ok(out)
+    }
+
+    /// Whether the model's card lists them among what it takes.
+    fn takes_gene_sets(&self) -> Result<bool> {
+        let shown = self.work(&["models", &self.args.model, "--format", "json"])?;
+        let cards: serde_json::Value = serde_json::from_str(&shown)?;
+        let fields = cards[0]["fields"].as_array().cloned().unwrap_or_default();
+        Ok(fields.iter().any(|field| field["name"] == "gene_sets"))
     }
 
     /// The whole life of a task, with the leader killed in the middle of it.

@@ -246,6 +246,14 @@ impl H5adFile {
         self.element("obsm", name)
     }
 
+    /// One element of `varm`.
+    ///
+    /// # Errors
+    /// As [`H5adFile::obsm`].
+    pub fn varm(&self, name: &str) -> Result<Element> {
+        self.element("varm", name)
+    }
+
     /// One element of `uns`.
     ///
     /// # Errors

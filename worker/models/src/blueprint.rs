@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archipelago_common::{BaseCard, ConditionKey, Layout, Name, Section, layout::Axis};
+use archipelago_common::{BaseCard, ConditionKey, Layout, Name, Section, StateDict, layout::Axis};
 use serde_json::Value;
 
 use crate::{
     data::{CellConditions, Cells, Dataset, Field, FieldKind, GrownAxis, Names, Registry},
     error::{Error, Result},
-    model::{Config, Configured, Module},
+    extension::Extension,
+    model::{Config, Configured, Model, Module},
     nn::Builder,
     zoo,
 };
@@ -29,12 +30,42 @@ impl Blueprint {
     ///
     /// # Errors  [`Error::UnknownModel`], [`Error::Config`] if the card's options or registry cannot be read
     pub fn of_card(card: &BaseCard) -> Result<Self> {
+        Self::made(card, |model, options| model.configure(options))
+    }
+
+    /// The blueprint of a card with what a site adds.
+    ///
+    /// # Errors  those of [`Self::of_card`], and an addition that the model does not take
+    pub fn extended(card: &BaseCard, extension: &Extension) -> Result<Self> {
+        Self::made(card, |model, options| model.extended(options, extension))
+    }
+
+    /// The blueprint of a card with what a site has added, as the tensors tell that it kept.
+    ///
+    /// # Errors  those of [`Self::of_card`]
+    pub fn with_kept(card: &BaseCard, kept: &StateDict) -> Result<Self> {
+        Self::made(card, |model, options| model.with_kept(options, kept))
+    }
+
+    /// The blueprint of a card after upstream's surgery has made an addition part of it.
+    ///
+    /// # Errors  those of [`Self::extended`]
+    pub fn grown(card: &BaseCard, extension: &Extension) -> Result<Self> {
+        let Self { model, registry, n_genes } = Self::of_card(card)?;
+        let (model, registry) = zoo::model(&card.model)?.grown(&model.options(), registry, extension)?;
+        Ok(Self { model, registry, n_genes })
+    }
+
+    fn made(
+        card: &BaseCard,
+        configure: impl FnOnce(&dyn Model, &Config) -> Result<Box<dyn Configured>>,
+    ) -> Result<Self> {
         let mut options = card.config.clone();
         let registry = options.remove(REGISTRY).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         let registry: Registry = serde_json::from_value(registry)
             .map_err(|e| Error::Config { model: "reference", detail: format!("registry: {e}") })?;
         let registry = registry.with_labels_of_card(card.labels.clone(), card.labels_key.as_deref());
-        let model = zoo::model(&card.model)?.configure(&options)?;
+        let model = configure(zoo::model(&card.model)?, &options)?;
         let registry = registry.of_model(&model.fields());
         Ok(Self { model, registry, n_genes: card.genes.len() })
     }

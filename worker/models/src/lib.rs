@@ -9,6 +9,7 @@ pub mod data;
 pub mod device;
 pub mod distributions;
 pub mod error;
+pub mod extension;
 pub mod fast;
 pub mod formats;
 #[expect(unsafe_code, reason = "instructions of the processor, chosen at run time; every block says why it holds")]
@@ -33,6 +34,7 @@ pub use blueprint::Blueprint;
 pub use data::{Categorical, CellConditions, Cells};
 pub use device::{Compute, Device, Engine};
 pub use error::{Error, Result};
+pub use extension::Extension;
 pub use model::{Config, ModelCard, PredictFrom};
 pub use options::OptionCard;
 pub use place::Place;

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use archipelago_common::{Figure, Layout, part::Contribution};
+use archipelago_common::{Figure, Layout, StateDict, part::Contribution};
 use ndarray::Array2;
 use serde_json::Value;
 use tch::Tensor;
@@ -14,6 +14,7 @@ use tch::Tensor;
 use crate::{
     data::{Covariates, Dataset, Field, Minibatch, Registry},
     error::{Error, Result},
+    extension::Extension,
     fast::{Unsupported, VaeSpec},
     losses::LossTerms,
     nn::{Builder, Pass, Posterior, Weights},
@@ -64,6 +65,40 @@ pub trait Model: Sync {
     /// Options that map well, where they are not the defaults: what the field's surgery tutorials use.
     fn options_for_surgery(&self) -> Config {
         Config::new()
+    }
+
+    /// The options that a query can be mapped with, to add something to the model that its site keeps.
+    fn options_of_query(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The model with the options of a reference and with what a site adds.
+    ///
+    /// # Errors  [`Error::Config`] for an addition that it does not take
+    fn extended(&self, options: &Config, extension: &Extension) -> Result<Box<dyn Configured>> {
+        match extension.is_empty() {
+            true => self.configure(options),
+            false => Err(Error::Config { model: self.card().name, detail: NOT_EXTENDED.to_owned() }),
+        }
+    }
+
+    /// The model with the options of a reference and with what a site has added, as the tensors tell that it kept.
+    ///
+    /// # Errors  [`Error::Config`] naming the option
+    fn with_kept(&self, options: &Config, _kept: &StateDict) -> Result<Box<dyn Configured>> {
+        self.configure(options)
+    }
+
+    /// The model and the fields of a reference that upstream's surgery gives this addition, to be part of a new reference.
+    ///
+    /// # Errors  [`Error::Config`] for an addition that it does not take
+    fn grown(
+        &self,
+        options: &Config,
+        registry: Registry,
+        extension: &Extension,
+    ) -> Result<(Box<dyn Configured>, Registry)> {
+        Ok((self.extended(options, extension)?, registry))
     }
 
     /// What these flags mean to upstream's surgery of this model; nothing for a model that has none.
@@ -123,6 +158,13 @@ pub trait Configured: fmt::Debug {
     /// derived from them, that surgery trains nothing and why).
     fn layout(&self, of_tensors: Layout) -> Layout {
         of_tensors
+    }
+
+    /// The tensors of a reference, with room for what upstream's surgery adds to it; `fresh` are those of a new module.
+    ///
+    /// # Errors  tensors that do not fit
+    fn enlarged(&self, before: &StateDict, _fresh: &StateDict) -> Result<StateDict> {
+        Ok(before.clone())
     }
 
     /// Builds a module from fresh or stored tensors.
@@ -272,3 +314,6 @@ pub enum PredictFrom {
     /// One draw from it.
     Draw,
 }
+
+/// What a model says that takes no addition.
+const NOT_EXTENDED: &str = "a query adds nothing to it: it takes neither options nor gene sets of a query";

@@ -287,17 +287,20 @@ impl Reference {
         for (name, columns) in &further {
             builder = builder.with_axis((*name).clone(), ConditionSource::Stored(columns));
         }
-        if let Some(local) = self.local_of(keys)? {
-            builder = builder.with_local(local);
+        match self.local_of(keys)? {
+            Some(local) => Blueprint::with_kept(&self.base.card, local)?.build(builder.with_local(local)),
+            None => Blueprint::of_card(&self.base.card)?.build(builder),
         }
-        Blueprint::of_card(&self.base.card)?.build(builder)
     }
 
+    /// What a site keeps for these conditions. Other conditions of the reference are seen through it too, where it is all there is: what a
+    /// site adds to the model, it adds for all its cells.
     fn local_of(&self, keys: &[ConditionKey]) -> Result<Option<&StateDict>> {
-        let conditions = keys.iter().filter(|key| *key.section() == Section::Condition);
-        let mut kept = conditions.map(|key| self.local.get(key).filter(|local| !local.is_empty()));
-        let first = kept.next().flatten();
-        if kept.all(|local| local == first) { Ok(first) } else { Err(Error::SeveralLocal) }
+        let own: Vec<&StateDict> = keys.iter().filter_map(|key| self.local.get(key)).collect();
+        let all = if own.is_empty() { self.local.values().collect() } else { own };
+        let mut kept = all.into_iter().filter(|local| !local.is_empty());
+        let first = kept.next();
+        if kept.all(|local| Some(local) == first) { Ok(first) } else { Err(Error::SeveralLocal) }
     }
 
     /// The columns of these conditions, in this order.

@@ -6,6 +6,8 @@
 
 #[path = "golden/case.rs"]
 mod case;
+#[path = "golden/expimap/mod.rs"]
+mod expimap;
 #[path = "golden/import.rs"]
 mod import;
 #[path = "golden/import_scanvi.rs"]

@@ -28,7 +28,7 @@ use archipelago_common::{
 use archipelago_models::{
     Categorical, CellConditions, Cells, CheckpointStore, Compute, Config, Device, Engine, Error, NoCheckpoints, Query,
     Reference, Result, Surgery, Trained, Training,
-    data::{Features, Field, FieldKind, LABELS, Need, RNA, Registry},
+    data::{Features, Field, FieldKind, GENE_SETS, GeneSets, LABELS, Need, RNA, Registry},
     model::Model,
     surgery, surgery_of_many,
     train::{Aim, FurtherOptions, TrainPlan},
@@ -99,6 +99,16 @@ fn cells(batch: &Batch) -> Cells<'_> {
         .with(LABELS, Categorical::from_values(&batch.labels))
         .found_at(LABELS, "obs/cell_type")
         .with(PROTEINS, batch.proteins.clone())
+        .with(GENE_SETS, gene_sets())
+}
+
+/// A set for the marker genes of each type, and one that crosses them.
+fn gene_sets() -> GeneSets {
+    let genes = |is_one: &dyn Fn(u32) -> bool| (0..N_GENES as u32).filter(|gene| is_one(*gene)).collect();
+    let of_type = |kind: u32| genes(&move |gene| gene % 3 == kind);
+    let members = vec![of_type(0), of_type(1), of_type(2), genes(&|gene| gene % 2 == 0)];
+    let terms = ["TYPE_0", "TYPE_1", "TYPE_2", "EVEN"].map(str::to_owned).to_vec();
+    GeneSets::new(terms, members, N_GENES).unwrap()
 }
 
 /// The cells of several batches, one after the other.

@@ -38,6 +38,7 @@ pub fn kl_warmup(training: &TrainDefaults) -> String {
     match training.kl_warmup {
         WarmupDefault::Off => "0".to_owned(),
         WarmupDefault::Epochs(n) => n.to_string(),
+        WarmupDefault::AtMostEpochs(n) => format!("{n}, or all epochs where there are fewer"),
         WarmupDefault::ShareOfEpochs(share) => format!("{share} of all epochs"),
         WarmupDefault::StepsPerCell(n) => format!("{n} steps per cell"),
     }

@@ -3,12 +3,13 @@
 use std::{fmt, path::PathBuf};
 
 use archipelago_anndata::{AnnData, Compression};
+use archipelago_common::fs;
 use clap::Args;
 use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
-    generate::{GenerateSpec, generate},
+    generate::{GenerateSpec, gene_sets, generate},
     lists,
     output::Output,
 };
@@ -23,6 +24,9 @@ pub struct GenerateArgs {
     /// The h5ad file to write.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Also write gene sets of these cells to this GMT file: what each type expresses more or less, and sets by chance.
+    #[arg(long, value_name = "FILE")]
+    write_gene_sets: Option<PathBuf>,
     /// Names of the batches, separated by commas.
     #[arg(long, default_value = "reference-1,reference-2,north,south,west")]
     batches: Vec<String>,
@@ -67,7 +71,7 @@ struct Generated {
 /// # Errors  [`Error::Setting`], [`Error::Cells`] where the file cannot be written
 pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
     let batches = lists::split(&args.batches);
-    let adata = generate(&GenerateSpec {
+    let spec = GenerateSpec {
         batches: batches.clone(),
         n_cells: args.n_cells,
         n_genes: args.n_genes,
@@ -77,7 +81,11 @@ pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
         library_size: args.library_size,
         dropout: args.dropout,
         seed: args.seed,
-    })?;
+    };
+    let adata = generate(&spec)?;
+    if let Some(path) = &args.write_gene_sets {
+        fs::write_atomic(path, gene_sets(&spec)?.as_bytes())?;
+    }
     adata.write(&args.out, Compression::Gzip(4)).map_err(|source| Error::Cells { path: args.out.clone(), source })?;
     output.show(&Generated {
         path: args.out.clone(),

@@ -1,6 +1,7 @@
 //! `plot`: pictures of cells, labels, genes and training, as PNG or SVG.
 
 mod cells;
+mod factors;
 mod genes;
 mod labels;
 mod means;
@@ -47,6 +48,7 @@ enum Kind {
     Sankey(labels::SankeyArgs),
     Loss(training::LossArgs),
     Means(means::MeansArgs),
+    Factors(factors::FactorsArgs),
 }
 
 /// How a picture is drawn, and where it goes.
@@ -98,6 +100,7 @@ pub fn run(args: &PlotArgs, output: &Output) -> Result<()> {
         Kind::Sankey(args) => labels::sankey(args, output),
         Kind::Loss(args) => training::loss(args, output),
         Kind::Means(args) => means::means(args, output),
+        Kind::Factors(args) => factors::factors(args, output),
     }
 }
 

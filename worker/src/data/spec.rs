@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use archipelago_analysis::preprocess::SetOptions;
 use archipelago_anndata::align::Duplicates;
 use archipelago_common::BaseCard;
 use archipelago_models::{
@@ -36,6 +37,8 @@ pub struct DataSpec {
     pub batches: Vec<String>,
     /// What to do with a gene that the file names more than once.
     pub duplicate_genes: Duplicates,
+    /// Which gene sets are taken, of a model that takes some.
+    pub sets: SetOptions,
     /// How the reference's cells were prepared, for a file that is not prepared yet.
     pub recipe: Option<Stored>,
 }
@@ -52,6 +55,7 @@ impl DataSpec {
             donor_key: None,
             batches: vec![],
             duplicate_genes: Duplicates::Refuse,
+            sets: SetOptions::default(),
             recipe: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use archipelago_analysis::preprocess::{SetOptions, gene_sets};
+use archipelago_analysis::preprocess::{Annotations, SetOptions, gene_sets};
 use archipelago_anndata::{Csr, Element, H5adFile, Table, names};
 use archipelago_models::{
     Categorical,
@@ -27,6 +27,8 @@ pub(crate) struct Reading<'a> {
     pub rows: &'a [usize],
     /// The genes, in the order of the file.
     pub genes: &'a [String],
+    /// Which gene sets are taken, and how genes are compared.
+    pub sets: SetOptions,
 }
 
 impl Reading<'_> {
@@ -49,6 +51,9 @@ impl Reading<'_> {
             }
             return self.columns(&field.kind, &columns);
         }
+        if let FieldKind::GeneSets = field.kind {
+            return self.gene_sets(field, places).map(FieldValues::from);
+        }
         let [place] = places else {
             return wrong(&places[1], "one place for this field");
         };
@@ -69,8 +74,6 @@ impl Reading<'_> {
             (FieldKind::Sequence, Source::Obs(column)) => self.complete_texts(column)?.into(),
             (FieldKind::Coordinates, Source::Obsm { key, .. }) => self.coordinates(key)?.into(),
             (FieldKind::Coordinates, other) => return wrong(other, "a table of obsm, `obsm/KEY`"),
-            (FieldKind::GeneSets, Source::File(path)) => self.gene_sets(path)?.into(),
-            (FieldKind::GeneSets, other) => return wrong(other, "a file of gene sets, `file/PATH`"),
             (_, other) => return wrong(other, "a column of obs, `obs/COLUMN`"),
         })
     }
@@ -180,15 +183,55 @@ impl Reading<'_> {
         }
     }
 
-    fn gene_sets(&self, path: &Path) -> Result<GeneSets> {
-        let refuse = |detail: String| Error::Config { path: path.into(), detail };
-        let text = gmt::read(path, self.genes.len())?;
-        let found = gene_sets(&[&text], self.genes, SetOptions { min_genes: 0, ..SetOptions::default() });
-        if found.terms.is_empty() {
-            return Err(refuse("no gene of the data is in any of its sets".to_owned()));
+    /// The sets of one or several files, or of a mask.
+    fn gene_sets(&self, field: &Field, places: &[Source]) -> Result<GeneSets> {
+        if let [Source::Varm { key, names }] = places {
+            return self.mask(key, names.as_deref());
         }
-        let members = |genes: &Vec<bool>| (0..).zip(genes).filter(|(_, is)| **is).map(|(at, _)| at).collect();
-        Ok(GeneSets::new(found.terms, found.members.iter().map(members).collect(), self.genes.len())?)
+        let mut paths = Vec::new();
+        for place in places {
+            match place {
+                Source::File(path) => paths.push(path.as_path()),
+                other => {
+                    let (field, place) = (field.name.to_string(), other.to_string());
+                    return Err(Error::WrongPlace {
+                        field,
+                        place,
+                        expected: "files of gene sets, `file/PATH`, or a mask, `varm/KEY`",
+                    });
+                }
+            }
+        }
+        sets_of_files(&paths, self.genes, self.sets)
+    }
+
+    /// The sets of a matrix of genes and terms, as `preprocess` and scArches write it.
+    fn mask(&self, key: &str, names_key: Option<&str>) -> Result<GeneSets> {
+        let place = format!("varm/{key}");
+        let table = self.file.varm(key).and_then(|element| element.to_table(&place)).map_err(|e| self.failed(e))?;
+        let names = match (names_key, table.columns) {
+            (Some(names_key), _) => self.names_in_uns(names_key)?,
+            (None, Some(columns)) => columns,
+            (None, None) => return Err(Error::NoFeatureNames { path: self.path.into(), key: key.to_owned() }),
+        };
+        let refuse = |found: String, expected| {
+            Err(Error::WrongValues { path: self.path.into(), place: place.clone(), found, expected })
+        };
+        if (table.n_rows, table.n_cols) != (self.genes.len(), names.len()) {
+            let found = format!("{} rows and {} columns", table.n_rows, table.n_cols);
+            return refuse(found, "a row for each gene and a column for each named set");
+        }
+        if let Some(wrong) = table.values.iter().find(|value| ![0.0, 1.0].contains(*value)) {
+            return refuse(wrong.to_string(), "1 where a gene is in a set, else 0");
+        }
+        let is_member = |term: usize| {
+            (0..table.n_rows).map(move |gene| term + gene * table.n_cols).map(|at| table.values[at] == 1.0)
+        };
+        let members: Vec<Vec<bool>> = (0..names.len()).map(|term| is_member(term).collect()).collect();
+        let kept = |genes: &Vec<bool>| self.sets.keeps(genes.iter().filter(|is| **is).count());
+        let (terms, members): (Vec<_>, Vec<_>) =
+            names.into_iter().zip(members).filter(|(_, genes)| kept(genes)).unzip();
+        sets_on(&Annotations { terms, members }, self.genes.len(), (self.path, self.sets))
     }
 
     fn complete(&self, column: &str, n_missing: usize) -> Result<()> {
@@ -202,6 +245,28 @@ impl Reading<'_> {
     fn failed(&self, source: archipelago_anndata::Error) -> Error {
         Error::Cells { path: self.path.into(), source }
     }
+}
+
+/// The gene sets of files, of those of these genes.
+///
+/// # Errors  [`Error::Config`] for a file that is no text, or without a set that is large enough
+pub(crate) fn sets_of_files(paths: &[&Path], genes: &[String], options: SetOptions) -> Result<GeneSets> {
+    let texts: Vec<String> = paths.iter().map(|path| gmt::read(path, genes.len())).collect::<Result<_>>()?;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let found = gene_sets(&texts, genes, options);
+    sets_on(&found, genes.len(), (paths[0], options))
+}
+
+fn sets_on(found: &Annotations, n_genes: usize, (path, options): (&Path, SetOptions)) -> Result<GeneSets> {
+    if found.terms.is_empty() {
+        let detail = match options.min_genes {
+            0 => "no gene of the data is in any of its sets".to_owned(),
+            min => format!("none of its sets has more than {min} genes of the data"),
+        };
+        return Err(Error::Config { path: path.into(), detail });
+    }
+    let members = |genes: &Vec<bool>| (0..).zip(genes).filter(|(_, is)| **is).map(|(at, _)| at).collect();
+    Ok(GeneSets::new(found.terms.clone(), found.members.iter().map(members).collect(), n_genes)?)
 }
 
 #[cfg(test)]
@@ -226,7 +291,7 @@ mod tests {
         let file = H5adFile::open(path).unwrap();
         let file = if file.modalities().is_empty() { file } else { H5adFile::open_modality(path, "rna").unwrap() };
         let (rows, genes) = ((0..file.n_obs()).collect::<Vec<_>>(), file.var().index().to_vec());
-        let reading = Reading { path, file: &file, rows: &rows, genes: &genes };
+        let reading = Reading { path, file: &file, rows: &rows, genes: &genes, sets: SetOptions::default() };
         reading.field(&Field::new("field", kind, Need::Optional, ""), &[place.parse().unwrap()])
     }
 
@@ -281,7 +346,7 @@ mod tests {
             (COUNTS, "obs/batch", "a matrix"),
             (FieldKind::Category, "obsm/x", "a column of obs"),
             (FieldKind::Coordinates, "obs/batch", "a table of obsm"),
-            (FieldKind::GeneSets, "obs/batch", "a file of gene sets"),
+            (FieldKind::GeneSets, "obs/batch", "files of gene sets"),
             (FieldKind::Numbers, "X", "columns of obs"),
         ] {
             let refused = check(&rna(&["c1"]), kind, place).unwrap_err().to_string();
@@ -300,7 +365,22 @@ mod tests {
         };
         assert_eq!(sets.members(), [vec![0]], "a set without a gene of the data is left out");
         std::fs::write(&path, "SET_two\turl\tmissing\n").unwrap();
-        assert!(check(&rna(&["c1"]), FieldKind::GeneSets, &place).is_err());
+        assert!(check(&rna(&["c1"]), FieldKind::GeneSets, &place).unwrap_err().to_string().contains("no gene"));
+    }
+
+    #[test]
+    fn a_mask_is_read_with_the_names_of_its_terms() {
+        let place = "varm/I@uns/terms";
+        let read = |values: &[f32], n_columns: usize| {
+            let mut adata = rna(&["c1"]);
+            adata.varm.insert("I".to_owned(), Array::matrix(1, n_columns, values.to_vec()).unwrap().into());
+            adata.uns.insert("terms".to_owned(), Array::vector(vec!["one", "two"]).into());
+            check(&adata, FieldKind::GeneSets, place).map_err(|error| error.to_string())
+        };
+        let FieldValues::GeneSets(sets) = read(&[1.0, 0.0], 2).unwrap() else { panic!("expected gene sets") };
+        assert_eq!((sets.terms(), sets.members()), (&["one".to_owned()][..], &[vec![0]][..]));
+        assert!(read(&[1.0], 1).unwrap_err().contains("1 rows and 1 columns"));
+        assert!(read(&[0.5, 1.0], 2).unwrap_err().contains("0.5"));
     }
 
     #[test]

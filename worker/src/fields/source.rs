@@ -17,6 +17,13 @@ pub enum Source {
         /// The key of uns that holds the names of its columns.
         names: Option<String>,
     },
+    /// `varm/<key>`, or `varm/<key>@uns/<names>`: a table of genes and gene sets. A data frame has the names of its columns itself.
+    Varm {
+        /// Its key.
+        key: String,
+        /// The key of uns that holds the names of its columns.
+        names: Option<String>,
+    },
     /// `X`, `layers/<layer>`, `mod/<modality>` or `mod/<modality>/layers/<layer>`: a matrix of cells and features.
     Matrix {
         /// The modality of an h5mu file.
@@ -31,8 +38,8 @@ pub enum Source {
 }
 
 /// How places are written, for errors and help.
-const FORMS: &str = "`obs/COLUMN`, `obsm/KEY`, `obsm/KEY@uns/NAMES`, `X`, `layers/LAYER`, `mod/MODALITY`, \
-                         `mod/MODALITY/layers/LAYER`, `file/PATH` or `none`";
+const FORMS: &str = "`obs/COLUMN`, `obsm/KEY`, `obsm/KEY@uns/NAMES`, `varm/KEY@uns/NAMES`, `X`, `layers/LAYER`, \
+                         `mod/MODALITY`, `mod/MODALITY/layers/LAYER`, `file/PATH` or `none`";
 
 impl Source {
     /// A column of obs.
@@ -58,6 +65,10 @@ impl FromStr for Source {
         let refuse = || format!("`{text}` is no place in a file, expected {FORMS}");
         let named = |name: &str| if name.is_empty() { Err(refuse()) } else { Ok(name.to_owned()) };
         let layer = |rest: &str| rest.strip_prefix("layers/").ok_or_else(refuse).and_then(named);
+        let table = |rest: &str| match rest.split_once("@uns/") {
+            Some((key, names)) => Ok((named(key)?, Some(named(names)?))),
+            None => Ok((named(rest)?, None)),
+        };
         match text {
             "none" => return Ok(Self::Nowhere),
             "X" => return Ok(Self::layer(None)),
@@ -66,10 +77,8 @@ impl FromStr for Source {
         let (group, rest) = text.split_once('/').ok_or_else(refuse)?;
         match group {
             "obs" => named(rest).map(Self::Obs),
-            "obsm" => match rest.split_once("@uns/") {
-                Some((key, names)) => Ok(Self::Obsm { key: named(key)?, names: Some(named(names)?) }),
-                None => Ok(Self::Obsm { key: named(rest)?, names: None }),
-            },
+            "obsm" => table(rest).map(|(key, names)| Self::Obsm { key, names }),
+            "varm" => table(rest).map(|(key, names)| Self::Varm { key, names }),
             "layers" => Ok(Self::layer(Some(named(rest)?))),
             "mod" => match rest.split_once('/') {
                 Some((modality, rest)) => {
@@ -89,6 +98,8 @@ impl fmt::Display for Source {
             Self::Obs(column) => write!(f, "obs/{column}"),
             Self::Obsm { key, names: None } => write!(f, "obsm/{key}"),
             Self::Obsm { key, names: Some(names) } => write!(f, "obsm/{key}@uns/{names}"),
+            Self::Varm { key, names: None } => write!(f, "varm/{key}"),
+            Self::Varm { key, names: Some(names) } => write!(f, "varm/{key}@uns/{names}"),
             Self::Matrix { modality: None, layer: None } => f.write_str("X"),
             Self::Matrix { modality: None, layer: Some(layer) } => write!(f, "layers/{layer}"),
             Self::Matrix { modality: Some(modality), layer: None } => write!(f, "mod/{modality}"),
@@ -126,6 +137,8 @@ mod tests {
             "obs/a/b",
             "obsm/protein_expression",
             "obsm/ADT@uns/names",
+            "varm/I@uns/terms",
+            "varm/sets",
             "X",
             "layers/counts",
             "mod/atac",

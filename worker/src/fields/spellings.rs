@@ -2,7 +2,7 @@
 //!
 //! Everything else of this program speaks of fields by name; this file is the only one that knows these words.
 
-use archipelago_models::data::{CATEGORICAL, CONTINUOUS, LABELS, RNA, SIZE_FACTOR};
+use archipelago_models::data::{CATEGORICAL, CONTINUOUS, GENE_SETS, LABELS, NEW_GENE_SETS, RNA, SIZE_FACTOR};
 use clap::Args;
 use serde::Deserialize;
 
@@ -129,6 +129,8 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         CONTINUOUS => "--continuous-covariate-keys",
         PROTEINS => "--protein-obsm-key",
         RNA => "--layer",
+        GENE_SETS => "--gene-sets",
+        NEW_GENE_SETS => "--new-gene-sets",
         _ => return None,
     })
 }

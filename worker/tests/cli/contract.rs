@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 53] = [
+const COMMANDS: [(&str, Does); 60] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
@@ -58,6 +58,12 @@ const COMMANDS: [(&str, Does); 53] = [
         ),
     ),
     ("results label-means", Writes("scgen", "--out", "means.csv")),
+    ("results terms", Writes("terms", "--out", "terms.csv")),
+    ("results term-genes", Writes("terms --term ODD", "--out", "genes.csv")),
+    ("results term-sets", Writes("terms", "--out", "sets")),
+    ("results term-overlap", Writes("terms", "--out", "overlap.h5ad")),
+    ("results term-scores", WritesCells("terms cells.h5ad --batches a --obsm-key scores", "--out", "scores.h5ad")),
+    ("results enrich", Writes("terms cells.h5ad --batches a --groups cell_type --n-sample 20", "--out", "factors.csv")),
     ("import", Writes("exported", "--out", "imported")),
     ("export", Writes("reference", "--out", "exported-again")),
     ("inspect", ReadsOnly),
@@ -91,6 +97,7 @@ const COMMANDS: [(&str, Does); 53] = [
     ("plot sankey", Writes("cells.h5ad --observed cell_type --predicted donor", "--out", "sankey.svg")),
     ("plot loss", Writes("reference", "--out", "loss.png")),
     ("plot means", Writes("logged.h5ad logged.h5ad --control logged.h5ad", "--out", "means.svg")),
+    ("plot factors", Writes("factors-there.h5ad", "--out", "factors.png")),
     ("report", Writes("mapped", "--out", "report.html")),
     ("models", ReadsOnly),
     ("generate", Writes("--n-cells 5 --n-genes 5", "--out", "generated.h5ad")),
@@ -129,6 +136,11 @@ fn prepared() -> Bench {
     );
     run("preprocess cells.h5ad --normalize --out logged.h5ad");
     run("train logged.h5ad --batches a,b --model scgen --labels-key cell_type --epochs 1 --out scgen");
+    super::terms::write_sets(&bench);
+    run(
+        "train cells.h5ad --batches a,b --model expimap --gene-sets sets.gmt --hidden-layer-sizes 8 --epochs 1 --out terms",
+    );
+    run("results enrich terms cells.h5ad --batches a --groups cell_type --n-sample 20 --out factors-there.h5ad");
     run("map reference cells.h5ad --batches c --epochs 1 --out mapped");
     run("export reference --out exported");
     run(

@@ -19,6 +19,7 @@ mod serve;
 mod site;
 mod surgery;
 mod task;
+mod terms;
 mod tree;
 mod tutorials;
 mod versions;

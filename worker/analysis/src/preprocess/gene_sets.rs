@@ -24,6 +24,13 @@ impl Default for SetOptions {
     }
 }
 
+impl SetOptions {
+    /// Whether a set with so many genes present is kept.
+    pub fn keeps(&self, n_present: usize) -> bool {
+        n_present > self.min_genes && self.max_genes.is_none_or(|most| n_present < most)
+    }
+}
+
 /// Which genes belong to which terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annotations {
@@ -49,7 +56,7 @@ pub fn gene_sets<S: AsRef<str>>(files: &[&str], genes: &[S], options: SetOptions
         set.insert(&term);
         let members: Vec<bool> = genes.iter().map(|gene| set.contains(gene.as_str())).collect();
         let n_present = members.iter().filter(|&&is_member| is_member).count();
-        if n_present > options.min_genes && options.max_genes.is_none_or(|most| n_present < most) {
+        if options.keeps(n_present) {
             annotations.terms.push(term);
             annotations.members.push(members);
         }

@@ -133,6 +133,17 @@ impl Field {
         Self { name, kind: FieldKind::Axis(names), need: Need::Required, help, grows: false }
     }
 
+    /// The gene sets that a reference is built on.
+    pub const fn gene_sets() -> Self {
+        let help = "gene sets, each a dimension of the latent space";
+        Self::new(GENE_SETS, FieldKind::GeneSets, Need::ToTrain, help)
+    }
+
+    /// Gene sets beside those.
+    pub const fn new_gene_sets() -> Self {
+        Self::new(NEW_GENE_SETS, FieldKind::GeneSets, Need::Optional, "gene sets of new terms, beside those")
+    }
+
     /// Further categorical covariates, beside the batch.
     pub const fn categorical() -> Self {
         Self::new(CATEGORICAL, FieldKind::Categories, Need::Optional, "categorical covariates beside the batch")
@@ -218,6 +229,10 @@ pub const CATEGORICAL: &str = "categorical";
 pub const CONTINUOUS: &str = "continuous";
 /// The field of size factors.
 pub const SIZE_FACTOR: &str = "size_factor";
+/// The field of gene sets.
+pub const GENE_SETS: &str = "gene_sets";
+/// The field of gene sets beside those.
+pub const NEW_GENE_SETS: &str = "new_gene_sets";
 /// What a source that is a column of obs begins with.
 pub const OBS: &str = "obs/";
 /// What a source that is a table of obsm begins with.

@@ -30,7 +30,8 @@ pub use dataset::{Dataset, Encoded};
 pub use encoding::{Categories, Encoding, LabelNames, Panel};
 pub use features::{Features, PanelAlignment};
 pub use field::{
-    CATEGORICAL, CONTINUOUS, Field, FieldKind, LABELS, Names, Need, OBS, OBSM, RNA, Range, SIZE_FACTOR, Values,
+    CATEGORICAL, CONTINUOUS, Field, FieldKind, GENE_SETS, LABELS, NEW_GENE_SETS, Names, Need, OBS, OBSM, RNA, Range,
+    SIZE_FACTOR, Values,
 };
 pub use gene_sets::GeneSets;
 pub use minibatch::{Covariates, Minibatch, MinifiedBatch};

@@ -1,5 +1,6 @@
 //! What a module's loss is made of, cell by cell.
 
+pub mod hsic;
 pub mod mmd;
 
 use tch::{Kind, Tensor};

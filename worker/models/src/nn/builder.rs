@@ -158,6 +158,11 @@ impl<'a> Builder<'a> {
         Self { rules, ..self }
     }
 
+    /// Where the tensors will live.
+    pub fn device(&self) -> Device {
+        self.weights.device()
+    }
+
     /// Number of conditions the module is built for.
     pub fn n_conditions(&self) -> usize {
         self.weights.n_conditions()

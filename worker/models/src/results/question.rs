@@ -55,6 +55,8 @@ pub enum ArgumentKind {
     Names,
     /// Batches of the reference, separated by commas.
     Conditions,
+    /// A column of obs with a text for every cell; must be given. Only of a question about cells.
+    Column,
 }
 
 /// The value of an argument.
@@ -72,6 +74,8 @@ pub enum Value {
     Names(Vec<String>),
     /// Codes of conditions.
     Conditions(Vec<i64>),
+    /// A text for every cell.
+    Column(Vec<String>),
 }
 
 /// What a question was told: a value for each of its arguments.
@@ -137,6 +141,11 @@ impl Argument {
     pub const fn conditions(name: &'static str, help: &'static str) -> Self {
         Self { name, kind: ArgumentKind::Conditions, help }
     }
+
+    /// A column of obs.
+    pub const fn column(name: &'static str, help: &'static str) -> Self {
+        Self { name, kind: ArgumentKind::Column, help }
+    }
 }
 
 impl Given {
@@ -149,6 +158,7 @@ impl Given {
             ArgumentKind::Choice(words) => Value::Choice(words[0].0.to_owned()),
             ArgumentKind::Names => Value::Names(vec![]),
             ArgumentKind::Conditions => Value::Conditions(vec![]),
+            ArgumentKind::Column => Value::Column(vec![]),
         };
         Self(arguments.iter().map(|argument| (argument.name, default(argument))).collect())
     }
@@ -201,6 +211,14 @@ impl Given {
     pub fn conditions(&self, name: &str) -> &[i64] {
         match self.value(name) {
             Value::Conditions(codes) => codes,
+            other => wrong(name, other),
+        }
+    }
+
+    /// The text of every cell.
+    pub fn column(&self, name: &str) -> &[String] {
+        match self.value(name) {
+            Value::Column(texts) => texts,
             other => wrong(name, other),
         }
     }

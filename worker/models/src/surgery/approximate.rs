@@ -10,6 +10,7 @@ use crate::{
     data::{CellConditions, Cells},
     device::{Device, Engine},
     error::{Error, Result},
+    extension::Extension,
     model::Module,
     nn::{Builder, ConditionSource, Mode, Source, Trainable, from_tch},
     reference::{Reference, Trained, share},
@@ -35,6 +36,8 @@ pub struct UpstreamSurgery<'a> {
     pub cells: &'a Cells<'a>,
     /// The condition of each; known ones keep their columns, new ones get fresh ones.
     pub conditions: &'a CellConditions,
+    /// What is added to the model.
+    pub extension: &'a Extension,
     /// How to train.
     pub spec: &'a TrainSpec,
     /// What is frozen.
@@ -55,7 +58,7 @@ pub fn upstream_surgery(
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Trained> {
-    let blueprint = Blueprint::of_card(&reference.base.card)?;
+    let blueprint = Blueprint::grown(&reference.base.card, ask.extension)?;
     blueprint.check_axes(ask.conditions)?;
     let axes: Vec<GrownTable> = std::iter::once(ask.conditions)
         .chain(ask.conditions.further())
@@ -79,6 +82,7 @@ pub fn upstream_surgery(
 
     let model = zoo::model(&reference.base.card.model)?;
     let (base, columns) = grow(reference, conditions, fresh.as_ref(), ask.placement, ask.device)?;
+    let base = blueprint.model.enlarged(&base, &fresh.weights().base())?;
     let columns: Vec<_> = columns.iter().collect();
     let of_axes: Vec<Vec<Columns>> = further.iter().map(|table| table.columns(reference, fresh.as_ref())).collect();
     let of_axes: Vec<Vec<&Columns>> = of_axes.iter().map(|columns| columns.iter().collect()).collect();
@@ -96,6 +100,7 @@ pub fn upstream_surgery(
     let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?.with_tensors(owned);
     let history = trainer.run(progress, checkpoints)?;
     let mut card = reference.base.card.clone();
+    card.config = blueprint.to_card_config();
     let (fact, value) = BaseCard::APPROXIMATE;
     card.training.insert(fact.to_owned(), value.into());
     let keys: Vec<ConditionKey> = axes.into_iter().flat_map(|table| table.keys).collect();

@@ -20,6 +20,7 @@ use crate::{
     data::{CellConditions, Cells},
     device::{Compute, Engine, OneThread},
     error::{Error, Result},
+    extension::Extension,
     model::Module,
     nn::{Builder, ConditionSource, Mode, SeededNoise, Source, Trainable},
     reference::Reference,
@@ -112,7 +113,8 @@ pub fn surgery(
 ) -> Result<Surgery> {
     let (compute, n_cells) = (compute.into(), query.cells.n_cells());
     let conditions = CellConditions::single(query.key.clone(), n_cells);
-    let mut joint = map(base, (&query.cells, &conditions), spec, compute, progress, checkpoints)?;
+    let mut joint =
+        map((base, &Extension::default()), (&query.cells, &conditions), spec, compute, progress, checkpoints)?;
     let of_key = |mut columns: BTreeMap<ConditionKey, Columns>| columns.remove(&query.key).unwrap_or_default();
     Ok(Surgery {
         columns: of_key(joint.columns),
@@ -140,11 +142,26 @@ pub fn joint_surgery(
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<JointSurgery> {
-    map(base, (&query.cells, &query.conditions), spec, compute.into(), progress, checkpoints)
+    extended_surgery(base, &Extension::default(), query, spec, compute, progress, checkpoints)
+}
+
+/// The same onto a reference to whose model the site adds something of its own.
+///
+/// # Errors  those of [`surgery`], and an addition that the model does not take
+pub fn extended_surgery(
+    base: &Base,
+    extension: &Extension,
+    query: &JointQuery<'_>,
+    spec: &TrainSpec,
+    compute: impl Into<Compute>,
+    progress: &mut dyn Progress,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<JointSurgery> {
+    map((base, extension), (&query.cells, &query.conditions), spec, compute.into(), progress, checkpoints)
 }
 
 fn map(
-    base: &Base,
+    (base, extension): (&Base, &Extension),
     (cells, conditions): (&Cells<'_>, &CellConditions),
     spec: &TrainSpec,
     Compute { device, engine }: Compute,
@@ -158,7 +175,7 @@ fn map(
         return Err(Error::NoSurgery { reason: reason.to_owned() });
     }
     let _one_thread = OneThread::new();
-    let blueprint = Blueprint::of_card(&base.card)?;
+    let blueprint = Blueprint::extended(&base.card, extension)?;
     let (dataset, axes) = blueprint.encode_to_grow(cells, conditions, &base.card.layout)?;
     let model = zoo::model(&base.card.model)?;
     let plan = TrainPlan::new(model, Aim::ExactSurgery, spec, dataset.n_cells())?;

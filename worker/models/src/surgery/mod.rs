@@ -8,4 +8,4 @@ mod exact;
 pub mod upstream;
 
 pub use approximate::{Placement, UpstreamSurgery, upstream_surgery};
-pub use exact::{JointQuery, JointSurgery, Query, Surgery, joint_surgery, surgery, surgery_of_many};
+pub use exact::{JointQuery, JointSurgery, Query, Surgery, extended_surgery, joint_surgery, surgery, surgery_of_many};

@@ -67,6 +67,8 @@ pub enum WarmupDefault {
     Off,
     /// Over so many epochs.
     Epochs(u32),
+    /// Over so many epochs, or over all where there are fewer.
+    AtMostEpochs(u32),
     /// Over this share of the run's epochs, rounded down and at least one.
     ShareOfEpochs(f64),
     /// Over so many steps for each cell.

@@ -214,6 +214,7 @@ fn warmup(usual: &TrainDefaults, n_epochs: u32, n_cells: usize) -> Warmup {
     match usual.kl_warmup {
         WarmupDefault::Off => Warmup::Off,
         WarmupDefault::Epochs(n) => Warmup::over_epochs(n),
+        WarmupDefault::AtMostEpochs(n) => Warmup::over_epochs(n.min(n_epochs)),
         WarmupDefault::ShareOfEpochs(share) => Warmup::over_epochs(((share * f64::from(n_epochs)) as u32).max(1)),
         WarmupDefault::StepsPerCell(n) => Warmup::over_steps((n * n_cells as f64) as u64),
     }

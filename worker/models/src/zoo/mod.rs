@@ -3,6 +3,7 @@
 //! What of a model grows with a new condition, what surgery trains and what stays is the [`crate::nn::Role`] under which
 //! its module asks for each tensor; surgery itself knows no model.
 
+pub mod expimap;
 pub mod family;
 pub mod scanvi;
 pub mod scgen;
@@ -24,6 +25,7 @@ pub static ZOO: &[&dyn Model] = &[
     &totalvi::Totalvi,
     &trvae::Trvae,
     &scgen::Scgen,
+    &expimap::Expimap,
     #[cfg(test)]
     &two_axes::TwoAxes,
 ];

@@ -2,7 +2,7 @@
 
 use archipelago_common::progress::Silent;
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Device, Error, NoCheckpoints, Query, Reference, Surgery,
+    Categorical, CellConditions, Cells, Device, Error, Extension, NoCheckpoints, Query, Reference, Surgery,
     data::Features,
     model::Model,
     results::{
@@ -212,7 +212,15 @@ fn upstreams_surgery_takes_the_query_s_own_mask() {
     let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
     for placement in [Placement::OwnBlock, Placement::End] {
         let (cells, spec, flags, device) = (cells(&query), spec(2), Flags::default(), Device::Cpu);
-        let ask = UpstreamSurgery { cells: &cells, conditions: &conditions, spec: &spec, flags, placement, device };
+        let ask = UpstreamSurgery {
+            cells: &cells,
+            conditions: &conditions,
+            spec: &spec,
+            flags,
+            placement,
+            device,
+            extension: &Extension::default(),
+        };
         let mapped = upstream_surgery(&reference, &ask, &mut Silent, &mut NoCheckpoints).unwrap().reference;
         let mask =
             |name: &str| mapped.columns[&key(name)].0.get("protein_measured.condition").unwrap().to_f32("m").unwrap();

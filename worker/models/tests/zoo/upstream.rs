@@ -2,7 +2,7 @@
 
 use archipelago_common::progress::Silent;
 use archipelago_models::{
-    Categorical, CellConditions, Device, NoCheckpoints,
+    Categorical, CellConditions, Device, Extension, NoCheckpoints,
     surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
     zoo,
 };
@@ -20,7 +20,15 @@ fn it_moves_earlier_conditions_only_where_batch_norm_or_their_cells_take_part() 
         let (cells, spec) = (cells(&query), spec(2));
         let placement = Placement::End;
         let (conditions, spec, device) = (&conditions, &spec, Device::Cpu);
-        let ask = UpstreamSurgery { cells: &cells, conditions, spec, flags, placement, device };
+        let ask = UpstreamSurgery {
+            cells: &cells,
+            conditions,
+            spec,
+            flags,
+            placement,
+            device,
+            extension: &Extension::default(),
+        };
         upstream_surgery(&reference, &ask, &mut Silent, &mut NoCheckpoints).unwrap()
     };
     let frozen = map(Flags { freeze_batchnorm_decoder: true, ..Flags::default() }).reference;

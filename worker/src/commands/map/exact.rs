@@ -22,6 +22,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let surgeon = Surgeon {
         base: &reference.base,
         base_digest: mapping.parent.dir.version().base.digest,
+        extension: &mapping.extension,
         train: &mapping.train,
         compute: args.compute.into(),
         checkpoints: Some(&checkpoints),

@@ -1,6 +1,7 @@
 //! `map`: new batches onto a reference, without a coordinator.
 
 mod exact;
+mod extension_args;
 mod upstream;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Instant};
@@ -15,13 +16,13 @@ use archipelago_common::{
     task::{ColumnInit, ConditionMetrics, TrainSpec, Warmup},
 };
 use archipelago_models::{
-    Blueprint, CellConditions, Engine,
+    Blueprint, CellConditions, Engine, Extension,
     data::{FieldValues, Panel, PanelAlignment},
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use self::upstream::UpstreamArgs;
+use self::{extension_args::ExtensionArgs, upstream::UpstreamArgs};
 use super::{CellArgs, ComputeArgs, OpenReference, defaults};
 use crate::{
     checkpoint::EPOCHS_PER_CHECKPOINT,
@@ -76,6 +77,8 @@ pub struct MapArgs {
     surgery: SurgeryArg,
     #[command(flatten)]
     upstream: UpstreamArgs,
+    #[command(flatten)]
+    extension: ExtensionArgs,
     #[command(flatten)]
     plan: PlanArgs,
     /// Also write the positions before training, to `obsm['X_archipelago_untrained']`; exact surgery only.
@@ -172,6 +175,8 @@ struct Mapping<'a> {
     /// The keys of all cells.
     conditions: CellConditions,
     groups: Vec<QueryGroup>,
+    /// What is added to the reference's model.
+    extension: Extension,
     train: TrainSpec,
 }
 
@@ -230,6 +235,7 @@ impl<'a> Mapping<'a> {
     fn prepare(args: &'a MapArgs, output: &Output) -> Result<Self> {
         let parent = OpenReference::open(&args.reference)?;
         let card = &parent.reference.base.card;
+        let extension = args.extension.of(card)?;
         let spec = args.cells.seen_through(&args.query, args.batch_key.as_deref(), card)?;
         spec.check_batch_key(args.batch_key.as_deref())?;
         let usual = if args.ignore_labels { SourceMap::default() } else { spec.usual.clone() };
@@ -254,7 +260,7 @@ impl<'a> Mapping<'a> {
         let AlignedCounts { counts: of_groups, alignment, n_empty_cells } = of_groups;
         let groups = QueryGroup::all(&data, &keys, of_groups);
         let (train, conditions) = (args.spec(), keys.conditions);
-        Ok(Self { args, parent, data, alignment, n_empty_cells, counts, conditions, groups, train })
+        Ok(Self { args, parent, data, alignment, n_empty_cells, counts, conditions, groups, extension, train })
     }
 
     /// How the cells' features meet each panel of the reference beside its genes.

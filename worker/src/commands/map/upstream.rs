@@ -122,6 +122,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let surgeon = Surgeon {
         base: &trained.reference.base,
         base_digest: dir.version().base.digest,
+        extension: &mapping.extension,
         train: &mapping.train,
         compute: args.compute.into(),
         checkpoints: None,
@@ -168,6 +169,7 @@ fn train(mapping: &Mapping<'_>, device: Device, output: &Output) -> Result<Train
     let ask = UpstreamSurgery {
         cells: &cells,
         conditions: &mapping.conditions,
+        extension: &mapping.extension,
         spec: &mapping.train,
         flags: args.upstream.flags(),
         placement: args.upstream.placement(),

@@ -27,7 +27,7 @@ use crate::{
 pub(super) struct EmbeddingArgs {
     /// The h5ad file.
     file: PathBuf,
-    /// The element of obsm to draw; its first two dimensions are taken.
+    /// The element of obsm to draw; its first two dimensions are taken, or two that are named (`scores:TERM_1,TERM_2`).
     #[arg(long, value_name = "OBSM", default_value = "X_umap")]
     basis: String,
     /// What colours the cells, separated by commas: obs columns (by category or by number), genes, and columns of tables in
@@ -147,7 +147,43 @@ fn of_table(adata: &AnnData, name: &str) -> Result<Option<Vec<f32>>> {
     Ok(Some(table.values.chunks_exact(table.n_cols).map(|row| row[at]).collect()))
 }
 
+impl Shown {
+    fn colouring(&self) -> Colouring<'_> {
+        match self {
+            Self::Categories { labels, palette } => Colouring::Categories { labels, palette },
+            Self::Numbers(values) => Colouring::Values(values),
+        }
+    }
+}
+
+/// Cells by two named columns of a table in obsm.
+fn named_scatter(
+    adata: &AnnData,
+    key: &str,
+    axes: [&str; 2],
+    (title, shown): (&str, &Shown),
+    theme: &Theme,
+) -> Result<Panel> {
+    let column = |name: &str| {
+        let name = format!("{key}:{name}");
+        let nothing = || Error::NothingToShow {
+            name: name.clone(),
+            columns: adata.obsm.keys().cloned().collect::<Vec<_>>().join(", "),
+        };
+        of_table(adata, &name)?.ok_or_else(nothing)
+    };
+    let (across, upwards) = (column(axes[0])?, column(axes[1])?);
+    let pairs: Vec<f32> = across.into_iter().zip(upwards).flat_map(|(x, y)| [x, y]).collect();
+    let points = ndarray::ArrayView2::from_shape((pairs.len() / 2, 2), &pairs).expect("two numbers for each cell");
+    Ok(Scatter { title, points, axes, colouring: shown.colouring() }.panel(theme)?)
+}
+
 fn scatter(adata: &AnnData, basis: &str, title: &str, shown: &Shown, theme: &Theme) -> Result<Panel> {
+    if let Some((key, (across, upwards))) =
+        basis.split_once(':').and_then(|(key, columns)| Some((key, columns.split_once(',')?)))
+    {
+        return named_scatter(adata, key, [across.trim(), upwards.trim()], (title, shown), theme);
+    }
     let points = embedding_of(adata, basis)?;
     if points.ncols() < 2 {
         let (name, found) = (basis.to_owned(), format!("{} dimensions", points.ncols()));
@@ -155,10 +191,7 @@ fn scatter(adata: &AnnData, basis: &str, title: &str, shown: &Shown, theme: &The
     }
     let name = basis.strip_prefix("X_").unwrap_or(basis).to_uppercase();
     let axes = [format!("{name} 1"), format!("{name} 2")];
-    let colouring = match shown {
-        Shown::Categories { labels, palette } => Colouring::Categories { labels, palette },
-        Shown::Numbers(values) => Colouring::Values(values),
-    };
+    let colouring = shown.colouring();
     let points = points.slice(ndarray::s![.., ..2]);
     Ok(Scatter { title, points, axes: [&axes[0], &axes[1]], colouring }.panel(theme)?)
 }

@@ -15,9 +15,11 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 use super::{Asked, Written};
 use crate::{
     commands::{DeviceArg, OpenReference, known::ConditionArgs},
-    error::Result,
-    lists,
+    data::SiteData,
+    error::{Error, Result},
+    existing, lists,
     output::Output,
+    results,
     table::NamedMatrix,
 };
 
@@ -67,11 +69,12 @@ struct ReferenceSubject {
     seed: u64,
 }
 
-/// A value as it was given; batches are not looked up yet.
+/// A value as it was given; batches and columns are not looked up yet.
 #[derive(Debug)]
 enum Told {
     Value(Value),
     Batches(Vec<String>),
+    Column(String),
 }
 
 /// Every model's own questions.
@@ -126,7 +129,8 @@ impl OwnQuestion {
             known.data.check_writable()?;
         }
         let asked = known.asked(subject.asked.seed)?;
-        let given = self.given(&asked, &subject.asked.known.among, known.reference())?;
+        let column = |name: &str| complete(&known.data, name);
+        let given = self.given(&asked, &subject.asked.known.among, known.reference(), &column)?;
         let (n_rows, n_columns) = match asked.answer(self.question, &given)? {
             Answer::Cells { columns, values } => {
                 let (rows, flat) = (known.data.obs(), flat(&values));
@@ -150,7 +154,8 @@ impl OwnQuestion {
         let nothing = Csr::zeros(0, open.reference.base.card.genes.len());
         let device: Device = subject.device.into();
         let asked = ModelAsked::without_cells(&open.reference, &nothing, subject.seed, device)?;
-        let given = self.given(&asked, &subject.among, &open.reference)?;
+        let no_cells = |name: &str| unreachable!("no question about a reference takes the column `{name}`");
+        let given = self.given(&asked, &subject.among, &open.reference, &no_cells)?;
         let (n_rows, n_columns) = write(asked.answer(self.question, &given)?, &subject.out)?;
         let (out, version) = (subject.out.clone(), open.dir.version().id());
         output.show(&Written { out, version, what: self.question, n_rows, n_columns });
@@ -165,13 +170,20 @@ impl OwnQuestion {
         }
     }
 
-    /// What was told, with batches looked up among the conditions of the reference.
-    fn given(&self, asked: &ModelAsked<'_>, among: &ConditionArgs, reference: &Reference) -> Result<Given> {
+    /// What was told, with batches looked up among the conditions of the reference, and columns in the cells' file.
+    fn given(
+        &self,
+        asked: &ModelAsked<'_>,
+        among: &ConditionArgs,
+        reference: &Reference,
+        column: &dyn Fn(&str) -> Result<Vec<String>>,
+    ) -> Result<Given> {
         let key_of = |batch: &str| among.key_of(batch, reference);
         let mut given = Given::default();
         for (name, told) in &self.told {
             let value = match told {
                 Told::Value(value) => value.clone(),
+                Told::Column(name) => Value::Column(column(name)?),
                 Told::Batches(texts) => {
                     let batches = lists::among(texts, |batch| key_of(batch).is_ok().then(|| batch.to_owned()));
                     let codes = batches.iter().map(|batch| Ok(asked.code(&key_of(batch)?)?)).collect::<Result<_>>()?;
@@ -213,6 +225,7 @@ fn arg_of(argument: &Argument) -> Arg {
             arg.value_parser(clap::builder::PossibleValuesParser::new(values)).default_value(words[0].0)
         }
         ArgumentKind::Names | ArgumentKind::Conditions => arg.action(ArgAction::Append),
+        ArgumentKind::Column => arg.value_name("OBS").required(true),
     }
 }
 
@@ -226,7 +239,21 @@ fn told(argument: &Argument, matches: &ArgMatches) -> Told {
         ArgumentKind::Choice(_) => Value::Choice(matches.get_one::<String>(argument.name).expect(given).clone()),
         ArgumentKind::Names => Value::Names(lists::split(&texts())),
         ArgumentKind::Conditions => return Told::Batches(texts()),
+        ArgumentKind::Column => return Told::Column(matches.get_one::<String>(argument.name).expect(given).clone()),
     })
+}
+
+/// A column of obs that has a text for every cell.
+fn complete(data: &SiteData, column: &str) -> Result<Vec<String>> {
+    let texts = data.column(column)?;
+    let (n_missing, n_cells) = (texts.iter().filter(|text| text.is_none()).count(), texts.len());
+    match n_missing {
+        0 => Ok(texts.into_iter().flatten().collect()),
+        _ => {
+            let path = data.spec().path.clone();
+            Err(Error::MissingValues { path, column: column.to_owned(), n_missing, n_cells })
+        }
+    }
 }
 
 /// Writes an answer that is not about the cells of a file; how large it is.
@@ -247,6 +274,8 @@ fn write(answer: Answer, out: &std::path::Path) -> Result<(usize, usize)> {
             for (name, bytes) in &files {
                 fs::write_atomic(&out.join(name), bytes)?;
             }
+            // Last: a folder with it is a result, which another command does not replace unasked.
+            results::write_json(&out.join(existing::SUMMARY), &files.keys().collect::<Vec<_>>())?;
             Ok((files.len(), 1))
         }
     }

@@ -1,5 +1,6 @@
 //! `train`: a reference model from counts.
 
+mod gene_set_args;
 mod model_args;
 mod plan_args;
 
@@ -29,7 +30,7 @@ use archipelago_models::{
 use clap::Args;
 use serde::Serialize;
 
-use self::{model_args::ModelArgs, plan_args::PlanArgs};
+use self::{gene_set_args::GeneSetArgs, model_args::ModelArgs, plan_args::PlanArgs};
 use super::{CellArgs, ComputeArgs, OpenReference, known::ConditionArgs};
 use crate::{
     checkpoint::TrainingFile,
@@ -78,6 +79,8 @@ pub struct TrainArgs {
     /// Second part of the condition keys: the name of the data set [default: atlas]
     #[arg(long)]
     dataset: Option<archipelago_common::id::Name>,
+    #[command(flatten)]
+    gene_sets: GeneSetArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -182,6 +185,7 @@ fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
         Some(reference) => reference.base.card.genes.clone(),
         None => panel(&data, args)?,
     };
+    let data = data.on_panel(&genes);
     let aligned = data.counts(&genes)?;
     let conditions = args.conditions(&data, pretrained.as_ref())?;
     Ok(Prepared { model, pretrained, options, data, aligned, genes, conditions })
@@ -242,12 +246,18 @@ fn labelled_accuracy(
     Ok(Some((right.len(), right.len() + wrong.len())))
 }
 
-/// The panel is the file's genes, each once: naming one twice would leave no order to align a query to.
+/// The panel is the file's genes, each once: naming one twice would leave no order to align a query to. For a model that takes gene
+/// sets it is those that are in one.
 fn panel(data: &SiteData, args: &TrainArgs) -> Result<Vec<String>> {
     let mut genes = data.genes().to_vec();
     if data.spec().duplicate_genes == Duplicates::Sum {
         let mut known = HashSet::new();
         genes.retain(|gene| known.insert(gene.clone()));
+    }
+    if let Some(sets) = data.annotations().needed_gene_sets() {
+        let own = data.genes().iter().zip(sets.is_in_a_set());
+        let in_a_set: HashSet<&String> = own.filter(|(_, is_in)| *is_in).map(|(gene, _)| gene).collect();
+        genes.retain(|gene| in_a_set.contains(gene));
     }
     archipelago_anndata::align::align(&genes, &genes, Default::default())
         .map_err(|source| Error::Cells { path: args.file.clone(), source })?;
@@ -263,6 +273,7 @@ impl TrainArgs {
         for (field, keys) in covariates.into_iter().filter(|(_, keys)| !keys.is_empty()) {
             spec.fields.set_all(field, lists::split(keys).into_iter().map(Source::obs).collect());
         }
+        self.gene_sets.add_to(&mut spec);
         match pretrained {
             Some(reference) => spec.remembering(&reference.base.card),
             None => Ok(spec),

@@ -49,11 +49,15 @@ impl Encoder {
 
     /// The posterior of each cell. The floor is part of the variance everywhere: in draws, in the divergence and in what is reported.
     pub fn forward(&self, x: &Tensor, condition: Condition<'_>, pass: &mut Pass<'_>) -> Posterior {
-        let hidden = self.hidden(x, condition, pass);
-        let none = Covariates::none(x);
+        self.heads(&self.hidden(x, condition, pass))
+    }
+
+    /// The posterior of what the last block gives.
+    pub fn heads(&self, hidden: &Tensor) -> Posterior {
+        let none = Covariates::none(hidden);
         Posterior {
-            mean: self.mean.forward(&hidden, &none),
-            var: self.log_var.forward(&hidden, &none).exp() + VARIANCE_FLOOR,
+            mean: self.mean.forward(hidden, &none),
+            var: self.log_var.forward(hidden, &none).exp() + VARIANCE_FLOOR,
         }
     }
 

@@ -48,18 +48,25 @@ impl Freeze {
     }
 }
 
-impl UpstreamRules for Freeze {
-    fn trainable(&self, weights: &Weights) -> Vec<(String, Tensor, GradientUse)> {
+impl Freeze {
+    /// The tensors whose upstream names are among those that train, with their gradients switched on; all others off.
+    pub fn those(weights: &Weights, trains: impl Fn(&str) -> bool) -> Vec<(String, Tensor, GradientUse)> {
         let mut owned = Vec::new();
         for (upstream, parts) in Layout::of(weights).iter() {
             for part in parts {
                 let (tensor, role) = weights.require(&part.name);
-                let trains = role.is_trainable() && self.trains(upstream);
+                let trains = role.is_trainable() && trains(upstream);
                 let tensor = tensor.set_requires_grad(trains);
                 owned.extend(trains.then(|| (part.name.clone(), tensor, GradientUse::Applied)));
             }
         }
         owned
+    }
+}
+
+impl UpstreamRules for Freeze {
+    fn trainable(&self, weights: &Weights) -> Vec<(String, Tensor, GradientUse)> {
+        Self::those(weights, |upstream| self.trains(upstream))
     }
 }
 

@@ -20,18 +20,25 @@ use crate::{
 ///
 /// # Errors  options of the plan that the rule does not take
 pub fn of_run<'a>(weights: &'a Weights, run: Run<'a, '_>) -> Result<Recipe<'a>> {
+    of_run_watching(weights, run, unweighted_loss)
+}
+
+/// The recipe of a run in which another loss is watched.
+///
+/// # Errors  options of the plan that the rule does not take
+pub fn of_run_watching<'a>(weights: &'a Weights, run: Run<'a, '_>, watched: Watched) -> Result<Recipe<'a>> {
     let plan = run.plan;
     let balanced = Balanced { groups: run.dataset.conditions.clone(), n_draws: plan.sampling.n_draws };
     let sampler: Box<dyn Sampler> = if plan.sampling.is_plain { Box::new(Shuffled) } else { Box::new(balanced) };
     let mut recipe = Recipe {
         split: Some(split_by_condition(run.dataset, plan.train_size)),
         sampler,
-        rule: Some(Box::new(StoppingRule::new(plan, unweighted_loss)?)),
+        rule: Some(Box::new(StoppingRule::new(plan, watched)?)),
         ..Recipe::default()
     };
     // Without the rule there is no best state upstream either.
     if plan.early_stopping.is_some() && plan.kept == Kept::Best {
-        recipe.hooks.push(Box::new(KeepBest::new(weights, unweighted_loss)));
+        recipe.hooks.push(Box::new(KeepBest::new(weights, watched)));
     }
     Ok(recipe)
 }
@@ -67,7 +74,8 @@ pub fn loss(seen: &Seen) -> Option<f64> {
     seen.figure(monitor(seen), "loss")
 }
 
-fn monitor(seen: &Seen) -> Monitor {
+/// Whose loss is watched: the validation cells' where there are any.
+pub fn monitor(seen: &Seen) -> Monitor {
     if seen.validation.is_some() { Monitor::Validation } else { Monitor::Train }
 }
 

@@ -33,14 +33,7 @@ pub(in crate::zoo) fn normal(name: &str, shape: Vec<usize>) -> Drawn {
 pub(in crate::zoo) fn autoencoder(sizes: Sizes<'_>, loss: ReconLoss) -> Vec<Drawn> {
     let Sizes { n_genes, hidden, n_latent, in_encoder, in_decoder } = sizes;
     let last = hidden[hidden.len() - 1];
-    let mut drawn = Vec::from(Drawn::linear("encoder.FC.L0.expr_L", hidden[0], n_genes));
-    drawn.extend(in_encoder.map(|n| unbiased("encoder.FC.L0.cond_L", hidden[0], n)));
-    for (i, sizes) in (1..).zip(hidden.windows(2)) {
-        drawn.extend(Drawn::linear(&format!("encoder.FC.L{i}"), sizes[1], sizes[0]));
-    }
-    for head in ["mean_encoder", "log_var_encoder"] {
-        drawn.extend(Drawn::linear(&format!("encoder.{head}"), n_latent, last));
-    }
+    let mut drawn = encoder("encoder", (n_genes, in_encoder), hidden, n_latent);
     drawn.push(unbiased("decoder.FirstL.L0.expr_L", last, n_latent));
     drawn.extend(in_decoder.map(|n| unbiased("decoder.FirstL.L0.cond_L", last, n)));
     for (i, sizes) in (1..).zip(hidden.windows(2).rev()) {
@@ -57,8 +50,26 @@ pub(in crate::zoo) fn autoencoder(sizes: Sizes<'_>, loss: ReconLoss) -> Vec<Draw
     drawn
 }
 
+/// The tensors of an encoder, for so many genes and numbers that stand for a condition.
+pub(in crate::zoo) fn encoder(
+    name: &str,
+    (n_genes, in_encoder): (usize, Option<usize>),
+    hidden: &[usize],
+    n_latent: usize,
+) -> Vec<Drawn> {
+    let mut drawn = Vec::from(Drawn::linear(&format!("{name}.FC.L0.expr_L"), hidden[0], n_genes));
+    drawn.extend(in_encoder.map(|n| unbiased(&format!("{name}.FC.L0.cond_L"), hidden[0], n)));
+    for (i, sizes) in (1..).zip(hidden.windows(2)) {
+        drawn.extend(Drawn::linear(&format!("{name}.FC.L{i}"), sizes[1], sizes[0]));
+    }
+    for head in ["mean_encoder", "log_var_encoder"] {
+        drawn.extend(Drawn::linear(&format!("{name}.{head}"), n_latent, hidden[hidden.len() - 1]));
+    }
+    drawn
+}
+
 /// A linear map that adds nothing.
-fn unbiased(name: &str, n_out: usize, n_in: usize) -> Drawn {
+pub(in crate::zoo) fn unbiased(name: &str, n_out: usize, n_in: usize) -> Drawn {
     let from = Distribution::FanIn(n_in);
     Drawn { name: format!("{name}.weight"), shape: vec![n_out, n_in], from }
 }

@@ -254,6 +254,7 @@ fn upstreams_surgery_grows_every_table_and_its_base_shares_what_it_has_learnt() 
     let conditions = sample.at("berlin", &reference.base.card.layout);
     for placement in [Placement::OwnBlock, Placement::End] {
         let ask = UpstreamSurgery {
+            extension: &crate::Extension::default(),
             cells: &sample.cells(),
             conditions: &conditions,
             spec: &spec(),

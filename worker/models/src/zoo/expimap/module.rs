@@ -1,0 +1,275 @@
+//! The network of expiMap: inference, generative, loss.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    Configuration,
+    config::{ExpimapConfig, LastLayer},
+    new_terms::{NewTerms, Whose},
+    recipe,
+    terms::Term,
+    weights::{Masked, Outside},
+};
+use crate::{
+    data::{Covariates, Dataset, GENE_SETS, Minibatch, Registry, slot},
+    error::{Error, Result},
+    losses::{LossTerms, hsic},
+    model::{CountModel, Embedder, Module},
+    nn::{Builder, DispersionBy, Init, LogDispersion, Pass, Posterior, Role, Weights, rows_of},
+    results::{Answer, Asked, Given},
+    train::{Recipe, Run},
+    zoo::family::{Condition, Encoder, Output, library},
+};
+
+/// The network of expiMap. Its latent state has a number for each term: those with gene sets, then the reference's new ones, then those
+/// of the site that maps.
+#[derive(Debug)]
+pub struct ExpimapModule {
+    config: ExpimapConfig,
+    /// Log inverse dispersion, a column per condition; none for a squared difference.
+    theta: Option<LogDispersion>,
+    encoder: Encoder,
+    library: Option<Encoder>,
+    pub(super) annotated: Masked,
+    /// New terms in the order of the latent state.
+    pub(super) added: Vec<NewTerms>,
+    /// The decoder's column of each condition, `[n_conditions, n_genes]`.
+    condition: Tensor,
+    terms: Vec<Term>,
+    /// The factor of the group lasso of each annotated term.
+    pub(super) omega: Option<Vec<f64>>,
+    weights: Weights,
+}
+
+/// What the encoder says about cells.
+#[derive(Debug)]
+pub struct Inference {
+    /// Posterior of the latent state.
+    pub qz: Posterior,
+    /// A draw from it, `[n, n_latent]`: upstream draws in evaluation too.
+    pub z: Tensor,
+}
+
+/// What the decoder makes of latent states.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The sum of the terms' contributions, before the last layer: upstream's `y`.
+    pub linear: Tensor,
+    /// What the loss takes.
+    pub output: Output,
+}
+
+/// The terms of the loss, apart.
+#[derive(Debug)]
+pub struct ExpimapLoss {
+    /// Reconstruction loss per cell, `[n]`.
+    pub reconstruction: Tensor,
+    /// Divergence of the latent state, `[n]`.
+    pub kl: Tensor,
+    /// How much new terms and the others tell about each other, a scalar; none where that is not asked for.
+    pub hsic: Option<Tensor>,
+}
+
+impl ExpimapModule {
+    /// Builds the network.
+    ///
+    /// # Errors  [`Error::MissingField`] without gene sets, stored tensors that do not fit
+    pub fn new(configuration: &Configuration, registry: &Registry, n_genes: usize, mut b: Builder<'_>) -> Result<Self> {
+        let config = &configuration.reference;
+        let slot = registry.slot::<slot::GeneSets>(GENE_SETS)?;
+        let sets = registry.remembered::<slot::GeneSets>(GENE_SETS).expect("there is a slot of it");
+        if sets.n_genes() != n_genes {
+            let (found, expected) = (format!("of {} genes", sets.n_genes()), format!("of the panel's {n_genes}"));
+            return Err(Error::Value { part: "the gene sets".to_owned(), found, expected });
+        }
+        let theta = match config.recon_loss.likelihood() {
+            Some(_) => {
+                let (by, none) = (DispersionBy::Condition, Registry::default());
+                Some(LogDispersion::new(&mut b, "theta", n_genes, by, &none, Init::Normal)?)
+            }
+            None => None,
+        };
+        let (blocks, hidden) = (config.blocks(), &config.hidden_layer_sizes);
+        let encoder = Encoder::new(&mut b, "encoder", n_genes, hidden, slot.width(), &blocks)?;
+        let library = match config.use_l_encoder {
+            true => Some(Encoder::new(&mut b, "l_encoder", n_genes, &[LIBRARY_UNITS], 1, &blocks)?),
+            false => None,
+        };
+        let outside = Outside::of(config.soft_mask);
+        let annotated = Masked::new(&mut b, ANNOTATED, sets, Role::Parameter, outside)?;
+        let init = Init::FanIn(b.n_all_conditions());
+        let condition = b.condition_rows("decoder.L0.cond_L.weight.condition", &[n_genes], Role::Condition, init)?;
+        let mut added = Vec::new();
+        let n_hidden = hidden[hidden.len() - 1];
+        if let Some(wanted) = configuration.of_reference(registry, n_genes)? {
+            let outside = Outside::of(config.soft_ext_mask);
+            added.push(NewTerms::new(&mut b, Whose::Reference, &wanted, n_hidden, outside)?);
+        }
+        if let Some(wanted) = configuration.of_site(n_genes) {
+            let outside = Outside::of(configuration.in_force().soft_ext_mask);
+            added.push(NewTerms::new(&mut b, Whose::Site, &wanted, n_hidden, outside)?);
+        }
+        let terms = Term::all(sets, &added);
+        let omega = config.omega_of(sets.terms())?;
+        let config = configuration.in_force().clone();
+        Ok(Self { config, theta, encoder, library, annotated, added, condition, terms, omega, weights: b.finish() })
+    }
+
+    /// The options in force: of a query's mapping, its own.
+    pub fn config(&self) -> &ExpimapConfig {
+        &self.config
+    }
+
+    /// The terms, one for each number of the latent state.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// Posteriors of the cells and one draw from each.
+    pub fn inference(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Inference {
+        let qz = self.posterior(minibatch, pass);
+        let z = qz.sample(&pass.noise.normal("z", &qz.mean.size(), qz.mean.device()));
+        Inference { qz, z }
+    }
+
+    /// A draw of the total count of each cell, `[n, 1]`; the count itself where no encoder learns it.
+    pub fn totals(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
+        match self.learnt_totals(minibatch, pass) {
+            None => library(minibatch),
+            Some(ql) => ql.sample(&pass.noise.normal("l", &ql.mean.size(), ql.mean.device())).exp(),
+        }
+    }
+
+    /// The posterior of the logarithm of the total count, where an encoder learns it.
+    pub(super) fn learnt_totals(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Option<Posterior> {
+        let encoder = self.library.as_ref()?;
+        Some(encoder.forward(&minibatch.x.log1p(), Condition::Codes(&minibatch.covariates), pass))
+    }
+
+    /// Decodes latent states. `covariates` may name other conditions than the cells' own.
+    pub fn generative(&self, z: &Tensor, totals: &Tensor, covariates: &Covariates) -> Decoded {
+        let mut start = self.annotated.mask.size()[1];
+        let mut linear = self.annotated.forward(&z.narrow(1, 0, start)) + rows_of(&self.condition, covariates);
+        for added in &self.added {
+            let n_terms = added.wanted().n_terms() as i64;
+            linear = linear + added.forward(&z.narrow(1, start, n_terms));
+            start += n_terms;
+        }
+        let last = |linear: &Tensor| match self.config.last_layer() {
+            LastLayer::Softmax => linear.softmax(-1, Kind::Float),
+            LastLayer::Identity => linear.shallow_clone(),
+            LastLayer::Softplus => linear.softplus(),
+            LastLayer::Exp => linear.exp(),
+            LastLayer::Relu => linear.relu(),
+        };
+        let output = last(&linear);
+        let output = match self.config.recon_loss.likelihood() {
+            None => Output::Values(output),
+            Some(_) if self.config.last_layer() == LastLayer::Softmax => {
+                let rate = &output * totals;
+                Output::Counts { share: output, rate, dropout: None }
+            }
+            Some(_) => {
+                let sums = output.sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float);
+                Output::Counts { share: &output / (sums + SMALLEST_SUM), rate: output, dropout: None }
+            }
+        };
+        Decoded { linear, output }
+    }
+
+    /// Inverse dispersion of each cell's genes, where there is one.
+    pub fn dispersion(&self, minibatch: &Minibatch, covariates: &Covariates) -> Option<Tensor> {
+        self.theta.as_ref().map(|theta| theta.select(minibatch, covariates).exp())
+    }
+
+    /// The terms of the loss of each cell.
+    pub fn loss_terms(&self, minibatch: &Minibatch, inference: &Inference, decoded: &Decoded) -> ExpimapLoss {
+        let theta = self.dispersion(minibatch, &minibatch.covariates);
+        let n_free = self.added.last().map_or(0, |added| added.wanted().n_free);
+        let hsic = (self.config.use_hsic && n_free > 0).then(|| match self.config.hsic_one_vs_all {
+            true => hsic::one_against_all(&inference.z, n_free),
+            false => hsic::together(&inference.z, n_free),
+        });
+        ExpimapLoss {
+            reconstruction: decoded.output.loss(&minibatch.x, theta.as_ref()),
+            kl: inference.qz.kl_standard_normal(),
+            hsic,
+        }
+    }
+
+    /// What the optimiser minimises, where `warmup` is the share of the divergence's weight; a scalar.
+    pub fn total(&self, terms: &ExpimapLoss, warmup: f64) -> Tensor {
+        let loss = (&terms.reconstruction + &terms.kl * (warmup * self.config.alpha_kl)).mean(Kind::Float);
+        match &terms.hsic {
+            Some(hsic) => loss + hsic * self.config.beta,
+            None => loss,
+        }
+    }
+}
+
+impl Module for ExpimapModule {
+    fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Numbers that upstream draws for weights outside the sets are none of the model's.
+    fn prepare(&self, _: &Dataset<'_>) {
+        let added = self.added.iter().filter_map(|added| added.constrained.as_ref());
+        std::iter::once(&self.annotated).chain(added).for_each(Masked::hold);
+    }
+
+    fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
+        let inference = self.inference(minibatch, pass);
+        let totals = self.totals(minibatch, pass);
+        let decoded = self.generative(&inference.z, &totals, &minibatch.covariates);
+        let terms = self.loss_terms(minibatch, &inference, &decoded);
+        let loss = self.total(&terms, kl_weight);
+        let further = terms.hsic.map(|hsic| (hsic::FIGURE, hsic)).into_iter().collect();
+        LossTerms { loss, reconstruction: terms.reconstruction, kl_local: terms.kl, further, latent: None }
+    }
+
+    fn as_count_model(&self) -> Option<&dyn CountModel> {
+        Some(self)
+    }
+
+    fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
+        recipe::of_run(self, run)
+    }
+
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        Some(self)
+    }
+
+    fn answer(&self, question: &str, asked: &Asked<'_>, given: &Given) -> Result<Answer> {
+        super::questions::answer(self, question, asked, given)
+    }
+}
+
+impl Embedder for ExpimapModule {
+    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
+        if let Some(kept) = &minibatch.minified {
+            return Posterior::kept(kept);
+        }
+        let input = self.config.recon_loss.encoder_input(&minibatch.x);
+        let hidden = self.encoder.hidden(&input, Condition::Codes(&minibatch.covariates), pass);
+        let all = |first: Posterior, next: Posterior| Posterior {
+            mean: Tensor::cat(&[first.mean, next.mean], 1),
+            var: Tensor::cat(&[first.var, next.var], 1),
+        };
+        self.added.iter().fold(self.encoder.heads(&hidden), |qz, added| all(qz, added.posterior(&hidden)))
+    }
+
+    /// Upstream's `y`: the genes before the last layer.
+    fn first_decoded(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Option<Tensor> {
+        let z = self.inference(minibatch, pass).z;
+        let totals = self.totals(minibatch, pass);
+        Some(self.generative(&z, &totals, &minibatch.covariates).linear)
+    }
+}
+
+/// The weights of the terms with gene sets.
+pub(super) const ANNOTATED: &str = "decoder.L0.expr_L.weight";
+/// Units of the total count's encoder.
+pub(super) const LIBRARY_UNITS: usize = 128;
+/// Keeps shares finite where nothing is expected of any gene.
+const SMALLEST_SUM: f64 = 1e-8;
