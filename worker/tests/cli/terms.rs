@@ -174,11 +174,7 @@ fn what_cannot_be_a_model_of_gene_sets_is_refused_in_words() {
     };
     refused(&map(&["--new-gene-sets", "foreign.gmt"]), &["foreign.gmt", "no gene"]);
     refused(&map(&["--use-hsic"]), &["use_hsic", "n_ext"]);
-    refused(
-        1,
-        &["results", "term-genes", "reference", "--term", "NOPE", "--out", "z.csv"],
-        &["`NOPE`", "results terms"],
-    );
+    refused(&["results", "term-genes", "reference", "--term", "NOPE", "--out", "z.csv"], &["`NOPE`", "results terms"]);
     bench.run(&[&crate::TRAIN[..12], &["--out=scvi"]].concat());
     refused(&["map", "scvi", "cells.h5ad", "--batches", "c", "--n-ext", "2", "--out", "y"], &["scvi", "adds nothing"]);
     assert!(!bench.path("x").join("version.json").exists() && !bench.path("y").exists());
