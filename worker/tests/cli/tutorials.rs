@@ -173,6 +173,12 @@ fn stand_in_stimulated(bench: &Bench) {
     let types: Vec<&str> = (0..cells.n_obs()).map(|cell| types[cell % types.len()]).collect();
     cells.obs.insert("cell_type", Column::categorical(&types)).unwrap();
     cells.write(bench.path(KANG), Compression::None).unwrap();
+    let set = |name: &str, genes: std::ops::Range<usize>| {
+        let genes: Vec<String> = genes.map(|gene| format!("GENE{gene:05}")).collect();
+        format!("REACTOME_{name}\tna\t{}\n", genes.join("\t"))
+    };
+    let sets = [set("INTERFERON_SIGNALING", 1..60), set("CYTOKINE_SIGNALING_IN_IMMUNE_SYSTEM", 30..150)];
+    std::fs::write(bench.path(GENE_SETS), sets.concat()).unwrap();
 }
 
 /// Gives names to the genes with the most counts: no filter takes them.
@@ -189,6 +195,7 @@ fn name_strongest(cells: &mut AnnData, names: &[&str]) {
 
 const CELLS: &str = "pbmc_5batch.h5ad";
 const KANG: &str = "kang_ifnb_donor101.h5ad";
+const GENE_SETS: &str = "reactome_v7.5.1.symbols.gmt";
 const CITE: [&str; 2] = ["cite_pbmc5k.h5ad", "cite_pbmc10k.h5ad"];
 /// The proteins that the page names; the last is in the first file only.
 const PROTEINS: [&str; 6] = ["CD3", "CD4", "CD14", "CD19", "CD56", "CD20"];
@@ -227,7 +234,7 @@ fn tutorials_run_as_they_are_written() {
 fn real_cells(bench: &Bench) {
     let shared = std::env::var_os("ARCHIPELAGO_SHARED").map(PathBuf::from);
     let data = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared")).join("data");
-    for file in [CELLS, KANG, CITE[0], CITE[1]] {
+    for file in [CELLS, KANG, GENE_SETS, CITE[0], CITE[1]] {
         std::fs::copy(data.join(file), bench.path(file)).unwrap();
     }
 }
