@@ -25,23 +25,23 @@ const RAFT: &str = "raft";
 const QUIC: &str = "quinn";
 
 const CRATES: &[Fence] = &[
-    Fence { name: "common", may_use: &["fuzz"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence { name: "common", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "hierarchy", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT, "rand"] },
-    Fence { name: "protocol", may_use: &["common", "fuzz"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence { name: "protocol", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "transport", may_use: &["common"], never: &[RAFT, TENSORS, FILES] },
     Fence { name: "client", may_use: &["common", "protocol", "transport"], never: &[RAFT, TENSORS, FILES] },
     Fence { name: "cluster", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT, "rand"] },
     Fence {
         name: "coordinator",
-        may_use: &["common", "protocol", "transport", "client", "cluster", "fuzz"],
+        may_use: &["common", "protocol", "transport", "client", "cluster"],
         never: &[TENSORS, FILES],
     },
-    Fence { name: "anndata", may_use: &["common", "fuzz"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
+    Fence { name: "anndata", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
     Fence { name: "analysis", may_use: &["hierarchy"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
-    Fence { name: "models", may_use: &["common", "anndata", "fuzz"], never: &[ASYNC, QUIC, RAFT] },
+    Fence { name: "models", may_use: &["common", "anndata"], never: &[ASYNC, QUIC, RAFT] },
     Fence {
         name: "worker",
-        may_use: &["common", "protocol", "transport", "client", "anndata", "analysis", "models", "fuzz"],
+        may_use: &["common", "protocol", "transport", "client", "anndata", "analysis", "models"],
         never: &[RAFT],
     },
     Fence { name: "processes", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
