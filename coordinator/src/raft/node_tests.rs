@@ -9,8 +9,6 @@ use raft::eraftpb::MessageType;
 use super::*;
 use crate::raft::test_disk::Disk;
 
-#[path = "fuzz_tests.rs"]
-mod fuzz;
 #[path = "hostile_tests.rs"]
 mod hostile;
 #[path = "membership_tests.rs"]
