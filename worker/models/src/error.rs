@@ -311,6 +311,10 @@ impl Error {
             }
             Self::UnknownCategory { .. } => "rename the category, or leave these cells out".into(),
             Self::UnknownCondition { .. } => "map its cells first, or name a condition of the reference".into(),
+            Self::NoSurgery { .. } => {
+                "`archipelago-worker results questions REFERENCE` lists what can be asked of cells instead".into()
+            }
+            Self::NoUpstreamSurgery { .. } => "leave out `--surgery upstream`: `map` has its own way".into(),
             Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),
             Self::Pickle { .. } => {
                 "if you trust where the file comes from, load and save it again with scvi-tools".into()

@@ -3,6 +3,7 @@
 use super::axis::Axis;
 use super::canvas::{Canvas, HEADING_HEIGHT, LABEL_SIZE, Panel, Style, TICK_SIZE};
 use super::palette::sequential;
+use super::text::{Weight, fitted, width};
 use super::theme::Theme;
 use crate::{AnalysisError, Result};
 
@@ -21,7 +22,7 @@ pub struct Means<'a> {
     pub upwards: &'a [f64],
     /// Positions of genes that are drawn in front, in a colour of their own.
     pub marked: &'a [usize],
-    /// Genes that are written out: position and name.
+    /// Genes that are written out: position and name. One that would stand on another's name is left out.
     pub named: &'a [(usize, String)],
 }
 
@@ -40,7 +41,7 @@ impl Means<'_> {
             return Err(AnalysisError::NotFinite { what: "the means", row, column });
         }
         let (low, high) = all().fold((0.0_f64, 0.0_f64), |(low, high), mean| (low.min(mean), high.max(mean)));
-        let scale = Axis::rounded(low, high, 5);
+        let scale = Axis::tight(low, high, 5);
         let (left, top) = (MARGIN, HEADING_HEIGHT);
         let x = |mean: f64| left + SIDE * scale.share(mean);
         let y = |mean: f64| top + SIDE * (1.0 - scale.share(mean));
@@ -59,9 +60,17 @@ impl Means<'_> {
         let others: Vec<_> = (0..found).filter(|gene| !is_marked(gene)).map(place).collect();
         canvas.dots(&others, RADIUS, theme.muted);
         canvas.dots(&self.marked.iter().map(|&gene| place(gene)).collect::<Vec<_>>(), RADIUS, sequential(0.75));
+        let mut taken: Vec<(f64, f64, f64)> = Vec::new();
         for (gene, name) in self.named {
             let (x, y) = place(*gene);
-            canvas.text(x - 5.0, y - 5.0, name, Style::new(TICK_SIZE, theme.ink).end());
+            let name = fitted(name, WIDEST_NAME, TICK_SIZE, Weight::Regular);
+            let (left, right) = (x - 5.0 - width(&name, TICK_SIZE, Weight::Regular), x - 5.0);
+            let meets =
+                |&(from, to, at): &(f64, f64, f64)| left < to && from < right && (y - at).abs() < TICK_SIZE + 1.0;
+            if !taken.iter().any(meets) {
+                canvas.text(right, y - 5.0, &name, Style::new(TICK_SIZE, theme.ink).end());
+                taken.push((left, right, y));
+            }
         }
         let names = Style::new(LABEL_SIZE, theme.ink).middle();
         canvas.text(left + SIDE / 2.0, top + SIDE + 36.0, self.sides[0], names);
@@ -73,3 +82,4 @@ impl Means<'_> {
 const SIDE: f64 = 360.0;
 const MARGIN: f64 = 52.0;
 const RADIUS: f64 = 2.2;
+const WIDEST_NAME: f64 = 80.0;

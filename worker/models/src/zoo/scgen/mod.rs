@@ -84,8 +84,9 @@ impl Configured for ScgenConfig {
         vec![Field::rna(Values::LogNormalised), labels.growing()]
     }
 
+    /// By the means of cell types that a reference holds.
     fn moves_embedding(&self) -> bool {
-        false
+        true
     }
 
     fn figures(&self) -> &'static [Figure] {
