@@ -6,4 +6,5 @@ mod failover;
 mod full_disk;
 mod life;
 mod members;
+mod scale;
 mod stored;

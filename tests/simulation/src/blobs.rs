@@ -335,6 +335,11 @@ impl World {
     pub(crate) fn harm_blob(&mut self, node: NodeId, is_lost: bool) {
         let place = self.chance.number();
         let all = self.hosts[&node].shelves.all();
+        // One that somebody is about to fetch, if there is any: what is spoilt is to be found before it is sent.
+        let lacks =
+            |blob: &BlobRef| self.hosts.values().any(|host| host.live.is_some() && !host.shelves.contains(blob));
+        let wanted: Vec<_> = all.iter().copied().filter(lacks).collect();
+        let all = if wanted.is_empty() || is_lost { all } else { wanted };
         let Some(blob) = self.chance.pick(&all).copied() else { return };
         // Only somebody who leads knows who has to have it.
         let lives = self.hosts.values().filter_map(|host| host.live.as_ref());
@@ -543,7 +548,7 @@ impl World {
 }
 
 /// Blobs that a node reads at a time.
-const SCRUBBED: usize = 6;
+const SCRUBBED: usize = 2;
 /// How long a blob that nothing refers to is kept; longer than a command is ever under way here.
 const GRACE_MS: u64 = 50_000;
 

@@ -150,7 +150,6 @@ const EXPECTED: &[&str] = &[
     "fault: flood of requests",
     "blobs spoilt",
     "blobs lost",
-    "spoilt chunks that were not sent",
     "spoilt blobs found by reading",
     "requests of floods",
     "logs founded anew",

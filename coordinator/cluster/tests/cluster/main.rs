@@ -12,7 +12,6 @@ mod properties;
 mod references;
 mod requests;
 mod roles;
-mod scale;
 mod script;
 mod snapshots;
 mod submissions;

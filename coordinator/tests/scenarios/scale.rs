@@ -1,5 +1,5 @@
 //! The largest state that the limits allow: one reference of 16,384 changes and 65,533 conditions, by 1,000 sites. Prints
-//! what it takes: `FULL=1 cargo nextest run --release -p archipelago-cluster --no-capture scale`. Without `FULL` an eighth
+//! what it takes: `FULL=1 cargo nextest run --release -p archipelago-coordinator --no-capture scale`. Without `FULL` an eighth
 //! of the history is made, because making it takes minutes where restoring it takes seconds: the id of every version is a
 //! digest of all that is in it.
 
