@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn wide_latent_spaces_have_a_bandwidth() {
-        assert!((bandwidth(1) - 0.392_699).abs() < 1e-6);
+        assert!((bandwidth(1) - std::f64::consts::FRAC_PI_8).abs() < 1e-12);
         assert!(bandwidth(2_000).is_finite() && bandwidth(2_000) > 0.0);
     }
 }

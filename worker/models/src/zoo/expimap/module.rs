@@ -149,12 +149,12 @@ impl ExpimapModule {
     /// Decodes latent states. `covariates` may name other conditions than the cells' own.
     pub fn generative(&self, z: &Tensor, totals: &Tensor, covariates: &Covariates) -> Decoded {
         let mut start = self.annotated.mask.size()[1];
-        let mut linear = self.annotated.forward(&z.narrow(1, 0, start)) + rows_of(&self.condition, covariates);
-        for added in &self.added {
+        let known = self.annotated.forward(&z.narrow(1, 0, start)) + rows_of(&self.condition, covariates);
+        let linear = self.added.iter().fold(known, |linear, added| {
             let n_terms = added.wanted().n_terms() as i64;
-            linear = linear + added.forward(&z.narrow(1, start, n_terms));
             start += n_terms;
-        }
+            linear + added.forward(&z.narrow(1, start - n_terms, n_terms))
+        });
         let last = |linear: &Tensor| match self.config.last_layer() {
             LastLayer::Softmax => linear.softmax(-1, Kind::Float),
             LastLayer::Identity => linear.shallow_clone(),
