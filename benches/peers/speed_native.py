@@ -1,7 +1,7 @@
 """Times scArches' native models on the files of one case: training, embedding, mapping. Prints one JSON object.
 
 usage: speed_native.py <folder with reference.h5ad, reference_validation.h5ad, query.h5ad, query_validation.h5ad>
-                       [--model trvae|scgen|expimap] [--epochs 3] [--threads 2]
+                       [--model trvae|scgen|expimap|scpoli] [--epochs 3] [--threads 2]
 
 Needs scArches 0.6.1 in a Python 3.11 of its own: it does not work with current releases of what it is built on.
 """
@@ -9,7 +9,7 @@ import argparse, contextlib, gc, importlib, io, json, logging, os, sys, time, wa
 
 ap = argparse.ArgumentParser()
 ap.add_argument("folder")
-ap.add_argument("--model", default="trvae", choices=["trvae", "scgen", "expimap"])
+ap.add_argument("--model", default="trvae", choices=["trvae", "scgen", "expimap", "scpoli"])
 ap.add_argument("--epochs", type=int, default=3)
 ap.add_argument("--threads", type=int, default=2)
 a = ap.parse_args()
@@ -20,7 +20,7 @@ import anndata, numpy as np, torch
 
 with contextlib.redirect_stdout(io.StringIO()):
     import scarches
-    from scarches.models import EXPIMAP, TRVAE, scgen
+    from scarches.models import EXPIMAP, TRVAE, scPoli, scgen
 
 torch.set_num_threads(a.threads)
 epochs = []
@@ -90,9 +90,15 @@ def elbo(model, adata):
     net, total = model.model.eval(), 0.0
     for s in range(0, adata.n_obs, 512):
         x = torch.tensor(adata.X[s:s + 512])
-        batch = torch.tensor([net.condition_encoder[v] for v in adata.obs["batch"].values[s:s + 512]])
+        names = adata.obs["batch"].values[s:s + 512]
         with torch.no_grad():
-            recon, kl = net(x=x, batch=batch, sizefactor=x.sum(1))[:2]
+            if a.model == "scpoli":
+                batch = torch.tensor([net.condition_encoders["batch"][v] for v in names])[:, None]
+                joint = torch.tensor([net.conditions_combined_encoder[v] for v in names])
+                recon, kl = net(x=x, batch=batch, combined_batch=joint, sizefactor=x.sum(1))[1:3]
+            else:
+                batch = torch.tensor([net.condition_encoder[v] for v in names])
+                recon, kl = net(x=x, batch=batch, sizefactor=x.sum(1))[:2]
         total += len(x) * (float(recon) + float(kl))
     return -total / adata.n_obs
 
@@ -163,6 +169,26 @@ def scgen_(out):
     out["surgery"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
 
 
+def scpoli(out):
+    timed_epochs(importlib.import_module("scarches.trainers.scpoli.trainer").scPoliTrainer)
+    options = dict(use_early_stopping=False, seed=0, train_frac=1.0)
+    adata = read("reference")
+    torch.manual_seed(0)
+    model = scPoli(adata, condition_keys="batch", embedding_dims=5)
+    out["train"] = {"epochs_s": train(model, **options), "peak_mib": peak_mib()}
+    reset_peak()
+    seconds = passes(lambda: model.get_latent(adata, mean=True))
+    out["latent"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
+    out["train"]["elbo"] = elbo(model, read("reference_validation"))
+    del adata
+    reset_peak()
+    query = read("query")
+    with contextlib.redirect_stdout(io.StringIO()):
+        mapped = scPoli.load_query_data(query, model, labeled_indices=[])
+    seconds = train(mapped, weight_decay=0, **options)
+    out["surgery"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": elbo(mapped, read("query_validation"))}
+
+
 out = {"scarches": scarches.__version__, "torch": torch.__version__}
-{"trvae": trvae, "scgen": scgen_, "expimap": expimap}[a.model](out)
+{"trvae": trvae, "scgen": scgen_, "expimap": expimap, "scpoli": scpoli}[a.model](out)
 json.dump(out, sys.stdout)

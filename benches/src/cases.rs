@@ -34,6 +34,8 @@ pub(crate) enum ModelArg {
     Expimap,
     /// scGen, on log-normalised values: mapping is arithmetic, without an epoch.
     Scgen,
+    /// scPoli: conditions embedded, no labels.
+    Scpoli,
 }
 
 impl ModelArg {
@@ -45,17 +47,18 @@ impl ModelArg {
             Self::Trvae => "trvae",
             Self::Scgen => "scgen",
             Self::Expimap => "expimap",
+            Self::Scpoli => "scpoli",
         }
     }
 
     /// Whether its peer is a native model of scArches.
     pub(crate) fn is_native(self) -> bool {
-        matches!(self, Self::Trvae | Self::Expimap | Self::Scgen)
+        matches!(self, Self::Trvae | Self::Expimap | Self::Scgen | Self::Scpoli)
     }
 
     /// Whether our kernels compute it; libtorch's autograd does what they do not know.
     pub(crate) fn is_in_kernels(self) -> bool {
-        !matches!(self, Self::Scgen | Self::Expimap)
+        !matches!(self, Self::Scgen | Self::Expimap | Self::Scpoli)
     }
 
     /// Whether cells come with their types.
@@ -95,6 +98,8 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     cases.push(Case { model: ModelArg::Expimap, ..expimap });
     let scgen = synthetic("scgen-10000x2000-d12", 10_000, 2_000, 350.0, 2, 1);
     cases.push(Case { model: ModelArg::Scgen, ..scgen });
+    let scpoli = synthetic("scpoli-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
+    cases.push(Case { model: ModelArg::Scpoli, ..scpoli });
     cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));
     cases.push(synthetic("10000x2000-d32", 10_000, 2_000, 2_000.0, 3, 1));
     cases.push(synthetic("100000x2000-d8", 100_000, 2_000, 210.0, 2, 1));

@@ -204,7 +204,7 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
 /// What the peers' scripts train with.
 fn weight_decay_of(model: ModelArg) -> f64 {
     match model {
-        ModelArg::Trvae => 0.04,
+        ModelArg::Trvae | ModelArg::Scpoli => 0.04,
         ModelArg::Scgen | ModelArg::Expimap => 0.0,
         ModelArg::Scvi | ModelArg::Scanvi => 1e-6,
     }

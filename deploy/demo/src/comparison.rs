@@ -116,7 +116,7 @@ fn runs_of<'a>(peer: &'a Value, model: &str) -> Option<&'a Vec<Value>> {
 }
 
 /// What the native models' script calls the recipes that ours follow.
-const RECIPES: [&str; 4] = ["surgery", "integrate", "predict", "hard"];
+const RECIPES: [&str; 5] = ["surgery", "integrate", "predict", "hard", "unlabelled"];
 
 /// A figure: our name, where the peers' scripts put it, and whether more is better.
 struct Figure {
@@ -134,6 +134,9 @@ impl Figure {
         let native = || match self.name.split('_').next() {
             Some("reconstruction") => of_cells(part, "reconstruction"),
             Some("asw") => place("/integration/asw_batch_all_cells").filter(|_| self.name == "asw_batch"),
+            Some("predict") if self.name != "predict_reference" => {
+                place(&format!("/classify/{}", self.name.trim_start_matches("predict_")))
+            }
             Some("elbo") => Some(-(of_cells(part, "reconstruction")? + of_cells(part, "kl")?)),
             _ => None,
         };
@@ -154,6 +157,7 @@ const FIGURES: &[Figure] = &[
     more("predict_macro_f1", "/predict/macro_f1"),
     more("predict_balanced_accuracy", "/predict/balanced_accuracy"),
     more("predict_reference", "/predict_reference"),
+    more("uncertainty_auroc", "/uncertainty/auroc_error"),
     more("knn_accuracy", "/transfer_knn/accuracy"),
     more("macro_f1", "/transfer_knn/macro_f1"),
     more("balanced_accuracy", "/transfer_knn/balanced_accuracy"),
@@ -210,6 +214,18 @@ mod tests {
         let expected = [("knn_purity", Some(true)), ("elbo_query", Some(false)), ("reconstruction_query", Some(true))];
         assert_eq!(verdicts, expected);
         assert!(comparison.table().contains("| elbo query | -590.0 ± 0.0 | -584.0 ± 1.4 | **no** |"));
+    }
+
+    /// scPoli's peer writes what it classifies under names of its own.
+    #[test]
+    fn types_that_scpoli_predicts_are_compared_with_those_that_upstream_classifies() {
+        let run = json!({ "classify": { "accuracy": 0.8 }, "uncertainty": { "auroc_error": 0.6 } });
+        let peer = json!({ "model": "scpoli", "runs": { "unlabelled": [run] } });
+        let ours = [("predict_accuracy", 0.9), ("uncertainty_auroc", 0.5)];
+        let ours: Figures = ours.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let lines = Comparison::new("scpoli", &[ours], Some(&peer)).lines;
+        let told: Vec<_> = lines.iter().map(|line| (line.name, line.is_as_good)).collect();
+        assert_eq!(told, [("predict_accuracy", Some(true)), ("uncertainty_auroc", Some(false))]);
     }
 
     #[test]

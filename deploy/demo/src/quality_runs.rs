@@ -53,13 +53,13 @@ pub struct QualityArgs {
     /// Seeds, one run each.
     #[arg(long, value_delimiter = ',', default_value = "0,1,2")]
     pub seeds: Vec<u64>,
-    /// Epochs of the reference [default: scVI and scGen 100; trVAE 70]
+    /// Epochs of the reference [default: scVI and scGen 100; trVAE 70; scPoli 150]
     #[arg(long)]
     pub reference_epochs: Option<u32>,
     /// Epochs of scANVI, from that scVI.
     #[arg(long, default_value_t = 20)]
     pub scanvi_epochs: u32,
-    /// Epochs of surgery [default: scVI and scANVI 50; trVAE 175]
+    /// Epochs of surgery [default: scVI and scANVI 50; trVAE 175; scPoli 150]
     #[arg(long)]
     pub surgery_epochs: Option<u32>,
     /// Rules of surgery: exact or upstream.
@@ -80,6 +80,9 @@ pub enum Models {
     Scvi,
     /// trVAE, by its tutorial: the KL term rises over 200 epochs. It ends after as many as upstream's runs on blood did.
     Trvae,
+    /// scPoli, by its tutorial: four fifths of the epochs without prototypes, and as many steps as there. That is 150 epochs on blood, 400 on the
+    /// smaller pancreas.
+    Scpoli,
     /// scGen: batches removed, and a query with cell types laid onto the reference.
     Scgen,
     /// scGen: the answer to a perturbation, from control cells (`--reference`) to stimulated ones (`--query`), predicted for each
@@ -96,6 +99,7 @@ impl Models {
         match self {
             Self::Scvi => "scvi",
             Self::Trvae => "trvae",
+            Self::Scpoli => "scpoli",
             Self::Scgen | Self::Perturbation => "scgen",
             Self::Expimap => "expimap",
         }
@@ -137,6 +141,7 @@ pub fn run(args: &QualityArgs) -> Result<()> {
             Models::Scgen => runs.entry("scgen").or_default().push(seed_run.scgen()?),
             Models::Perturbation => runs.entry("scgen").or_default().push(seed_run.perturbation()?),
             Models::Expimap => runs.entry("expimap").or_default().push(seed_run.expimap()?),
+            Models::Scpoli => runs.entry("scpoli").or_default().push(seed_run.scpoli()?),
         }
     }
     let data = args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -167,6 +172,7 @@ impl QualityArgs {
             Models::Scvi | Models::Scgen | Models::Perturbation => 100,
             Models::Trvae => 70,
             Models::Expimap => 400,
+            Models::Scpoli => 150,
         })
     }
 
@@ -176,6 +182,7 @@ impl QualityArgs {
             Models::Trvae => 175,
             Models::Expimap => 400,
             Models::Scgen | Models::Perturbation => 0,
+            Models::Scpoli => 150,
         })
     }
 
@@ -262,6 +269,47 @@ impl SeedRun<'_> {
         Ok(())
     }
 
+    /// The query has no types; they are told by the prototypes, and how sure they are by the distance.
+    fn scpoli(&self) -> Result<Figures> {
+        let (epochs, of_query) = (self.args.reference_epochs(), self.args.surgery_epochs());
+        let rise = |epochs: u32| ["--n-epochs-kl-warmup".to_owned(), (2 * epochs).to_string()];
+        let (own_rise, query_rise, pretraining) = (rise(epochs), rise(of_query), (epochs * 4 / 5).to_string());
+        let own = ["--model", "scpoli", "--labels-key", &self.args.labels_key, "--pretraining-epochs", &pretraining];
+        let fixed = ["--early-stopping-patience", "0", &own_rise[0], &own_rise[1]];
+        let trained = self.train("scpoli", &[&own[..], &fixed].concat(), epochs)?;
+        let mapped = self.map("scpoli", &[&query_rise[0], &query_rise[1], "--ignore-labels"], of_query)?;
+        let mut figures = self.judge_with_fit("scpoli", &trained, &mapped)?;
+        self.predicted("scpoli", &mut figures)?;
+        figures.insert("uncertainty_auroc", self.uncertainty("scpoli")?);
+        Ok(figures)
+    }
+
+    /// How well types that a mapped reference predicts are met.
+    fn predicted(&self, name: &str, figures: &mut Figures) -> Result<()> {
+        let out = format!("{name}-predicted.csv");
+        let predicted = self.known("predict", &format!("{name}-mapped"), &self.args.query, &out)?;
+        for (name, figure) in [
+            ("predict_accuracy", "accuracy"),
+            ("predict_macro_f1", "macro_f1"),
+            ("predict_balanced_accuracy", "balanced_accuracy"),
+        ] {
+            figures.insert(name, number(&predicted["accuracy"], figure)?);
+        }
+        Ok(())
+    }
+
+    /// How well distances to prototypes tell cells whose type is predicted wrongly from the others: the area under the curve.
+    fn uncertainty(&self, name: &str) -> Result<f64> {
+        let (mapped, out) = (self.path(&format!("{name}-mapped")), self.path(&format!("{name}-classified.h5ad")));
+        let (data, batches) = (self.args.data.display().to_string(), self.args.query.join(","));
+        self.unseeded(&["results", "classify", &mapped, &data, "--batches", &batches, "--out", &out])?;
+        let cells = AnnData::read(&out)?;
+        let (truth, found) = (column(&cells, &self.args.labels_key)?, column(&cells, "labels_pred")?);
+        let uncertainty = cells.obs.column("labels_uncertainty")?.to_f64().context("uncertainties are numbers")?;
+        let is_wrong: Vec<bool> = truth.iter().zip(&found).map(|(truth, found)| truth != found).collect();
+        Ok(area_under_curve(&uncertainty, &is_wrong))
+    }
+
     fn judge_with_fit(&self, name: &str, trained: &Value, mapped: &Value) -> Result<Figures> {
         let mut figures = self.judge(name)?;
         figures.insert("elbo_reference", number(trained, "elbo")?);
@@ -278,14 +326,7 @@ impl SeedRun<'_> {
         let trained = self.train("scanvi", &[&labelled[..], &few].concat(), self.args.scanvi_epochs)?;
         self.map("scanvi", &["--ignore-labels"], self.args.surgery_epochs())?;
         let mut figures = self.judge("scanvi")?;
-        let predicted = self.known("predict", "scanvi-mapped", &self.args.query, "scanvi-predicted.csv")?;
-        for (name, figure) in [
-            ("predict_accuracy", "accuracy"),
-            ("predict_macro_f1", "macro_f1"),
-            ("predict_balanced_accuracy", "balanced_accuracy"),
-        ] {
-            figures.insert(name, number(&predicted["accuracy"], figure)?);
-        }
+        self.predicted("scanvi", &mut figures)?;
         figures.insert("predict_reference", number(&trained, "accuracy")?);
         Ok(figures)
     }
@@ -389,6 +430,24 @@ const WITHOUT_LABELS: [&str; 2] = ["other_batch_share", "asw_batch"];
 /// Epochs over which the KL term of trVAE rises.
 const TRVAE_WARMUP: &str = "200";
 
+/// The share of pairs, one wrong and one right, in which the wrong one has the larger value; of equals half.
+fn area_under_curve(values: &[f64], is_wrong: &[bool]) -> f64 {
+    let of = |wrong: bool| values.iter().zip(is_wrong).filter(move |(_, is)| **is == wrong).map(|(value, _)| *value);
+    let pairs = of(true).flat_map(|wrong| of(false).map(move |right| (wrong, right)));
+    let (mut sum, mut n) = (0.0, 0.0);
+    for (wrong, right) in pairs {
+        sum += if wrong > right {
+            1.0
+        } else if wrong == right {
+            0.5
+        } else {
+            0.0
+        };
+        n += 1.0;
+    }
+    sum / n
+}
+
 /// A peer's figures on these data, where a file holds those of several models and data sets.
 fn of_data(peer: Value, model: Models, data: &str) -> Value {
     peer.get(format!("{}/{data}", model.of_peer())).cloned().unwrap_or(peer)
@@ -417,4 +476,16 @@ fn read_json(path: &Path) -> Result<Value> {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("failed to write `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_tell_wrong_from_right_have_an_area_of_one() {
+        let is_wrong = [true, false, true, false];
+        assert_eq!(area_under_curve(&[3.0, 1.0, 4.0, 2.0], &is_wrong), 1.0);
+        assert_eq!(area_under_curve(&[1.0, 2.0, 1.0, 1.0], &is_wrong), 0.25);
+    }
 }

@@ -230,6 +230,18 @@ pub enum Error {
         /// Type and shape expected.
         expected: String,
     },
+    /// Cells cannot be put into clusters.
+    #[error("the cells cannot be put into clusters: {detail}")]
+    Clusters {
+        /// Why.
+        detail: String,
+    },
+    /// Prototypes that cannot be used with a reference.
+    #[error("the prototypes do not fit: {detail}")]
+    Prototypes {
+        /// What differs.
+        detail: String,
+    },
     /// The reference's card says that nothing can be trained onto it.
     #[error("surgery is not possible onto this reference: {reason}")]
     NoSurgery {

@@ -26,6 +26,8 @@ mod runner;
 mod scanvi;
 #[path = "golden/scgen/mod.rs"]
 mod scgen;
+#[path = "golden/scpoli/mod.rs"]
+mod scpoli;
 #[path = "golden/scvi/mod.rs"]
 mod scvi;
 #[path = "golden/totalvi/mod.rs"]

@@ -10,6 +10,8 @@ mod proteins;
 mod results;
 #[path = "zoo/scgen.rs"]
 mod scgen;
+#[path = "zoo/scpoli.rs"]
+mod scpoli;
 #[path = "zoo/trvae.rs"]
 mod trvae;
 #[path = "zoo/upstream.rs"]

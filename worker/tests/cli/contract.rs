@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 60] = [
+const COMMANDS: [(&str, Does); 65] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
@@ -64,6 +64,17 @@ const COMMANDS: [(&str, Does); 60] = [
     ("results term-overlap", Writes("terms", "--out", "overlap.h5ad")),
     ("results term-scores", WritesCells("terms cells.h5ad --batches a --obsm-key scores", "--out", "scores.h5ad")),
     ("results enrich", Writes("terms cells.h5ad --batches a --groups cell_type --n-sample 20", "--out", "factors.csv")),
+    ("results classify", WritesCells("scpoli cells.h5ad --batches a,b", "--out", "classified.h5ad")),
+    ("results prototypes", Writes("scpoli", "--out", "prototypes.h5ad")),
+    (
+        "results sample-embeddings",
+        Writes("scpoli cells.h5ad --batches a,b --covariates cell_type", "--out", "samples.h5ad"),
+    ),
+    ("results clusters", WritesCells("scpoli cells.h5ad --batches a,b", "--out", "clustered.h5ad")),
+    (
+        "results add-cell-type",
+        Writes("scpoli cells.h5ad --batches a,b --name new --clusters 0", "--out", "new.safetensors"),
+    ),
     ("import", Writes("exported", "--out", "imported")),
     ("export", Writes("reference", "--out", "exported-again")),
     ("inspect", ReadsOnly),
@@ -141,6 +152,7 @@ fn prepared() -> Bench {
         "train cells.h5ad --batches a,b --model expimap --gene-sets sets.gmt --hidden-layer-sizes 8 --epochs 1 --out terms",
     );
     run("results enrich terms cells.h5ad --batches a --groups cell_type --n-sample 20 --out factors-there.h5ad");
+    run("train cells.h5ad --batches a,b --model scpoli --labels-key cell_type --epochs 2 --out scpoli");
     run("map reference cells.h5ad --batches c --epochs 1 --out mapped");
     run("export reference --out exported");
     run(

@@ -38,6 +38,8 @@ pub enum Encoded {
         codes: Vec<i64>,
         /// Number of names.
         n: usize,
+        /// Names that the reference does not know, whose codes follow `n`.
+        new: Vec<String>,
     },
     /// Labels of which the reference may lack some, where the cells have labels.
     Labels(Option<Categorical>),
@@ -80,6 +82,14 @@ impl<'a> Dataset<'a> {
     /// Label code of each cell.
     pub fn codes(&self, slot: Slot<Labels>) -> &[i64] {
         self.codes_at(slot.index)
+    }
+
+    /// Labels that the reference does not know, whose codes come after that of cells without one.
+    pub fn new_labels(&self, slot: Slot<Labels>) -> &[String] {
+        match &self.fields[slot.index] {
+            Encoded::Codes { new, .. } => new,
+            _ => unreachable!("a slot is of its field's kind"),
+        }
     }
 
     /// Labels of a field that [grows](super::Field::growing), new ones behind those of the reference; none where the cells have none.
@@ -144,7 +154,10 @@ impl<'a> Dataset<'a> {
         columns.for_each(|codes| field(stream(codes.iter().map(|code| code.to_le_bytes()))));
         for values in &self.fields {
             match values {
-                Encoded::Codes { codes, .. } => field(stream(codes.iter().map(|code| code.to_le_bytes()))),
+                Encoded::Codes { codes, new, .. } => {
+                    field(stream(codes.iter().map(|code| code.to_le_bytes())));
+                    new.iter().for_each(|name| field(Digest::of(name.as_bytes())));
+                }
                 Encoded::Labels(None) => field(Digest::of(b"no labels")),
                 Encoded::Labels(Some(labels)) => {
                     field(stream(labels.codes().iter().map(|code| code.to_le_bytes())));

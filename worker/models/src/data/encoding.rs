@@ -91,10 +91,17 @@ impl Encoding {
         })
     }
 
-    /// The values of a field as numbers; without values, what stands for them.
+    /// The values of a field as numbers; without values, what stands for them. `may_grow`: cells may be of labels that the reference does
+    /// not know.
     ///
     /// # Errors  [`Error::MissingField`], [`Error::FieldKind`], and values that the reference does not know or cannot take
-    pub(super) fn encode(&self, name: &str, values: Option<&FieldValues>, n_cells: usize) -> Result<Encoded> {
+    pub(super) fn encode(
+        &self,
+        name: &str,
+        values: Option<&FieldValues>,
+        n_cells: usize,
+        may_grow: bool,
+    ) -> Result<Encoded> {
         let Some(values) = values else { return self.missing(name, n_cells) };
         Ok(match (self, values) {
             (Self::Matrix(panel), FieldValues::Matrix(features)) => {
@@ -102,11 +109,13 @@ impl Encoding {
                 Encoded::Matrix(features.aligned(name, &panel.names)?)
             }
             (Self::Category(known), FieldValues::Category(column)) => {
-                Encoded::Codes { codes: recode(name, column, known)?, n: known.len() }
+                Encoded::Codes { codes: recode(name, column, known)?, n: known.len(), new: vec![] }
             }
             (Self::Labels(labels), FieldValues::Category(column)) => {
-                let known: Vec<String> = labels.names.iter().chain(&labels.unlabelled).cloned().collect();
-                Encoded::Codes { codes: recode(name, column, &known)?, n: labels.names.len() }
+                let mut known: Vec<String> = labels.names.iter().chain(&labels.unlabelled).cloned().collect();
+                let new = if may_grow { labels.new_among(column) } else { vec![] };
+                known.extend(new.iter().cloned());
+                Encoded::Codes { codes: recode(name, column, &known)?, n: labels.names.len(), new }
             }
             (Self::Number(range), FieldValues::Number(numbers)) => {
                 check_values(name, numbers, range.expected(), |value| range.allows(value))?;
@@ -154,7 +163,7 @@ impl Encoding {
         match self {
             Self::Matrix(panel) if panel.may_lack => Ok(Encoded::Matrix(Csr::zeros(n_cells, panel.names.len()))),
             Self::Labels(LabelNames { names, unlabelled: Some(_) }) => {
-                Ok(Encoded::Codes { codes: vec![names.len() as i64; n_cells], n: names.len() })
+                Ok(Encoded::Codes { codes: vec![names.len() as i64; n_cells], n: names.len(), new: vec![] })
             }
             Self::Numbers(names) => Err(missing(names.first().map_or(name, String::as_str))),
             _ => Err(missing(name)),
@@ -219,6 +228,12 @@ impl LabelNames {
         let mut names = self.names.clone();
         names.extend(column.names().iter().filter(|name| !self.names.contains(name)).cloned());
         Ok(Encoded::Labels(Some(Categorical::new(name, recode_all(column, &names), names)?)))
+    }
+
+    /// The names that cells have and that are not among these, in order of the column.
+    pub(super) fn new_among(&self, column: &Categorical) -> Vec<String> {
+        let is_new = |name: &&String| !self.names.contains(name) && self.unlabelled.as_ref() != Some(name);
+        column.names().iter().filter(is_new).cloned().collect()
     }
 }
 

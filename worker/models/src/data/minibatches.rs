@@ -129,7 +129,7 @@ mod tests {
         Dataset {
             covariates: vec![codes(2), codes(5)],
             fields: vec![
-                Encoded::Codes { codes: codes(4), n: 3 },
+                Encoded::Codes { codes: codes(4), n: 3, new: vec![] },
                 Encoded::Matrix(Csr::from_dense(n, 3, &peaks).unwrap()),
                 Encoded::Numbers(matrix(2)),
                 Encoded::Tokens(Array2::from_shape_fn((n, 2), |(i, j)| (i + j) as i64)),

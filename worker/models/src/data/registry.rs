@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CATEGORICAL, CONTINUOUS, Cells, Dataset, Encoding, Field, FieldKind, LABELS, Need, OBS, RNA, Slot, SlotKind,
+    CATEGORICAL, CONTINUOUS, Cells, Dataset, Encoding, Field, FieldKind, FieldValues, LABELS, Need, OBS, RNA, Slot,
+    SlotKind,
     cells::check_length,
     encoding::{LabelNames, Panel, missing},
 };
@@ -22,6 +23,8 @@ pub struct Registry {
     fields: BTreeMap<String, Registered>,
     /// Fields of labels that may be new; known from the model, and on no card.
     growing: BTreeSet<String>,
+    /// Whether cells may be of labels that the reference does not know. The model says it, and no card.
+    labels_may_grow: bool,
 }
 
 /// A field of the reference's cells.
@@ -82,6 +85,26 @@ impl Registry {
     pub fn found_at(mut self, name: &str, source: Option<String>) -> Self {
         if let Some(field) = self.fields.get_mut(name) {
             field.source = source;
+        }
+        self
+    }
+
+    /// The same registry for cells that may be of labels which it does not know: their codes come after that of cells without one.
+    #[must_use]
+    pub fn with_open_labels(self) -> Self {
+        Self { labels_may_grow: true, ..self }
+    }
+
+    /// The same registry with the labels of these cells that it does not know, behind those that it knows.
+    #[must_use]
+    pub fn grown_by(mut self, cells: &Cells<'_>) -> Self {
+        for (name, field) in &mut self.fields {
+            if let (Encoding::Labels(labels), Some(FieldValues::Category(column))) =
+                (&mut field.encoding, cells.get(name))
+            {
+                let new = labels.new_among(column);
+                labels.names.extend(new);
+            }
         }
         self
     }
@@ -197,7 +220,9 @@ impl Registry {
                 Encoding::Labels(labels) if self.growing.contains(name) => {
                     dataset.fields.push(labels.encode_growing(name, cells.get(name))?);
                 }
-                encoding => dataset.fields.push(encoding.encode(name, cells.get(name), n_cells)?),
+                encoding => {
+                    dataset.fields.push(encoding.encode(name, cells.get(name), n_cells, self.labels_may_grow)?)
+                }
             }
         }
         dataset.minified.clone_from(&cells.minified);
@@ -277,6 +302,23 @@ mod tests {
         assert_eq!(codes(labelled(&["B", "?", "B"])).unwrap(), [true, false, true]);
         assert_eq!(codes(Cells::new(&counts)).unwrap(), [false; 3]);
         assert!(codes(labelled(&["B", "NK", "B"])).is_err());
+    }
+
+    #[test]
+    fn labels_that_are_new_are_told_apart_where_they_may_be() {
+        let counts = Csr::from_dense(3, 1, &[1.0, 2.0, 3.0]).unwrap();
+        let labelled = |values: &[&str]| Cells::new(&counts).with(LABELS, Categorical::from_values(values));
+        let registry = Registry::of(&[Field::some_labels("?".to_owned())], &labelled(&["?", "B", "T"])).unwrap();
+        let query = labelled(&["NK", "B", "?"]);
+        assert!(registry.encode(&query, &[0; 3], 1).is_err());
+        let open = registry.clone().with_open_labels();
+        let dataset = open.encode(&query, &[0; 3], 1).unwrap();
+        let slot = open.slot::<Labels>(LABELS).unwrap();
+        assert_eq!((dataset.codes(slot), dataset.new_labels(slot)), (&[3, 1, 2][..], &texts(&["NK"])[..]));
+        assert!(!dataset.is_labelled(slot, 0), "nothing that was learnt is about it");
+        let grown = registry.grown_by(&query);
+        assert_eq!(grown.labels(), ["T", "B", "NK"]);
+        assert_eq!(grown.encode(&query, &[0; 3], 1).unwrap().codes(slot), [2, 1, 3]);
     }
 
     #[test]

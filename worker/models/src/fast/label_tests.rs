@@ -82,7 +82,7 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let module = module(example.config.clone(), example.n_labels, trainable);
     let counts = Csr::from_dense(n_cells, N_GENES, &example.counts).unwrap();
     let conditions = (0..n_cells as i64).map(|cell| cell % 2).collect();
-    let labels = Encoded::Codes { codes: example.labels.clone(), n: example.n_labels };
+    let labels = Encoded::Codes { codes: example.labels.clone(), n: example.n_labels, new: vec![] };
     let dataset = Dataset { fields: vec![labels], ..dataset(&counts, conditions) };
     let cells: Vec<usize> = (0..n_cells).rev().collect();
     let cells = (&*cells, &cells[..example.n_labelled]);
@@ -95,7 +95,7 @@ fn a_step_with_labels_allocates_nothing() {
     let n_cells = 90;
     let counts = some_counts(n_cells, N_GENES);
     let codes = |n: i64| (0..n_cells as i64).map(|cell| cell % n).collect();
-    let labels = Encoded::Codes { codes: codes(3), n: 3 };
+    let labels = Encoded::Codes { codes: codes(3), n: 3, new: vec![] };
     let dataset = Dataset { fields: vec![labels], ..dataset(&counts, codes(2)) };
     let config = ScanviConfig { scvi: ScviConfig::for_surgery(), ..ScanviConfig::default() };
     check_allocations(|trainable| module(config.clone(), 3, trainable), &dataset, 50);

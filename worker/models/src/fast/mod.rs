@@ -28,6 +28,6 @@ mod tests;
 
 pub use autoencoder::{Autoencoder, Purpose, Terms};
 pub use spec::{
-    ColumnsSpec, DiscrepancySpec, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported,
-    VaeSpec,
+    ColumnsSpec, DiscrepancySpec, Embedded, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec,
+    Unsupported, VaeSpec,
 };

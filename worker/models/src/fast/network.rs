@@ -6,7 +6,7 @@ use super::{
     block::Reach,
     part::{Layout, Part, values_of},
     spec::{
-        ColumnsSpec, DiscrepancySpec, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec,
+        ColumnsSpec, DiscrepancySpec, Embedded, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec,
         Unsupported, VaeSpec,
     },
 };
@@ -317,6 +317,10 @@ impl Builder<'_> {
                 let values = self.tensor(name)?;
                 Some(self.part(name, Layout::Rows { n_rows: values.len() / spec.n_out, n: spec.n_out }, &values))
             }
+            (Some(ColumnsSpec::Vectors { map, rows: Some(embedded) }), Categories::Conditions) => {
+                Some(self.embedded(map, embedded, spec.n_out)?)
+            }
+            (Some(ColumnsSpec::Vectors { .. }), _) => return Err(Unsupported("vectors stand for conditions")),
             (Some(_), _) => return Err(Unsupported("a layer takes further categorical covariates")),
         };
         let affine = match (&spec.batch_norm, self.statistics) {
@@ -328,6 +332,28 @@ impl Builder<'_> {
         };
         let (layer_norm, dropout) = (spec.layer_norm, spec.dropout.clone());
         Ok(Layer { matrix, columns, affine, layer_norm, dropout, mask: mask(spec.n_out) })
+    }
+
+    /// The columns that a map makes of the vectors of conditions, while neither moves.
+    fn embedded(&mut self, map: &str, embedded: &Embedded, n_out: usize) -> Result<usize, Unsupported> {
+        let weight = format!("{map}.weight");
+        if (self.trains)(&weight) || (self.trains)(&embedded.rows) {
+            return Err(Unsupported("embeddings of conditions train"));
+        }
+        let (weights, rows) = (self.tensor(&weight)?, self.tensor(&embedded.rows)?);
+        let n_numbers = weights.len() / n_out.max(1);
+        let column = |row: &[f32]| -> Vec<f32> {
+            let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+            let max = embedded.max_norm as f32;
+            let factor = if norm > max { max / (norm + NORM_FLOOR) } else { 1.0 };
+            let number =
+                |weights: &[f32]| weights.iter().zip(row).map(|(weight, value)| weight * (value * factor)).sum();
+            weights.chunks_exact(n_numbers).map(number).collect()
+        };
+        let values: Vec<f32> = rows.chunks_exact(n_numbers).flat_map(column).collect();
+        // A name that no tensor has: it is made of two, and goes back to neither.
+        let layout = Layout::Rows { n_rows: rows.len() / n_numbers, n: n_out };
+        Ok(self.part(&format!("{map} of conditions"), layout, &values))
     }
 
     fn batch_norm(&self, name: &str, eps: f64) -> Result<(Buffer, Buffer), Unsupported> {
@@ -361,3 +387,6 @@ fn mask(n: usize) -> Buffer {
     mask[..n].fill(1.0);
     mask
 }
+
+/// Added to a length before it divides, as PyTorch does where it shortens rows of an embedding.
+const NORM_FLOOR: f32 = 1e-7;

@@ -99,12 +99,28 @@ pub struct LayerSpec {
 }
 
 /// The tensor with a row per category, and whose categories these are.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum ColumnsSpec {
     /// Conditions.
     Conditions(String),
     /// Another covariate: labels, in the networks of labels.
     Covariate(String),
+    /// Conditions, each of which a vector stands for that a linear map makes columns of.
+    Vectors {
+        /// The map.
+        map: String,
+        /// The vectors, where a tensor has one for each condition.
+        rows: Option<Embedded>,
+    },
+}
+
+/// Vectors of conditions.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Embedded {
+    /// The tensor, with a row per condition.
+    pub rows: String,
+    /// Longer ones are shortened to this length.
+    pub max_norm: f64,
 }
 
 /// Which tensor holds the log dispersions.

@@ -180,11 +180,6 @@ impl<'a> Builder<'a> {
         self.n_conditions().max(self.n_known + 1)
     }
 
-    /// The axes beside that of the conditions, in order.
-    pub fn further_axes(&self) -> Vec<Section> {
-        self.axes.iter().skip(1).map(|(section, _)| section.clone()).collect()
-    }
-
     /// What differs from layer to layer.
     pub fn rules(&self) -> &'a dyn LayerRules {
         self.rules

@@ -31,7 +31,7 @@ pub use norm::{BatchNorm, BatchNormOptions};
 pub(crate) use stack::Dropout;
 pub use stack::{Stack, StackOptions};
 pub use torch_random::TorchGenerator;
-pub use weights::{Role, Weight, Weights, from_tch, to_tch};
+pub use weights::{Role, Weight, Weights, from_tch, of_rows, to_tch};
 
 /// How a pass treats dropout and batch statistics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,6 +7,7 @@ use archipelago_common::{
     layout::{Axis, Owned},
     state_dict::TensorSpec,
 };
+use ndarray::ArrayView2;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -187,6 +188,12 @@ pub fn from_tch(tensor: &Tensor) -> Stored {
         }
         other => panic!("models hold 32-bit floats and 64-bit counters, not {other:?}"),
     }
+}
+
+/// Rows of numbers as a libtorch tensor on the CPU, `[n_rows, n_columns]`.
+pub fn of_rows(rows: ArrayView2<'_, f32>) -> Tensor {
+    let values: Vec<f32> = rows.iter().copied().collect();
+    Tensor::from_slice(&values).view([rows.nrows() as i64, rows.ncols() as i64])
 }
 
 /// A value as a libtorch tensor on the CPU; `name` is for the error.

@@ -1,7 +1,9 @@
 //! A module and cells, ready to be asked.
 
+use std::collections::BTreeMap;
+
 use archipelago_anndata::Csr;
-use archipelago_common::{ConditionKey, Section};
+use archipelago_common::{ConditionKey, Name, Section, layout::Rule, pool::Pool};
 use ndarray::{Array2, Axis, concatenate};
 use tch::Tensor;
 
@@ -28,6 +30,7 @@ pub struct Asked<'a> {
     genes: Vec<String>,
     blueprint: Blueprint,
     parts: Parts,
+    pooled: BTreeMap<Name, Pool>,
 }
 
 impl<'a> Asked<'a> {
@@ -50,7 +53,8 @@ impl<'a> Asked<'a> {
         keys.retain(|key| *key.section() == Section::Condition);
         let (blueprint, seeds) = (Blueprint::of_card(card)?, Seeds::new(seed, "results"));
         let (model, genes, parts) = (card.model.clone(), card.genes.clone(), reference.known_parts());
-        Ok(Self { module, dataset, keys, seeds, model, genes, blueprint, parts })
+        let pooled = pools(reference)?;
+        Ok(Self { module, dataset, keys, seeds, model, genes, blueprint, parts, pooled })
     }
 
     /// A reference with all its conditions, for questions that are not about cells; `nothing` has no row and a column per gene.
@@ -63,7 +67,8 @@ impl<'a> Asked<'a> {
         let keys = keys.into_iter().filter(|key| *key.section() == Section::Condition).collect();
         let (blueprint, seeds) = (Blueprint::of_card(card)?, Seeds::new(seed, "results"));
         let (model, genes, parts) = (card.model.clone(), card.genes.clone(), reference.known_parts());
-        Ok(Self { module, dataset, keys, seeds, model, genes, blueprint, parts })
+        let pooled = pools(reference)?;
+        Ok(Self { module, dataset, keys, seeds, model, genes, blueprint, parts, pooled })
     }
 
     /// The answer to one of the model's own questions.
@@ -81,6 +86,11 @@ impl<'a> Asked<'a> {
     /// The cells.
     pub fn dataset(&self) -> &Dataset<'a> {
         &self.dataset
+    }
+
+    /// The members of a pool added up; none where the reference has no such pool.
+    pub fn pooled(&self, part: &Name) -> Option<&Pool> {
+        self.pooled.get(part)
     }
 
     /// Name of the model in the zoo.
@@ -166,6 +176,17 @@ impl<'a> Asked<'a> {
         }
         all
     }
+}
+
+/// The members of every pool of a reference added up.
+fn pools(reference: &Reference) -> Result<BTreeMap<Name, Pool>> {
+    let mut pools = BTreeMap::new();
+    for (part, rule) in &reference.base.card.layout.parts {
+        if let (Rule::Pool { .. }, Some(pool)) = (rule, reference.pooled(part)?) {
+            pools.insert(part.clone(), pool);
+        }
+    }
+    Ok(pools)
 }
 
 /// Rows below each other.

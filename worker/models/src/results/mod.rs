@@ -21,7 +21,7 @@ pub use correlation::{Correlation, CorrelationAsk};
 pub use expression::{ExpressionAsk, LibraryAsk, Mean, each_draw, expression_of, expression_of_blocks};
 pub use groups::{GroupAsk, RawStatistics};
 pub use predictive::Sample;
-pub use question::{Answer, Argument, ArgumentKind, Given, QuestionCard, Value};
+pub use question::{Answer, Argument, ArgumentKind, Column, Frame, Given, QuestionCard, Value};
 
 use crate::{
     data::{CellConditions, Cells, Values, slot::Matrix},

@@ -57,6 +57,10 @@ pub enum ArgumentKind {
     Conditions,
     /// A column of obs with a text for every cell; must be given. Only of a question about cells.
     Column,
+    /// Columns of the cells, separated by commas.
+    Columns,
+    /// A file.
+    File,
 }
 
 /// The value of an argument.
@@ -76,6 +80,10 @@ pub enum Value {
     Conditions(Vec<i64>),
     /// A text for every cell.
     Column(Vec<String>),
+    /// Columns by their names, with a text for each cell.
+    Columns(Vec<(String, Vec<String>)>),
+    /// What a file holds, if one is given.
+    File(Option<Vec<u8>>),
 }
 
 /// What a question was told: a value for each of its arguments.
@@ -105,6 +113,50 @@ pub enum Answer {
     },
     /// Files by name.
     Files(BTreeMap<String, Vec<u8>>),
+    /// One file.
+    File(Vec<u8>),
+    /// Columns of names and numbers.
+    Frame(Frame),
+}
+
+/// Columns of names and numbers, of cells or of anything else.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Frame {
+    /// What a row is, and the names of the rows; nothing for cells.
+    pub rows: Option<(&'static str, Vec<String>)>,
+    /// The columns, in order.
+    pub columns: Vec<(String, Column)>,
+    /// A matrix beside them, with names of its columns.
+    pub values: Option<(Vec<String>, Array2<f32>)>,
+    /// Places of the rows, by names that scanpy looks for.
+    pub places: Vec<(String, Array2<f32>)>,
+}
+
+/// A column of a [`Frame`].
+#[derive(Clone, PartialEq, Debug)]
+pub enum Column {
+    /// Names.
+    Names(Vec<String>),
+    /// Numbers.
+    Numbers(Vec<f32>),
+}
+
+impl Frame {
+    /// One of cells, without columns yet.
+    pub fn of_cells() -> Self {
+        Self { rows: None, columns: vec![], values: None, places: vec![] }
+    }
+
+    /// One of these rows, without columns yet.
+    pub fn of_rows(rows_are: &'static str, rows: Vec<String>) -> Self {
+        Self { rows: Some((rows_are, rows)), ..Self::of_cells() }
+    }
+
+    /// The same with a matrix beside the columns.
+    #[must_use]
+    pub fn with_values(self, names: Vec<String>, values: Array2<f32>) -> Self {
+        Self { values: Some((names, values)), ..self }
+    }
 }
 
 impl Argument {
@@ -146,6 +198,16 @@ impl Argument {
     pub const fn column(name: &'static str, help: &'static str) -> Self {
         Self { name, kind: ArgumentKind::Column, help }
     }
+
+    /// Columns of the cells.
+    pub const fn columns(name: &'static str, help: &'static str) -> Self {
+        Self { name, kind: ArgumentKind::Columns, help }
+    }
+
+    /// A file.
+    pub const fn file(name: &'static str, help: &'static str) -> Self {
+        Self { name, kind: ArgumentKind::File, help }
+    }
 }
 
 impl Given {
@@ -159,6 +221,8 @@ impl Given {
             ArgumentKind::Names => Value::Names(vec![]),
             ArgumentKind::Conditions => Value::Conditions(vec![]),
             ArgumentKind::Column => Value::Column(vec![]),
+            ArgumentKind::Columns => Value::Columns(vec![]),
+            ArgumentKind::File => Value::File(None),
         };
         Self(arguments.iter().map(|argument| (argument.name, default(argument))).collect())
     }
@@ -219,6 +283,22 @@ impl Given {
     pub fn column(&self, name: &str) -> &[String] {
         match self.value(name) {
             Value::Column(texts) => texts,
+            other => wrong(name, other),
+        }
+    }
+
+    /// Columns of the cells.
+    pub fn columns(&self, name: &str) -> &[(String, Vec<String>)] {
+        match self.value(name) {
+            Value::Columns(columns) => columns,
+            other => wrong(name, other),
+        }
+    }
+
+    /// What a file holds, if one is given.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        match self.value(name) {
+            Value::File(bytes) => bytes.as_deref(),
             other => wrong(name, other),
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     extension::Extension,
     model::Module,
-    nn::{Builder, ConditionSource, Mode, Source, Trainable, from_tch},
+    nn::{Builder, ConditionSource, Mode, Role, Source, Trainable, from_tch},
     reference::{Reference, Trained, share},
     train::{Aim, CheckpointStore, Seeds, TrainPlan, Trainer},
     upstream::Layout,
@@ -58,7 +58,10 @@ pub fn upstream_surgery(
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Trained> {
-    let blueprint = Blueprint::grown(&reference.base.card, ask.extension)?;
+    let mut blueprint = Blueprint::grown(&reference.base.card, ask.extension)?;
+    if blueprint.model.labels_may_grow() {
+        blueprint.registry = blueprint.registry.grown_by(ask.cells);
+    }
     blueprint.check_axes(ask.conditions)?;
     let axes: Vec<GrownTable> = std::iter::once(ask.conditions)
         .chain(ask.conditions.further())
@@ -100,9 +103,10 @@ pub fn upstream_surgery(
     let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?.with_tensors(owned);
     let history = trainer.run(progress, checkpoints)?;
     let mut card = reference.base.card.clone();
-    card.config = blueprint.to_card_config();
     let (fact, value) = BaseCard::APPROXIMATE;
     card.training.insert(fact.to_owned(), value.into());
+    card.config = blueprint.to_card_config();
+    card.labels = blueprint.registry.labels().to_vec();
     let keys: Vec<ConditionKey> = axes.into_iter().flat_map(|table| table.keys).collect();
     share(&mut card.layout, &blueprint, &keys);
     Ok(Trained { reference: Reference::of_module(card, &keys, module.as_ref()), history, engine: Engine::Autograd })
@@ -157,7 +161,10 @@ fn grow(
             let known: Vec<ConditionKey> = reference.columns.keys().cloned().collect();
             let old = reference.module(&known, device)?;
             let grown = extend(&upstream_tensors(old.as_ref()), &upstream_tensors(fresh))?;
-            let (base, columns) = Layout::of(fresh.weights()).split(&grown)?;
+            let (mut base, columns) = Layout::of(fresh.weights()).split(&grown)?;
+            // What was computed from the reference's cells is none of upstream's tensors.
+            let summaries = old.weights().iter().filter(|(_, weight)| weight.role == Role::Summary);
+            summaries.for_each(|(name, weight)| drop(base.insert(name, from_tch(&weight.tensor))));
             let facts = (0..).map(|code| match known.get(code) {
                 Some(key) => reference.columns[key].clone(),
                 None => fresh.weights().columns(code),

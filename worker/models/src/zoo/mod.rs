@@ -7,6 +7,7 @@ pub mod expimap;
 pub mod family;
 pub mod scanvi;
 pub mod scgen;
+pub mod scpoli;
 pub mod scvi;
 pub mod totalvi;
 pub mod trvae;
@@ -26,6 +27,7 @@ pub static ZOO: &[&dyn Model] = &[
     &trvae::Trvae,
     &scgen::Scgen,
     &expimap::Expimap,
+    &scpoli::Scpoli,
     #[cfg(test)]
     &two_axes::TwoAxes,
 ];

@@ -5,7 +5,7 @@ use archipelago_common::task::TrainSpec;
 use archipelago_models::{
     CellConditions, Device, Error, NoCheckpoints,
     results::{
-        Answer, Asked, Correlation, CorrelationAsk, CountResults, ExpressionAsk, Given, GroupAsk, LibraryAsk,
+        Answer, Asked, Column, Correlation, CorrelationAsk, CountResults, ExpressionAsk, Given, GroupAsk, LibraryAsk,
         differential_expression::{Change, Decision, called_at_fdr},
     },
     zoo::{ZOO, model},
@@ -142,6 +142,17 @@ fn every_question_of_a_model_is_answered_and_no_other() {
                     assert_eq!(values.dim(), (rows.len(), columns.len()));
                 }
                 Ok(Answer::Files(files)) => assert!(!files.is_empty(), "{}", question.name),
+                Ok(Answer::File(bytes)) => assert!(!bytes.is_empty(), "{}", question.name),
+                Ok(Answer::Frame(frame)) => {
+                    let n_rows = frame.rows.as_ref().map_or(60, |(_, rows)| rows.len());
+                    let length = |column: &Column| match column {
+                        Column::Names(names) => names.len(),
+                        Column::Numbers(numbers) => numbers.len(),
+                    };
+                    assert!(!frame.columns.is_empty(), "{}", question.name);
+                    assert!(frame.columns.iter().all(|(_, column)| length(column) == n_rows), "{}", question.name);
+                    assert!(frame.values.iter().all(|(names, values)| values.dim() == (n_rows, names.len())));
+                }
                 // It cannot be asked without that, and says so.
                 Err(Error::Argument { name, .. }) => {
                     assert!(question.arguments.iter().any(|argument| argument.name == name), "{}", question.name);

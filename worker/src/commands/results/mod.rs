@@ -5,6 +5,7 @@ mod differential;
 mod expression;
 mod features;
 mod fit;
+mod frame;
 mod library;
 mod minified;
 mod own;

@@ -12,9 +12,12 @@ use archipelago_models::{
 };
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use super::{Asked, Written};
+use super::{Asked, Written, frame};
 use crate::{
-    commands::{DeviceArg, OpenReference, known::ConditionArgs},
+    commands::{
+        DeviceArg, OpenReference,
+        known::{ConditionArgs, KnownCells},
+    },
     data::SiteData,
     error::{Error, Result},
     existing, lists,
@@ -69,12 +72,14 @@ struct ReferenceSubject {
     seed: u64,
 }
 
-/// A value as it was given; batches and columns are not looked up yet.
+/// A value as it was given; batches and columns are not looked up yet, files not read.
 #[derive(Debug)]
 enum Told {
     Value(Value),
     Batches(Vec<String>),
     Column(String),
+    Columns(Vec<String>),
+    File(Option<PathBuf>),
 }
 
 /// Every model's own questions.
@@ -129,8 +134,7 @@ impl OwnQuestion {
             known.data.check_writable()?;
         }
         let asked = known.asked(subject.asked.seed)?;
-        let column = |name: &str| complete(&known.data, name);
-        let given = self.given(&asked, &subject.asked.known.among, known.reference(), &column)?;
+        let given = self.given(&asked, (&subject.asked.known.among, known.reference()), Some(&known))?;
         let (n_rows, n_columns) = match asked.answer(self.question, &given)? {
             Answer::Cells { columns, values } => {
                 let (rows, flat) = (known.data.obs(), flat(&values));
@@ -141,6 +145,7 @@ impl OwnQuestion {
                 }
                 values.dim()
             }
+            Answer::Frame(frame) if frame.rows.is_none() => frame::of_cells(&frame, &known, &subject.out)?,
             other => write(other, &subject.out)?,
         };
         let (out, version) = (subject.out.clone(), known.open.dir.version().id());
@@ -154,8 +159,7 @@ impl OwnQuestion {
         let nothing = Csr::zeros(0, open.reference.base.card.genes.len());
         let device: Device = subject.device.into();
         let asked = ModelAsked::without_cells(&open.reference, &nothing, subject.seed, device)?;
-        let no_cells = |name: &str| unreachable!("no question about a reference takes the column `{name}`");
-        let given = self.given(&asked, &subject.among, &open.reference, &no_cells)?;
+        let given = self.given(&asked, (&subject.among, &open.reference), None)?;
         let (n_rows, n_columns) = write(asked.answer(self.question, &given)?, &subject.out)?;
         let (out, version) = (subject.out.clone(), open.dir.version().id());
         output.show(&Written { out, version, what: self.question, n_rows, n_columns });
@@ -170,24 +174,32 @@ impl OwnQuestion {
         }
     }
 
-    /// What was told, with batches looked up among the conditions of the reference, and columns in the cells' file.
+    /// What was told, with batches looked up among the conditions of the reference, columns among those of the cells.
     fn given(
         &self,
         asked: &ModelAsked<'_>,
-        among: &ConditionArgs,
-        reference: &Reference,
-        column: &dyn Fn(&str) -> Result<Vec<String>>,
+        (among, reference): (&ConditionArgs, &Reference),
+        cells: Option<&KnownCells>,
     ) -> Result<Given> {
         let key_of = |batch: &str| among.key_of(batch, reference);
         let mut given = Given::default();
         for (name, told) in &self.told {
             let value = match told {
                 Told::Value(value) => value.clone(),
-                Told::Column(name) => Value::Column(column(name)?),
+                Told::Column(name) => {
+                    let cells = cells.expect("only questions about cells have columns");
+                    Value::Column(complete(&cells.data, name)?)
+                }
                 Told::Batches(texts) => {
                     let batches = lists::among(texts, |batch| key_of(batch).is_ok().then(|| batch.to_owned()));
                     let codes = batches.iter().map(|batch| Ok(asked.code(&key_of(batch)?)?)).collect::<Result<_>>()?;
                     Value::Conditions(codes)
+                }
+                Told::Columns(texts) => {
+                    Value::Columns(columns(cells.expect("only questions about cells have columns"), texts)?)
+                }
+                Told::File(path) => {
+                    Value::File(path.as_deref().map(|path| fs::read_bounded(path, FILE_BYTES)).transpose()?)
                 }
             };
             given = given.with(name, value);
@@ -226,6 +238,8 @@ fn arg_of(argument: &Argument) -> Arg {
         }
         ArgumentKind::Names | ArgumentKind::Conditions => arg.action(ArgAction::Append),
         ArgumentKind::Column => arg.value_name("OBS").required(true),
+        ArgumentKind::Columns => arg.action(ArgAction::Append).value_name("COLUMN"),
+        ArgumentKind::File => arg.value_name("FILE").value_parser(value_parser!(PathBuf)),
     }
 }
 
@@ -240,6 +254,8 @@ fn told(argument: &Argument, matches: &ArgMatches) -> Told {
         ArgumentKind::Names => Value::Names(lists::split(&texts())),
         ArgumentKind::Conditions => return Told::Batches(texts()),
         ArgumentKind::Column => return Told::Column(matches.get_one::<String>(argument.name).expect(given).clone()),
+        ArgumentKind::Columns => return Told::Columns(texts()),
+        ArgumentKind::File => return Told::File(matches.get_one::<PathBuf>(argument.name).cloned()),
     })
 }
 
@@ -254,6 +270,18 @@ fn complete(data: &SiteData, column: &str) -> Result<Vec<String>> {
             Err(Error::MissingValues { path, column: column.to_owned(), n_missing, n_cells })
         }
     }
+}
+
+/// Columns of the cells by their names; a value that is missing is empty.
+fn columns(cells: &KnownCells, texts: &[String]) -> Result<Vec<(String, Vec<String>)>> {
+    let obs = cells.data.obs();
+    let text_of = |name: String| {
+        let failed = |source| Error::Cells { path: cells.data.spec().path.clone(), source };
+        let column = obs.column(&name).map_err(failed)?;
+        Ok((name, column.to_strings().into_iter().map(Option::unwrap_or_default).collect()))
+    };
+    let names = lists::among(texts, |name| obs.column(name).is_ok().then(|| name.to_owned()));
+    names.into_iter().map(text_of).collect()
 }
 
 /// Writes an answer that is not about the cells of a file; how large it is.
@@ -278,9 +306,17 @@ fn write(answer: Answer, out: &std::path::Path) -> Result<(usize, usize)> {
             results::write_json(&out.join(existing::SUMMARY), &files.keys().collect::<Vec<_>>())?;
             Ok((files.len(), 1))
         }
+        Answer::File(bytes) => {
+            fs::write_atomic(out, &bytes)?;
+            Ok((1, 1))
+        }
+        Answer::Frame(frame) => frame::of_rows(&frame, out),
     }
 }
 
-fn flat(values: &ndarray::Array2<f32>) -> Vec<f32> {
+pub(super) fn flat(values: &ndarray::Array2<f32>) -> Vec<f32> {
     values.iter().copied().collect()
 }
+
+/// Most bytes of a file that a question takes.
+const FILE_BYTES: u64 = 1 << 30;

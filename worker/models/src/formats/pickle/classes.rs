@@ -20,6 +20,7 @@ const KNOWN: &[&str] = &[
     "__builtin__.object",
     "__builtin__.set",
     "__builtin__.slice",
+    "__builtin__.xrange",
     "__builtin__.str",
     "builtins.bytearray",
     "builtins.bytes",
@@ -28,6 +29,7 @@ const KNOWN: &[&str] = &[
     "builtins.int",
     "builtins.list",
     "builtins.object",
+    "builtins.range",
     "builtins.set",
     "builtins.slice",
     "builtins.str",
@@ -55,6 +57,8 @@ const KNOWN: &[&str] = &[
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_tensor_v2",
     "torch.device",
+    "torch.storage._load_from_bytes",
+    "torch.tensor",
 ];
 
 /// Families whose objects are carried along as data: the training history, trees of cell types with their classifiers.

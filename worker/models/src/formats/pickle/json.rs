@@ -38,9 +38,13 @@ fn to_json(value: Value<'_>, depth: usize, budget: &mut usize) -> Option<Json> {
         return Some(scalars.iter().map(Json::from).collect());
     }
     let class = Json::String(value.kind().to_owned());
-    Some(Json::Object(Map::from_iter([("class".to_owned(), class)])))
+    Some(Json::Object(Map::from_iter([(CLASS.to_owned(), class)])))
 }
 
+/// What JSON calls an object of which nothing is known but its class.
+pub const CLASS: &str = "class";
+/// What JSON calls a tensor, as lists of lists.
+pub const TENSOR: &str = "tensor";
 /// Nesting of options; real ones have four levels.
 const DEPTH: usize = 32;
 /// Objects in the options of one model: a shared list may be walked many times, so the walk is bounded as well.

@@ -14,6 +14,13 @@ use super::{
 ///
 /// # Errors  [`Fault`] with the offset; bytes after the value are ignored, as Python does
 pub fn parse(bytes: &[u8]) -> Result<Pickle, Fault> {
+    Ok(parse_first(bytes)?.0)
+}
+
+/// Parses the first of several pickles that follow each other; the bytes it takes.
+///
+/// # Errors  as [`parse`]
+pub fn parse_first(bytes: &[u8]) -> Result<(Pickle, usize), Fault> {
     if bytes.len() > limits::PICKLE_BYTES {
         return Err(Fault::TooLarge { limit: limits::PICKLE_BYTES, unit: "bytes" });
     }
@@ -29,7 +36,7 @@ pub fn parse(bytes: &[u8]) -> Result<Pickle, Fault> {
     };
     loop {
         if let Some(root) = machine.step()? {
-            return Ok(Pickle { nodes: machine.nodes, root });
+            return Ok((Pickle { nodes: machine.nodes, root }, machine.at));
         }
     }
 }

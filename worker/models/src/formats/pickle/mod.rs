@@ -22,7 +22,8 @@ mod write;
 
 pub use fault::Fault;
 pub use graph::Pickle;
-pub use machine::parse;
+pub use json::{CLASS, TENSOR};
+pub use machine::{parse, parse_first};
 pub use numpy::{Elements, NdArray};
 pub use value::{Call, Scalar, Value};
 pub use write::PickleWriter;

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::opcode;
+use super::{CLASS, TENSOR, opcode};
 
 /// A pickle in the making. Values are written in the order of the calls; nothing is shared, so there is no memo.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl PickleWriter {
         self.bytes
     }
 
-    /// Any JSON value.
+    /// Any JSON value. An object that is nothing but a [`TENSOR`] or a [`CLASS`] becomes a call that makes one.
     pub fn json(&mut self, value: &Json) {
         match value {
             Json::Null => self.bytes.push(opcode::NONE),
@@ -35,6 +35,14 @@ impl PickleWriter {
             },
             Json::String(text) => self.text(text),
             Json::Array(items) => self.list(items, Self::json),
+            Json::Object(entries) if entries.len() == 1 && entries.contains_key(TENSOR) => {
+                self.call("torch", "tensor", |arguments| arguments.json(&entries[TENSOR]));
+            }
+            Json::Object(entries) if entries.len() == 1 && entries.contains_key(CLASS) => {
+                let class = entries[CLASS].as_str().unwrap_or_default();
+                let (module, name) = class.rsplit_once('.').unwrap_or(("builtins", class));
+                self.call(module, name, |_| {});
+            }
             Json::Object(entries) => {
                 self.open_dict();
                 for (key, value) in entries {

@@ -8,4 +8,4 @@
 pub mod adaptor;
 mod folder;
 
-pub use folder::{SavedFolder, is_one};
+pub use folder::{SavedFolder, is_one, json_of, tensor_of};

@@ -4,9 +4,11 @@
 //! Nothing is ever extracted to disk, so names of members cannot lead anywhere.
 
 mod archive;
+mod embedded;
 mod tensor;
 mod write;
 
 pub use archive::TorchArchive;
+pub use embedded::read_embedded;
 pub use tensor::{is_tensor, read_tensor, read_tensors};
 pub use write::TorchWriter;

@@ -56,7 +56,7 @@ pub fn read_tensors<R: Read + Seek>(archive: &mut TorchArchive<R>, dict: Value<'
 }
 
 /// Which elements of a storage a tensor shows.
-struct View<'a> {
+pub(super) struct View<'a> {
     storage_class: &'a str,
     /// Name of the member under `data/`.
     key: &'a str,
@@ -95,9 +95,21 @@ impl<'a> View<'a> {
         })
     }
 
+    /// A view of a storage of so many elements.
+    pub(super) fn of_parts(n_stored: usize, offset: Value<'_>, shape: Value<'_>, strides: Value<'_>) -> Option<Self> {
+        let (storage_class, key) = ("", "");
+        let (offset, shape, strides) = (count(offset)?, counts(shape)?, counts(strides)?);
+        Some(Self { storage_class, key, n_stored, offset, shape, strides })
+    }
+
+    /// The sizes.
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
     /// Whether every element lies in the storage, and there are no more of them than it holds: a tensor that repeats
     /// elements would let a few bytes announce any size, and no state dict has one.
-    fn fits(&self) -> bool {
+    pub(super) fn fits(&self) -> bool {
         if self.shape.len() != self.strides.len() {
             return false;
         }
@@ -116,7 +128,7 @@ impl<'a> View<'a> {
     }
 
     /// The elements in row-major order.
-    fn gather(&self, storage: &[u8], size: usize) -> Vec<u8> {
+    pub(super) fn gather(&self, storage: &[u8], size: usize) -> Vec<u8> {
         let n_elements: usize = self.shape.iter().product();
         if self.is_contiguous() {
             // An empty tensor may have any offset.

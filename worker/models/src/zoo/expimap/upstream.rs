@@ -137,7 +137,7 @@ impl ScarchesModel for Expimap {
         attributes.insert("n_ext_m_".to_owned(), json!(new.as_ref().map_or(0, |new| new.terms().len())));
         attributes.insert("mask_".to_owned(), rows(&sets));
         attributes.insert("ext_mask_".to_owned(), new.as_ref().map_or(Json::Null, rows));
-        Ok(SavedFolder { tensors, attributes, genes: card.genes.clone() })
+        Ok(SavedFolder::new(tensors, attributes, card.genes.clone()))
     }
 }
 

@@ -114,7 +114,7 @@ impl Block {
     /// # Errors  what they do not know
     pub(super) fn spec(&self) -> Result<LayerSpec, Unsupported> {
         let (map, columns) = match &self.linear {
-            Map::First(map) => map.spec()?,
+            Map::First(map) => map.spec(),
             Map::Later(map) => (map, None),
         };
         let (linear, n_in, n_out) = map.spec();

@@ -18,11 +18,23 @@ pub struct Freeze {
     pub freeze_expression: bool,
     /// Whether dropout is off.
     pub remove_dropout: bool,
+    /// How conditions enter, which says what of them trains.
+    pub conditions: OfConditions,
+}
+
+/// What conditions own of a model, which trains with them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OfConditions {
+    /// Columns of first layers; the layers' other weights can be trained with them.
+    #[default]
+    Columns,
+    /// Rows of embeddings. Nothing else trains, whatever is asked for.
+    Embeddings,
 }
 
 impl Default for Freeze {
     fn default() -> Self {
-        Self { freeze: true, freeze_expression: true, remove_dropout: true }
+        Self { freeze: true, freeze_expression: true, remove_dropout: true, conditions: OfConditions::Columns }
     }
 }
 
@@ -40,10 +52,10 @@ impl Freeze {
         if !self.freeze || upstream.contains("theta") {
             return true;
         }
-        if self.freeze_expression {
-            upstream.contains("cond_L.weight")
-        } else {
-            upstream.contains("L0") || upstream.contains("N0")
+        match self.conditions {
+            OfConditions::Embeddings => upstream.contains("embeddings"),
+            OfConditions::Columns if self.freeze_expression => upstream.contains("cond_L.weight"),
+            OfConditions::Columns => upstream.contains("L0") || upstream.contains("N0"),
         }
     }
 }

@@ -5,7 +5,7 @@ use tch::Tensor;
 use crate::{
     data::Covariates,
     error::Result,
-    fast::{ColumnsSpec, Unsupported},
+    fast::ColumnsSpec,
     nn::{Builder, CovariateSizes, Init, Linear, Role, rows_of},
 };
 
@@ -95,15 +95,13 @@ impl ConditionalLinear {
         }
     }
 
-    /// The map of expression and the columns, as the kernels are told.
-    ///
-    /// # Errors  it maps vectors
-    pub(super) fn spec(&self) -> Result<(&Linear, Option<ColumnsSpec>), Unsupported> {
-        match &self.condition {
-            None => Ok((&self.expression, None)),
-            Some(Part::Columns(name, _)) => Ok((&self.expression, Some(ColumnsSpec::Conditions(name.clone())))),
-            Some(Part::Vector(_)) => Err(Unsupported("vectors stand for conditions")),
-        }
+    /// The map of expression and the columns, as the kernels are told. Where the vectors of conditions come from, a model adds.
+    pub(super) fn spec(&self) -> (&Linear, Option<ColumnsSpec>) {
+        let columns = self.condition.as_ref().map(|condition| match condition {
+            Part::Columns(name, _) => ColumnsSpec::Conditions(name.clone()),
+            Part::Vector(map) => ColumnsSpec::Vectors { map: map.spec().0, rows: None },
+        });
+        (&self.expression, columns)
     }
 }
 

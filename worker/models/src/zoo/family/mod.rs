@@ -30,6 +30,6 @@ pub(in crate::zoo) use cells::{library, log_importance_weight, totals};
 pub use choices::{LatentDistribution, MAX_UNITS, Norms, check_layers};
 pub use decoder::{Decoded, Decoder};
 pub use encoder::Encoder;
-pub use freeze::Freeze;
+pub use freeze::{Freeze, OfConditions};
 pub use linear::{Bias, Condition, ConditionalLinear, Hears};
 pub use reconstruction::{Output, ReconLoss};

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     data::Categorical,
     error::{Error, Result},
-    nn::Pass,
+    nn::{Pass, of_rows},
     results::{Answer, Argument, Asked, Given, QuestionCard},
 };
 
@@ -251,9 +251,8 @@ fn by_chunk(
     let mut start = 0;
     asked.by_chunk(purpose, |minibatch, pass| {
         let end = start + minibatch.n_cells();
-        let z = latent.slice(ndarray::s![start..end, ..]);
+        let z = of_rows(latent.slice(ndarray::s![start..end, ..]));
         start = end;
-        let z = Tensor::from_slice(&z.iter().copied().collect::<Vec<f32>>()).view([-1, latent.ncols() as i64]);
         rows(&z.to_device(device), pass)
     })
 }

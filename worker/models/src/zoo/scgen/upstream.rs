@@ -45,6 +45,6 @@ impl ScarchesModel for Scgen {
         let mut attributes: Config =
             OPTIONS.iter().map(|(option, attribute)| ((*attribute).to_owned(), options[*option].clone())).collect();
         attributes.extend([(GENES.to_owned(), json!(card.genes.len())), ("is_trained_".to_owned(), json!(true))]);
-        Ok(SavedFolder { tensors: saved::tensors(reference)?, attributes, genes: card.genes.clone() })
+        Ok(SavedFolder::new(saved::tensors(reference)?, attributes, card.genes.clone()))
     }
 }

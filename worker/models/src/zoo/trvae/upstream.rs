@@ -37,7 +37,7 @@ impl ScarchesModel for Trvae {
         let mut attributes = saved::attributes(reference)?;
         let options = Blueprint::of_card(card)?.model.options();
         attributes.extend(options.iter().map(|(name, value)| (format!("{name}_"), value.clone())));
-        Ok(SavedFolder { tensors: saved::tensors(reference)?, attributes, genes: card.genes.clone() })
+        Ok(SavedFolder::new(saved::tensors(reference)?, attributes, card.genes.clone()))
     }
 }
 

@@ -68,7 +68,8 @@ impl StoredCells {
     }
 
     pub(crate) fn dataset(&self) -> Dataset<'_> {
-        let fields = self.labels.iter().map(|(codes, n)| Encoded::Codes { codes: codes.clone(), n: *n }).collect();
+        let fields =
+            self.labels.iter().map(|(codes, n)| Encoded::Codes { codes: codes.clone(), n: *n, new: vec![] }).collect();
         Dataset { fields, ..dataset(&self.counts, self.conditions.clone()) }
     }
 

@@ -46,7 +46,7 @@ fn reference(case: &Case, prefix: &str, conditions: &Value) -> Reference {
     ];
     let attributes: BTreeMap<String, Value> =
         attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Trvae.to_reference(&SavedFolder { tensors: case.group(prefix), attributes, genes }, &namespace()).unwrap()
+    Trvae.to_reference(&SavedFolder::new(case.group(prefix), attributes, genes), &namespace()).unwrap()
 }
 
 fn adaptor(case: &Case, i: usize) -> Adaptor {

@@ -13,6 +13,7 @@ pub(super) fn flags(case: &Case) -> Freeze {
         freeze: flag("freeze", default.freeze),
         freeze_expression: flag("freeze_expression", default.freeze_expression),
         remove_dropout: flag("remove_dropout", default.remove_dropout),
+        ..default
     }
 }
 
