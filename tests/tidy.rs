@@ -38,11 +38,7 @@ const CRATES: &[Fence] = &[
     },
     Fence { name: "anndata", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
     Fence { name: "analysis", may_use: &["hierarchy"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
-<<<<<<< HEAD
-    Fence { name: "models", may_use: &["common", "anndata"], never: &[ASYNC, QUIC, RAFT] },
-=======
-    Fence { name: "models", may_use: &["common", "anndata", "analysis", "fuzz"], never: &[ASYNC, QUIC, RAFT] },
->>>>>>> bd349bf (zoo: scPoli: embeddings of conditions, prototypes of cell types that pool, uncertainty, sample embeddings, scArches folders)
+    Fence { name: "models", may_use: &["common", "anndata", "analysis"], never: &[ASYNC, QUIC, RAFT] },
     Fence {
         name: "worker",
         may_use: &["common", "protocol", "transport", "client", "anndata", "analysis", "models"],

@@ -21,7 +21,8 @@ use crate::{
 /// # Errors  options of the plan that the rule does not take
 pub(super) fn of_run<'a>(module: &'a ScpoliModule, run: Run<'a, '_>) -> Result<Recipe<'a>> {
     let (plan, weights) = (run.plan, module.weights());
-    let split = split(module.levels(), run.dataset, plan.train_size.share(), run.seeds.of("split", 0));
+    let seen = if run.mode == Mode::Training { Types::Seen } else { Types::Unseen };
+    let split = split(module.levels(), run.dataset, seen, plan.train_size.share(), run.seeds.of("split", 0));
     let mut recipe = Recipe { split: Some(split), ..Recipe::default() };
     recipe.rule = Some(Box::new(StoppingRule::new(plan, watched)?));
     if plan.adam.weight_decay != 0.0 {
@@ -44,16 +45,24 @@ fn watched(seen: &Seen) -> Option<f64> {
     seen.figure(monitor, UNWEIGHTED_LOSS)
 }
 
+/// Whether a run may look at the types of its cells.
+#[derive(Clone, Copy, PartialEq)]
+enum Types {
+    Seen,
+    /// As if no cell had one: the order of cells is not to depend on types where nothing else does.
+    Unseen,
+}
+
 /// Splits each type of the finest level by itself, cells shuffled; of cells without a type the first ones train. Without types each condition is
 /// split by itself, cells shuffled.
-fn split(levels: &Levels, dataset: &Dataset<'_>, share: f64, seed: [u8; 32]) -> Split {
+fn split(levels: &Levels, dataset: &Dataset<'_>, types: Types, share: f64, seed: [u8; 32]) -> Split {
     let mut rng = ChaCha8Rng::from_seed(seed);
     let mut groups: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     let mut without_type = Vec::new();
     match levels.finest() {
         Some(level) => {
             for (cell, code) in levels.codes_on(level, dataset).enumerate() {
-                match code {
+                match code.filter(|_| types == Types::Seen) {
                     Some(code) => groups.entry(code as i64).or_default().push(cell),
                     None => without_type.push(cell),
                 }
@@ -98,18 +107,22 @@ mod tests {
         let fields: Vec<_> = levels::fields("?").collect();
         let registry = Registry::of(&fields, &cells).unwrap();
         let (dataset, levels) = (registry.encode(&cells, &[0; 24], 1).unwrap(), Levels::new(&registry).unwrap());
-        let found = split(&levels, &dataset, 0.9, [7; 32]);
+        let found = split(&levels, &dataset, Types::Seen, 0.9, [7; 32]);
         assert_eq!(found.validation.iter().filter(|&&cell| cell < 10).count(), 1, "of 10 cells of T one validates");
         assert!(found.validation.contains(&19) && !found.validation.iter().any(|&cell| cell >= 20), "{found:?}");
         assert_eq!(sorted([found.train.clone(), found.validation].concat()), (0..24).collect::<Vec<_>>());
-        assert_ne!(found.train, split(&levels, &dataset, 0.9, [8; 32]).train, "another seed shuffles otherwise");
+        assert_ne!(
+            found.train,
+            split(&levels, &dataset, Types::Seen, 0.9, [8; 32]).train,
+            "another seed shuffles otherwise"
+        );
     }
 
     #[test]
     fn without_types_conditions_are_split() {
         let counts = Csr::zeros(20, 1);
         let dataset = Dataset::new(&counts, [[0; 10], [1; 10]].concat());
-        let found = split(&Levels::new(&Registry::default()).unwrap(), &dataset, 0.9, [1; 32]);
+        let found = split(&Levels::new(&Registry::default()).unwrap(), &dataset, Types::Seen, 0.9, [1; 32]);
         let of =
             |condition: i64| found.validation.iter().filter(|&&cell| dataset.conditions[cell] == condition).count();
         assert_eq!((of(0), of(1), found.train.len()), (1, 1, 18));

@@ -31,6 +31,7 @@ fn flags(case: &Case) -> FreezeTerms {
             freeze: flag("freeze", default.common.freeze),
             freeze_expression: flag("freeze_expression", default.common.freeze_expression),
             remove_dropout: flag("remove_dropout", default.common.remove_dropout),
+            ..default.common
         },
         unfreeze_ext: flag("unfreeze_ext", default.unfreeze_ext),
     }
