@@ -172,7 +172,10 @@ pub fn tensor_of(value: &Json) -> Option<Tensor> {
                 items.iter().try_for_each(|item| flatten(item, shape, depth + 1, values))
             }
             // A number that JSON does not have is null.
-            number => Some(values.push(number.as_f64().unwrap_or(f64::NAN) as f32)),
+            number => {
+                values.push(number.as_f64().unwrap_or(f64::NAN) as f32);
+                Some(())
+            }
         }
     }
     let (mut shape, mut values) = (Vec::new(), Vec::new());

@@ -207,10 +207,10 @@ fn classify_cells(module: &ScpoliModule, asked: &Asked<'_>, given: &Given) -> Re
     let refuse = |name, found: f64, expected: &str| {
         Err(Error::Argument { name, found: found.to_string(), expected: expected.to_owned() })
     };
-    if !(p >= 1.0) {
+    if p.is_nan() || p < 1.0 {
         return refuse(P, p, "a number of 1 or more");
     }
-    if !(threshold >= 0.0) {
+    if threshold.is_nan() || threshold < 0.0 {
         return refuse(THRESHOLD, threshold, "0 or a number above it");
     }
     let candidates = candidates(module, asked, given)?;
