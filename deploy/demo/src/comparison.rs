@@ -219,8 +219,8 @@ mod tests {
     /// scPoli's peer writes what it classifies under names of its own.
     #[test]
     fn types_that_scpoli_predicts_are_compared_with_those_that_upstream_classifies() {
-        let run = json!({ "classify": { "accuracy": 0.8 }, "uncertainty": { "auroc_error": 0.6 } });
-        let peer = json!({ "model": "scpoli", "runs": { "unlabelled": [run] } });
+        let run = |auroc| json!({ "classify": { "accuracy": 0.8 }, "uncertainty": { "auroc_error": auroc } });
+        let peer = json!({ "model": "scpoli", "runs": { "unlabelled": [run(0.6), run(0.62)] } });
         let ours = [("predict_accuracy", 0.9), ("uncertainty_auroc", 0.5)];
         let ours: Figures = ours.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let lines = Comparison::new("scpoli", &[ours], Some(&peer)).lines;

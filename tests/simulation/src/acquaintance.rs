@@ -28,6 +28,19 @@ impl World {
         }
     }
 
+    /// Holds a node that listened to another to the rule that there is one life of a log, where it knows which.
+    pub(crate) fn check_life(&mut self, node: NodeId, other: NodeId) {
+        let (Some(host), Some(peer)) = (self.hosts.get(&node), self.hosts.get(&other)) else { return };
+        let Some(known) = host.live.as_ref().and_then(|live| live.node.cluster().incarnation(other)) else { return };
+        let is_known = known == Incarnation(peer.incarnation);
+        self.coverage.note("checked: one life of a log");
+        if !is_known {
+            self.fail(format!(
+                "one life of a log: n{node} listens to n{other}, whose log is not the one that it knows"
+            ));
+        }
+    }
+
     /// The leader writes down which life of a member's log counts, one at a time.
     pub(crate) fn introduce(&mut self, node: NodeId) {
         let Some(live) = self.hosts.get(&node).and_then(|host| host.live.as_ref()) else { return };

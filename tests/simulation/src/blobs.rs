@@ -333,31 +333,32 @@ impl World {
 
     /// A disk spoils or loses a blob, but never so many copies that no majority has it.
     pub(crate) fn harm_blob(&mut self, node: NodeId, is_lost: bool) {
-        let place = self.chance.number();
-        let all = self.hosts[&node].shelves.all();
-        // One that somebody is about to fetch, if there is any: what is spoilt is to be found before it is sent.
-        let lacks =
-            |blob: &BlobRef| self.hosts.values().any(|host| host.live.is_some() && !host.shelves.contains(blob));
-        let wanted: Vec<_> = all.iter().copied().filter(lacks).collect();
-        let all = if wanted.is_empty() || is_lost { all } else { wanted };
-        let Some(blob) = self.chance.pick(&all).copied() else { return };
+        let (place, is_aimed) = (self.chance.number(), self.chance.number().is_multiple_of(2));
         // Only somebody who leads knows who has to have it.
         let lives = self.hosts.values().filter_map(|host| host.live.as_ref());
         let leader = lives.filter(|live| live.node.is_leader()).max_by_key(|live| live.node.term());
         let Some(leader) = leader else { return };
         let electorates = leader.node.configuration().electorates(leader.node.cluster().voters());
-        let is_kept = |other: &&NodeId| **other != node && self.hosts[*other].shelves.is_sound(&blob);
-        let stays = |voters: &BTreeSet<NodeId>| voters.iter().filter(is_kept).count() > voters.len() / 2;
-        if electorates.iter().all(stays) {
-            let Some(host) = self.hosts.get_mut(&node) else { return };
-            if is_lost {
-                host.shelves.lose(&blob)
-            } else {
-                host.shelves.spoil(&blob, place)
-            }
-            self.coverage.note(if is_lost { "blobs lost" } else { "blobs spoilt" });
-            self.say(format_args!("n{node}'s disk harms {}", blob.digest.short()));
+        let stays = |blob: &BlobRef| {
+            let is_kept = |other: &&NodeId| **other != node && self.hosts[*other].shelves.is_sound(blob);
+            electorates.iter().all(|voters| voters.iter().filter(is_kept).count() > voters.len() / 2)
+        };
+        let all: Vec<_> = self.hosts[&node].shelves.all().into_iter().filter(stays).collect();
+        // Now and then one that somebody is about to fetch: what is spoilt is to be found before it is sent. The others are to be
+        // found though nobody asks for them.
+        let lacks =
+            |blob: &BlobRef| self.hosts.values().any(|host| host.live.is_some() && !host.shelves.contains(blob));
+        let wanted: Vec<_> = all.iter().copied().filter(lacks).collect();
+        let all = if is_aimed && !is_lost && !wanted.is_empty() { wanted } else { all };
+        let Some(blob) = self.chance.pick(&all).copied() else { return };
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        if is_lost {
+            host.shelves.lose(&blob)
+        } else {
+            host.shelves.spoil(&blob, place)
         }
+        self.coverage.note(if is_lost { "blobs lost" } else { "blobs spoilt" });
+        self.say(format_args!("n{node}'s disk harms {}", blob.digest.short()));
     }
 
     /// Fetches every blob that the state names and this node lacks, one at a time.

@@ -164,6 +164,7 @@ const EXPECTED: &[&str] = &[
     "checked: durable blobs",
     "checked: monotone reads",
     "checked: linearizable objects",
+    "checked: one life of a log",
     "checked: facts",
     "checked: pools",
     "checked: derived values",

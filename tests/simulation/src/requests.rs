@@ -177,6 +177,7 @@ impl World {
         if !self.recognises(to, from) {
             return self.coverage.note("messages of a node that was founded anew");
         }
+        self.check_life(to, from);
         self.coverage.note("messages delivered");
         self.give(to, Input::Message(Box::new(message)));
     }

@@ -61,8 +61,9 @@ mod tests {
     #[test]
     fn a_copy_is_less_independent_than_a_stranger_and_a_constant_has_a_slope() {
         let column = |values: &[f32]| Tensor::from_slice(values).view([-1, 1]);
-        let values = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
-        let (x, stranger) = (column(&values), column(&[3.0, 0.0, 7.0, 1.0, 5.0, 2.0, 6.0, 4.0]));
+        // Within the kernel's width of each other: far apart, every two columns would tell as much of each other as a copy.
+        let values = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
+        let (x, stranger) = (column(&values), column(&[1.5, 0.0, 3.5, 0.5, 2.5, 1.0, 3.0, 2.0]));
         assert!(hsic(&x, &x).double_value(&[]) > 2.0 * hsic(&x, &stranger).double_value(&[]));
         let constant = Tensor::zeros([8, 1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         hsic(&x, &constant).backward();
