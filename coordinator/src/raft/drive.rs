@@ -7,7 +7,7 @@
 //!
 //! - If the disk is **full**, the node forgets everything in memory, as in a crash, and stays away from the others while
 //!   its process lives on: it answers what it last knew, says what is wrong, and starts again from its log when there is
-//!   room ([`super::room`]), and not before a least time is over. A process that ended would only be started again, in a
+//!   room (`room.rs`), and not before a least time is over. A process that ended would only be started again, in a
 //!   circle.
 //! - After **any other** failure it aborts the process.
 

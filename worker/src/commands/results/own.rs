@@ -214,14 +214,16 @@ fn command_of(question: &'static QuestionCard) -> Command {
         questions().filter(|(_, other)| other.name == question.name).map(|(model, _)| model.card().title).collect();
     let examples: String =
         question.examples.iter().map(|line| format!("\n  archipelago-worker results {line}")).collect();
-    let command = Command::new(question.name)
-        .about(format!("{} ({})", first.trim_end_matches('.'), of.join(", ")))
-        .long_about(question.help)
-        .after_help(format!("Examples:{examples}"));
+    let command = Command::new(question.name);
     let command = match question.is_of_cells {
         true => CellSubject::augment_args(command),
         false => ReferenceSubject::augment_args(command),
     };
+    // After the arguments, which bring a description of their own.
+    let command = command
+        .about(format!("{} ({})", first.trim_end_matches('.'), of.join(", ")))
+        .long_about(question.help)
+        .after_help(format!("Examples:{examples}"));
     question.arguments.iter().fold(command, |command, argument| command.arg(arg_of(argument)))
 }
 
@@ -320,3 +322,17 @@ pub(super) fn flat(values: &ndarray::Array2<f32>) -> Vec<f32> {
 
 /// Most bytes of a file that a question takes.
 const FILE_BYTES: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_question_is_described_by_its_own_card() {
+        for (_, question) in questions() {
+            let about = command_of(question).get_about().map(ToString::to_string).unwrap_or_default();
+            let first = question.help.lines().next().unwrap_or_default().trim_end_matches('.');
+            assert!(about.starts_with(first), "{}: {about}", question.name);
+        }
+    }
+}

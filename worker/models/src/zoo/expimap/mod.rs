@@ -1,7 +1,7 @@
 //! expiMap: an autoencoder whose latent numbers are gene sets (Lotfollahi, Rybakov et al. 2023).
 //!
-//! The decoder is one linear map from terms to genes, held to the terms' sets by a mask ([`weights`]); a group lasso switches terms off
-//! ([`proximal`]). A query can bring new terms ([`new_terms`]), which stay with it. What terms say is in [`terms`] and [`enrichment`].
+//! The decoder is one linear map from terms to genes, held to the terms' sets by a mask (`weights`); a group lasso switches terms off
+//! (`proximal`). A query can bring new terms (`new_terms`), which stay with it. What terms say is in `terms` and `enrichment`.
 
 mod config;
 mod enrichment;

@@ -54,7 +54,7 @@ pub fn reference(model: &str, saved: &SavedFolder, blueprint: &Blueprint, keys: 
 
 /// The reference of a saved model whose number of genes is this attribute.
 ///
-/// # Errors  as [`reference`]
+/// # Errors  as [`reference()`]
 pub fn reference_of_genes(
     n_genes: &str,
     model: &str,
@@ -89,7 +89,7 @@ pub struct Saved<'a> {
 
 /// The reference of a saved model that has more than columns.
 ///
-/// # Errors  as [`reference`]
+/// # Errors  as [`reference()`]
 pub fn reference_of(saved: Saved<'_>) -> Result<Reference> {
     let Saved { n_genes: attribute, model, saved, blueprint, keys, axes, batch_key, summaries } = saved;
     let n_genes = saved.attributes.get(attribute).and_then(Json::as_u64);

@@ -60,8 +60,6 @@ fn a_folder_that_does_not_fit_together_is_refused() {
     let wide = refused(&|saved| drop(saved.attributes.insert("z_dim_".to_owned(), json!(6))));
     assert!(wide.contains("is 5 columns wide, expected 6 columns"), "{wide}");
     let layers = json!([16, 8, 4]);
-    assert!(
-        refused(&|saved| drop(saved.attributes.insert("hidden_layer_sizes_".to_owned(), layers.clone())))
-            .contains("L2")
-    );
+    let deep = refused(&|saved| drop(saved.attributes.insert("hidden_layer_sizes_".to_owned(), layers.clone())));
+    assert!(deep.contains("`decoder.FirstL.N0.bias` is 8 columns wide, expected 4 columns"), "{deep}");
 }
