@@ -61,6 +61,7 @@ const CRATES: &[Fence] = &[
         never: &[RAFT, TENSORS, FILES],
     },
     Fence { name: "benches", may_use: &["common", "analysis", "anndata", "models"], never: &[ASYNC, QUIC, RAFT] },
+    Fence { name: "features", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "tests", may_use: &[], never: &[] },
     // What a crate reads of others is fuzzed in that crate's own tests.
     Fence { name: "fuzz", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
@@ -71,6 +72,9 @@ const CRATES: &[Fence] = &[
         never: &[TENSORS, FILES],
     },
 ];
+
+/// The crate without code that every other one has: who reaches a package only through it cannot name it.
+const FEATURES: &str = "features";
 
 /// Models that are made of another one, and may name it.
 const BUILT_ON: &[(&str, &str)] = &[("scanvi", "scvi")];
@@ -88,7 +92,7 @@ fn crates_know_only_whom_they_may_know() -> Result<()> {
         let used = workspace.direct(package).into_iter().filter_map(|dep| {
             workspace.members.iter().find(|(_, member)| **member == dep).map(|(member, _)| member.as_str())
         });
-        for dependency in used {
+        for dependency in used.filter(|dependency| *dependency != FEATURES) {
             ensure!(
                 fence.may_use.contains(&dependency),
                 "`{name}` depends on `{dependency}`, which tests/tidy.rs does not allow"
@@ -173,6 +177,37 @@ fn versions_stand_in_the_root_manifest_only() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn packages_are_built_once_whatever_is_selected() -> Result<()> {
+    // One package may be built twice, for the target and for build scripts: what is the same for one may differ for the other.
+    for edges in ["normal,dev,no-proc-macro", "normal,build,dev"] {
+        let whole = features(&["--workspace"], edges)?;
+        for name in Workspace::load()?.members.keys() {
+            let alone = features(&["--package", &format!("archipelago-{name}")], edges)?;
+            let different: Vec<&String> = alone.difference(&whole).collect();
+            ensure!(
+                different.is_empty(),
+                "`-p archipelago-{name}` builds these with other features than `--workspace`: {different:?}; name them in deploy/features"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Packages along these edges, with the features that they are built with when these are selected, tests included.
+fn features(selection: &[&str], edges: &str) -> Result<BTreeSet<String>> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["tree", "--locked", "--offline", "--edges", edges, "--prefix", "none", "--format", "{p} {f}"])
+        .args(selection)
+        .current_dir(root())
+        .output()
+        .context("failed to run `cargo tree`")?;
+    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout)?;
+    let is_ours = |line: &&str| line.starts_with("archipelago-");
+    Ok(lines.lines().filter(|line| !is_ours(line)).map(|line| line.trim_end_matches(" (*)").to_owned()).collect())
 }
 
 #[test]
@@ -281,8 +316,12 @@ impl Workspace {
 
     fn reachable_names(&self, package: &str) -> BTreeSet<&str> {
         let mut seen = BTreeSet::new();
+        let is_features = |id: &String| self.members.get(FEATURES) == Some(id);
         let mut open = self.direct(package);
         while let Some(next) = open.pop() {
+            if is_features(&next) {
+                continue;
+            }
             if seen.insert(next.clone()) {
                 open.extend(self.direct(&next));
             }
