@@ -6,7 +6,7 @@ use std::{
 };
 
 use archipelago_common::{
-    BlobRef, ConditionKey, NodeId, Principal, TaskId, Version,
+    BlobRef, Columns, ConditionKey, NodeId, Principal, TaskId, Version,
     record::{
         AssignmentHead, AssignmentRecord, AssignmentState, Page, ReferenceHead, Submission, TaskHead, TaskRecord,
         TaskState,
@@ -89,6 +89,11 @@ impl Coordinator {
 }
 
 impl State {
+    /// Columns that are at the coordinator.
+    pub(crate) fn columns(&self, blob: BlobRef) -> Columns {
+        Columns::from_bytes(&self.blobs[&blob]).unwrap()
+    }
+
     fn new(reference: &ReferenceDir, change: impl FnOnce(&mut SurgeryTask)) -> Self {
         let version = reference.version().clone();
         let name = "pbmc".parse().unwrap();

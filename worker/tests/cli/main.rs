@@ -7,6 +7,7 @@ mod day;
 mod faults;
 mod import;
 mod journey;
+mod keys;
 mod killed;
 mod labels;
 mod large;
