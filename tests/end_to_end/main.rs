@@ -2,7 +2,9 @@
 //!
 //! Runs the built programs; `make test` builds them first.
 
+mod keys;
 mod parts;
+mod world;
 
 use std::{
     path::{Path, PathBuf},
