@@ -25,7 +25,7 @@ const RAFT: &str = "raft";
 const QUIC: &str = "quinn";
 
 const CRATES: &[Fence] = &[
-    Fence { name: "common", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
+    Fence { name: "common", may_use: &["hierarchy"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "hierarchy", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT, "rand"] },
     Fence { name: "protocol", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "transport", may_use: &["common"], never: &[RAFT, TENSORS, FILES] },

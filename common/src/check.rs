@@ -1,11 +1,12 @@
 //! The coordinator's look at what is submitted: what the reference's layout does not ask for is refused.
 
 use crate::{
-    condition::{Columns, ConditionKey},
+    condition::{Columns, ConditionKey, Section},
     error::{Error, Result},
     layout::{Axis, Layout, TensorKind},
     part::Member,
     state_dict::Tensor,
+    tree,
 };
 
 /// Checks the columns of one key against what its axis owns and the task's bound on their norm.
@@ -74,7 +75,14 @@ pub fn part(key: &ConditionKey, bytes: &[u8], layout: &Layout) -> Result<()> {
     let Some(rule) = layout.rule(key.section()) else {
         return refuse(format!("the reference does not take {}", key.section()));
     };
-    match Member::from_bytes(rule, bytes) {
+    let read = Member::from_bytes(rule, bytes).and_then(|member| {
+        match key.section() {
+            Section::Part(part) if tree::is_declared(layout) => tree::check(part, &member)?,
+            _ => {}
+        }
+        Ok(member)
+    });
+    match read {
         Ok(Member::Sums(pool)) => match pool.negative_count() {
             None => Ok(()),
             Some((entry, table)) => refuse(format!("table `{table}` of entry `{entry}` counts less than nothing")),
@@ -95,7 +103,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        condition::Section,
         layout::{Owned, Rule},
         pool::{Pool, TableSpec},
         state_dict::{DType, StateDict, TensorSpec},

@@ -33,6 +33,7 @@ pub mod task;
 pub mod telemetry;
 pub mod text;
 mod train_spec;
+pub mod tree;
 
 pub use blob::BlobRef;
 pub use condition::{Columns, ConditionKey, Section};

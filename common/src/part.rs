@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    condition::ConditionKey,
+    condition::{ConditionKey, Section},
     error::{Error, Result},
     id::Name,
-    layout::Rule,
+    layout::{Derivation, Layout, Rule},
     limits,
     pool::Pool,
     state_dict::StateDict,
+    tree,
 };
 
 /// A member of a part.
@@ -68,7 +69,7 @@ pub struct Contribution {
     /// The value.
     pub value: Member,
     /// The cells that each entry of a pool is made of, by position; a policy's thresholds look at them. Tensors stand under the
-    /// empty name.
+    /// empty name, and one that is made of some of the cells also under its own.
     pub cells: BTreeMap<String, Vec<usize>>,
 }
 
@@ -87,15 +88,34 @@ pub fn pooled<'a>(rule: &Rule, members: impl IntoIterator<Item = &'a Member>) ->
 
 /// Whether [`derive()`] has this function.
 pub fn is_known(function: &Name) -> bool {
-    function.as_str() == SUM
+    [SUM, tree::FUNCTION].contains(&function.as_str())
+}
+
+/// Whether a value is made of the members of a section.
+pub fn reads(derivation: &Derivation, section: &Section) -> bool {
+    let Section::Part(part) = section else { return false };
+    *part == derivation.part || (derivation.function.as_str() == tree::FUNCTION && part.as_str() == tree::MACHINES)
 }
 
 /// A value that is derived by a function that every program has; `None` for another function. That one's value is computed by
-/// those who know it, and the coordinators see to it that all of them agree.
+/// those who know it, and the coordinators see to it that all of them agree. Of the members it takes those that it [`reads`].
 ///
-/// # Errors  those of [`pooled`]
-pub fn derive(function: &Name, rule: &Rule, members: &BTreeMap<ConditionKey, Member>) -> Result<Option<Vec<u8>>> {
-    if is_known(function) { Ok(Some(pooled(rule, members.values())?.to_bytes())) } else { Ok(None) }
+/// # Errors  those of [`pooled`] and of [`tree::derive()`]
+pub fn derive(
+    derivation: &Derivation,
+    layout: &Layout,
+    members: &BTreeMap<ConditionKey, Member>,
+) -> Result<Option<Vec<u8>>> {
+    let section = Section::Part(derivation.part.clone());
+    match derivation.function.as_str() {
+        SUM => {
+            let of_part = members.iter().filter(|(key, _)| *key.section() == section).map(|(_, member)| member);
+            let rule = layout.rule(&section).ok_or_else(not_of_the_rule)?;
+            Ok(Some(pooled(rule, of_part)?.to_bytes()))
+        }
+        tree::FUNCTION => Ok(Some(tree::derive(members)?)),
+        _ => Ok(None),
+    }
 }
 
 /// The function that adds up a pool.
@@ -143,8 +163,15 @@ mod tests {
             .prop_map(|drawn| drawn.into_iter().map(|(site, batch)| member(site, batch)).collect())
     }
 
+    fn derived(function: &str, members: &BTreeMap<ConditionKey, Member>) -> Option<Vec<u8>> {
+        let part: Name = "counts".parse().unwrap();
+        let mut layout = Layout::of_axes(Vec::new());
+        layout.parts.insert(part.clone(), rule());
+        derive(&Derivation { function: function.parse().unwrap(), part }, &layout, members).unwrap()
+    }
+
     fn total(members: &BTreeMap<ConditionKey, Member>) -> Vec<u8> {
-        derive(&SUM.parse().unwrap(), &rule(), members).unwrap().unwrap()
+        derived(SUM, members).unwrap()
     }
 
     proptest! {
@@ -187,6 +214,6 @@ mod tests {
         let other = Rule::Pool { tables: TableSpecs::new() };
         assert!(Member::from_bytes(&other, &sums.to_bytes()).is_err());
         assert!(pooled(&Rule::Union, []).is_err() && pooled(&rule(), [&tensors]).is_err());
-        assert!(derive(&"hpl-1".parse().unwrap(), &rule(), &BTreeMap::new()).unwrap().is_none());
+        assert!(derived("hpl-2", &BTreeMap::new()).is_none());
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     blob::BlobRef,
-    condition::{Columns, ConditionKey, Section},
+    condition::{Columns, ConditionKey},
     error::{Error, Result},
     fs,
     id::{Name, VersionId},
@@ -179,15 +179,9 @@ impl ReferenceDir {
         let Some(derivation) = layout.derived.get(value) else {
             return refuse("a value that the reference's card derives");
         };
-        let section = Section::Part(derivation.part.clone());
         let mut members = self.parts(&layout)?;
-        members.retain(|key, _| *key.section() == section);
-        match layout
-            .rule(&section)
-            .map(|rule| part::derive(&derivation.function, rule, &members))
-            .transpose()?
-            .flatten()
-        {
+        members.retain(|key, _| part::reads(derivation, key.section()));
+        match part::derive(derivation, &layout, &members)? {
             Some(bytes) => Ok(bytes),
             None => refuse("one whose function this program has; name the file with its value"),
         }
@@ -324,7 +318,7 @@ mod tests {
         base.card.layout.parts.insert(counts.clone(), Rule::Pool { tables: tables.clone() });
         let derivation = |function: &str| Derivation { function: function.parse().unwrap(), part: counts.clone() };
         base.card.layout.derived.insert(value.clone(), derivation(part::SUM));
-        base.card.layout.derived.insert("tree".parse().unwrap(), derivation("hpl-1"));
+        base.card.layout.derived.insert("tree".parse().unwrap(), derivation("hpl-2"));
         base.card.format = base.card.layout.card_format();
         let member = |n| {
             let mut pool = Pool::new(tables.clone());

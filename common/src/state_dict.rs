@@ -83,6 +83,13 @@ impl Tensor {
         Self { dtype: DType::I64, shape: shape.to_vec(), bytes }
     }
 
+    /// A 64-bit float tensor. Panics if `values` do not fit `shape`: that is the caller's bug.
+    pub fn from_f64(shape: &[usize], values: &[f64]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "values fit the shape");
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dtype: DType::F64, shape: shape.to_vec(), bytes }
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DType {
         self.dtype

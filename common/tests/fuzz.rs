@@ -4,11 +4,13 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use archipelago_common::{
-    Base, Columns, ConditionKey, Name, NodeId, Principal, SiteId, StateDict, TaskId, Version, VersionId, check,
+    Base, BlobRef, Columns, ConditionKey, Layout, Name, NodeId, Principal, Section, SiteId, StateDict, TaskId, Version,
+    VersionId, check,
     layout::Rule,
     part::Member,
     policy::SitePolicy,
     pool::{Pool, TableSpec},
+    tree::{self, Machines, counts},
 };
 use archipelago_fuzz::Fuzz;
 
@@ -72,6 +74,38 @@ fn any_bytes_are_a_member_of_a_part_or_an_error() {
                 assert_eq!(again.to_bytes(), member.to_bytes());
             }
         }
+    });
+}
+
+#[test]
+fn whatever_sites_hand_in_for_a_tree_is_refused_or_makes_one() {
+    let mut layout = Layout::of_axes(Vec::new());
+    tree::declare(&mut layout);
+    let north: ConditionKey = "north/pbmc/a".parse().unwrap();
+    let of_machines = Section::Part(tree::MACHINES.parse().unwrap());
+    let types = [("B".to_owned(), vec![0.5, -1.0]), ("T".to_owned(), vec![-0.5, 1.0])];
+    let machines = Machines { place: 0, types: types.into(), components: None }.to_tensors().to_safetensors(None);
+    let by: BlobRef = BlobRef::of(&machines);
+    let mut pool = counts::empty();
+    pool.add(&counts::entry("b", Some("B")), counts::N, 0, 30.0).unwrap();
+    pool.add(&counts::entry("odd", None), counts::N, 0, 9.0).unwrap();
+    let counted = counts::key(&"south/pbmc/b".parse().unwrap(), tree::COUNTS, &by).unwrap();
+    let keys = [
+        north.in_section(of_machines.clone()),
+        "south/pbmc/b".parse::<ConditionKey>().unwrap().in_section(of_machines),
+        counted,
+    ];
+    let fuzz = Fuzz::new("trees").with(machines.clone()).with(pool.to_bytes());
+    fuzz.run(3_000, |bytes| {
+        let mut members = BTreeMap::new();
+        for (key, own) in keys.iter().zip([&machines[..], &machines, &pool.to_bytes()]) {
+            // Each of them in turn is what somebody else sent, if that passes.
+            let given = if check::part(key, bytes, &layout).is_ok() { bytes } else { own };
+            let rule = layout.rule(key.section()).expect("its part is declared");
+            members.insert(key.clone(), Member::from_bytes(rule, given).expect("what passes is read"));
+        }
+        let derived = tree::derive(&members).expect("members that pass make a tree");
+        assert_eq!(tree::derive(&members).expect("and again"), derived);
     });
 }
 

@@ -7,6 +7,8 @@
 //! order holds the same tree, digit by digit: [`grow`]. Counts are additive ([`CountTable::add`]), so sites can count at
 //! home.
 //!
+//! Where sites learn a tree together, [`SharedTree`] makes it of what each counted by the others' machines.
+//!
 //! Not here: cells, classifiers, files. Those are in the analysis crate's `hierarchy`, which trains and predicts.
 //! Start at [`Tree`], then [`Addition`].
 //!
@@ -17,18 +19,22 @@ mod actions;
 mod edit;
 mod error;
 mod join;
+mod jury;
 mod marks;
 mod newick;
 mod scan;
 mod score;
+mod shared;
 mod table;
 mod tree;
 
 pub use error::HierarchyError;
 pub use join::{Addition, JoinOptions, Joined, Rules, Status, grow};
+pub use jury::Jury;
 pub use marks::{BinaryTable, SumTable};
 pub use newick::Names;
 pub use score::hierarchical_f1;
+pub use shared::{SharedData, SharedTree, Standing, State, Tables, unique};
 pub use table::CountTable;
 pub use tree::{Node, Tree};
 

@@ -35,6 +35,19 @@ impl CountTable {
         table
     }
 
+    /// From numbers of cells by true and predicted label; those of one pair are added up.
+    ///
+    /// # Errors   more cells than can be counted
+    pub fn of_counts<'a>(counts: impl Iterator<Item = (&'a str, &'a str, u64)>) -> Result<Self> {
+        let mut table = Self::default();
+        for (row, column, count) in counts {
+            let mut one = Self::default();
+            one.put(row, column, count);
+            table.add(&one)?;
+        }
+        Ok(table)
+    }
+
     /// From a matrix with names for its rows and columns.
     ///
     /// # Errors   another number of rows or columns than names, a name twice, a negative count
@@ -118,7 +131,7 @@ impl CountTable {
         renamed
     }
 
-    fn put(&mut self, row: &str, column: &str, count: u64) {
+    pub(crate) fn put(&mut self, row: &str, column: &str, count: u64) {
         if count > 0 {
             self.rows.entry(row.to_owned()).or_default().insert(column.to_owned(), count);
         }

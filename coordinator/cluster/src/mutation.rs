@@ -44,11 +44,13 @@ pub enum Rule {
     SendWhatCame,
     /// Every blob is read now and then, so that what a disk has spoilt is found.
     Scrub,
+    /// Data sets join a tree by the places that they were given.
+    TreePlaces,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -68,6 +70,7 @@ impl Rule {
         Self::SmallSteps,
         Self::SendWhatCame,
         Self::Scrub,
+        Self::TreePlaces,
     ];
 }
 

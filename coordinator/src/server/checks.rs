@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, io::Read, sync::Arc};
 
 use archipelago_cluster::mutation::{self, Rule};
 use archipelago_common::{
-    BaseCard, BlobRef, Columns, ConditionKey, Layout, Name, TensorKind, Version, check,
-    layout::Rule as PartRule,
+    BaseCard, BlobRef, Columns, ConditionKey, Layout, Section, TensorKind, Version, check,
+    layout::{Derivation, Rule as PartRule},
     limits,
     part::{self, Member},
     pool::Pool,
     record::BaseSummary,
+    tree::Machines,
 };
 use archipelago_protocol::message::Refusal;
 
@@ -109,23 +110,32 @@ fn facts_as_weights(layout: &Layout) -> Layout {
 /// Computes a derived value anew, where this program knows its function, and compares.
 pub(super) fn derived(
     shelf: &dyn Shelf,
-    function: &Name,
-    rule: &PartRule,
+    derivation: &Derivation,
+    layout: &Layout,
     members: &BTreeMap<ConditionKey, BlobRef>,
     result: BlobRef,
 ) -> Result<(), Refusal> {
+    let function = &derivation.function;
     if !part::is_known(function) {
         return Ok(());
     }
     let read = |(key, blob): (&ConditionKey, &BlobRef)| -> CoordinatorResult<_> {
-        Ok((key.clone(), Member::from_bytes(rule, &shelf.read_whole(*blob, limits::PART_BYTES)?)?))
+        let bytes = shelf.read_whole(*blob, limits::PART_BYTES)?;
+        Ok(layout
+            .rule(key.section())
+            .map(|rule| Member::from_bytes(rule, &bytes))
+            .transpose()?
+            .map(|m| (key.clone(), m)))
     };
     let compute = || -> CoordinatorResult<Option<Vec<u8>>> {
-        let members: BTreeMap<ConditionKey, Member> = members.iter().map(read).collect::<CoordinatorResult<_>>()?;
-        if mutation::is_broken(Rule::PoolOrder) {
+        let members: BTreeMap<ConditionKey, Member> =
+            members.iter().filter_map(|member| read(member).transpose()).collect::<CoordinatorResult<_>>()?;
+        let rule = layout.rule(&Section::Part(derivation.part.clone()));
+        if let Some(rule) = rule.filter(|_| mutation::is_broken(Rule::PoolOrder) && function.as_str() == part::SUM) {
             return Ok(Some(in_floats(rule, &members)?));
         }
-        Ok(part::derive(function, rule, &members)?)
+        let members = if mutation::is_broken(Rule::TreePlaces) { without_places(members) } else { members };
+        Ok(part::derive(derivation, layout, &members)?)
     };
     let expected = compute().map_err(|error| refusal::of(&error))?.map(|bytes| BlobRef::of(&bytes));
     match expected.filter(|expected| *expected != result) {
@@ -135,6 +145,24 @@ pub(super) fn derived(
             Err(Refusal::Invalid { reason: format!("`{function}` of these members is `{expected}`, not `{found}`") })
         }
     }
+}
+
+/// The members with all machines of trees in one place, and counts by these. For a mutation.
+fn without_places(members: BTreeMap<ConditionKey, Member>) -> BTreeMap<ConditionKey, Member> {
+    let short = |member: &Member| BlobRef::of(&member.to_bytes()).digest.short();
+    let moved = |member: &Member| {
+        let Member::Tensors(tensors) = member else { return None };
+        let machines = Machines::from_tensors(tensors).ok()?;
+        Some(Member::Tensors(Machines { place: 0, ..machines }.to_tensors()))
+    };
+    let renamed: Vec<[String; 2]> =
+        members.values().filter_map(|member| Some([short(member), short(&moved(member)?)])).collect();
+    let rename = |key: ConditionKey| {
+        let mut text = key.to_string();
+        renamed.iter().for_each(|[from, to]| text = text.replace(from, to));
+        text.parse().unwrap_or(key)
+    };
+    members.into_iter().map(|(key, member)| (rename(key), moved(&member).unwrap_or(member))).collect()
 }
 
 /// The sum of a pool as floating-point numbers add up, from the last member to the first. For a mutation.

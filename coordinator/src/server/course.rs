@@ -12,9 +12,10 @@ use archipelago_cluster::{
     mutation::{self, Rule},
 };
 use archipelago_common::{
-    BlobRef, ConditionKey, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
-    layout::Rule as PartRule,
+    BlobRef, ConditionKey, Layout, Name, NodeId, Principal, TaskId, Version, VersionId,
+    layout::Derivation,
     member::{MemberRecord, MemberStatus, MembersRecord},
+    part,
     record::Submission,
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
@@ -178,9 +179,9 @@ fn derive(who: Principal, key: RequestKey, derived: Derived) -> Step {
         let Derived { reference, version, value, result } = derived;
         let body = Body::Derive { reference, version, value, result };
         // Of what is not there the state machine speaks better.
-        let Some((function, rule, members)) = members else { return command(who, key, body) };
+        let Some((derivation, layout, members)) = members else { return command(who, key, body) };
         let blobs = members.values().copied().chain([result]).collect();
-        let inspect = move |shelf: &dyn Shelf| match checks::derived(shelf, &function, &rule, &members, result) {
+        let inspect = move |shelf: &dyn Shelf| match checks::derived(shelf, &derivation, &layout, &members, result) {
             Ok(()) => command(who, key, body),
             Err(refusal) => Step::Done(Err(refusal)),
         };
@@ -188,15 +189,17 @@ fn derive(who: Principal, key: RequestKey, derived: Derived) -> Step {
     })
 }
 
-/// The function behind a value, the rule of its part, and the part's members in the current version.
-fn members_behind(cluster: &Cluster, derived: &Derived) -> Option<(Name, PartRule, BTreeMap<ConditionKey, BlobRef>)> {
-    let layout = cluster.layout(&derived.reference)?;
-    let derivation = layout.derived.get(&derived.value)?;
-    let section = Section::Part(derivation.part.clone());
-    let rule = layout.rule(&section)?.clone();
+/// How a value is derived, what the reference's versions hold, and the members of the current one that the value is made of.
+fn members_behind(
+    cluster: &Cluster,
+    derived: &Derived,
+) -> Option<(Derivation, Layout, BTreeMap<ConditionKey, BlobRef>)> {
+    let layout = cluster.layout(&derived.reference)?.into_owned();
+    let derivation = layout.derived.get(&derived.value)?.clone();
     let reference = cluster.reference(&derived.reference).filter(|record| record.current() == derived.version)?;
-    let members = reference.columns().iter().filter(|(key, _)| *key.section() == section);
-    Some((derivation.function.clone(), rule, members.map(|(key, blob)| (key.clone(), *blob)).collect()))
+    let members = reference.columns().iter().filter(|(key, _)| part::reads(&derivation, key.section()));
+    let members = members.map(|(key, blob)| (key.clone(), *blob)).collect();
+    Some((derivation, layout, members))
 }
 
 /// A renewal that comes too soon after the last is answered without a log entry; everything else is proposed.

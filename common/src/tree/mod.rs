@@ -1,0 +1,239 @@
+//! A tree of cell types over many sites: what data sets contribute to it as parts, and the function that makes it of them.
+//!
+//! A data set is a condition whose cells have labels. It contributes [`Machines`], which tell its types from each other, and
+//! [counts] of what the machines of others say of its cells. The tree is a function of a version alone, see [`derive()`]: also the
+//! order of the data sets is among what they contribute. `docs/trees.md` tells all of it; the tree itself is in
+//! `archipelago-hierarchy`, whoever trains machines is the worker.
+
+pub mod counts;
+mod machines;
+
+pub use machines::{Components, Machines};
+
+use std::collections::BTreeMap;
+
+use archipelago_hierarchy::{SharedData, SharedTree};
+
+use crate::{
+    blob::BlobRef,
+    condition::{ConditionKey, Section},
+    error::Result,
+    id::Name,
+    layout::{Derivation, Layout, Rule},
+    part::Member,
+};
+
+/// The part of machines.
+pub const MACHINES: &str = "tree-machines";
+/// The part of what cells are to the machines of others.
+pub const COUNTS: &str = "tree-counts";
+/// The part of what cells without labels are to a tree.
+pub const ANNOTATIONS: &str = "tree-annotations";
+/// The value that is derived.
+pub const VALUE: &str = "tree";
+/// The function that derives it.
+pub const FUNCTION: &str = "hpl-1";
+
+/// Lets the versions of a reference hold what a tree is made of.
+pub fn declare(layout: &mut Layout) {
+    let counted = || Rule::Pool { tables: counts::tables() };
+    layout.parts.extend([(name(MACHINES), Rule::Union), (name(COUNTS), counted()), (name(ANNOTATIONS), counted())]);
+    layout.derived.insert(name(VALUE), Derivation { function: name(FUNCTION), part: name(COUNTS) });
+}
+
+/// Whether versions over a base hold what a tree is made of.
+pub fn is_declared(layout: &Layout) -> bool {
+    layout.derived.values().any(|derivation| derivation.function.as_str() == FUNCTION)
+}
+
+/// The machines among members, in the order in which their data sets join: by place, then by key.
+///
+/// # Errors  [`crate::Error::Decode`] for members that are no machines
+pub fn machines(members: &BTreeMap<ConditionKey, Member>) -> Result<Vec<(ConditionKey, BlobRef, Machines)>> {
+    let mut found = Vec::new();
+    for (key, member) in of_part(members, MACHINES) {
+        let Member::Tensors(tensors) = member else { continue };
+        let blob = BlobRef::of(&member.to_bytes());
+        found.push((key.clone().in_section(Section::Condition), blob, Machines::from_tensors(tensors)?));
+    }
+    // The members come sorted by key, and the sort is stable.
+    found.sort_by_key(|(_, _, machines)| machines.place);
+    Ok(found)
+}
+
+/// The tree of a version, from its members.
+///
+/// # Errors  [`crate::Error::Decode`] for members that are not what their parts hold, [`crate::Error::InvalidName`] for a key too long to be counted
+pub fn shared(members: &BTreeMap<ConditionKey, Member>) -> Result<SharedTree> {
+    let machines = machines(members)?;
+    let mut data_sets = Vec::new();
+    for (key, _, own) in &machines {
+        let mut data =
+            SharedData { name: key.to_string(), types: own.types.keys().cloned().collect(), counts: BTreeMap::new() };
+        for (other, blob, _) in machines.iter().filter(|(other, ..)| other != key) {
+            if let Some(Member::Sums(pool)) = members.get(&counts::key(key, COUNTS, blob)?) {
+                data.counts.insert(other.to_string(), counts::table(pool)?);
+            }
+        }
+        data_sets.push(data);
+    }
+    Ok(SharedTree::of(&data_sets))
+}
+
+/// The file of the tree that a version gives; the same bytes for the same version.
+///
+/// # Errors  those of [`shared`]
+pub fn derive(members: &BTreeMap<ConditionKey, Member>) -> Result<Vec<u8>> {
+    shared(members).map(|tree| to_bytes(&tree))
+}
+
+/// The file of a tree; the same bytes for the same tree.
+pub fn to_bytes(tree: &SharedTree) -> Vec<u8> {
+    serde_json::to_vec_pretty(tree).expect("names and numbers are JSON")
+}
+
+/// Checks what is only to be seen in a member of one of these parts.
+///
+/// # Errors  [`crate::Error::Decode`]
+pub fn check(part: &Name, member: &Member) -> Result<()> {
+    match (part.as_str(), member) {
+        (MACHINES, Member::Tensors(tensors)) => Machines::from_tensors(tensors).map(drop),
+        (COUNTS | ANNOTATIONS, Member::Sums(pool)) => counts::table(pool).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The members of one part.
+fn of_part<'a>(
+    members: &'a BTreeMap<ConditionKey, Member>,
+    part: &'static str,
+) -> impl Iterator<Item = (&'a ConditionKey, &'a Member)> {
+    members.iter().filter(move |(key, _)| matches!(key.section(), Section::Part(name) if name.as_str() == part))
+}
+
+fn name(text: &str) -> Name {
+    text.parse().expect("the names of parts are names")
+}
+
+#[cfg(test)]
+mod tests {
+    use archipelago_hierarchy::Names;
+
+    use super::*;
+    use crate::condition;
+
+    /// Machines of one dimension; the types lie on a line.
+    fn machines_of(place: u64, types: &[&str]) -> Member {
+        let types = types.iter().zip(1..).map(|(label, at)| ((*label).to_owned(), vec![f64::from(at), -1.0]));
+        Member::Tensors(Machines { place, types: types.collect(), components: None }.to_tensors())
+    }
+
+    fn counted(cells: &[(&str, Option<&str>, u64)]) -> Member {
+        let mut pool = counts::empty();
+        for &(own, found, n) in cells {
+            (0..n).for_each(|_| counts::add(&mut pool, own, found).unwrap());
+        }
+        Member::Sums(pool)
+    }
+
+    type Members = BTreeMap<ConditionKey, Member>;
+
+    /// What one site hands in: machines, and counts by those of others.
+    fn site(key: &str, place: u64, types: &[&str], by: &[(&Member, &[(&str, Option<&str>, u64)])]) -> Members {
+        let key: ConditionKey = key.parse().unwrap();
+        let own = (key.clone().in_section(Section::Part(name(MACHINES))), machines_of(place, types));
+        let counts = by.iter().map(|(machines, cells)| {
+            (counts::key(&key, COUNTS, &BlobRef::of(&machines.to_bytes())).unwrap(), counted(cells))
+        });
+        [own].into_iter().chain(counts).collect()
+    }
+
+    fn sites() -> [Members; 3] {
+        let (north, south) = (machines_of(0, &["B", "T"]), machines_of(0, &["b", "odd"]));
+        let late = machines_of(2, &["B cell"]);
+        [
+            site(
+                "north/d/x",
+                0,
+                &["B", "T"],
+                &[
+                    (&south, &[("B", Some("b"), 40), ("T", None, 30)]),
+                    (&late, &[("B", Some("B cell"), 40), ("T", None, 30)]),
+                ],
+            ),
+            site(
+                "south/d/y",
+                0,
+                &["b", "odd"],
+                &[
+                    (&north, &[("b", Some("B"), 20), ("odd", None, 9)]),
+                    (&late, &[("b", Some("B cell"), 20), ("odd", None, 9)]),
+                ],
+            ),
+            site(
+                "east/d/z",
+                2,
+                &["B cell"],
+                &[(&north, &[("B cell", Some("B"), 50)]), (&south, &[("B cell", Some("b"), 50)])],
+            ),
+        ]
+    }
+
+    fn merged(of: &[&Members]) -> Members {
+        of.iter().fold(Members::new(), |all, one| condition::merge(&all, one).unwrap())
+    }
+
+    fn newick(members: &Members) -> String {
+        shared(members).unwrap().tree.newick(Names::All)
+    }
+
+    const ALL: &str = "(B-north/d/x|b-south/d/y|B cell-east/d/z,T-north/d/x,odd-south/d/y)root";
+
+    #[test]
+    fn every_order_of_arrival_gives_the_same_bytes_and_places_decide_who_is_first() {
+        let [a, b, c] = sites();
+        let expected = derive(&merged(&[&a, &b, &c])).unwrap();
+        assert_eq!(newick(&merged(&[&a, &b, &c])), ALL);
+        for order in [[&a, &c, &b], [&b, &a, &c], [&b, &c, &a], [&c, &a, &b], [&c, &b, &a]] {
+            assert_eq!(derive(&merged(&order)).unwrap(), expected);
+        }
+        // By its key alone `east` would come first.
+        let order: Vec<String> =
+            shared(&merged(&[&a, &b, &c])).unwrap().data_sets.into_iter().map(|d| d.name).collect();
+        assert_eq!(order, ["north/d/x", "south/d/y", "east/d/z"]);
+    }
+
+    #[test]
+    fn a_withdrawal_leaves_the_tree_of_the_rest_and_counts_by_what_is_gone_say_nothing() {
+        let [a, b, c] = sites();
+        let rest = merged(&[&a, &c]);
+        let without: Members = rest
+            .iter()
+            .filter(|(key, _)| {
+                !key.batch().ends_with(&BlobRef::of(&machines_of(0, &["b", "odd"]).to_bytes()).digest.short())
+            })
+            .map(|(key, member)| (key.clone(), member.clone()))
+            .collect();
+        assert_eq!(without.len() + 2, rest.len());
+        assert_eq!(derive(&rest).unwrap(), derive(&without).unwrap());
+        assert_eq!(newick(&rest), "(B-north/d/x|B cell-east/d/z,T-north/d/x)root");
+        // Handed in again under another place they are other machines: nobody has counted by them yet.
+        let again = site("south/d/y", 2, &["b", "odd"], &[]);
+        let told = shared(&merged(&[&rest, &again])).unwrap();
+        assert_eq!(told.tree.newick(Names::All), newick(&rest));
+        assert_eq!(told.data_sets.last().map(|data| data.name.as_str()), Some("south/d/y"));
+        assert_eq!(newick(&merged(&[&rest, &b])), ALL);
+    }
+
+    #[test]
+    fn a_member_that_is_none_is_refused_in_words() {
+        let refused = |part: &str, member: &Member| check(&name(part), member).unwrap_err().to_string();
+        let told = refused(MACHINES, &Member::Tensors(crate::StateDict::new()));
+        assert!(told.contains("`place`"), "{told}");
+        let mut pool = counts::empty();
+        pool.add("no second label", counts::N, 0, 1.0).unwrap();
+        assert!(refused(COUNTS, &Member::Sums(pool)).contains("names no pair of labels"));
+        check(&name(MACHINES), &machines_of(0, &["B"])).unwrap();
+        check(&name(COUNTS), &counted(&[("B", None, 3)])).unwrap();
+    }
+}
