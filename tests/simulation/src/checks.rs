@@ -11,7 +11,7 @@ use crate::{
     host::{Host, Live},
     operator::{base_of, layout_of},
     peer::Role,
-    training,
+    training, trees,
     world::World,
 };
 
@@ -93,6 +93,9 @@ impl World {
         let (mut members, mut expected) = (Vec::new(), 0.0);
         for (key, blob) in &version.columns {
             let bytes = read(blob).ok_or_else(|| format!("blob {blob} of `{reference}` is nowhere"))?;
+            if key.is_part() && *key.section() != Section::Part(training::counts()) {
+                continue;
+            }
             if let Some(rule) = layout.rule(key.section()) {
                 members.push(Member::from_bytes(rule, &bytes).map_err(|e| e.to_string())?);
                 // Counted once for every batch, however often it was handed in.
@@ -118,16 +121,21 @@ impl World {
         }
     }
 
-    /// What was derived from a version is what its members add up to, in whatever order they came.
+    /// What was derived from a version is what its members add up to, or the tree that they make, in whatever order they came.
     pub(crate) fn check_derived(&self, reference: &Name) -> Result<(), String> {
         let base = base_of(reference);
         for host in self.hosts.values().filter_map(|host| host.live.as_ref()) {
             let cluster = host.node.cluster();
             let Some(record) = cluster.reference(reference) else { continue };
-            let Some(result) = record.derived(&training::totals()) else { continue };
-            let expected = BlobRef::of(&training::total(&base, record.columns().keys()));
-            if result != expected {
-                return Err(format!("`{reference}` has {result} for the sum of a pool, which is {expected}"));
+            let keys = || record.columns().keys();
+            for (value, expected) in [
+                (training::totals(), training::total(&base, keys())),
+                (trees::value(), trees::tree(&layout_of(reference), &base, keys())),
+            ] {
+                let (found, expected) = (record.derived(&value), BlobRef::of(&expected));
+                if found.is_some_and(|found| found != expected) {
+                    return Err(format!("`{reference}` has {found:?} for `{value}`, which is {expected}"));
+                }
             }
         }
         Ok(())

@@ -28,6 +28,7 @@ mod record;
 mod recorder;
 mod requests;
 mod training;
+mod trees;
 mod watch;
 mod worker;
 mod world;

@@ -15,6 +15,7 @@ use archipelago_protocol::message::{Reply, Request, Withdrawal};
 use crate::{
     peer::{Act, Heard, View},
     training::{self, Facts},
+    trees,
 };
 
 /// The reference whose tasks make a version per submission.
@@ -109,8 +110,8 @@ impl Operator {
             Some(Line::Ask(request)) => vec![Act::Ask(request.clone())],
             Some(Line::Upload(blob, bytes)) => vec![Act::Upload(*blob, bytes.clone())],
             None if !view.is_calm && view.chance.one_in(8) => match self.derivation() {
-                Some([upload, ask]) => {
-                    self.script.extend([upload, ask]);
+                Some(lines) => {
+                    self.script.extend(lines);
                     self.next(view)
                 }
                 None => vec![Act::Ask(self.idea(view))],
@@ -119,13 +120,18 @@ impl Operator {
         }
     }
 
-    /// What the pool of the last known version adds up to, to be handed in as what was derived from it.
-    fn derivation(&mut self) -> Option<[Line; 2]> {
+    /// What follows from the last known version, to be handed in: the sum of its pool and its tree.
+    fn derivation(&mut self) -> Option<[Line; 4]> {
         let (version, keys) = self.held.take()?;
-        let reference = name(EACH);
-        let (result, bytes) = training::named(training::total(&base_of(&reference), keys.iter()));
-        let request = Request::Derive { reference, version, value: training::totals(), result };
-        Some([Line::Upload(result, bytes), Line::Ask(request)])
+        let (base, layout) = (base_of(&name(EACH)), layout_of(&name(EACH)));
+        let lines = |value: Name, bytes: Arc<[u8]>| {
+            let (result, bytes) = training::named(bytes);
+            let request = Request::Derive { reference: name(EACH), version, value, result };
+            [Line::Upload(result, bytes), Line::Ask(request)]
+        };
+        let [upload_total, ask_total] = lines(training::totals(), training::total(&base, keys.iter()));
+        let [upload_tree, ask_tree] = lines(trees::value(), trees::tree(&layout, &base, keys.iter()));
+        Some([upload_total, ask_total, upload_tree, ask_tree])
     }
 
     fn idea(&mut self, view: &mut View<'_>) -> Request {

@@ -85,10 +85,13 @@ pub(crate) struct View<'a> {
     pub(crate) is_calm: bool,
 }
 
+/// The sites that a consortium may have.
+pub(crate) const SITES: [&str; 4] = ["north", "east", "south", "west"];
+
 /// The peers of a consortium: an operator who acts, readers, and some sites.
 pub(crate) fn all(chance: &mut Chance, n_founders: u64) -> Vec<Peer> {
     let n_sites = chance.within(2..5) as usize;
-    let sites: Vec<_> = ["north", "east", "south", "west"].into_iter().take(n_sites).collect();
+    let sites: Vec<_> = SITES.into_iter().take(n_sites).collect();
     let worker = |site: &&str| (format!("site/{site}"), Role::Worker(Box::new(Worker::new(site))));
     let operator = ("operator/anna".to_owned(), Role::Operator(Box::new(Operator::new(&sites, n_founders))));
     let readers = ["auditor/eve", "operator/ben"].map(|who| (who.to_owned(), Role::Reader(Reader::default())));

@@ -10,6 +10,7 @@ use archipelago_common::{
     part::{self, Member},
     pool::{Pool, TableSpec, TableSpecs},
     state_dict::TensorSpec,
+    tree,
 };
 
 /// The base that the operator publishes under a name, as its file. Some are longer than a chunk.
@@ -37,7 +38,7 @@ pub(crate) fn plain() -> Layout {
     Layout::plain(BTreeMap::from([("w".to_owned(), spec())]))
 }
 
-/// A layout of trained columns, facts and a pool.
+/// A layout of trained columns, facts, a pool, and what a tree is made of.
 pub(crate) fn laid_out() -> Layout {
     let owned = |kind| Owned { spec: spec(), kind };
     let tensors = [("w", TensorKind::Trained), (SEEN, TensorKind::Fact)];
@@ -45,6 +46,7 @@ pub(crate) fn laid_out() -> Layout {
     let mut layout = Layout::of_axes(vec![Axis::new(Section::Condition, tensors)]);
     layout.parts.insert(counts(), rule());
     layout.derived.insert(totals(), Derivation { function: part::SUM.parse().expect("a sound name"), part: counts() });
+    tree::declare(&mut layout);
     layout
 }
 

@@ -14,8 +14,9 @@ use archipelago_protocol::message::{Refusal, Reply, Request, Withdrawal};
 
 use crate::{
     operator::{EACH, base_of, layout_of, name},
-    peer::{Act, Heard, View},
+    peer::{Act, Heard, SITES, View},
     training::{self, Facts},
+    trees,
 };
 
 /// One site's worker.
@@ -190,6 +191,16 @@ impl Worker {
             let all_cells = format!("{}/lung+{}/all", self.site, training::counts());
             let part: ConditionKey = all_cells.parse().expect("a sound key");
             add(part.clone(), training::named(training::member(&base, &part)));
+        }
+        if !layout.is_plain() && view.chance.one_in(2) {
+            // A tree: machines of the site, and what it counted by those of the others.
+            add(trees::machines_key(&self.site), training::named(trees::machines(&base, &self.site)));
+            for other in SITES.iter().filter_map(|other| other.parse().ok()).filter(|other| *other != self.site) {
+                if view.chance.one_in(2) {
+                    let counted = training::named(trees::counted(&base, &self.site, &other));
+                    add(trees::counts_key(&base, &self.site, &other), counted);
+                }
+            }
         }
         let submission = Submission { task: task.id, epoch, version: task.task.version, conditions };
         self.late = Some(submission.clone());
