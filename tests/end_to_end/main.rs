@@ -4,6 +4,7 @@
 
 mod keys;
 mod parts;
+mod shared_tree;
 mod world;
 
 use std::{

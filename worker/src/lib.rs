@@ -38,6 +38,7 @@ pub mod recipe;
 pub mod report;
 pub mod results;
 pub mod session;
+pub mod shared_tree;
 mod surgery_task;
 pub mod table;
 pub mod task_summary;

@@ -31,6 +31,7 @@ use crate::{
     error::{Error, Result},
     fit::Fit,
     network,
+    shared_tree::{self, Placed},
 };
 
 /// The name of the latent representation in `obsm`.
@@ -40,6 +41,9 @@ pub const OBS_KEY: &str = "archipelago_condition";
 
 /// The name of the entry in `uns` that says under which rules cells were mapped.
 pub const UNS_KEY: &str = "archipelago_surgery";
+
+/// What the columns in `obs` begin with that say where a tree puts a cell.
+pub const TREE_KEY: &str = "tree";
 
 /// Under whose rules a query was mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -270,15 +274,24 @@ where
     move |group, report| epoch(&mut display.lock().unwrap_or_else(|e| e.into_inner()), group, report)
 }
 
+/// What was found of cells, group by group.
+#[derive(Debug)]
+pub struct Found<'a> {
+    /// Sets of positions by the names that they get in `obsm`.
+    pub positions: &'a [(&'a str, Vec<Latent>)],
+    /// Where a tree of cell types puts them, where there is one.
+    pub placed: Option<&'a [Placed]>,
+}
+
 /// Writes the cells of these groups, with everything the file holds about them, their conditions in `obs`, the rules they
-/// were mapped under and the base they were mapped onto in `uns`, and one or more sets of positions (one `Latent` per group) in `obsm`.
+/// were mapped under and the base they were mapped onto in `uns`, their positions in `obsm`, and in `obs` where a tree puts them.
 ///
 /// # Errors  [`Error::Cells`] where the file cannot be read or written
 pub fn write_mapped(
     path: &Path,
     data: &SiteData,
     groups: &[QueryGroup],
-    positions: &[(&str, Vec<Latent>)],
+    found: &Found<'_>,
     (rules, base): (Rules, &Digest),
 ) -> Result<()> {
     // In the order of the file, whatever group a cell is of.
@@ -288,7 +301,7 @@ pub fn write_mapped(
     }
     cells.sort_unstable();
     data.write_cells(cells.iter().map(|&(cell, ..)| cell), path, |adata| {
-        for (name, latents) in positions {
+        for (name, latents) in found.positions {
             let n_latent = latents.first().map_or(0, |latent| latent.n_latent);
             let rows: Vec<f32> =
                 cells.iter().flat_map(|&(_, group, row)| latents[group].row(row).iter().copied()).collect();
@@ -297,6 +310,11 @@ pub fn write_mapped(
         }
         let key_of = |&(_, group, row): &(usize, usize, usize)| groups[group].conditions.key_of(row).to_string();
         adata.obs.insert(OBS_KEY, Column::categorical(&cells.iter().map(key_of).collect::<Vec<_>>()))?;
+        if let Some(placed) = found.placed {
+            let labels: Vec<&str> = cells.iter().map(|&(_, group, row)| placed[group].labels[row].as_str()).collect();
+            let shares: Vec<f64> = cells.iter().map(|&(_, group, row)| placed[group].shares[row]).collect();
+            shared_tree::write_placed(adata, TREE_KEY, &labels, shares)?;
+        }
         adata.uns.insert(UNS_KEY.to_owned(), Element::Array(Array::text(rules.label())));
         network::remember(adata, base);
         Ok(())

@@ -31,6 +31,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// The network of a reference's base.
+    pub fn of_base(base: &Digest) -> Self {
+        Self { digest: base.to_string(), is_approximate: false }
+    }
+
     /// What a file says of it.
     pub fn of(adata: &AnnData) -> Option<Self> {
         let is_approximate = text(adata, RULES_KEY) == Some(Rules::Upstream.label());

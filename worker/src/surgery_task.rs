@@ -3,6 +3,8 @@
 //! Heavy work runs on a blocking thread; beside it the lease is renewed with every word of progress. A lease that lapsed
 //! meanwhile is claimed again: the columns do not depend on the epoch under which they were trained.
 
+mod of_tree;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -26,11 +28,13 @@ use archipelago_common::{
     progress::{Continue, EpochReport},
     record::{Progress, TaskHead},
     task::TrainSpec,
+    tree,
 };
 use archipelago_models::{Device, Extension, layout_of, parts::Parts as KnownParts, surgery::JointSurgery, zoo};
 use archipelago_protocol::message::Refusal;
 use tokio::{sync::watch, time::Instant};
 
+use self::of_tree::OfTree;
 use crate::{
     annotations::Annotations,
     audit::AuditTrail,
@@ -46,6 +50,7 @@ use crate::{
     ops::Metrics,
     results,
     session::{Site, in_contact},
+    shared_tree::TreeParts,
     task_summary::TaskSummary,
 };
 
@@ -72,8 +77,12 @@ struct Prepared {
     base: Base,
     base_digest: Digest,
     layout: Layout,
-    /// Members of parts by which the model maps.
+    /// Members of parts by which the model maps, and those of a tree.
     parts: BTreeMap<ConditionKey, Member>,
+    /// What the task's version says of trees, where the reference has them.
+    tree: Option<TreeParts>,
+    /// What is there of the site in the current version.
+    merged: BTreeSet<ConditionKey>,
     data: SiteData,
     n_genes_found: usize,
     gene_coverage: f64,
@@ -105,10 +114,11 @@ impl<'a> SurgeryTask<'a> {
         let surgeries = self.train(prepared.clone()).await?;
         let columns = if asks.for_columns() { self.release_columns(&prepared, &surgeries)? } else { Vec::new() };
         let latents = self.embed(prepared.clone(), &columns, &surgeries).await?;
+        let (latents, of_tree) = self.ask_tree(prepared.clone(), latents).await?;
         let conditions = self.release_conditions(&prepared, &surgeries, columns, &latents)?;
-        let Parts { members: parts, withheld } = self.release_parts(&prepared, &surgeries)?;
+        let Parts { members: parts, withheld } = self.release_parts(&prepared, &surgeries, &of_tree)?;
         self.require_something(&prepared, &conditions, &parts, &withheld)?;
-        self.keep_cells(prepared.clone(), latents).await?;
+        self.keep_cells(prepared.clone(), latents, of_tree).await?;
         let of_group = |(group, surgery): (_, &'_ JointSurgery)| local_of(group, surgery);
         let kept: Vec<_> = prepared.groups.iter().zip(&surgeries).flat_map(of_group).collect();
         local::write(&self.out_dir()?, kept.iter().map(|(key, local)| (key, local)))?;
@@ -147,6 +157,8 @@ impl<'a> SurgeryTask<'a> {
                 extension: adds.to_task(&base.card)?,
                 groups: QueryGroup::all(&data, &keys, counts),
                 parts: BTreeMap::new(),
+                tree: None,
+                merged,
                 layout,
                 base,
                 base_digest: blob.digest,
@@ -161,19 +173,27 @@ impl<'a> SurgeryTask<'a> {
         });
         let mut prepared = self.beside_renewals(read).await?;
         prepared.parts = self.members(&prepared).await?;
+        if tree::is_declared(&prepared.layout) {
+            prepared.tree = Some(TreeParts::new(&prepared.parts)?);
+            prepared.require_news(self.record.task.asks)?;
+        }
         Ok(prepared)
     }
 
-    /// Fetches the members of parts by which the model maps: of those in the task's version, so that every site maps by the same.
+    /// Fetches the members of parts by which the model maps, and those of a tree: of those in the task's version, so that every
+    /// site maps by the same and sees the same tree.
     async fn members(&mut self, prepared: &Prepared) -> Result<BTreeMap<ConditionKey, Member>> {
         let (card, task) = (&prepared.base.card, &self.record.task);
-        let maps_by = zoo::model(&card.model)?.maps_by();
-        if maps_by.is_empty() {
+        let (maps_by, has_tree) = (zoo::model(&card.model)?.maps_by(), tree::is_declared(&prepared.layout));
+        if maps_by.is_empty() && !has_tree {
             return Ok(BTreeMap::new());
         }
         let known = KnownParts::new(card, BTreeMap::new());
         let is_needed = |key: &ConditionKey| match key.section() {
-            Section::Part(name) => maps_by.contains(&name.as_str()) && known.is_of_reference(key),
+            Section::Part(name) => {
+                let maps = maps_by.contains(&name.as_str()) && known.is_of_reference(key);
+                maps || (has_tree && [tree::MACHINES, tree::COUNTS].contains(&name.as_str()))
+            }
             Section::Condition | Section::Axis(_) => false,
         };
         let mut there = self.site.uplink.members(&task.reference, task.version).await?;
@@ -352,6 +372,15 @@ impl<'a> SurgeryTask<'a> {
         .await
     }
 
+    /// What the tree of the task's version is to these cells and these cells to it, where the reference has one.
+    async fn ask_tree(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>) -> Result<(Vec<Latent>, OfTree)> {
+        self.beside_renewals(blocking(move || {
+            let of_tree = prepared.tree.as_ref().map(|parts| OfTree::new(parts, &prepared, &latents)).transpose()?;
+            Ok((latents, of_tree.unwrap_or_default()))
+        }))
+        .await
+    }
+
     fn release_conditions(
         &mut self,
         prepared: &Prepared,
@@ -383,15 +412,17 @@ impl<'a> SurgeryTask<'a> {
     }
 
     /// What may leave of what the cells contribute to parts, where the task asks for parts.
-    fn release_parts(&mut self, prepared: &Prepared, surgeries: &[JointSurgery]) -> Result<Parts> {
+    fn release_parts(&mut self, prepared: &Prepared, surgeries: &[JointSurgery], of_tree: &OfTree) -> Result<Parts> {
         let mut parts = Parts::default();
         if !self.record.task.asks.for_parts() {
             return Ok(parts);
         }
-        for (group, surgery) in prepared.groups.iter().zip(surgeries) {
+        for (place, (group, surgery)) in prepared.groups.iter().zip(surgeries).enumerate() {
             let of_group = surgery.contributions.iter().flat_map(|(key, all)| all.iter().map(move |one| (key, one)));
-            for (condition, contribution) in of_group {
-                let key = condition.clone().in_section(Section::Part(contribution.part.clone()));
+            let of_model =
+                of_group.map(|(condition, one)| (condition.clone().in_section(Section::Part(one.part.clone())), one));
+            let of_tree = of_tree.contributions.get(place).into_iter().flatten().map(|(key, one)| (key.clone(), one));
+            for (key, contribution) in of_model.chain(of_tree) {
                 let (task, donors, layout) = (self.record.id, group.annotations.donors(), &prepared.layout);
                 let cells = ContributingCells { task, key: &key, contribution, donors, layout };
                 let ReleasedPart { member, withheld } = self.site.gate.release_part(&cells)?;
@@ -426,17 +457,13 @@ impl<'a> SurgeryTask<'a> {
         Err(Error::Withheld { key: Box::new(key), reason })
     }
 
-    async fn keep_cells(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>) -> Result<()> {
+    async fn keep_cells(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>, of_tree: OfTree) -> Result<()> {
         let path = self.out_dir()?.join("mapped.h5ad");
         let write = move || {
             let positions = [(OBSM_KEY, latents)];
-            mapping::write_mapped(
-                &path,
-                &prepared.data,
-                &prepared.groups,
-                &positions,
-                (Rules::Exact, &prepared.base_digest),
-            )
+            let found = mapping::Found { positions: &positions, placed: of_tree.placed.as_deref() };
+            let by = (Rules::Exact, &prepared.base_digest);
+            mapping::write_mapped(&path, &prepared.data, &prepared.groups, &found, by)
         };
         self.beside_renewals(blocking(write)).await
     }

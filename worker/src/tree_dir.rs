@@ -12,18 +12,23 @@ use std::{fmt, path::Path};
 
 use archipelago_analysis::{
     hierarchy::{
-        Addition, BinaryNode, Classifier, Classifiers, JoinOptions, LearnOptions, LinearSvm, NearestNode, OneClassSvm,
-        Reconstruction, Rules, TrainedTree, Tree, grow,
+        BinaryNode, Classifier, Classifiers, LearnOptions, LinearSvm, NearestNode, OneClassSvm, Reconstruction, Rules,
+        SharedTree, State, Tables, TrainedTree, Tree,
     },
     pca::Pca,
 };
-use archipelago_common::{BlobRef, DType, StateDict, Tensor, fs, limits};
+use archipelago_common::{
+    BlobRef, DType, Digest, StateDict, Tensor, fs, limits,
+    reference_dir::{ReferenceDir, VERSION_FILE},
+    tree,
+};
 use ndarray::Array2;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
 
 use crate::{
     error::{Error, Result},
     network::Network,
+    shared_tree::TreeParts,
 };
 
 /// Where the cells of a tree's data sets are found.
@@ -42,37 +47,6 @@ pub struct Source {
     pub data_sets: Vec<String>,
     /// What placed the cells, where the file told it.
     pub network: Option<Network>,
-}
-
-/// The counts by which data sets joined a first one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tables {
-    /// Labels of the first data set.
-    pub first: Vec<String>,
-    /// One per data set that joined.
-    pub additions: Vec<Addition>,
-    /// How names were matched.
-    pub options: JoinOptions,
-}
-
-impl Tables {
-    /// Reads a file of tables.
-    ///
-    /// # Errors  [`Error::Common`] for a file that cannot be read, [`Error::Tree`]
-    pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read_bounded(path, JSON_BYTES)?;
-        serde_json::from_slice(&bytes).map_err(|error| damaged(path, error))
-    }
-
-    /// The tree that the tables give.
-    ///
-    /// # Errors  [`Error::Analysis`] for tables that do not fit the tree
-    pub fn grow(&self) -> Result<Tree> {
-        let (tree, _) =
-            grow(&self.first, &self.additions, &self.options).map_err(archipelago_analysis::AnalysisError::from)?;
-        Ok(tree)
-    }
 }
 
 /// A trained tree with where it came from.
@@ -156,26 +130,102 @@ impl TreeDir {
             tree: contents.tree,
         };
         let tables = dir.join(TABLES);
-        let tables = if tables.exists() { Some(Tables::read(&tables)?) } else { None };
+        let tables = if tables.exists() { Some(read_tables(&tables)?) } else { None };
         Ok(Self { trained, options: contents.options, source: contents.source, tables })
     }
 }
 
-/// Reads a tree alone: from a directory, a JSON file, or a file in Newick form.
+/// A tree, with what its source tells of how it came to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownTree {
+    /// The tree.
+    pub tree: Tree,
+    /// Data sets that joined it, in order.
+    pub data_sets: Vec<String>,
+    /// The counts by which they did.
+    pub tables: Option<Tables>,
+}
+
+impl From<SharedTree> for KnownTree {
+    fn from(shared: SharedTree) -> Self {
+        let joined = shared.data_sets.into_iter().filter(|data| matches!(data.state, State::First | State::Joined));
+        Self { tree: shared.tree, data_sets: joined.map(|data| data.name).collect(), tables: Some(shared.tables) }
+    }
+}
+
+impl KnownTree {
+    /// Reads a tree from a directory with classifiers, from a version of a reference that sites learned one over, or from a file in JSON
+    /// or Newick form.
+    ///
+    /// # Errors  [`Error::Common`] for a file that cannot be read, [`Error::Tree`]
+    pub fn read(path: &Path) -> Result<Self> {
+        if is_version(path) {
+            return Ok(read_version(path)?.0.shared().clone().into());
+        }
+        if path.is_dir() {
+            let TreeDir { trained, source, tables, .. } = TreeDir::read(path)?;
+            return Ok(Self { tree: trained.tree, data_sets: source.data_sets, tables });
+        }
+        let bytes = fs::read_bounded(path, JSON_BYTES)?;
+        let text = String::from_utf8(bytes).map_err(|_| damaged(path, "it holds bytes that are no text"))?;
+        let tree = match path.extension().is_some_and(|extension| extension == "json") {
+            true if is_shared(&text) => {
+                return Ok(serde_json::from_str::<SharedTree>(&text).map_err(|error| damaged(path, error))?.into());
+            }
+            true => serde_json::from_str(&text).map_err(|error| damaged(path, error))?,
+            false => Tree::from_newick(&text).map_err(|source| damaged(path, source))?,
+        };
+        Ok(Self { tree, data_sets: Vec::new(), tables: None })
+    }
+}
+
+/// Reads a tree alone.
+///
+/// # Errors  those of [`KnownTree::read`]
+pub fn read_tree(path: &Path) -> Result<Tree> {
+    Ok(KnownTree::read(path)?.tree)
+}
+
+/// Reads a file of tables, or those of a tree that sites learned together.
 ///
 /// # Errors  [`Error::Common`] for a file that cannot be read, [`Error::Tree`]
-pub fn read_tree(path: &Path) -> Result<Tree> {
-    if path.is_dir() {
-        return Ok(TreeDir::read(path)?.trained.tree);
-    }
+pub fn read_tables(path: &Path) -> Result<Tables> {
     let bytes = fs::read_bounded(path, JSON_BYTES)?;
     let text = String::from_utf8(bytes).map_err(|_| damaged(path, "it holds bytes that are no text"))?;
-    match path.extension().is_some_and(|extension| extension == "json") {
-        true => serde_json::from_str(&text).map_err(|error| damaged(path, error)),
-        false => {
-            Tree::from_newick(&text).map_err(|source| Error::Tree { path: path.into(), detail: source.to_string() })
-        }
+    let read = match is_shared(&text) {
+        true => serde_json::from_str::<SharedTree>(&text).map(|shared| shared.tables),
+        false => serde_json::from_str(&text),
+    };
+    read.map_err(|error| damaged(path, error))
+}
+
+/// Whether a directory holds a version of a reference.
+pub fn is_version(path: &Path) -> bool {
+    path.join(VERSION_FILE).is_file()
+}
+
+/// Reads what a version of a reference says of a tree, and the digest of its base.
+///
+/// # Errors  [`Error::Common`] for a version that cannot be read, [`Error::Tree`] for one without a tree
+pub fn read_version(path: &Path) -> Result<(TreeParts, Digest)> {
+    let dir = ReferenceDir::open(path)?;
+    let layout = dir.base()?.card.layout;
+    if !tree::is_declared(&layout) {
+        return Err(damaged(
+            path,
+            "sites learn no tree over this reference; `tree share` makes one over which they do",
+        ));
     }
+    Ok((TreeParts::new(&dir.parts(&layout)?)?, dir.version().base.digest))
+}
+
+/// Whether a JSON text is that of a tree that sites learned together.
+fn is_shared(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Looked {
+        tables: Option<de::IgnoredAny>,
+    }
+    serde_json::from_str::<Looked>(text).is_ok_and(|looked| looked.tables.is_some())
 }
 
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
@@ -191,20 +241,20 @@ fn arrays_of(trained: &TrainedTree) -> StateDict {
     let mut arrays = StateDict::new();
     if let Some(Reconstruction { pca, max_error }) = &trained.reconstruction {
         let (n_components, n_dims) = pca.components.dim();
-        arrays.insert("pca/mean", doubles(&[n_dims], &pca.mean));
+        arrays.insert("pca/mean", Tensor::from_f64(&[n_dims], &pca.mean));
         let components: Vec<f64> = pca.components.iter().copied().collect();
-        arrays.insert("pca/components", doubles(&[n_components, n_dims], &components));
-        arrays.insert("pca/explained_variance", doubles(&[n_components], &pca.explained_variance));
-        arrays.insert("pca/explained_variance_ratio", doubles(&[n_components], &pca.explained_variance_ratio));
+        arrays.insert("pca/components", Tensor::from_f64(&[n_components, n_dims], &components));
+        arrays.insert("pca/explained_variance", Tensor::from_f64(&[n_components], &pca.explained_variance));
+        arrays.insert("pca/explained_variance_ratio", Tensor::from_f64(&[n_components], &pca.explained_variance_ratio));
         if let Some(most) = max_error {
-            arrays.insert("max_error", doubles(&[1], &[*most]));
+            arrays.insert("max_error", Tensor::from_f64(&[1], &[*most]));
         }
     }
     match &trained.classifiers {
         Classifiers::Nearest { x, nodes, max_distance } => {
             arrays.insert("knn/x", singles(x));
             if let Some(most) = max_distance {
-                arrays.insert("max_distance", doubles(&[1], &[*most]));
+                arrays.insert("max_distance", Tensor::from_f64(&[1], &[*most]));
             }
             for (number, node) in nodes.iter().enumerate() {
                 let Some(NearestNode { rows, classes, candidates, k }) = node else { continue };
@@ -221,8 +271,8 @@ fn arrays_of(trained: &TrainedTree) -> StateDict {
                 if let Some(components) = components {
                     arrays.insert(format!("svm/{number}/components"), numbers(components));
                 }
-                arrays.insert(format!("svm/{number}/weights"), doubles(&[svm.weights.len()], &svm.weights));
-                arrays.insert(format!("svm/{number}/intercept"), doubles(&[1], &[svm.intercept]));
+                arrays.insert(format!("svm/{number}/weights"), Tensor::from_f64(&[svm.weights.len()], &svm.weights));
+                arrays.insert(format!("svm/{number}/intercept"), Tensor::from_f64(&[1], &[svm.intercept]));
             }
         }
         Classifiers::OneClass(nodes) => {
@@ -232,8 +282,8 @@ fn arrays_of(trained: &TrainedTree) -> StateDict {
                     arrays.insert(format!("svm/{number}/components"), numbers(components));
                 }
                 arrays.insert(format!("svm/{number}/vectors"), singles(&svm.vectors));
-                arrays.insert(format!("svm/{number}/weights"), doubles(&[svm.weights.len()], &svm.weights));
-                arrays.insert(format!("svm/{number}/kernel"), doubles(&[2], &[svm.rho, svm.gamma]));
+                arrays.insert(format!("svm/{number}/weights"), Tensor::from_f64(&[svm.weights.len()], &svm.weights));
+                arrays.insert(format!("svm/{number}/kernel"), Tensor::from_f64(&[2], &[svm.rho, svm.gamma]));
             }
         }
     }
@@ -243,11 +293,6 @@ fn arrays_of(trained: &TrainedTree) -> StateDict {
 fn singles(matrix: &Array2<f32>) -> Tensor {
     let values: Vec<f32> = matrix.iter().copied().collect();
     Tensor::from_f32(&[matrix.nrows(), matrix.ncols()], &values)
-}
-
-fn doubles(shape: &[usize], values: &[f64]) -> Tensor {
-    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Tensor::new("a double", DType::F64, shape.to_vec(), bytes).expect("values fit the shape")
 }
 
 fn numbers(values: &[u32]) -> Tensor {

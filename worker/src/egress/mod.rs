@@ -198,7 +198,17 @@ impl Gate {
             false
         };
         let member = match contribution.value.clone() {
-            Member::Tensors(tensors) => is_enough("").then_some(Member::Tensors(tensors)),
+            Member::Tensors(tensors) => is_enough("")
+                .then(|| {
+                    // A tensor that some of the cells made stays or leaves by itself.
+                    let is_of_some = |name: &str| !name.is_empty() && contribution.cells.contains_key(name);
+                    let n_before = tensors.iter().filter(|(name, _)| is_of_some(name)).count();
+                    let kept = tensors.iter().filter(|(name, _)| !is_of_some(name) || is_enough(name));
+                    let kept: StateDict = kept.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
+                    let n_left = kept.iter().filter(|(name, _)| is_of_some(name)).count();
+                    (n_before == 0 || n_left > 0).then_some(Member::Tensors(kept))
+                })
+                .flatten(),
             Member::Sums(pool) => {
                 let kept = pool.retain(&mut is_enough);
                 let is_empty = kept.entries().len() == 0;

@@ -13,6 +13,8 @@ use archipelago_common::{
     task::ConditionMetrics,
 };
 
+use ndarray::ArrayView2;
+
 use crate::audit::Kind;
 
 mod sealed {
@@ -58,6 +60,11 @@ impl Latent {
     /// If there is no such cell.
     pub fn row(&self, cell: usize) -> &[f32] {
         &self.values[cell * self.n_latent..(cell + 1) * self.n_latent]
+    }
+
+    /// All rows, `[n_cells, n_latent]`.
+    pub fn view(&self) -> ArrayView2<'_, f32> {
+        ArrayView2::from_shape((self.n_cells(), self.n_latent), &self.values).expect("rows have one width")
     }
 
     /// Some of the rows.

@@ -7,6 +7,7 @@ use archipelago_common::{
     layout::{Owned, Rule},
     pool::{Pool, TableSpec},
     state_dict::{Tensor, TensorSpec},
+    tree::{self, Machines},
 };
 
 use super::*;
@@ -389,4 +390,32 @@ fn columns_of_other_types_are_bounded_as_well() {
     release(&SitePolicy::default(), &whole, DType::I64).unwrap();
     let refused = release(&clipped, &whole, DType::I64).unwrap_err().to_string();
     assert!(refused.contains("can be neither clipped nor given noise"), "{refused}");
+}
+
+#[test]
+fn a_machine_for_a_type_of_few_cells_stays_and_those_of_the_others_leave() {
+    let weights = |label: &str| (label.to_owned(), vec![1.0, -1.0]);
+    let machines = Machines { place: 0, types: ["B", "T"].map(weights).into(), components: None };
+    let cells = |range: std::ops::Range<usize>| range.collect::<Vec<_>>();
+    let made_of = [
+        (String::new(), cells(0..40)),
+        (Machines::tensor_of("B"), cells(0..30)),
+        (Machines::tensor_of("T"), cells(30..40)),
+    ];
+    let part = tree::MACHINES.parse().unwrap();
+    let contribution = Contribution { part, value: Member::Tensors(machines.to_tensors()), cells: made_of.into() };
+    let mut layout = layout();
+    tree::declare(&mut layout);
+    let mut released = |min_cells| {
+        let key = "north/pbmc+tree-machines/b1".parse().unwrap();
+        let (task, contribution, donors) = (TaskId(1), &contribution, None);
+        let mut site = Site::new(with_parts(min_cells, 0));
+        let cells = ContributingCells { task, key: &key, contribution, donors, layout: &layout };
+        site.gate.release_part(&cells).unwrap()
+    };
+    let ReleasedPart { member, withheld } = released(20);
+    let Some(Released { value: Member::Tensors(tensors), .. }) = &member else { panic!("machines") };
+    assert!(Machines::from_tensors(tensors).unwrap().types.keys().eq(["B"]));
+    assert_eq!(withheld.as_deref(), Some("`type/T`: it has 10 cells, the policy asks for 20"));
+    assert!(released(35).member.is_none(), "machines without a type");
 }

@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 65] = [
+const COMMANDS: [(&str, Does); 66] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
@@ -100,6 +100,7 @@ const COMMANDS: [(&str, Does); 65] = [
     ("tree show", Writes("tree", "--picture", "tree.svg")),
     ("tree edit", Writes("tree --add new", "--out", "edited.json")),
     ("tree import", Writes("upstream.pickle --use-rep X_pca", "--out", "from-upstream")),
+    ("tree share", Writes("reference", "--out", "atlas")),
     ("metrics", Writes("cells.h5ad --labels-key cell_type", "--out", "figures.json")),
     ("plot embedding", Writes("cells.h5ad --basis X_pca --color cell_type", "--out", "embedding.png")),
     ("plot violin", Writes("cells.h5ad --values GENE00001 --groupby cell_type", "--out", "violin.svg")),

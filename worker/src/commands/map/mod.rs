@@ -283,7 +283,8 @@ impl<'a> Mapping<'a> {
     fn write_cells(&self, positions: &[(&str, Vec<crate::egress::Latent>)]) -> Result<()> {
         let path = self.args.out.join("mapped.h5ad");
         let base = &self.parent.dir.version().base.digest;
-        mapping::write_mapped(&path, &self.data, &self.groups, positions, (self.args.rules(), base))
+        let found = mapping::Found { positions, placed: None };
+        mapping::write_mapped(&path, &self.data, &self.groups, &found, (self.args.rules(), base))
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::{fmt, path::PathBuf};
 
-use archipelago_analysis::hierarchy::{
-    Backend, Classifier, DataSet, JoinOptions, LabelledCells, LearnOptions, Rules, TrainOptions, TrainedTree, Tree,
-    learn,
+use archipelago_analysis::{
+    AnalysisError,
+    hierarchy::{
+        Backend, Classifier, DataSet, JoinOptions, LabelledCells, LearnOptions, Rules, Tables, TrainOptions,
+        TrainedTree, Tree, learn,
+    },
 };
 use clap::{Args, ValueEnum};
 use ndarray::Axis;
@@ -16,14 +19,15 @@ use crate::{
     error::{Error, Result},
     graph_file,
     output::Output,
-    tree_dir::{Source, Tables, TreeDir, read_tree},
+    tree_dir::{Source, TreeDir, read_tables, read_tree},
 };
 
 /// Learn a tree from labelled data sets that join it in the given order.
 ///
 /// Labels must be a data set's own: `--append-batch` makes `B cell` of data set `north` into `B cell-north`. The first data
 /// set's types stand right below the root; later ones are matched to nodes, split them, are put above several, or are new.
-/// Given a file of tables instead of cells (`tables.json` of a tree), the tree is made from the counts alone.
+/// Given a file of tables instead of cells (`tables.json` of a tree, or the file of one that sites learned together), the tree is
+/// made from the counts alone.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker tree learn latent.h5ad --labels-key cell_type --order a,b,c --append-batch --out tree\n  \
@@ -221,8 +225,8 @@ impl Fitted {
 
 impl LearnArgs {
     fn learn_tables(&self, output: &Output) -> Result<()> {
-        let tables = Tables::read(&self.cells)?;
-        let tree = tables.grow()?;
+        let tables = read_tables(&self.cells)?;
+        let tree = tables.grow().map_err(AnalysisError::from)?;
         super::edit::write_tree(&self.out.out, &tree)?;
         let n_cells = tables.additions.iter().map(|addition| addition.of_joining.n_cells() as usize).sum();
         let told = ToldTree::of(&tree, &[]);

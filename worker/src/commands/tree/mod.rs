@@ -6,6 +6,7 @@ mod import;
 mod learn;
 mod page;
 mod predict;
+mod share;
 mod show;
 mod update;
 
@@ -42,6 +43,7 @@ enum Verb {
     Show(show::ShowArgs),
     Edit(edit::EditArgs),
     Import(import::ImportArgs),
+    Share(share::ShareArgs),
 }
 
 /// Runs the command.
@@ -55,6 +57,7 @@ pub fn run(args: &TreeArgs, output: &Output) -> Result<()> {
         Verb::Show(args) => show::run(args, output),
         Verb::Edit(args) => edit::run(args, output),
         Verb::Import(args) => import::run(args, output),
+        Verb::Share(args) => share::run(args, output),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use archipelago_analysis::{
     Labels,
-    hierarchy::{CountTable, Tree},
+    hierarchy::{CountTable, Tables, Tree},
     page::{Page, Stored, picture},
     plot::{Figure, Palette, Panel, Sankey, ShareTable, Theme},
 };
@@ -18,7 +18,6 @@ use crate::{
     commands::file::{read, within},
     error::Result,
     output::Output,
-    tree_dir::Tables,
 };
 
 /// What the page is about.

@@ -15,22 +15,19 @@ use clap::Args;
 use serde::Serialize;
 
 use super::page;
-use crate::{
-    error::Result,
-    output::Output,
-    tree_dir::{TreeDir, read_tree},
-};
+use crate::{error::Result, output::Output, tree_dir::KnownTree};
 
 /// Show a tree: as text, in Newick form, as a picture, or on a page.
 ///
-/// Names that a node was matched to stand behind its own; those of the data set that joined last stand out.
+/// Names that a node was matched to stand behind its own; those of the data set that joined last stand out. Of a version of a
+/// reference that was fetched, the tree that its sites learned together is shown.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker tree show tree\n  \
     archipelago-worker tree show tree --picture tree.png\n  \
     archipelago-worker tree show tree --page tree.html --cells placed.h5ad --labels-key cell_type")]
 pub(super) struct ShowArgs {
-    /// The tree: a directory, or a `.nwk` or `.json` file.
+    /// The tree: a directory (also a reference's), or a `.nwk` or `.json` file.
     tree: PathBuf,
     /// Draw the tree: .png or .svg.
     #[arg(long, value_name = "FILE")]
@@ -67,12 +64,8 @@ struct Summary {
 /// # Errors  [`crate::Error::Tree`], [`crate::Error::Cells`], [`crate::Error::Analysis`]
 pub(super) fn run(args: &ShowArgs, output: &Output) -> Result<()> {
     let written: Vec<PathBuf> = args.picture.iter().chain(&args.page).cloned().collect();
-    let dir = if args.tree.is_dir() { Some(TreeDir::read(&args.tree)?) } else { None };
-    let tree = match &dir {
-        Some(dir) => dir.trained.tree.clone(),
-        None => read_tree(&args.tree)?,
-    };
-    let tables = dir.as_ref().and_then(|dir| dir.tables.as_ref());
+    let KnownTree { tree, data_sets, tables } = KnownTree::read(&args.tree)?;
+    let tables = tables.as_ref();
     let new: BTreeSet<&str> = tables
         .and_then(|tables| tables.additions.last())
         .map(|addition| addition.of_joining.rows().into_iter().collect())
@@ -84,7 +77,6 @@ pub(super) fn run(args: &ShowArgs, output: &Output) -> Result<()> {
         fs::write_atomic(path, &bytes)?;
     }
     if let Some(path) = &args.page {
-        let data_sets = dir.as_ref().map(|dir| dir.source.data_sets.clone()).unwrap_or_default();
         let subject = page::Subject { tree: &tree, new: &new, tables, data_sets };
         let placed = args.cells.as_ref().map(|cells| page::Placed::read(cells, &args.labels_key, &args.key, output));
         let html = page::page(&subject, placed.transpose()?.as_ref())?;

@@ -1,0 +1,297 @@
+//! A site's part in a tree of cell types that sites learn together: machines that tell its types apart, counts of what the
+//! machines of others say of its cells, and what the tree says of them. `docs/trees.md` tells all of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+mod machines;
+#[cfg(test)]
+mod tests;
+
+use archipelago_analysis::{
+    AnalysisError, Labels,
+    hierarchy::{Jury, REJECTED_BY_ERROR, ROOT, Rules, SharedTree, State, TrainOptions, TrainedTree, Tree, unique},
+};
+use archipelago_anndata::{AnnData, Column};
+use archipelago_common::{
+    BlobRef, Name, Section,
+    condition::ConditionKey,
+    part::{Contribution, Member},
+    tree::{self, Machines, counts},
+};
+use ndarray::{ArrayView2, Axis};
+
+use self::machines::{machine_options, trained, travelling};
+use crate::error::Result;
+
+/// What a version says of trees.
+#[derive(Debug)]
+pub struct TreeParts {
+    judges: Vec<Judge>,
+    shared: SharedTree,
+    digest: BlobRef,
+}
+
+/// The machines of a data set, ready to judge cells.
+#[derive(Debug)]
+struct Judge {
+    data_set: ConditionKey,
+    /// Its machines' file.
+    blob: BlobRef,
+    machines: TrainedTree,
+    /// Its types by the names that they have in the tree; none where it is not in the tree.
+    types: BTreeSet<String>,
+}
+
+/// Cells of one condition in the latent space.
+#[derive(Clone, Copy, Debug)]
+pub struct DataSetCells<'a> {
+    /// The condition.
+    pub key: &'a ConditionKey,
+    /// Positions, `[n_cells, n_latent]`.
+    pub x: ArrayView2<'a, f32>,
+    /// Each cell's place among those that a policy asks about, and its label, where it has one.
+    pub cells: &'a [(usize, Option<&'a str>)],
+}
+
+/// Where a tree puts cells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placed {
+    /// The node of each cell, or why it has none.
+    pub labels: Vec<String>,
+    /// The share of those who know the node's types that put it there.
+    pub shares: Vec<f64>,
+}
+
+impl TreeParts {
+    /// Reads the members of a version.
+    ///
+    /// # Errors  [`crate::Error::Common`] for members that are not what their parts hold
+    pub fn new(members: &BTreeMap<ConditionKey, Member>) -> Result<Self> {
+        let shared = tree::shared(members)?;
+        let is_in_tree: BTreeMap<&str, bool> = shared
+            .data_sets
+            .iter()
+            .map(|data| (data.name.as_str(), matches!(data.state, State::First | State::Joined)))
+            .collect();
+        let mut judges = Vec::new();
+        for (data_set, blob, machines) in tree::machines(members)? {
+            let name = data_set.to_string();
+            let in_tree = is_in_tree.get(name.as_str()).copied().unwrap_or_default();
+            let types = machines.types.keys().filter(|_| in_tree).map(|label| unique(label, &name)).collect();
+            judges.push(Judge { data_set, blob, machines: trained(machines)?, types });
+        }
+        let digest = BlobRef::of(&tree::to_bytes(&shared));
+        Ok(Self { judges, shared, digest })
+    }
+
+    /// The tree, and how it came to be.
+    pub fn shared(&self) -> &SharedTree {
+        &self.shared
+    }
+
+    /// Dimensions of the latent space that the tree is of, once there is one.
+    pub fn n_dims(&self) -> Option<usize> {
+        self.judges.iter().find(|judge| !judge.types.is_empty()).map(|judge| judge.machines.n_dims)
+    }
+
+    /// Whether the tree has a type.
+    pub fn has_types(&self) -> bool {
+        !self.shared.tree.root().is_leaf()
+    }
+
+    /// Whether a data set has anything to add to what the version has, and to those keys of its owner that are `merged` since.
+    pub fn lacks_of(
+        &self,
+        key: &ConditionKey,
+        labels: Option<&[Option<String>]>,
+        merged: &BTreeSet<ConditionKey>,
+    ) -> bool {
+        let is_labelled = labels.is_some_and(|labels| labels.iter().any(Option::is_some));
+        let is_unlabelled = labels.is_none_or(|labels| labels.iter().any(Option::is_none));
+        let others = self.judges.iter().filter(|judge| judge.data_set != *key);
+        let mut counts = others.map(|judge| counts::key(key, tree::COUNTS, &judge.blob));
+        let lacks =
+            |key: &archipelago_common::Result<ConditionKey>| key.as_ref().is_ok_and(|key| !merged.contains(key));
+        let annotations = counts::key(key, tree::ANNOTATIONS, &self.digest);
+        (is_labelled && (!merged.contains(&machines_key(key)) || counts.any(|key| lacks(&key))))
+            || (is_unlabelled && self.has_types() && lacks(&annotations))
+    }
+
+    /// What a data set can add to what the version has, and to those keys of its owner that are `merged` since.
+    ///
+    /// # Errors  [`crate::Error::Analysis`] for cells of another space or that cannot be told apart, [`crate::Error::Common`]
+    pub fn contributions(
+        &self,
+        cells: &DataSetCells<'_>,
+        merged: &BTreeSet<ConditionKey>,
+    ) -> Result<Vec<(ConditionKey, Contribution)>> {
+        let mut added = Vec::new();
+        let key = machines_key(cells.key);
+        if !merged.contains(&key)
+            && let Some(machines) = self.machines(cells)?
+        {
+            added.push((key, machines));
+        }
+        for judge in self.fitting(cells.x).filter(|judge| judge.data_set != *cells.key) {
+            let key = counts::key(cells.key, tree::COUNTS, &judge.blob)?;
+            if !merged.contains(&key)
+                && let Some(counted) = cells.counted(of_part(tree::COUNTS), &judge.judge(cells.x)?, is_labelled)?
+            {
+                added.push((key, counted));
+            }
+        }
+        let key = counts::key(cells.key, tree::ANNOTATIONS, &self.digest)?;
+        if !merged.contains(&key) && self.has_types() && cells.cells.iter().any(|(_, label)| label.is_none()) {
+            let placed = self.place(cells.x)?;
+            let found: Vec<Option<&str>> = placed.labels.iter().map(|label| Some(label.as_str())).collect();
+            if let Some(counted) = cells.counted(of_part(tree::ANNOTATIONS), &found, is_unlabelled)? {
+                added.push((key, counted));
+            }
+        }
+        Ok(added)
+    }
+
+    /// Where cells belong, by what most of those think that know.
+    ///
+    /// # Errors  [`crate::Error::Analysis`] for cells of another space
+    pub fn place(&self, x: ArrayView2<'_, f32>) -> Result<Placed> {
+        let judges: Vec<&Judge> = self.fitting(x).filter(|judge| !judge.types.is_empty()).collect();
+        let said = judges.iter().map(|judge| judge.said(x)).collect::<Result<Vec<_>>>()?;
+        let names: Vec<String> = judges.iter().map(|judge| judge.data_set.to_string()).collect();
+        let jury = Jury::new(&self.shared.tree, judges.iter().map(|judge| &judge.types));
+        let mut placed = Placed::default();
+        for cell in 0..x.nrows() {
+            let own = |(said, name): (&Vec<String>, &String)| {
+                let label = &said[cell];
+                (![ROOT, REJECTED_BY_ERROR].contains(&label.as_str())).then(|| unique(label, name))
+            };
+            let judgements: Vec<Option<String>> = said.iter().zip(&names).map(own).collect();
+            let is_far = !said.is_empty() && said.iter().all(|said| said[cell] == REJECTED_BY_ERROR);
+            let (label, share) = match is_far {
+                true => (REJECTED_BY_ERROR, 0.0),
+                false => jury.place(&judgements.iter().map(Option::as_deref).collect::<Vec<_>>()),
+            };
+            placed.labels.push(label.to_owned());
+            placed.shares.push(share);
+        }
+        Ok(placed)
+    }
+
+    /// The machines that can judge these cells. Whoever handed in others, of another latent space, stops nobody.
+    fn fitting(&self, x: ArrayView2<'_, f32>) -> impl Iterator<Item = &Judge> {
+        let n_dims = x.ncols();
+        self.judges.iter().filter(move |Judge { data_set, machines, .. }| {
+            let fits = machines.n_dims == n_dims;
+            if !fits {
+                tracing::warn!(%data_set, found = machines.n_dims, expected = n_dims, "machines of another latent space");
+            }
+            fits
+        })
+    }
+
+    /// Machines for the types of a data set that has labels, each with the cells that it is made of.
+    fn machines(&self, cells: &DataSetCells<'_>) -> Result<Option<Contribution>> {
+        let mut n_cells: BTreeMap<&str, usize> = BTreeMap::new();
+        cells.cells.iter().filter_map(|(_, label)| *label).for_each(|label| *n_cells.entry(label).or_default() += 1);
+        for (label, _) in n_cells.iter().filter(|(_, n)| **n < FEWEST_CELLS) {
+            tracing::warn!(key = %cells.key, label, "a type with one cell has no machine");
+        }
+        let is_used = |label: &str| n_cells[label] >= FEWEST_CELLS;
+        let used: Vec<(usize, &str)> = cells
+            .cells
+            .iter()
+            .enumerate()
+            .filter_map(|(row, (_, label))| Some((row, label.filter(|l| is_used(l))?)))
+            .collect();
+        if used.is_empty() {
+            return Ok(None);
+        }
+        let rows: Vec<usize> = used.iter().map(|&(row, _)| row).collect();
+        let labels = Labels::from_names(&used.iter().map(|&(_, label)| label).collect::<Vec<_>>());
+        // Folds of a cross-validation want so many cells of some type.
+        let use_re = n_cells.values().any(|&n| n >= N_FOLDS);
+        let options = TrainOptions { use_re, ..machine_options() };
+        let flat = Tree::flat(labels.names()).map_err(AnalysisError::from)?;
+        let x = cells.x.select(Axis(0), &rows);
+        let trained = TrainedTree::train(x.view(), &labels, flat, &options, Rules::Corrected)?;
+        let machines = travelling(&trained, self.judges.len() as u64);
+        let mut made_of: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for &(row, label) in &used {
+            let (place, _) = cells.cells[row];
+            made_of.entry(String::new()).or_default().push(place);
+            made_of.entry(Machines::tensor_of(label)).or_default().push(place);
+        }
+        let part = of_part(tree::MACHINES);
+        Ok(Some(Contribution { part, value: Member::Tensors(machines.to_tensors()), cells: made_of }))
+    }
+}
+
+impl Judge {
+    /// What each cell is to these machines: a type by its own name, the root, or rejected.
+    fn said(&self, x: ArrayView2<'_, f32>) -> Result<Vec<String>> {
+        let found = self.machines.predict(x, 0.0)?;
+        Ok(found.iter().map(str::to_owned).collect())
+    }
+
+    /// The same with nothing for whatever is no type.
+    fn judge(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Option<String>>> {
+        let is_type = |label: &String| ![ROOT, REJECTED_BY_ERROR].contains(&label.as_str());
+        Ok(self.said(x)?.into_iter().map(|label| Some(label).filter(is_type)).collect())
+    }
+}
+
+impl DataSetCells<'_> {
+    /// Counts what was found of the cells that `own` gives a label; `None` without any.
+    fn counted<S: AsRef<str>>(
+        &self,
+        part: Name,
+        found: &[Option<S>],
+        own: fn(Option<&str>) -> Option<&str>,
+    ) -> Result<Option<Contribution>> {
+        let (mut pool, mut made_of) = (counts::empty(), BTreeMap::<String, Vec<usize>>::new());
+        for ((place, label), found) in self.cells.iter().zip(found) {
+            let Some(label) = own(*label) else { continue };
+            let found = found.as_ref().map(AsRef::as_ref);
+            counts::add(&mut pool, label, found)?;
+            made_of.entry(counts::entry(label, found)).or_default().push(*place);
+        }
+        Ok((!made_of.is_empty()).then_some(Contribution { part, value: Member::Sums(pool), cells: made_of }))
+    }
+}
+
+fn of_part(part: &str) -> Name {
+    part.parse().expect("the names of parts are names")
+}
+
+/// The key of a data set's machines.
+fn machines_key(data_set: &ConditionKey) -> ConditionKey {
+    data_set.clone().in_section(Section::Part(of_part(tree::MACHINES)))
+}
+
+fn is_labelled(label: Option<&str>) -> Option<&str> {
+    label
+}
+
+fn is_unlabelled(label: Option<&str>) -> Option<&str> {
+    label.is_none().then_some(UNLABELLED)
+}
+
+/// Writes where a tree puts cells: columns of obs that begin with `key`.
+///
+/// # Errors  another number of labels than of cells
+pub fn write_placed(
+    adata: &mut AnnData,
+    key: &str,
+    labels: &[&str],
+    shares: Vec<f64>,
+) -> archipelago_anndata::Result<()> {
+    adata.obs.insert(format!("{key}_label"), Column::categorical(labels))?;
+    adata.obs.insert(format!("{key}_probability"), shares)?;
+    Ok(())
+}
+
+/// One cell has no place that others of its type share.
+const FEWEST_CELLS: usize = 2;
+const N_FOLDS: usize = 5;
+/// Under which name cells without a label are counted.
+const UNLABELLED: &str = "unlabelled";

@@ -1,0 +1,162 @@
+//! Sites that learn a tree together, beside one place that has all their cells.
+
+use archipelago_analysis::hierarchy::{CountTable, JOINING_ROOT, Names};
+use archipelago_common::condition;
+use ndarray::Array2;
+
+use super::*;
+
+type Members = BTreeMap<ConditionKey, Member>;
+
+/// A data set: cells around the places of its types.
+struct Site {
+    key: ConditionKey,
+    x: Array2<f32>,
+    labels: Vec<Option<&'static str>>,
+}
+
+/// Places far from each other; two of them are the halves of what some call T.
+fn place(at: &str) -> [f32; 3] {
+    match at {
+        "B" => [0.0, 0.0, 0.0],
+        "CD4" => [9.0, 0.0, 0.0],
+        "CD8" => [9.0, 5.0, 0.0],
+        "odd" => [0.0, 9.0, 9.0],
+        other => panic!("no place {other}"),
+    }
+}
+
+impl Site {
+    /// Sixty cells of each type, which is called as it is said to be.
+    fn new(key: &str, types: &[(&str, Option<&'static str>)]) -> Self {
+        let (mut rows, mut labels) = (Vec::new(), Vec::new());
+        for cell in 0..60 * types.len() {
+            let (at, label) = types[cell % types.len()];
+            let jitter = |salt: usize| ((cell * salt + key.len() * 7) % 53) as f32 / 53.0 - 0.5;
+            rows.extend(place(at).iter().zip([31, 57, 13]).map(|(at, salt)| at + jitter(salt)));
+            labels.push(label);
+        }
+        let x = Array2::from_shape_vec((labels.len(), 3), rows).unwrap();
+        Self { key: key.parse().unwrap(), x, labels }
+    }
+
+    /// What it can hand in for a task on a version.
+    fn serves(&self, version: &Members) -> Members {
+        let cells: Vec<_> = self.labels.iter().copied().enumerate().collect();
+        let cells = DataSetCells { key: &self.key, x: self.x.view(), cells: &cells };
+        let merged = version.keys().filter(|key| key.owner() == self.key.owner()).cloned().collect();
+        let added = TreeParts::new(version).unwrap().contributions(&cells, &merged).unwrap();
+        added.into_iter().map(|(key, contribution)| (key, contribution.value)).collect()
+    }
+}
+
+fn sites() -> [Site; 3] {
+    [
+        Site::new("north/d/x", &[("B", Some("B")), ("CD4", Some("T")), ("CD8", Some("T"))]),
+        Site::new("south/d/y", &[("B", Some("b")), ("CD4", Some("helper")), ("CD8", Some("killer"))]),
+        Site::new("east/d/z", &[("B", Some("B")), ("CD4", Some("T")), ("CD8", Some("T")), ("odd", Some("odd"))]),
+    ]
+}
+
+/// One task: what all hand in for a version, merged in an order.
+fn task(version: &Members, order: &[&Site]) -> Members {
+    order.iter().fold(version.clone(), |merged, site| condition::merge(&merged, &site.serves(version)).unwrap())
+}
+
+fn learned(order: &[&Site]) -> Members {
+    task(&task(&Members::new(), order), order)
+}
+
+fn newick(version: &Members) -> String {
+    TreeParts::new(version).unwrap().shared().tree.newick(Names::All)
+}
+
+const TREE: &str =
+    "(B-east/d/z|B-north/d/x|b-south/d/y,(helper-south/d/y,killer-south/d/y)T-east/d/z|T-north/d/x,odd-east/d/z)root";
+
+#[test]
+fn three_sites_learn_one_tree_whatever_order_they_come_in() {
+    let [a, b, c] = &sites();
+    let expected = learned(&[a, b, c]);
+    assert_eq!(newick(&expected), TREE);
+    let digest = tree::derive(&expected).unwrap();
+    for order in [[a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
+        assert_eq!(tree::derive(&learned(&order)).unwrap(), digest);
+    }
+    // Nobody has anything to add.
+    assert_eq!(task(&expected, &[a, b, c]), expected);
+}
+
+/// Edge by edge and digit by digit: the same counts as if all cells lay in one place, and the tree of these counts.
+#[test]
+fn the_tree_is_the_one_that_one_place_learns_from_the_same_tables() {
+    let [a, b, c] = &sites();
+    let version = learned(&[a, b, c]);
+    let parts = TreeParts::new(&version).unwrap();
+    let shared = parts.shared();
+    assert_eq!(shared.tables.grow().unwrap(), shared.tree);
+    // In the order of their keys: all have the same place.
+    let in_order = [c, a, b];
+    for (step, joining) in in_order.iter().enumerate().skip(1) {
+        let judge = parts.judges.iter().find(|judge| judge.data_set == joining.key).unwrap();
+        let mut pooled = Vec::new();
+        for earlier in &in_order[..step] {
+            let own = earlier.labels.iter().map(|label| unique(label.unwrap(), &earlier.key.to_string()));
+            let found = judge.judge(earlier.x.view()).unwrap().into_iter();
+            let name = joining.key.to_string();
+            pooled.extend(own.zip(found.map(|l| l.map_or(JOINING_ROOT.to_owned(), |label| unique(&label, &name)))));
+        }
+        let pooled = CountTable::of_cells(pooled.iter().map(|(own, found)| (own.as_str(), found.as_str())));
+        assert_eq!(shared.tables.additions[step - 1].of_tree, pooled);
+        assert_eq!(pooled.n_cells() as usize, in_order[..step].iter().map(|site| site.labels.len()).sum::<usize>());
+    }
+}
+
+#[test]
+fn a_site_that_leaves_leaves_the_tree_that_the_others_learn_without_it() {
+    let [a, b, c] = &sites();
+    let mut version = learned(&[a, b, c]);
+    version.retain(|key, _| key.owner() != b.key.owner());
+    assert_eq!(newick(&version), newick(&learned(&[a, c])));
+    assert_eq!(tree::derive(&version).unwrap(), tree::derive(&learned(&[a, c])).unwrap());
+}
+
+#[test]
+fn a_site_that_comes_later_joins_last_and_one_without_labels_is_told_where_its_cells_belong() {
+    let [a, b, c] = &sites();
+    let version = learned(&[a, b, c]);
+    let late = Site::new("a-late/d/w", &[("B", Some("b cell")), ("odd", Some("strange"))]);
+    let bare = Site::new("bare/d/v", &[("CD4", None), ("odd", None)]);
+    let after = task(&version, &[&late, &bare]);
+    let added: Vec<&ConditionKey> = after.keys().filter(|key| *key.owner() == bare.key.owner().clone()).collect();
+    assert!(matches!(&added[..], [key] if key.to_string().starts_with("bare/d+tree-annotations/v~")), "{added:?}");
+    let pool = after[added[0]].as_sums().unwrap();
+    let nodes: Vec<String> = pool.entries().map(|entry| entry.replace('\u{1f}', ": ")).collect();
+    assert_eq!(nodes, ["unlabelled: helper-south/d/y", "unlabelled: odd-east/d/z"]);
+    assert_eq!(newick(&after), TREE, "nobody has counted by its machines yet");
+    let with = newick(&task(&after, &[a, b, c]));
+    let expected = TREE.replace("|b-south/d/y", "|b-south/d/y|b cell-a-late/d/w");
+    assert_eq!(with, expected.replace("odd-east/d/z)", "odd-east/d/z|strange-a-late/d/w)"));
+}
+
+#[test]
+fn cells_that_fit_nowhere_are_rejected_and_machines_of_another_space_stop_nobody() {
+    let [a, b, c] = &sites();
+    let mut version = learned(&[a, b, c]);
+    let far = Array2::from_shape_vec((1, 3), vec![-60.0, 70.0, -80.0]).unwrap();
+    let placed = TreeParts::new(&version).unwrap().place(far.view()).unwrap();
+    assert_eq!(placed, Placed { labels: vec![REJECTED_BY_ERROR.to_owned()], shares: vec![0.0] });
+    let wide = Machines { place: 9, types: [("wide".to_owned(), vec![1.0; 8])].into(), components: None };
+    version.insert("evil/d+tree-machines/x".parse().unwrap(), Member::Tensors(wide.to_tensors()));
+    assert_eq!(newick(&version), TREE);
+    assert!(a.serves(&version).is_empty());
+}
+
+#[test]
+fn a_type_with_one_cell_has_no_machine() {
+    let mut site = Site::new("north/d/x", &[("B", Some("B")), ("CD4", Some("T"))]);
+    site.labels[0] = Some("once");
+    let handed_in = site.serves(&Members::new());
+    let [(_, Member::Tensors(tensors))] = &handed_in.into_iter().collect::<Vec<_>>()[..] else { panic!("machines") };
+    assert!(Machines::from_tensors(tensors).unwrap().types.keys().eq(["B", "T"]));
+}
