@@ -52,10 +52,11 @@ endif
 demo: build ## Run the main job as real processes: three coordinators, one site per query batch (MODEL= DATA= BATCH= LABELS= QUERY= SEED=)
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(SETS),--gene-sets "$(SETS)") $(DEMO_CELLS)
 
-quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scpoli|scgen|perturbation|expimap DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH= SETS=)
-	$(BIN)/archipelago-quality --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
+quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scpoli|scgen|perturbation|expimap|treearches DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH= LABELS= COARSE= SETS= OUT=)
+	$(BIN)/archipelago-quality --out "$(if $(filter-out demo-out,$(OUT)),$(OUT),quality-out)" --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
 		$(if $(MODEL),--model $(MODEL)) $(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)") \
-		$(if $(BATCH),--batch-key "$(BATCH)") $(if $(SETS),--gene-sets "$(SETS)")
+		$(if $(BATCH),--batch-key "$(BATCH)") $(if $(LABELS),--labels-key "$(LABELS)") $(if $(COARSE),--coarse-key "$(COARSE)") \
+		$(if $(SETS),--gene-sets "$(SETS)")
 
 # ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers.
 peers: build ## Compare with scvi-tools: saved models there and back

@@ -112,7 +112,9 @@ impl Comparison {
 fn runs_of<'a>(peer: &'a Value, model: &str) -> Option<&'a Vec<Value>> {
     let runs = &peer["runs"];
     let of_recipe = || RECIPES.iter().find_map(|recipe| runs[*recipe].as_array()).filter(|_| peer["model"] == model);
-    runs[model].as_array().or_else(of_recipe)
+    // One set of data to an entry, its runs in a list.
+    let alone = || runs.as_array().filter(|_| peer["model"] == model);
+    runs[model].as_array().or_else(of_recipe).or_else(alone)
 }
 
 /// What the native models' script calls the recipes that ours follow.
@@ -181,6 +183,57 @@ const FIGURES: &[Figure] = &[
     more("active_terms", "/active_terms"),
     less("rank_of_interferon_sets", "/enrichment/rank_best_of_ifn_family"),
     more("largest_bayes_factor", "/enrichment/top_abs_bf"),
+    // Trees of cell types, by nearest cells and by linear machines.
+    more("knn_tree_match_recall", "/treearches/knn/tree/match_recall"),
+    more("knn_tree_match_precision", "/treearches/knn/tree/match_precision"),
+    more("knn_tree_path_recall", "/treearches/knn/tree/path_recall"),
+    more("knn_tree_path_precision", "/treearches/knn/tree/path_precision"),
+    less("knn_tree_missing", "/treearches/knn/tree/missing_populations"),
+    less("knn_tree_labels_lost", "/treearches/knn/tree/labels_lost"),
+    more("knn_predict_accuracy", "/treearches/knn/predict/accuracy"),
+    more("knn_predict_accuracy_of_accepted", "/treearches/knn/predict/accuracy_of_accepted"),
+    more("knn_predict_right_or_coarser", "/treearches/knn/predict/accuracy_or_coarser"),
+    more("knn_predict_macro_f1", "/treearches/knn/predict/macro_f1"),
+    less("knn_predict_wrong", "/treearches/knn/predict/wrong"),
+    less("knn_predict_rejected", "/treearches/knn/predict/rejected"),
+    more("knn_updated_match_recall", "/treearches/knn/tree_updated/match_recall"),
+    more("knn_updated_match_precision", "/treearches/knn/tree_updated/match_precision"),
+    more("knn_updated_path_recall", "/treearches/knn/tree_updated/path_recall"),
+    more("knn_updated_path_precision", "/treearches/knn/tree_updated/path_precision"),
+    less("knn_updated_missing", "/treearches/knn/tree_updated/missing_populations"),
+    less("knn_updated_labels_lost", "/treearches/knn/tree_updated/labels_lost"),
+    more("knn_coarse_edge_recall", "/treearches/knn/hierarchy/edge_recall"),
+    more("knn_coarse_edge_precision", "/treearches/knn/hierarchy/edge_precision"),
+    more("knn_coarse_accuracy", "/treearches/knn/hierarchy/predict/accuracy"),
+    more("knn_coarse_right_or_coarser", "/treearches/knn/hierarchy/predict/accuracy_or_coarser"),
+    less("knn_coarse_rejected", "/treearches/knn/hierarchy/predict/rejected"),
+    more("knn_left_out_rejected", "/treearches/knn/left_out_mean_rejected"),
+    less("knn_left_out_rejected_others", "/treearches/knn/left_out_mean_rejected_others"),
+    more("svm_tree_match_recall", "/treearches/svm/tree/match_recall"),
+    more("svm_tree_match_precision", "/treearches/svm/tree/match_precision"),
+    more("svm_tree_path_recall", "/treearches/svm/tree/path_recall"),
+    more("svm_tree_path_precision", "/treearches/svm/tree/path_precision"),
+    less("svm_tree_missing", "/treearches/svm/tree/missing_populations"),
+    less("svm_tree_labels_lost", "/treearches/svm/tree/labels_lost"),
+    more("svm_predict_accuracy", "/treearches/svm/predict/accuracy"),
+    more("svm_predict_accuracy_of_accepted", "/treearches/svm/predict/accuracy_of_accepted"),
+    more("svm_predict_right_or_coarser", "/treearches/svm/predict/accuracy_or_coarser"),
+    more("svm_predict_macro_f1", "/treearches/svm/predict/macro_f1"),
+    less("svm_predict_wrong", "/treearches/svm/predict/wrong"),
+    less("svm_predict_rejected", "/treearches/svm/predict/rejected"),
+    more("svm_updated_match_recall", "/treearches/svm/tree_updated/match_recall"),
+    more("svm_updated_match_precision", "/treearches/svm/tree_updated/match_precision"),
+    more("svm_updated_path_recall", "/treearches/svm/tree_updated/path_recall"),
+    more("svm_updated_path_precision", "/treearches/svm/tree_updated/path_precision"),
+    less("svm_updated_missing", "/treearches/svm/tree_updated/missing_populations"),
+    less("svm_updated_labels_lost", "/treearches/svm/tree_updated/labels_lost"),
+    more("svm_coarse_edge_recall", "/treearches/svm/hierarchy/edge_recall"),
+    more("svm_coarse_edge_precision", "/treearches/svm/hierarchy/edge_precision"),
+    more("svm_coarse_accuracy", "/treearches/svm/hierarchy/predict/accuracy"),
+    more("svm_coarse_right_or_coarser", "/treearches/svm/hierarchy/predict/accuracy_or_coarser"),
+    less("svm_coarse_rejected", "/treearches/svm/hierarchy/predict/rejected"),
+    more("svm_left_out_rejected", "/treearches/svm/left_out_mean_rejected"),
+    less("svm_left_out_rejected_others", "/treearches/svm/left_out_mean_rejected_others"),
     more("elbo_reference", "/elbo_reference"),
     more("elbo_query", "/elbo_query_after_surgery"),
     less("reconstruction_reference", "/reconstruction_reference"),

@@ -38,6 +38,15 @@ pub struct Consortium {
     sites: BTreeMap<String, Running>,
 }
 
+/// On which terms a site takes part.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Column of obs with its labels, if it has some.
+    pub labels_key: Option<&'a str>,
+    /// Its policy, as TOML.
+    pub policy: &'a str,
+}
+
 impl Consortium {
     /// Founds the consortium under `dir` and starts its coordinators.
     pub fn start(dir: &Path) -> Result<Self> {
@@ -106,26 +115,39 @@ impl Consortium {
         self.ask(&["reference", "publish", REFERENCE, path_text(reference)?]).map(drop)
     }
 
-    /// Publishes a surgery task on the reference.
-    pub fn publish_task(&self, epochs: u32, seed: u64) -> Result<TaskId> {
+    /// Publishes a surgery task on the reference that asks for `both`, `columns` or `parts`.
+    pub fn publish_task(&self, epochs: u32, seed: u64, ask: &str) -> Result<TaskId> {
         let (epochs, seed) = (epochs.to_string(), seed.to_string());
-        let record: TaskRecord =
-            self.answer(&["task", "publish", REFERENCE, "--epochs", &epochs, "--seed", &seed, "--lease", "30"])?;
+        let usual = ["task", "publish", REFERENCE, "--epochs", &epochs, "--seed", &seed, "--lease", "30"];
+        let record: TaskRecord = self.answer(&[&usual[..], &["--ask", ask]].concat())?;
         Ok(record.id)
     }
 
+    /// Ends a task.
+    pub fn close_task(&self, task: TaskId) -> Result<()> {
+        self.ask(&["task", "close", &task.to_string()]).map(drop)
+    }
+
+    /// Hands in what is derived from the current version, of which `dir` is a copy.
+    pub fn derive(&self, value: &str, dir: &Path) -> Result<()> {
+        self.ask(&["reference", "derive", REFERENCE, value, path_text(dir)?]).map(drop)
+    }
+
     /// Starts a site's worker, which ends by itself once its submission is accepted.
-    pub fn start_site(&mut self, site: &SiteCells, cells: &Cells) -> Result<()> {
+    pub fn start_site(&mut self, site: &SiteCells, cells: &Cells, terms: &Terms<'_>) -> Result<()> {
         let folder = self.dir.join(&site.site);
         let mut file = format!(
-            "site = \"{}\"\nstate_dir = \"state\"\nout_dir = \"results\"\nca = \"ca.pem\"\n\
+            "site = \"{}\"\npolicy = \"policy.toml\"\nstate_dir = \"state\"\nout_dir = \"results\"\nca = \"ca.pem\"\n\
              certificate = \"cert.pem\"\nkey = \"key.pem\"\n\n[data]\npath = {:?}\ndataset = \"{DATASET}\"\n\
-             batch_key = {:?}\nlabels_key = {:?}\n",
+             batch_key = {:?}\n",
             site.site,
             path_text(&site.file)?,
             cells.batch_key,
-            cells.labels_key
         );
+        if let Some(labels_key) = terms.labels_key {
+            file += &format!("labels_key = {labels_key:?}\n");
+        }
+        std::fs::write(folder.join("policy.toml"), terms.policy)?;
         if let Some(layer) = &cells.layer {
             file += &format!("layer = {layer:?}\n");
         }

@@ -2,20 +2,35 @@
 
 use std::process::ExitCode;
 
-use archipelago_demo::{args::Args, printer, story::Story};
+use anyhow::Result;
+use archipelago_demo::{
+    args::Args,
+    printer,
+    story::Story,
+    tree_story::{self, TreeStory},
+};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let out = args.out.clone();
-    match Story::new(args).and_then(Story::tell) {
-        Ok(summary) => {
-            printer::report(&summary, &out);
-            if summary.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+    match tell(Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             printer::report_error(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the demonstration that is asked for; whether everything holds that it claims.
+fn tell(args: Args) -> Result<bool> {
+    let out = args.out.clone();
+    if args.model == tree_story::MODEL {
+        let summary = TreeStory::new(args)?.tell()?;
+        printer::print(&summary.text(&out));
+        return Ok(summary.holds());
+    }
+    let summary = Story::new(args)?.tell()?;
+    printer::report(&summary, &out);
+    Ok(summary.holds())
 }

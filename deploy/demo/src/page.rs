@@ -78,9 +78,14 @@ fn proofs(summary: &Summary) -> String {
             format!("{} acknowledged submissions are missing after the leader was killed", summary.lost),
         ),
     ];
+    told(&claims)
+}
+
+/// What was claimed, and whether it holds.
+pub(crate) fn told(claims: &[(bool, &str, String)]) -> String {
     let mut html = "<section class=\"claims\">".to_owned();
     for (holds, claim, detail) in claims {
-        let (class, mark) = if holds { ("holds", "✓") } else { ("fails", "✗") };
+        let (class, mark) = if *holds { ("holds", "✓") } else { ("fails", "✗") };
         let _ = write!(html, "<div class=\"claim {class}\"><b>{mark} {claim}</b><span>{detail}</span></div>");
     }
     html + "</section>\n"
@@ -156,7 +161,8 @@ fn picture(picture: &Picture) -> String {
     )
 }
 
-fn lineage(events: &[Event]) -> String {
+/// How a reference came to what it is.
+pub(crate) fn lineage(events: &[Event]) -> String {
     let mut html = "<h2>Lineage of the reference</h2>\n<ol class=\"lineage\">\n".to_owned();
     for event in events {
         let keys = |keys: &[archipelago_common::ConditionKey]| {

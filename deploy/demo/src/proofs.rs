@@ -48,9 +48,7 @@ pub fn contributions(reference: &ReferenceRecord) -> Result<(Version, Vec<Contri
 /// Merges the contributions in every order (for more than seven, in 5,040 of them) and returns whether all of them end
 /// at `expected`, and how many orders there were.
 pub fn order_free(first: &Version, contributions: &[Contribution], expected: VersionId) -> Result<(bool, usize)> {
-    const MOST_ORDERS: usize = 5_040;
-    let mut orders = Vec::new();
-    permutations(&mut (0..contributions.len()).collect(), 0, &mut orders, MOST_ORDERS);
+    let orders = orders(contributions.len());
     for order in &orders {
         let mut version = first.clone();
         for &site in order {
@@ -61,6 +59,14 @@ pub fn order_free(first: &Version, contributions: &[Contribution], expected: Ver
         }
     }
     Ok((true, orders.len()))
+}
+
+/// All orders of so many things; of more than seven, 5,040.
+pub fn orders(n: usize) -> Vec<Vec<usize>> {
+    const MOST_ORDERS: usize = 5_040;
+    let mut orders = Vec::new();
+    permutations(&mut (0..n).collect(), 0, &mut orders, MOST_ORDERS);
+    orders
 }
 
 fn permutations(items: &mut Vec<usize>, from: usize, found: &mut Vec<Vec<usize>>, most: usize) {

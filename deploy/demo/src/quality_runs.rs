@@ -68,6 +68,12 @@ pub struct QualityArgs {
     /// GMT file of gene sets, for a model that takes some.
     #[arg(long)]
     pub gene_sets: Option<PathBuf>,
+    /// Column of obs with coarser types, for trees whose first data set knows only these.
+    #[arg(long)]
+    pub coarse_key: Option<String>,
+    /// Leave no type out of the tree in turn: it takes a tree for each.
+    #[arg(long)]
+    pub no_left_out: bool,
     /// Figures of a peer to set beside ours: what `peer_quality.py` wrote.
     #[arg(long)]
     pub peer: Option<PathBuf>,
@@ -91,6 +97,9 @@ pub enum Models {
     /// expiMap, by its tutorial: a reference of control cells (`--reference`), stimulated ones (`--query`) as a new condition, and which
     /// terms tell them apart (`--gene-sets` of Reactome).
     Expimap,
+    /// treeArches on scVI, by its tutorial: a tree of the reference's data sets, the query placed in it and joined to it. Without obs
+    /// column `split` and batches named, data sets are three random parts of the cells.
+    Treearches,
 }
 
 impl Models {
@@ -102,6 +111,7 @@ impl Models {
             Self::Scpoli => "scpoli",
             Self::Scgen | Self::Perturbation => "scgen",
             Self::Expimap => "expimap",
+            Self::Treearches => "treearches",
         }
     }
 }
@@ -142,6 +152,7 @@ pub fn run(args: &QualityArgs) -> Result<()> {
             Models::Perturbation => runs.entry("scgen").or_default().push(seed_run.perturbation()?),
             Models::Expimap => runs.entry("expimap").or_default().push(seed_run.expimap()?),
             Models::Scpoli => runs.entry("scpoli").or_default().push(seed_run.scpoli()?),
+            Models::Treearches => runs.entry("treearches").or_default().push(seed_run.trees()?),
         }
     }
     let data = args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -171,14 +182,15 @@ impl QualityArgs {
             // scGen's stop early.
             Models::Scvi | Models::Scgen | Models::Perturbation => 100,
             Models::Trvae => 70,
+            Models::Treearches => 80,
             Models::Expimap => 400,
             Models::Scpoli => 150,
         })
     }
 
-    fn surgery_epochs(&self) -> u32 {
+    pub(crate) fn surgery_epochs(&self) -> u32 {
         self.surgery_epochs.unwrap_or(match self.model {
-            Models::Scvi => 50,
+            Models::Scvi | Models::Treearches => 50,
             Models::Trvae => 175,
             Models::Expimap => 400,
             Models::Scgen | Models::Perturbation => 0,
@@ -190,6 +202,9 @@ impl QualityArgs {
     fn with_batches(mut self) -> Result<Self> {
         if self.reference.is_empty() {
             let adata = AnnData::read(&self.data)?;
+            if self.model == Models::Treearches && adata.obs.column("split").is_err() {
+                return Ok(self);
+            }
             let (batches, splits) = (column(&adata, &self.batch_key)?, column(&adata, "split")?);
             let of = |part: &str| {
                 let chosen: Vec<String> =
@@ -396,6 +411,17 @@ impl SeedRun<'_> {
         Ok(serde_json::from_str(&process::run(self.worker, &words)?)?)
     }
 
+    /// A command that names its own columns.
+    pub(crate) fn seeded(&self, words: &[&str]) -> Result<Value> {
+        let seed = self.seed.to_string();
+        self.plain(&[words, &["--seed", &seed, "--device", "cpu"]].concat())
+    }
+
+    /// The seed.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// A command on a file of cells, which no model and no seed has a part in.
     pub(crate) fn plain(&self, words: &[&str]) -> Result<Value> {
         let words = [words, &["--format", "json", "--overwrite"]].concat();
@@ -450,7 +476,12 @@ fn area_under_curve(values: &[f64], is_wrong: &[bool]) -> f64 {
 
 /// A peer's figures on these data, where a file holds those of several models and data sets.
 fn of_data(peer: Value, model: Models, data: &str) -> Value {
-    peer.get(format!("{}/{data}", model.of_peer())).cloned().unwrap_or(peer)
+    let is_of = |set: &&Value| {
+        set["model"] == model.of_peer() && set["input"][0] == data && set["settings"]["drop_type"].is_null()
+    };
+    let named = peer.get(format!("{}/{data}", model.of_peer()));
+    let found = || peer.as_object()?.values().find(is_of);
+    named.or_else(found).cloned().unwrap_or(peer)
 }
 
 fn number(value: &Value, name: &str) -> Result<f64> {

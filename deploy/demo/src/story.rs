@@ -11,8 +11,8 @@ use archipelago_processes::{program, run, wait_until};
 
 use crate::{
     args::Args,
-    cells::{self, Cells, Embedding},
-    consortium::{Consortium, DATASET, OPERATOR},
+    cells::{self, Cells, Embedding, SiteCells},
+    consortium::{Consortium, DATASET, OPERATOR, Terms},
     printer::say,
     proofs::{self, Exact},
     summary::{Phase, Summary},
@@ -37,6 +37,13 @@ pub(crate) struct Merged {
     pub(crate) merged: PathBuf,
     pub(crate) record: ReferenceRecord,
     pub(crate) leader_kills: u32,
+}
+
+/// What becomes of the leading coordinator in the middle of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leader {
+    IsKilled,
+    Lives,
 }
 
 impl Story {
@@ -69,7 +76,7 @@ impl Story {
         Ok(summary)
     }
 
-    fn prepare_cells(&mut self) -> Result<Cells> {
+    pub(crate) fn prepare_cells(&mut self) -> Result<Cells> {
         let dir = self.args.out.join("data");
         std::fs::create_dir_all(&dir)?;
         if let Some(file) = &self.args.data {
@@ -99,7 +106,7 @@ impl Story {
         cells::split(&file, &dir, "batch", "cell_type", None, &query)
     }
 
-    fn train_reference(&mut self, cells: &Cells) -> Result<PathBuf> {
+    pub(crate) fn train_reference(&mut self, cells: &Cells) -> Result<PathBuf> {
         let out = self.args.out.join("reference");
         let (epochs, seed) = (self.args.reference_epochs.to_string(), self.args.seed.to_string());
         let mut arguments = vec![
@@ -145,26 +152,9 @@ impl Story {
         let names: Vec<&str> = cells.sites.iter().map(|site| site.site.as_str()).collect();
         consortium.enrol(&names)?;
         consortium.publish(&published)?;
-        let task = consortium.publish_task(self.args.surgery_epochs, self.args.seed)?;
-        for site in &cells.sites {
-            consortium.start_site(site, cells)?;
-        }
-        let half_way = || (cells.sites.len() as u64).div_ceil(2);
-        let mut leader_kills = 0;
-        // A site's worker ends well when it has been told that its submission is accepted, and no sooner. Whether the
-        // coordinators still hold what they acknowledged is looked at afterwards, not waited for.
-        wait_until("every site is told that its submission is accepted", PATIENCE, || {
-            consortium.require_alive()?;
-            let accepted = consortium.accepted(task)?;
-            if leader_kills == 0 && (accepted >= half_way() || consortium.is_training(task)?) {
-                let leader = consortium.kill_leader()?;
-                say(&format!("killed coordinator {leader}, the leader, while the sites were at work"));
-                leader_kills += 1;
-            }
-            Ok(consortium.sites_done()?.then_some(()))
-        })?;
-        ensure!(leader_kills > 0, "the sites were done before the leader could be killed");
-        consortium.restart_dead_coordinator()?;
+        let terms = |_: &SiteCells| Terms { labels_key: Some(&cells.labels_key), policy: "" };
+        let leader_kills =
+            self.see_through(&mut consortium, cells, ("both", &cells.sites, Leader::IsKilled), &terms)?;
         let merged = self.args.out.join("merged");
         consortium.fetch(&merged)?;
         let before_withdrawal = consortium.reference()?;
@@ -174,6 +164,41 @@ impl Story {
         let record = consortium.reference()?;
         consortium.stop()?;
         Ok(Merged { published, merged, record, leader_kills })
+    }
+
+    /// Publishes a task and has sites do it; how often the leader was killed in the middle.
+    pub(crate) fn see_through<'a>(
+        &self,
+        consortium: &mut Consortium,
+        cells: &Cells,
+        (ask, sites, leader): (&str, &[SiteCells], Leader),
+        terms: &dyn Fn(&SiteCells) -> Terms<'a>,
+    ) -> Result<u32> {
+        let task = consortium.publish_task(self.args.surgery_epochs, self.args.seed, ask)?;
+        for site in sites {
+            consortium.start_site(site, cells, &terms(site))?;
+        }
+        let half_way = (sites.len() as u64).div_ceil(2);
+        let mut leader_kills = 0;
+        // A site's worker ends well when it has been told that its submission is accepted, and no sooner. Whether the
+        // coordinators still hold what they acknowledged is looked at afterwards, not waited for.
+        wait_until("every site is told that its submission is accepted", PATIENCE, || {
+            consortium.require_alive()?;
+            let accepted = consortium.accepted(task)?;
+            let is_time = || Ok::<_, anyhow::Error>(accepted >= half_way || consortium.is_training(task)?);
+            if leader == Leader::IsKilled && leader_kills == 0 && is_time()? {
+                let leader = consortium.kill_leader()?;
+                say(&format!("killed coordinator {leader}, the leader, while the sites were at work"));
+                leader_kills += 1;
+            }
+            Ok(consortium.sites_done()?.then_some(()))
+        })?;
+        if leader == Leader::IsKilled {
+            ensure!(leader_kills > 0, "the sites were done before the leader could be killed");
+            consortium.restart_dead_coordinator()?;
+        }
+        consortium.close_task(task)?;
+        Ok(leader_kills)
     }
 
     /// Repeats each site's surgery with the command that needs no coordinator; also gives the untrained positions.
@@ -299,7 +324,7 @@ fn added_last(reference: &ReferenceRecord, site: &str) -> bool {
 }
 
 /// The mapped file among a site's results, one folder per task.
-fn find_mapped(results: &Path) -> Result<PathBuf> {
+pub(crate) fn find_mapped(results: &Path) -> Result<PathBuf> {
     let folders = results.read_dir().with_context(|| format!("failed to list `{}`", results.display()))?;
     let files = folders.filter_map(|entry| Some(entry.ok()?.path().join("mapped.h5ad"))).filter(|file| file.is_file());
     files.last().with_context(|| format!("`{}` holds no mapped cells", results.display()))

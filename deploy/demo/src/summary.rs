@@ -66,6 +66,8 @@ pub struct BytesOut {
     pub embeddings: u64,
     /// Aggregate figures and progress.
     pub metrics: u64,
+    /// Contributions that are no columns.
+    pub parts: u64,
 }
 
 /// One part of the run.

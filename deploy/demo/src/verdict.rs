@@ -112,7 +112,7 @@ impl Story {
     }
 
     /// What left a site, by its own audit log, whose chain is verified on the way.
-    fn bytes_out(&self, site: &str) -> Result<BytesOut> {
+    pub(crate) fn bytes_out(&self, site: &str) -> Result<BytesOut> {
         let log = self.args.out.join("consortium").join(site).join("state/audit.jsonl");
         let report: Value = serde_json::from_str(&self.work(&["audit", text(&log)?, "--format", "json"])?)?;
         let bytes = |kinds: &[&str]| kinds.iter().filter_map(|kind| report["bytes_by_kind"][kind].as_u64()).sum();
@@ -120,6 +120,7 @@ impl Story {
             columns: bytes(&["columns"]),
             embeddings: bytes(&["embeddings", "label-means"]),
             metrics: bytes(&["metrics", "progress"]),
+            parts: bytes(&["parts"]),
         })
     }
 }

@@ -1,0 +1,165 @@
+//! What the demonstration of a shared tree found: `summary.json`, the page and the lines on a terminal.
+
+use std::{fmt::Write as _, path::Path};
+
+use archipelago_analysis::page::{Page, bytes, data_uri, note, table};
+use archipelago_common::record::Event;
+use serde::Serialize;
+
+use crate::{
+    page,
+    summary::{Phase, Site},
+};
+
+/// What was proven; each field is computed, none is assumed.
+#[derive(Clone, Debug, Serialize)]
+pub struct TreeProofs {
+    /// Merging what the sites handed in, in every order, gives one version id, the coordinators'.
+    pub order_free: bool,
+    /// Number of orders that were tried.
+    pub orders_tried: usize,
+    /// Every one of these orders gives the same bytes of the tree.
+    pub tree_order_free: bool,
+    /// The digest in the lineage is that of the tree that this program computes from the fetched version.
+    pub digest_in_lineage: bool,
+    /// The worker makes the same tree of the tables alone.
+    pub same_from_tables: bool,
+    /// After a site withdrew, the tree in the lineage is the one that the others' members give.
+    pub withdrawal_replays: bool,
+}
+
+/// Everything in `summary.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TreeSummary {
+    /// The claims, as computed.
+    pub exact: TreeProofs,
+    /// The tree that all sites learned, with all names.
+    pub tree: String,
+    /// The tree after a site withdrew.
+    pub tree_after_withdrawal: String,
+    /// Of pairs of labels of two sites that mean one type: the share that lies on one node.
+    pub matched: f64,
+    /// Of pairs of labels of two sites on one node: the share that means one type.
+    pub matched_rightly: f64,
+    /// The type that one site alone has, and whether it is a node of its own right below the root.
+    pub new_type: (String, bool),
+    /// Of cells without labels: the share that the tree puts at the node of their type.
+    pub annotated_rightly: Option<f64>,
+    /// What each site sent and kept.
+    pub sites: Vec<Site>,
+    /// How the reference came to be.
+    pub lineage: Vec<Event>,
+    /// How often the leading coordinator was killed.
+    pub leader_kills: u32,
+    /// Sites whose machines the version lacks though they were told that they are accepted.
+    pub lost: usize,
+    /// From the first process to the last proof.
+    pub seconds: f64,
+    /// Where the time went.
+    pub phases: Vec<Phase>,
+}
+
+impl TreeSummary {
+    /// Whether every claim held.
+    pub fn holds(&self) -> bool {
+        self.claims().iter().all(|(holds, ..)| *holds)
+    }
+
+    fn claims(&self) -> [(bool, &'static str, String); 6] {
+        let exact = &self.exact;
+        let orders = exact.orders_tried;
+        [
+            (exact.order_free, "Order does not matter", format!("{orders} orders of merging give the coordinators' version")),
+            (exact.tree_order_free, "One tree", format!("each of the {orders} orders gives the same bytes of the tree")),
+            (
+                exact.digest_in_lineage && exact.same_from_tables,
+                "Everybody computes it",
+                "coordinators, this program and the worker, from members and from the tables alone, have one tree; its digest \
+                 stands in the lineage"
+                    .to_owned(),
+            ),
+            (
+                exact.withdrawal_replays,
+                "A site can take its part back",
+                "the tree after a withdrawal is that of the others' members".to_owned(),
+            ),
+            (
+                self.lost == 0,
+                "Nothing acknowledged is lost",
+                format!("the leader was killed {} times; {} sites are missing", self.leader_kills, self.lost),
+            ),
+            (
+                self.sites.iter().all(|site| site.bytes_out.embeddings == 0),
+                "No position of a cell left a site",
+                "machines, counts and columns did; see below".to_owned(),
+            ),
+        ]
+    }
+
+    /// What was found, for a terminal.
+    pub fn text(&self, out: &Path) -> String {
+        let mut text = String::new();
+        for (holds, claim, detail) in self.claims() {
+            let _ = writeln!(text, "{:<36} {}  {detail}", claim, if holds { "yes" } else { "NO" });
+        }
+        for (name, value) in self.figures() {
+            let _ = writeln!(text, "{name:<36} {value}");
+        }
+        for Site { site, n_cells, bytes_out, bytes_kept, .. } in &self.sites {
+            let _ = writeln!(
+                text,
+                "{site:<28} {n_cells} cells; out: {} B columns, {} B parts, {} B metrics; kept: {bytes_kept} B",
+                bytes_out.columns, bytes_out.parts, bytes_out.metrics
+            );
+        }
+        let _ = write!(text, "\n{}\n\n{:.0} s; open {}", self.tree, self.seconds, out.join("index.html").display());
+        text
+    }
+
+    fn figures(&self) -> Vec<(&'static str, String)> {
+        let (label, is_new) = &self.new_type;
+        let mut figures = vec![
+            ("pairs of names that mean one type", format!("{:.3} of them on one node", self.matched)),
+            ("pairs of names on one node", format!("{:.3} of them mean one type", self.matched_rightly)),
+            (
+                "a type that one site alone has",
+                format!("{label}: {}", if *is_new { "a node of its own" } else { "NOT found" }),
+            ),
+        ];
+        if let Some(share) = self.annotated_rightly {
+            figures.push(("cells without labels", format!("{share:.3} of them at the node of their type")));
+        }
+        figures
+    }
+
+    /// What was found, as a page around a picture of the tree (SVG).
+    pub(crate) fn page(&self, picture: &[u8]) -> String {
+        let lead = "Three sites named their cell types by their own hand, one of them a type that nobody else has. They learned one \
+                    tree over a shared reference, and no cell and no position of a cell left a site.";
+        let mut page = Page::new("One tree of cell types over three sites", lead);
+        let claims = self.claims();
+        page.html(&page::told(&claims));
+        let alt = "The tree that the sites learned";
+        let source = data_uri("image/svg+xml", picture);
+        page.html(&format!("<figure><img alt=\"{alt}\" src=\"{source}\"><figcaption>{alt}</figcaption></figure>\n"));
+        page.html(&note(
+            "tree.html has the tables by which each data set joined, and where cells without labels went.",
+        ));
+        let figures: Vec<Vec<String>> =
+            self.figures().into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+        page.section(
+            "What was found",
+            &table("Judged by the types that the cells really have", &["figure", ""], &figures),
+        );
+        let row = |site: &Site| {
+            let out = &site.bytes_out;
+            let figures = [out.columns, out.parts, out.metrics, site.bytes_kept].map(bytes);
+            [vec![site.site.clone(), site.n_cells.to_string()], figures.to_vec()].concat()
+        };
+        let rows: Vec<Vec<String>> = self.sites.iter().map(row).collect();
+        let head = ["site", "cells", "columns out", "machines and counts out", "metrics out", "data kept"];
+        page.section("What left each site", &table("By each site's own audit log", &head, &rows));
+        page.html(&page::lineage(&self.lineage));
+        page.finish()
+    }
+}
