@@ -36,9 +36,15 @@ pub fn entry(own: &str, found: Option<&str>) -> String {
 ///
 /// # Errors  [`Error::InvalidName`] for a batch whose name is too long to have a digest behind it
 pub fn key(condition: &ConditionKey, part: &str, by: &BlobRef) -> Result<ConditionKey> {
-    let batch = format!("{}~{}", condition.batch(), by.digest.short());
+    let batch = format!("{}{BY}{}", condition.batch(), by.digest.short());
     let key = ConditionKey::new(condition.owner().clone(), condition.dataset().clone(), batch)?;
     Ok(key.in_section(Section::Part(name(part))))
+}
+
+/// The data set that counted under a key, and the beginning of the digest of what it counted by.
+pub fn read_key(key: &ConditionKey) -> Option<(ConditionKey, &str)> {
+    let (batch, by) = key.batch().rsplit_once(BY)?;
+    Some((ConditionKey::new(key.owner().clone(), key.dataset().clone(), batch).ok()?, by))
 }
 
 /// The pool as a table, own labels in rows; what was found to be of no label stands under [`ROOT`].
@@ -62,6 +68,8 @@ pub fn table(pool: &Pool) -> Result<CountTable> {
 
 /// The table of an entry.
 pub const N: &str = "n";
+/// Between a batch and the digest of what counted its cells.
+const BY: char = '~';
 /// Between the labels of a pair; no file has it in a label.
 const BETWEEN: char = '\u{1f}';
 /// Up to here a 64-bit float tells whole numbers apart.
@@ -89,6 +97,7 @@ mod tests {
         let by = BlobRef::of(b"machines");
         let key = key(&condition, super::super::COUNTS, &by).unwrap();
         assert_eq!(key.to_string(), format!("north/pbmc+tree-counts/10x~{}", by.digest.short()));
+        assert_eq!(read_key(&key), Some((condition, &*by.digest.short())));
         let long = ConditionKey::new("n".parse().unwrap(), "d".parse().unwrap(), "x".repeat(120)).unwrap();
         assert!(super::key(&long, super::super::COUNTS, &by).is_err());
     }

@@ -12,7 +12,7 @@ pub use machines::{Components, Machines};
 
 use std::collections::BTreeMap;
 
-use archipelago_hierarchy::{SharedData, SharedTree};
+use archipelago_hierarchy::{CountTable, SharedData, SharedTree};
 
 use crate::{
     blob::BlobRef,
@@ -63,20 +63,27 @@ pub fn machines(members: &BTreeMap<ConditionKey, Member>) -> Result<Vec<(Conditi
 
 /// The tree of a version, from its members.
 ///
-/// # Errors  [`crate::Error::Decode`] for members that are not what their parts hold, [`crate::Error::InvalidName`] for a key too long to be counted
+/// # Errors  [`crate::Error::Decode`] for members that are not what their parts hold
 pub fn shared(members: &BTreeMap<ConditionKey, Member>) -> Result<SharedTree> {
     let machines = machines(members)?;
-    let mut data_sets = Vec::new();
-    for (key, _, own) in &machines {
-        let mut data =
-            SharedData { name: key.to_string(), types: own.types.keys().cloned().collect(), counts: BTreeMap::new() };
-        for (other, blob, _) in machines.iter().filter(|(other, ..)| other != key) {
-            if let Some(Member::Sums(pool)) = members.get(&counts::key(key, COUNTS, blob)?) {
-                data.counts.insert(other.to_string(), counts::table(pool)?);
-            }
-        }
-        data_sets.push(data);
+    let mut counts: BTreeMap<ConditionKey, BTreeMap<String, CountTable>> = BTreeMap::new();
+    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, blob, _) in &machines {
+        named.entry(blob.digest.short()).or_default().push(key.to_string());
     }
+    for (key, member) in of_part(members, COUNTS) {
+        let (Some((data_set, by)), Member::Sums(pool)) = (counts::read_key(key), member) else { continue };
+        for other in named.get(by).into_iter().flatten() {
+            counts.entry(data_set.clone()).or_default().insert(other.clone(), counts::table(pool)?);
+        }
+    }
+    let data_sets: Vec<SharedData> = machines
+        .into_iter()
+        .map(|(key, _, own)| {
+            let counts = counts.remove(&key).unwrap_or_default();
+            SharedData { name: key.to_string(), types: own.types.into_keys().collect(), counts }
+        })
+        .collect();
     Ok(SharedTree::of(&data_sets))
 }
 

@@ -108,7 +108,7 @@ impl SeedRun<'_> {
         add("predict_", self.place(&tree, spaces, &own.type_of, &shown)?);
         let order = spaces.new.join(",");
         let update =
-            ["tree", "update", &tree, &spaces.both, "--order", &order, "--min-cells", FEWEST, "--out", &larger];
+            ["tree", "update", &tree, &spaces.both, "--order", &order, "--min-cells", FEWEST_TEXT, "--out", &larger];
         let updated = self.plain(&update)?;
         add("updated_", Known::read(&spaces.both)?.matches(&self.show(&larger)?, n_missing(&updated)));
         if self.args.coarse_key.is_some() {
@@ -124,7 +124,7 @@ impl SeedRun<'_> {
         let order = spaces.known.join(",");
         let learn =
             ["tree", "learn", cells, "--labels-key", LABEL, "--batch-key", PART, "--order", &order, "--out", out];
-        self.plain(&[&learn[..], &["--classifier", classifier, "--min-cells", FEWEST]].concat())
+        self.plain(&[&learn[..], &["--classifier", classifier, "--min-cells", FEWEST_TEXT]].concat())
     }
 
     fn show(&self, tree: &str) -> Result<Tree> {
@@ -182,7 +182,10 @@ impl SeedRun<'_> {
                 *label = format!("{coarse}-{part}");
                 above.insert(label.clone(), coarse.clone());
             } else {
-                fine.insert(label.clone(), (own.type_of[label.as_str()].clone(), coarse.clone()));
+                fine.insert(
+                    label.clone(),
+                    (own.type_of.get(label.as_str()).cloned().unwrap_or_default(), coarse.clone()),
+                );
             }
         }
         cells.obs.insert(LABEL, Column::categorical(&labels))?;
@@ -253,7 +256,7 @@ struct Spaces {
     both: String,
 }
 
-/// The labels of a file's cells, with their types and data sets.
+/// The labels of a file's cells that are in trees, with their types and data sets.
 struct Known {
     type_of: BTreeMap<String, String>,
     part_of: BTreeMap<String, String>,
@@ -263,8 +266,12 @@ impl Known {
     fn read(file: &str) -> Result<Self> {
         let cells = AnnData::read(Path::new(file))?;
         let labels = column(&cells, LABEL)?;
+        let mut n_cells: BTreeMap<&String, usize> = BTreeMap::new();
+        labels.iter().for_each(|label| *n_cells.entry(label).or_default() += 1);
+        let is_used = |(label, _): &(&String, String)| n_cells[label] >= FEWEST;
         let by = |key: &str| -> Result<BTreeMap<String, String>> {
-            Ok(labels.iter().cloned().zip(column(&cells, key)?).collect())
+            let named = labels.iter().zip(column(&cells, key)?).filter(is_used);
+            Ok(named.map(|(label, value)| (label.clone(), value)).collect())
         };
         Ok(Self { type_of: by(TYPE)?, part_of: by(PART)? })
     }
@@ -359,8 +366,10 @@ const LABEL: &str = "label";
 const COARSE: &str = "coarse";
 /// What cells are called that no type took.
 const REJECTED: [&str; 3] = [REJECTED_BY_ERROR, REJECTED_BY_DISTANCE, ROOT];
-/// Cells of a type below which a data set leaves it out.
-const FEWEST: &str = "2";
+/// Cells of a type below which a data set leaves it out: one cell has no neighbours of its type.
+const FEWEST: usize = 2;
+/// The same as the worker takes it.
+const FEWEST_TEXT: &str = "2";
 /// Cells of a type in the query below which it is not left out of a tree.
 const FEWEST_LEFT_OUT: usize = 15;
 

@@ -406,7 +406,7 @@ fn a_machine_for_a_type_of_few_cells_stays_and_those_of_the_others_leave() {
     let contribution = Contribution { part, value: Member::Tensors(machines.to_tensors()), cells: made_of.into() };
     let mut layout = layout();
     tree::declare(&mut layout);
-    let mut released = |min_cells| {
+    let released = |min_cells| {
         let key = "north/pbmc+tree-machines/b1".parse().unwrap();
         let (task, contribution, donors) = (TaskId(1), &contribution, None);
         let mut site = Site::new(with_parts(min_cells, 0));
