@@ -181,11 +181,8 @@ impl SeedRun<'_> {
             if part == first {
                 *label = format!("{coarse}-{part}");
                 above.insert(label.clone(), coarse.clone());
-            } else {
-                fine.insert(
-                    label.clone(),
-                    (own.type_of.get(label.as_str()).cloned().unwrap_or_default(), coarse.clone()),
-                );
+            } else if let Some(meant) = own.type_of.get(label.as_str()) {
+                fine.insert(label.clone(), (meant.clone(), coarse.clone()));
             }
         }
         cells.obs.insert(LABEL, Column::categorical(&labels))?;
