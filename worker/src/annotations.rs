@@ -8,7 +8,7 @@ use std::{
 use archipelago_anndata::Csr;
 use archipelago_models::{
     Categorical, Cells,
-    data::{Field, FieldKind, FieldValues, GeneSets, LABELS, Need},
+    data::{Field, FieldKind, FieldValues, GeneSets, LABELS},
 };
 
 use crate::{
@@ -121,8 +121,7 @@ impl Annotations {
 
     /// The gene sets that a model cannot do without, where there are some.
     pub fn needed_gene_sets(&self) -> Option<&GeneSets> {
-        let is_needed =
-            |annotated: &&Annotated| annotated.field.as_ref().is_some_and(|field| field.need != Need::Optional);
+        let is_needed = |annotated: &&Annotated| annotated.field.as_ref().is_some_and(|field| field.need.is_to_train());
         self.fields.values().filter(is_needed).find_map(|annotated| match &annotated.found {
             Found::Values(FieldValues::GeneSets(sets)) => Some(sets),
             _ => None,

@@ -67,7 +67,6 @@ impl Blueprint {
         let registry = registry.with_labels_of_card(card.labels.clone(), card.labels_key.as_deref());
         let model = configure(zoo::model(&card.model)?, &options)?;
         let registry = registry.of_model(&model.fields());
-        let registry = if model.labels_may_grow() { registry.with_open_labels() } else { registry };
         Ok(Self { model, registry, n_genes: card.genes.len() })
     }
 

@@ -143,11 +143,6 @@ pub trait Configured: fmt::Debug {
         false
     }
 
-    /// Whether queries may be of labels that a reference does not know.
-    fn labels_may_grow(&self) -> bool {
-        false
-    }
-
     /// The tensors that upstream draws for a new model with so many conditions, in its order; `None` where it is not known,
     /// and the model starts from numbers of our own.
     fn upstream_start(&self, _registry: &Registry, _n_genes: usize, _n_conditions: usize) -> Option<Vec<Drawn>> {

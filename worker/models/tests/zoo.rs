@@ -263,7 +263,7 @@ fn fields_are_named_once_and_the_first_is_the_expression_of_genes() {
 fn a_field_that_training_needs_is_refused_by_name_where_it_is_missing() {
     every_model(|model| {
         let (a, configured) = (batch(1, 40), model.configure(&Config::new()).unwrap());
-        let needed = configured.fields().into_iter().filter(|field| field.need != Need::Optional && field.name != RNA);
+        let needed = configured.fields().into_iter().filter(|field| field.need.is_to_train() && field.name != RNA);
         for field in needed {
             let lacking = cells(&a).without(&field.name);
             let refused = Registry::of(&configured.fields(), &lacking).unwrap_err();

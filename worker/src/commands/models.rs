@@ -106,7 +106,7 @@ impl FieldLine {
         let need = match field.need {
             Need::Required => "needed",
             Need::ToTrain => "needed to train",
-            Need::Optional => "if given",
+            Need::Optional | Need::Free => "if given",
         };
         let help = match &field.kind {
             FieldKind::Matrix(values) => format!("{}: {}", field.help, values.expected()),

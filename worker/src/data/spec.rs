@@ -74,7 +74,7 @@ impl DataSpec {
         spec.name_batches();
         let is_placed =
             |field: &&Field| spec.fields.get(&field.name).is_some_and(|places| !places.contains(&Source::Nowhere));
-        let needed = |field: &&Field| field.need != Need::Optional && field.name != RNA;
+        let needed = |field: &&Field| field.need.is_to_train() && field.name != RNA;
         match spec.takes.iter().filter(needed).find(|field| !is_placed(field)) {
             None => Ok(spec),
             Some(field) => Err(not_given(model.card().name, field)),

@@ -6,7 +6,7 @@ use ndarray::Array2;
 use tch::{Device, Tensor, kind::Element};
 
 use super::{
-    Categorical, CellConditions, Covariates, Minibatch, Minified, MinifiedBatch, Slot,
+    CellConditions, Covariates, Minibatch, Minified, MinifiedBatch, Slot,
     cells::check_length,
     slot::{Category, Labels, Matrix},
 };
@@ -41,8 +41,6 @@ pub enum Encoded {
         /// Names that the reference does not know, whose codes follow `n`.
         new: Vec<String>,
     },
-    /// Labels of which the reference may lack some, where the cells have labels.
-    Labels(Option<Categorical>),
     /// Numbers of each cell, `[n_cells, n_columns]`.
     Numbers(Array2<f32>),
     /// Features of a panel, cells × features.
@@ -88,14 +86,6 @@ impl<'a> Dataset<'a> {
     pub fn new_labels(&self, slot: Slot<Labels>) -> &[String] {
         match &self.fields[slot.index] {
             Encoded::Codes { new, .. } => new,
-            _ => unreachable!("a slot is of its field's kind"),
-        }
-    }
-
-    /// Labels of a field that [grows](super::Field::growing), new ones behind those of the reference; none where the cells have none.
-    pub fn labels(&self, slot: Slot<Labels>) -> Option<&Categorical> {
-        match &self.fields[slot.index] {
-            Encoded::Labels(labels) => labels.as_ref(),
             _ => unreachable!("a slot is of its field's kind"),
         }
     }
@@ -158,11 +148,6 @@ impl<'a> Dataset<'a> {
                     field(stream(codes.iter().map(|code| code.to_le_bytes())));
                     new.iter().for_each(|name| field(Digest::of(name.as_bytes())));
                 }
-                Encoded::Labels(None) => field(Digest::of(b"no labels")),
-                Encoded::Labels(Some(labels)) => {
-                    field(stream(labels.codes().iter().map(|code| code.to_le_bytes())));
-                    labels.names().iter().for_each(|name| field(Digest::of(name.as_bytes())));
-                }
                 Encoded::Numbers(values) => field(stream(values.iter().map(|value| value.to_le_bytes()))),
                 Encoded::Tokens(codes) => field(stream(codes.iter().map(|code| code.to_le_bytes()))),
                 Encoded::Matrix(values) => matrix_digests(values).into_iter().for_each(&mut field),
@@ -190,10 +175,6 @@ impl<'a> Dataset<'a> {
         let codes = |column: &[i64]| Tensor::from_slice(&gather(column, cells)).to_device(device);
         let field = |values: &Encoded| match values {
             Encoded::Codes { codes: column, .. } => codes(column),
-            Encoded::Labels(Some(labels)) => {
-                codes(&labels.codes().iter().map(|&code| i64::from(code)).collect::<Vec<_>>())
-            }
-            Encoded::Labels(None) => Tensor::full([cells.len() as i64], -1, (tch::Kind::Int64, device)),
             Encoded::Numbers(values) => rows(values, cells).to_device(device),
             Encoded::Tokens(values) => rows(values, cells).to_device(device),
             Encoded::Matrix(values) => matrix(values),

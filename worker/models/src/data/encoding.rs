@@ -92,7 +92,7 @@ impl Encoding {
     }
 
     /// The values of a field as numbers; without values, what stands for them. `may_grow`: cells may be of labels that the reference does
-    /// not know.
+    /// not know, or of none.
     ///
     /// # Errors  [`Error::MissingField`], [`Error::FieldKind`], and values that the reference does not know or cannot take
     pub(super) fn encode(
@@ -102,7 +102,7 @@ impl Encoding {
         n_cells: usize,
         may_grow: bool,
     ) -> Result<Encoded> {
-        let Some(values) = values else { return self.missing(name, n_cells) };
+        let Some(values) = values else { return self.missing(name, n_cells, may_grow) };
         Ok(match (self, values) {
             (Self::Matrix(panel), FieldValues::Matrix(features)) => {
                 features.check(name, panel.values)?;
@@ -112,10 +112,8 @@ impl Encoding {
                 Encoded::Codes { codes: recode(name, column, known)?, n: known.len(), new: vec![] }
             }
             (Self::Labels(labels), FieldValues::Category(column)) => {
-                let mut known: Vec<String> = labels.names.iter().chain(&labels.unlabelled).cloned().collect();
                 let new = if may_grow { labels.new_among(column) } else { vec![] };
-                known.extend(new.iter().cloned());
-                Encoded::Codes { codes: recode(name, column, &known)?, n: labels.names.len(), new }
+                labels.encode(name, column, new)?
             }
             (Self::Number(range), FieldValues::Number(numbers)) => {
                 check_values(name, numbers, range.expected(), |value| range.allows(value))?;
@@ -159,10 +157,10 @@ impl Encoding {
     }
 
     /// What stands for the values of cells that have none.
-    fn missing(&self, name: &str, n_cells: usize) -> Result<Encoded> {
+    fn missing(&self, name: &str, n_cells: usize, may_grow: bool) -> Result<Encoded> {
         match self {
             Self::Matrix(panel) if panel.may_lack => Ok(Encoded::Matrix(Csr::zeros(n_cells, panel.names.len()))),
-            Self::Labels(LabelNames { names, unlabelled: Some(_) }) => {
+            Self::Labels(LabelNames { names, unlabelled }) if may_grow || unlabelled.is_some() => {
                 Ok(Encoded::Codes { codes: vec![names.len() as i64; n_cells], n: names.len(), new: vec![] })
             }
             Self::Numbers(names) => Err(missing(names.first().map_or(name, String::as_str))),
@@ -216,18 +214,17 @@ impl LabelNames {
         Self { names, unlabelled: unlabelled.map(str::to_owned) }
     }
 
-    /// Codes of labels of which some may be new: these get the codes behind those of the reference.
+    /// Codes of a column's labels: those of the reference, then that of cells without one, then those of new labels.
     ///
-    /// # Errors  [`Error::FieldKind`]
-    pub(super) fn encode_growing(&self, name: &str, values: Option<&FieldValues>) -> Result<Encoded> {
-        let column = match values {
-            Some(FieldValues::Category(column)) => column,
-            Some(other) => return Err(wrong_kind(name, other, "labels")),
-            None => return Ok(Encoded::Labels(None)),
-        };
-        let mut names = self.names.clone();
-        names.extend(column.names().iter().filter(|name| !self.names.contains(name)).cloned());
-        Ok(Encoded::Labels(Some(Categorical::new(name, recode_all(column, &names), names)?)))
+    /// # Errors  [`Error::UnknownCategory`]
+    fn encode(&self, name: &str, column: &Categorical, new: Vec<String>) -> Result<Encoded> {
+        let known: Vec<String> = self.names.iter().chain(&self.unlabelled).chain(&new).cloned().collect();
+        let mut codes = recode(name, column, &known)?;
+        if self.unlabelled.is_none() {
+            // No category stands for cells without a label, and their code is not a label's all the same.
+            codes.iter_mut().filter(|code| **code >= self.names.len() as i64).for_each(|code| *code += 1);
+        }
+        Ok(Encoded::Codes { codes, n: self.names.len(), new })
     }
 
     /// The names that cells have and that are not among these, in order of the column.
@@ -243,13 +240,6 @@ pub(super) fn missing(name: &str) -> Error {
 
 fn wrong_kind(name: &str, values: &FieldValues, expected: &'static str) -> Error {
     Error::FieldKind { name: name.to_owned(), found: values.kind(), expected }
-}
-
-/// Codes of a column in a list that has all of its categories.
-fn recode_all(column: &Categorical, names: &[String]) -> Vec<u32> {
-    let place = |name: &String| names.iter().zip(0..).find(|(known, _)| *known == name).expect("the list has it").1;
-    let codes: Vec<u32> = column.names().iter().map(place).collect();
-    column.codes().iter().map(|&code| codes[code as usize]).collect()
 }
 
 /// Codes of a column in the reference's list of categories.

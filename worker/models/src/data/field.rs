@@ -19,7 +19,8 @@ pub struct Field {
     pub need: Need,
     /// What it holds, for people: a phrase without an article at its end.
     pub help: &'static str,
-    /// Whether a query may bring labels that the reference does not have, or none: for a model in which no layer hears of them.
+    /// Whether a query may bring labels that the reference does not have, or none: for a model in which no layer hears of them. The one
+    /// way for labels to grow: what follows from it is said in [`Registry`](super::Registry).
     pub grows: bool,
 }
 
@@ -92,6 +93,15 @@ pub enum Need {
     ToTrain,
     /// A reference takes it where it is given; every query then needs what the reference took.
     Optional,
+    /// A reference takes it where it is given, and a query may bring it whether or not the reference did.
+    Free,
+}
+
+impl Need {
+    /// Whether a reference cannot be made without it.
+    pub fn is_to_train(self) -> bool {
+        matches!(self, Self::Required | Self::ToTrain)
+    }
 }
 
 impl Field {

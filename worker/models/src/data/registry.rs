@@ -21,10 +21,8 @@ use crate::error::{Error, Result};
 #[serde(from = "card::OnCard", into = "card::OnCard")]
 pub struct Registry {
     fields: BTreeMap<String, Registered>,
-    /// Fields of labels that may be new; known from the model, and on no card.
+    /// Fields of labels that may be new: their codes come after that of cells without a label. Known from the model, and on no card.
     growing: BTreeSet<String>,
-    /// Whether cells may be of labels that the reference does not know. The model says it, and no card.
-    labels_may_grow: bool,
 }
 
 /// A field of the reference's cells.
@@ -55,20 +53,21 @@ impl Registry {
                     let registered = Registered { encoding, source: source.map(str::to_owned) };
                     registry.fields.insert(field.name.to_string(), registered);
                 }
-                None if field.need == Need::Optional => {}
+                None if !field.need.is_to_train() => {}
                 None => return Err(missing(&field.name)),
             }
         }
         Ok(registry.of_model(fields))
     }
 
-    /// The same registry, where the model says which labels may be new. They are known even where the reference has none.
+    /// The same registry, where the model says which labels may be new. Those that a query is free to bring are known even where the
+    /// reference has none.
     #[must_use]
     pub(crate) fn of_model(mut self, fields: &[Field]) -> Self {
         self.growing = fields.iter().filter(|field| field.grows).map(|field| field.name.to_string()).collect();
-        for name in self.growing.clone() {
+        for field in fields.iter().filter(|field| field.grows && field.need == Need::Free) {
             let none = || Registered { encoding: Encoding::Labels(LabelNames::default()), source: None };
-            self.fields.entry(name).or_insert_with(none);
+            self.fields.entry(field.name.to_string()).or_insert_with(none);
         }
         self
     }
@@ -89,16 +88,11 @@ impl Registry {
         self
     }
 
-    /// The same registry for cells that may be of labels which it does not know: their codes come after that of cells without one.
-    #[must_use]
-    pub fn with_open_labels(self) -> Self {
-        Self { labels_may_grow: true, ..self }
-    }
-
-    /// The same registry with the labels of these cells that it does not know, behind those that it knows.
+    /// The same registry once the new labels of these cells have become its own, behind those that it knows; of fields whose labels may
+    /// be new.
     #[must_use]
     pub fn grown_by(mut self, cells: &Cells<'_>) -> Self {
-        for (name, field) in &mut self.fields {
+        for (name, field) in self.fields.iter_mut().filter(|(name, _)| self.growing.contains(*name)) {
             if let (Encoding::Labels(labels), Some(FieldValues::Category(column))) =
                 (&mut field.encoding, cells.get(name))
             {
@@ -217,11 +211,9 @@ impl Registry {
                     dataset.covariates.extend(Encoding::encode_columns(known, cells.get(name))?);
                 }
                 Encoding::GeneSets(_) | Encoding::Axis => {}
-                Encoding::Labels(labels) if self.growing.contains(name) => {
-                    dataset.fields.push(labels.encode_growing(name, cells.get(name))?);
-                }
                 encoding => {
-                    dataset.fields.push(encoding.encode(name, cells.get(name), n_cells, self.labels_may_grow)?)
+                    let may_grow = self.growing.contains(name);
+                    dataset.fields.push(encoding.encode(name, cells.get(name), n_cells, may_grow)?);
                 }
             }
         }
@@ -308,17 +300,38 @@ mod tests {
     fn labels_that_are_new_are_told_apart_where_they_may_be() {
         let counts = Csr::from_dense(3, 1, &[1.0, 2.0, 3.0]).unwrap();
         let labelled = |values: &[&str]| Cells::new(&counts).with(LABELS, Categorical::from_values(values));
-        let registry = Registry::of(&[Field::some_labels("?".to_owned())], &labelled(&["?", "B", "T"])).unwrap();
+        let of = |field| Registry::of(&[field], &labelled(&["?", "B", "T"])).unwrap();
         let query = labelled(&["NK", "B", "?"]);
-        assert!(registry.encode(&query, &[0; 3], 1).is_err());
-        let open = registry.clone().with_open_labels();
-        let dataset = open.encode(&query, &[0; 3], 1).unwrap();
-        let slot = open.slot::<Labels>(LABELS).unwrap();
+        let closed = of(Field::some_labels("?".to_owned()));
+        assert!(closed.encode(&query, &[0; 3], 1).is_err());
+        assert_eq!(closed.clone().grown_by(&query), closed);
+        let registry = of(Field::some_labels("?".to_owned()).growing());
+        let dataset = registry.encode(&query, &[0; 3], 1).unwrap();
+        let slot = registry.slot::<Labels>(LABELS).unwrap();
         assert_eq!((dataset.codes(slot), dataset.new_labels(slot)), (&[3, 1, 2][..], &texts(&["NK"])[..]));
         assert!(!dataset.is_labelled(slot, 0), "nothing that was learnt is about it");
         let grown = registry.grown_by(&query);
         assert_eq!(grown.labels(), ["T", "B", "NK"]);
         assert_eq!(grown.encode(&query, &[0; 3], 1).unwrap().codes(slot), [2, 1, 3]);
+    }
+
+    /// The code of cells without a label is kept free, whether or not a category stands for them.
+    #[test]
+    fn a_query_is_free_to_bring_labels_that_the_reference_lacks() {
+        let counts = Csr::from_dense(2, 1, &[1.0, 2.0]).unwrap();
+        let field = || Field::new(LABELS, FieldKind::Labels { unlabelled: None }, Need::Free, "").growing();
+        let labelled = Cells::new(&counts).with(LABELS, Categorical::from_values(&["B", "NK"]));
+        for (registry, codes, new) in [
+            (Registry::of(&[field()], &Cells::new(&counts)).unwrap(), [1, 2], &["B", "NK"][..]),
+            (registry().of_model(&[field()]).without(CATEGORICAL).without(CONTINUOUS), [0, 3], &["NK"]),
+        ] {
+            let slot = registry.slot::<Labels>(LABELS).unwrap();
+            let dataset = registry.encode(&labelled, &[0; 2], 1).unwrap();
+            assert_eq!((dataset.codes(slot), dataset.new_labels(slot)), (&codes[..], &texts(new)[..]));
+            let none = registry.encode(&Cells::new(&counts), &[0; 2], 1).unwrap();
+            assert_eq!(none.codes(slot), [slot.width() as i64; 2]);
+            assert!(none.new_labels(slot).is_empty());
+        }
     }
 
     #[test]

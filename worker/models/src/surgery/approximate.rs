@@ -59,9 +59,7 @@ pub fn upstream_surgery(
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<Trained> {
     let mut blueprint = Blueprint::grown(&reference.base.card, ask.extension)?;
-    if blueprint.model.labels_may_grow() {
-        blueprint.registry = blueprint.registry.grown_by(ask.cells);
-    }
+    blueprint.registry = blueprint.registry.grown_by(ask.cells);
     blueprint.check_axes(ask.conditions)?;
     let axes: Vec<GrownTable> = std::iter::once(ask.conditions)
         .chain(ask.conditions.further())

@@ -80,7 +80,7 @@ impl Configured for ScgenConfig {
 
     fn fields(&self) -> Vec<Field> {
         let kind = FieldKind::Labels { unlabelled: None };
-        let labels = Field::new(LABELS, kind, Need::Optional, "cell types, which batches are compared within");
+        let labels = Field::new(LABELS, kind, Need::Free, "cell types, which batches are compared within");
         vec![Field::rna(Values::LogNormalised), labels.growing()]
     }
 

@@ -1,5 +1,7 @@
 //! The network of scGen: inference, generative, loss.
 
+use std::cmp::Ordering;
+
 use archipelago_common::part::Contribution;
 use ndarray::Array2;
 use tch::{Kind, Tensor};
@@ -27,7 +29,8 @@ pub struct ScgenModule {
     config: ScgenConfig,
     encoder: Encoder,
     decoder: Decoder,
-    labels: Option<Slot<Labels>>,
+    /// The types of cells, and those of them that the reference knows.
+    labels: Option<(Slot<Labels>, Vec<String>)>,
     weights: Weights,
 }
 
@@ -48,7 +51,7 @@ impl ScgenModule {
         let ScgenConfig { hidden_layer_sizes: hidden, z_dimension, dr_rate } = &config;
         let encoder = Encoder::new(&mut b, n_genes, hidden, *z_dimension, *dr_rate)?;
         let decoder = Decoder::new(&mut b, *z_dimension, hidden, n_genes, *dr_rate)?;
-        let labels = registry.find(LABELS)?;
+        let labels = registry.find(LABELS)?.map(|slot| (slot, registry.labels().to_vec()));
         Ok(Self { config, encoder, decoder, labels, weights: b.finish() })
     }
 
@@ -77,8 +80,16 @@ impl ScgenModule {
     ///
     /// # Errors  [`Error::MissingField`] where the cells' types are not known
     pub(super) fn types(&self, dataset: &Dataset<'_>) -> Result<Categorical> {
-        let labels = self.labels.and_then(|slot| dataset.labels(slot));
-        labels.cloned().ok_or_else(|| Error::MissingField { name: LABELS.to_owned() })
+        let missing = || Error::MissingField { name: LABELS.to_owned() };
+        let (slot, known) = self.labels.as_ref().ok_or_else(missing)?;
+        let names = known.iter().chain(dataset.new_labels(*slot)).cloned().collect();
+        // Between the codes of known types and those of new ones is that of cells without a type.
+        let place = |&code: &i64| match code.cmp(&(known.len() as i64)) {
+            Ordering::Less => Ok(code as u32),
+            Ordering::Equal => Err(missing()),
+            Ordering::Greater => Ok(code as u32 - 1),
+        };
+        Categorical::new(LABELS, dataset.codes(*slot).iter().map(place).collect::<Result<_>>()?, names)
     }
 
     /// Means of the latent states of some cells.

@@ -34,7 +34,7 @@ pub(super) fn fields(unlabelled: &str) -> impl Iterator<Item = Field> {
     FIELDS.iter().map(move |&name| {
         let help =
             if name == LABELS { "cell types of those cells that have one" } else { "cell types of a further level" };
-        Field::new(name, kind.clone(), Need::Optional, help)
+        Field::new(name, kind.clone(), Need::Optional, help).growing()
     })
 }
 

@@ -107,10 +107,6 @@ impl Configured for ScpoliConfig {
         self.inject_condition.in_encoder()
     }
 
-    fn labels_may_grow(&self) -> bool {
-        true
-    }
-
     fn upstream_start(&self, _registry: &Registry, n_genes: usize, n_conditions: usize) -> Option<Vec<Drawn>> {
         self.condition_keys.is_empty().then(|| start::order(self, n_genes, n_conditions))
     }
