@@ -18,7 +18,7 @@ pub(in crate::zoo) fn library(minibatch: &Minibatch) -> Tensor {
 }
 
 /// Log of the importance weight `p(x, z) / q(z | x)` of each cell, `[n]`, given its reconstruction loss in nats.
-pub(in crate::zoo) fn log_importance_weight(reconstruction: &Tensor, z: &Tensor, qz: &Posterior) -> Tensor {
+pub(super) fn log_importance_weight(reconstruction: &Tensor, z: &Tensor, qz: &Posterior) -> Tensor {
     let prior = normal::log_prob(z, &z.zeros_like(), &z.ones_like());
     let posterior = normal::log_prob(z, &qz.mean, &qz.var);
     (prior - posterior).sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float) - reconstruction

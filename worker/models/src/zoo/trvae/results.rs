@@ -1,50 +1,32 @@
-//! What a trained network says about cells: draws, decoded counts, importance weights.
+//! What a trained network draws and decodes, for what is asked of cells.
 
 use tch::Tensor;
 
 use super::TrvaeModule;
 use crate::{
     data::{Covariates, Minibatch},
-    model::{CountModel, LatentDraw},
+    model::LatentDraw,
     nn::{Pass, Posterior},
-    results::{Block, BlockCard},
-    zoo::family::{library, log_importance_weight, totals},
+    zoo::family::{Native, Output, ReconLoss},
 };
 
-impl CountModel for TrvaeModule {
-    fn blocks(&self) -> Vec<BlockCard> {
-        vec![self.config().recon_loss.block()]
+impl Native for TrvaeModule {
+    fn recon_loss(&self) -> ReconLoss {
+        self.config().recon_loss
     }
 
-    fn draw(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> LatentDraw {
-        LatentDraw { z: self.inference(minibatch, pass).z, library: library(minibatch) }
+    fn draw_latent(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> (Posterior, Tensor) {
+        let inference = self.inference(minibatch, pass);
+        (inference.qz, inference.z)
     }
 
-    fn latent_state(&self, z: Tensor) -> Tensor {
-        z
-    }
-
-    fn decode(
+    fn decode_as(
         &self,
         draw: &LatentDraw,
         minibatch: &Minibatch,
         covariates: &Covariates,
         pass: &mut Pass<'_>,
-    ) -> Vec<Box<dyn Block>> {
-        let theta = self.dispersion(minibatch, covariates);
-        let decoded = self.generative(&draw.z, &draw.library, covariates, pass);
-        vec![decoded.output.into_block(theta)]
-    }
-
-    fn log_importance_weight(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Tensor {
-        let inference = self.inference(minibatch, pass);
-        let decoded = self.generative(&inference.z, &totals(&minibatch.x), &minibatch.covariates, pass);
-        let theta = self.dispersion(minibatch, &minibatch.covariates);
-        let reconstruction = decoded.output.loss(&minibatch.x, theta.as_ref());
-        log_importance_weight(&reconstruction, &inference.z, &inference.qz)
-    }
-
-    fn library(&self, _minibatch: &Minibatch, _pass: &mut Pass<'_>) -> Option<Posterior> {
-        None
+    ) -> (Output, Option<Tensor>) {
+        (self.generative(&draw.z, &draw.library, covariates, pass).output, self.dispersion(minibatch, covariates))
     }
 }
