@@ -1,5 +1,7 @@
 //! Models that scArches has as its own, in its folders: the way to a reference and back.
 
+use std::fmt;
+
 use super::{Namespace, Upstream};
 use crate::{error::Result, formats::scarches::SavedFolder, model::Model, reference::Reference, zoo};
 
@@ -8,8 +10,8 @@ pub trait ScarchesModel: Sync {
     /// The name of its class there.
     fn class(&self) -> &'static str;
 
-    /// Whether a folder's attributes are those of its class.
-    fn has_saved(&self, folder: &SavedFolder) -> bool;
+    /// The attributes by which a folder of its class is told from those of others.
+    fn told_by(&self) -> &'static [&'static str];
 
     /// The reference that a saved folder is. Its conditions become those of the namespace.
     ///
@@ -27,12 +29,36 @@ pub trait ScarchesModel: Sync {
 ///
 /// # Errors  [`Error::Import`](crate::Error::Import) for a class that no model of the zoo is, and those of the model's own conversion
 pub fn folder_to_reference(saved: &SavedFolder, namespace: &Namespace) -> Result<Reference> {
-    let native = || zoo::ZOO.iter().filter_map(|model| of(*model));
-    let Some(model) = native().find(|model| model.has_saved(saved)) else {
-        let names: Vec<String> = native().map(|model| format!("`{}`", model.class())).collect();
-        return Err(SavedFolder::refuse(format!("it holds another model than {}", names.join(", "))));
-    };
-    model.to_reference(saved, namespace)
+    let mut candidates: Vec<Candidate> =
+        zoo::ZOO.iter().filter_map(|model| of(*model)).map(|model| Candidate::new(model, saved)).collect();
+    // The likeliest first, so that whoever lost an attribute reads of it first.
+    candidates.sort_by_key(|candidate| candidate.lacks.len());
+    match candidates.first() {
+        Some(Candidate { model, lacks }) if lacks.is_empty() => model.to_reference(saved, namespace),
+        _ => {
+            let lacks: Vec<String> = candidates.iter().map(ToString::to_string).collect();
+            Err(SavedFolder::refuse(format!("it lacks attributes of every model: {}", lacks.join("; "))))
+        }
+    }
+}
+
+/// A class that a folder may be of, and what it lacks for that.
+struct Candidate {
+    model: &'static dyn ScarchesModel,
+    lacks: Vec<&'static str>,
+}
+
+impl Candidate {
+    fn new(model: &'static dyn ScarchesModel, saved: &SavedFolder) -> Self {
+        let is_missing = |name: &&str| !saved.attributes.contains_key(*name);
+        Self { model, lacks: model.told_by().iter().copied().filter(is_missing).collect() }
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` of `{}`", self.lacks.join("`, `"), self.model.class())
+    }
 }
 
 /// The folder that a reference is, and its class; none for a model that scArches takes from another package.

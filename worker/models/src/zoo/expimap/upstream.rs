@@ -74,8 +74,8 @@ impl ScarchesModel for Expimap {
         "EXPIMAP"
     }
 
-    fn has_saved(&self, folder: &SavedFolder) -> bool {
-        folder.attributes.contains_key("mask_")
+    fn told_by(&self) -> &'static [&'static str] {
+        &["condition_key_", "mask_"]
     }
 
     /// Terms have no names there: they are in the cells' file. Here they are `term_0` and so on.

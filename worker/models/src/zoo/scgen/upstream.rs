@@ -25,8 +25,8 @@ impl ScarchesModel for Scgen {
         "scgen"
     }
 
-    fn has_saved(&self, folder: &SavedFolder) -> bool {
-        [GENES, "z_dim_"].iter().all(|name| folder.attributes.contains_key(*name))
+    fn told_by(&self) -> &'static [&'static str] {
+        &[GENES, "z_dim_"]
     }
 
     fn to_reference(&self, saved: &SavedFolder, _namespace: &Namespace) -> Result<Reference> {

@@ -23,8 +23,8 @@ impl ScarchesModel for Scpoli {
         "scPoli"
     }
 
-    fn has_saved(&self, folder: &SavedFolder) -> bool {
-        folder.attributes.contains_key("embedding_dims_")
+    fn told_by(&self) -> &'static [&'static str] {
+        &["condition_keys_", "embedding_dims_"]
     }
 
     fn to_reference(&self, saved: &SavedFolder, namespace: &Namespace) -> Result<Reference> {

@@ -20,9 +20,8 @@ impl ScarchesModel for Trvae {
         "TRVAE"
     }
 
-    fn has_saved(&self, folder: &SavedFolder) -> bool {
-        let has = |name| folder.attributes.contains_key(name);
-        has("mmd_on_") && !has("embedding_dims_")
+    fn told_by(&self) -> &'static [&'static str] {
+        &["condition_key_", "mmd_on_"]
     }
 
     fn to_reference(&self, saved: &SavedFolder, namespace: &Namespace) -> Result<Reference> {
