@@ -2,9 +2,8 @@
 
 use archipelago_common::task::Warmup;
 use archipelago_models::{
-    model::Module as _,
-    nn::{Mode, Pass, Trainable},
-    train::{AdamOptions, Decay, GradientUse, KlWarmup, Optimiser},
+    nn::{Mode, Pass},
+    train::KlWarmup,
     zoo::{
         expimap::{ExpimapModule, Penalty},
         family::Output,
@@ -13,15 +12,10 @@ use archipelago_models::{
 use tch::{Kind, Tensor};
 
 use super::setup::{self, Draws};
-use crate::case::{self, Case, Report};
-
-pub(super) fn is_one(name: &str) -> bool {
-    name.starts_with("ref_")
-}
-
-fn check(test: impl Fn(&Case, &mut Report)) {
-    case::run("expimap", is_one, test);
-}
+use crate::{
+    case::{Case, Report},
+    runner::native::{Owned, optimiser},
+};
 
 /// Compares everything that a pass without training gives.
 pub(super) fn evaluation(case: &Case, module: &ExpimapModule, report: &mut Report) {
@@ -59,7 +53,7 @@ pub(super) fn evaluation(case: &Case, module: &ExpimapModule, report: &mut Repor
 }
 
 /// The loss of step `k`, compared with the case's.
-fn loss_of_step(case: &Case, module: &ExpimapModule, k: u32, report: &mut Report) -> Tensor {
+pub(super) fn loss_of_step(case: &Case, module: &ExpimapModule, k: u32, report: &mut Report) -> Tensor {
     let minibatch = setup::minibatch(case);
     let mut noise = Draws::of(case, &format!("noise.step{k}"));
     let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
@@ -89,20 +83,8 @@ fn warmup(case: &Case) -> KlWarmup {
     KlWarmup::new(over_epochs.map_or(Warmup::Off, |n| Warmup::over_epochs(n as u32)))
 }
 
-/// The optimiser that a case describes.
-fn optimiser(case: &Case, tensors: Vec<(String, Tensor, GradientUse)>) -> Optimiser {
-    let value = |name: &str| case.json["train"][name].as_f64().unwrap();
-    let (rate, eps, weight_decay) = (value("lr"), value("eps"), value("weight_decay"));
-    Optimiser::new(AdamOptions { rate, eps, weight_decay, decay: Decay::L2 }, &[], None, tensors)
-}
-
 /// All steps of a case, everything compared on the way.
-pub(super) fn steps(
-    case: &Case,
-    module: &ExpimapModule,
-    owned: Vec<(String, Tensor, GradientUse)>,
-    report: &mut Report,
-) {
+pub(super) fn steps(case: &Case, module: &ExpimapModule, owned: Owned, report: &mut Report) {
     let mut optimiser = optimiser(case, owned);
     let penalties = Penalty::all(module);
     let n_active = case.json["active_prox_ops"].as_object().unwrap().values().filter(|is| **is == true).count();
@@ -134,23 +116,4 @@ pub(super) fn steps(
         let what = format!("{}: active terms after step {k}", case.name);
         report.holds(&what, active == serde_json::json!(module.active_terms()));
     }
-}
-
-#[test]
-fn evaluation_pass() {
-    check(|case, report| {
-        let module = setup::model(case).module(&case.group("param."), Trainable::Nothing, None);
-        evaluation(case, &module, report);
-    });
-}
-
-#[test]
-fn all_steps() {
-    check(|case, report| {
-        let module = setup::model(case).module(&case.group("param."), Trainable::Everything, None);
-        let trainable = module.weights().iter().filter(|(_, weight)| weight.role.is_trainable());
-        let owned = trainable.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));
-        let owned = owned.collect();
-        steps(case, &module, owned, report);
-    });
 }

@@ -8,14 +8,65 @@ mod setup;
 mod surgery;
 mod units;
 
-use crate::case;
+use archipelago_models::{
+    nn::{LayerRules, Trainable},
+    surgery::upstream::UpstreamRules,
+    zoo::expimap::ExpimapModule,
+};
+use tch::Tensor;
 
-/// Every case is run by one of the tests here; `add_annotations` is one of preprocessing.
-#[test]
-fn every_case_belongs_to_a_test() {
-    for case in case::cases("expimap") {
-        let tests = [core::is_one, surgery::is_one, analysis::is_one, federated::is_one, units::is_one];
-        let is_run = tests.iter().any(|is_one| is_one(&case.name)) || case.name == "add_annotations";
-        assert!(is_run, "expimap/{}: no test knows this kind of case", case.name);
+use crate::{
+    case::{Case, Report, Tolerance},
+    runner::{
+        self,
+        native::{Native, Owned, native_tests},
+    },
+};
+
+/// The cases of expiMap.
+struct Expimap;
+
+native_tests!(Expimap, surgery);
+
+impl Native for Expimap {
+    const MODEL: &'static str = "expimap";
+
+    /// `add_annotations` is a case of preprocessing.
+    const OWN: &'static [fn(&str) -> bool] =
+        &[analysis::is_one, runner::federated::is_one, units::is_one, |name| name == "add_annotations"];
+
+    type Module = ExpimapModule;
+
+    fn module(case: &Case, trainable: Trainable, rules: Option<&dyn LayerRules>) -> ExpimapModule {
+        setup::model(case).module(&case.group("param."), trainable, rules)
+    }
+
+    fn compare_evaluation(case: &Case, module: &ExpimapModule, report: &mut Report) {
+        core::evaluation(case, module, report);
+    }
+
+    fn compare_loss(case: &Case, module: &ExpimapModule, k: u32, report: &mut Report) -> Tensor {
+        core::loss_of_step(case, module, k, report)
+    }
+
+    fn train(case: &Case, module: &ExpimapModule, owned: Owned, report: &mut Report) {
+        core::steps(case, module, owned, report);
+    }
+
+    fn gradient_tolerance(case: &Case, name: &str) -> Tolerance {
+        setup::gradient_tolerance(case, name)
+    }
+
+    /// Upstream keeps hard masks among its tensors.
+    fn holds(name: &str) -> bool {
+        !name.ends_with(".mask")
+    }
+
+    fn rules(case: &Case) -> Box<dyn UpstreamRules> {
+        Box::new(surgery::flags(case))
+    }
+
+    fn trains(case: &Case, name: &str) -> bool {
+        surgery::flags(case).trains(name)
     }
 }

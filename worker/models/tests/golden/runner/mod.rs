@@ -4,6 +4,8 @@
 //! makes the tests. A case that no test knows fails.
 
 pub(crate) mod core;
+pub(crate) mod federated;
+pub(crate) mod folder;
 pub(crate) mod kernels;
 pub(crate) mod native;
 pub(crate) mod surgery;

@@ -1,9 +1,11 @@
 //! What is asked of the cases of scArches' own models: the evaluation pass and steps of a reference (`ref*`), and the same of upstream's
-//! surgery to the letter (`surgery_*`) with what grows, what trains and what moves.
+//! surgery to the letter (`surgery_*`) with what grows, what trains and what moves. What sites train alone is in [`super::federated`], and
+//! saved folders are in [`super::folder`].
 //!
 //! A model's file says what its network is and compares what it says ([`Native`]); [`native_tests`] makes the tests. A case that
 //! neither these nor the model's own tests know fails.
 
+use archipelago_common::StateDict;
 use archipelago_models::{
     model::Module,
     nn::{LayerRules, Trainable, from_tch},
@@ -39,9 +41,27 @@ pub(crate) trait Native {
     /// The loss that step `k` minimises, from 1 on, compared with the case's term by term.
     fn compare_loss(case: &Case, module: &Self::Module, k: u32, report: &mut Report) -> Tensor;
 
+    /// Trains what is owned, everything compared on the way: three steps, of a model that does nothing between them.
+    fn train(case: &Case, module: &Self::Module, owned: Owned, report: &mut Report)
+    where
+        Self: Sized,
+    {
+        three_steps::<Self>(case, module, owned, report);
+    }
+
     /// How closely a gradient must agree.
     fn gradient_tolerance(case: &Case, _name: &str) -> Tolerance {
         case.tolerance("grad")
+    }
+
+    /// The reference's tensors, of a case of surgery.
+    fn reference(case: &Case) -> StateDict {
+        case.group("ref.")
+    }
+
+    /// Whether the network holds the tensor of this upstream name.
+    fn holds(_name: &str) -> bool {
+        true
     }
 
     /// The flags of surgery that a case was made with.
@@ -55,6 +75,9 @@ pub(crate) trait Native {
     }
 }
 
+/// What an optimiser owns: tensors by our names.
+pub(crate) type Owned = Vec<(String, Tensor, GradientUse)>;
+
 /// Makes the tests that every such model has: those of references, or with `surgery` those of queries too.
 macro_rules! native_tests {
     ($model:ty) => {
@@ -63,13 +86,13 @@ macro_rules! native_tests {
             $crate::runner::native::every_case_is_claimed::<$model>();
         }
 
-        $crate::runner::native::native_tests! { @each $model: evaluation_pass three_steps }
+        $crate::runner::native::native_tests! { @each $model: evaluation_pass training }
     };
     ($model:ty, surgery) => {
         $crate::runner::native::native_tests!($model);
         $crate::runner::native::native_tests! { @each $model:
             tensors_grow_as_upstream_grows_them split_and_join_lose_nothing what_trains
-            evaluation_pass_of_the_query_model three_steps_of_the_query_model
+            evaluation_pass_of_the_query_model training_of_the_query_model
         }
     };
     (@each $model:ty: $($test:ident)+) => {$(
@@ -103,17 +126,17 @@ pub(crate) fn evaluation_pass<N: Native>() {
     });
 }
 
-pub(crate) fn three_steps<N: Native>() {
+pub(crate) fn training<N: Native>() {
     case::run(N::MODEL, is_reference, |case, report| {
         let module = N::module(case, Trainable::Everything, None);
         let owned = all_tensors(&module);
-        steps::<N>(case, &module, owned, report);
+        N::train(case, &module, owned, report);
     });
 }
 
 pub(crate) fn tensors_grow_as_upstream_grows_them<N: Native>() {
     case::run(N::MODEL, is_surgery, |case, report| {
-        let (reference, expected) = (case.group("ref."), case.group("param."));
+        let (reference, expected) = (N::reference(case), case.group("param."));
         // The fresh tensors of the fixture are known only in the columns that were taken from them.
         let grown = extend(&reference, &expected).unwrap();
         report.holds(&format!("{}: grown tensors", case.name), grown == expected);
@@ -125,7 +148,8 @@ pub(crate) fn split_and_join_lose_nothing<N: Native>() {
         let expected = case.group("param.");
         let (module, _) = query_model::<N>(case);
         let ours = upstream(&module);
-        report.holds(&format!("{}: number of tensors", case.name), ours.len() == expected.iter().count());
+        let n_expected = expected.iter().filter(|(name, _)| N::holds(name)).count();
+        report.holds(&format!("{}: number of tensors", case.name), ours.len() == n_expected);
         for (name, ours) in ours {
             report.holds(&format!("{}: {name}", case.name), Some(&from_tch(&ours)) == expected.get(&name));
         }
@@ -136,7 +160,7 @@ pub(crate) fn what_trains<N: Native>() {
     case::run(N::MODEL, is_surgery, |case, report| {
         let listed: Vec<&str> = case.json["trainable"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let is_buffer = |name: &str| name.contains("running_") || name.contains("num_batches_tracked");
-        for (name, _) in case.group("param.").iter().filter(|(name, _)| !is_buffer(name)) {
+        for (name, _) in case.group("param.").iter().filter(|(name, _)| N::holds(name) && !is_buffer(name)) {
             let trains = N::trains(case, name);
             report.holds(&format!("{}: {name} trains: {trains}", case.name), trains == listed.contains(&name));
         }
@@ -150,30 +174,35 @@ pub(crate) fn evaluation_pass_of_the_query_model<N: Native>() {
     });
 }
 
-pub(crate) fn three_steps_of_the_query_model<N: Native>() {
+pub(crate) fn training_of_the_query_model<N: Native>() {
     case::run(N::MODEL, is_surgery, |case, report| {
         let (module, owned) = query_model::<N>(case);
-        steps::<N>(case, &module, owned, report);
+        N::train(case, &module, owned, report);
         compare_changes(case, &module, report);
     });
 }
 
 /// The query's model right after surgery, and what its optimiser owns.
-fn query_model<N: Native>(case: &Case) -> (N::Module, Vec<(String, Tensor, GradientUse)>) {
+fn query_model<N: Native>(case: &Case) -> (N::Module, Owned) {
     let rules = N::rules(case);
     let module = N::module(case, Trainable::Nothing, Some(&*rules));
     let owned = rules.trainable(module.weights());
     (module, owned)
 }
 
-/// The optimiser that a case describes.
-pub(crate) fn optimiser(case: &Case, tensors: Vec<(String, Tensor, GradientUse)>) -> Optimiser {
-    let train = &case.json["train"];
-    Optimiser::new(adam_options(train), &[], train["clip_value"].as_f64(), tensors)
+/// The optimiser that a case describes, under `train` or at its top.
+pub(crate) fn optimiser(case: &Case, owned: Owned) -> Optimiser {
+    let train = training_of(case);
+    Optimiser::new(adam_options(train), &[], train["clip_value"].as_f64(), owned)
+}
+
+/// What a case says of its training, under `train` or at its top.
+pub(crate) fn training_of(case: &Case) -> &Value {
+    if case.json["train"].is_null() { &case.json } else { &case.json["train"] }
 }
 
 /// Three steps of training, everything compared on the way.
-fn steps<N: Native>(case: &Case, module: &N::Module, owned: Vec<(String, Tensor, GradientUse)>, report: &mut Report) {
+fn three_steps<N: Native>(case: &Case, module: &N::Module, owned: Owned, report: &mut Report) {
     let mut optimiser = optimiser(case, owned);
     for k in 1..=3 {
         let loss = N::compare_loss(case, module, k, report);
@@ -186,18 +215,22 @@ fn steps<N: Native>(case: &Case, module: &N::Module, owned: Vec<(String, Tensor,
     }
 }
 
-/// What moved, column by column where tensors have columns, is what moved upstream.
+/// What moved is what moved upstream: row by row or column by column where a tensor has rows or columns of conditions.
 fn compare_changes(case: &Case, module: &dyn Module, report: &mut Report) {
-    let changed = case.json["changed_after_3_steps"].as_object().unwrap();
+    let changed = ["changed_after_3_steps", "changed"].iter().find_map(|name| case.json[*name].as_object()).unwrap();
     for (name, after) in upstream(module) {
         let before = case.tensor(&format!("param.{name}"));
         let what = format!("{}: what moved of {name}", case.name);
+        let moved = |dim: i64| {
+            let differs = |&at: &i64| before.select(dim, at) != after.select(dim, at);
+            serde_json::json!((0..after.size()[dim as usize]).filter(differs).collect::<Vec<_>>())
+        };
         match changed.get(&name) {
             None => report.holds(&what, before == after),
-            Some(Value::Object(columns)) => {
-                let moved = |&column: &i64| before.select(1, column) != after.select(1, column);
-                let moved: Vec<i64> = (0..after.size()[1]).filter(moved).collect();
-                report.holds(&what, columns["columns_changed"] == serde_json::json!(moved));
+            Some(Value::Object(parts)) => {
+                let rows = parts.get("rows_changed").map(|rows| *rows == moved(0));
+                let columns = parts.get("columns_changed").map(|columns| *columns == moved(1));
+                report.holds(&what, rows.or(columns).is_some_and(|is_same| is_same));
             }
             Some(_) => report.holds(&what, before != after),
         }

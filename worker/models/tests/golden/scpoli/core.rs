@@ -2,9 +2,8 @@
 
 use archipelago_common::task::Warmup;
 use archipelago_models::{
-    model::Module as _,
-    nn::{Mode, Pass, Trainable},
-    train::{AdamOptions, Decay, GradientUse, GroupSpec, KlWarmup, Method, Optimiser},
+    nn::{Mode, Pass},
+    train::{AdamOptions, GroupSpec, KlWarmup, Method, Optimiser},
     zoo::scpoli::{
         ClusterPrototypes, ScpoliModule,
         prototypes::{Drawing, Statistics, cluster},
@@ -17,15 +16,11 @@ use super::setup::{self, OneDraw};
 use crate::{
     case::{self, Case, Report, Tolerance},
     native,
+    runner::{
+        core::adam_options,
+        native::{Owned, training_of},
+    },
 };
-
-pub(super) fn is_one(name: &str) -> bool {
-    name.starts_with("ref_")
-}
-
-fn check(test: impl Fn(&Case, &mut Report)) {
-    case::run("scpoli", is_one, test);
-}
 
 /// Compares everything that a pass without training gives.
 pub(super) fn evaluation(case: &Case, module: &ScpoliModule, report: &mut Report) {
@@ -53,7 +48,7 @@ pub(super) fn evaluation(case: &Case, module: &ScpoliModule, report: &mut Report
 }
 
 /// The loss of step `k`, compared with the case's.
-fn loss_of_step(case: &Case, module: &ScpoliModule, k: u32, report: &mut Report) -> Tensor {
+pub(super) fn loss_of_step(case: &Case, module: &ScpoliModule, k: u32, report: &mut Report) -> Tensor {
     let (minibatch, config) = (setup::minibatch(case), module.config());
     let mut noise = OneDraw(case.tensor(&format!("noise.step{k}")));
     let mut pass = Pass { mode: Mode::Training, noise: &mut noise };
@@ -99,16 +94,14 @@ fn warmup(case: &Case) -> KlWarmup {
 }
 
 fn adam(case: &Case) -> AdamOptions {
-    let train = if case.json["train"].is_null() { &case.json } else { &case.json["train"] };
-    let value = |name: &str| train[name].as_f64().unwrap();
-    AdamOptions { rate: value("lr"), eps: value("eps"), weight_decay: value("weight_decay"), decay: Decay::L2 }
+    adam_options(training_of(case))
 }
 
 /// The optimiser that a case describes: embeddings do not decay.
-pub(super) fn optimiser(case: &Case, tensors: Vec<(String, Tensor, GradientUse)>) -> Optimiser {
+pub(super) fn optimiser(case: &Case, owned: Owned) -> Optimiser {
     let adam = adam(case);
     let method = Method::Adam(AdamOptions { weight_decay: 0.0, ..adam });
-    Optimiser::new(adam, &[GroupSpec { takes: |name| name.contains("embedding"), method }], None, tensors)
+    Optimiser::new(adam, &[GroupSpec { takes: |name| name.contains("embedding"), method }], None, owned)
 }
 
 /// One draw of every cell's latent state, in evaluation mode.
@@ -139,18 +132,18 @@ fn renew(case: &Case, module: &ScpoliModule, latent: &Array2<f32>, (own, group):
 }
 
 /// Every epoch of a case, of one step each, everything compared on the way.
-pub(super) fn epochs(
-    case: &Case,
-    module: &ScpoliModule,
-    owned: Vec<(String, Tensor, GradientUse)>,
-    report: &mut Report,
-) {
+pub(super) fn epochs(case: &Case, module: &ScpoliModule, owned: Owned, report: &mut Report) {
     let train = &case.json["train"];
     let number = |name: &str| train[name].as_u64().unwrap() as u32;
     let (n_epochs, pretraining) = (number("n_epochs"), number("pretraining_epochs"));
     let has_prototypes = train["prototype_training"] == true && module.levels().finest().is_some();
     let mut optimiser = optimiser(case, owned);
+    let before = module.prototypes().mean().copy();
     let own: Vec<bool> = module.prototypes().are_present().into_iter().map(|is_present| !is_present).collect();
+    if let Some(new) = case.json["new_prototypes"].as_array() {
+        let n_own = own.iter().filter(|is_own| **is_own).count();
+        report.holds(&format!("{}: types that the query brings", case.name), n_own == new.len());
+    }
     let mut clusters: Option<ClusterPrototypes> = None;
     for k in 1..=n_epochs {
         let draws = has_prototypes && k > pretraining;
@@ -189,6 +182,10 @@ pub(super) fn epochs(
             }
         }
     }
+    for code in (0_i64..).zip(&own).filter(|(_, is_own)| !**is_own).map(|(code, _)| code) {
+        let stays = module.prototypes().mean().get(code) == before.get(code);
+        report.holds(&format!("{}: prototype {code} is the reference's and stays", case.name), stays);
+    }
 }
 
 /// Our clusters are no worse than upstream's: as close to the cells for k-means, and the same ones where both find the same.
@@ -214,23 +211,4 @@ fn check_clusters(case: &Case, module: &ScpoliModule, latent: &Array2<f32>, thei
     let is_as_good =
         if is_leiden { found.means.nrows().abs_diff(theirs.nrows()) <= 2 } else { ours <= upstreams * (1.0 + 1e-4) };
     report.holds(&what, is_as_good);
-}
-
-#[test]
-fn evaluation_pass() {
-    check(|case, report| {
-        let module = setup::module(case, &case.group("param."), Trainable::Nothing, None);
-        evaluation(case, &module, report);
-    });
-}
-
-#[test]
-fn epochs_of_training() {
-    check(|case, report| {
-        let module = setup::module(case, &case.group("param."), Trainable::Everything, None);
-        let trainable = module.weights().iter().filter(|(_, weight)| weight.role.is_trainable());
-        let owned = trainable.map(|(name, w)| (name.to_owned(), w.tensor.shallow_clone(), GradientUse::Applied));
-        let owned = owned.collect();
-        epochs(case, &module, owned, report);
-    });
 }

@@ -2,67 +2,32 @@
 
 use std::{fs, path::Path};
 
-use archipelago_common::{ConditionKey, StateDict};
 use archipelago_models::{
-    Device, Reference,
-    formats::scarches::{self, SavedFolder},
-    upstream::{Namespace, ScarchesModel as _, folder_to_reference},
-    zoo::scpoli::Scpoli,
+    Device, Reference, formats::scarches::SavedFolder, upstream::ScarchesModel as _, zoo::scpoli::Scpoli,
 };
 use serde_json::{Value, json};
 
-use crate::case;
-
-fn namespace() -> Namespace {
-    Namespace { owner: "owner".parse().unwrap(), dataset: "atlas".parse().unwrap() }
-}
-
-fn key(condition: &str) -> ConditionKey {
-    format!("owner/atlas/{condition}").parse().unwrap()
-}
-
-fn read(name: &str) -> (SavedFolder, Value) {
-    let folder = case::folder("scpoli").join(name);
-    assert!(folder.is_dir(), "`{}` is not there", folder.display());
-    assert!(scarches::is_one(&folder).unwrap());
-    let contents = serde_json::from_slice(&fs::read(folder.join("CONTENTS.json")).unwrap()).unwrap();
-    (SavedFolder::read(&folder).unwrap(), contents)
-}
+use crate::runner::folder::{Folder, is_same, key, reference_of, written};
 
 fn floats(reference: &Reference, name: &str) -> Vec<f32> {
     reference.base.tensors.require("the base", name).unwrap().to_f32(name).unwrap()
 }
 
-/// Writes a reference and reads it again.
-fn written(reference: &Reference) -> Reference {
-    let folder = tempfile::tempdir().unwrap();
-    let ours = Scpoli.to_saved(reference).unwrap();
-    ours.write(folder.path()).unwrap();
-    let read = SavedFolder::read(folder.path()).unwrap();
-    assert_eq!(read, ours);
-    folder_to_reference(&read, &namespace()).unwrap()
-}
-
 #[test]
 fn a_saved_folder_is_read_with_its_prototypes() {
-    let (saved, contents) = read("saved_model_nb");
-    let bytes = fs::read(case::folder("scpoli").join("saved_model_nb/expected_params.safetensors")).unwrap();
-    let (expected, _) = StateDict::from_safetensors("case", &bytes).unwrap();
-    for (name, tensor) in saved.tensors.iter() {
-        assert_eq!(Some(tensor), expected.get(&format!("param.{name}")), "{name}");
-    }
+    let folder = Folder::read("scpoli", "saved_model_nb");
+    let saved = &folder.saved;
     // Plain attributes are what the description says; those that are objects are told in other words there.
-    let told = contents["attr.pkl"].as_object().unwrap();
+    let told = folder.attributes();
     assert!(saved.attributes.keys().eq(told.keys()));
     let objects = ["labeled_indices_", "obs_metadata_", "prototypes_labeled_"];
     for (name, value) in told.iter().filter(|(name, _)| !objects.contains(&name.as_str())) {
-        let ours = &saved.attributes[name];
-        assert!(ours == value || ours.as_f64() == value.as_f64() && ours.is_number(), "{name} is {ours}");
+        assert!(is_same(&saved.attributes[name], value), "{name} is {}", saved.attributes[name]);
     }
     assert_eq!(saved.attributes["labeled_indices_"], json!((0..64).collect::<Vec<_>>()));
     assert_eq!(saved.orders["cell_types_"], ["t2", "t1", "t0"]);
 
-    let reference = folder_to_reference(&saved, &namespace()).unwrap();
+    let reference = reference_of(saved);
     assert_eq!(reference.columns.keys().cloned().collect::<Vec<_>>(), [key("A"), key("B"), key("C")]);
     assert_eq!(reference.base.card.labels, ["t2", "t1", "t0"]);
     assert_eq!(
@@ -79,8 +44,9 @@ fn a_saved_folder_is_read_with_its_prototypes() {
 
 #[test]
 fn what_is_written_is_read_again() {
+    let written = |reference: &Reference| reference_of(&written(&Scpoli, reference));
     for name in ["saved_model_nb", "portable_export"] {
-        let reference = folder_to_reference(&read(name).0, &namespace()).unwrap();
+        let reference = reference_of(&Folder::read("scpoli", name).saved);
         let again = written(&reference);
         // Types come back in name order, in which they are written.
         assert_eq!(again.base.card.labels, ["t0", "t1", "t2"], "{name}");
@@ -97,9 +63,8 @@ fn what_is_written_is_read_again() {
 
 #[test]
 fn every_attribute_that_upstream_reads_is_written() {
-    let (saved, _) = read("saved_model_nb");
-    let reference = folder_to_reference(&saved, &namespace()).unwrap();
-    let ours = Scpoli.to_saved(&reference).unwrap();
+    let saved = Folder::read("scpoli", "saved_model_nb").saved;
+    let ours = Scpoli.to_saved(&reference_of(&saved)).unwrap();
     assert!(ours.attributes.keys().eq(saved.attributes.keys()), "{:?}", ours.attributes.keys());
     let folder = tempfile::tempdir().unwrap();
     ours.write(folder.path()).unwrap();
@@ -110,12 +75,8 @@ fn every_attribute_that_upstream_reads_is_written() {
 
 #[test]
 fn folders_that_cannot_be_references_are_refused_in_words() {
-    let (saved, _) = read("saved_model_nb");
-    let refused = |change: &dyn Fn(&mut SavedFolder)| {
-        let mut saved = saved.clone();
-        change(&mut saved);
-        folder_to_reference(&saved, &namespace()).unwrap_err().to_string()
-    };
+    let folder = Folder::read("scpoli", "saved_model_nb");
+    let refused = |change: &dyn Fn(&mut SavedFolder)| folder.refused(change);
     let set = |name: &'static str, value: Value| {
         move |saved: &mut SavedFolder| drop(saved.attributes.insert(name.to_owned(), value.clone()))
     };
@@ -132,7 +93,7 @@ fn folders_that_cannot_be_references_are_refused_in_words() {
     assert!(refused(&set("recon_loss_", json!("bernoulli"))).contains("recon_loss"));
     // A prototype whose storage says another length than it has.
     let damaged = tempfile::tempdir().unwrap();
-    copy(&case::folder("scpoli").join("saved_model_nb"), damaged.path());
+    copy(&folder.path, damaged.path());
     let file = damaged.path().join("attr.pkl");
     let mut bytes = fs::read(&file).unwrap();
     let length = 15_u64.to_le_bytes();

@@ -1,12 +1,12 @@
 //! `adaptor_*` and `saved_model_*`: scArches' files, read and written.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
-use archipelago_common::{ConditionKey, StateDict};
+use archipelago_common::StateDict;
 use archipelago_models::{
     Reference,
-    formats::scarches::{self, SavedFolder, adaptor::Adaptor},
-    upstream::{Namespace, ScarchesModel as _, folder_to_reference},
+    formats::scarches::{SavedFolder, adaptor::Adaptor},
+    upstream::ScarchesModel as _,
     zoo::{
         family::adaptor::{adaptor_of, columns_of, shared_genes},
         trvae::Trvae,
@@ -14,18 +14,13 @@ use archipelago_models::{
 };
 use serde_json::{Value, json};
 
-use crate::case::{self, Case, Report};
+use crate::{
+    case::{self, Case, Report},
+    runner::folder::{Folder, key, namespace},
+};
 
 pub(super) fn is_one(name: &str) -> bool {
     name.starts_with("adaptor_")
-}
-
-fn namespace() -> Namespace {
-    Namespace { owner: "owner".parse().unwrap(), dataset: "atlas".parse().unwrap() }
-}
-
-fn key(condition: &str) -> ConditionKey {
-    format!("owner/atlas/{condition}").parse().unwrap()
 }
 
 fn texts(list: &Value) -> Vec<String> {
@@ -108,58 +103,23 @@ fn refuses_what_does_not_fit(case: &Case, reference: &Reference, report: &mut Re
 
 #[test]
 fn saved_folders_are_read_and_written() {
-    let folder = case::folder("trvae").join("saved_model_nb");
-    assert!(folder.is_dir(), "`{}` is not there", folder.display());
-    let contents: Value = serde_json::from_slice(&fs::read(folder.join("CONTENTS.json")).unwrap()).unwrap();
-    let bytes = fs::read(folder.join("expected_params.safetensors")).unwrap();
-    let (expected, _) = StateDict::from_safetensors("case", &bytes).unwrap();
-    assert!(scarches::is_one(&folder).unwrap());
-    let saved = SavedFolder::read(&folder).unwrap();
-    assert_eq!(serde_json::to_value(&saved.attributes).unwrap(), contents["attr.pkl"]);
-    assert_eq!(saved.genes, (0..50).map(|gene| format!("g{gene}")).collect::<Vec<_>>());
-    assert_eq!(saved.tensors.len(), expected.len());
-    for (name, tensor) in saved.tensors.iter() {
-        assert_eq!(Some(tensor), expected.get(&format!("param.{name}")), "{name}");
-    }
-
-    let reference = folder_to_reference(&saved, &namespace()).unwrap();
+    let folder = Folder::read("trvae", "saved_model_nb");
+    assert_eq!(folder.saved.genes, (0..50).map(|gene| format!("g{gene}")).collect::<Vec<_>>());
+    let (reference, _) = folder.comes_back(&Trvae);
     assert_eq!(reference.columns.keys().cloned().collect::<Vec<_>>(), [key("A"), key("B"), key("C")]);
-    let again = tempfile::tempdir().unwrap();
-    let ours = Trvae.to_saved(&reference).unwrap();
-    ours.write(again.path()).unwrap();
-    let read = SavedFolder::read(again.path()).unwrap();
-    assert_eq!(read, ours);
-    assert_eq!(folder_to_reference(&read, &namespace()).unwrap(), reference);
-    // Every attribute is there, of the same kind; conditions are in name order, and what is exported is trained.
-    for (name, value) in contents["attr.pkl"].as_object().unwrap() {
-        let ours = &read.attributes[name];
-        assert!(
-            ours == value
-                || ours.as_f64() == value.as_f64() && ours.is_number()
-                || name == "conditions_"
-                || name == "is_trained_",
-            "{name} is {ours}, expected {value}"
-        );
-    }
-    assert_eq!(read.attributes.len(), contents["attr.pkl"].as_object().unwrap().len());
 }
 
 #[test]
 fn a_folder_that_is_another_models_is_refused() {
-    let folder = case::folder("trvae").join("saved_model_nb");
-    let saved = SavedFolder::read(&folder).unwrap();
-    let refused = |change: &dyn Fn(&mut SavedFolder)| {
-        let mut saved = saved.clone();
-        change(&mut saved);
-        folder_to_reference(&saved, &namespace()).unwrap_err().to_string()
-    };
-    assert!(refused(&|saved| drop(saved.attributes.remove("mmd_on_"))).contains("another model than `TRVAE`"));
+    let folder = Folder::read("trvae", "saved_model_nb");
+    let refused = |change: &dyn Fn(&mut SavedFolder)| folder.refused(change);
+    assert!(refused(&|saved| drop(saved.attributes.remove("mmd_on_"))).contains("every model: `mmd_on_` of `TRVAE`; "));
     assert!(
         refused(&|saved| drop(saved.attributes.insert("conditions_".to_owned(), json!([])))).contains("no conditions")
     );
     assert!(refused(&|saved| drop(saved.genes.pop())).contains("49 gene names"));
     assert!(refused(&|saved| drop(saved.attributes.insert("latent_dim_".to_owned(), json!(6)))).contains("expr_L"));
-    let names = SavedFolder { genes: vec!["a,b".to_owned()], ..saved.clone() };
+    let names = SavedFolder { genes: vec!["a,b".to_owned()], ..folder.saved.clone() };
     let error = names.write(tempfile::tempdir().unwrap().path()).unwrap_err().to_string();
     assert!(error.contains("a,b"), "{error}");
 }

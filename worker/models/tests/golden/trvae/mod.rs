@@ -16,7 +16,10 @@ use tch::Tensor;
 
 use crate::{
     case::{Case, Report, Tolerance},
-    runner::native::{Native, native_tests},
+    runner::{
+        self,
+        native::{Native, native_tests},
+    },
 };
 
 /// The cases of trVAE.
@@ -27,7 +30,7 @@ native_tests!(Trvae, surgery);
 impl Native for Trvae {
     const MODEL: &'static str = "trvae";
 
-    const OWN: &'static [fn(&str) -> bool] = &[federated::is_one, files::is_one];
+    const OWN: &'static [fn(&str) -> bool] = &[runner::federated::is_one, files::is_one];
 
     type Module = TrvaeModule;
 

@@ -11,7 +11,7 @@ use archipelago_models::{
 use tch::{Device, Tensor};
 
 use crate::case::{Case, Tolerance};
-pub(super) use crate::{noise::OneDraw, runner::upstream};
+pub(super) use crate::noise::OneDraw;
 
 /// Options of a case; those of a constructor that name data are none of the network's.
 pub(super) fn config(case: &Case) -> TrvaeConfig {
