@@ -23,7 +23,9 @@ use archipelago_common::{
     task::ColumnInit,
 };
 use archipelago_models::{
-    CellConditions, CheckpointStore, Engine, Evaluation, Extension, surgery::JointSurgery, train::TrainPlan,
+    CellConditions, CheckpointStore, Engine, Evaluation, Extension,
+    surgery::{JointSurgery, Start},
+    train::TrainPlan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,8 +43,10 @@ pub struct Inputs<'a> {
     pub keys: &'a CellConditions,
     /// How it is trained: everything, what nobody asked for too.
     pub plan: &'a TrainPlan,
-    /// How its columns start, and the seed.
-    pub start: (ColumnInit, u64),
+    /// How its columns start where nothing else is said, and the seed.
+    pub init: (ColumnInit, u64),
+    /// Where they start, and whether they are trained.
+    pub start: Start<'a>,
     /// Digest of its cells, as the base's model sees them.
     pub cells: Digest,
     /// What the site adds to the base's model.
@@ -56,10 +60,19 @@ impl Inputs<'_> {
         hasher
             .field(self.base.as_bytes())
             .field(self.keys.all_keys().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n").as_bytes())
-            .field(format!("{:?} {:?}", self.plan, self.start).as_bytes())
+            .field(format!("{:?} {:?}", self.plan, self.init).as_bytes())
             .field(self.cells.as_bytes());
         if !self.extension.is_empty() {
             hasher.field(format!("{:?}", self.extension).as_bytes());
+        }
+        let (word, given) = match self.start {
+            Start::Asked => return hasher.finish(),
+            Start::At(columns) => ("from", columns),
+            Start::Untrained(columns) => ("untrained", columns),
+        };
+        hasher.field(word.as_bytes());
+        for columns in self.keys.all_keys().iter().filter_map(|key| given.get(key)) {
+            hasher.field(columns.0.digest().as_bytes());
         }
         hasher.finish()
     }
@@ -401,10 +414,15 @@ mod tests {
             TrainPlan::new(zoo::model("scvi").unwrap(), Aim::ExactSurgery, &spec, 5).unwrap()
         };
         let (plan, longer) = (plan(Some(3)), plan(None));
-        let start = (ColumnInit::Mean, 0);
+        let (init, start) = ((ColumnInit::Mean, 0), Start::Asked);
+        let columns = |value| {
+            let tensor = Tensor::from_f32(&[1], &[value]);
+            BTreeMap::from([(key("s/d/a"), Columns(StateDict::from_iter([("c".to_owned(), tensor)])))])
+        };
+        let (one, two) = (columns(1.0), columns(2.0));
         let extension = &Extension::default();
         let cells = Digest::of(b"cells");
-        let usual = Inputs { base: Digest::of(b"1"), keys: &a, plan: &plan, start, cells, extension };
+        let usual = Inputs { base: Digest::of(b"1"), keys: &a, plan: &plan, init, start, cells, extension };
         let added = Extension { options: [("n_ext".to_owned(), 3.into())].into(), gene_sets: None };
         let digests = [
             usual,
@@ -412,8 +430,11 @@ mod tests {
             Inputs { keys: &b, ..usual },
             Inputs { keys: &bound, ..usual },
             Inputs { plan: &longer, ..usual },
-            Inputs { start: (ColumnInit::Random, 0), ..usual },
-            Inputs { start: (ColumnInit::Mean, 1), ..usual },
+            Inputs { init: (ColumnInit::Random, 0), ..usual },
+            Inputs { init: (ColumnInit::Mean, 1), ..usual },
+            Inputs { start: Start::At(&one), ..usual },
+            Inputs { start: Start::At(&two), ..usual },
+            Inputs { start: Start::Untrained(&one), ..usual },
             Inputs { cells: Digest::of(b"other cells"), ..usual },
             Inputs { extension: &added, ..usual },
         ]

@@ -17,7 +17,7 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Blueprint, CellConditions, Cells, CheckpointStore, Compute, Evaluation, Extension, NoCheckpoints, Reference,
-    surgery::{JointQuery, JointSurgery, extended_surgery},
+    surgery::{JointQuery, JointSurgery, Start, surgery_from},
     train::{Aim, TrainPlan},
     zoo,
 };
@@ -50,6 +50,8 @@ pub const TREE_KEY: &str = "tree";
 pub enum Rules {
     /// Ours: only the query's own columns move, so results can be merged.
     Exact,
+    /// The same, but columns are those of the reference's batch that is most like the query's, or start there.
+    Shot,
     /// scvi-tools', to the letter: more moves, so the result stands alone.
     Upstream,
 }
@@ -59,6 +61,7 @@ impl Rules {
     pub fn label(self) -> &'static str {
         match self {
             Self::Exact => "exact",
+            Self::Shot => "shot",
             Self::Upstream => BaseCard::APPROXIMATE.1,
         }
     }
@@ -84,6 +87,8 @@ pub struct Surgeon<'a> {
     pub checkpoints: Option<&'a Checkpoints>,
     /// Members of parts by which the base's model maps, if it does.
     pub parts: &'a BTreeMap<ConditionKey, Member>,
+    /// Where columns start, and whether they are trained.
+    pub start: Start<'a>,
 }
 
 /// Cells that are trained together, ready for surgery: those of one batch, where no new key binds it to others.
@@ -165,7 +170,10 @@ impl Surgeon<'_> {
     ///
     /// # Errors  [`Error::Models`] for training settings that make no sense
     pub fn n_epochs(&self, n_cells: usize) -> Result<u32> {
-        Ok(self.plan(n_cells)?.n_epochs)
+        match self.start {
+            Start::Asked | Start::At(_) => Ok(self.plan(n_cells)?.n_epochs),
+            Start::Untrained(_) => Ok(0),
+        }
     }
 
     /// How a condition of so many cells is trained: what this base's model does by itself, and what was asked.
@@ -185,17 +193,17 @@ impl Surgeon<'_> {
         let query = JointQuery { conditions: group.conditions.clone(), cells: group.cells()? };
         let mut report = |report: &EpochReport| progress(group, report);
         let mut train = |checkpoints: &mut dyn CheckpointStore| -> Result<JointSurgery> {
-            let (base, added) = (self.base, self.extension);
-            Ok(extended_surgery(base, added, &query, self.train, self.compute, &mut report, checkpoints)?)
+            let onto = (self.base, self.extension);
+            Ok(surgery_from(self.start, onto, &query, self.train, self.compute, &mut report, checkpoints)?)
         };
         let Some(checkpoints) = self.checkpoints else {
             return train(&mut NoCheckpoints);
         };
         let blueprint = Blueprint::of_card(&self.base.card)?;
         let cells = blueprint.encode(&query.cells, &query.conditions)?.digest();
-        let (plan, start) = (self.plan(group.cells.len())?, (self.train.init, self.train.seed));
-        let (base, keys, extension) = (self.base_digest, &query.conditions, self.extension);
-        let name = Inputs { base, keys, plan: &plan, start, cells, extension }.digest();
+        let (plan, init) = (self.plan(group.cells.len())?, (self.train.init, self.train.seed));
+        let (base, keys, extension, start) = (self.base_digest, &query.conditions, self.extension, self.start);
+        let name = Inputs { base, keys, plan: &plan, init, start, cells, extension }.digest();
         if let Some(finished) = checkpoints.load(&name) {
             tracing::info!(conditions = group.name(), "taken from its checkpoint");
             for report in &finished.history {

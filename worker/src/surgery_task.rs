@@ -30,7 +30,12 @@ use archipelago_common::{
     task::TrainSpec,
     tree,
 };
-use archipelago_models::{Device, Extension, layout_of, parts::Parts as KnownParts, surgery::JointSurgery, zoo};
+use archipelago_models::{
+    Device, Extension, layout_of,
+    parts::Parts as KnownParts,
+    surgery::{JointSurgery, Start},
+    zoo,
+};
 use archipelago_protocol::message::Refusal;
 use tokio::{sync::watch, time::Instant};
 
@@ -537,6 +542,7 @@ impl Prepared {
             compute: self.device.into(),
             checkpoints: Some(&self.checkpoints),
             parts: &self.parts,
+            start: Start::Asked,
         }
     }
 }

@@ -248,6 +248,12 @@ pub enum Error {
         /// In the card's words.
         reason: String,
     },
+    /// Cells cannot be said to be like a condition of a reference.
+    #[error("no condition can be taken over from the reference: {detail}")]
+    NoLikeness {
+        /// Why not.
+        detail: &'static str,
+    },
     /// Conditions were trained each with tensors that the site keeps, so no one module has them all.
     #[error("these conditions were trained each with tensors of their own; ask for one at a time")]
     SeveralLocal,

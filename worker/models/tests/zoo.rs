@@ -12,6 +12,8 @@ mod results;
 mod scgen;
 #[path = "zoo/scpoli.rs"]
 mod scpoli;
+#[path = "zoo/shot.rs"]
+mod shot;
 #[path = "zoo/trvae.rs"]
 mod trvae;
 #[path = "zoo/upstream.rs"]

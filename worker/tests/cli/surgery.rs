@@ -62,6 +62,47 @@ fn exact_surgery_takes_no_flag_of_upstreams() {
     bench.fail(2, &[&MAP[..], &["--surgery", "fast"]].concat());
 }
 
+#[test]
+fn shot_surgery_takes_over_what_the_likest_batch_owns_and_trains_only_if_it_is_asked_to() {
+    let bench = Bench::with_reference();
+    let shot = |more: &[&str]| -> Vec<String> {
+        let args = ["map", "reference", "cells.h5ad", "--batches", "c", "--surgery", "shot", "--device", "cpu"];
+        [&args[..], &["--out=mapped", "--overwrite"], more].concat().into_iter().map(str::to_owned).collect()
+    };
+    let run = |more: &[&str]| bench.run_json(&shot(more).iter().map(String::as_str).collect::<Vec<_>>());
+    let owned = |dir: &str, key: &str| read_json(&bench.path(dir))["columns"][key]["digest"].clone();
+    let key = "local/query/c";
+
+    let kept = run(&[]);
+    assert_eq!((&kept["surgery"], &kept["conditions"][key]["epochs"]), (&"shot".into(), &0.into()), "{kept}");
+    let losses = kept["likeness"][key]["losses"].as_object().unwrap();
+    let nearest = kept["likeness"][key]["nearest"].as_str().unwrap();
+    assert_eq!(losses.len(), 2, "{kept}");
+    assert!(losses.values().all(|loss| loss.as_f64() >= losses[nearest].as_f64()), "{kept}");
+    assert_eq!(owned("mapped/version.json", key), owned("reference/version.json", nearest));
+    let base = |dir: &str| bench.run_json(&["inspect", dir])["base"].clone();
+    assert_eq!(base("mapped"), base("reference"), "nothing shared has moved");
+    match &AnnData::read(bench.path("mapped/mapped.h5ad")).unwrap().uns["archipelago_surgery"] {
+        Element::Array(array) => assert_eq!(array.as_text(), Some("shot")),
+        other => panic!("the mark is {}", other.kind()),
+    }
+
+    let trained = run(&["--epochs", "2"]);
+    assert_eq!(trained["conditions"][key]["epochs"], 2);
+    assert_eq!(trained["likeness"], kept["likeness"]);
+    assert_ne!(owned("mapped/version.json", key), owned("reference/version.json", nearest));
+    assert_eq!(run(&[])["version"], kept["version"], "a trained run leaves nothing behind that another takes up");
+
+    for (flags, word) in [
+        (&["--learning-rate", "0.1"][..], "`--learning-rate` is 0.1, expected nothing without `--epochs`"),
+        (&["--weight-decay", "0.1"], "--surgery upstream"),
+    ] {
+        let args = shot(flags);
+        let said = bench.fail(2, &args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(said.contains(word), "{said}");
+    }
+}
+
 /// Adds a chemistry, an age and a depth to every cell.
 fn with_covariates(adata: &mut AnnData) {
     let n = adata.n_obs();

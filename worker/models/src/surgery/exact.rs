@@ -74,6 +74,18 @@ pub struct JointQuery<'a> {
     pub cells: Cells<'a>,
 }
 
+/// Where the columns of new keys start, and whether they are trained from there.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Start<'a> {
+    /// Where the spec says.
+    #[default]
+    Asked,
+    /// At these, those of each key.
+    At(&'a BTreeMap<ConditionKey, Columns>),
+    /// At these, where they stay.
+    Untrained(&'a BTreeMap<ConditionKey, Columns>),
+}
+
 /// The result of mapping keys together.
 #[derive(Clone, PartialEq, Debug)]
 pub struct JointSurgery {
@@ -113,8 +125,14 @@ pub fn surgery(
 ) -> Result<Surgery> {
     let (compute, n_cells) = (compute.into(), query.cells.n_cells());
     let conditions = CellConditions::single(query.key.clone(), n_cells);
-    let mut joint =
-        map((base, &Extension::default()), (&query.cells, &conditions), spec, compute, progress, checkpoints)?;
+    let mut joint = map(
+        (base, &Extension::default()),
+        (&query.cells, &conditions),
+        (spec, Start::Asked),
+        compute,
+        progress,
+        checkpoints,
+    )?;
     let of_key = |mut columns: BTreeMap<ConditionKey, Columns>| columns.remove(&query.key).unwrap_or_default();
     Ok(Surgery {
         columns: of_key(joint.columns),
@@ -157,13 +175,28 @@ pub fn extended_surgery(
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
 ) -> Result<JointSurgery> {
-    map((base, extension), (&query.cells, &query.conditions), spec, compute.into(), progress, checkpoints)
+    surgery_from(Start::Asked, (base, extension), query, spec, compute, progress, checkpoints)
+}
+
+/// The same from other columns than the spec says.
+///
+/// # Errors  those of [`surgery`], and [`Error::UnknownCondition`] for a key without columns to start from
+pub fn surgery_from(
+    start: Start<'_>,
+    (base, extension): (&Base, &Extension),
+    query: &JointQuery<'_>,
+    spec: &TrainSpec,
+    compute: impl Into<Compute>,
+    progress: &mut dyn Progress,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<JointSurgery> {
+    map((base, extension), (&query.cells, &query.conditions), (spec, start), compute.into(), progress, checkpoints)
 }
 
 fn map(
     (base, extension): (&Base, &Extension),
     (cells, conditions): (&Cells<'_>, &CellConditions),
-    spec: &TrainSpec,
+    (spec, start): (&TrainSpec, Start<'_>),
     Compute { device, engine }: Compute,
     progress: &mut dyn Progress,
     checkpoints: &mut dyn CheckpointStore,
@@ -183,15 +216,17 @@ fn map(
     let own: Vec<&[ConditionKey]> = std::iter::once(conditions.keys()).chain(axes.iter().map(|a| &*a.own)).collect();
     let keys: Vec<String> = own.concat().iter().map(ToString::to_string).collect();
     let seeds = Seeds::new(spec.seed, keys.join("\n"));
-    let start = |keys: &[ConditionKey]| match spec.init {
-        ColumnInit::Random => ConditionSource::Fresh(keys.len()),
-        ColumnInit::Mean => ConditionSource::Mean(keys.len()),
+    let given = own.iter().map(|keys| start.columns_of(keys)).collect::<Result<Vec<_>>>()?;
+    let source = |axis: usize| match (&given[axis], spec.init) {
+        (Some(columns), _) => ConditionSource::Stored(columns),
+        (None, ColumnInit::Random) => ConditionSource::Fresh(own[axis].len()),
+        (None, ColumnInit::Mean) => ConditionSource::Mean(own[axis].len()),
     };
     let (stored, seed) = (Source::Stored(&base.tensors), seeds.of("columns", 0));
-    let builder = Builder::new(stored, start(conditions.keys()), Trainable::Conditions, seed, device.to_tch());
+    let builder = Builder::new(stored, source(0), Trainable::Conditions, seed, device.to_tch());
     let mut builder = builder.after(n_conditions(base));
-    for axis in &axes {
-        builder = builder.with_axis(axis.name.clone(), start(&axis.own)).sharing(axis.name.clone(), axis.n_shared);
+    for (at, axis) in (1..).zip(&axes) {
+        builder = builder.with_axis(axis.name.clone(), source(at)).sharing(axis.name.clone(), axis.n_shared);
     }
     let module = blueprint.build(builder)?;
     module.prepare(&dataset);
@@ -199,10 +234,10 @@ fn map(
 
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds.clone(), Mode::Evaluation)?;
     let mut trainer = trainer.with_engine(engine);
-    let history = match &base.card.layout.growth {
-        Growth::Surgery => trainer.run(progress, checkpoints)?,
-        // Its cells are looked at and contribute, and nothing moves.
-        Growth::NoSurgery { .. } => Vec::new(),
+    let history = match (&base.card.layout.growth, start) {
+        (Growth::Surgery, Start::Asked | Start::At(_)) => trainer.run(progress, checkpoints)?,
+        // The cells are looked at and contribute, and nothing moves.
+        (Growth::NoSurgery { .. }, _) | (_, Start::Untrained(_)) => Vec::new(),
     };
     if module.weights().base().digest() != frozen {
         return Err(Error::FrozenMoved);
@@ -227,6 +262,15 @@ fn map(
         deterministic: device.is_deterministic(),
         engine: trainer.engine(),
     })
+}
+
+impl<'a> Start<'a> {
+    /// The columns of these keys, in their order; none where the spec says how they start.
+    fn columns_of(self, keys: &[ConditionKey]) -> Result<Option<Vec<&'a Columns>>> {
+        let (Self::At(columns) | Self::Untrained(columns)) = self else { return Ok(None) };
+        let of_key = |key: &ConditionKey| columns.get(key).ok_or_else(|| Error::UnknownCondition { key: key.clone() });
+        keys.iter().map(of_key).collect::<Result<_>>().map(Some)
+    }
 }
 
 /// Conditions that a reference was trained on, as its card says.

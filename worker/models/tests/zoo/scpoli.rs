@@ -13,8 +13,8 @@ use archipelago_models::{
     data::LABELS,
     results::{Answer, Asked, Column, Frame, Given, Value},
     surgery,
-    surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
-    zoo::{self, scpoli::shot::likeness},
+    surgery::{Placement, UpstreamSurgery, likeness, upstream::Flags, upstream_surgery},
+    zoo,
 };
 
 use crate::{Batch, batch, cells, joined, key, spec};
@@ -257,14 +257,11 @@ fn samples_have_places_and_say_what_is_known_of_them() {
 }
 
 #[test]
-fn a_condition_can_take_what_the_likest_one_has() {
+fn cells_of_a_condition_are_most_like_it() {
     let reference = reference();
     let again = batch(1, 90);
     let found = likeness(&reference, &Cells::new(&again.counts), 0, Device::Cpu).unwrap();
-    assert_eq!((&found.nearest, &found.columns), (&key("a"), &reference.columns[&key("a")]));
-    assert_eq!(found.losses.len(), 2);
-    let other = crate::reference(zoo::model("trvae").unwrap());
-    assert!(likeness(&other, &Cells::new(&again.counts), 0, Device::Cpu).is_err());
+    assert_eq!(found.nearest, key("a"), "{found:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Mutex, time::Instant};
 use archipelago_common::{
     ConditionKey, Section, StateDict, condition::Columns, progress::Continue, reference_dir::ReferenceDir,
 };
-use archipelago_models::surgery::JointSurgery;
+use archipelago_models::surgery::{JointSurgery, Start};
 
 use super::{Mapped, Mapping};
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
     output::Output,
 };
 
-pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
+/// Maps each batch from where its columns start.
+pub(super) fn map(mapping: &Mapping<'_>, start: Start<'_>, output: &Output) -> Result<Mapped> {
     let (args, reference) = (mapping.args, &mapping.parent.reference);
     let checkpoints = Checkpoints::open(&args.out.join(existing::CHECKPOINTS), args.plan.checkpoint_every)?;
     let surgeon = Surgeon {
@@ -27,6 +28,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         compute: args.compute.into(),
         checkpoints: Some(&checkpoints),
         parts: &reference.parts,
+        start,
     };
     let surgeries = train(&surgeon, &mapping.groups, output)?;
     let trained = Instant::now();
@@ -55,6 +57,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         // The same for all: they are of one model.
         engine: surgeries.first().map(|surgery| surgery.engine),
         history: mapped().map(|(group, surgery)| (group.name(), surgery.history.clone())).collect(),
+        likeness: BTreeMap::new(),
         conditions: mapped().flat_map(|(group, surgery)| mapping::metrics(card, group, surgery, coverage)).collect(),
     })
 }

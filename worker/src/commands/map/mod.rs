@@ -2,6 +2,7 @@
 
 mod exact;
 mod extension_args;
+mod shot;
 mod upstream;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Instant};
@@ -18,6 +19,7 @@ use archipelago_common::{
 use archipelago_models::{
     Blueprint, CellConditions, Engine, Extension,
     data::{FieldValues, Panel, PanelAlignment},
+    surgery::{Likeness, Start},
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -42,13 +44,15 @@ use crate::{
 /// Each batch becomes a new condition `owner/dataset/batch`; where the reference takes several condition keys, what a cell's names make
 /// together is its batch. By exact surgery (the default) only its own columns are trained,
 /// so the result can be merged with others; upstream's surgery follows scvi-tools to the letter, moves more, and is labelled
-/// approximate. A reference that takes labels learns from those that the query has, and takes a cell without one as
+/// approximate. Shot surgery trains nothing: a batch takes over what that batch of the reference owns as which its cells are reconstructed
+/// best, and with `--epochs` it is trained from there, exactly. A reference that takes labels learns from those that the query has, and takes a cell without one as
 /// unlabelled. The directory that is written holds the grown reference (to map onto again, to compare), the mapped cells with
 /// their positions in `obsm['X_archipelago']`, the history of training and a summary. A run that was killed goes on when the
 /// command is repeated.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker map reference query.h5ad --batch-key batch --batches 10x_5p --epochs 50 --out mapped\n  \
+    archipelago-worker map reference query.h5ad --surgery shot --out at-once\n  \
     archipelago-worker map reference query.h5ad --surgery upstream --weight-decay 0 --epochs 50 --out compared")]
 pub struct MapArgs {
     /// The reference directory.
@@ -115,11 +119,22 @@ struct PlanArgs {
     seed: u64,
 }
 
+impl PlanArgs {
+    /// The first of the settings that say how epochs are, if one was given.
+    fn of_epochs(&self) -> Option<(&'static str, String)> {
+        let batch_size = self.batch_size.map(|n| ("--batch-size", n.to_string()));
+        let rate = self.learning_rate.map(|rate| ("--learning-rate", rate.to_string()));
+        batch_size.or(rate).or(self.n_epochs_kl_warmup.map(|n| ("--n-epochs-kl-warmup", n.to_string())))
+    }
+}
+
 /// Under whose rules a query is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum SurgeryArg {
     /// Ours: each batch's own columns and nothing else.
     Exact,
+    /// Without training, as scPoli's: each batch takes over the columns of the reference's batch that it is most like.
+    Shot,
     /// scvi-tools': all batches together, and more moves; approximate.
     Upstream,
 }
@@ -139,6 +154,9 @@ struct Summary {
     #[serde(flatten)]
     panels: BTreeMap<String, PanelMet>,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
+    /// The reference's batch that each is most like, of shot surgery.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    likeness: BTreeMap<ConditionKey, Likeness>,
     /// How people read the figures of the conditions.
     #[serde(skip)]
     figures: Vec<Figure>,
@@ -186,6 +204,7 @@ struct Mapped {
     engine: Option<Engine>,
     history: results::History,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
+    likeness: BTreeMap<ConditionKey, Likeness>,
     /// When the columns were trained.
     trained: Instant,
 }
@@ -203,7 +222,8 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
     }
     fs::create_dir(&args.out)?;
     let mapped = match args.surgery {
-        SurgeryArg::Exact => exact::map(&mapping, output)?,
+        SurgeryArg::Exact => exact::map(&mapping, Start::Asked, output)?,
+        SurgeryArg::Shot => shot::map(&mapping, output)?,
         SurgeryArg::Upstream => upstream::map(&mapping, output)?,
     };
     let summary = Summary {
@@ -217,6 +237,7 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         n_genes_panel: mapping.alignment.n_panel,
         panels: mapping.panels_met()?,
         conditions: mapped.conditions,
+        likeness: mapped.likeness,
         figures: mapping.parent.reference.base.card.layout.figures.clone(),
         engine: mapped.engine,
         seconds: started.elapsed().as_secs_f64(),
@@ -249,7 +270,7 @@ impl<'a> Mapping<'a> {
             return Err(archipelago_models::Error::KnownCondition { key: key.clone() }.into());
         }
         let (counts, of_groups) = match args.surgery {
-            SurgeryArg::Exact => (None, data.counts_by_group(&card.genes, &keys.groups)?),
+            SurgeryArg::Exact | SurgeryArg::Shot => (None, data.counts_by_group(&card.genes, &keys.groups)?),
             SurgeryArg::Upstream => {
                 let AlignedCounts { counts, alignment, n_empty_cells } = data.counts(&card.genes)?;
                 let select = |cells: &Vec<usize>| counts.select_rows_stored(cells);
@@ -292,23 +313,25 @@ impl MapArgs {
     fn rules(&self) -> Rules {
         match self.surgery {
             SurgeryArg::Exact => Rules::Exact,
+            SurgeryArg::Shot => Rules::Shot,
             SurgeryArg::Upstream => Rules::Upstream,
         }
     }
 
     fn check(&self) -> Result<()> {
+        let refuse = |what, found: &str, expected| Err(Error::Setting { what, found: found.to_owned(), expected });
         let given = self.upstream.given();
         match (self.surgery, given.first()) {
-            (SurgeryArg::Exact, Some((what, found))) => Err(Error::Setting {
-                what,
-                found: found.clone(),
-                expected: "nothing without `--surgery upstream`: exact surgery moves new columns only",
-            }),
-            (SurgeryArg::Upstream, _) if self.untrained => Err(Error::Setting {
-                what: "--untrained",
-                found: "given".to_owned(),
-                expected: "nothing with `--surgery upstream`",
-            }),
+            (SurgeryArg::Exact | SurgeryArg::Shot, Some((what, found))) => {
+                refuse(what, found, "nothing without `--surgery upstream`: exact surgery moves new columns only")
+            }
+            (SurgeryArg::Upstream, _) if self.untrained => {
+                refuse("--untrained", "given", "nothing with `--surgery upstream`")
+            }
+            (SurgeryArg::Shot, None) if self.plan.epochs.is_none() => match self.plan.of_epochs() {
+                Some((what, found)) => refuse(what, &found, "nothing without `--epochs`: shot surgery trains nothing"),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -345,6 +368,9 @@ impl fmt::Display for Summary {
         for (key, metrics) in &self.conditions {
             let ConditionMetrics { n_cells, epochs, figures, .. } = metrics;
             writeln!(f, "{key}  {n_cells} cells, {epochs} epochs, {}", fit::line(&self.figures, figures))?;
+        }
+        for (key, Likeness { nearest, losses }) in &self.likeness {
+            writeln!(f, "{key}  is most like {nearest}, of {}; loss {:.1}", losses.len(), losses[nearest])?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Surgery under scvi-tools' rules: all batches together, with everything that its flags release.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use archipelago_common::{
     ConditionKey, StateDict,
@@ -10,7 +10,7 @@ use archipelago_common::{
 };
 use archipelago_models::{
     Device, Trained,
-    surgery::{Placement, UpstreamSurgery, upstream::Flags, upstream_surgery},
+    surgery::{Placement, Start, UpstreamSurgery, upstream::Flags, upstream_surgery},
     train::{Aim, TrainPlan},
     zoo,
 };
@@ -127,9 +127,10 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         compute: args.compute.into(),
         checkpoints: None,
         parts: &trained.reference.parts,
+        start: Start::Asked,
     };
     let mut positions = Vec::new();
-    let mut conditions = std::collections::BTreeMap::new();
+    let mut conditions = BTreeMap::new();
     for group in &mapping.groups {
         let of_key = |key: ConditionKey| Some((trained.reference.columns.get(&key)?.clone(), key));
         let columns = group.conditions.all_keys().into_iter().filter_map(of_key).map(|(columns, key)| (key, columns));
@@ -158,6 +159,7 @@ pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
         dir,
         history: results::History::from([("query".to_owned(), trained.history)]),
         conditions,
+        likeness: BTreeMap::new(),
         engine: Some(trained.engine),
     })
 }

@@ -13,7 +13,6 @@ pub mod prototypes;
 mod questions;
 mod recipe;
 mod results;
-pub mod shot;
 mod start;
 mod upstream;
 
@@ -23,18 +22,15 @@ pub use levels::Levels;
 pub use module::{Inference, ScpoliLoss, ScpoliModule};
 pub use phase::ClusterPrototypes;
 
-use archipelago_common::{ConditionKey, Layout, layout::Rule};
+use archipelago_common::{Layout, layout::Rule};
 
 use self::prototypes::Statistics;
 use crate::{
-    blueprint::Blueprint,
     data::{Field, Registry, Values},
-    device::Device,
-    error::{Error, Result},
+    error::Result,
     model::{Config, Configured, Model, ModelCard, Module},
-    nn::{Builder, ConditionSource, Source, Trainable},
+    nn::Builder,
     options::{self, OptionCard, Options as _},
-    reference::Reference,
     results::QuestionCard,
     start::Drawn,
     surgery::upstream::{Flags, UpstreamRules},
@@ -130,16 +126,3 @@ const TRAINING: TrainDefaults = TrainDefaults {
     plateau: Some(Plateau::new(0.1, 13, 0.0, 0.0)),
     ..TrainDefaults::SCVI_TOOLS
 };
-
-/// The module of a reference of this model, as what it is.
-///
-/// # Errors  a reference of another model, and those of building it
-fn module_of(reference: &Reference, keys: &[ConditionKey], device: Device) -> Result<ScpoliModule> {
-    let columns =
-        keys.iter().map(|key| reference.columns.get(key).ok_or_else(|| Error::UnknownCondition { key: key.clone() }));
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    let source = (Source::Stored(&reference.base.tensors), ConditionSource::Stored(&columns));
-    let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], device.to_tch());
-    let blueprint = Blueprint::of_card(&reference.base.card)?;
-    ScpoliModule::new(ScpoliConfig::parse(&blueprint.model.options())?, &blueprint.registry, blueprint.n_genes, builder)
-}
