@@ -4,6 +4,7 @@
 
 mod keys;
 mod parts;
+mod prototypes;
 mod shared_tree;
 mod world;
 

@@ -439,6 +439,6 @@ mod tests {
             Inputs { extension: &added, ..usual },
         ]
         .map(|inputs| inputs.digest());
-        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), 9);
+        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), digests.len());
     }
 }

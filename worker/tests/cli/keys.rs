@@ -98,6 +98,8 @@ fn what_does_not_fit_the_keys_is_refused_in_words() {
     assert!(lacking.contains("--field batch=obs/COLUMN"), "{lacking}");
     let mixed = refused(1, &["--field", "batch=obs/cell_type", "--field", "cell_type=obs/batch"]);
     assert!(mixed.contains("look mixed up"), "{mixed}");
+    let shot = refused(1, &["--surgery", "shot"]);
+    assert!(shot.contains("a condition of the reference is made of several keys"), "{shot}");
     let one = refused(2, &["--batch-key", "batch"]);
     assert!(one.contains("the condition keys `batch`, `cell_type` name the batches"), "{one}");
 }

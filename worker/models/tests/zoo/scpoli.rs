@@ -2,7 +2,7 @@
 
 use archipelago_anndata::Csr;
 use archipelago_common::{
-    ConditionKey, Name, Section,
+    ConditionKey, Name, Section, StateDict, Tensor,
     pool::Pool,
     progress::Silent,
     task::{ColumnInit, TrainSpec},
@@ -225,6 +225,14 @@ fn a_new_type_of_clusters_is_a_file_for_this_reference_only() {
     assert!(refused(&[which("0")], "add-cell-type").contains("--name"));
     assert!(refused(&[("resolution", Value::Number(0.0))], "clusters").contains("--resolution"));
     assert!(refused(&[file(b"nonsense")], "classify").contains("the prototypes do not fit"));
+    let (tensors, told) = StateDict::from_safetensors("prototypes", &bytes).unwrap();
+    for (name, numbers) in [("0.mean", 3), ("0.cov", 9)] {
+        let mut damaged = tensors.clone();
+        let shape = tensors.get(name).unwrap().shape().to_vec();
+        damaged.insert(name, Tensor::from_f32(&shape, &[&[f32::NAN][..], &vec![0.5; numbers - 1]].concat()));
+        let said = refused(&[file(&damaged.to_safetensors(told.as_deref()))], "classify");
+        assert!(said.contains(&format!("`{name}` holds what is not a number")), "{said}");
+    }
     let (a, b) = (batch(1, 60), batch(2, 60));
     let other = train(&[("a", &a), ("b", &b)], &[], &spec(2)).reference;
     let mapped = map_as(&other, "q", Cells::new(&query.counts));

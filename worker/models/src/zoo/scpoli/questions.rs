@@ -1,5 +1,6 @@
 //! What scPoli is asked: types with their uncertainty, prototypes, embeddings of samples, a new type.
 
+use archipelago_common::pool::Pool;
 use ndarray::{Array2, Axis, s};
 use tch::Tensor;
 
@@ -9,7 +10,7 @@ use super::{
     contributions,
     file::PrototypeFile,
     module::EUCLIDEAN,
-    prototypes::{Statistics, cluster},
+    prototypes::{OfType, Statistics, cluster},
 };
 use crate::{
     error::{Error, Result},
@@ -173,7 +174,8 @@ fn further(module: &ScpoliModule, asked: &Asked<'_>, given: &Given) -> Result<Ve
     let mut further: Vec<(String, Tensor)> = Vec::new();
     if let Some(pool) = asked.pooled(&contributions::part()) {
         let new = pool.entries().filter(|name| !is_own(name));
-        further.extend(new.filter_map(|name| Some((name.to_owned(), Statistics::of_pool(pool, name)?.mean()))));
+        let means = of_pool(pool, new).map(|found| found.map(|(name, of_type)| (name.to_owned(), of_type.mean())));
+        further.extend(means.collect::<Result<Vec<_>>>()?);
     }
     if let Some(bytes) = given.file(PROTOTYPES) {
         for (name, mean) in PrototypeFile::read(bytes, module)?.means() {
@@ -185,6 +187,15 @@ fn further(module: &ScpoliModule, asked: &Asked<'_>, given: &Given) -> Result<Ve
         }
     }
     Ok(further)
+}
+
+/// What a pool says of some of its entries.
+fn of_pool<'a>(
+    pool: &'a Pool,
+    entries: impl Iterator<Item = &'a str>,
+) -> impl Iterator<Item = Result<(&'a str, OfType)>> {
+    let one = move |name: &'a str| Some(Statistics::of_pool(pool, name).transpose()?.map(|of_type| (name, of_type)));
+    entries.filter_map(one)
 }
 
 fn latent(module: &ScpoliModule, asked: &Asked<'_>, given: &Given) -> Result<Array2<f32>> {
@@ -254,10 +265,9 @@ fn prototypes(module: &ScpoliModule, asked: &Asked<'_>, given: &Given) -> Result
         }
         POOLED => {
             let pool = asked.pooled(&contributions::part());
-            let of_pool =
-                pool.iter().flat_map(|pool| pool.entries().filter_map(|n| Some((n, Statistics::of_pool(pool, n)?))));
             let (mut names, mut n_cells, mut means) = (vec![], vec![], Vec::<f32>::new());
-            for (name, of_type) in of_pool {
+            for found in pool.iter().flat_map(|pool| of_pool(pool, pool.entries())) {
+                let (name, of_type) = found?;
                 names.push(name.to_owned());
                 n_cells.push(of_type.n_cells as f32);
                 means.extend(Vec::<f32>::try_from(of_type.mean()).expect("means are numbers"));

@@ -6,7 +6,7 @@ mod statistics;
 
 pub use clustering::{Clusters, cluster};
 pub use distance::{PrototypeLoss, distances, labelled_loss, unlabelled_loss};
-pub use statistics::Statistics;
+pub use statistics::{OfType, Statistics};
 
 use std::cell::RefCell;
 

@@ -4,7 +4,7 @@ use archipelago_common::pool::{Pool, TableSpec, TableSpecs};
 use ndarray::{Array1, Array2, ArrayView1};
 use tch::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Sums over the cells of each type.
 #[derive(Clone, PartialEq, Debug)]
@@ -56,7 +56,7 @@ impl Statistics {
 
     /// Adds a cell to an entry of a pool of [these tables](Self::tables).
     ///
-    /// # Errors  [`Error::Common`](crate::Error::Common) for a number that no table can hold
+    /// # Errors  [`Error::Common`] for a number that no table can hold
     pub fn add_to_pool(pool: &mut Pool, entry: &str, z: ArrayView1<'_, f32>) -> Result<()> {
         pool.add(entry, N, 0, 1.0)?;
         for (i, &a) in z.iter().enumerate() {
@@ -68,17 +68,37 @@ impl Statistics {
         Ok(())
     }
 
-    /// What a pool says of an entry, if it has it.
-    pub fn of_pool(pool: &Pool, entry: &str) -> Option<OfType> {
+    /// What a pool of [these tables](Self::tables) says of an entry, if it has it.
+    ///
+    /// # Errors  [`Error::Prototypes`] for sums that are those of no cells
+    pub fn of_pool(pool: &Pool, entry: &str) -> Result<Option<OfType>> {
         let numbers = |table: &str| pool.table(entry, table).map(|table| table.to_f64());
-        let (n, sum, products) = (numbers(N)?, numbers(SUM)?, numbers(PRODUCTS)?);
-        let n_latent = sum.len();
-        let products = Array2::from_shape_vec((n_latent, n_latent), products).ok()?;
-        Some(OfType { n_cells: n[0] as u64, sum: Array1::from(sum), products })
+        let (Some(n), Some(sum), Some(products)) = (numbers(N), numbers(SUM), numbers(PRODUCTS)) else {
+            return Ok(None);
+        };
+        let shape = (sum.len(), sum.len());
+        let products = Array2::from_shape_vec(shape, products).expect("there is one for each pair of dimensions");
+        let of_type = OfType { n_cells: n[0] as u64, sum: Array1::from(sum), products };
+        match of_type.fault() {
+            None => Ok(Some(of_type)),
+            Some(fault) => Err(Error::Prototypes { detail: format!("`{entry}` {fault}") }),
+        }
     }
 }
 
 impl OfType {
+    /// Why these are the sums of no cells, if they are not: whoever hands numbers in may hand in any.
+    fn fault(&self) -> Option<&'static str> {
+        let n = self.n_cells as f64;
+        let squares = || self.products.diag().into_iter().zip(&self.sum);
+        // Cells that are all alike have no scatter; sums are rounded to a fixed unit.
+        let is_impossible = |(&square, &sum): (&f64, &f64)| square - sum * sum / n < -ROUNDING * square.abs().max(1.0);
+        match self.n_cells {
+            0 => Some("is of no cell"),
+            _ => squares().any(is_impossible).then_some("is of cells that scatter by less than nothing"),
+        }
+    }
+
     /// Mean, `[n_latent]`; zeros without a cell.
     pub fn mean(&self) -> Tensor {
         let mean = &self.sum / self.n_cells.max(1) as f64;
@@ -105,6 +125,8 @@ impl OfType {
 const N: &str = "n";
 const SUM: &str = "sum";
 const PRODUCTS: &str = "products";
+/// What of a sum can be lost where it is rounded.
+const ROUNDING: f64 = 1e-9;
 
 #[cfg(test)]
 mod tests {
@@ -148,11 +170,25 @@ mod tests {
         assert_eq!(first, all);
         let mut direct = Statistics::new(1, 2);
         cells.rows().into_iter().for_each(|z| direct.add(0, z));
-        let (pooled, direct) = (Statistics::of_pool(&first, "T").unwrap(), &direct.types()[0]);
+        let (pooled, direct) = (Statistics::of_pool(&first, "T").unwrap().unwrap(), &direct.types()[0]);
         assert_eq!(
             (numbers(&pooled.mean()), numbers(&pooled.cov())),
             (numbers(&direct.mean()), numbers(&direct.cov()))
         );
-        assert!(Statistics::of_pool(&first, "B").is_none());
+        assert!(Statistics::of_pool(&first, "B").unwrap().is_none());
+    }
+
+    #[test]
+    fn sums_that_no_cells_have_are_refused_in_words() {
+        let refused = |n: f64, sum: f64, square: f64| {
+            let mut pool = Pool::new(Statistics::tables(1));
+            [(N, n), (SUM, sum), (PRODUCTS, square)].iter().for_each(|(table, v)| pool.add("T", table, 0, *v).unwrap());
+            Statistics::of_pool(&pool, "T").err().map(|error| error.to_string())
+        };
+        assert!(refused(0.0, 1.0, 1.0).unwrap().contains("`T` is of no cell"));
+        assert!(refused(2.0, 4.0, 7.9).unwrap().contains("`T` is of cells that scatter by less than nothing"));
+        assert_eq!((refused(2.0, 4.0, 8.0), refused(1.0, 1e-3, 1e-6)), (None, None), "cells that are all alike");
+        let nan = Statistics::add_to_pool(&mut Pool::new(Statistics::tables(1)), "T", array![f32::NAN].view());
+        assert!(nan.unwrap_err().to_string().contains("NaN"));
     }
 }
