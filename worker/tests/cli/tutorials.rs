@@ -105,6 +105,8 @@ fn words(line: &str) -> Vec<String> {
 fn shorter(command: &mut Vec<String>) {
     let value = |flag: &str| match flag {
         "--epochs" | "--maxiter" => Some("2"),
+        "--pretraining-epochs" => Some("1"),
+        "--clusters" => Some("0"),
         "--n-neighbors" => Some("15"),
         "--n-latent" => Some("4"),
         "--n-samples" | "--min-cells" => Some("2"),
@@ -122,7 +124,7 @@ fn shorter(command: &mut Vec<String>) {
         "train" => {
             let latent: &[&str] = if is_given("--n-latent", command) { &[] } else { &["--n-latent", "4"] };
             let small = ["--n-hidden", "16"];
-            let own = ["--hidden-layer-sizes"].iter().any(|flag| is_given(flag, command));
+            let own = is_given("--hidden-layer-sizes", command) || is_given("scpoli", command);
             let small: &[&str] = if own { &[] } else { &small };
             let latent = if own { &[] } else { latent };
             command.extend(small.iter().chain(latent).chain(&["--device", "cpu"]).map(|word| (*word).to_owned()));
@@ -181,6 +183,23 @@ fn stand_in_stimulated(bench: &Bench) {
     std::fs::write(bench.path(GENE_SETS), sets.concat()).unwrap();
 }
 
+/// Made-up cells of six donors of two species under the name of the real file, with its cell types.
+fn stand_in_islets(bench: &Bench) {
+    let donors = "human1,human2,human3,human4,mouse1,mouse2";
+    bench.run(&["generate", "--batches", donors, "--n-cells", "40", "--n-genes", "120", "--out", ISLETS]);
+    let mut cells = AnnData::read(bench.path(ISLETS)).unwrap();
+    let donor = cells.obs.column("batch").unwrap().clone();
+    let is_mouse = |name: &Option<String>| name.as_deref().is_some_and(|name| name.starts_with("mouse"));
+    let species: Vec<&str> =
+        donor.to_strings().iter().map(|name| if is_mouse(name) { "mouse" } else { "human" }).collect();
+    cells.obs.insert("species", Column::categorical(&species)).unwrap();
+    cells.obs.insert("donor", donor).unwrap();
+    let types = ["activated_stellate", "alpha", "beta", "delta", "macrophage"];
+    let types: Vec<&str> = (0..cells.n_obs()).map(|cell| types[cell % types.len()]).collect();
+    cells.obs.insert("cell_type", Column::categorical(&types)).unwrap();
+    cells.write(bench.path(ISLETS), Compression::None).unwrap();
+}
+
 /// Gives names to the genes with the most counts: no filter takes them.
 fn name_strongest(cells: &mut AnnData, names: &[&str]) {
     let counts = cells.matrix(None).unwrap().to_csr().unwrap();
@@ -194,6 +213,7 @@ fn name_strongest(cells: &mut AnnData, names: &[&str]) {
 }
 
 const CELLS: &str = "pbmc_5batch.h5ad";
+const ISLETS: &str = "pancreas_human_mouse.h5ad";
 const KANG: &str = "kang_ifnb_donor101.h5ad";
 const GENE_SETS: &str = "reactome_v7.5.1.symbols.gmt";
 const CITE: [&str; 2] = ["cite_pbmc5k.h5ad", "cite_pbmc10k.h5ad"];
@@ -216,6 +236,7 @@ fn tutorials_run_as_they_are_written() {
                 stand_in(&bench);
                 stand_in_with_proteins(&bench);
                 stand_in_stimulated(&bench);
+                stand_in_islets(&bench);
                 tutorial.run(&bench, shorter);
             }
         }
@@ -234,7 +255,7 @@ fn tutorials_run_as_they_are_written() {
 fn real_cells(bench: &Bench) {
     let shared = std::env::var_os("ARCHIPELAGO_SHARED").map(PathBuf::from);
     let data = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared")).join("data");
-    for file in [CELLS, KANG, GENE_SETS, CITE[0], CITE[1]] {
+    for file in [CELLS, KANG, GENE_SETS, ISLETS, CITE[0], CITE[1]] {
         std::fs::copy(data.join(file), bench.path(file)).unwrap();
     }
 }
