@@ -46,16 +46,6 @@ def read(name):
     return adata
 
 
-def log_normalised(name):
-    """As scGen takes them, under the names that it asks for."""
-    adata = read(name)
-    adata.X = np.log1p(adata.X / np.maximum(adata.X.sum(1, keepdims=True), 1) * 1e4).astype(np.float32)
-    adata.obs["cell_type"] = adata.obs["every_cell_type"].astype(str)
-    adata.obs["study"] = adata.obs["batch"]
-    adata.obs_names = [f"{name}-{cell}" for cell in adata.obs_names]
-    return adata
-
-
 def reset_peak():
     gc.collect()
     with open("/proc/self/clear_refs", "w") as f:
@@ -67,128 +57,167 @@ def peak_mib():
         return next(int(line.split()[1]) for line in f if line.startswith("VmHWM")) / 1024
 
 
+def quietly(call, *args, **kwargs):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return call(*args, **kwargs)
+
+
 def train(model, **more):
     epochs.clear()
     timed_epochs.last = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
-        model.train(n_epochs=a.epochs, monitor=False, **more)
+    quietly(model.train, n_epochs=a.epochs, monitor=False, seed=0, **more)
     return list(epochs)
 
 
-def passes(embed):
+def passes(n, call):
+    """Seconds of each of `n` calls, and what the last one gave."""
     seconds = []
-    for _ in range(a.epochs):
+    for _ in range(n):
         start = time.perf_counter()
-        embed()
+        given = quietly(call)
         seconds.append(time.perf_counter() - start)
-    return seconds
+    return seconds, given
 
 
-def elbo(model, adata):
-    """Minus reconstruction and divergence per cell, one draw, as ours."""
-    torch.manual_seed(0)
-    net, total = model.model.eval(), 0.0
-    for s in range(0, adata.n_obs, 512):
-        x = torch.tensor(adata.X[s:s + 512])
-        names = adata.obs["batch"].values[s:s + 512]
-        with torch.no_grad():
-            if a.model == "scpoli":
-                batch = torch.tensor([net.condition_encoders["batch"][v] for v in names])[:, None]
-                joint = torch.tensor([net.conditions_combined_encoder[v] for v in names])
-                recon, kl = net(x=x, batch=batch, combined_batch=joint, sizefactor=x.sum(1))[1:3]
-            else:
-                batch = torch.tensor([net.condition_encoder[v] for v in names])
-                recon, kl = net(x=x, batch=batch, sizefactor=x.sum(1))[:2]
-        total += len(x) * (float(recon) + float(kl))
-    return -total / adata.n_obs
+class Conditional:
+    """A model that trains on conditions of a reference, and on the new ones of a query."""
+    options = dict(use_early_stopping=False, train_frac=1.0)
+    of_reference, of_query = {}, dict(weight_decay=0)
+
+    read = staticmethod(read)
+
+    def fit(self, model):
+        return train(model, **self.options, **self.of_reference)
+
+    def embed(self, model, adata):
+        return model.get_latent(adata.X, adata.obs["batch"].values, mean=True)
+
+    def before_query(self, model, adata):
+        """What the mapping takes of the reference."""
+        return model
+
+    def map(self, model, query):
+        mapped = quietly(self.kind.load_query_data, query, model, **self.load)
+        return train(mapped, **self.options, **self.of_query), mapped
+
+    load = {}
+
+    def forward(self, net, x, names):
+        """Reconstruction and divergence of some cells, means."""
+        batch = torch.tensor([net.condition_encoder[v] for v in names])
+        return net(x=x, batch=batch, sizefactor=x.sum(1))[:2]
+
+    def elbo(self, model, name):
+        """Minus reconstruction and divergence per cell, one draw, as ours."""
+        torch.manual_seed(0)
+        adata = self.read(name)
+        net, total = model.model.eval(), 0.0
+        for s in range(0, adata.n_obs, 512):
+            x = torch.tensor(adata.X[s:s + 512])
+            with torch.no_grad():
+                recon, kl = self.forward(net, x, adata.obs["batch"].values[s:s + 512])
+            total += len(x) * (float(recon) + float(kl))
+        return -total / adata.n_obs
 
 
-def trvae(out):
-    timed_epochs(importlib.import_module("scarches.trainers.trvae.trainer").Trainer)
-    options = dict(use_early_stopping=False, seed=0, train_frac=1.0)
-    adata = read("reference")
-    torch.manual_seed(0)
-    model = TRVAE(adata, condition_key="batch", hidden_layer_sizes=[128, 128])
-    out["train"] = {"epochs_s": train(model, **options), "peak_mib": peak_mib()}
-    reset_peak()
-    seconds = passes(lambda: model.get_latent(adata.X, adata.obs["batch"].values, mean=True))
-    out["latent"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
-    out["train"]["elbo"] = elbo(model, read("reference_validation"))
-    del adata
-    reset_peak()
-    query = read("query")
-    with contextlib.redirect_stdout(io.StringIO()):
-        mapped = TRVAE.load_query_data(query, model)
-    seconds = train(mapped, weight_decay=0, **options)
-    out["surgery"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": elbo(mapped, read("query_validation"))}
+class Trvae(Conditional):
+    kind, trainer = TRVAE, ("trvae.trainer", "Trainer")
+
+    def build(self, adata):
+        return TRVAE(adata, condition_key="batch", hidden_layer_sizes=[128, 128])
 
 
-def expimap(out):
+class Expimap(Conditional):
     """Sets without a meaning, the same as ours: each gene is in two of 200."""
-    timed_epochs(importlib.import_module("scarches.trainers.expimap.regularized").expiMapTrainer)
-    options = dict(use_early_stopping=False, seed=0, train_frac=1.0, weight_decay=0, print_stats=False)
-    adata = read("reference")
-    genes, sets = np.arange(adata.n_vars), np.arange(200)[:, None]
-    mask = ((genes % 200 == sets) | ((7 * genes + 3) % 200 == sets)).astype(int).tolist()
+    kind, trainer = EXPIMAP, ("expimap.regularized", "expiMapTrainer")
+    of_reference = dict(weight_decay=0, print_stats=False, alpha=0.7, alpha_kl=0.5)
+    of_query = dict(weight_decay=0, print_stats=False, alpha_kl=0.5)
+
+    def build(self, adata):
+        genes, sets = np.arange(adata.n_vars), np.arange(200)[:, None]
+        mask = ((genes % 200 == sets) | ((7 * genes + 3) % 200 == sets)).astype(int).tolist()
+        return EXPIMAP(adata, condition_key="batch", hidden_layer_sizes=[256, 256, 256], mask=mask)
+
+
+class ScPoli(Conditional):
+    kind, trainer = scPoli, ("scpoli.trainer", "scPoliTrainer")
+    load = dict(labeled_indices=[])
+
+    def build(self, adata):
+        return scPoli(adata, condition_keys="batch", embedding_dims=5)
+
+    def embed(self, model, adata):
+        return model.get_latent(adata, mean=True)
+
+    def forward(self, net, x, names):
+        batch = torch.tensor([net.condition_encoders["batch"][v] for v in names])[:, None]
+        joint = torch.tensor([net.conditions_combined_encoder[v] for v in names])
+        return net(x=x, batch=batch, combined_batch=joint, sizefactor=x.sum(1))[1:3]
+
+
+class ScGen:
+    """Mapping is arithmetic on the reference's corrected cells; correcting them is not part of its time."""
+    trainer = "scgen.trainer", "vaeArithTrainer"
+
+    def read(self, name):
+        """Cells as scGen takes them, under the names that it asks for."""
+        adata = read(name)
+        adata.X = np.log1p(adata.X / np.maximum(adata.X.sum(1, keepdims=True), 1) * 1e4).astype(np.float32)
+        adata.obs["cell_type"] = adata.obs["every_cell_type"].astype(str)
+        adata.obs["study"] = adata.obs["batch"]
+        adata.obs_names = [f"{name}-{cell}" for cell in adata.obs_names]
+        return adata
+
+    def build(self, adata):
+        return scgen(adata, hidden_layer_sizes=[256, 128])
+
+    fit = staticmethod(train)
+
+    def embed(self, model, adata):
+        with torch.no_grad():
+            return model.get_latent(adata.X)
+
+    def before_query(self, model, adata):
+        corrected = quietly(model.batch_removal, adata, batch_key="study", cell_label_key="cell_type", return_latent=True)
+        return model, corrected
+
+    def map(self, reference, query):
+        model, corrected = reference
+        return passes(1, lambda: scgen.map_query_data(corrected, query, model, batch_key="study", return_latent=True))
+
+    def elbo(self, model, name):
+        """Its loss is no bound of a likelihood: minus the mean squared error of a draw, as ours."""
+        torch.manual_seed(0)
+        adata = self.read(name)
+        net, total = model.model.eval(), 0.0
+        for s in range(0, adata.n_obs, 512):
+            x = torch.tensor(adata.X[s:s + 512])
+            with torch.no_grad():
+                total += float(((net(x)[0] - x) ** 2).mean(1).sum())
+        return -total / adata.n_obs
+
+
+def measure(peer):
+    module, trainer = peer.trainer
+    timed_epochs(getattr(importlib.import_module(f"scarches.trainers.{module}"), trainer))
+    adata = peer.read("reference")
     torch.manual_seed(0)
-    model = EXPIMAP(adata, condition_key="batch", hidden_layer_sizes=[256, 256, 256], mask=mask)
-    out["train"] = {"epochs_s": train(model, alpha=0.7, alpha_kl=0.5, **options), "peak_mib": peak_mib()}
+    model = quietly(peer.build, adata)
+    trained = {"epochs_s": peer.fit(model), "peak_mib": peak_mib()}
     reset_peak()
-    seconds = passes(lambda: model.get_latent(adata.X, adata.obs["batch"].values, mean=True))
-    out["latent"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
-    out["train"]["elbo"] = elbo(model, read("reference_validation"))
+    seconds, _ = passes(a.epochs, lambda: peer.embed(model, adata))
+    latent = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
+    trained["elbo"] = peer.elbo(model, "reference_validation")
+    reference = peer.before_query(model, adata)
     del adata
     reset_peak()
-    query = read("query")
-    with contextlib.redirect_stdout(io.StringIO()):
-        mapped = EXPIMAP.load_query_data(query, model)
-    seconds = train(mapped, alpha_kl=0.1, **options)
-    out["surgery"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": elbo(mapped, read("query_validation"))}
+    seconds, mapped = peer.map(reference, peer.read("query"))
+    surgery = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
+    if hasattr(mapped, "model"):
+        surgery["elbo"] = peer.elbo(mapped, "query_validation")
+    return {"train": trained, "latent": latent, "surgery": surgery}
 
 
-def scgen_(out):
-    """Mapping takes the reference's corrected cells; correcting them is not part of the time."""
-    trainer = importlib.import_module("scarches.trainers.scgen.trainer")
-    timed_epochs(trainer.vaeArithTrainer)
-    adata = log_normalised("reference")
-    torch.manual_seed(0)
-    model = scgen(adata, hidden_layer_sizes=[256, 128])
-    out["train"] = {"epochs_s": train(model, seed=0), "peak_mib": peak_mib(), "elbo": None}
-    reset_peak()
-    with torch.no_grad():
-        seconds = passes(lambda: model.get_latent(adata.X))
-    out["latent"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
-    with contextlib.redirect_stdout(io.StringIO()):
-        corrected = model.batch_removal(adata, batch_key="study", cell_label_key="cell_type", return_latent=True)
-    reset_peak()
-    query = log_normalised("query")
-    start = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
-        scgen.map_query_data(corrected, query, model, batch_key="study", return_latent=True)
-    seconds = [time.perf_counter() - start]
-    out["surgery"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
-
-
-def scpoli(out):
-    timed_epochs(importlib.import_module("scarches.trainers.scpoli.trainer").scPoliTrainer)
-    options = dict(use_early_stopping=False, seed=0, train_frac=1.0)
-    adata = read("reference")
-    torch.manual_seed(0)
-    model = scPoli(adata, condition_keys="batch", embedding_dims=5)
-    out["train"] = {"epochs_s": train(model, **options), "peak_mib": peak_mib()}
-    reset_peak()
-    seconds = passes(lambda: model.get_latent(adata, mean=True))
-    out["latent"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
-    out["train"]["elbo"] = elbo(model, read("reference_validation"))
-    del adata
-    reset_peak()
-    query = read("query")
-    with contextlib.redirect_stdout(io.StringIO()):
-        mapped = scPoli.load_query_data(query, model, labeled_indices=[])
-    seconds = train(mapped, weight_decay=0, **options)
-    out["surgery"] = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": elbo(mapped, read("query_validation"))}
-
-
-out = {"scarches": scarches.__version__, "torch": torch.__version__}
-{"trvae": trvae, "scgen": scgen_, "expimap": expimap, "scpoli": scpoli}[a.model](out)
+peers = {"trvae": Trvae, "expimap": Expimap, "scgen": ScGen, "scpoli": ScPoli}
+out = {"scarches": scarches.__version__, "torch": torch.__version__, **measure(peers[a.model]())}
 json.dump(out, sys.stdout)

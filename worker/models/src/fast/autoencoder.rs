@@ -7,13 +7,15 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::{
+    anchors::Anchors,
     block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach},
     discrepancy::Discrepancy,
     first_layer::Inputs,
-    gradient::{self, Differentiated},
-    network::{BatchStatistics, Network, Refresh},
+    gradient::{self, Differentiated, Source},
+    network::{BatchStatistics, Head, Network, Refresh},
     part::{Part, Which},
-    spec::Unsupported,
+    spec::{AnchorSpec, Divergence, Reconstruction, Shrinking, Unsupported},
+    terms::{Further, Objective, Terms},
 };
 use crate::{
     data::Dataset,
@@ -26,7 +28,7 @@ use crate::{
 /// A module inside the kernels. It holds its own copy of the tensors; [`Autoencoder::store`] gives them back.
 #[derive(Debug)]
 pub struct Autoencoder<'a> {
-    dataset: &'a Dataset<'a>,
+    pub(super) dataset: &'a Dataset<'a>,
     pub(super) network: Network,
     pub(super) parts: Vec<Part>,
     /// Where all parts that train are.
@@ -41,25 +43,14 @@ pub struct Autoencoder<'a> {
     dispersions: Dispersions,
     /// What pulls the latent states of conditions together.
     discrepancy: Option<Discrepancy>,
+    /// What draws latent states to points, in the epochs in which something does.
+    anchors: Option<Anchors>,
     /// The lowest layer of the encoder that trains.
     lowest: Option<usize>,
     pub(super) n_steps: i64,
     pub(super) draws: Vec<f32>,
     /// Shape of each tensor.
     pub(super) shapes: BTreeMap<String, Vec<i64>>,
-}
-
-/// Sums over cells, in nats.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Terms {
-    /// Loss with the warm-up weight.
-    pub loss: f64,
-    /// Negative ELBO.
-    pub negative_elbo: f64,
-    /// Negative log-likelihood.
-    pub reconstruction: f64,
-    /// Discrepancy between conditions times its weight, once for each cell, where the module has one.
-    pub discrepancy: Option<f64>,
 }
 
 /// What it is for.
@@ -127,9 +118,9 @@ impl<'a> Autoencoder<'a> {
         for (part, source) in parts.iter_mut().zip(sources) {
             part.source = source;
         }
-        let trains = |part: &Part| part.moments.is_some();
+        let moves = |part: &Part| part.moments.is_some();
         let trained =
-            parts.iter().position(trains).unwrap_or(0)..parts.iter().rposition(trains).map_or(0, |last| last + 1);
+            parts.iter().position(moves).unwrap_or(0)..parts.iter().rposition(moves).map_or(0, |last| last + 1);
         let team = Team::new(n_blocks);
         let mut whole = Self {
             dataset,
@@ -144,12 +135,14 @@ impl<'a> Autoencoder<'a> {
             drops,
             dispersions,
             discrepancy,
+            anchors: None,
             lowest,
             n_steps: 0,
             draws: Vec::new(),
             shapes: module.weights().iter().map(|(name, weight)| (name.to_owned(), weight.tensor.size())).collect(),
         };
         if reach == Reach::Likelihood {
+            whole.set_anchors(spec.anchors);
             whole.set_constants();
         }
         if matches!(purpose, Purpose::Train(..)) {
@@ -158,24 +151,45 @@ impl<'a> Autoencoder<'a> {
         Ok(whole)
     }
 
-    /// One step of Adam on some cells, and where labels are learned on `labelled` ones; gives sums over the cells from before the step.
+    /// Says which of the optimiser's groups moves each tensor; the first one does if nothing is said.
+    pub fn assign(&mut self, group_of: impl Fn(&str) -> Option<usize>) {
+        for part in self.parts.iter_mut().filter(|part| part.group.is_some()) {
+            part.group = group_of(&part.name).or(part.group);
+        }
+    }
+
+    /// Takes from the module what its description says otherwise in another epoch: what draws cells.
+    pub fn renew(&mut self, module: &dyn Module) {
+        self.set_anchors(module.train_spec().ok().and_then(|spec| spec.anchors));
+    }
+
+    fn set_anchors(&mut self, spec: Option<AnchorSpec>) {
+        self.anchors = spec.map(Anchors::new);
+    }
+
+    /// One step on some cells, and where labels are learned on `labelled` ones, by an Adam for each group of tensors; gives sums over the
+    /// cells from before the step.
     pub fn step(
         &mut self,
         cells: &[usize],
         labelled: &[usize],
         kl_weight: f64,
         noise: &mut dyn Noise,
-        adam: &AdamOptions,
+        adams: &[AdamOptions],
     ) -> Terms {
         let terms = self.differentiate(cells, labelled, kl_weight, noise);
         self.n_steps += 1;
-        let step = adam_step(adam, self.n_steps);
+        let n_steps = self.n_steps;
+        let mut steps = [adam_step(&adams[0], n_steps); MOST_GROUPS];
+        steps.iter_mut().zip(adams).for_each(|(step, adam)| *step = adam_step(adam, n_steps));
         let (level, network, dataset) = (self.network.level, &self.network, self.dataset);
         let blocks = Differentiated::new(&self.blocks, cells.len(), labelled.len());
         let update = |part: &mut Part| {
             if part.moments.is_some() {
                 gradient::collect(network, dataset, blocks, part);
-                part.step(level, step);
+                if part.source != Source::Embedding {
+                    part.step(level, &steps);
+                }
             }
         };
         let parts = &mut self.parts[self.trained.clone()];
@@ -184,18 +198,24 @@ impl<'a> Autoencoder<'a> {
         } else {
             self.team.for_each(parts, update);
         }
-        self.network.refresh(&self.parts, Refresh::Trained);
+        if let Some(embeddings) = &self.network.embeddings {
+            embeddings.collect(level, &mut self.parts);
+            let embedding = self.parts.iter_mut().filter(|part| part.source == Source::Embedding);
+            embedding.for_each(|part| part.step(level, &steps));
+        }
+        self.network.refresh(&mut self.parts, Refresh::Trained);
         terms
     }
 
     /// Gradients of the mean loss of some cells, left in the blocks; sums over the cells.
     fn differentiate(&mut self, cells: &[usize], labelled: &[usize], kl_weight: f64, noise: &mut dyn Noise) -> Terms {
         let n_blocks = cells.len().div_ceil(ROWS);
+        let kl_weight = self.kl_weight(kl_weight, cells.len());
         self.place(cells, noise, self.drops);
         self.place_labelled(n_blocks, labelled, noise, self.drops);
         let all = n_blocks + labelled.len().div_ceil(ROWS);
         let ratio = self.network.labels.as_ref().map_or(0.0, |labels| labels.classification_ratio);
-        let (lowest, meets) = (self.lowest, self.discrepancy.is_some());
+        let (lowest, meets) = (self.lowest, self.meets());
         let objective = Objective {
             cells: 1.0 / cells.len() as f32,
             labelled: ratio / labelled.len().max(1) as f32,
@@ -227,15 +247,48 @@ impl<'a> Autoencoder<'a> {
         terms
     }
 
-    /// Where cells of the first `n` blocks meet: the discrepancy between their conditions, and then `work` on each block.
+    /// What the divergence of one of so many cells counts in their mean loss.
+    fn kl_weight(&self, kl_weight: f64, n_cells: usize) -> f64 {
+        match self.network.divergence {
+            Divergence::Times(factor) => kl_weight * factor,
+            Divergence::Summed => kl_weight * n_cells as f64,
+        }
+    }
+
+    /// Shrinks elements of a map that is held to sets, after a step.
+    pub fn shrink(&mut self, shrinking: &Shrinking<'_>) {
+        if let Head::Masked(masked) = &self.network.head
+            && masked.name == shrinking.tensor
+        {
+            masked.shrink(&mut self.parts, shrinking.threshold, shrinking.what);
+        }
+    }
+
+    /// Whether something depends on the latent states of several cells together.
+    fn meets(&self) -> bool {
+        self.discrepancy.is_some() || self.anchors.is_some()
+    }
+
+    /// Where cells of the first `n` blocks meet: the discrepancy between their conditions, or the points that draw them; and then `work`
+    /// on each block.
     fn meet(&mut self, n: usize, objective: Objective, work: impl Fn(&mut Block, &Pass<'_>) + Sync) {
-        let Some(mut discrepancy) = self.discrepancy.take() else { return };
-        discrepancy.gather(&self.network, self.dataset, &mut self.blocks[..n]);
+        if !self.meets() {
+            return;
+        }
+        if let Some(anchors) = &mut self.anchors {
+            anchors.draw(self.network.n_latent, self.dataset, &mut self.blocks[..n]);
+        }
+        let mut discrepancy = self.discrepancy.take();
+        if let Some(discrepancy) = &mut discrepancy {
+            discrepancy.gather(&self.network, self.dataset, &mut self.blocks[..n]);
+        }
         self.fork(n, (self.drops, self.dispersions), objective, |block, pass| {
-            discrepancy.of_block(pass, block);
+            if let Some(discrepancy) = &discrepancy {
+                discrepancy.of_block(pass, block);
+            }
             work(block, pass);
         });
-        self.discrepancy = Some(discrepancy);
+        self.discrepancy = discrepancy;
     }
 
     /// Does some work on the first `n` blocks, by all threads.
@@ -265,6 +318,9 @@ impl<'a> Autoencoder<'a> {
         for part in &mut self.parts {
             gradient::collect(&self.network, self.dataset, blocks, part);
         }
+        if let Some(embeddings) = &self.network.embeddings {
+            embeddings.collect(self.network.level, &mut self.parts);
+        }
         (terms, self.trained(Which::Gradient))
     }
 
@@ -287,7 +343,7 @@ impl<'a> Autoencoder<'a> {
         let mut total = Terms::default();
         for cells in minibatches {
             self.place(cells, noise, false);
-            let n_blocks = cells.len().div_ceil(ROWS);
+            let (n_blocks, kl_weight) = (cells.len().div_ceil(ROWS), self.kl_weight(kl_weight, cells.len()));
             self.fork(
                 n_blocks,
                 (false, dispersions),
@@ -347,6 +403,7 @@ impl<'a> Autoencoder<'a> {
             kl_weight: objective.kl_weight as f32,
             label_scale: objective.labelled,
             differentiates: objective.differentiates,
+            pulls: self.network.labels.is_some() || self.network.discrepancy.is_some() || self.anchors.is_some(),
         }
     }
 
@@ -355,15 +412,24 @@ impl<'a> Autoencoder<'a> {
         let (reconstruction, kl) = (sum(|sums| sums.reconstruction), sum(|sums| sums.kl));
         let blocks = &self.blocks[..n_blocks];
         let n_cells = blocks.iter().map(Block::n).sum::<usize>() as f64;
-        // The discrepancy is added to a mean over cells.
-        let discrepancy = self.discrepancy.as_ref().map(|discrepancy| discrepancy.value(blocks) * n_cells);
-        let loss = reconstruction + kl_weight * kl + discrepancy.unwrap_or_default();
-        Terms { loss, negative_elbo: reconstruction + kl, reconstruction, discrepancy }
+        let (loss, further) = (reconstruction + kl_weight * kl, Further::default());
+        let mut terms = Terms { loss, negative_elbo: reconstruction + kl, reconstruction, further };
+        // These are added to a mean over cells.
+        if let Some(discrepancy) = &self.discrepancy {
+            discrepancy.add_to(&mut terms, blocks, n_cells);
+        }
+        if let Some(anchors) = &self.anchors {
+            anchors.add_to(&mut terms, n_cells);
+        }
+        terms
     }
 
     fn set_constants(&mut self) {
         let (level, counts) = (self.network.level, self.dataset.counts);
         let constant = self.dispersions == Dispersions::Constant && self.network.log_r.is_some();
+        if let Reconstruction::Squared(..) = self.network.reconstruction {
+            return;
+        }
         let (network, conditions) = (&self.network, &self.dataset.conditions);
         let of_cell = |cell: usize| {
             let (genes, values) = counts.row(cell);
@@ -411,37 +477,6 @@ impl<'a> Autoencoder<'a> {
     }
 }
 
-impl Terms {
-    /// Adds the sums over other cells.
-    pub fn add(&mut self, other: Self) {
-        self.loss += other.loss;
-        self.negative_elbo += other.negative_elbo;
-        self.reconstruction += other.reconstruction;
-        self.discrepancy = match (self.discrepancy, other.discrepancy) {
-            (Some(sum), Some(other)) => Some(sum + other),
-            (sum, other) => sum.or(other),
-        };
-    }
-}
-
-/// How the terms of a pass add up to a loss.
-#[derive(Clone, Copy)]
-struct Objective {
-    /// Factors of the cells' sum and of the labelled cells' cross entropy.
-    cells: f32,
-    labelled: f32,
-    kl_weight: f64,
-    /// Whether gradients are wanted.
-    differentiates: bool,
-}
-
-impl Default for Objective {
-    /// Sums over cells, without gradients.
-    fn default() -> Self {
-        Self { cells: 1.0, labelled: 1.0, kl_weight: 0.0, differentiates: false }
-    }
-}
-
 fn adam_step(options: &AdamOptions, n_steps: i64) -> adam::Step {
     let (correction_1, correction_2) = Adam::corrections(n_steps);
     adam::Step {
@@ -454,6 +489,9 @@ fn adam_step(options: &AdamOptions, n_steps: i64) -> adam::Step {
 
 /// Cells whose first layer is computed before it is put away; whole blocks.
 const CACHED_AT_ONCE: usize = 256 * ROWS;
+
+/// Groups that an optimiser has at most.
+pub(crate) const MOST_GROUPS: usize = 4;
 
 /// Parts that one thread updates sooner than another one hears of them.
 const FEW_PARTS: usize = 4;

@@ -3,8 +3,9 @@
 use super::{
     first_layer::Inputs,
     labels::Labels,
-    network::Network,
+    network::{Head, Network},
     part::Part,
+    spec::Reconstruction,
     stack::{self, Activations, Codes, Rows},
 };
 use crate::{
@@ -13,8 +14,9 @@ use crate::{
         Buffer,
         buffer::PANEL,
         layer,
-        likelihood::{self, Row, Scratch},
+        likelihood::{self, Counts, Row, Scratch},
         padded,
+        values::{self, Link},
     },
 };
 
@@ -45,7 +47,9 @@ pub(super) struct Block {
     pub(super) first: usize,
     /// Room for a number per cell of a step, where cells meet.
     pub(super) slopes: Buffer,
-    /// Logits of the shares, then their gradient; empty where nothing is decoded.
+    /// The latent states, a row per dimension and a column per cell, for a head that is held to sets.
+    pub(super) turned: Buffer,
+    /// Logits of the shares, or other outputs, then their gradient; empty where nothing is decoded.
     pub(super) logits: Buffer,
     /// The same for extra zeros.
     pub(super) dropout: Buffer,
@@ -110,6 +114,8 @@ pub(super) struct Pass<'a> {
     pub(super) label_scale: f32,
     /// Whether gradients are wanted.
     pub(super) differentiates: bool,
+    /// Whether more than the decoder and the divergence depends on the latent states.
+    pub(super) pulls: bool,
 }
 
 /// What the dispersions do in a pass.
@@ -145,6 +151,10 @@ impl Block {
             first: 0,
             slopes: Buffer::default(),
             further: Further { by_mean: rows(n_latent), by_var: rows(n_latent), by_z: rows(n_latent) },
+            turned: Buffer::zeros(match &network.head {
+                Head::Masked(masked) if decodes => ROWS * padded(masked.n_in),
+                Head::Full(_) | Head::Masked(_) => 0,
+            }),
             logits: genes(decodes),
             dropout: genes(decodes && network.dropout.is_some()),
             of_log_r: Buffer::zeros(if decodes { network.dispersions.len() * padded(network.n_genes) } else { 0 }),
@@ -174,7 +184,8 @@ impl Block {
         let given = self.mean.chunks_exact(width).zip(self.noise.chunks_exact(width));
         self.sums.kl = 0.0;
         for ((z, var), (mean, noise)) in rows.zip(given).take(n) {
-            let kl = layer::draw(level, layer::Draw { mean, var, noise, z, mask: &network.latent_mask });
+            let (mask, floor) = (&*network.latent_mask, network.variance_floor);
+            let kl = layer::draw(level, layer::Draw { mean, var, noise, z, mask, floor });
             self.sums.kl += f64::from(kl);
         }
     }
@@ -195,16 +206,48 @@ impl Block {
         let level = network.level;
         let rows = rows_of(&self.cells, pass);
         stack::forward(pass, &network.decoder, &mut self.decoder, Some(&self.z), rows, &mut self.columns);
-        let hidden = &self.decoder[network.decoder.len() - 1].out;
-        network.scale.forward(level, parts, (hidden, n), &mut self.logits, &mut self.columns);
+        let hidden = self.decoder.last().map_or(&self.z, |last| &last.out);
+        match &network.head {
+            Head::Full(head) => head.forward(level, parts, (hidden, n), &mut self.logits, &mut self.columns),
+            Head::Masked(head) => head.forward(pass, (hidden, rows), &mut self.turned, &mut self.logits),
+        }
         if let Some(dropout) = &network.dropout {
             dropout.forward(level, parts, (hidden, n), &mut self.dropout, &mut self.columns);
         }
-        self.of_log_r.fill(0.0);
         self.sums.reconstruction = 0.0;
-        for i in 0..n {
-            self.likelihood(pass, i);
-            if i + 1 == n || self.dispersion_row(pass, i + 1) != self.dispersion_row(pass, i) {
+        match network.reconstruction {
+            Reconstruction::Counts(counts) => self.likelihoods(pass, counts),
+            Reconstruction::Squared(link, factor) => self.squared_differences(pass, link, factor),
+        }
+    }
+
+    /// What goes into the head.
+    pub(super) fn below_head(&self) -> &[f32] {
+        self.decoder.last().map_or(&self.z, |last| &last.out)
+    }
+
+    fn squared_differences(&mut self, pass: &Pass<'_>, link: Link, factor: f32) {
+        let (network, width) = (pass.network, padded(pass.network.n_genes));
+        for (outputs, &cell) in self.logits.chunks_exact_mut(width).zip(&self.cells) {
+            let (genes, values) = pass.dataset.counts.row(cell);
+            let (n_genes, scale) = (network.n_genes, pass.scale * factor);
+            let row = values::Row { outputs, n_genes, genes, values, link, scale };
+            let sum = values::squared_differences(network.level, row, &mut self.scratch.dense);
+            self.sums.reconstruction += f64::from(sum) * f64::from(factor);
+        }
+    }
+
+    fn likelihoods(&mut self, pass: &Pass<'_>, counts: Counts) {
+        let n = self.n();
+        self.of_log_r.fill(0.0);
+        // Cells that share their dispersions come one after the other: what is kept back of them is finished once.
+        let mut order: [usize; ROWS] = std::array::from_fn(|i| i);
+        let order = &mut order[..n];
+        order.sort_unstable_by_key(|&i| (self.dispersion_row(pass, i), i));
+        for (at, &i) in order.iter().enumerate() {
+            self.likelihood(pass, counts, i);
+            let next = order.get(at + 1).map(|&next| self.dispersion_row(pass, next));
+            if next != Some(self.dispersion_row(pass, i)) {
                 self.finish_likelihood(pass, i);
             }
         }
@@ -215,7 +258,7 @@ impl Block {
         if pass.network.dispersions.len() > 1 { pass.dataset.conditions[self.cells[i]] as usize } else { 0 }
     }
 
-    /// Adds what the likelihood keeps back of the cells up to `i`, which share their dispersions.
+    /// Adds what the likelihood keeps back of the last cells, up to `i`, which share their dispersions.
     fn finish_likelihood(&mut self, pass: &Pass<'_>, i: usize) {
         let (network, own) = (pass.network, self.dispersion_row(pass, i));
         let (dispersion, width) = (&network.dispersions[own], padded(network.n_genes));
@@ -225,7 +268,7 @@ impl Block {
         self.sums.reconstruction -= f64::from(value);
     }
 
-    fn likelihood(&mut self, pass: &Pass<'_>, i: usize) {
+    fn likelihood(&mut self, pass: &Pass<'_>, kind: Counts, i: usize) {
         let (network, cell) = (pass.network, self.cells[i]);
         let width = padded(network.n_genes);
         let (genes, counts) = pass.dataset.counts.row(cell);
@@ -243,7 +286,7 @@ impl Block {
             scale: -pass.scale,
             of_log_r: trains.then(|| &mut self.of_log_r[own * width..][..width]),
         };
-        let value = likelihood::row(network.level, network.counts, row, &mut self.scratch);
+        let value = likelihood::row(network.level, kind, row, &mut self.scratch);
         let constant = match pass.dispersions {
             Dispersions::Rest => likelihood::constants(network.level, genes, counts, Some(dispersion)),
             Dispersions::Constant | Dispersions::Train => f64::from(pass.constants[cell]),
@@ -254,11 +297,14 @@ impl Block {
     /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state.
     pub(super) fn decoder_gradient(&mut self, pass: &Pass<'_>) {
         let (network, n) = (pass.network, self.n());
-        let last = &mut self.decoder[network.decoder.len() - 1].delta;
-        let scale = (&network.scale, &*self.logits);
-        match &network.dropout {
-            None => stack::back(pass, [scale], n, &mut self.columns, last),
-            Some(dropout) => stack::back(pass, [scale, (dropout, &*self.dropout)], n, &mut self.columns, last),
+        let last = self.decoder.last_mut().map_or(&mut *self.of_mean, |last| &mut last.delta);
+        match (&network.head, &network.dropout) {
+            (Head::Masked(head), _) => head.back(pass, &self.logits, n, &mut self.columns, last),
+            (Head::Full(head), None) => stack::back(pass, [(head, &*self.logits)], n, &mut self.columns, last),
+            (Head::Full(head), Some(dropout)) => {
+                let maps = [(head, &*self.logits), (dropout, &*self.dropout)];
+                stack::back(pass, maps, n, &mut self.columns, last);
+            }
         }
         let (rows, below) = (rows_of(&self.cells, pass), Some(&mut *self.of_mean));
         stack::backward(pass, &network.decoder, &mut self.decoder, rows, 0, below, &mut self.columns);
@@ -278,7 +324,7 @@ impl Block {
         let (level, width) = (network.level, padded(network.n_latent));
         for i in 0..n {
             let row = i * width..(i + 1) * width;
-            if network.pulls() {
+            if pass.pulls {
                 layer::add(level, &mut self.of_mean[row.clone()], &self.further.by_z[row.clone()]);
             }
             layer::draw_gradient(
@@ -292,6 +338,7 @@ impl Block {
                     mask: &network.latent_mask,
                     // With labels another divergence takes its place.
                     kl_weight: if network.labels.is_some() { 0.0 } else { pass.kl_weight * pass.scale },
+                    floor: network.variance_floor,
                 },
             );
             if network.labels.is_some() {

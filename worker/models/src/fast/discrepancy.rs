@@ -5,6 +5,7 @@ use super::{
     block::{Block, Pass},
     network::Network,
     spec::DiscrepancySpec,
+    terms::Terms,
 };
 use crate::{
     data::Dataset,
@@ -93,9 +94,12 @@ impl Discrepancy {
         }
     }
 
-    /// The discrepancy of all blocks, times its weight.
-    pub(super) fn value(&self, blocks: &[Block]) -> f64 {
-        self.spec.weight * blocks.iter().map(|block| block.sums.discrepancy).sum::<f64>()
+    /// Adds the discrepancy of all blocks times its weight, once for each of so many cells.
+    pub(super) fn add_to(&self, terms: &mut Terms, blocks: &[Block], n_cells: f64) {
+        let sum = blocks.iter().map(|block| block.sums.discrepancy).sum::<f64>();
+        let value = self.spec.weight * sum * n_cells;
+        terms.loss += value;
+        terms.further.add(self.spec.figure, value);
     }
 }
 

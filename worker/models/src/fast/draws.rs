@@ -16,6 +16,10 @@ impl Autoencoder<'_> {
     /// Puts cells that are encoded and decoded into the first blocks, with their noise and what dropout keeps.
     pub(super) fn place(&mut self, cells: &[usize], noise: &mut dyn Noise, drops: bool) {
         let n = cells.len();
+        if let Some(embeddings) = &mut self.network.embeddings {
+            let codes = cells.iter().map(|&cell| self.dataset.conditions[cell] as usize);
+            embeddings.look_up(self.network.level, &mut self.parts, codes);
+        }
         self.place_in_encoder(0, cells, noise, drops);
         let Self { network, blocks, draws, .. } = self;
         draws.resize(n * network.n_latent, 0.0);

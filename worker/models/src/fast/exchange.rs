@@ -9,7 +9,7 @@ use super::{
     network::Refresh,
     part::{Which, set_values, values_of},
 };
-use crate::{nn::Weights, train::Adam};
+use crate::{nn::Weights, train::Slot};
 
 impl Autoencoder<'_> {
     /// The tensors that train.
@@ -19,7 +19,7 @@ impl Autoencoder<'_> {
 
     pub(super) fn trained(&mut self, which: Which) -> BTreeMap<String, Tensor> {
         let mut joined: BTreeMap<String, (Vec<i64>, Vec<f32>)> = BTreeMap::new();
-        for part in self.parts.iter_mut().filter(|part| part.moments.is_some()) {
+        for part in self.parts.iter_mut().filter(|part| part.trains()) {
             let shape = self.shapes[&part.name].clone();
             let count = shape.iter().product::<i64>() as usize;
             let (_, values) = joined.entry(part.name.clone()).or_insert_with(|| (shape, vec![0.0; count]));
@@ -29,8 +29,8 @@ impl Autoencoder<'_> {
     }
 
     /// Gives the tensors back, and the optimiser its state.
-    pub fn store(&mut self, weights: &Weights, adam: &mut Adam) {
-        for slot in adam.slots_mut() {
+    pub fn store<'s>(&mut self, weights: &Weights, slots: impl IntoIterator<Item = &'s mut Slot>) {
+        for slot in slots {
             if !self.holds(&slot.name) {
                 continue;
             }
@@ -42,8 +42,8 @@ impl Autoencoder<'_> {
     }
 
     /// Takes the tensors and the optimiser's state as they are now.
-    pub fn load(&mut self, weights: &Weights, adam: &Adam) {
-        for slot in adam.slots() {
+    pub fn load<'s>(&mut self, weights: &Weights, slots: impl IntoIterator<Item = &'s Slot>) {
+        for slot in slots {
             if !self.holds(&slot.name) {
                 continue;
             }
@@ -52,7 +52,7 @@ impl Autoencoder<'_> {
             self.read(&slot.name, Which::Square, &slot.square);
             self.read(&slot.name, Which::Value, weights.require(&slot.name).0);
         }
-        self.network.refresh(&self.parts, Refresh::All);
+        self.network.refresh(&mut self.parts, Refresh::All);
     }
 
     /// Whether a tensor is the kernels' to move.

@@ -23,7 +23,7 @@ struct Example {
 }
 
 fn config() -> impl Strategy<Value = TrvaeConfig> {
-    let loss = prop_oneof![Just(ReconLoss::Nb), Just(ReconLoss::Zinb)];
+    let loss = prop_oneof![Just(ReconLoss::Nb), Just(ReconLoss::Zinb), Just(ReconLoss::Mse)];
     let sizes = (proptest::collection::vec(1_usize..50, 1..4), 1_usize..12);
     let pull = (any::<bool>(), proptest::option::of(0_usize..3), 0.1_f64..3.0);
     (sizes, loss, pull, any::<bool>(), any::<bool>()).prop_map(
@@ -63,7 +63,7 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
     let dataset = dataset(&counts, example.conditions.clone());
     let cells: Vec<usize> = (0..n_cells).rev().collect();
-    let likelihood = config.recon_loss.likelihood().unwrap();
+    let likelihood = config.recon_loss.likelihood();
     compare_modules(&module, likelihood, &dataset, (&cells, &[]), (mode, seed), |_, _| {
         unreachable!("no cell is labelled")
     })

@@ -2,7 +2,7 @@
 
 use super::{
     block::{Block, ROWS},
-    network::{Layer, Matrix, Network},
+    network::{Head, Layer, Matrix, Network},
     part::{Layout, Part},
 };
 use crate::{
@@ -25,8 +25,12 @@ pub(super) enum Source {
     Bias(MatrixId),
     /// What comes back to a linear map, apart for each condition.
     Columns(MatrixId),
+    /// The latent state times what comes back to a map that is held to sets, in this piece of it.
+    Masked(usize),
     /// The likelihood.
     LogDispersion,
+    /// Columns of conditions that vectors stand for: see [`super::embedding`].
+    Embedding,
     /// The networks of labels, at this place among their parts; blocks sum it up.
     Labels(usize),
 }
@@ -38,7 +42,7 @@ pub(super) enum MatrixId {
     Mean,
     Var,
     Decoder(usize),
-    Scale,
+    Head,
     Dropout,
 }
 
@@ -62,7 +66,7 @@ impl<'a> Differentiated<'a> {
     fn of(self, id: MatrixId) -> &'a [Block] {
         match id {
             MatrixId::Encoder(_) | MatrixId::Mean | MatrixId::Var => self.encoded,
-            MatrixId::Decoder(_) | MatrixId::Scale | MatrixId::Dropout => self.decoded,
+            MatrixId::Decoder(_) | MatrixId::Head | MatrixId::Dropout => self.decoded,
         }
     }
 }
@@ -82,12 +86,22 @@ pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
     }
     of_matrix(&network.mean, MatrixId::Mean);
     of_matrix(&network.var, MatrixId::Var);
-    of_matrix(&network.scale, MatrixId::Scale);
+    if let Head::Full(head) = &network.head {
+        of_matrix(head, MatrixId::Head);
+    }
     if let Some(dropout) = &network.dropout {
         of_matrix(dropout, MatrixId::Dropout);
     }
     for (at, part) in network.labels.iter().flat_map(|labels| labels.parts.clone()).enumerate() {
         sources[part] = Source::Labels(at);
+    }
+    if let Head::Masked(masked) = &network.head {
+        masked.pieces.iter().enumerate().for_each(|(at, piece)| sources[piece.part] = Source::Masked(at));
+        masked.columns.into_iter().for_each(|part| sources[part] = Source::Columns(MatrixId::Head));
+    }
+    if let Some(embeddings) = &network.embeddings {
+        let maps = embeddings.maps.iter().map(|map| map.weight);
+        maps.chain([embeddings.rows]).for_each(|part| sources[part] = Source::Embedding);
     }
     let columns = |layer: &Layer| layer.columns;
     for (l, part) in network.encoder.iter().map(columns).enumerate().filter_map(|(l, part)| Some((l, part?))) {
@@ -99,12 +113,13 @@ pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
     sources
 }
 
-/// Computes the gradient of a part that trains.
+/// Computes the gradient of a part that trains, unless it comes from those of other parts.
 pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differentiated<'_>, part: &mut Part) {
-    let (level, layout, source) = (network.level, part.layout, part.source);
-    let Some(moments) = &mut part.moments else { return };
+    let Part { layout, source, moments, .. } = part;
+    let (level, source) = (network.level, *source);
+    let Some(moments) = moments else { return };
     let gradient = &mut *moments.gradient;
-    match (source, layout) {
+    match (source, &*layout) {
         (Source::Panel(MatrixId::Encoder(0)), Layout::Panel { p, .. }) => {
             gradient.fill(0.0);
             let width = network.encoder[0].matrix.width();
@@ -117,11 +132,11 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differen
             }
         }
         (Source::Panel(id), Layout::Panel { p, n_in, n_out }) => {
-            panel(level, blocks.of(id), id, (p, n_in, n_out), gradient);
+            panel(level, blocks.of(id), id, (*p, *n_in, *n_out), gradient);
         }
         (Source::Bias(id) | Source::Columns(id), Layout::Rows { n_rows, n }) => {
             gradient.fill(0.0);
-            let width = padded(n);
+            let (n_rows, width) = (*n_rows, padded(*n));
             for block in blocks.of(id) {
                 for (&cell, delta) in block.cells.iter().zip(delta(block, id).chunks_exact(width)) {
                     let by_condition = matches!(source, Source::Columns(_)) && n_rows > 1;
@@ -139,7 +154,13 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differen
             let labels = blocks.encoded.iter().filter_map(|block| block.labels.as_ref());
             labels.for_each(|labels| layer::add(level, gradient, labels.gradient(at)));
         }
-        (Source::Panel(_), Layout::Rows { .. }) | (Source::Bias(_) | Source::Columns(_), Layout::Panel { .. }) => {
+        (Source::Masked(piece), _) => {
+            if let Head::Masked(masked) = &network.head {
+                masked.collect(level, piece, blocks.decoded, gradient);
+            }
+        }
+        (Source::Embedding, _) => {}
+        (Source::Panel(_) | Source::Bias(_) | Source::Columns(_), _) => {
             unreachable!("matrices are panels, and only they are")
         }
     }
@@ -167,7 +188,7 @@ fn input(block: &Block, id: MatrixId) -> &[f32] {
         MatrixId::Mean | MatrixId::Var => &block.encoder[block.encoder.len() - 1].out,
         MatrixId::Decoder(0) => &block.z,
         MatrixId::Decoder(l) => &block.decoder[l - 1].out,
-        MatrixId::Scale | MatrixId::Dropout => &block.decoder[block.decoder.len() - 1].out,
+        MatrixId::Head | MatrixId::Dropout => block.below_head(),
     }
 }
 
@@ -178,7 +199,7 @@ fn delta(block: &Block, id: MatrixId) -> &[f32] {
         MatrixId::Mean => &block.of_mean,
         MatrixId::Var => &block.of_var,
         MatrixId::Decoder(l) => &block.decoder[l].delta,
-        MatrixId::Scale => &block.logits,
+        MatrixId::Head => &block.logits,
         MatrixId::Dropout => &block.dropout,
     }
 }

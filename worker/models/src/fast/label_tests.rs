@@ -86,7 +86,7 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let dataset = Dataset { fields: vec![labels], ..dataset(&counts, conditions) };
     let cells: Vec<usize> = (0..n_cells).rev().collect();
     let cells = (&*cells, &cells[..example.n_labelled]);
-    let likelihood = example.config.scvi.gene_likelihood;
+    let likelihood = Some(example.config.scvi.gene_likelihood);
     compare_modules(&module, likelihood, &dataset, cells, (mode, seed), |cells, pass| module.label_loss(cells, pass))
 }
 

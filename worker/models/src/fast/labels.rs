@@ -284,7 +284,8 @@ impl Labels {
         for i in 0..n {
             let row = i * width..(i + 1) * width;
             let (mean, var) = (&encoder.mean[row.clone()], &mut encoder.var[row.clone()]);
-            let draw = layer::Draw { mean, var, noise: &self.noise[y][row.clone()], z: &mut z2[row], mask };
+            let noise = &self.noise[y][row.clone()];
+            let draw = layer::Draw { mean, var, noise, z: &mut z2[row], mask, floor: layer::VARIANCE_FLOOR };
             self.kl[i * per_label + y] = layer::draw(level, draw);
         }
         decoder.forward(pass, &network.decoder, z2, Rows { drops: false, ..rows }, columns);
@@ -356,6 +357,7 @@ impl Labels {
                 of_var: &mut encoder.of_var[row],
                 mask,
                 kl_weight: pass.kl_weight * weight(i),
+                floor: layer::VARIANCE_FLOOR,
             };
             layer::draw_gradient(level, draw);
         }

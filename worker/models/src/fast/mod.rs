@@ -7,10 +7,14 @@
 //! between conditions ([`DiscrepancySpec`]). What a module does not
 //! describe, or the kernels cannot compute, goes through autograd as before, and says so.
 
+mod anchors;
 mod autoencoder;
 mod block;
 mod discrepancy;
 mod draws;
+mod embedding;
+#[cfg(test)]
+mod embedding_tests;
 mod exchange;
 #[cfg(test)]
 mod family_tests;
@@ -19,15 +23,22 @@ mod gradient;
 #[cfg(test)]
 mod label_tests;
 mod labels;
+mod masked;
+#[cfg(test)]
+mod masked_tests;
 mod network;
 mod part;
 mod spec;
 mod stack;
+mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use autoencoder::{Autoencoder, Purpose, Terms};
+pub(crate) use autoencoder::MOST_GROUPS;
+pub use autoencoder::{Autoencoder, Purpose};
 pub use spec::{
-    ColumnsSpec, DiscrepancySpec, Embedded, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec,
-    Unsupported, VaeSpec,
+    AnchorFigures, AnchorSpec, ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput, HeadSpec, LabelSpec,
+    LayerSpec, Link, LogDispersionSpec, MaskedSpec, PosteriorSpec, ReconstructionSpec, Shrinking, Shrinks, Unsupported,
+    VaeSpec,
 };
+pub use terms::{Further, Terms};

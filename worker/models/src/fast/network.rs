@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use super::{
     block::Reach,
+    embedding::{Embeddings, Map},
+    masked::{GENES_OF_PIECE, Masked, Piece},
     part::{Layout, Part, values_of},
     spec::{
-        ColumnsSpec, DiscrepancySpec, Embedded, EncoderInput, LabelSpec, LayerSpec, LogDispersionSpec, PosteriorSpec,
-        Unsupported, VaeSpec,
+        ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput, HeadSpec, LabelSpec, LayerSpec,
+        LogDispersionSpec, MaskedSpec, PosteriorSpec, Reconstruction, Unsupported, VaeSpec,
     },
 };
 use crate::{
@@ -16,7 +18,8 @@ use crate::{
         Buffer, Level,
         buffer::PANEL,
         label,
-        likelihood::{Counts, Dispersion, set_dispersion},
+        likelihood::{Dispersion, set_dispersion},
+        masked::Listed,
         matrix, padded,
     },
     nn::Weights,
@@ -26,7 +29,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Network {
     pub(super) level: Level,
-    pub(super) counts: Counts,
+    pub(super) reconstruction: Reconstruction,
+    pub(super) divergence: Divergence,
+    pub(super) variance_floor: f32,
     pub(super) input: EncoderInput,
     pub(super) n_genes: usize,
     pub(super) n_latent: usize,
@@ -34,7 +39,7 @@ pub(super) struct Network {
     pub(super) mean: Matrix,
     pub(super) var: Matrix,
     pub(super) decoder: Vec<Layer>,
-    pub(super) scale: Matrix,
+    pub(super) head: Head,
     pub(super) dropout: Option<Matrix>,
     /// 1 for dimensions of the latent state, 0 for padding.
     pub(super) latent_mask: Buffer,
@@ -46,6 +51,8 @@ pub(super) struct Network {
     pub(super) discrepancy: Option<DiscrepancySpec>,
     /// The networks of labels, where labels shape the latent state.
     pub(super) labels: Option<LabelNetwork>,
+    /// What stands for conditions, where vectors do.
+    pub(super) embeddings: Option<Embeddings>,
 }
 
 /// The networks of labels, see [`LabelSpec`].
@@ -88,6 +95,13 @@ pub(super) struct Layer {
     pub(super) mask: Buffer,
 }
 
+/// The map to what cells are compared with.
+#[derive(Debug)]
+pub(super) enum Head {
+    Full(Matrix),
+    Masked(Masked),
+}
+
 /// A linear map.
 #[derive(Debug)]
 pub(super) struct Matrix {
@@ -122,6 +136,7 @@ struct Builder<'a> {
     trains: &'a dyn Fn(&str) -> bool,
     statistics: BatchStatistics,
     parts: Vec<Part>,
+    embeddings: Option<Embeddings>,
 }
 
 impl Network {
@@ -138,26 +153,31 @@ impl Network {
         // Where nothing is decoded the decoder keeps its layers, and no gene.
         let decodes = reach == Reach::Likelihood;
         let n_genes = if decodes { spec.n_genes } else { 0 };
-        let mut builder = Builder { weights, trains, statistics, parts: Vec::new() };
+        let mut builder = Builder { weights, trains, statistics, parts: Vec::new(), embeddings: None };
         let hidden = |layers: &[LayerSpec]| layers.last().map(|layer| layer.n_out);
-        let no_layers = Unsupported("a stack has no layers");
-        let (n_encoder, n_decoder) = (hidden(&spec.encoder).ok_or(no_layers)?, hidden(&spec.decoder).ok_or(no_layers)?);
+        let n_encoder = hidden(&spec.encoder).ok_or(Unsupported("the encoder has no layers"))?;
+        let n_decoder = hidden(&spec.decoder).unwrap_or(spec.n_latent);
         let encoder = builder.layers(&spec.encoder, Categories::Conditions)?;
         let mean = builder.matrix(&spec.mean, n_encoder, spec.n_latent)?;
         let var = builder.matrix(&spec.var, n_encoder, spec.n_latent)?;
         let decoder = builder.layers(&spec.decoder, Categories::Conditions)?;
-        let scale = builder.matrix(&spec.scale, n_decoder, n_genes)?;
+        let head = match &spec.head {
+            HeadSpec::Full(name) => Head::Full(builder.matrix(name, n_decoder, n_genes)?),
+            HeadSpec::Masked(masked) => Head::Masked(builder.masked(masked, n_decoder, n_genes)?),
+        };
         let dropout = spec.dropout.as_deref().map(|name| builder.matrix(name, n_decoder, n_genes)).transpose()?;
         let log_r =
             spec.log_r.as_ref().filter(|_| decodes).map(|log_r| builder.log_r(log_r, spec.n_genes)).transpose()?;
         let level = Level::best();
         let labels = spec.labels.as_ref().filter(|_| decodes);
         let labels = labels.map(|labels| builder.labels(level, labels, spec.n_latent)).transpose()?;
-        let parts = builder.parts;
+        let (mut parts, embeddings) = (builder.parts, builder.embeddings);
         let n_dispersions = log_r.map_or(1, |part| parts[part].values.len() / padded(spec.n_genes));
         let mut network = Self {
             level,
-            counts: spec.counts()?,
+            reconstruction: spec.reconstruction()?,
+            divergence: spec.divergence,
+            variance_floor: spec.variance_floor as f32,
             input: spec.input,
             n_genes: spec.n_genes,
             n_latent: spec.n_latent,
@@ -165,42 +185,42 @@ impl Network {
             mean,
             var,
             decoder,
-            scale,
+            head,
             dropout,
             latent_mask: mask(spec.n_latent),
             log_r,
             dispersions: vec![Dispersion::new(spec.n_genes); n_dispersions],
             discrepancy: spec.discrepancy.filter(|_| decodes),
             labels,
+            embeddings,
         };
-        network.refresh(&parts, Refresh::All);
+        network.refresh(&mut parts, Refresh::All);
         Ok((network, parts))
     }
 
-    /// Brings up to date what follows from the parts.
-    pub(super) fn refresh(&mut self, parts: &[Part], which: Refresh) {
+    /// Brings up to date what follows from the parts; columns of embedded conditions that have moved, when they are looked up.
+    pub(super) fn refresh(&mut self, parts: &mut [Part], which: Refresh) {
         let level = self.level;
         let is_due = |part: usize| which == Refresh::All || parts[part].moments.is_some();
         if let Some(log_r) = self.log_r.filter(|&part| is_due(part)) {
             let rows = parts[log_r].values.chunks_exact(padded(self.n_genes));
             rows.zip(&mut self.dispersions).for_each(|(row, dispersion)| set_dispersion(level, row, dispersion));
         }
+        if let Some(embeddings) = self.embeddings.as_mut().filter(|_| which == Refresh::All) {
+            embeddings.refresh(level, parts);
+        }
     }
 
     /// Units, with padding, of the widest layer below a dense product.
     pub(super) fn widest_below(&self) -> usize {
+        let below_head = self.decoder.last().map_or(self.n_latent, |layer| layer.matrix.n_out);
         let of_labels = self.labels.iter().flat_map(|labels| {
             let layers = labels.classifier.iter().chain(&labels.encoder.layers).chain(&labels.decoder.layers);
             let heads = [labels.head.n_in, labels.encoder.mean.n_in, labels.decoder.mean.n_in];
             layers.map(|layer| layer.matrix.n_in).chain(heads)
         });
         let above_first = self.encoder.iter().skip(1).chain(&self.decoder).map(|layer| layer.matrix.n_in);
-        above_first.chain([self.mean.n_in, self.scale.n_in]).chain(of_labels).map(padded).max().unwrap_or(0)
-    }
-
-    /// Whether more than the decoder and the divergence depends on the latent states.
-    pub(super) fn pulls(&self) -> bool {
-        self.labels.is_some() || self.discrepancy.is_some()
+        above_first.chain([self.mean.n_in, below_head]).chain(of_labels).map(padded).max().unwrap_or(0)
     }
 
     /// The lowest layer of the encoder with something that trains, the heads counted as one more; `None` if there is none.
@@ -272,6 +292,33 @@ impl Builder<'_> {
         Ok(Matrix { n_in, n_out, panels, bias })
     }
 
+    /// A map that is held to sets, without any where there is no gene.
+    fn masked(&mut self, spec: &MaskedSpec, n_in: usize, n_out: usize) -> Result<Masked, Unsupported> {
+        let values = if n_out > 0 { self.tensor(&spec.weight)? } else { Vec::new() };
+        let all: Vec<u32> = (0..n_in as u32).collect();
+        let mut pieces = Vec::new();
+        for first in (0..n_out).step_by(GENES_OF_PIECE) {
+            let genes = first..n_out.min(first + GENES_OF_PIECE);
+            let mut listed = Listed { starts: vec![0], inputs: Vec::new() };
+            let (mut places, mut is_member) = (Vec::new(), Vec::new());
+            for gene in genes.clone() {
+                let members = &spec.of_genes[gene];
+                let own = if spec.is_soft { &all } else { members };
+                places.extend(own.iter().map(|&input| (gene * n_in) as u32 + input));
+                is_member.extend(own.iter().map(|input| !spec.is_soft || members.binary_search(input).is_ok()));
+                listed.inputs.extend_from_slice(own);
+                listed.starts.push(listed.inputs.len() as u32);
+            }
+            let part = self.part(&spec.weight, Layout::Listed(places.into()), &values);
+            pieces.push(Piece { part, genes, listed, is_member });
+        }
+        let columns = spec.columns.as_ref().filter(|_| n_out > 0).map(|name| {
+            let values = self.tensor(name)?;
+            Ok(self.part(name, Layout::Rows { n_rows: values.len() / n_out, n: n_out }, &values))
+        });
+        Ok(Masked { name: spec.weight.clone(), n_in, n_out, pieces, columns: columns.transpose()? })
+    }
+
     fn layers(&mut self, specs: &[LayerSpec], categories: Categories) -> Result<Vec<Layer>, Unsupported> {
         specs.iter().map(|spec| self.layer(spec, categories)).collect()
     }
@@ -334,26 +381,27 @@ impl Builder<'_> {
         Ok(Layer { matrix, columns, affine, layer_norm, dropout, mask: mask(spec.n_out) })
     }
 
-    /// The columns that a map makes of the vectors of conditions, while neither moves.
+    /// The columns that a map makes of the vectors of conditions.
     fn embedded(&mut self, map: &str, embedded: &Embedded, n_out: usize) -> Result<usize, Unsupported> {
         let weight = format!("{map}.weight");
-        if (self.trains)(&weight) || (self.trains)(&embedded.rows) {
-            return Err(Unsupported("embeddings of conditions train"));
-        }
         let (weights, rows) = (self.tensor(&weight)?, self.tensor(&embedded.rows)?);
         let n_numbers = weights.len() / n_out.max(1);
-        let column = |row: &[f32]| -> Vec<f32> {
-            let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
-            let max = embedded.max_norm as f32;
-            let factor = if norm > max { max / (norm + NORM_FLOOR) } else { 1.0 };
-            let number =
-                |weights: &[f32]| weights.iter().zip(row).map(|(weight, value)| weight * (value * factor)).sum();
-            weights.chunks_exact(n_numbers).map(number).collect()
+        let n_rows = rows.len() / n_numbers.max(1);
+        let mut embeddings = match self.embeddings.take() {
+            Some(embeddings) => embeddings,
+            None => {
+                let part = self.part(&embedded.rows, Layout::Rows { n_rows, n: n_numbers }, &rows);
+                Embeddings::new(part, n_rows, n_numbers, embedded.max_norm)
+            }
         };
-        let values: Vec<f32> = rows.chunks_exact(n_numbers).flat_map(column).collect();
+        let weight = self.part(&weight, Layout::Rows { n_rows: n_out, n: n_numbers }, &weights);
+        let moves = [embeddings.rows, weight].iter().any(|&part| self.parts[part].moments.is_some());
         // A name that no tensor has: it is made of two, and goes back to neither.
-        let layout = Layout::Rows { n_rows: rows.len() / n_numbers, n: n_out };
-        Ok(self.part(&format!("{map} of conditions"), layout, &values))
+        self.parts.push(Part::derived(&format!("{map} of conditions"), (n_rows, n_out), moves));
+        let columns = self.parts.len() - 1;
+        embeddings.maps.push(Map { weight, columns, n_out });
+        self.embeddings = Some(embeddings);
+        Ok(columns)
     }
 
     fn batch_norm(&self, name: &str, eps: f64) -> Result<(Buffer, Buffer), Unsupported> {
@@ -387,6 +435,3 @@ fn mask(n: usize) -> Buffer {
     mask[..n].fill(1.0);
     mask
 }
-
-/// Added to a length before it divides, as PyTorch does where it shortens rows of an embedding.
-const NORM_FLOOR: f32 = 1e-7;

@@ -1,5 +1,7 @@
 //! Tensors as the kernels keep them: in pieces that one thread can train.
 
+use std::sync::Arc;
+
 use tch::{Device, Tensor, no_grad};
 
 use super::gradient::Source;
@@ -13,18 +15,22 @@ pub(super) struct Part {
     pub(super) layout: Layout,
     /// Where its gradient comes from.
     pub(super) source: Source,
+    /// Which of the optimiser's groups moves it; none where it follows from other parts, and its gradient is theirs.
+    pub(super) group: Option<usize>,
     pub(super) values: Buffer,
     /// Where it trains.
     pub(super) moments: Option<Moments>,
 }
 
 /// Which piece of a tensor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Layout {
     /// Outputs `32 p..` of a `[n_out, n_in]` matrix, as rows of 32 for each input.
     Panel { p: usize, n_in: usize, n_out: usize },
     /// Rows of `n` numbers, padded.
     Rows { n_rows: usize, n: usize },
+    /// The elements at these places; the tensor is 0 at all places that no part has.
+    Listed(Arc<[u32]>),
 }
 
 /// What Adam keeps about a piece, and its gradient.
@@ -46,47 +52,60 @@ pub(super) enum Which {
 
 impl Part {
     pub(super) fn new(name: &str, layout: Layout, values: &[f32], trains: bool) -> Self {
-        let n = match layout {
+        let n = match &layout {
             Layout::Panel { n_in, .. } => n_in * PANEL,
-            Layout::Rows { n_rows, n } => n_rows * padded(n),
+            Layout::Rows { n_rows, n } => n_rows * padded(*n),
+            Layout::Listed(places) => places.len(),
         };
         let moments =
             trains.then(|| Moments { gradient: Buffer::zeros(n), mean: Buffer::zeros(n), square: Buffer::zeros(n) });
-        let mut part =
-            Self { name: name.to_owned(), layout, source: Source::LogDispersion, values: Buffer::zeros(n), moments };
+        let (name, source) = (name.to_owned(), Source::LogDispersion);
+        let mut part = Self { name, layout, source, group: Some(0), values: Buffer::zeros(n), moments };
         part.read(Which::Value, values);
         part
     }
 
-    /// Moves the values against the gradient.
-    pub(super) fn step(&mut self, level: Level, step: adam::Step) {
-        if let Some(Moments { gradient, mean, square }) = &mut self.moments {
-            adam::step(level, step, gradient, &mut self.values, mean, square);
+    /// Rows that follow from other parts, and have a gradient where one of those trains.
+    pub(super) fn derived(name: &str, (n_rows, n): (usize, usize), has_gradient: bool) -> Self {
+        let zeros = vec![0.0; n_rows * n];
+        Self { group: None, ..Self::new(name, Layout::Rows { n_rows, n }, &zeros, has_gradient) }
+    }
+
+    /// Whether it is a tensor's, and moves.
+    pub(super) fn trains(&self) -> bool {
+        self.moments.is_some() && self.group.is_some()
+    }
+
+    /// Moves the values against the gradient, by the step of its group.
+    pub(super) fn step(&mut self, level: Level, steps: &[adam::Step]) {
+        if let (Some(Moments { gradient, mean, square }), Some(group)) = (&mut self.moments, self.group) {
+            adam::step(level, steps[group], gradient, &mut self.values, mean, square);
         }
     }
 
-    fn buffer(&mut self, which: Which) -> Option<&mut Buffer> {
-        match (which, &mut self.moments) {
+    fn buffer(&mut self, which: Which) -> (&Layout, Option<&mut Buffer>) {
+        let buffer = match (which, &mut self.moments) {
             (Which::Value, _) => Some(&mut self.values),
             (Which::Gradient, Some(moments)) => Some(&mut moments.gradient),
             (Which::Mean, Some(moments)) => Some(&mut moments.mean),
             (Which::Square, Some(moments)) => Some(&mut moments.square),
             _ => None,
-        }
+        };
+        (&self.layout, buffer)
     }
 
     /// Takes this piece from the values of the whole tensor.
     pub(super) fn read(&mut self, which: Which, tensor: &[f32]) {
-        let layout = self.layout;
-        if let Some(buffer) = self.buffer(which) {
+        let (layout, buffer) = self.buffer(which);
+        if let Some(buffer) = buffer {
             layout.each(|at, of_tensor| buffer[at] = tensor[of_tensor]);
         }
     }
 
     /// Puts this piece into the values of the whole tensor.
     pub(super) fn write(&mut self, which: Which, tensor: &mut [f32]) {
-        let layout = self.layout;
-        if let Some(buffer) = self.buffer(which) {
+        let (layout, buffer) = self.buffer(which);
+        if let Some(buffer) = buffer {
             layout.each(|at, of_tensor| tensor[of_tensor] = buffer[at]);
         }
     }
@@ -94,8 +113,8 @@ impl Part {
 
 impl Layout {
     /// Calls `f` with the place of each number here and in the tensor.
-    fn each(self, mut f: impl FnMut(usize, usize)) {
-        match self {
+    fn each(&self, mut f: impl FnMut(usize, usize)) {
+        match self.clone() {
             Self::Panel { p, n_in, n_out } => {
                 for o in p * PANEL..n_out.min((p + 1) * PANEL) {
                     (0..n_in).for_each(|i| f(i * PANEL + o % PANEL, o * n_in + i));
@@ -106,6 +125,7 @@ impl Layout {
                     (0..n).for_each(|i| f(row * padded(n) + i, row * n + i));
                 }
             }
+            Self::Listed(places) => places.iter().enumerate().for_each(|(at, &place)| f(at, place as usize)),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The seam: what a module tells the kernels about itself.
 
+pub use crate::kernels::values::Link;
 use crate::{
     data::{Slot, slot::Labels},
     distributions::Likelihood,
     kernels::likelihood::Counts,
 };
 
-/// A variational autoencoder of counts: an encoder over log counts, a normal latent state, a decoder to shares of genes. Names are those
-/// of the module's tensors.
+/// A variational autoencoder of counts or values: an encoder, a normal latent state, a decoder to shares of genes, or to values. Names are
+/// those of the module's tensors.
 #[derive(Clone, PartialEq, Debug)]
 pub struct VaeSpec {
     /// Genes of the panel.
@@ -20,20 +21,26 @@ pub struct VaeSpec {
     pub mean: String,
     /// Linear map to the logarithm of its variance.
     pub var: String,
-    /// Layers of the decoder; the first takes the latent state.
+    /// Added to the variance.
+    pub variance_floor: f64,
+    /// What the divergence counts.
+    pub divergence: Divergence,
+    /// Layers of the decoder, if it has some; the first takes the latent state.
     pub decoder: Vec<LayerSpec>,
-    /// Linear map to the logits of the shares.
-    pub scale: String,
+    /// The linear map to what cells are compared with.
+    pub head: HeadSpec,
     /// Linear map to the logits of an extra zero, where the likelihood has them.
     pub dropout: Option<String>,
     /// Logarithm of the inverse dispersion, where the likelihood has one.
     pub log_r: Option<LogDispersionSpec>,
-    /// Distribution of the counts.
-    pub likelihood: Likelihood,
+    /// How far what is decoded is from the cells.
+    pub reconstruction: ReconstructionSpec,
     /// What the encoder sees of a count.
     pub input: EncoderInput,
     /// What pulls the latent states of conditions together, if something does.
     pub discrepancy: Option<DiscrepancySpec>,
+    /// What draws latent states to points, if something does now.
+    pub anchors: Option<AnchorSpec>,
     /// What takes the place of the divergence from a standard normal, where labels shape the latent state.
     pub labels: Option<LabelSpec>,
 }
@@ -45,6 +52,107 @@ pub struct DiscrepancySpec {
     pub weight: f64,
     /// See [`crate::losses::mmd::Coefficients::set`].
     pub boundary: Option<usize>,
+    /// Name of its figure.
+    pub figure: &'static str,
+}
+
+/// What the divergence of a cell from the standard normal counts in a loss that is a mean over cells, beside the weight of its warm-up.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Divergence {
+    /// So much.
+    Times(f64),
+    /// As much as there are cells: it is summed.
+    Summed,
+}
+
+/// A linear map from the decoder's last layer, or from the latent state where there is none.
+#[derive(Clone, PartialEq, Debug)]
+pub enum HeadSpec {
+    /// All of whose elements are there.
+    Full(String),
+    /// Held to sets.
+    Masked(MaskedSpec),
+}
+
+/// A linear map from the latent state whose elements are held to sets.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MaskedSpec {
+    /// The tensor, `[n_genes, n_latent]`.
+    pub weight: String,
+    /// The latent numbers of the sets that each gene is in, ascending.
+    pub of_genes: Vec<Vec<u32>>,
+    /// Whether elements outside the sets are there too.
+    pub is_soft: bool,
+    /// The tensor with a row per condition, which is added.
+    pub columns: Option<String>,
+}
+
+/// What shrinks a tensor's elements after a step.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Shrinking<'a> {
+    /// The tensor of a [`MaskedSpec`].
+    pub tensor: &'a str,
+    /// By how much.
+    pub threshold: f64,
+    /// What it shrinks.
+    pub what: Shrinks<'a>,
+}
+
+/// What is shrunk.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Shrinks<'a> {
+    /// The length of each column, with its factor of the threshold where there are factors.
+    Columns(Option<&'a [f32]>),
+    /// Elements outside the sets.
+    Outside,
+}
+
+/// How far what is decoded is from the cells.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum ReconstructionSpec {
+    /// Negative log-likelihood of counts; rates are shares times the total count.
+    Counts(Likelihood),
+    /// Squared differences to values.
+    Squared {
+        /// What outputs go through.
+        link: Link,
+        /// Whether it is the mean over genes, and not their sum.
+        is_mean: bool,
+    },
+}
+
+/// Points of the latent space that draw cells to them: the distance of cells to the points of their groups (the mean over a group's
+/// cells, the sum over groups), and of every cell to the nearest of other points (the mean over a point's cells, the mean over points
+/// that have some).
+#[derive(Clone, PartialEq, Debug)]
+pub struct AnchorSpec {
+    /// Weight of all distances in the loss.
+    pub weight: f64,
+    /// Weight of the distance to the nearest of the other points, beside that to the points of groups.
+    pub nearest_weight: f64,
+    /// Which distance: the order of the norm.
+    pub norm: f64,
+    /// The point of each group, where it has one.
+    pub of_groups: Vec<Option<Vec<f32>>>,
+    /// The fields that say which groups cells belong to, with the group of each of their codes. A cell is in a group once.
+    pub groups: Vec<(Slot<Labels>, Vec<usize>)>,
+    /// The other points, where there are some.
+    pub others: Option<Vec<Vec<f32>>>,
+    /// Names of figures.
+    pub figures: AnchorFigures,
+}
+
+/// Names of the figures of what draws cells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AnchorFigures {
+    /// The loss with all terms at full weight.
+    pub unweighted: &'static str,
+    /// All distances with their weight.
+    pub weighted: &'static str,
+    /// The distance to the points of groups.
+    pub of_groups: &'static str,
+    /// That to the nearest of the others.
+    pub nearest: &'static str,
 }
 
 /// A classifier on the latent state `z1`, and a second latent state `z2` that, with a label `y`, says where the first one is.
@@ -132,12 +240,12 @@ pub enum LogDispersionSpec {
     Condition(String),
 }
 
-/// What the encoder sees of a count.
+/// What the encoder sees of a count, or of another value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EncoderInput {
     /// Its `ln(1 + x)`.
     Log1p,
-    /// The count itself.
+    /// The number itself.
     Count,
 }
 
@@ -146,13 +254,25 @@ pub enum EncoderInput {
 #[error("{0}")]
 pub struct Unsupported(pub &'static str);
 
+/// The same for the kernels.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Reconstruction {
+    Counts(Counts),
+    /// With a factor of the sum.
+    Squared(Link, f32),
+}
+
 impl VaeSpec {
-    pub(super) fn counts(&self) -> Result<Counts, Unsupported> {
-        match self.likelihood {
-            Likelihood::Nb => Ok(Counts::NegativeBinomial),
-            Likelihood::Zinb => Ok(Counts::ZeroInflated),
-            Likelihood::Poisson => Ok(Counts::Poisson),
-            Likelihood::Normal => Err(Unsupported("the likelihood is normal")),
-        }
+    pub(super) fn reconstruction(&self) -> Result<Reconstruction, Unsupported> {
+        Ok(Reconstruction::Counts(match self.reconstruction {
+            ReconstructionSpec::Counts(Likelihood::Nb) => Counts::NegativeBinomial,
+            ReconstructionSpec::Counts(Likelihood::Zinb) => Counts::ZeroInflated,
+            ReconstructionSpec::Counts(Likelihood::Poisson) => Counts::Poisson,
+            ReconstructionSpec::Counts(Likelihood::Normal) => return Err(Unsupported("the likelihood is normal")),
+            ReconstructionSpec::Squared { link, is_mean } => {
+                let factor = if is_mean { 1.0 / self.n_genes as f32 } else { 1.0 };
+                return Ok(Reconstruction::Squared(link, factor));
+            }
+        }))
     }
 }

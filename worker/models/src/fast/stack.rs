@@ -28,7 +28,7 @@ pub(super) enum Codes<'a> {
 }
 
 impl Codes<'_> {
-    fn of(self, row: usize) -> usize {
+    pub(super) fn of(self, row: usize) -> usize {
         match self {
             Self::Conditions { of_cells, cells } => of_cells[cells[row]] as usize,
             Self::One(code) => code,

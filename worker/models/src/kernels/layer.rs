@@ -34,6 +34,27 @@ kernel! {
 }
 
 kernel! {
+    /// `sum = sum + row * factor`.
+    pub(crate) fn add_scaled<V>(sum: &mut [f32], row: &[f32], factor: f32) {
+        let factor = V::splat(factor);
+        for (sum, row) in sum.as_chunks_mut::<LANES>().0.iter_mut().zip(row.as_chunks::<LANES>().0) {
+            factor.mul_add(V::load(row), V::load(sum)).store(sum);
+        }
+    }
+}
+
+kernel! {
+    /// The sum of products of two rows.
+    pub(crate) fn dot<V>(a: &[f32], b: &[f32]) -> f32 {
+        let mut sum = V::splat(0.0);
+        for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+            sum = V::load(a).mul_add(V::load(b), sum);
+        }
+        sum.sum()
+    }
+}
+
+kernel! {
     /// Layer norm of a row of `n` units, eps 1e-5, no parameters; `mask` is 1 for units and 0 for padding. Gives one over the
     /// standard deviation.
     pub(crate) fn layer_norm<V>(row: &mut [f32], mask: &[f32], n: usize) -> f32 {
@@ -117,6 +138,8 @@ pub(crate) struct Draw<'a> {
     pub(crate) z: &'a mut [f32],
     /// 1 for dimensions, 0 for padding.
     pub(crate) mask: &'a [f32],
+    /// Added to every variance.
+    pub(crate) floor: f32,
 }
 
 kernel! {
@@ -128,7 +151,7 @@ kernel! {
         let masks = row.mask.as_chunks::<LANES>().0;
         for (i, (var, z)) in vars.iter_mut().zip(zs).enumerate() {
             let (mean, mask) = (V::load(&means[i]), V::load(&masks[i]));
-            let value = exp(V::load(var)).add(V::splat(VARIANCE_FLOOR));
+            let value = exp(V::load(var)).add(V::splat(row.floor));
             value.store(var);
             value.sqrt().mul_add(V::load(&noises[i]), mean).store(z);
             let term = mean.mul_add(mean, value).sub(V::splat(1.0)).sub(ln(value));
@@ -154,6 +177,8 @@ pub(crate) struct DrawGradient<'a> {
     pub(crate) mask: &'a [f32],
     /// Weight of the divergence.
     pub(crate) kl_weight: f32,
+    /// What was added to the variance.
+    pub(crate) floor: f32,
 }
 
 kernel! {
@@ -167,7 +192,7 @@ kernel! {
             let (var, mask, of_z) = (V::load(&vars[i]), V::load(&masks[i]), V::load(of_mean));
             let by_noise = of_z.mul(V::load(&noises[i])).div(var.sqrt());
             let by_kl = one.sub(one.div(var)).mul(weight);
-            let above_floor = var.sub(V::splat(VARIANCE_FLOOR));
+            let above_floor = var.sub(V::splat(row.floor));
             by_noise.add(by_kl).mul(half).mul(above_floor).mul(mask).store(of_var);
             V::load(&means[i]).mul_add(weight, of_z).mul(mask).store(of_mean);
         }
@@ -194,5 +219,5 @@ kernel! {
     }
 }
 
-/// Added to every variance, as upstream does.
-const VARIANCE_FLOOR: f32 = 1e-4;
+/// Added to variances, as upstream does where it adds something.
+pub(crate) const VARIANCE_FLOOR: f32 = 1e-4;

@@ -92,7 +92,7 @@ pub(crate) struct Scratch {
     /// `e^(logit - largest)`.
     exps: Buffer,
     /// Counts of the row, dense; zero between rows.
-    dense: Buffer,
+    pub(crate) dense: Buffer,
     /// Gradient by the logarithm of the rate.
     gradient: Buffer,
     /// Of the rows since the last [`finish`], gene by gene: product of `1 + q`, less powers of two before it grows too large.

@@ -18,10 +18,12 @@ pub(crate) mod label;
 pub(crate) mod lanes;
 pub(crate) mod layer;
 pub(crate) mod likelihood;
+pub(crate) mod masked;
 pub(crate) mod math;
 pub(crate) mod matrix;
 pub(crate) mod sparse;
 pub(crate) mod team;
+pub(crate) mod values;
 
 pub(crate) use buffer::{Buffer, padded};
 pub(crate) use lanes::Level;

@@ -9,7 +9,7 @@ use super::Means;
 use crate::{
     data::Minibatches,
     fast::Terms,
-    losses::{LossTerms, mmd},
+    losses::LossTerms,
     model::Module,
     nn::{Mode, Pass, SeededNoise},
 };
@@ -47,7 +47,7 @@ impl Evaluation {
     pub(crate) fn of_sums(terms: &Terms, n: usize) -> Self {
         let n = n as f64;
         let figures = [(ELBO, -(terms.negative_elbo / n)), (RECONSTRUCTION, terms.reconstruction / n)];
-        let further = terms.discrepancy.map(|sum| (mmd::FIGURE, sum / n));
+        let further = terms.further.iter().map(|(name, sum)| (name, sum / n));
         let figures = figures.into_iter().chain(further).map(|(name, value)| (name.to_owned(), value));
         Self { loss: terms.loss / n, figures: figures.collect() }
     }
@@ -141,7 +141,7 @@ impl Sums {
     /// Means of all that was added.
     pub(super) fn mean(&self) -> Evaluation {
         let sum = |i: i64| self.total.as_ref().map_or(0.0, |total| total.double_value(&[i]));
-        let mut terms = Terms { loss: sum(0), negative_elbo: sum(1), reconstruction: sum(2), discrepancy: None };
+        let mut terms = Terms { loss: sum(0), negative_elbo: sum(1), reconstruction: sum(2), ..Terms::default() };
         terms.add(self.fast);
         let mut evaluation = Evaluation::of_sums(&terms, self.n);
         let further =

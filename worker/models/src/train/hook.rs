@@ -6,6 +6,7 @@ use super::{Seeds, Seen};
 use crate::{
     data::{Minibatch, Minibatches, Split},
     error::Result,
+    fast::Shrinking,
     losses::LossTerms,
     nn::Pass,
 };
@@ -54,7 +55,7 @@ pub trait Hook {
         false
     }
 
-    /// Whether it looks at the module's tensors after an epoch, which the kernels have until they are asked.
+    /// Whether it looks at the module's tensors between epochs, which the kernels have until they are asked.
     fn looks_at_tensors(&self) -> bool {
         false
     }
@@ -76,6 +77,12 @@ pub trait Hook {
 
     /// The optimiser has moved.
     fn after_step(&mut self, _step: Step<'_>, _pass: &mut Pass<'_>) {}
+
+    /// What shrinks tensors that the kernels hold, once they have moved in an epoch at a learning rate; elsewhere [`Self::after_step`]
+    /// does it.
+    fn shrinks(&self, _epoch: u32, _rate: f64) -> Vec<Shrinking<'_>> {
+        Vec::new()
+    }
 
     /// An epoch is over, and nothing has been decided yet; figures can be added.
     ///

@@ -24,7 +24,7 @@ mod seeds;
 mod tests;
 mod trainer;
 
-pub use adam::{Adam, AdamOptions, Decay, GradientUse};
+pub use adam::{Adam, AdamOptions, Decay, GradientUse, Slot};
 pub use checkpoint::{CheckpointStore, NoCheckpoints};
 pub use defaults::{Epochs, TrainDefaults, WarmupDefault};
 pub use early_stopping::{EarlyStopping, Monitor, Verdict};

@@ -82,9 +82,24 @@ impl Optimiser {
         &mut self.main
     }
 
-    /// Whether there is nothing but the plan's own group, as it is.
-    pub fn is_plain(&self) -> bool {
-        self.others.is_empty() && self.clip.is_none()
+    /// The options of all groups, the plan's own first, where each is an Adam and no gradient is cut.
+    pub fn adams(&self) -> Option<Vec<AdamOptions>> {
+        let of_group = |group: &Group| match group {
+            Group::Adam(adam) => Some(*adam.options()),
+            Group::Sgd { .. } => None,
+        };
+        let others = self.others.iter().map(of_group);
+        std::iter::once(Some(*self.main.options())).chain(others).collect::<Option<_>>().filter(|_| self.clip.is_none())
+    }
+
+    /// Which group has the tensor of this name, as [`Self::adams`] counts them.
+    pub fn group_of(&self, name: &str) -> Option<usize> {
+        let has = |slots: &[Slot]| slots.iter().any(|slot| slot.name == name);
+        let other = |group: &Group| match group {
+            Group::Adam(adam) => has(adam.slots()),
+            Group::Sgd { slots, .. } => has(slots),
+        };
+        if has(self.main.slots()) { Some(0) } else { self.others.iter().position(other).map(|at| at + 1) }
     }
 
     /// The run's learning rate.
@@ -195,7 +210,7 @@ mod tests {
         let tensors = tensors();
         let handles: Vec<Tensor> = tensors.iter().map(|(_, tensor, _)| tensor.shallow_clone()).collect();
         let mut optimiser = Optimiser::new(ADAM, &groups, None, tensors);
-        assert!(!optimiser.is_plain());
+        assert_eq!((optimiser.adams(), optimiser.group_of("embedding")), (None, Some(1)));
         // A gradient of 2 everywhere, twice: Adam's first steps have the size of the rate.
         for expected in [[0.9, 0.9, 0.98], [0.8, 0.8, 0.942]] {
             let loss = handles.iter().map(|tensor| tensor.sum(Kind::Float) * 2.0).reduce(|a, b| a + b).unwrap();

@@ -55,7 +55,7 @@ impl Trainer<'_> {
         self.optimiser.set_rate(progressed.rate);
         (self.epoch, self.step, self.history) = (progressed.epoch, progressed.step, progressed.history);
         if let Some(fast) = &mut self.fast {
-            fast.load(self.module.weights(), self.optimiser.main());
+            fast.load(self.module.weights(), self.optimiser.slots());
         }
         Ok(())
     }

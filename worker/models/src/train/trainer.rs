@@ -17,7 +17,7 @@ use crate::{
     data::{Dataset, Minibatches, Split},
     device::Engine,
     error::{Error, Result},
-    fast::{Autoencoder, Purpose},
+    fast::{Autoencoder, MOST_GROUPS, Purpose},
     model::Module,
     nn::{Mode, Pass, SeededNoise},
 };
@@ -119,16 +119,19 @@ impl<'a> Trainer<'a> {
             .ok(),
         };
         self.fast = fast;
+        if let Some(fast) = &mut self.fast {
+            fast.assign(|name| self.optimiser.group_of(name));
+        }
         self
     }
 
     /// What of plan and recipe the kernels cannot do.
     fn foreign_to_kernels(&self) -> Option<&'static str> {
-        if self.plan.adam.weight_decay != 0.0 && self.plan.adam.decay == Decay::Decoupled {
+        let Some(adams) = self.optimiser.adams().filter(|adams| adams.len() <= MOST_GROUPS) else {
+            return Some("tensors move in other ways than by Adam");
+        };
+        if adams.iter().any(|adam| adam.weight_decay != 0.0 && adam.decay == Decay::Decoupled) {
             return Some("weight decay is apart from the gradient");
-        }
-        if !self.optimiser.is_plain() {
-            return Some("tensors move in other ways than by one Adam");
         }
         let is_foreign = self.recipe.hooks.iter().any(|hook| !hook.is_in_kernels());
         is_foreign.then_some("the model does something beside its steps")
@@ -180,7 +183,7 @@ impl<'a> Trainer<'a> {
         self.settle();
         self.recipe.hooks.iter_mut().for_each(|hook| hook.after_training());
         if let Some(fast) = self.fast.as_mut().filter(|_| !self.recipe.hooks.is_empty()) {
-            fast.load(self.module.weights(), self.optimiser.main());
+            fast.load(self.module.weights(), self.optimiser.slots());
         }
         Ok(std::mem::take(&mut self.history))
     }
@@ -188,7 +191,7 @@ impl<'a> Trainer<'a> {
     /// Gives module and optimiser what the kernels hold.
     pub(super) fn settle(&mut self) {
         if let Some(fast) = &mut self.fast {
-            fast.store(self.module.weights(), self.optimiser.main_mut());
+            fast.store(self.module.weights(), self.optimiser.slots_mut());
         }
     }
 
@@ -202,6 +205,9 @@ impl<'a> Trainer<'a> {
             seeds: &self.seeds,
         };
         self.recipe.hooks.iter_mut().try_for_each(|hook| hook.before_epoch(epoch))?;
+        if let Some(fast) = self.fast.as_mut().filter(|_| !self.recipe.hooks.is_empty()) {
+            fast.renew(self.module);
+        }
         let train = self.take_steps(round);
         let validation = self.validate(round);
         let mut seen = Seen { epoch: self.epoch + 1, train, validation };
@@ -238,8 +244,12 @@ impl<'a> Trainer<'a> {
                 Some(fast) => {
                     let further = self.recipe.hooks.iter_mut().flat_map(|hook| hook.before_step(cells)).copied();
                     let further: Vec<usize> = further.collect();
-                    let options = self.optimiser.main().options();
-                    sums.add_sums(fast.step(cells, &further, weight, &mut noise, options), cells.len());
+                    let adams = self.optimiser.adams().expect("the kernels were given groups of Adam only");
+                    sums.add_sums(fast.step(cells, &further, weight, &mut noise, &adams), cells.len());
+                    let (epoch, rate) = (self.epoch, self.optimiser.rate());
+                    for shrinking in self.recipe.hooks.iter().flat_map(|hook| hook.shrinks(epoch, rate)) {
+                        fast.shrink(&shrinking);
+                    }
                 }
                 None => self.take_step(cells, weight, &mut noise, &mut sums),
             }

@@ -13,9 +13,13 @@ use super::{
 use crate::{
     data::{Covariates, Dataset, GENE_SETS, Minibatch, Registry, slot},
     error::{Error, Result},
+    fast::{
+        Divergence, HeadSpec, Link, LogDispersionSpec, MaskedSpec, PosteriorSpec, ReconstructionSpec, Unsupported,
+        VaeSpec,
+    },
     losses::{LossTerms, hsic},
     model::{CountModel, Embedder, Module},
-    nn::{Builder, DispersionBy, Init, LogDispersion, Pass, Posterior, Role, Weights, rows_of},
+    nn::{Builder, DispersionBy, Init, LogDispersion, Pass, Posterior, Role, VARIANCE_FLOOR, Weights, rows_of},
     results::{Answer, Asked, Given},
     train::{Recipe, Run},
     zoo::family::{Condition, Encoder, Output, library},
@@ -98,7 +102,7 @@ impl ExpimapModule {
         let outside = Outside::of(config.soft_mask);
         let annotated = Masked::new(&mut b, ANNOTATED, sets, Role::Parameter, outside)?;
         let init = Init::FanIn(b.n_all_conditions());
-        let condition = b.condition_rows("decoder.L0.cond_L.weight.condition", &[n_genes], Role::Condition, init)?;
+        let condition = b.condition_rows(CONDITION_COLUMNS, &[n_genes], Role::Condition, init)?;
         let mut added = Vec::new();
         let n_hidden = hidden[hidden.len() - 1];
         if let Some(wanted) = configuration.of_reference(registry, n_genes)? {
@@ -236,6 +240,52 @@ impl Module for ExpimapModule {
         recipe::of_run(self, run)
     }
 
+    fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
+        if !self.added.is_empty() {
+            return Err(Unsupported("there are new terms"));
+        }
+        if self.library.is_some() {
+            return Err(Unsupported("the total count is learnt"));
+        }
+        let reconstruction = match (self.config.recon_loss.spec()?, self.config.last_layer()) {
+            (counts @ ReconstructionSpec::Counts(_), LastLayer::Softmax) => counts,
+            (ReconstructionSpec::Counts(_), _) => {
+                return Err(Unsupported("expected counts are no shares of the total"));
+            }
+            (ReconstructionSpec::Squared { .. }, last) => {
+                let link = match last {
+                    LastLayer::Softmax => return Err(Unsupported("shares are compared with values")),
+                    LastLayer::Identity => Link::Identity,
+                    LastLayer::Softplus => Link::Softplus,
+                    LastLayer::Exp => Link::Exp,
+                    LastLayer::Relu => Link::Relu,
+                };
+                ReconstructionSpec::Squared { link, is_mean: false }
+            }
+        };
+        let PosteriorSpec { layers: encoder, mean, var } = self.encoder.spec()?;
+        let [n_genes, n_latent] = self.annotated.mask.size()[..] else { unreachable!("a mask is a matrix") };
+        let columns = Some(CONDITION_COLUMNS.to_owned());
+        Ok(VaeSpec {
+            n_genes: n_genes as usize,
+            n_latent: n_latent as usize,
+            encoder,
+            mean,
+            var,
+            variance_floor: VARIANCE_FLOOR,
+            divergence: Divergence::Times(self.config.alpha_kl),
+            decoder: Vec::new(),
+            head: HeadSpec::Masked(MaskedSpec { columns, ..self.annotated.spec() }),
+            dropout: None,
+            log_r: self.theta.as_ref().map(|_| LogDispersionSpec::Condition("theta.condition".to_owned())),
+            reconstruction,
+            input: self.config.recon_loss.input_spec(),
+            discrepancy: None,
+            anchors: None,
+            labels: None,
+        })
+    }
+
     fn as_embedder(&self) -> Option<&dyn Embedder> {
         Some(self)
     }
@@ -269,6 +319,8 @@ impl Embedder for ExpimapModule {
 
 /// The weights of the terms with gene sets.
 pub(super) const ANNOTATED: &str = "decoder.L0.expr_L.weight";
+/// The decoder's columns of conditions.
+const CONDITION_COLUMNS: &str = "decoder.L0.cond_L.weight.condition";
 /// Units of the total count's encoder.
 pub(super) const LIBRARY_UNITS: usize = 128;
 /// Keeps shares finite where nothing is expected of any gene.

@@ -4,8 +4,9 @@
 
 use tch::{Kind, Tensor, no_grad};
 
-use super::ExpimapModule;
+use super::{ExpimapModule, weights::Masked};
 use crate::{
+    fast::{self, Shrinking},
     nn::Pass,
     train::{Hook, Step},
 };
@@ -13,6 +14,8 @@ use crate::{
 /// A penalty on some weights, `[n_genes, n_terms]`.
 #[derive(Debug)]
 pub struct Penalty {
+    /// Name of the weights, where they are held to sets.
+    name: Option<String>,
     weight: Tensor,
     coefficient: f64,
     rise: Rise,
@@ -22,7 +25,7 @@ pub struct Penalty {
 #[derive(Debug)]
 enum Shrinks {
     /// Shrinks whole columns, each by its factor where there are factors, `[n_terms]`.
-    Columns { omega: Option<Tensor> },
+    Columns { omega: Option<Vec<f32>> },
     /// Shrinks single weights, those where the mask is 0 if there is a mask.
     Each { mask: Option<Tensor> },
 }
@@ -49,35 +52,37 @@ impl Rise {
 
 impl Penalty {
     /// The penalties of a module's options on those weights that move, in upstream's order.
-    pub fn all(module: &ExpimapModule) -> Vec<Self> {
+    pub fn all<'m>(module: &'m ExpimapModule) -> Vec<Self> {
         let config = module.config();
         let rise_l1 = Rise { over: config.alpha_l1_epoch_anneal, each: config.alpha_l1_anneal_each };
         let rise_gamma = Rise { over: config.gamma_epoch_anneal, each: config.gamma_anneal_each };
         let mut all = Vec::new();
-        let mut add = |weight: &Tensor, coefficient: Option<f64>, rise: Rise, shrinks: Shrinks| {
-            if let Some(coefficient) = coefficient.filter(|_| weight.requires_grad()) {
-                all.push(Self { weight: weight.shallow_clone(), coefficient, rise, shrinks });
-            }
-        };
+        let mut add =
+            |(name, weight): (Option<&str>, &Tensor), coefficient: Option<f64>, rise: Rise, shrinks: Shrinks| {
+                if let Some(coefficient) = coefficient.filter(|_| weight.requires_grad()) {
+                    all.push(Self {
+                        name: name.map(str::to_owned),
+                        weight: weight.shallow_clone(),
+                        coefficient,
+                        rise,
+                        shrinks,
+                    });
+                }
+            };
+        let of = |masked: &'m Masked| (Some(masked.name.as_str()), &masked.weight);
+        let outside = |masked: &Masked| Shrinks::Each { mask: Some(masked.mask.shallow_clone()) };
         let annotated = &module.annotated;
         if config.soft_mask {
-            add(
-                &annotated.weight,
-                config.alpha_l1,
-                rise_l1,
-                Shrinks::Each { mask: Some(annotated.mask.shallow_clone()) },
-            );
+            add(of(annotated), config.alpha_l1, rise_l1, outside(annotated));
         }
-        let device = annotated.weight.device();
-        let omega = module.omega.as_ref().map(|omega| Tensor::from_slice(omega).to_kind(Kind::Float).to_device(device));
-        add(&annotated.weight, config.alpha, Rise::NONE, Shrinks::Columns { omega });
+        let omega = module.omega.as_ref().map(|omega| omega.iter().map(|&factor| factor as f32).collect());
+        add(of(annotated), config.alpha, Rise::NONE, Shrinks::Columns { omega });
         for added in &module.added {
             if let Some(free) = &added.free {
-                add(free, config.gamma_ext, rise_gamma, Shrinks::Each { mask: None });
+                add((None, free), config.gamma_ext, rise_gamma, Shrinks::Each { mask: None });
             }
             if let (Some(masked), true) = (&added.constrained, config.soft_ext_mask) {
-                let mask = Some(masked.mask.shallow_clone());
-                add(&masked.weight, config.alpha_l1, rise_l1, Shrinks::Each { mask });
+                add(of(masked), config.alpha_l1, rise_l1, outside(masked));
             }
         }
         all
@@ -92,7 +97,10 @@ impl Penalty {
     pub fn apply(&self, epoch: u32, rate: f64) {
         let threshold = self.threshold(epoch, rate);
         let shrunk = no_grad(|| match &self.shrinks {
-            Shrinks::Columns { omega } => shrink_columns(&self.weight, threshold, omega.as_ref()),
+            Shrinks::Columns { omega } => {
+                let omega = omega.as_ref().map(|omega| Tensor::from_slice(omega).to_device(self.weight.device()));
+                shrink_columns(&self.weight, threshold, omega.as_ref())
+            }
             Shrinks::Each { mask } => shrink_each(&self.weight, threshold, mask.as_ref()),
         });
         no_grad(|| self.weight.shallow_clone().copy_(&shrunk));
@@ -131,6 +139,18 @@ pub fn shrink_each(weight: &Tensor, threshold: f64, mask: Option<&Tensor>) -> Te
     }
 }
 
+impl Penalty {
+    /// What the kernels are told about it, in an epoch at a learning rate; nothing for weights that they do not know.
+    fn shrinking(&self, epoch: u32, rate: f64) -> Option<Shrinking<'_>> {
+        let what = match &self.shrinks {
+            Shrinks::Columns { omega } => fast::Shrinks::Columns(omega.as_deref()),
+            Shrinks::Each { mask: Some(_) } => fast::Shrinks::Outside,
+            Shrinks::Each { mask: None } => return None,
+        };
+        Some(Shrinking { tensor: self.name.as_deref()?, threshold: self.threshold(epoch, rate), what })
+    }
+}
+
 /// The penalties of a run, after each of its steps.
 #[derive(Debug)]
 pub(super) struct Proximal(pub(super) Vec<Penalty>);
@@ -143,6 +163,14 @@ impl Proximal {
 }
 
 impl Hook for Proximal {
+    fn is_in_kernels(&self) -> bool {
+        true
+    }
+
+    fn shrinks(&self, epoch: u32, rate: f64) -> Vec<Shrinking<'_>> {
+        self.0.iter().filter_map(|penalty| penalty.shrinking(epoch, rate)).collect()
+    }
+
     fn after_step(&mut self, step: Step<'_>, _: &mut Pass<'_>) {
         self.apply(step.epoch, step.rate);
     }

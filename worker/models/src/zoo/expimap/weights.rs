@@ -1,16 +1,21 @@
 //! Weights from terms to genes, held to the terms' gene sets.
 
+use ndarray::ArrayView1;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::{
     data::GeneSets,
     error::Result,
+    fast::MaskedSpec,
     nn::{Builder, Init, Role},
+    reference::to_array,
 };
 
 /// A decoder's weights of terms with gene sets, `[n_genes, n_terms]`.
 #[derive(Debug)]
 pub(super) struct Masked {
+    /// Name of the weights.
+    pub(super) name: String,
     /// The weights; with a hard mask 0 outside the sets, to the bit.
     pub(super) weight: Tensor,
     /// 1 where a gene is in a term's set, else 0.
@@ -42,7 +47,7 @@ impl Masked {
         let mask = mask(sets, b.device());
         let shape = [mask.size()[0] as usize, sets.terms().len()];
         let weight = b.tensor(name, &shape, role, Init::FanIn(shape[1]))?;
-        let masked = Self { weight, mask, is_soft: outside == Outside::Soft };
+        let masked = Self { name: name.to_owned(), weight, mask, is_soft: outside == Outside::Soft };
         masked.hold();
         Ok(masked)
     }
@@ -52,6 +57,15 @@ impl Masked {
         if !self.is_soft {
             no_grad(|| self.weight.shallow_clone().copy_(&(&self.weight * &self.mask)));
         }
+    }
+
+    /// What the kernels are told about it, beside the columns of conditions.
+    pub(super) fn spec(&self) -> MaskedSpec {
+        let members = |genes: ArrayView1<'_, f32>| {
+            (0..).zip(genes).filter(|(_, is_member)| **is_member > 0.5).map(|(term, _)| term).collect()
+        };
+        let of_genes = to_array(&self.mask).rows().into_iter().map(members).collect();
+        MaskedSpec { weight: self.name.clone(), of_genes, is_soft: self.is_soft, columns: None }
     }
 
     /// What `z`, `[n, n_terms]`, adds to the genes, `[n, n_genes]`.

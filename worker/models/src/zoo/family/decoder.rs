@@ -62,11 +62,11 @@ impl Decoder {
         Decoded { first, output: self.heads.forward(&hidden, totals) }
     }
 
-    /// What the kernels are told about it: its layers, and the linear maps to logits of shares and of extra zeros.
+    /// What the kernels are told about it: its layers, and the linear maps to shares or values and to logits of extra zeros.
     ///
     /// # Errors  what they do not know
     pub(in crate::zoo) fn spec(&self) -> Result<(Vec<LayerSpec>, String, Option<String>), Unsupported> {
-        let (scale, dropout) = self.heads.spec()?;
+        let (scale, dropout) = self.heads.spec();
         Ok((self.blocks.iter().map(Block::spec).collect::<Result<_, _>>()?, scale, dropout))
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     data::{Covariates, Values},
     distributions::{CountParameters, Likelihood, negative_binomial, poisson},
     error::Result,
-    fast::Unsupported,
+    fast::{EncoderInput, Link, ReconstructionSpec, Unsupported},
     nn::{Builder, Linear},
     options::Choice,
     results::{Block, BlockCard, CountBlock, ValueBlock},
@@ -39,6 +39,23 @@ impl ReconLoss {
             Self::Zinb => Some(Likelihood::Zinb),
             Self::Poisson => Some(Likelihood::Poisson),
         }
+    }
+
+    /// What the kernels are told about it.
+    ///
+    /// # Errors  what they do not know
+    pub(in crate::zoo) fn spec(self) -> Result<ReconstructionSpec, Unsupported> {
+        match self {
+            Self::Mse => Ok(ReconstructionSpec::Squared { link: Link::Relu, is_mean: false }),
+            Self::Nb => Ok(ReconstructionSpec::Counts(Likelihood::Nb)),
+            Self::Zinb => Ok(ReconstructionSpec::Counts(Likelihood::Zinb)),
+            Self::Poisson => Err(Unsupported("rates of a Poisson distribution do not depend on the total count")),
+        }
+    }
+
+    /// What the kernels are told that the encoder sees.
+    pub(in crate::zoo) fn input_spec(self) -> EncoderInput {
+        if self.likelihood().is_some() { EncoderInput::Log1p } else { EncoderInput::Count }
     }
 
     /// Whether the counts of a gene are spread more widely than its rate says.
@@ -151,11 +168,10 @@ impl Heads {
         }
     }
 
-    pub(super) fn spec(&self) -> Result<(String, Option<String>), Unsupported> {
+    pub(super) fn spec(&self) -> (String, Option<String>) {
         match self {
-            Self::Values(_) => Err(Unsupported("the loss is a squared difference")),
-            Self::Rates(_) => Err(Unsupported("rates of a Poisson distribution do not depend on the total count")),
-            Self::Counts { mean, dropout } => Ok((mean.spec().0, dropout.as_ref().map(|head| head.spec().0))),
+            Self::Values(head) | Self::Rates(head) => (head.spec().0, None),
+            Self::Counts { mean, dropout } => (mean.spec().0, dropout.as_ref().map(|head| head.spec().0)),
         }
     }
 }

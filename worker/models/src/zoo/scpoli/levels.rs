@@ -77,6 +77,12 @@ impl Levels {
         &self.levels[level].types
     }
 
+    /// The field of each level, and the types of its codes.
+    pub(super) fn slots(&self) -> Vec<(Slot<Labels>, Vec<usize>)> {
+        let types = |level: &Level| level.types.iter().map(|&code| code as usize).collect();
+        self.levels.iter().map(|level| (level.slot, types(level))).collect()
+    }
+
     /// The type of each cell on each level, `[n, n_levels]`; -1 for none.
     pub fn of_minibatch(&self, minibatch: &Minibatch) -> Tensor {
         let device = minibatch.x.device();

@@ -9,10 +9,14 @@ use super::{
 use crate::{
     data::{Covariates, Dataset, Minibatch, Registry},
     error::Result,
-    fast::{ColumnsSpec, EncoderInput, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
+    fast::{
+        AnchorFigures, AnchorSpec, ColumnsSpec, Divergence, HeadSpec, LogDispersionSpec, PosteriorSpec, Unsupported,
+        VaeSpec,
+    },
     losses::LossTerms,
     model::{CountModel, Embedder, LabelModel, Module, PredictFrom},
-    nn::{Builder, DispersionBy, Init, LogDispersion, Pass, Posterior, Weights},
+    nn::{Builder, DispersionBy, Init, LogDispersion, Pass, Posterior, VARIANCE_FLOOR, Weights},
+    reference::to_array,
     results::{Answer, Asked, Given},
     train::{Recipe, Run},
     zoo::family::{Condition, Decoded, Decoder, Encoder, totals},
@@ -138,6 +142,30 @@ impl ScpoliModule {
     }
 }
 
+impl ScpoliModule {
+    /// What the kernels are told about the prototypes that draw cells now.
+    fn anchors(&self) -> Option<AnchorSpec> {
+        let drawing = self.prototypes.drawing()?;
+        let points =
+            |rows: &Tensor| -> Vec<Vec<f32>> { to_array(rows).rows().into_iter().map(|row| row.to_vec()).collect() };
+        let means = points(self.prototypes.mean()).into_iter().zip(self.prototypes.are_present());
+        Some(AnchorSpec {
+            weight: self.config.eta,
+            nearest_weight: self.config.unlabeled_weight,
+            norm: self.config.p_prototype_loss,
+            of_groups: means.map(|(mean, is_present)| is_present.then_some(mean)).collect(),
+            groups: self.levels.slots(),
+            others: drawing.clusters.as_ref().map(points),
+            figures: AnchorFigures {
+                unweighted: UNWEIGHTED_LOSS,
+                weighted: PROTOTYPE_LOSS,
+                of_groups: LABELLED_LOSS,
+                nearest: UNLABELLED_LOSS,
+            },
+        })
+    }
+}
+
 impl ScpoliLoss {
     /// What the optimiser minimises, with the weight of the divergence; a scalar.
     pub fn total(&self, kl_weight: f64, config: &ScpoliConfig) -> Tensor {
@@ -153,9 +181,9 @@ impl ScpoliLoss {
         let Some(prototypes) = &self.prototypes else { return Vec::new() };
         let total = prototypes.total(config.unlabeled_weight);
         let unweighted = (&self.reconstruction + &self.kl).mean(Kind::Float) + &total;
-        let unlabelled = prototypes.unlabelled.as_ref().map(|loss| ("unlabeled_loss", loss.shallow_clone()));
-        let labelled = ("labeled_loss", prototypes.labelled.shallow_clone());
-        [(UNWEIGHTED_LOSS, unweighted), ("prototype_loss", total * config.eta), labelled]
+        let unlabelled = prototypes.unlabelled.as_ref().map(|loss| (UNLABELLED_LOSS, loss.shallow_clone()));
+        let labelled = (LABELLED_LOSS, prototypes.labelled.shallow_clone());
+        [(UNWEIGHTED_LOSS, unweighted), (PROTOTYPE_LOSS, total * config.eta), labelled]
             .into_iter()
             .chain(unlabelled)
             .collect()
@@ -183,13 +211,10 @@ impl Module for ScpoliModule {
         contributions::of_cells(self, dataset, cells)
     }
 
-    /// While embeddings stay as they are: cells are embedded and judged by the kernels, and trained by autograd.
     fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
         let PosteriorSpec { layers: mut encoder, mean, var } = self.encoder.spec()?;
-        let (mut decoder, scale, dropout) = self.decoder.spec()?;
-        if self.prototypes.draw_cells() {
-            return Err(Unsupported("prototypes draw cells"));
-        }
+        let (mut decoder, head, dropout) = self.decoder.spec()?;
+        let theta = self.theta.as_ref().map(|_| "theta.condition".to_owned());
         let embedded = self.embeddings.spec().ok_or(Unsupported("there are several condition keys"))?;
         for layer in [&mut encoder[0], &mut decoder[0]] {
             if let Some(ColumnsSpec::Vectors { rows, .. }) = &mut layer.columns {
@@ -202,13 +227,16 @@ impl Module for ScpoliModule {
             encoder,
             mean,
             var,
+            variance_floor: VARIANCE_FLOOR,
+            divergence: Divergence::Times(1.0),
             decoder,
-            scale,
+            head: HeadSpec::Full(head),
             dropout,
-            log_r: Some(LogDispersionSpec::Condition("theta.condition".to_owned())),
-            likelihood: self.config.recon_loss.likelihood().ok_or(Unsupported("the loss is a squared difference"))?,
-            input: EncoderInput::Log1p,
+            log_r: theta.map(LogDispersionSpec::Condition),
+            reconstruction: self.config.recon_loss.spec()?,
+            input: self.config.recon_loss.input_spec(),
             discrepancy: None,
+            anchors: self.anchors(),
             labels: None,
         })
     }
@@ -260,5 +288,9 @@ impl LabelModel for ScpoliModule {
 
 /// Upstream's name of the loss with every divergence at full weight, and the distance to prototypes without theirs.
 pub(super) const UNWEIGHTED_LOSS: &str = "unweighted_loss";
+/// Upstream's names of the distances to prototypes: all with their weight, those to types, those to clusters.
+const PROTOTYPE_LOSS: &str = "prototype_loss";
+const LABELLED_LOSS: &str = "labeled_loss";
+const UNLABELLED_LOSS: &str = "unlabeled_loss";
 /// The norm that types are told by where nothing else is asked for.
 pub(super) const EUCLIDEAN: f64 = 2.0;

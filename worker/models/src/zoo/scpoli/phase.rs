@@ -129,6 +129,14 @@ impl<'a> PrototypePhase<'a> {
 }
 
 impl Hook for PrototypePhase<'_> {
+    fn is_in_kernels(&self) -> bool {
+        true
+    }
+
+    fn looks_at_tensors(&self) -> bool {
+        true
+    }
+
     fn before_epoch(&mut self, epoch: Epoch<'_>) -> Result<()> {
         if epoch.number == self.first {
             self.begin(epoch)?;

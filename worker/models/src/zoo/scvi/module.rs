@@ -10,12 +10,15 @@ use crate::{
     },
     distributions::{CountParameters, normal},
     error::Result,
-    fast::{EncoderInput, LayerSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
+    fast::{
+        Divergence, EncoderInput, HeadSpec, LayerSpec, LogDispersionSpec, PosteriorSpec, ReconstructionSpec,
+        Unsupported, VaeSpec,
+    },
     losses::LossTerms,
     model::{CountModel, Embedder, Module},
     nn::{
         Builder, CovariateSizes, Decoder, DispersionBy, Encoder, Heads, Init, LibraryPrior, LogDispersion, Pass,
-        Posterior, Role, StackOptions, Weights,
+        Posterior, Role, StackOptions, VARIANCE_FLOOR, Weights,
     },
     zoo::family::LatentDistribution,
 };
@@ -251,7 +254,6 @@ impl ScviModule {
             Some(LogDispersion::Condition(_)) => Some(LogDispersionSpec::Condition("px_r.condition".to_owned())),
             Some(LogDispersion::Label(..)) => return Err(Unsupported("dispersions depend on the label")),
         };
-        let likelihood = self.config.gene_likelihood;
         let input = if self.config.log_variational { EncoderInput::Log1p } else { EncoderInput::Count };
         Ok(VaeSpec {
             n_genes,
@@ -259,13 +261,16 @@ impl ScviModule {
             encoder,
             mean,
             var,
+            variance_floor: VARIANCE_FLOOR,
+            divergence: Divergence::Times(1.0),
             decoder,
-            scale,
+            head: HeadSpec::Full(scale),
             dropout,
             log_r,
-            likelihood,
+            reconstruction: ReconstructionSpec::Counts(self.config.gene_likelihood),
             input,
             discrepancy: None,
+            anchors: None,
             labels: None,
         })
     }

@@ -6,10 +6,10 @@ use super::config::{MmdOn, TrvaeConfig};
 use crate::{
     data::{Covariates, Minibatch, Registry},
     error::Result,
-    fast::{DiscrepancySpec, EncoderInput, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
+    fast::{DiscrepancySpec, Divergence, HeadSpec, LogDispersionSpec, PosteriorSpec, Unsupported, VaeSpec},
     losses::{LossTerms, mmd},
     model::{CountModel, Embedder, Module},
-    nn::{Builder, DispersionBy, Init, LogDispersion, Pass, Posterior, Weights},
+    nn::{Builder, DispersionBy, Init, LogDispersion, Pass, Posterior, VARIANCE_FLOOR, Weights},
     train::{Recipe, Run},
     zoo::family::{Condition, Decoded, Decoder, Encoder, recipe, totals},
 };
@@ -148,8 +148,8 @@ impl Module for TrvaeModule {
 
     fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
         let PosteriorSpec { layers: encoder, mean, var } = self.encoder.spec()?;
-        let (decoder, scale, dropout) = self.decoder.spec()?;
-        let likelihood = self.config.recon_loss.likelihood().ok_or(Unsupported("the loss is a squared difference"))?;
+        let (decoder, head, dropout) = self.decoder.spec()?;
+        let theta = self.theta.as_ref().map(|_| "theta.condition".to_owned());
         let pulls = self.config.use_mmd && self.config.beta > 0.0 && self.weights.n_conditions() > 1;
         if pulls && self.config.mmd_on == MmdOn::Y {
             return Err(Unsupported("what the decoder's first block gives is pulled together"));
@@ -161,13 +161,16 @@ impl Module for TrvaeModule {
             encoder,
             mean,
             var,
+            variance_floor: VARIANCE_FLOOR,
+            divergence: Divergence::Times(1.0),
             decoder,
-            scale,
+            head: HeadSpec::Full(head),
             dropout,
-            log_r: Some(LogDispersionSpec::Condition("theta.condition".to_owned())),
-            likelihood,
-            input: EncoderInput::Log1p,
-            discrepancy: pulls.then_some(DiscrepancySpec { weight: self.config.beta, boundary }),
+            log_r: theta.map(LogDispersionSpec::Condition),
+            reconstruction: self.config.recon_loss.spec()?,
+            input: self.config.recon_loss.input_spec(),
+            discrepancy: pulls.then_some(DiscrepancySpec { weight: self.config.beta, boundary, figure: mmd::FIGURE }),
+            anchors: None,
             labels: None,
         })
     }

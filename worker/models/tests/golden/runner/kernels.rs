@@ -145,9 +145,9 @@ pub(crate) fn kernels_step<G: InKernels>() {
                 let mut adam = adam(&case.json["optimiser"], all_tensors(&module));
                 for _ in 0..n_steps {
                     let noise = &mut FixedNoise::new(case);
-                    let _terms = fast.step(&cells.all(), &cells.labelled(), kl_weight(case), noise, adam.options());
+                    let _terms = fast.step(&cells.all(), &cells.labelled(), kl_weight(case), noise, &[*adam.options()]);
                 }
-                fast.store(module.weights(), &mut adam);
+                fast.store(module.weights(), adam.slots_mut());
                 let prefix = format!("step{n_steps}/");
                 report.group(case, &prefix, &upstream(&module), "param/", |_| case.tolerance("step"));
                 let all_steps = adam.slots().iter().all(|slot| slot.n_steps == n_steps);

@@ -98,7 +98,7 @@ fn train_by_kernels(case: &Case, module: &ScviModule, code: i64) -> BTreeMap<Str
     let options = AdamOptions { rate: 1e-3, eps, weight_decay: 0.0, decay: Decay::L2 };
     for _ in 0..30 {
         let mut noise = OneDraw(case.tensor("noise/z").index_select(0, &rows));
-        let _terms = fast.step(&cells, &[], 0.35, &mut noise, &options);
+        let _terms = fast.step(&cells, &[], 0.35, &mut noise, &[options]);
     }
     fast.values()
 }

@@ -8,7 +8,7 @@ pub use clustering::{Clusters, cluster};
 pub use distance::{PrototypeLoss, distances, labelled_loss, unlabelled_loss};
 pub use statistics::{OfType, Statistics};
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -77,9 +77,9 @@ impl Prototypes {
         *self.drawing.borrow_mut() = drawing;
     }
 
-    /// Whether cells are drawn now.
-    pub fn draw_cells(&self) -> bool {
-        self.drawing.borrow().is_some()
+    /// What draws cells now.
+    pub(in crate::zoo::scpoli) fn drawing(&self) -> Option<Ref<'_, Drawing>> {
+        Ref::filter_map(self.drawing.borrow(), Option::as_ref).ok()
     }
 
     /// Takes the statistics of cells of these types as their prototypes. A type without a cell keeps what it has.
