@@ -8,11 +8,12 @@ use tch::Tensor;
 
 use super::{
     anchors::Anchors,
-    block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach},
+    batch_norm::Statistics,
+    block::{Block, BlockSums, Dispersions, Pass, Point, ROWS, Reach},
     discrepancy::Discrepancy,
     first_layer::Inputs,
     gradient::{self, Differentiated, Source},
-    network::{BatchStatistics, Head, Network, Refresh},
+    network::{Head, Network, Refresh},
     part::{Part, Which},
     spec::{AnchorSpec, Divergence, Reconstruction, Shrinking, Unsupported},
     terms::{Further, Objective, Terms},
@@ -38,9 +39,8 @@ pub struct Autoencoder<'a> {
     first_layer: Option<Stored<f32>>,
     totals: Vec<f32>,
     constants: Vec<f32>,
-    /// Whether dropout drops in a step.
-    drops: bool,
-    dispersions: Dispersions,
+    /// How a step is computed.
+    steps_as: Manner,
     /// What pulls the latent states of conditions together.
     discrepancy: Option<Discrepancy>,
     /// What draws latent states to points, in the epochs in which something does.
@@ -51,6 +51,20 @@ pub struct Autoencoder<'a> {
     pub(super) draws: Vec<f32>,
     /// Shape of each tensor.
     pub(super) shapes: BTreeMap<String, Vec<i64>>,
+}
+
+/// How cells are computed.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// Whether dropout drops.
+    drops: bool,
+    dispersions: Dispersions,
+    statistics: Statistics,
+}
+
+impl Manner {
+    /// Nothing trains, and nothing is ever drawn but latent states.
+    const STILL: Self = Self { drops: false, dispersions: Dispersions::Constant, statistics: Statistics::Running };
 }
 
 /// What it is for.
@@ -92,8 +106,8 @@ impl<'a> Autoencoder<'a> {
             Purpose::Evaluate | Purpose::Embed => (Mode::Evaluation, 0),
         };
         let (drops, statistics) = match mode {
-            Mode::Training => (true, BatchStatistics::OfMinibatch),
-            Mode::Evaluation => (false, BatchStatistics::Running),
+            Mode::Training => (true, Statistics::OfMinibatch),
+            Mode::Evaluation => (false, Statistics::Running),
         };
         let reach = if purpose == Purpose::Embed { Reach::Posterior } else { Reach::Likelihood };
         let (network, mut parts) = Network::new(&spec, module.weights(), trains, statistics, reach)?;
@@ -132,8 +146,7 @@ impl<'a> Autoencoder<'a> {
             first_layer: None,
             totals: Vec::new(),
             constants: Vec::new(),
-            drops,
-            dispersions,
+            steps_as: Manner { drops, dispersions, statistics },
             discrepancy,
             anchors: None,
             lowest,
@@ -211,36 +224,17 @@ impl<'a> Autoencoder<'a> {
     fn differentiate(&mut self, cells: &[usize], labelled: &[usize], kl_weight: f64, noise: &mut dyn Noise) -> Terms {
         let n_blocks = cells.len().div_ceil(ROWS);
         let kl_weight = self.kl_weight(kl_weight, cells.len());
-        self.place(cells, noise, self.drops);
-        self.place_labelled(n_blocks, labelled, noise, self.drops);
+        self.place(cells, noise, self.steps_as.drops);
+        self.place_labelled(n_blocks, labelled, noise, self.steps_as.drops);
         let all = n_blocks + labelled.len().div_ceil(ROWS);
         let ratio = self.network.labels.as_ref().map_or(0.0, |labels| labels.classification_ratio);
-        let (lowest, meets) = (self.lowest, self.meets());
         let objective = Objective {
             cells: 1.0 / cells.len() as f32,
             labelled: ratio / labelled.len().max(1) as f32,
             kl_weight,
             differentiates: true,
         };
-        self.fork(all, (self.drops, self.dispersions), objective, |block, pass| {
-            block.encode(pass);
-            if block.is_labelled {
-                block.label_loss(pass);
-                block.posterior_gradient(pass, lowest);
-            } else {
-                block.decode(pass);
-                block.label_terms(pass);
-                block.decoder_gradient(pass);
-                if let Some(lowest) = lowest.filter(|_| !meets) {
-                    block.encoder_gradient(pass, lowest);
-                }
-            }
-        });
-        self.meet(n_blocks, objective, |block, pass| {
-            if let Some(lowest) = lowest {
-                block.encoder_gradient(pass, lowest);
-            }
-        });
+        self.walk((n_blocks, all), self.steps_as, objective);
         let mut terms = self.terms(n_blocks, kl_weight);
         let cross_entropy: f64 = self.blocks[n_blocks..all].iter().map(|block| block.sums.cross_entropy).sum();
         terms.loss += cross_entropy * f64::from(objective.labelled) * cells.len() as f64;
@@ -269,40 +263,56 @@ impl<'a> Autoencoder<'a> {
         self.discrepancy.is_some() || self.anchors.is_some()
     }
 
-    /// Where cells of the first `n` blocks meet: the discrepancy between their conditions, or the points that draw them; and then `work`
-    /// on each block.
-    fn meet(&mut self, n: usize, objective: Objective, work: impl Fn(&mut Block, &Pass<'_>) + Sync) {
-        if !self.meets() {
-            return;
+    /// Takes all blocks, of which the first `n` are decoded, from one place where they wait for each other to the next, up to the end.
+    fn walk(&mut self, (n, all): (usize, usize), manner: Manner, objective: Objective) {
+        let mut at = Point::Begin;
+        while at != Point::End {
+            let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
+            let pass = self.pass(manner, objective);
+            team.for_each(&mut blocks[..all], |block| block.advance(&pass, at));
+            (self.blocks, self.team) = (blocks, team);
+            at = self.blocks[0].reached;
+            self.meet(at, n);
         }
-        if let Some(anchors) = &mut self.anchors {
-            anchors.draw(self.network.n_latent, self.dataset, &mut self.blocks[..n]);
-        }
-        let mut discrepancy = self.discrepancy.take();
-        if let Some(discrepancy) = &mut discrepancy {
-            discrepancy.gather(&self.network, self.dataset, &mut self.blocks[..n]);
-        }
-        self.fork(n, (self.drops, self.dispersions), objective, |block, pass| {
-            if let Some(discrepancy) = &discrepancy {
-                discrepancy.of_block(pass, block);
-            }
-            work(block, pass);
-        });
-        self.discrepancy = discrepancy;
     }
 
-    /// Does some work on the first `n` blocks, by all threads.
-    fn fork(
-        &mut self,
-        n: usize,
-        (drops, dispersions): (bool, Dispersions),
-        objective: Objective,
-        work: impl Fn(&mut Block, &Pass<'_>) + Sync,
-    ) {
-        let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
-        let pass = self.pass(drops, dispersions, objective);
-        team.for_each(&mut blocks[..n], |block| work(block, &pass));
-        (self.blocks, self.team) = (blocks, team);
+    /// What the first `n` blocks say together where they wait.
+    fn meet(&mut self, at: Point, n: usize) {
+        let Self { network, parts, blocks, dataset, anchors, discrepancy, .. } = self;
+        let (level, blocks) = (network.level, &mut blocks[..n]);
+        match at {
+            Point::Begin | Point::End => {}
+            Point::Meeting => {
+                if let Some(anchors) = anchors {
+                    anchors.draw(network.n_latent, dataset, blocks);
+                }
+                if let Some(discrepancy) = discrepancy {
+                    discrepancy.gather(network, dataset, blocks);
+                }
+            }
+            Point::Encoder(l) => {
+                let shares = blocks.iter().map(|block| (&block.encoder[l], block.n()));
+                if let Some(norm) = &mut network.encoder[l].batch_norm {
+                    norm.take_statistics(level, parts, shares);
+                }
+            }
+            Point::Decoder(l) => {
+                let shares = blocks.iter().map(|block| (&block.decoder[l], block.n()));
+                if let Some(norm) = &mut network.decoder[l].batch_norm {
+                    norm.take_statistics(level, parts, shares);
+                }
+            }
+            Point::DecoderGradient(l) => {
+                if let Some(norm) = &mut network.decoder[l].batch_norm {
+                    norm.take_gradients(level, blocks.iter().map(|block| &block.decoder[l]));
+                }
+            }
+            Point::EncoderGradient(l) => {
+                if let Some(norm) = &mut network.encoder[l].batch_norm {
+                    norm.take_gradients(level, blocks.iter().map(|block| &block.encoder[l]));
+                }
+            }
+        }
     }
 
     /// Sums over some cells and the gradients of their mean loss, without a step.
@@ -336,25 +346,17 @@ impl<'a> Autoencoder<'a> {
         kl_weight: f64,
         noise: &mut dyn Noise,
     ) -> Terms {
-        let dispersions = match self.dispersions {
+        let dispersions = match self.steps_as.dispersions {
             Dispersions::Constant => Dispersions::Constant,
             Dispersions::Train | Dispersions::Rest => Dispersions::Rest,
         };
+        self.network.refresh_norms(&self.parts);
         let mut total = Terms::default();
         for cells in minibatches {
             self.place(cells, noise, false);
             let (n_blocks, kl_weight) = (cells.len().div_ceil(ROWS), self.kl_weight(kl_weight, cells.len()));
-            self.fork(
-                n_blocks,
-                (false, dispersions),
-                Objective { kl_weight, ..Objective::default() },
-                |block, pass| {
-                    block.encode(pass);
-                    block.decode(pass);
-                    block.label_terms(pass);
-                },
-            );
-            self.meet(n_blocks, Objective::default(), |_, _| {});
+            let objective = Objective { kl_weight, ..Objective::default() };
+            self.walk((n_blocks, n_blocks), Manner { dispersions, ..Manner::STILL }, objective);
             total.add(self.terms(n_blocks, kl_weight));
         }
         total
@@ -365,7 +367,7 @@ impl<'a> Autoencoder<'a> {
         let (n_cells, n_latent) = (self.dataset.n_cells(), self.network.n_latent);
         let (mut means, mut vars) = (vec![0.0; n_cells * n_latent], vec![0.0; n_cells * n_latent]);
         let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
-        let pass = self.pass(false, Dispersions::Constant, Objective::default());
+        let pass = self.pass(Manner::STILL, Objective::default());
         // Each block takes a run of cells.
         let run = n_cells.div_ceil(blocks.len().max(1)).next_multiple_of(ROWS).max(ROWS);
         let places = means.chunks_mut(run * n_latent).zip(vars.chunks_mut(run * n_latent));
@@ -375,7 +377,7 @@ impl<'a> Autoencoder<'a> {
             for ((means, vars), first) in groups.zip((*first..).step_by(ROWS)) {
                 block.cells.clear();
                 block.cells.extend(first..first + means.len() / n_latent);
-                block.encode(&pass);
+                block.encode(&pass, Point::Begin);
                 let width = padded(n_latent);
                 for (from, to) in [(&block.mean, means), (&block.var, vars)] {
                     let rows = from.chunks_exact(width).zip(to.chunks_exact_mut(n_latent));
@@ -389,7 +391,7 @@ impl<'a> Autoencoder<'a> {
         (means, vars)
     }
 
-    fn pass(&self, drops: bool, dispersions: Dispersions, objective: Objective) -> Pass<'_> {
+    fn pass(&self, Manner { drops, dispersions, statistics }: Manner, objective: Objective) -> Pass<'_> {
         Pass {
             network: &self.network,
             parts: &self.parts,
@@ -403,7 +405,10 @@ impl<'a> Autoencoder<'a> {
             kl_weight: objective.kl_weight as f32,
             label_scale: objective.labelled,
             differentiates: objective.differentiates,
-            pulls: self.network.labels.is_some() || self.network.discrepancy.is_some() || self.anchors.is_some(),
+            statistics,
+            lowest: self.lowest,
+            meets: self.meets(),
+            discrepancy: self.discrepancy.as_ref(),
         }
     }
 
@@ -426,7 +431,7 @@ impl<'a> Autoencoder<'a> {
 
     fn set_constants(&mut self) {
         let (level, counts) = (self.network.level, self.dataset.counts);
-        let constant = self.dispersions == Dispersions::Constant && self.network.log_r.is_some();
+        let constant = self.steps_as.dispersions == Dispersions::Constant && self.network.log_r.is_some();
         if let Reconstruction::Squared(..) = self.network.reconstruction {
             return;
         }
@@ -449,7 +454,7 @@ impl<'a> Autoencoder<'a> {
         }
         let width = first.width();
         let n_cells = self.dataset.n_cells();
-        let pass = self.pass(false, Dispersions::Constant, Objective::default());
+        let pass = self.pass(Manner::STILL, Objective::default());
         let mut some = Buffer::zeros(CACHED_AT_ONCE.min(n_cells) * width);
         // Where the counts lie there is room for this as well, in memory or in a scratch file.
         let mut cache = self.dataset.counts.storage().growing(n_cells * width);

@@ -1,6 +1,8 @@
 //! A few cells on their way through the network and back. One thread works on a block; nothing in it depends on other blocks.
 
 use super::{
+    batch_norm::Statistics,
+    discrepancy::Discrepancy,
     first_layer::Inputs,
     labels::Labels,
     network::{Head, Network},
@@ -37,6 +39,8 @@ pub(super) struct Block {
     /// Gradient by `z`, then by the mean.
     pub(super) of_mean: Buffer,
     pub(super) of_var: Buffer,
+    /// Where it waits.
+    pub(super) reached: Point,
     /// Whether its cells are here for the sake of their labels, and not decoded.
     pub(super) is_labelled: bool,
     /// What labels add, where the network has them.
@@ -81,6 +85,22 @@ pub(super) struct BlockSums {
     pub(super) discrepancy: f64,
 }
 
+/// Where blocks wait for each other, in the order in which they come there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Point {
+    Begin,
+    /// At the norm of a layer of the encoder.
+    Encoder(usize),
+    /// The same in the decoder.
+    Decoder(usize),
+    /// On the way back.
+    DecoderGradient(usize),
+    /// Latent states of all cells are there, and the encoder's gradient is not.
+    Meeting,
+    EncoderGradient(usize),
+    End,
+}
+
 /// How far a block goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reach {
@@ -114,8 +134,14 @@ pub(super) struct Pass<'a> {
     pub(super) label_scale: f32,
     /// Whether gradients are wanted.
     pub(super) differentiates: bool,
-    /// Whether more than the decoder and the divergence depends on the latent states.
-    pub(super) pulls: bool,
+    /// How batch norm is computed.
+    pub(super) statistics: Statistics,
+    /// The lowest layer of the encoder that trains.
+    pub(super) lowest: Option<usize>,
+    /// Whether something depends on the latent states of several cells together.
+    pub(super) meets: bool,
+    /// What pulls the latent states of conditions together.
+    pub(super) discrepancy: Option<&'a Discrepancy>,
 }
 
 /// What the dispersions do in a pass.
@@ -146,6 +172,7 @@ impl Block {
             z: rows(n_latent),
             of_mean: rows(n_latent),
             of_var: rows(n_latent),
+            reached: Point::Begin,
             is_labelled: false,
             labels: network.labels.as_ref().map(|labels| Labels::new(network, labels, parts)),
             first: 0,
@@ -169,13 +196,62 @@ impl Block {
         self.cells.len()
     }
 
-    /// Encodes the cells and draws their latent states.
-    pub(super) fn encode(&mut self, pass: &Pass<'_>) {
+    /// Goes on from where all blocks have waited to where they wait next.
+    pub(super) fn advance(&mut self, pass: &Pass<'_>, from: Point) {
+        if from == Point::Begin || self.reached != Point::End {
+            self.reached = self.next(pass, from);
+        }
+    }
+
+    fn next(&mut self, pass: &Pass<'_>, from: Point) -> Point {
+        if from <= Point::Encoder(usize::MAX) {
+            if let Some(l) = self.encode(pass, from) {
+                return Point::Encoder(l);
+            }
+            if self.is_labelled {
+                self.label_loss(pass);
+                self.posterior_gradient(pass);
+                return Point::End;
+            }
+        }
+        if from <= Point::Decoder(usize::MAX) {
+            if let Some(l) = self.decode(pass, from) {
+                return Point::Decoder(l);
+            }
+            self.label_terms(pass);
+        }
+        if pass.differentiates
+            && from <= Point::DecoderGradient(usize::MAX)
+            && let Some(l) = self.decoder_gradient(pass, from)
+        {
+            return Point::DecoderGradient(l);
+        }
+        if pass.meets && from < Point::Meeting {
+            return Point::Meeting;
+        }
+        if let (Some(discrepancy), Point::Meeting) = (pass.discrepancy, from) {
+            discrepancy.of_block(pass, self);
+        }
+        let lowest = pass.lowest.filter(|_| pass.differentiates);
+        lowest.and_then(|lowest| self.encoder_gradient(pass, lowest, from)).map_or(Point::End, Point::EncoderGradient)
+    }
+
+    /// Encodes the cells and draws their latent states; gives the layer, if there is one, whose norm waits for other blocks.
+    pub(super) fn encode(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
         let (network, parts, n) = (pass.network, pass.parts, self.n());
         let level = network.level;
-        self.first_layer(pass);
+        let waited = match from {
+            Point::Encoder(l) => Some(l),
+            _ => {
+                self.first_layer(pass);
+                None
+            }
+        };
         let rows = rows_of(&self.cells, pass);
-        stack::forward(pass, &network.encoder, &mut self.encoder, None, rows, &mut self.columns);
+        let waits = stack::forward(pass, &network.encoder, &mut self.encoder, None, rows, &mut self.columns, waited);
+        if waits.is_some() {
+            return waits;
+        }
         let hidden = &self.encoder[network.encoder.len() - 1].out;
         network.mean.forward(level, parts, (hidden, n), &mut self.mean, &mut self.columns);
         network.var.forward(level, parts, (hidden, n), &mut self.var, &mut self.columns);
@@ -188,6 +264,7 @@ impl Block {
             let kl = layer::draw(level, layer::Draw { mean, var, noise, z, mask, floor });
             self.sums.kl += f64::from(kl);
         }
+        None
     }
 
     fn first_layer(&mut self, pass: &Pass<'_>) {
@@ -200,12 +277,17 @@ impl Block {
         rows.for_each(|(row, &cell)| row.copy_from_slice(&cache[cell * width..][..width]));
     }
 
-    /// Decodes the latent states to the gradient of the logits.
-    pub(super) fn decode(&mut self, pass: &Pass<'_>) {
+    /// Decodes the latent states to the gradient of the logits; waits like [`Self::encode`].
+    fn decode(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
         let (network, parts, n) = (pass.network, pass.parts, self.n());
         let level = network.level;
         let rows = rows_of(&self.cells, pass);
-        stack::forward(pass, &network.decoder, &mut self.decoder, Some(&self.z), rows, &mut self.columns);
+        let waited = if let Point::Decoder(l) = from { Some(l) } else { None };
+        let input = Some(&*self.z);
+        let waits = stack::forward(pass, &network.decoder, &mut self.decoder, input, rows, &mut self.columns, waited);
+        if waits.is_some() {
+            return waits;
+        }
         let hidden = self.decoder.last().map_or(&self.z, |last| &last.out);
         match &network.head {
             Head::Full(head) => head.forward(level, parts, (hidden, n), &mut self.logits, &mut self.columns),
@@ -219,6 +301,7 @@ impl Block {
             Reconstruction::Counts(counts) => self.likelihoods(pass, counts),
             Reconstruction::Squared(link, factor) => self.squared_differences(pass, link, factor),
         }
+        None
     }
 
     /// What goes into the head.
@@ -294,8 +377,18 @@ impl Block {
         self.sums.reconstruction -= f64::from(value) + constant;
     }
 
-    /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state.
-    pub(super) fn decoder_gradient(&mut self, pass: &Pass<'_>) {
+    /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state; waits like [`Self::encode`].
+    fn decoder_gradient(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
+        let waited = if let Point::DecoderGradient(l) = from { Some(l) } else { None };
+        if waited.is_none() {
+            self.head_gradient(pass);
+        }
+        let (rows, below) = (rows_of(&self.cells, pass), Some(&mut *self.of_mean));
+        let layers = &pass.network.decoder;
+        stack::backward(pass, layers, &mut self.decoder, rows, 0, below, &mut self.columns, waited)
+    }
+
+    fn head_gradient(&mut self, pass: &Pass<'_>) {
         let (network, n) = (pass.network, self.n());
         let last = self.decoder.last_mut().map_or(&mut *self.of_mean, |last| &mut last.delta);
         match (&network.head, &network.dropout) {
@@ -306,25 +399,38 @@ impl Block {
                 stack::back(pass, maps, n, &mut self.columns, last);
             }
         }
-        let (rows, below) = (rows_of(&self.cells, pass), Some(&mut *self.of_mean));
-        stack::backward(pass, &network.decoder, &mut self.decoder, rows, 0, below, &mut self.columns);
     }
 
-    /// From the posterior of labelled cells, which were not decoded, down to layer `lowest` of the encoder, if something trains there.
-    pub(super) fn posterior_gradient(&mut self, pass: &Pass<'_>, lowest: Option<usize>) {
+    /// From the posterior of labelled cells, which were not decoded, down to the lowest layer of the encoder that trains.
+    fn posterior_gradient(&mut self, pass: &Pass<'_>) {
         self.of_mean.fill(0.0);
-        if let Some(lowest) = lowest {
-            self.encoder_gradient(pass, lowest);
+        if let Some(lowest) = pass.lowest {
+            self.encoder_gradient(pass, lowest, Point::Begin);
         }
     }
 
-    /// From the gradient of the latent state down to layer `lowest` of the encoder.
-    pub(super) fn encoder_gradient(&mut self, pass: &Pass<'_>, lowest: usize) {
+    /// From the gradient of the latent state down to layer `lowest` of the encoder; waits like [`Self::encode`].
+    fn encoder_gradient(&mut self, pass: &Pass<'_>, lowest: usize, from: Point) -> Option<usize> {
+        let network = pass.network;
+        let waited = if let Point::EncoderGradient(l) = from { Some(l) } else { None };
+        if waited.is_none() {
+            self.latent_gradient(pass, lowest);
+        }
+        if lowest == network.encoder.len() {
+            return None;
+        }
+        let rows = rows_of(&self.cells, pass);
+        stack::backward(pass, &network.encoder, &mut self.encoder, rows, lowest, None, &mut self.columns, waited)
+    }
+
+    /// From the gradient of the latent state to that of what goes into the encoder's heads, if something below them trains.
+    fn latent_gradient(&mut self, pass: &Pass<'_>, lowest: usize) {
         let (network, n) = (pass.network, self.n());
+        let pulls = network.labels.is_some() || pass.meets;
         let (level, width) = (network.level, padded(network.n_latent));
         for i in 0..n {
             let row = i * width..(i + 1) * width;
-            if pass.pulls {
+            if pulls {
                 layer::add(level, &mut self.of_mean[row.clone()], &self.further.by_z[row.clone()]);
             }
             layer::draw_gradient(
@@ -353,8 +459,6 @@ impl Block {
         let last = &mut self.encoder[network.encoder.len() - 1].delta;
         let heads = [(&network.mean, &*self.of_mean), (&network.var, &*self.of_var)];
         stack::back(pass, heads, n, &mut self.columns, last);
-        let rows = rows_of(&self.cells, pass);
-        stack::backward(pass, &network.encoder, &mut self.encoder, rows, lowest, None, &mut self.columns);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tch::Tensor;
+use tch::{Tensor, no_grad};
 
 use super::{
     autoencoder::Autoencoder,
@@ -39,6 +39,18 @@ impl Autoencoder<'_> {
             self.write(&slot.name, Which::Square, &slot.square);
             self.write(&slot.name, Which::Value, weights.require(&slot.name).0);
         }
+        for (names, (counter, n)) in self.statistics() {
+            names.iter().for_each(|name| self.write(name, Which::Value, weights.require(name).0));
+            let _ = no_grad(|| weights.require(&counter).0.shallow_clone().fill_(n));
+        }
+    }
+
+    /// Running statistics that move: their names, and what counts the minibatches that they have seen.
+    fn statistics(&mut self) -> Vec<([String; 2], (String, i64))> {
+        let Self { network, parts, .. } = self;
+        let moving = network.batch_norms_mut().filter(|norm| norm.momentum.is_some());
+        let name = |part: usize| parts[part].name.clone();
+        moving.map(|norm| ([name(norm.parts.mean), name(norm.parts.var)], norm.counted.clone())).collect()
     }
 
     /// Takes the tensors and the optimiser's state as they are now.
@@ -51,6 +63,12 @@ impl Autoencoder<'_> {
             self.read(&slot.name, Which::Mean, &slot.mean);
             self.read(&slot.name, Which::Square, &slot.square);
             self.read(&slot.name, Which::Value, weights.require(&slot.name).0);
+        }
+        for (names, _) in self.statistics() {
+            names.iter().for_each(|name| self.read(name, Which::Value, weights.require(name).0));
+        }
+        for norm in self.network.batch_norms_mut().filter(|norm| norm.momentum.is_some()) {
+            norm.counted.1 = weights.require(&norm.counted.0).0.int64_value(&[]);
         }
         self.network.refresh(&mut self.parts, Refresh::All);
     }

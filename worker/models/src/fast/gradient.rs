@@ -1,6 +1,7 @@
 //! Gradients of the tensors, piece by piece, from what the blocks hold. Sums go over cells in order.
 
 use super::{
+    batch_norm::BatchNorm,
     block::{Block, ROWS},
     network::{Head, Layer, Matrix, Network},
     part::{Layout, Part},
@@ -27,6 +28,10 @@ pub(super) enum Source {
     Columns(MatrixId),
     /// The latent state times what comes back to a map that is held to sets, in this piece of it.
     Masked(usize),
+    /// What comes back to a batch norm, times what it standardised.
+    NormWeight(MatrixId),
+    /// What comes back to a batch norm.
+    NormBias(MatrixId),
     /// The likelihood.
     LogDispersion,
     /// Columns of conditions that vectors stand for: see [`super::embedding`].
@@ -103,6 +108,12 @@ pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
         let maps = embeddings.maps.iter().map(|map| map.weight);
         maps.chain([embeddings.rows]).for_each(|part| sources[part] = Source::Embedding);
     }
+    let of_encoder = network.encoder.iter().enumerate().map(|(l, layer)| (layer, MatrixId::Encoder(l)));
+    let of_decoder = network.decoder.iter().enumerate().map(|(l, layer)| (layer, MatrixId::Decoder(l)));
+    for (norm, id) in of_encoder.chain(of_decoder).filter_map(|(layer, id)| Some((layer.batch_norm.as_ref()?, id))) {
+        sources[norm.parts.weight] = Source::NormWeight(id);
+        sources[norm.parts.bias] = Source::NormBias(id);
+    }
     let columns = |layer: &Layer| layer.columns;
     for (l, part) in network.encoder.iter().map(columns).enumerate().filter_map(|(l, part)| Some((l, part?))) {
         sources[part] = Source::Columns(MatrixId::Encoder(l));
@@ -159,11 +170,23 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differen
                 masked.collect(level, piece, blocks.decoded, gradient);
             }
         }
+        (Source::NormWeight(id), _) => gradient.copy_from_slice(&norm_of(network, id).by_weight),
+        (Source::NormBias(id), _) => gradient.copy_from_slice(&norm_of(network, id).by_bias),
         (Source::Embedding, _) => {}
         (Source::Panel(_) | Source::Bias(_) | Source::Columns(_), _) => {
             unreachable!("matrices are panels, and only they are")
         }
     }
+}
+
+/// The batch norm behind a linear map.
+fn norm_of(network: &Network, id: MatrixId) -> &BatchNorm {
+    let layer = match id {
+        MatrixId::Encoder(l) => &network.encoder[l],
+        MatrixId::Decoder(l) => &network.decoder[l],
+        MatrixId::Mean | MatrixId::Var | MatrixId::Head | MatrixId::Dropout => unreachable!("heads have no norms"),
+    };
+    layer.batch_norm.as_ref().expect("it is the source of a norm's part")
 }
 
 /// 32 columns of the gradient of a matrix.

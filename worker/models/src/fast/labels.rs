@@ -90,7 +90,7 @@ impl Labels {
     /// Labels of `input`, `n` rows of latent states, as the head gives them.
     fn classify(&mut self, pass: &Pass<'_>, network: &LabelNetwork, input: &[f32], n: usize, columns: &mut [f32]) {
         let rows = Rows { n, codes: Codes::One(0), drops: pass.drops };
-        stack::forward(pass, &network.classifier, &mut self.classifier, Some(input), rows, columns);
+        stack::forward(pass, &network.classifier, &mut self.classifier, Some(input), rows, columns, None);
         let hidden = self.classifier.last().map_or(input, |last| &*last.out);
         let level = pass.network.level;
         network.head.forward(level, pass.parts, (hidden, n), &mut self.probabilities, columns);
@@ -113,7 +113,7 @@ impl Labels {
             Some(last) => {
                 stack::back(pass, head, n, columns, &mut last.delta);
                 let below = Some(&mut *self.by_z);
-                stack::backward(pass, &network.classifier, &mut self.classifier, rows, 0, below, columns);
+                stack::backward(pass, &network.classifier, &mut self.classifier, rows, 0, below, columns, None);
             }
         }
         let sums = &mut Sums { level, first: network.parts.start, gradients: &mut self.gradients, n };
@@ -177,7 +177,7 @@ impl Half {
         rows: Rows<'_>,
         columns: &mut [f32],
     ) {
-        stack::forward(pass, &network.layers, &mut self.layers, Some(input), rows, columns);
+        stack::forward(pass, &network.layers, &mut self.layers, Some(input), rows, columns, None);
         let (level, hidden) = (pass.network.level, self.layers.last().map_or(input, |last| &*last.out));
         network.mean.forward(level, pass.parts, (hidden, rows.n), &mut self.mean, columns);
         network.var.forward(level, pass.parts, (hidden, rows.n), &mut self.var, columns);
@@ -196,7 +196,7 @@ impl Half {
         let heads = [(&network.mean, &*self.of_mean), (&network.var, &*self.of_var)];
         let last = self.layers.last_mut().map_or(&mut *of_input, |last| &mut *last.delta);
         stack::back(pass, heads, rows.n, columns, last);
-        stack::backward(pass, &network.layers, &mut self.layers, rows, 0, Some(of_input), columns);
+        stack::backward(pass, &network.layers, &mut self.layers, rows, 0, Some(of_input), columns, None);
         let hidden = self.layers.last().map_or(input, |last| &*last.out);
         sums.add(&network.mean, hidden, &self.of_mean);
         sums.add(&network.var, hidden, &self.of_var);

@@ -34,7 +34,7 @@ fn config() -> impl Strategy<Value = ExpimapConfig> {
     let of_values = [LastLayer::Identity, LastLayer::Softplus, LastLayer::Exp, LastLayer::Relu];
     let loss = prop_oneof![
         1 => Just((ReconLoss::Nb, LastLayer::Softmax)),
-        1 => proptest::sample::select(&of_values).prop_map(|last| (ReconLoss::Mse, last)),
+        1 => proptest::sample::select(of_values.to_vec()).prop_map(|last| (ReconLoss::Mse, last)),
     ];
     let hidden = proptest::collection::vec(1_usize..50, 1..3);
     (hidden, loss, any::<bool>(), any::<bool>(), any::<bool>(), 0.1_f64..1.0).prop_map(

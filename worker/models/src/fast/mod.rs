@@ -9,6 +9,9 @@
 
 mod anchors;
 mod autoencoder;
+mod batch_norm;
+#[cfg(test)]
+mod batch_norm_tests;
 mod block;
 mod discrepancy;
 mod draws;
@@ -37,8 +40,8 @@ mod tests;
 pub(crate) use autoencoder::MOST_GROUPS;
 pub use autoencoder::{Autoencoder, Purpose};
 pub use spec::{
-    AnchorFigures, AnchorSpec, ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput, HeadSpec, LabelSpec,
-    LayerSpec, Link, LogDispersionSpec, MaskedSpec, PosteriorSpec, ReconstructionSpec, Shrinking, Shrinks, Unsupported,
-    VaeSpec,
+    AnchorFigures, AnchorSpec, BatchNormSpec, ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput,
+    HeadSpec, LabelSpec, LayerSpec, Link, LogDispersionSpec, MaskedSpec, PosteriorSpec, ReconstructionSpec, Shrinking,
+    Shrinks, Unsupported, VaeSpec,
 };
 pub use terms::{Further, Terms};

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use super::{
+    batch_norm::{BatchNorm, NormParts, Statistics},
     block::Reach,
     embedding::{Embeddings, Map},
     masked::{GENES_OF_PIECE, Masked, Piece},
     part::{Layout, Part, values_of},
     spec::{
-        ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput, HeadSpec, LabelSpec, LayerSpec,
-        LogDispersionSpec, MaskedSpec, PosteriorSpec, Reconstruction, Unsupported, VaeSpec,
+        BatchNormSpec, ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput, HeadSpec, LabelSpec,
+        LayerSpec, LogDispersionSpec, MaskedSpec, PosteriorSpec, Reconstruction, Unsupported, VaeSpec,
     },
 };
 use crate::{
@@ -87,9 +88,10 @@ pub(super) struct Layer {
     pub(super) matrix: Matrix,
     /// Part of the columns.
     pub(super) columns: Option<usize>,
-    /// Batch norm with running statistics: factor and term of each unit.
-    pub(super) affine: Option<(Buffer, Buffer)>,
+    pub(super) batch_norm: Option<BatchNorm>,
     pub(super) layer_norm: bool,
+    /// What numbers below 0 are multiplied by.
+    pub(super) slope: f32,
     pub(super) dropout: (String, f64),
     /// 1 for units, 0 for padding.
     pub(super) mask: Buffer,
@@ -113,15 +115,6 @@ pub(super) struct Matrix {
     pub(super) bias: usize,
 }
 
-/// How batch norm is computed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum BatchStatistics {
-    /// With running statistics, which do not move.
-    Running,
-    /// With those of the minibatch: not here.
-    OfMinibatch,
-}
-
 /// Whose columns layers may have.
 #[derive(Clone, Copy)]
 enum Categories {
@@ -134,7 +127,6 @@ enum Categories {
 struct Builder<'a> {
     weights: &'a Weights,
     trains: &'a dyn Fn(&str) -> bool,
-    statistics: BatchStatistics,
     parts: Vec<Part>,
     embeddings: Option<Embeddings>,
 }
@@ -147,13 +139,13 @@ impl Network {
         spec: &VaeSpec,
         weights: &Weights,
         trains: &dyn Fn(&str) -> bool,
-        statistics: BatchStatistics,
+        statistics: Statistics,
         reach: Reach,
     ) -> Result<(Self, Vec<Part>), Unsupported> {
         // Where nothing is decoded the decoder keeps its layers, and no gene.
         let decodes = reach == Reach::Likelihood;
         let n_genes = if decodes { spec.n_genes } else { 0 };
-        let mut builder = Builder { weights, trains, statistics, parts: Vec::new(), embeddings: None };
+        let mut builder = Builder { weights, trains, parts: Vec::new(), embeddings: None };
         let hidden = |layers: &[LayerSpec]| layers.last().map(|layer| layer.n_out);
         let n_encoder = hidden(&spec.encoder).ok_or(Unsupported("the encoder has no layers"))?;
         let n_decoder = hidden(&spec.decoder).unwrap_or(spec.n_latent);
@@ -194,6 +186,9 @@ impl Network {
             labels,
             embeddings,
         };
+        if network.labels.is_some() && statistics == Statistics::OfMinibatch && network.has_batch_norm() {
+            return Err(Unsupported("labelled cells have batch statistics of their own"));
+        }
         network.refresh(&mut parts, Refresh::All);
         Ok((network, parts))
     }
@@ -206,9 +201,35 @@ impl Network {
             let rows = parts[log_r].values.chunks_exact(padded(self.n_genes));
             rows.zip(&mut self.dispersions).for_each(|(row, dispersion)| set_dispersion(level, row, dispersion));
         }
+        if which == Refresh::All {
+            self.refresh_norms(parts);
+        }
         if let Some(embeddings) = self.embeddings.as_mut().filter(|_| which == Refresh::All) {
             embeddings.refresh(level, parts);
         }
+    }
+
+    /// All layers, those of labels too.
+    fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
+        let of_labels = self.labels.iter_mut().flat_map(|labels| {
+            labels.classifier.iter_mut().chain(&mut labels.encoder.layers).chain(&mut labels.decoder.layers)
+        });
+        self.encoder.iter_mut().chain(&mut self.decoder).chain(of_labels)
+    }
+
+    /// All batch norms.
+    pub(super) fn batch_norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
+        self.layers_mut().filter_map(|layer| layer.batch_norm.as_mut())
+    }
+
+    fn has_batch_norm(&mut self) -> bool {
+        self.batch_norms_mut().next().is_some()
+    }
+
+    /// Brings up to date what follows from the running statistics of batch norms.
+    pub(super) fn refresh_norms(&mut self, parts: &[Part]) {
+        let level = self.level;
+        self.batch_norms_mut().for_each(|norm| norm.refresh(level, parts));
     }
 
     /// Units, with padding, of the widest layer below a dense product.
@@ -226,8 +247,11 @@ impl Network {
     /// The lowest layer of the encoder with something that trains, the heads counted as one more; `None` if there is none.
     pub(super) fn lowest_trained(&self, parts: &[Part]) -> Option<usize> {
         let of = |matrix: &Matrix| matrix.panels.clone().chain([matrix.bias]).any(|part| parts[part].moments.is_some());
-        let of_layer =
-            |layer: &Layer| of(&layer.matrix) || layer.columns.is_some_and(|columns| parts[columns].moments.is_some());
+        let moves = |part: usize| parts[part].moments.is_some();
+        let of_norm = |norm: &BatchNorm| moves(norm.parts.weight) || moves(norm.parts.bias);
+        let of_layer = |layer: &Layer| {
+            of(&layer.matrix) || layer.columns.is_some_and(moves) || layer.batch_norm.as_ref().is_some_and(of_norm)
+        };
         let heads = (of(&self.mean) || of(&self.var)).then_some(self.encoder.len());
         self.encoder.iter().position(of_layer).or(heads)
     }
@@ -370,15 +394,9 @@ impl Builder<'_> {
             (Some(ColumnsSpec::Vectors { .. }), _) => return Err(Unsupported("vectors stand for conditions")),
             (Some(_), _) => return Err(Unsupported("a layer takes further categorical covariates")),
         };
-        let affine = match (&spec.batch_norm, self.statistics) {
-            (None, _) => None,
-            (Some(_), BatchStatistics::OfMinibatch) => {
-                return Err(Unsupported("batch norm takes the statistics of the minibatch"));
-            }
-            (Some((name, eps)), BatchStatistics::Running) => Some(self.batch_norm(name, *eps)?),
-        };
-        let (layer_norm, dropout) = (spec.layer_norm, spec.dropout.clone());
-        Ok(Layer { matrix, columns, affine, layer_norm, dropout, mask: mask(spec.n_out) })
+        let batch_norm = spec.batch_norm.as_ref().map(|norm| self.batch_norm(norm, spec.n_out)).transpose()?;
+        let (layer_norm, slope, dropout) = (spec.layer_norm, spec.slope as f32, spec.dropout.clone());
+        Ok(Layer { matrix, columns, batch_norm, layer_norm, slope, dropout, mask: mask(spec.n_out) })
     }
 
     /// The columns that a map makes of the vectors of conditions.
@@ -404,21 +422,17 @@ impl Builder<'_> {
         Ok(columns)
     }
 
-    fn batch_norm(&self, name: &str, eps: f64) -> Result<(Buffer, Buffer), Unsupported> {
-        let of = |part: &str| self.tensor(&format!("{name}.{part}"));
-        let (weight, bias, mean, var) = (of("weight")?, of("bias")?, of("running_mean")?, of("running_var")?);
-        if (self.trains)(&format!("{name}.weight")) {
-            return Err(Unsupported("a batch norm trains"));
-        }
-        let scale: Vec<f32> = weight.iter().zip(&var).map(|(weight, var)| weight / (var + eps as f32).sqrt()).collect();
-        let shift: Vec<f32> =
-            bias.iter().zip(&mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
-        let padded = |values: &[f32]| {
-            let mut buffer = Buffer::zeros(padded(values.len()));
-            buffer[..values.len()].copy_from_slice(values);
-            buffer
+    fn batch_norm(&mut self, spec: &BatchNormSpec, n_out: usize) -> Result<BatchNorm, Unsupported> {
+        let mut part = |name: &str| {
+            let name = format!("{}.{name}", spec.name);
+            let values = self.tensor(&name)?;
+            Ok(self.part(&name, Layout::Rows { n_rows: 1, n: n_out }, &values))
         };
-        Ok((padded(&scale), padded(&shift)))
+        let (weight, bias) = (part("weight")?, part("bias")?);
+        let parts = NormParts { weight, bias, mean: part("running_mean")?, var: part("running_var")? };
+        let counter = format!("{}.num_batches_tracked", spec.name);
+        let counted = self.weights.get(&counter).map_or(0, |counter| counter.int64_value(&[]));
+        Ok(BatchNorm::new(parts, padded(n_out), (spec.eps, spec.momentum), (counter, counted)))
     }
 
     fn log_r(&mut self, spec: &LogDispersionSpec, n_genes: usize) -> Result<usize, Unsupported> {

@@ -187,7 +187,18 @@ pub struct PosteriorSpec {
     pub var: String,
 }
 
-/// A linear map, norms, ReLU and dropout, in this order.
+/// Batch norm.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BatchNormSpec {
+    /// Name of its tensors.
+    pub name: String,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Share of a minibatch in the running statistics; none where they stay as they are.
+    pub momentum: Option<f64>,
+}
+
+/// A linear map, norms, ReLU or its like and dropout, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LayerSpec {
     /// The linear map; it has a bias where the module holds one.
@@ -198,10 +209,12 @@ pub struct LayerSpec {
     pub n_in: usize,
     /// Units that come out.
     pub n_out: usize,
-    /// Batch norm, if there is one: its name, and what is added to the variance.
-    pub batch_norm: Option<(String, f64)>,
+    /// Batch norm, if there is one.
+    pub batch_norm: Option<BatchNormSpec>,
     /// Whether layer norm follows.
     pub layer_norm: bool,
+    /// What numbers below 0 are multiplied by after that: 0 for ReLU, 1 where nothing happens.
+    pub slope: f64,
     /// Name of the dropout layer, and its rate.
     pub dropout: (String, f64),
 }

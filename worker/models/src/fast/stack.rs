@@ -1,6 +1,7 @@
 //! Layers in a row, on up to [`ROWS`] rows, and the way back.
 
 use super::{
+    batch_norm::{Standardised, Statistics},
     block::{Pass, ROWS},
     network::{Layer, Matrix},
 };
@@ -43,6 +44,8 @@ pub(super) struct Activations {
     pub(super) normal: Buffer,
     /// One over the standard deviation of each cell, where there is layer norm.
     inverse: [f32; ROWS],
+    /// What batch norm keeps and measures, where there is one.
+    pub(super) standardised: Option<Standardised>,
     /// What dropout keeps, divided by its chance.
     pub(super) keep: Buffer,
     /// What `keep` is still to be drawn from.
@@ -55,35 +58,53 @@ pub(super) struct Activations {
 
 impl Activations {
     pub(super) fn of(layers: &[Layer]) -> Vec<Self> {
-        layers.iter().map(|layer| Self::new(layer.matrix.n_out)).collect()
+        layers.iter().map(Self::new).collect()
     }
 
-    fn new(n_out: usize) -> Self {
-        let rows = || Buffer::zeros(ROWS * padded(n_out));
-        Self { normal: rows(), inverse: [0.0; ROWS], keep: rows(), keep_noise: None, out: rows(), delta: rows() }
+    fn new(layer: &Layer) -> Self {
+        let width = layer.matrix.width();
+        let rows = || Buffer::zeros(ROWS * width);
+        Self {
+            normal: rows(),
+            inverse: [0.0; ROWS],
+            standardised: layer.batch_norm.as_ref().map(|_| Standardised::new(ROWS, width)),
+            keep: rows(),
+            keep_noise: None,
+            out: rows(),
+            delta: rows(),
+        }
     }
 
-    /// From what the linear map gave, in `normal`, to `out`.
+    /// Adds the columns to what the linear map gave.
+    fn add_columns(&mut self, pass: &Pass<'_>, layer: &Layer, rows: Rows<'_>) {
+        let (level, width) = (pass.network.level, layer.matrix.width());
+        let Some(columns) = layer.columns.map(|part| &*pass.parts[part].values) else { return };
+        for (i, normal) in self.normal.chunks_exact_mut(width).take(rows.n).enumerate() {
+            layer::add(level, normal, &columns[rows.codes.of(i) * width..][..width]);
+        }
+    }
+
+    /// From what the linear map and the columns gave, in `normal`, to `out`.
     fn activate(&mut self, pass: &Pass<'_>, layer: &Layer, rows: Rows<'_>) {
         let (level, width) = (pass.network.level, layer.matrix.width());
-        let columns = layer.columns.map(|part| &*pass.parts[part].values);
         let drops = layer.drops(rows);
         if drops {
             self.draw_keep(layer, rows.n);
         }
         let of_rows = self.normal.chunks_exact_mut(width).zip(self.out.chunks_exact_mut(width));
         for (i, (normal, out)) in of_rows.take(rows.n).enumerate() {
-            if let Some(columns) = columns {
-                layer::add(level, normal, &columns[rows.codes.of(i) * width..][..width]);
-            }
-            if let Some((scale, shift)) = &layer.affine {
-                layer::scale_shift(level, normal, scale, shift);
+            if let Some(norm) = &layer.batch_norm {
+                norm.normalise(pass, i, normal, self.standardised.as_mut());
             }
             if layer.layer_norm {
                 self.inverse[i] = layer::layer_norm(level, normal, &layer.mask, layer.matrix.n_out);
             }
             let keep = drops.then(|| &self.keep[i * width..][..width]);
-            layer::relu(level, normal, keep, out);
+            if layer.slope == 0.0 {
+                layer::relu(level, normal, keep, out);
+            } else {
+                layer::leaky_relu(level, normal, layer.slope, keep, out);
+            }
         }
     }
 
@@ -97,25 +118,34 @@ impl Activations {
         }
     }
 
-    /// From the gradient of `out`, in `delta`, to that of what the linear map gave.
+    /// From the gradient of `out`, in `delta`, to that of what the linear map gave; with batch statistics, to that of what the norm gave.
     fn gradient(&mut self, pass: &Pass<'_>, layer: &Layer, rows: Rows<'_>) {
         let (level, width) = (pass.network.level, layer.matrix.width());
         let of_rows = self.delta.chunks_exact_mut(width).zip(self.normal.chunks_exact(width));
         for (i, (delta, normal)) in of_rows.take(rows.n).enumerate() {
             let keep = layer.drops(rows).then(|| &self.keep[i * width..][..width]);
-            layer::relu_gradient(level, delta, normal, keep);
+            if layer.slope == 0.0 {
+                layer::relu_gradient(level, delta, normal, keep);
+            } else {
+                layer::leaky_relu_gradient(level, delta, normal, layer.slope, keep);
+            }
             if layer.layer_norm {
                 let inverse = self.inverse[i];
                 layer::layer_norm_gradient(level, delta, normal, &layer.mask, layer.matrix.n_out, inverse);
             }
-            if let Some((scale, _)) = &layer.affine {
-                layer::scale(level, delta, scale);
+            if let Some(norm) = layer.batch_norm.as_ref().filter(|_| !layer.waits(pass)) {
+                norm.scale_gradient(level, delta);
             }
         }
     }
 }
 
 impl Layer {
+    /// Whether its norm wants to hear of all blocks.
+    fn waits(&self, pass: &Pass<'_>) -> bool {
+        self.batch_norm.is_some() && pass.statistics == Statistics::OfMinibatch
+    }
+
     fn drops(&self, rows: Rows<'_>) -> bool {
         rows.drops && self.dropout.1 > 0.0
     }
@@ -127,6 +157,8 @@ impl Layer {
 }
 
 /// All layers, from `input`; without one the first layer's linear map has been applied. `columns` is room for what goes into a layer.
+///
+/// Gives the layer, if there is one, whose norm waits for other blocks; called again with `waited` it goes on from there.
 pub(super) fn forward(
     pass: &Pass<'_>,
     layers: &[Layer],
@@ -134,18 +166,30 @@ pub(super) fn forward(
     input: Option<&[f32]>,
     rows: Rows<'_>,
     columns: &mut [f32],
-) {
-    for (l, layer) in layers.iter().enumerate() {
+    waited: Option<usize>,
+) -> Option<usize> {
+    let level = pass.network.level;
+    for (l, layer) in layers.iter().enumerate().skip(waited.unwrap_or(0)) {
         let (before, own) = activations.split_at_mut(l);
-        if let Some(input) = before.last().map(|before| &*before.out).or(input) {
-            layer.matrix.forward(pass.network.level, pass.parts, (input, rows.n), &mut own[0].normal, columns);
+        if waited != Some(l) {
+            if let Some(input) = before.last().map(|before| &*before.out).or(input) {
+                layer.matrix.forward(level, pass.parts, (input, rows.n), &mut own[0].normal, columns);
+            }
+            own[0].add_columns(pass, layer, rows);
+            if layer.waits(pass)
+                && let (Some(norm), Some(share)) = (&layer.batch_norm, &mut own[0].standardised)
+            {
+                norm.measure(level, rows.n, &own[0].normal, share);
+                return Some(l);
+            }
         }
         own[0].activate(pass, layer, rows);
     }
+    None
 }
 
 /// From the gradient by what the last layer gives, in its `delta`, down to that of what the linear map of layer `lowest` gives, and of
-/// what goes into the first layer, if wanted.
+/// what goes into the first layer, if wanted. Where norms wait it is as in [`forward`].
 pub(super) fn backward(
     pass: &Pass<'_>,
     layers: &[Layer],
@@ -154,10 +198,24 @@ pub(super) fn backward(
     lowest: usize,
     mut of_input: Option<&mut [f32]>,
     columns: &mut [f32],
-) {
-    for (l, layer) in layers.iter().enumerate().skip(lowest).rev() {
+    waited: Option<usize>,
+) -> Option<usize> {
+    let level = pass.network.level;
+    let from = waited.map_or(layers.len(), |waited| waited + 1);
+    for (l, layer) in layers.iter().enumerate().take(from).skip(lowest).rev() {
         let (before, own) = activations.split_at_mut(l);
-        own[0].gradient(pass, layer, rows);
+        if waited != Some(l) {
+            own[0].gradient(pass, layer, rows);
+        }
+        if layer.waits(pass)
+            && let (Some(norm), Some(share)) = (&layer.batch_norm, &mut own[0].standardised)
+        {
+            if waited != Some(l) {
+                norm.measure_gradient(level, rows.n, &own[0].delta, share);
+                return Some(l);
+            }
+            norm.gradient(pass, rows, &mut own[0].delta, share);
+        }
         let below = match before.last_mut() {
             Some(before) => (l > lowest).then_some(&mut *before.delta),
             None => of_input.take(),
@@ -166,6 +224,7 @@ pub(super) fn backward(
             back(pass, [(&layer.matrix, &own[0].delta)], rows.n, columns, below);
         }
     }
+    None
 }
 
 /// The gradient by what goes into linear maps of one input, from those by what comes out. `columns` is room for its transpose.

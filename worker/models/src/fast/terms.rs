@@ -19,6 +19,15 @@ pub struct Terms {
 pub struct Further([Option<(&'static str, f64)>; MOST]);
 
 impl Terms {
+    /// All divided by a number.
+    #[must_use]
+    pub fn over(self, n: f64) -> Self {
+        let mut further = Further::default();
+        self.further.iter().for_each(|(name, value)| further.add(name, value / n));
+        let (loss, negative_elbo, reconstruction) = (self.loss / n, self.negative_elbo / n, self.reconstruction / n);
+        Self { loss, negative_elbo, reconstruction, further }
+    }
+
     /// Adds the sums over other cells.
     pub fn add(&mut self, other: Self) {
         self.loss += other.loss;

@@ -126,6 +126,35 @@ kernel! {
     }
 }
 
+kernel! {
+    /// `out = row` above 0 and `row * slope` below it, times what dropout keeps.
+    pub(crate) fn leaky_relu<V>(row: &[f32], slope: f32, keep: Option<&[f32]>, out: &mut [f32]) {
+        let (rows, outs) = (row.as_chunks::<LANES>().0, out.as_chunks_mut::<LANES>().0);
+        for (i, (row, out)) in rows.iter().zip(outs).enumerate() {
+            let value = V::load(row);
+            let mut value = V::splat(0.0).where_below(value, value, value.mul(V::splat(slope)));
+            if let Some(keep) = keep {
+                value = value.mul(V::load(&keep.as_chunks::<LANES>().0[i]));
+            }
+            value.store(out);
+        }
+    }
+}
+
+kernel! {
+    /// The gradient of what went into [`leaky_relu`], from that of what came out, in place.
+    pub(crate) fn leaky_relu_gradient<V>(gradient: &mut [f32], row: &[f32], slope: f32, keep: Option<&[f32]>) {
+        let (gradients, rows) = (gradient.as_chunks_mut::<LANES>().0, row.as_chunks::<LANES>().0);
+        for (i, (gradient, row)) in gradients.iter_mut().zip(rows).enumerate() {
+            let mut value = V::load(gradient);
+            if let Some(keep) = keep {
+                value = value.mul(V::load(&keep.as_chunks::<LANES>().0[i]));
+            }
+            V::splat(0.0).where_below(V::load(row), value, value.mul(V::splat(slope))).store(gradient);
+        }
+    }
+}
+
 /// One cell's latent state: rows of `n_latent` numbers and padding.
 pub(crate) struct Draw<'a> {
     /// Mean of the posterior.

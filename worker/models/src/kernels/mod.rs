@@ -12,6 +12,7 @@
 //! quantities through libtorch's autograd are the reference implementation that all of this is compared with.
 
 pub(crate) mod adam;
+pub(crate) mod batch_norm;
 pub(crate) mod buffer;
 pub(crate) mod gaussian;
 pub(crate) mod label;

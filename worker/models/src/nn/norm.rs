@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{Builder, Init, Mode, Role};
-use crate::error::Result;
+use crate::{error::Result, fast::BatchNormSpec};
 
 /// How a package sets batch norm up.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -63,9 +63,10 @@ impl BatchNorm {
         })
     }
 
-    /// Its tensors' name, and what is added to the variance.
-    pub(crate) fn spec(&self) -> (String, f64) {
-        (self.name.clone(), self.options.eps)
+    /// What the kernels are told about it.
+    pub(crate) fn spec(&self) -> BatchNormSpec {
+        let BatchNormOptions { eps, momentum } = self.options;
+        BatchNormSpec { name: self.name.clone(), eps, momentum: (!self.is_kept).then_some(momentum) }
     }
 
     /// Normalises each unit over cells. Three dimensions occur in evaluation only, where cells do not interact.

@@ -101,7 +101,7 @@ impl Layer {
         let columns = self.linear.columns_spec()?;
         let batch_norm = self.batch_norm.as_ref().map(BatchNorm::spec);
         let dropout = self.dropout.spec();
-        Ok(LayerSpec { linear, columns, n_in, n_out, batch_norm, layer_norm: self.layer_norm, dropout })
+        Ok(LayerSpec { linear, columns, n_in, n_out, batch_norm, layer_norm: self.layer_norm, slope: 0.0, dropout })
     }
 
     fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {

@@ -134,8 +134,12 @@ impl Sums {
 
     /// Adds the sums over so many cells that the kernels computed.
     pub(super) fn add_sums(&mut self, terms: Terms, n_cells: usize) {
+        let (n, terms) = match self.means {
+            Means::OverCells => (n_cells, terms),
+            Means::OverMinibatches => (1, terms.over(n_cells as f64)),
+        };
         self.fast.add(terms);
-        self.n += n_cells;
+        self.n += n;
     }
 
     /// Means of all that was added.

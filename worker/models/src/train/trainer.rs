@@ -293,8 +293,11 @@ impl<'a> Trainer<'a> {
         let order: Order = self.recipe.sampler.validation(&self.split.validation, self.plan.minibatch, &mut rng);
         Some(match &mut self.fast {
             Some(fast) => {
-                let sums = fast.evaluate_minibatches(order.minibatches(), weight, &mut noise);
-                Evaluation::of_sums(&sums, order.cells().len())
+                let mut sums = Sums::new(self.recipe.means);
+                for cells in order.minibatches() {
+                    sums.add_sums(fast.evaluate_minibatches(std::iter::once(cells), weight, &mut noise), cells.len());
+                }
+                sums.mean()
             }
             None => {
                 let how = (weight, self.recipe.means);

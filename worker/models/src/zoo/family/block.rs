@@ -123,6 +123,6 @@ impl Block {
             BuiltNorm::None | BuiltNorm::Layer => None,
         };
         let layer_norm = matches!(self.norm, BuiltNorm::Layer);
-        Ok(LayerSpec { linear, columns, n_in, n_out, batch_norm, layer_norm, dropout: self.dropout.spec() })
+        Ok(LayerSpec { linear, columns, n_in, n_out, batch_norm, layer_norm, slope: 0.0, dropout: self.dropout.spec() })
     }
 }

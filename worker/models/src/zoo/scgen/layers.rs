@@ -5,6 +5,7 @@ use tch::Tensor;
 use crate::{
     data::Covariates,
     error::Result,
+    fast::{LayerSpec, PosteriorSpec},
     nn::{BatchNorm, BatchNormOptions, Builder, CovariateSizes, Dropout, Linear, Pass, Posterior},
 };
 
@@ -41,6 +42,11 @@ impl Layer {
         })
     }
 
+    fn spec(&self) -> LayerSpec {
+        let (batch_norm, dropout) = (Some(self.norm.spec()), self.dropout.spec());
+        LayerSpec { batch_norm, slope: SLOPE, dropout, ..plain(&self.linear) }
+    }
+
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Tensor {
         let y = self.norm.forward(&self.linear.forward(x, &Covariates::none(x)), pass.mode);
         self.dropout.forward(leaky_relu(&y), pass)
@@ -74,7 +80,20 @@ impl Encoder {
     }
 }
 
+impl Encoder {
+    /// What the kernels are told about it.
+    pub(super) fn spec(&self) -> PosteriorSpec {
+        let layers = std::iter::once(plain(&self.first)).chain(self.layers.iter().map(Layer::spec)).collect();
+        PosteriorSpec { layers, mean: self.mean.spec().0, var: self.log_var.spec().0 }
+    }
+}
+
 impl Decoder {
+    /// What the kernels are told about it: its layers and the last map.
+    pub(super) fn spec(&self) -> (Vec<LayerSpec>, String) {
+        (self.layers.iter().map(Layer::spec).collect(), self.out.spec().0)
+    }
+
     /// Tensors `decoder.FirstL.…`, `decoder.HiddenL.…`, `decoder.recon_decoder.0.…`; `hidden` from the encoder's side.
     pub(super) fn new(
         b: &mut Builder<'_>,
@@ -96,6 +115,13 @@ impl Decoder {
         let hidden = self.layers.iter().fold(z.shallow_clone(), |y, layer| layer.forward(&y, pass));
         self.out.forward(&hidden, &Covariates::none(z))
     }
+}
+
+/// A linear map that nothing follows, as the kernels are told.
+fn plain(linear: &Linear) -> LayerSpec {
+    let (linear, n_in, n_out) = linear.spec();
+    let (batch_norm, dropout) = (None, (String::new(), 0.0));
+    LayerSpec { linear, columns: None, n_in, n_out, batch_norm, layer_norm: false, slope: 1.0, dropout }
 }
 
 fn leaky_relu(x: &Tensor) -> Tensor {

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     data::{Categorical, Dataset, LABELS, Minibatch, Registry, Slot, slot::Labels},
     error::{Error, Result},
+    fast::{Divergence, EncoderInput, HeadSpec, Link, PosteriorSpec, ReconstructionSpec, Unsupported, VaeSpec},
     losses::LossTerms,
     model::{Embedder, Module},
     nn::{Builder, Mode, Pass, Posterior, SeededNoise, Weights},
@@ -152,6 +153,29 @@ impl Module for ScgenModule {
         let shifts = arithmetic::shifts_onto(&reference, &arithmetic::means(latent.view(), &types, &conditions));
         arithmetic::shift(&mut latent, &types, &conditions, &shifts);
         Ok(latent)
+    }
+
+    fn train_spec(&self) -> std::result::Result<VaeSpec, Unsupported> {
+        let PosteriorSpec { layers: encoder, mean, var } = self.encoder.spec();
+        let (decoder, head) = self.decoder.spec();
+        Ok(VaeSpec {
+            n_genes: encoder[0].n_in,
+            n_latent: self.config.z_dimension,
+            encoder,
+            mean,
+            var,
+            variance_floor: 0.0,
+            divergence: Divergence::Summed,
+            decoder,
+            head: HeadSpec::Full(head),
+            dropout: None,
+            log_r: None,
+            reconstruction: ReconstructionSpec::Squared { link: Link::Identity, is_mean: true },
+            input: EncoderInput::Count,
+            discrepancy: None,
+            anchors: None,
+            labels: None,
+        })
     }
 
     fn as_embedder(&self) -> Option<&dyn Embedder> {
