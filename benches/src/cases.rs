@@ -56,11 +56,6 @@ impl ModelArg {
         matches!(self, Self::Trvae | Self::Expimap | Self::Scgen | Self::Scpoli)
     }
 
-    /// Whether our kernels compute it; libtorch's autograd does what they do not know.
-    pub(crate) fn is_in_kernels(self) -> bool {
-        !matches!(self, Self::Scgen | Self::Expimap | Self::Scpoli)
-    }
-
     /// Whether cells come with their types.
     pub(crate) fn takes_labels(self) -> bool {
         matches!(self, Self::Scanvi | Self::Scgen)
@@ -94,9 +89,9 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     cases.push(Case { model: ModelArg::Scanvi, ..scanvi });
     let trvae = synthetic("trvae-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
     cases.push(Case { model: ModelArg::Trvae, ..trvae });
-    let expimap = synthetic("expimap-10000x2000-d12", 10_000, 2_000, 350.0, 2, 1);
+    let expimap = synthetic("expimap-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
     cases.push(Case { model: ModelArg::Expimap, ..expimap });
-    let scgen = synthetic("scgen-10000x2000-d12", 10_000, 2_000, 350.0, 2, 1);
+    let scgen = synthetic("scgen-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
     cases.push(Case { model: ModelArg::Scgen, ..scgen });
     let scpoli = synthetic("scpoli-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
     cases.push(Case { model: ModelArg::Scpoli, ..scpoli });

@@ -341,7 +341,7 @@ fn training_lowers_the_loss_and_repeats_bit_for_bit() {
 fn both_engines_train_alike() {
     every_model_that_grows(|model| {
         let (a, b, query) = (batch(1, 60), batch(2, 60), batch(3, 40));
-        let spec = TrainSpec { train_size: Some(1.0), ..spec(6) };
+        let spec = TrainSpec { train_size: Some(1.0), weight_decay: Some(0.01), ..spec(6) };
         let run = |engine: Engine| {
             let compute = Compute { device: Device::Cpu, engine };
             let trained = train_by(model, &[("a", &a), ("b", &b)], &spec, compute, &mut NoCheckpoints).unwrap();
@@ -366,14 +366,22 @@ fn models_as_they_are_made_for_surgery_go_through_the_kernels() {
     let options: Config = [("use_batch_norm", "none"), ("use_layer_norm", "both"), ("gene_likelihood", "zinb")]
         .map(|(name, value)| (name.to_owned(), value.into()))
         .into();
-    let models: [&dyn Model; 2] = [&zoo::scvi::Scvi, &zoo::scanvi::Scanvi];
-    for model in models {
+    // Those of scArches are made that way; batch norm of a minibatch is no obstacle but to labels.
+    let models: [(&dyn Model, Config); 6] = [
+        (&zoo::scvi::Scvi, options.clone()),
+        (&zoo::scvi::Scvi, Config::new()),
+        (&zoo::scanvi::Scanvi, options),
+        (&zoo::trvae::Trvae, Config::new()),
+        (&zoo::scpoli::Scpoli, Config::new()),
+        (&zoo::expimap::Expimap, Config::from([("alpha".to_owned(), 0.7.into())])),
+    ];
+    for (model, options) in models {
         let (a, b, query) = (batch(1, 70), batch(2, 60), batch(3, 40));
         let run = |n_threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
             pool.install(|| {
                 let options = options.clone().into_iter().chain(self::options(model)).collect();
-                let (batches, spec) = ([("a", &a), ("b", &b)], spec(4));
+                let (batches, spec) = ([("a", &a), ("b", &b)], TrainSpec { weight_decay: Some(0.01), ..spec(4) });
                 let trained = train_as(model, &options, &batches, &spec, Device::Cpu.into(), &mut NoCheckpoints);
                 let trained = trained.unwrap();
                 let mapped = map(&trained.reference.base, "q", &query, &spec).unwrap();

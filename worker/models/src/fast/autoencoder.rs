@@ -9,7 +9,7 @@ use tch::Tensor;
 use super::{
     anchors::Anchors,
     batch_norm::Statistics,
-    block::{Block, BlockSums, Dispersions, Pass, Point, ROWS, Reach},
+    block::{Block, BlockSums, Dispersions, Pass, ROWS, Reach},
     discrepancy::Discrepancy,
     first_layer::Inputs,
     gradient::{self, Differentiated, Source},
@@ -17,6 +17,7 @@ use super::{
     part::{Part, Which},
     spec::{AnchorSpec, Divergence, Reconstruction, Shrinking, Unsupported},
     terms::{Further, Objective, Terms},
+    walk::Point,
 };
 use crate::{
     data::Dataset,
@@ -364,19 +365,24 @@ impl<'a> Autoencoder<'a> {
 
     /// Means and variances of the posteriors of all cells, `[n_cells, n_latent]` each, row by row.
     pub fn embed(&mut self) -> (Vec<f32>, Vec<f32>) {
-        let (n_cells, n_latent) = (self.dataset.n_cells(), self.network.n_latent);
+        self.embed_cells(&(0..self.dataset.n_cells()).collect::<Vec<_>>())
+    }
+
+    /// The same of these cells, in their order.
+    pub fn embed_cells(&mut self, cells: &[usize]) -> (Vec<f32>, Vec<f32>) {
+        let (n_cells, n_latent) = (cells.len(), self.network.n_latent);
         let (mut means, mut vars) = (vec![0.0; n_cells * n_latent], vec![0.0; n_cells * n_latent]);
         let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
         let pass = self.pass(Manner::STILL, Objective::default());
         // Each block takes a run of cells.
         let run = n_cells.div_ceil(blocks.len().max(1)).next_multiple_of(ROWS).max(ROWS);
         let places = means.chunks_mut(run * n_latent).zip(vars.chunks_mut(run * n_latent));
-        let mut runs: Vec<_> = places.zip(&mut blocks).zip((0..).step_by(run)).collect();
-        team.for_each(&mut runs, |(((means, vars), block), first)| {
+        let mut runs: Vec<_> = places.zip(&mut blocks).zip(cells.chunks(run)).collect();
+        team.for_each(&mut runs, |(((means, vars), block), cells)| {
             let groups = means.chunks_mut(ROWS * n_latent).zip(vars.chunks_mut(ROWS * n_latent));
-            for ((means, vars), first) in groups.zip((*first..).step_by(ROWS)) {
+            for ((means, vars), cells) in groups.zip(cells.chunks(ROWS)) {
                 block.cells.clear();
-                block.cells.extend(first..first + means.len() / n_latent);
+                block.cells.extend_from_slice(cells);
                 block.encode(&pass, Point::Begin);
                 let width = padded(n_latent);
                 for (from, to) in [(&block.mean, means), (&block.var, vars)] {

@@ -1,11 +1,15 @@
 //! Training, surgery and embedding by the kernels (`crate::kernels`), for every module that says how.
 //!
-//! A module that is a variational autoencoder of counts describes itself ([`VaeSpec`]): layers, norms, which likelihood. Which of its
-//! tensors train is the optimiser's business, and all that surgery differs in: what cannot change is computed once (the first
-//! layer's product with every cell, the likelihood's `lgamma` terms), gradients go down to the lowest column and no further, and Adam
-//! keeps state for columns only. Labels that shape the latent state are part of the description ([`LabelSpec`]), and so is a discrepancy
-//! between conditions ([`DiscrepancySpec`]). What a module does not
-//! describe, or the kernels cannot compute, goes through autograd as before, and says so.
+//! A module that is a variational autoencoder of counts or values describes itself ([`VaeSpec`]): layers, norms, what is compared with the
+//! cells. Which of its tensors train is the optimiser's business, and all that surgery differs in: what cannot change is computed once (the
+//! first layer's product with every cell, the likelihood's `lgamma` terms), gradients go down to the lowest column and no further, and Adam
+//! keeps state for columns only. Part of the description is what else the loss hears of: labels ([`LabelSpec`]), a discrepancy between
+//! conditions ([`DiscrepancySpec`]), points that draw cells ([`AnchorSpec`]); so are vectors that stand for conditions ([`Embedded`]) and a
+//! decoder whose elements are held to sets ([`MaskedSpec`]).
+//!
+//! Blocks of 32 cells go their way each for itself (`walk`) and wait for each other where cells meet: at a batch norm of a minibatch, and
+//! where latent states of several cells are compared. What a module does not describe, or the kernels cannot compute, goes through autograd,
+//! and says so.
 
 mod anchors;
 mod autoencoder;
@@ -13,6 +17,7 @@ mod batch_norm;
 #[cfg(test)]
 mod batch_norm_tests;
 mod block;
+mod builder;
 mod discrepancy;
 mod draws;
 mod embedding;
@@ -31,11 +36,13 @@ mod masked;
 mod masked_tests;
 mod network;
 mod part;
+mod reconstruction;
 mod spec;
 mod stack;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub(crate) use autoencoder::MOST_GROUPS;
 pub use autoencoder::{Autoencoder, Purpose};

@@ -214,7 +214,8 @@ fn what_the_kernels_do_not_know_is_said() {
         let module = ScviModule::new(config, &Registry::default(), 3, builder).unwrap();
         let counts = Csr::zeros(2, 3);
         let dataset = dataset(&counts, vec![0; 2]);
-        let refused = Autoencoder::new(&module, &dataset, Purpose::Train(mode, 2), &|_| true);
+        let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
+        let refused = Autoencoder::new(&module, &dataset, Purpose::Train(mode, 2), &trains);
         refused.err().map(|why| why.to_string())
     };
     let plain = ScviConfig::for_surgery();

@@ -14,7 +14,10 @@ use super::{
 use crate::{
     data::{Categorical, Dataset, LABELS, Minibatch, Registry, Slot, slot::Labels},
     error::{Error, Result},
-    fast::{Divergence, EncoderInput, HeadSpec, Link, PosteriorSpec, ReconstructionSpec, Unsupported, VaeSpec},
+    fast::{
+        Autoencoder, Divergence, EncoderInput, HeadSpec, Link, PosteriorSpec, Purpose, ReconstructionSpec, Unsupported,
+        VaeSpec,
+    },
     losses::LossTerms,
     model::{Embedder, Module},
     nn::{Builder, Mode, Pass, Posterior, SeededNoise, Weights},
@@ -93,8 +96,13 @@ impl ScgenModule {
         Categorical::new(LABELS, dataset.codes(*slot).iter().map(place).collect::<Result<_>>()?, names)
     }
 
-    /// Means of the latent states of some cells.
+    /// Means of the latent states of some cells: by the kernels where these can, so that they are those that cells are embedded with.
     fn latent_means(&self, dataset: &Dataset<'_>, cells: &[usize]) -> Array2<f32> {
+        if let Ok(mut fast) = Autoencoder::new(self, dataset, Purpose::Embed, &|_| false) {
+            let (means, _) = fast.embed_cells(cells);
+            let shape = (cells.len(), self.config.z_dimension);
+            return Array2::from_shape_vec(shape, means).expect("every cell has as many dimensions");
+        }
         let _guard = tch::no_grad_guard();
         let mut none = SeededNoise::new([0; 32]);
         let mut of_some = |cells: &[usize]| {
