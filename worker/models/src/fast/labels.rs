@@ -113,7 +113,7 @@ impl Labels {
             Some(last) => {
                 stack::back(pass, head, n, columns, &mut last.delta);
                 let below = Some(&mut *self.by_z);
-                stack::backward(pass, &network.classifier, &mut self.classifier, rows, 0, below, columns, None);
+                stack::backward(pass, &network.classifier, &mut self.classifier, (rows, 0), below, columns, None);
             }
         }
         let sums = &mut Sums { level, first: network.parts.start, gradients: &mut self.gradients, n };
@@ -196,7 +196,7 @@ impl Half {
         let heads = [(&network.mean, &*self.of_mean), (&network.var, &*self.of_var)];
         let last = self.layers.last_mut().map_or(&mut *of_input, |last| &mut *last.delta);
         stack::back(pass, heads, rows.n, columns, last);
-        stack::backward(pass, &network.layers, &mut self.layers, rows, 0, Some(of_input), columns, None);
+        stack::backward(pass, &network.layers, &mut self.layers, (rows, 0), Some(of_input), columns, None);
         let hidden = self.layers.last().map_or(input, |last| &*last.out);
         sums.add(&network.mean, hidden, &self.of_mean);
         sums.add(&network.var, hidden, &self.of_var);

@@ -141,7 +141,7 @@ impl Block {
         }
         let (rows, below) = (rows_of(&self.cells, pass), Some(&mut *self.of_mean));
         let layers = &pass.network.decoder;
-        stack::backward(pass, layers, &mut self.decoder, rows, 0, below, &mut self.columns, waited)
+        stack::backward(pass, layers, &mut self.decoder, (rows, 0), below, &mut self.columns, waited)
     }
 
     fn head_gradient(&mut self, pass: &Pass<'_>) {
@@ -176,7 +176,7 @@ impl Block {
             return None;
         }
         let rows = rows_of(&self.cells, pass);
-        stack::backward(pass, &network.encoder, &mut self.encoder, rows, lowest, None, &mut self.columns, waited)
+        stack::backward(pass, &network.encoder, &mut self.encoder, (rows, lowest), None, &mut self.columns, waited)
     }
 
     /// From the gradient of the latent state to that of what goes into the encoder's heads, if something below them trains.
