@@ -10,7 +10,7 @@ use clap::{
 use crate::{
     commands::{
         audit, completions, concat, export, generate, import, inspect, latent, leiden, map, metrics, models, neighbors,
-        pca, plot, predict, preprocess, report, results, serve, subset, train, transfer, tree, tsne, umap,
+        pca, plot, predict, preprocess, report, results, serve, space, subset, train, transfer, tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -80,6 +80,7 @@ enum Verb {
     Leiden(leiden::LeidenArgs),
     Transfer(transfer::TransferArgs),
     Tree(Box<tree::TreeArgs>),
+    Space(space::SpaceArgs),
     Metrics(metrics::MetricsArgs),
     Plot(plot::PlotArgs),
     Report(report::ReportArgs),
@@ -159,6 +160,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Leiden(args) => leiden::run(args, &output),
         Verb::Transfer(args) => transfer::run(args, &output),
         Verb::Tree(args) => tree::run(args, &output),
+        Verb::Space(args) => space::run(args, &output),
         Verb::Metrics(args) => metrics::run(args, &output),
         Verb::Plot(args) => plot::run(args, &output),
         Verb::Report(args) => report::run(args, &output),

@@ -249,6 +249,46 @@ pub enum Error {
     /// A figure or a picture cannot be computed from the given cells.
     #[error(transparent)]
     Analysis(#[from] archipelago_analysis::AnalysisError),
+    /// A directory holds a reference of another model than what was asked needs.
+    #[error("`{}` holds a reference of `{model}`, expected an ensemble of networks of sections", path.display())]
+    NotEnsemble {
+        /// The directory.
+        path: PathBuf,
+        /// Its model.
+        model: String,
+    },
+    /// Cells that lack genes without which networks say nothing of them.
+    #[error("`{}` lacks {n_missing} of the {n_panel} genes that the networks take, `{gene}` among them", path.display())]
+    LacksGenes {
+        /// The file.
+        path: PathBuf,
+        /// Genes it lacks.
+        n_missing: usize,
+        /// Genes of the networks.
+        n_panel: usize,
+        /// The first that is missing.
+        gene: String,
+    },
+    /// A table of all pairs of cells would not fit into memory.
+    #[error("distances between {n_cells} cells are asked for, at most {most} have room")]
+    TooManyCells {
+        /// Cells.
+        n_cells: usize,
+        /// Cells that have room.
+        most: usize,
+    },
+    /// A file of cells that no ensemble mapped.
+    #[error("the cells of `{}` were not mapped by an ensemble: obs has no column `confidence`", path.display())]
+    NotMapped {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A directory of an ensemble without the cells that it was trained on.
+    #[error("`{}` holds no sections to draw: they stay where the ensemble was trained", path.display())]
+    NoSections {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A recipe, or a file that it names, is not what it must be.
     #[error("recipe `{}` is invalid: {detail}", path.display())]
     Recipe {

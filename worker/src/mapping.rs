@@ -225,7 +225,8 @@ impl Surgeon<'_> {
         Ok(surgery)
     }
 
-    /// The cells of a group among those of the reference, seen through these columns and what the site keeps.
+    /// The cells of a group among those of the reference, seen through these columns and what the site keeps; rows without a number
+    /// for a model that gives cells no place.
     ///
     /// # Errors  [`Error::Models`]
     pub fn latent(
@@ -238,7 +239,11 @@ impl Surgeon<'_> {
         reference.columns.extend(columns);
         reference.local = group.conditions.keys().iter().map(|key| (key.clone(), local.clone())).collect();
         reference.parts.clone_from(self.parts);
-        Ok(reference.mapped(&group.cells()?, &group.conditions, self.compute)?.into())
+        match reference.mapped(&group.cells()?, &group.conditions, self.compute) {
+            // Its cells are mapped by what sites contribute, and not by an encoder.
+            Err(archipelago_models::Error::NotEmbedder { .. }) => Ok(Latent { n_latent: 0, values: Vec::new() }),
+            mapped => Ok(mapped?.into()),
+        }
     }
 }
 
@@ -311,6 +316,9 @@ pub fn write_mapped(
     data.write_cells(cells.iter().map(|&(cell, ..)| cell), path, |adata| {
         for (name, latents) in found.positions {
             let n_latent = latents.first().map_or(0, |latent| latent.n_latent);
+            if n_latent == 0 {
+                continue;
+            }
             let rows: Vec<f32> =
                 cells.iter().flat_map(|&(_, group, row)| latents[group].row(row).iter().copied()).collect();
             let latent = Array::matrix(cells.len(), n_latent, rows)?;

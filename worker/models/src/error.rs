@@ -19,6 +19,9 @@ pub enum Error {
     /// A matrix could not be built from its parts.
     #[error(transparent)]
     Anndata(#[from] archipelago_anndata::Error),
+    /// Numbers about cells could not be computed.
+    #[error(transparent)]
+    Analysis(#[from] archipelago_analysis::AnalysisError),
     /// libtorch refused an operation that depends on the machine: memory, a device, a file.
     #[error("libtorch failed to {action}")]
     Torch {

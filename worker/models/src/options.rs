@@ -224,6 +224,8 @@ mod tests {
             shape: Shape = Shape::Flat, among ["flat", "long-tail"];
             /// Sizes of layers.
             sizes: Vec<usize> = vec![128, 64], within 1..=512;
+            /// Penalties.
+            penalties: Vec<f64> = vec![0.25, 0.5], within 0.0..;
             /// A name.
             name: String = "x".to_owned();
             /// Whether, where that is known.
@@ -256,6 +258,7 @@ mod tests {
             ("share", "0.5", "a number of 0 or more and below 1"),
             ("shape", "flat", "flat or long-tail"),
             ("sizes", "128,64", "integers from 1 to 512, separated by commas"),
+            ("penalties", "0.25,0.5", "numbers of 0 or more, separated by commas"),
             ("name", "x", "text"),
             ("maybe", "none", "true or false, or none"),
             ("inner", "{\"on\":true}", "a JSON object with on (true or false)"),
@@ -277,6 +280,7 @@ mod tests {
             ("n", "8", json!(8)),
             ("share", "0.25", json!(0.25)),
             ("sizes", "32", json!([32])),
+            ("penalties", "1,0.5", json!([1, 0.5])),
             ("name", "7", json!("7")),
             ("maybe", "false", json!(false)),
             ("inner", "{\"on\": false}", json!({ "on": false })),

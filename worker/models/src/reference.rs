@@ -139,7 +139,9 @@ pub(crate) fn train(
     let plan = TrainPlan::new(training.model, aim, training.spec, dataset.n_cells())?.with(training.further)?;
     let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?;
     let mut trainer = trainer.with_engine(training.compute.engine);
-    let history = trainer.run(progress, checkpoints)?;
+    // A model may have no tensors, and all that its references hold are parts.
+    let learns = module.weights().iter().any(|(_, weight)| weight.tensor.requires_grad());
+    let history = if learns { trainer.run(progress, checkpoints)? } else { Vec::new() };
     let keys = training.conditions.all_keys();
     let mut layout = blueprint.layout(module.as_ref());
     share(&mut layout, &blueprint, &keys);
@@ -155,7 +157,12 @@ pub(crate) fn train(
     Ok(Trained { reference, history, engine: trainer.engine() })
 }
 
-fn card(training: &Training<'_>, blueprint: &Blueprint, layout: Layout, history: &[EpochReport]) -> BaseCard {
+pub(crate) fn card(
+    training: &Training<'_>,
+    blueprint: &Blueprint,
+    layout: Layout,
+    history: &[EpochReport],
+) -> BaseCard {
     let mut facts = BTreeMap::from([
         ("n_cells".to_owned(), training.cells.n_cells().into()),
         ("n_conditions".to_owned(), training.conditions.keys().len().into()),

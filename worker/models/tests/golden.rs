@@ -22,6 +22,8 @@ mod native;
 mod noise;
 #[path = "golden/runner/mod.rs"]
 mod runner;
+#[path = "golden/sagenet/mod.rs"]
+mod sagenet;
 #[path = "golden/scanvi/mod.rs"]
 mod scanvi;
 #[path = "golden/scgen/mod.rs"]

@@ -37,7 +37,7 @@ use archipelago_models::{
     surgery, surgery_of_many,
     train::{Aim, FurtherOptions, TrainPlan},
     train_reference,
-    zoo::{self, ZOO, totalvi::PROTEINS},
+    zoo::{self, ZOO, space::COORDINATES, totalvi::PROTEINS},
 };
 use ndarray::Array2;
 use rand::{Rng as _, SeedableRng as _};
@@ -104,6 +104,15 @@ fn cells(batch: &Batch) -> Cells<'_> {
         .found_at(LABELS, "obs/cell_type")
         .with(PROTEINS, batch.proteins.clone())
         .with(GENE_SETS, gene_sets())
+        .with(COORDINATES, places(batch))
+}
+
+/// Cells of one type lie together, the types apart.
+fn places(batch: &Batch) -> Array2<f32> {
+    Array2::from_shape_fn((batch.labels.len(), 2), |(cell, axis)| {
+        let (kind, nth) = (cell % 3, cell / 3);
+        if axis == 0 { (100 * kind + nth % 5) as f32 } else { (nth / 5) as f32 }
+    })
 }
 
 /// A set for the marker genes of each type, and one that crosses them.
@@ -145,6 +154,7 @@ fn options(model: &dyn Model) -> Config {
         ("encode_covariates", true.into()),
         ("hidden_layer_sizes", serde_json::json!([8, 6])),
         ("latent_dim", 3.into()),
+        ("network_epochs", 2.into()),
     ];
     let known = model.configure(&Config::new()).unwrap().options();
     small
@@ -331,9 +341,11 @@ fn training_lowers_the_loss_and_repeats_bit_for_bit() {
         let spec = TrainSpec { learning_rate: Some(4e-3), ..spec(20) };
         let run = || train(model, &[("a", &a), ("b", &b)], &spec, &mut NoCheckpoints).unwrap();
         let (first, second) = (run(), run());
-        let (start, end) = (first.history[0].loss, first.history.last().unwrap().loss);
-        assert!(end < start, "{}: {end} after {start}", model.card().name);
         assert_eq!(first.reference, second.reference);
+        let Some((start, end)) = first.history.first().zip(first.history.last()) else {
+            return assert!(learns_nothing(&first.reference), "{} ran no epoch", model.card().name);
+        };
+        assert!(end.loss < start.loss, "{}: {} after {}", model.card().name, end.loss, start.loss);
     });
 }
 
@@ -414,9 +426,18 @@ fn a_base_and_its_columns_survive_the_way_through_bytes() {
             parts: reference.parts.clone(),
             local: BTreeMap::new(),
         };
-        let latent = |reference: &Reference| reference.latent(&cells(&a), &conditions, Device::Cpu).unwrap();
+        assert_eq!(read, reference);
+        let latent = |reference: &Reference| match reference.latent(&cells(&a), &conditions, Device::Cpu) {
+            Err(Error::NotEmbedder { .. }) => None,
+            latent => Some(latent.unwrap()),
+        };
         assert_eq!(latent(&reference), latent(&read));
     });
+}
+
+/// Whether a reference is of a model without tensors, whose cells contribute to parts and do nothing else.
+fn learns_nothing(reference: &Reference) -> bool {
+    reference.base.tensors.is_empty() && !reference.parts.is_empty()
 }
 
 #[test]
@@ -535,8 +556,10 @@ fn a_minibatch_of_one_cell_leaves_batch_statistics_finite() {
         let a = batch(1, 33);
         let reference = train(model, &[("a", &a)], &spec, &mut NoCheckpoints).unwrap().reference;
         let conditions = CellConditions::single(key("a"), 33);
-        let latent = reference.latent(&cells(&a), &conditions, Device::Cpu).unwrap();
-        assert!(latent.mean.iter().all(|value| value.is_finite()));
+        match reference.latent(&cells(&a), &conditions, Device::Cpu) {
+            Err(Error::NotEmbedder { .. }) => assert!(learns_nothing(&reference)),
+            latent => assert!(latent.unwrap().mean.iter().all(|value| value.is_finite())),
+        }
         let single = batch(1, 1);
         let refused = train(model, &[("a", &single)], &spec, &mut NoCheckpoints);
         assert!(matches!(refused, Err(Error::TooFewCells { .. })));
@@ -598,6 +621,9 @@ fn training_of_a_reference_resumes_too() {
         let whole = train(model, &batches, &spec(4), &mut NoCheckpoints).unwrap();
         let mut store = InMemory::default();
         train(model, &batches, &spec(4), &mut store).unwrap();
+        if learns_nothing(&whole.reference) {
+            return assert!(store.0.is_empty());
+        }
         assert_eq!(store.0.len(), 4);
         store.0.truncate(2);
         let resumed = train(model, &batches, &spec(4), &mut store).unwrap();

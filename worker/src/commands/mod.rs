@@ -38,6 +38,7 @@ pub mod preprocess;
 pub mod report;
 pub mod results;
 pub mod serve;
+pub mod space;
 pub mod subset;
 pub mod train;
 pub mod transfer;

@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 66] = [
+const COMMANDS: [(&str, Does); 69] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
@@ -101,6 +101,9 @@ const COMMANDS: [(&str, Does); 66] = [
     ("tree edit", Writes("tree --add new", "--out", "edited.json")),
     ("tree import", Writes("upstream.pickle --use-rep X_pca", "--out", "from-upstream")),
     ("tree share", Writes("reference", "--out", "atlas")),
+    ("space train", Writes("logged.h5ad --batches a --network-epochs 2", "--out", "sections-again")),
+    ("space map", WritesCells("sections logged.h5ad", "--out", "mapped-in-space.h5ad")),
+    ("space show", Writes("sections", "--picture", "sections.svg")),
     ("metrics", Writes("cells.h5ad --labels-key cell_type", "--out", "figures.json")),
     ("plot embedding", Writes("cells.h5ad --basis X_pca --color cell_type", "--out", "embedding.png")),
     ("plot violin", Writes("cells.h5ad --values GENE00001 --groupby cell_type", "--out", "violin.svg")),
@@ -134,6 +137,9 @@ fn prepared() -> Bench {
     let n = cells.n_obs();
     let pca = (0..3 * n).map(|at| ((at * 7919) % 101) as f32 / 10.0).collect::<Vec<_>>();
     cells.obsm.insert("X_pca".into(), Array::matrix(n, 3, pca).unwrap().into());
+    let place = |at: usize| ((at / 2 % 3) * 50 + at / 6 % 5) as f32 * (1 + at % 2) as f32 + (at / 30 % 7) as f32;
+    let places = (0..2 * n).map(place).collect::<Vec<_>>();
+    cells.obsm.insert("spatial".into(), Array::matrix(n, 2, places).unwrap().into());
     cells.write(bench.path("cells.h5ad"), Compression::None).unwrap();
     add_foreign(&bench.path("cells.h5ad"));
     fs::copy(bench.path("cells.h5ad"), bench.path("other.h5ad")).unwrap();
@@ -147,6 +153,7 @@ fn prepared() -> Bench {
          --out proteins",
     );
     run("preprocess cells.h5ad --normalize --out logged.h5ad");
+    run("space train logged.h5ad --batches a,b --network-epochs 2 --out sections");
     run("train logged.h5ad --batches a,b --model scgen --labels-key cell_type --epochs 1 --out scgen");
     super::terms::write_sets(&bench);
     run(

@@ -18,6 +18,7 @@ mod questions;
 mod real_files;
 mod serve;
 mod site;
+mod space;
 mod surgery;
 mod task;
 mod terms;

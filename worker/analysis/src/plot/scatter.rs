@@ -42,10 +42,21 @@ pub enum Colouring<'a> {
 }
 
 impl Scatter<'_> {
-    /// Draws the cells into a square with the legend beside it.
+    /// Draws the cells into a square with the legend beside it, both axes stretched to it.
     ///
     /// # Errors   positions that are not pairs of finite numbers, colours for another number of cells
     pub fn panel(&self, theme: &Theme) -> Result<Panel> {
+        self.draw(Scale::Stretched, theme)
+    }
+
+    /// The same with one scale for both axes: for cells that lie where they were measured.
+    ///
+    /// # Errors   as [`Self::panel`]
+    pub fn panel_to_scale(&self, theme: &Theme) -> Result<Panel> {
+        self.draw(Scale::Equal, theme)
+    }
+
+    fn draw(&self, scale: Scale, theme: &Theme) -> Result<Panel> {
         check_finite("the picture", self.points)?;
         if self.points.ncols() != 2 {
             return Err(AnalysisError::Length { what: "a position", found: self.points.ncols(), expected: 2 });
@@ -53,7 +64,7 @@ impl Scatter<'_> {
         let mut canvas = Canvas::default();
         canvas.heading(self.title, &format!("{} cells", grouped(self.points.nrows())), theme);
         canvas.frame(0.5, HEADING_HEIGHT + 0.5, SIDE, SIDE, theme.grid);
-        let places = self.places();
+        let places = self.places(scale);
         let legend_width = match self.colouring {
             Colouring::Categories { labels, palette } => {
                 labels.check_len("the category column", places.len())?;
@@ -71,20 +82,35 @@ impl Scatter<'_> {
         Ok(canvas.into_panel(SIDE + LEGEND_GAP + legend_width, HEADING_HEIGHT + SIDE + 1.0))
     }
 
-    /// Pixels of each cell, both axes stretched to the frame.
-    fn places(&self) -> Vec<(f64, f64)> {
-        let scale = |axis: usize| {
+    /// Pixels of each cell.
+    fn places(&self, scale: Scale) -> Vec<(f64, f64)> {
+        let range = |axis: usize| {
             let column = self.points.index_axis(Dim(1), axis);
             let (low, high) = column.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
-            Axis::tight(f64::from(low), f64::from(high), 1)
+            (f64::from(low), f64::from(high))
         };
-        let (across, upwards) = (scale(0), scale(1));
+        let (mut across, mut upwards) = (range(0), range(1));
+        if scale == Scale::Equal {
+            let half = (across.1 - across.0).max(upwards.1 - upwards.0) / 2.0;
+            let widened = |(low, high): (f64, f64)| ((low + high) / 2.0 - half, (low + high) / 2.0 + half);
+            (across, upwards) = (widened(across), widened(upwards));
+        }
+        let (across, upwards) = (Axis::tight(across.0, across.1, 1), Axis::tight(upwards.0, upwards.1, 1));
         let inner = SIDE - 2.0 * PADDING;
         let place = |(x, y): (f64, f64)| {
             (PADDING + inner * across.share(x), HEADING_HEIGHT + PADDING + inner * (1.0 - upwards.share(y)))
         };
         self.points.rows().into_iter().map(|row| place((f64::from(row[0]), f64::from(row[1])))).collect()
     }
+}
+
+/// How axes fill the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scale {
+    /// Each as far as it goes.
+    Stretched,
+    /// A unit is as long on both.
+    Equal,
 }
 
 fn draw_categories(
@@ -190,3 +216,25 @@ const ARROW: f64 = 44.0;
 const N_LAYERS: usize = 24;
 const MOST_UNNUMBERED: usize = 10;
 const N_SHADES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn a_section_keeps_its_shape_and_a_umap_fills_the_frame() {
+        let points = array![[0.0, 0.0], [10.0, 0.0], [10.0, 2.0]];
+        let colouring = Colouring::Values(&[0.0, 1.0, 2.0]);
+        let scatter = Scatter { title: "", points: points.view(), axes: ["", ""], colouring };
+        let sides = |scale| {
+            let places = scatter.places(scale);
+            (places[1].0 - places[0].0, places[1].1 - places[2].1)
+        };
+        let (across, upwards) = sides(Scale::Stretched);
+        assert!((across - upwards).abs() < 1e-9);
+        let (across, upwards) = sides(Scale::Equal);
+        assert!((across - 5.0 * upwards).abs() < 1e-9);
+    }
+}

@@ -8,7 +8,7 @@ use tch::{Device, Tensor, kind::Element};
 use super::{
     CellConditions, Covariates, Minibatch, Minified, MinifiedBatch, Slot,
     cells::check_length,
-    slot::{Category, Labels, Matrix},
+    slot::{Category, Coordinates, Labels, Matrix},
 };
 use crate::error::Result;
 
@@ -99,6 +99,14 @@ impl<'a> Dataset<'a> {
     pub fn matrix(&self, slot: Slot<Matrix>) -> &Csr {
         match &self.fields[slot.index] {
             Encoded::Matrix(values) => values,
+            _ => unreachable!("a slot is of its field's kind"),
+        }
+    }
+
+    /// The places of cells, `[n_cells, n_dimensions]`.
+    pub fn places(&self, slot: Slot<Coordinates>) -> &Array2<f32> {
+        match &self.fields[slot.index] {
+            Encoded::Numbers(values) => values,
             _ => unreachable!("a slot is of its field's kind"),
         }
     }

@@ -30,6 +30,8 @@ pub enum Kind {
     Choice(Vec<&'static str>),
     /// A list of whole numbers.
     Integers(Interval),
+    /// A list of numbers.
+    Numbers(Interval),
     /// A list of names, each once.
     Names,
     /// Further options, by name.
@@ -61,6 +63,7 @@ impl Kind {
             Self::Integer(_) => Self::Integer(interval),
             Self::Number(_) => Self::Number(interval),
             Self::Integers(_) => Self::Integers(interval),
+            Self::Numbers(_) => Self::Numbers(interval),
             other => unreachable!("{other:?} has no interval"),
         }
     }
@@ -75,14 +78,18 @@ impl Kind {
     /// Whether this is one of the values.
     pub(super) fn takes(&self, value: &Value) -> bool {
         let integer = |value: &Value, interval: &Interval| value.as_u64().is_some_and(|n| interval.contains(n as f64));
+        let number = |value: &Value, interval: &Interval| value.as_f64().is_some_and(|n| interval.contains(n));
         match self {
             Self::Integer(interval) => integer(value, interval),
-            Self::Number(interval) => value.as_f64().is_some_and(|n| interval.contains(n)),
+            Self::Number(interval) => number(value, interval),
             Self::Truth => value.is_boolean(),
             Self::Text => value.is_string(),
             Self::Choice(names) => value.as_str().is_some_and(|name| names.contains(&name)),
             Self::Integers(interval) => {
                 value.as_array().is_some_and(|items| items.iter().all(|item| integer(item, interval)))
+            }
+            Self::Numbers(interval) => {
+                value.as_array().is_some_and(|items| items.iter().all(|item| number(item, interval)))
             }
             Self::Names => value.as_array().is_some_and(|items| {
                 let name = |item: &Value| item.as_str().and_then(|text| text.parse::<Name>().ok());
@@ -98,9 +105,9 @@ impl Kind {
         let json = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
         match self {
             Self::Text | Self::Choice(_) => text.into(),
-            Self::Integers(_) | Self::Names if text.is_empty() => Value::Array(vec![]),
+            Self::Integers(_) | Self::Numbers(_) | Self::Names if text.is_empty() => Value::Array(vec![]),
             Self::Names => text.split(',').map(|item| Value::from(item.trim())).collect(),
-            Self::Integers(_) => text.split(',').map(|item| json(item.trim())).collect(),
+            Self::Integers(_) | Self::Numbers(_) => text.split(',').map(|item| json(item.trim())).collect(),
             Self::Integer(_) | Self::Number(_) | Self::Truth | Self::Further(_) => json(text),
         }
     }
@@ -119,6 +126,7 @@ impl fmt::Display for Kind {
                 None => f.write_str("nothing"),
             },
             Self::Integers(interval) => write!(f, "integers{interval}, separated by commas"),
+            Self::Numbers(interval) => write!(f, "numbers{interval}, separated by commas"),
             Self::Names => f.write_str("names of a-z, 0-9, `.`, `_` and `-`, each once, separated by commas"),
             Self::Further(cards) => {
                 let inner: Vec<String> =
@@ -201,6 +209,12 @@ impl OptionValue for String {
 impl OptionValue for Vec<usize> {
     fn kind() -> Kind {
         Kind::Integers(Interval::ALL)
+    }
+}
+
+impl OptionValue for Vec<f64> {
+    fn kind() -> Kind {
+        Kind::Numbers(Interval::ALL)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod expimap;
 pub mod family;
+pub mod sagenet;
 pub mod scanvi;
 pub mod scgen;
 pub mod scpoli;
@@ -13,6 +14,9 @@ pub mod totalvi;
 pub mod trvae;
 #[cfg(test)]
 mod two_axes;
+
+/// The model of cells in space, for commands that are about nothing else.
+pub use sagenet as space;
 
 use crate::{
     error::{Error, Result},
@@ -28,6 +32,7 @@ pub static ZOO: &[&dyn Model] = &[
     &scgen::Scgen,
     &expimap::Expimap,
     &scpoli::Scpoli,
+    &sagenet::Sagenet,
     #[cfg(test)]
     &two_axes::TwoAxes,
 ];

@@ -30,6 +30,7 @@ use archipelago_models::{
 use clap::Args;
 use serde::Serialize;
 
+pub(crate) use self::model_args::OptionsOf;
 use self::{gene_set_args::GeneSetArgs, model_args::ModelArgs, plan_args::PlanArgs};
 use super::{CellArgs, ComputeArgs, OpenReference, known::ConditionArgs};
 use crate::{
@@ -183,7 +184,7 @@ fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     let data = SiteData::open(spec)?.handled(args.memory.handling(output));
     let genes = match &pretrained {
         Some(reference) => reference.base.card.genes.clone(),
-        None => panel(&data, args)?,
+        None => panel_of_file(&data)?,
     };
     let data = data.on_panel(&genes);
     let aligned = data.counts(&genes)?;
@@ -248,7 +249,7 @@ fn labelled_accuracy(
 
 /// The panel is the file's genes, each once: naming one twice would leave no order to align a query to. For a model that takes gene
 /// sets it is those that are in one.
-fn panel(data: &SiteData, args: &TrainArgs) -> Result<Vec<String>> {
+pub(crate) fn panel_of_file(data: &SiteData) -> Result<Vec<String>> {
     let mut genes = data.genes().to_vec();
     if data.spec().duplicate_genes == Duplicates::Sum {
         let mut known = HashSet::new();
@@ -260,7 +261,7 @@ fn panel(data: &SiteData, args: &TrainArgs) -> Result<Vec<String>> {
         genes.retain(|gene| in_a_set.contains(gene));
     }
     archipelago_anndata::align::align(&genes, &genes, Default::default())
-        .map_err(|source| Error::Cells { path: args.file.clone(), source })?;
+        .map_err(|source| Error::Cells { path: data.spec().path.clone(), source })?;
     Ok(genes)
 }
 

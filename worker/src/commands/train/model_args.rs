@@ -1,5 +1,7 @@
 //! Flags that say what the network looks like: one for each option of the zoo's models, made from their cards.
 
+use std::marker::PhantomData;
+
 use archipelago_models::{
     Config, ModelCard, OptionCard,
     model::Model,
@@ -40,7 +42,7 @@ impl Args for ModelArgs {
             .default_value(ZOO[0].card().name)
             .help_heading(HEADING)
             .help("A model of the zoo, see `archipelago-worker models`");
-        command.arg(model).args(flags().iter().map(Flag::arg))
+        command.arg(model).args(flags(ZOO).iter().map(Flag::arg))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -51,8 +53,46 @@ impl Args for ModelArgs {
 impl FromArgMatches for ModelArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let text = |name: &str| matches.get_one::<String>(name).cloned();
-        let given = flags().iter().filter_map(|flag| Some((flag.name, text(flag.name)?))).collect();
+        let given = flags(ZOO).iter().filter_map(|flag| Some((flag.name, text(flag.name)?))).collect();
         Ok(Self { model: text(MODEL).unwrap_or_default(), given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The options of one model that were given, for a command that is about that model alone.
+#[derive(Debug)]
+pub(crate) struct OptionsOf<M> {
+    given: Config,
+    model: PhantomData<M>,
+}
+
+impl<M> OptionsOf<M> {
+    /// By name; what was not given is not there.
+    pub(crate) fn given(&self) -> Config {
+        self.given.clone()
+    }
+}
+
+impl<M: Model + Default> Args for OptionsOf<M> {
+    fn augment_args(command: Command) -> Command {
+        command.args(flags(&[&M::default()]).iter().map(Flag::arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<M: Model + Default> FromArgMatches for OptionsOf<M> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let of_card =
+            |card: &OptionCard| Some((card.name.to_owned(), card.read(matches.get_one::<String>(card.name)?)));
+        let given = M::default().options().iter().filter_map(of_card).collect();
+        Ok(Self { given, model: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -74,10 +114,10 @@ struct OfModel {
     default: String,
 }
 
-/// A flag for each option of the zoo, in the order of models and of their options.
-fn flags() -> Vec<Flag> {
+/// A flag for each option of some models, in the order of models and of their options.
+fn flags(models: &[&dyn Model]) -> Vec<Flag> {
     let mut flags: Vec<Flag> = Vec::new();
-    for model in ZOO {
+    for model in models {
         let usual = model.options_for_surgery();
         for option in model.options() {
             let default = text_of(usual.get(option.name).unwrap_or(&option.default));
