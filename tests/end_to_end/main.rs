@@ -6,6 +6,7 @@ mod keys;
 mod parts;
 mod prototypes;
 mod shared_tree;
+mod space;
 mod world;
 
 use std::{

@@ -165,6 +165,25 @@ pub fn generate(spec: &GenerateSpec) -> Result<AnnData> {
     Ok(adata)
 }
 
+/// Places of the cells that [`generate`] drew, in `obsm['spatial']`: every batch is a section in which types lie side by side, in layers
+/// that run into each other.
+///
+/// # Errors  [`Error::Anndata`] for cells that something else made
+pub fn add_places(spec: &GenerateSpec, adata: &mut AnnData) -> Result<()> {
+    let types = adata.obs.column("cell_type")?.to_strings();
+    let rank = |name: &str| name.rsplit('-').next().and_then(|number| number.parse::<f64>().ok()).unwrap_or_default();
+    let mut places = Vec::with_capacity(2 * types.len());
+    for (batch, types) in spec.batches.iter().zip(types.chunks(spec.n_cells)) {
+        let mut rng = spec.stream(&format!("places {batch}"));
+        for name in types.iter().flatten() {
+            let depth = LAYER * (rank(name) + rng.random_range(0.0..1.0)) + BLUR * rng.sample::<f64, _>(StandardNormal);
+            places.extend([depth as f32, rng.random_range(0.0..4.0 * LAYER) as f32]);
+        }
+    }
+    adata.obsm.insert("spatial".to_owned(), Element::Array(Array::matrix(types.len(), 2, places)?));
+    Ok(())
+}
+
 /// Gene sets of the cells that [`generate`] draws, as a GMT text: for each type the genes that it expresses more and less than the
 /// others, and as many sets of genes by chance, so that all but a few genes are in a set and half of the sets mean nothing.
 ///
@@ -234,6 +253,10 @@ const MARKER_SHARE: f64 = 0.08;
 const CHANCE_SHARE: f64 = 0.15;
 /// Spread of a marker around its usual expression.
 const MARKER_STD: f64 = 1.6;
+/// How deep a layer of cells of one type is.
+const LAYER: f64 = 10.0;
+/// How far cells lie outside of their layer.
+const BLUR: f64 = 2.0;
 /// Spread of library sizes within a batch.
 const LIBRARY_STD: f64 = 0.35;
 /// Spread of sequencing depth between batches.
@@ -310,6 +333,23 @@ mod tests {
         let both = counts(&spec());
         let alone = counts(&GenerateSpec { batches: vec!["b".to_owned()], ..spec() });
         assert_eq!(both.select_rows(&(200..400).collect::<Vec<_>>()), alone);
+    }
+
+    #[test]
+    fn types_lie_in_layers_and_places_change_nothing_else() {
+        let mut adata = generate(&spec()).unwrap();
+        let before = adata.clone();
+        add_places(&spec(), &mut adata).unwrap();
+        let places = adata.obsm("spatial").unwrap().to_table("spatial").unwrap().values;
+        let types = adata.obs.column("cell_type").unwrap().to_strings();
+        let mean = |name: &str| {
+            let own = types.iter().enumerate().filter(|(_, of)| of.as_deref() == Some(name));
+            let depths: Vec<f32> = own.map(|(cell, _)| places[2 * cell]).collect();
+            depths.iter().sum::<f32>() / depths.len() as f32
+        };
+        assert!(mean("type-01") + 5.0 < mean("type-02") && mean("type-02") + 5.0 < mean("type-03"));
+        adata.obsm.remove("spatial");
+        assert_eq!(adata, before);
     }
 
     #[test]

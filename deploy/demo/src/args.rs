@@ -41,7 +41,8 @@ pub struct Args {
     /// Genes of the generated data.
     #[arg(long, default_value_t = 1000, conflicts_with = "data")]
     pub genes: u32,
-    /// The model of the zoo that is trained and mapped onto; `treearches`: sites learn a tree of cell types over scVI.
+    /// The model of the zoo that is trained and mapped onto; `treearches`: sites learn a tree of cell types over scVI;
+    /// `sagenet`: sites learn networks of their own sections.
     #[arg(long, default_value = "scvi")]
     pub model: String,
     /// Epochs of reference training.
@@ -59,4 +60,5 @@ const EXAMPLES: &str = "Examples:
   archipelago-demo
   archipelago-demo --model trvae
   archipelago-demo --model treearches
+  archipelago-demo --model sagenet
   archipelago-demo --data pbmc.h5ad --batch-key batch --labels-key cell_type --query 10x_5p,10x_pbmc3k";

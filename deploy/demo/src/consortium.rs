@@ -45,6 +45,8 @@ pub struct Terms<'a> {
     pub labels_key: Option<&'a str>,
     /// Its policy, as TOML.
     pub policy: &'a str,
+    /// Where further fields of its cells are, as lines of TOML.
+    pub fields: &'a str,
 }
 
 impl Consortium {
@@ -150,6 +152,9 @@ impl Consortium {
         std::fs::write(folder.join("policy.toml"), terms.policy)?;
         if let Some(layer) = &cells.layer {
             file += &format!("layer = {layer:?}\n");
+        }
+        if !terms.fields.is_empty() {
+            file += &format!("\n[data.fields]\n{}", terms.fields);
         }
         file += "\n[coordinators]\n";
         for (node, address) in &self.addresses {

@@ -16,6 +16,8 @@ pub mod quality;
 pub mod quality_runs;
 mod quality_scgen;
 mod quality_trees;
+pub mod space_story;
+pub mod space_summary;
 pub mod story;
 pub mod summary;
 pub mod tree_story;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use archipelago_demo::{
     args::Args,
     printer,
+    space_story::{self, SpaceStory},
     story::Story,
     tree_story::{self, TreeStory},
 };
@@ -27,6 +28,11 @@ fn tell(args: Args) -> Result<bool> {
     let out = args.out.clone();
     if args.model == tree_story::MODEL {
         let summary = TreeStory::new(args)?.tell()?;
+        printer::print(&summary.text(&out));
+        return Ok(summary.holds());
+    }
+    if args.model == space_story::MODEL {
+        let summary = SpaceStory::new(args)?.tell()?;
         printer::print(&summary.text(&out));
         return Ok(summary.holds());
     }

@@ -152,7 +152,7 @@ impl Story {
         let names: Vec<&str> = cells.sites.iter().map(|site| site.site.as_str()).collect();
         consortium.enrol(&names)?;
         consortium.publish(&published)?;
-        let terms = |_: &SiteCells| Terms { labels_key: Some(&cells.labels_key), policy: "" };
+        let terms = |_: &SiteCells| Terms { labels_key: Some(&cells.labels_key), policy: "", fields: "" };
         let leader_kills =
             self.see_through(&mut consortium, cells, ("both", &cells.sites, Leader::IsKilled), &terms)?;
         let merged = self.args.out.join("merged");
@@ -317,7 +317,7 @@ impl Story {
 }
 
 /// Whether the last merge added conditions of this site.
-fn added_last(reference: &ReferenceRecord, site: &str) -> bool {
+pub(crate) fn added_last(reference: &ReferenceRecord, site: &str) -> bool {
     use archipelago_common::record::Cause;
     let is_of = |keys: &[ConditionKey]| keys.iter().any(|key| key.owner().as_str() == site);
     matches!(reference.lineage.last().map(|event| &event.cause), Some(Cause::Merged { keys, .. }) if is_of(keys))

@@ -148,7 +148,7 @@ fn federate(story: &Story, cells: &Cells, trained: &Path) -> Result<Learned> {
     consortium.publish(&shared)?;
     let terms = |site: &SiteCells| {
         let is_known = labelled.iter().any(|known| known.site == site.site);
-        Terms { labels_key: is_known.then_some(OWN_NAMES), policy: POLICY }
+        Terms { labels_key: is_known.then_some(OWN_NAMES), policy: POLICY, fields: "" }
     };
     let mut leader_kills = 0;
     for (ask, leader) in [("both", Leader::IsKilled), ("parts", Leader::Lives)] {

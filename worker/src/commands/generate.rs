@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
-    generate::{GenerateSpec, gene_sets, generate},
+    generate::{GenerateSpec, add_places, gene_sets, generate},
     lists,
     output::Output,
 };
@@ -51,6 +51,9 @@ pub struct GenerateArgs {
     /// Chance that a small count is lost.
     #[arg(long, default_value_t = 0.2)]
     dropout: f64,
+    /// Also give the cells places, in obsm `spatial`: every batch is a section in which types lie in layers.
+    #[arg(long)]
+    spatial: bool,
     /// Seed of everything.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -82,7 +85,10 @@ pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
         dropout: args.dropout,
         seed: args.seed,
     };
-    let adata = generate(&spec)?;
+    let mut adata = generate(&spec)?;
+    if args.spatial {
+        add_places(&spec, &mut adata)?;
+    }
     if let Some(path) = &args.write_gene_sets {
         fs::write_atomic(path, gene_sets(&spec)?.as_bytes())?;
     }

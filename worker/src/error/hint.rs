@@ -46,6 +46,9 @@ impl Error {
                  holds such values with `--layer`"
                     .into()
             }
+            Self::LacksGenes { .. } => "train an ensemble on the genes that sections and query both have".into(),
+            Self::TooManyCells { .. } => "add `--no-distances`".into(),
+            Self::NotMapped { .. } => "map them first: `archipelago-worker space map ENSEMBLE FILE --out MAPPED`".into(),
             Self::Models(source) => return source.hint(),
             Self::Analysis(source) => return source.hint().map(str::to_owned),
             Self::Unnamed { .. } | Self::MissingValues { .. } => {

@@ -200,6 +200,17 @@ fn stand_in_islets(bench: &Bench) {
     cells.write(bench.path(ISLETS), Compression::None).unwrap();
 }
 
+/// Made-up sections under the name of the real file.
+fn stand_in_spatial(bench: &Bench) {
+    let sections = "section0,section1,section2";
+    let size = ["--n-cells", "150", "--n-genes", "40", "--spatial", "--out", SECTIONS];
+    bench.run(&[&["generate", "--batches", sections], &size[..]].concat());
+    let mut cells = AnnData::read(bench.path(SECTIONS)).unwrap();
+    let section = cells.obs.column("batch").unwrap().clone();
+    cells.obs.insert("section", section).unwrap();
+    cells.write(bench.path(SECTIONS), Compression::None).unwrap();
+}
+
 /// Gives names to the genes with the most counts: no filter takes them.
 fn name_strongest(cells: &mut AnnData, names: &[&str]) {
     let counts = cells.matrix(None).unwrap().to_csr().unwrap();
@@ -214,6 +225,7 @@ fn name_strongest(cells: &mut AnnData, names: &[&str]) {
 
 const CELLS: &str = "pbmc_5batch.h5ad";
 const ISLETS: &str = "pancreas_human_mouse.h5ad";
+const SECTIONS: &str = "spatial_starmap.h5ad";
 const KANG: &str = "kang_ifnb_donor101.h5ad";
 const GENE_SETS: &str = "reactome_v7.5.1.symbols.gmt";
 const CITE: [&str; 2] = ["cite_pbmc5k.h5ad", "cite_pbmc10k.h5ad"];
@@ -237,6 +249,7 @@ fn tutorials_run_as_they_are_written() {
                 stand_in_with_proteins(&bench);
                 stand_in_stimulated(&bench);
                 stand_in_islets(&bench);
+                stand_in_spatial(&bench);
                 tutorial.run(&bench, shorter);
             }
         }

@@ -181,10 +181,9 @@ impl<'a> Asked<'a> {
 /// The members of every pool of a reference added up.
 fn pools(reference: &Reference) -> Result<BTreeMap<Name, Pool>> {
     let mut pools = BTreeMap::new();
-    for (part, rule) in &reference.base.card.layout.parts {
-        if let (Rule::Pool { .. }, Some(pool)) = (rule, reference.pooled(part)?) {
-            pools.insert(part.clone(), pool);
-        }
+    let is_pool = |(_, rule): &(&Name, &Rule)| matches!(rule, Rule::Pool { .. });
+    for (part, _) in reference.base.card.layout.parts.iter().filter(is_pool) {
+        pools.extend(reference.pooled(part)?.map(|pool| (part.clone(), pool)));
     }
     Ok(pools)
 }

@@ -24,7 +24,7 @@ use crate::{
 /// sites can add the networks of their own sections to it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
-    archipelago-worker preprocess sections.h5ad --normalize --out normalised.h5ad\n  \
+    archipelago-worker preprocess sections.h5ad --target-sum 1e4 --out normalised.h5ad\n  \
     archipelago-worker space train normalised.h5ad --batch-key section --out ensemble\n  \
     archipelago-worker space show ensemble --picture sections.png\n  \
     archipelago-worker space map ensemble query.h5ad --out mapped.h5ad\n  \

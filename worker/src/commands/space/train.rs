@@ -40,7 +40,7 @@ use crate::{
 
 /// Train networks on sections: cells whose places are known.
 ///
-/// Every batch is a section. X holds values that are normalised and log-transformed (`preprocess --normalize`), obsm the places. The
+/// Every batch is a section. X holds values that are normalised and log-transformed (`preprocess --target-sum 1e4`), obsm the places. The
 /// directory that is written holds the ensemble, and `sections.h5ad`, the cells with their partitions. With `--onto` the networks of
 /// further sections are added to an ensemble, with its genes and its options.
 #[derive(Args, Debug)]

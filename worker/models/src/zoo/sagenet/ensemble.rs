@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_common::{Columns, ConditionKey, Section, part::Member};
+use archipelago_common::{ConditionKey, Section, part::Member};
 use ndarray::{Array2, Axis};
 
 use super::{
@@ -93,7 +93,6 @@ pub fn add_sections(
         learnt.insert(key.clone(), Learnt { networks, partitions, cells });
     }
     for (key, section) in &learnt {
-        ensemble.columns.insert(key.clone(), Columns::default());
         let member: Member = section.networks.to_member();
         ensemble.parts.insert(part_key(key), member);
     }

@@ -163,9 +163,10 @@ mod tests {
         };
         let found = run(1);
         assert_eq!(found, run(3));
-        assert_eq!((found.networks.len(), found.pairs.as_slice()), (2, &[(0, 1)][..]));
+        assert_eq!(found.networks.len(), 2);
+        assert!(found.pairs.contains(&(0, 1)) && found.pairs.iter().all(|(a, b)| *a != 2 && *b != 2));
         let importance = found.importance.unwrap();
-        assert_eq!((importance[2], importance[3]), (None, None));
+        assert_eq!(importance[2], None);
         assert_eq!(importance[0].min(importance[1]), Some(0));
     }
 

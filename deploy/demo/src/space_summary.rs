@@ -1,0 +1,155 @@
+//! What the demonstration of sections found: `summary.json`, the page and the lines on a terminal.
+
+use std::{fmt::Write as _, path::Path};
+
+use archipelago_analysis::page::{Page, bytes, data_uri, table};
+use archipelago_common::record::Event;
+use serde::Serialize;
+
+use crate::{
+    page,
+    summary::{Phase, Site},
+};
+
+/// What was proven; each field is computed, none is assumed.
+#[derive(Clone, Debug, Serialize)]
+pub struct SpaceProofs {
+    /// Merging what the sites handed in, in every order, gives one version id, the coordinators'.
+    pub order_free: bool,
+    /// Number of orders that were tried.
+    pub orders_tried: usize,
+    /// Learning the same sections at one place, the last one first, gives the coordinators' version id.
+    pub repeatable: bool,
+    /// Both ensembles map the same cells to the same numbers, bit for bit.
+    pub mapped_alike: bool,
+    /// Confidences and distances that were compared.
+    pub numbers_compared: usize,
+    /// After withdrawing the last site, the coordinators are back at the earlier version id.
+    pub withdraw_restores: bool,
+}
+
+/// Everything in `summary.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SpaceSummary {
+    /// The claims, as computed.
+    pub exact: SpaceProofs,
+    /// Sections whose networks the ensemble holds.
+    pub n_sections: usize,
+    /// Mean over the mapped cells of one minus the mean entropy.
+    pub confidence: f64,
+    /// How much the parts of the best network tell of the mapped cells' types: normalised mutual information.
+    pub agreement: f64,
+    /// What each site sent and kept.
+    pub sites: Vec<Site>,
+    /// How the ensemble came to be.
+    pub lineage: Vec<Event>,
+    /// How often the leading coordinator was killed.
+    pub leader_kills: u32,
+    /// Sites whose networks the version lacks though they were told that they are accepted.
+    pub lost: usize,
+    /// From the first process to the last proof.
+    pub seconds: f64,
+    /// Where the time went.
+    pub phases: Vec<Phase>,
+}
+
+impl SpaceSummary {
+    /// Whether every claim held.
+    pub fn holds(&self) -> bool {
+        self.claims().iter().all(|(holds, ..)| *holds)
+    }
+
+    fn claims(&self) -> [(bool, &'static str, String); 6] {
+        let exact = &self.exact;
+        let sent = self.sites.iter().all(|site| site.bytes_out.columns == 0 && site.bytes_out.embeddings == 0);
+        [
+            (
+                exact.order_free,
+                "Order does not matter",
+                format!("{} orders of merging give the coordinators' version", exact.orders_tried),
+            ),
+            (
+                exact.repeatable,
+                "A section is a function of its cells",
+                "learnt at one place, in another order, the sections make the same version".to_owned(),
+            ),
+            (
+                exact.mapped_alike,
+                "Everybody maps alike",
+                format!("{} confidences and distances have the same bits", exact.numbers_compared),
+            ),
+            (
+                exact.withdraw_restores,
+                "A site can take its part back",
+                "after a withdrawal the earlier version is back".to_owned(),
+            ),
+            (
+                self.lost == 0,
+                "Nothing acknowledged is lost",
+                format!("the leader was killed {} times; {} sites are missing", self.leader_kills, self.lost),
+            ),
+            (sent, "No cell and no place left a site", "networks did; see below".to_owned()),
+        ]
+    }
+
+    fn figures(&self) -> [(&'static str, String); 3] {
+        [
+            ("sections in the ensemble", self.n_sections.to_string()),
+            ("mean confidence of mapped cells", format!("{:.3}", self.confidence)),
+            ("parts against cell types (NMI, best network)", format!("{:.3}", self.agreement)),
+        ]
+    }
+
+    /// What was found, for a terminal.
+    pub fn text(&self, out: &Path) -> String {
+        let mut text = String::new();
+        for (holds, claim, detail) in self.claims() {
+            let _ = writeln!(text, "{:<40} {}  {detail}", claim, if holds { "yes" } else { "NO" });
+        }
+        for (name, value) in self.figures() {
+            let _ = writeln!(text, "{name:<44} {value}");
+        }
+        for Site { site, n_cells, bytes_out, bytes_kept, .. } in &self.sites {
+            let (parts, metrics) = (bytes_out.parts, bytes_out.metrics);
+            let _ = writeln!(
+                text,
+                "{site:<28} {n_cells} cells; out: {parts} B networks, {metrics} B metrics; kept: {bytes_kept} B"
+            );
+        }
+        let _ = write!(text, "\n{:.0} s; open {}", self.seconds, out.join("index.html").display());
+        text
+    }
+
+    /// What was found, as a page around pictures (PNG) of the operator's sections and of the mapped cells.
+    pub(crate) fn page(&self, sections: &[u8], mapped: &[u8]) -> String {
+        let lead = "Sites learned networks of their own sections and handed them in. One site mapped its cells by all of them, as if \
+                    nobody knew where these cells lie. No cell and no place left a site.";
+        let mut page = Page::new("One ensemble over several sections", lead);
+        page.html(&page::told(&self.claims()));
+        for (picture, alt) in [
+            (
+                mapped,
+                "The mapped cells, where they really lie, by the parts into which each network put them, and by confidence",
+            ),
+            (sections, "The operator's sections by their partitions"),
+        ] {
+            let source = data_uri("image/png", picture);
+            page.html(&format!(
+                "<figure><img alt=\"{alt}\" src=\"{source}\"><figcaption>{alt}</figcaption></figure>\n"
+            ));
+        }
+        let figures: Vec<Vec<String>> =
+            self.figures().into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+        page.section("What was found", &table("Judged by what the mapped cells really are", &["figure", ""], &figures));
+        let row = |site: &Site| {
+            let out = &site.bytes_out;
+            let figures = [out.parts, out.metrics, site.bytes_kept].map(bytes);
+            [vec![site.site.clone(), site.n_cells.to_string()], figures.to_vec()].concat()
+        };
+        let rows: Vec<Vec<String>> = self.sites.iter().map(row).collect();
+        let head = ["site", "cells", "networks out", "metrics out", "data kept"];
+        page.section("What left each site", &table("By each site's own audit log", &head, &rows));
+        page.html(&page::lineage(&self.lineage));
+        page.finish()
+    }
+}
