@@ -135,7 +135,6 @@ fn what_cannot_be_learnt_or_mapped_is_refused_in_words() {
     // A partition with one class.
     let one = ["space", "train", "sections.h5ad", "--partition-keys", "one", "--out", "no"];
     check(1, &one, &["`one` holds one part, expected at least two"]);
-    check(1, &["space", "train", "sections.h5ad", "--resolutions", "0.0001", "--out", "no"], &["leiden_0.0001"]);
     // Sections with other genes, and a query that lacks some.
     train(&bench, &["--batches", "s0", "--out", "ensemble"]);
     cells(&["s2"], N_GENES - 2, true).write(bench.path("narrow.h5ad"), Compression::None).unwrap();

@@ -35,7 +35,8 @@ use crate::{
 /// The cells need all genes of the ensemble, with values that were normalised as those of the sections. For each network the obs columns
 /// `pred_<section>_<partition>` (most probable part) and `ent_…` (its entropy, 0 is sure) are written, `confidence` over all of them,
 /// `<section>_importance` in var (rank of a gene, 0 says most), and the distances of the cells in obsp `dist_map` with the neighbour graph by
-/// them and the principal components of their rows in obsm `X_dist_map_pca`, from which `umap`, `leiden` and `tsne` go on.
+/// them and (of up to 5,000 cells) the principal components of their rows in obsm
+/// `X_dist_map_pca`, from which `umap`, `leiden` and `tsne` go on.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker space map ensemble dissociated.h5ad --out mapped.h5ad\n  \
@@ -220,7 +221,8 @@ impl Distances {
         if let Some(components) = &self.components {
             adata.obsm.insert(COMPONENTS.to_owned(), dense(components.view()).map_err(as_file)?);
         }
-        let use_rep = DISTANCES.to_owned();
+        // Pictures start from positions, where there are some.
+        let use_rep = if self.components.is_some() { COMPONENTS } else { DISTANCES }.to_owned();
         let options = GraphOptions { n_neighbors: self.nearest.k(), use_rep, seed: args.seed };
         let edges = graph::connectivities(&self.nearest);
         graph_file::write(adata, &self.nearest, &edges, &options).map_err(as_file)
