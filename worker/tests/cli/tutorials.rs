@@ -268,7 +268,7 @@ fn tutorials_run_as_they_are_written() {
 fn real_cells(bench: &Bench) {
     let shared = std::env::var_os("ARCHIPELAGO_SHARED").map(PathBuf::from);
     let data = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared")).join("data");
-    for file in [CELLS, KANG, GENE_SETS, ISLETS, CITE[0], CITE[1]] {
+    for file in [CELLS, KANG, GENE_SETS, ISLETS, CITE[0], CITE[1], SECTIONS] {
         std::fs::copy(data.join(file), bench.path(file)).unwrap();
     }
 }
