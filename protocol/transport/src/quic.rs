@@ -1,12 +1,11 @@
 //! QUIC over UDP: what real sites and coordinators use.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use archipelago_common::{Identity, NodeId, limits, text::printable};
@@ -26,7 +25,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Semaphore, mpsc},
 };
-use tracing::{debug, info};
+use tracing::debug;
+
+mod strangers;
+
+use strangers::{Complaints, Known, Turn, Turns};
 
 use crate::{
     BoxFuture, Connection, End, Link, Listener, Transport,
@@ -241,91 +244,6 @@ async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connectio
     endpoint.set_server_config(None);
 }
 
-/// Addresses from which somebody has proven who it is, the latest.
-#[derive(Clone, Default)]
-struct Known(Arc<Mutex<VecDeque<IpAddr>>>);
-
-impl Known {
-    fn contains(&self, address: IpAddr) -> bool {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).contains(&address)
-    }
-
-    fn note(&self, address: IpAddr) {
-        let mut known = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        known.retain(|other| *other != address);
-        known.push_back(address);
-        if known.len() > KNOWN_ADDRESSES {
-            known.pop_front();
-        }
-    }
-}
-
-/// Lines about handshakes that failed: anybody can cause them, so that they are only so many.
-#[derive(Clone, Default)]
-struct Complaints(Arc<Mutex<Said>>);
-
-#[derive(Default)]
-struct Said {
-    since: Option<Instant>,
-    n_said: u32,
-    n_left_out: u64,
-}
-
-impl Complaints {
-    fn note(&self, remote: SocketAddr, error: &str) {
-        if let Some(left_out) = self.may_say(Instant::now()) {
-            info!(%remote, error, left_out, "handshake failed");
-        }
-    }
-
-    /// Whether one more line may be written, and how many were left out before it.
-    fn may_say(&self, now: Instant) -> Option<u64> {
-        let mut said = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        if said.since.is_none_or(|since| now.duration_since(since) >= COMPLAINTS_EVERY) {
-            (said.since, said.n_said) = (Some(now), 0);
-        }
-        if said.n_said >= COMPLAINTS {
-            said.n_left_out += 1;
-            return None;
-        }
-        said.n_said += 1;
-        Some(std::mem::take(&mut said.n_left_out))
-    }
-}
-
-/// Handshakes under way by address.
-type Turns = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
-
-/// One of the handshakes that an address may have under way.
-struct Turn {
-    turns: Turns,
-    address: IpAddr,
-}
-
-impl Turn {
-    fn take(turns: &Turns, address: IpAddr) -> Option<Self> {
-        let mut all = turns.lock().unwrap_or_else(|e| e.into_inner());
-        let n_taken = all.entry(address).or_default();
-        if *n_taken >= HANDSHAKES_BY_ADDRESS {
-            return None;
-        }
-        *n_taken += 1;
-        Some(Self { turns: turns.clone(), address })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut all = self.turns.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(n_taken) = all.get_mut(&self.address) {
-            *n_taken -= 1;
-            if *n_taken == 0 {
-                all.remove(&self.address);
-            }
-        }
-    }
-}
-
 async fn handshake(incoming: Incoming) -> Result<Connection> {
     let connection = incoming.await.map_err(connection_error)?;
     let link = QuicLink::new(connection.clone())?;
@@ -533,17 +451,10 @@ const CONNECTION_ID_BYTES: usize = 8;
 const HANDSHAKES: usize = 256;
 /// Handshakes under way beyond which a peer has to show first that it hears us.
 const UNPROVEN_HANDSHAKES: usize = 32;
-/// Handshakes under way from one address: a hospital's sites may share one, and a hundred workers start at once.
-const HANDSHAKES_BY_ADDRESS: usize = 128;
 /// Longest pause between two looks at whether a certificate has ended.
 const EXPIRY_LOOK: Duration = Duration::from_secs(30);
 /// Handshakes that only those may begin who were here before.
 const RESERVED_HANDSHAKES: usize = 64;
-/// Addresses that are remembered as those of somebody who was here.
-const KNOWN_ADDRESSES: usize = 1_024;
-/// Lines about handshakes that failed, in each [`COMPLAINTS_EVERY`].
-const COMPLAINTS: u32 = 10;
-const COMPLAINTS_EVERY: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
 /// Bytes in flight on one stream: 1 Gbit/s × 100 ms is 12.5 MB.
@@ -555,28 +466,3 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 const SOCKET_BYTES: usize = 2 << 20;
 /// How long a closing listener waits for its last packets to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_that_strangers_cause_are_only_so_many_and_those_left_out_are_counted() {
-        let (complaints, begun) = (Complaints::default(), Instant::now());
-        let n_said = (0..100).filter(|_| complaints.may_say(begun).is_some()).count();
-        assert_eq!(n_said, COMPLAINTS as usize);
-        assert_eq!(complaints.may_say(begun + COMPLAINTS_EVERY), Some(100 - u64::from(COMPLAINTS)));
-        assert_eq!(complaints.may_say(begun + COMPLAINTS_EVERY), Some(0));
-    }
-
-    #[test]
-    fn the_latest_addresses_are_remembered_and_no_more() {
-        let known = Known::default();
-        let address = |n: u32| IpAddr::from(Ipv4Addr::from(n));
-        (0..KNOWN_ADDRESSES as u32).for_each(|n| known.note(address(n)));
-        known.note(address(0));
-        known.note(address(u32::MAX));
-        assert!(known.contains(address(0)) && known.contains(address(u32::MAX)));
-        assert!(!known.contains(address(1)), "the one that was not here for longest");
-    }
-}
