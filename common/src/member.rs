@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    hash::{Digest, FieldHasher},
     id::{NodeId, shorten},
     limits,
 };
@@ -42,6 +43,29 @@ pub enum MemberRole {
 /// another, under whatever id it comes: it has forgotten what it promised.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
+
+/// How a coordinator's log began, as it says itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Origin {
+    /// A version began it that did not write this down.
+    Unknown,
+    /// Empty, to be added to a cluster that was there.
+    Joined,
+    /// With the founders of a new cluster, of whom this is the digest.
+    Founded(Digest),
+}
+
+impl Origin {
+    /// Of a founder of a cluster with these founders. Where they are counts too: other machines under the same ids are another
+    /// cluster.
+    pub fn founded_with(founders: &BTreeMap<NodeId, String>) -> Self {
+        let mut hasher = FieldHasher::new("archipelago founders");
+        for (node, address) in founders {
+            hasher.field(&node.as_u64().to_le_bytes()).field(address.as_bytes());
+        }
+        Self::Founded(hasher.finish())
+    }
+}
 
 /// A member as the leader sees it now.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

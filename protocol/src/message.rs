@@ -18,7 +18,7 @@ use archipelago_common::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use crate::peer::{Greeting, PeerAsk, PeerReply};
+pub use crate::peer::{Greeting, PeerAsk, PeerReply, Presentation};
 
 /// The first frame on every stream: what the stream is for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

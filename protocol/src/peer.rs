@@ -4,7 +4,7 @@ use archipelago_common::{
     Digest,
     health::{Collected, HealthRecord},
     id::NodeId,
-    member::Incarnation,
+    member::{Incarnation, Origin},
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ pub enum PeerAsk {
     Clock,
     /// What it has come to at some moments; among coordinators of the third edition.
     Marks,
+    /// As `Greet`, and how the asker's log began. One that does not know it ends the connection, and is greeted.
+    Present(Presentation),
 }
 
 /// How coordinators say who they are; their certificates say the rest.
@@ -50,6 +52,15 @@ pub struct Greeting {
     pub last_index: u64,
     /// The latest edition of the state machine's rules that it knows.
     pub edition: u32,
+}
+
+/// A greeting, and how the log of whoever says it began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Presentation {
+    /// Who it is.
+    pub greeting: Greeting,
+    /// How its log began.
+    pub origin: Origin,
 }
 
 /// The answer to [`StreamOpen::Peer`](crate::message::StreamOpen::Peer).
@@ -84,4 +95,6 @@ pub enum PeerReply {
     },
     /// To `Marks`: after so many commands, the digest of all that came of them.
     Marks(Vec<(u64, Digest)>),
+    /// To `Present`.
+    Presentation(Presentation),
 }

@@ -12,7 +12,7 @@ use archipelago_common::{
     ConditionKey, Digest, NodeId, SiteId, TaskId, Version, VersionId,
     blob::BlobRef,
     health::{Collected, HealthRecord, NodeState, OfNode},
-    member::{Incarnation, MemberRecord, MemberRole, MemberStatus, MembersRecord},
+    member::{Incarnation, MemberRecord, MemberRole, MemberStatus, MembersRecord, Origin},
     policy::EmbeddingRelease,
     record::{
         AssignmentHead, AssignmentRecord, AssignmentState, BaseSummary, Cause, Change, Event, Page, Progress,
@@ -28,8 +28,8 @@ use archipelago_common::{
 use archipelago_protocol::{
     frame::{self, Message},
     message::{
-        Chunk, FromCoordinator, GetReply, Greeting, Hello, Notice, PeerAsk, PeerReply, PutReply, Refusal, Reply,
-        Request, RequestKey, StreamOpen, ToCoordinator, Welcome, Which, Withdrawal,
+        Chunk, FromCoordinator, GetReply, Greeting, Hello, Notice, PeerAsk, PeerReply, Presentation, PutReply, Refusal,
+        Reply, Request, RequestKey, StreamOpen, ToCoordinator, Welcome, Which, Withdrawal,
     },
 };
 use proptest::prelude::*;
@@ -91,6 +91,7 @@ fn stream_openings(golden: &mut Golden) {
         StreamOpen::Peer(PeerAsk::Vouch { node: node(4), incarnation: Incarnation(9) }),
         StreamOpen::Peer(PeerAsk::Clock),
         StreamOpen::Peer(PeerAsk::Marks),
+        StreamOpen::Peer(PeerAsk::Present(presentation())),
         StreamOpen::RaftFrom { address: "10.0.0.4:7101".to_owned() },
         StreamOpen::Relay(blob("columns")),
     ];
@@ -112,6 +113,7 @@ fn stream_openings(golden: &mut Golden) {
             StreamOpen::Peer(PeerAsk::Vouch { .. }) => "peer-vouch",
             StreamOpen::Peer(PeerAsk::Clock) => "peer-clock",
             StreamOpen::Peer(PeerAsk::Marks) => "peer-marks",
+            StreamOpen::Peer(PeerAsk::Present(_)) => "peer-present",
         };
         golden.check(&format!("open-{name}"), &open);
     }
@@ -334,6 +336,7 @@ fn others(golden: &mut Golden) {
     golden.check("peer-greeting", &PeerReply::Greeting(greeting()));
     golden.check("peer-known", &PeerReply::Known);
     golden.check("peer-clock", &PeerReply::Clock { now_ms: 1_700_000_000_000 });
+    golden.check("peer-presentation", &PeerReply::Presentation(presentation()));
     golden.check("peer-marks", &PeerReply::Marks(vec![(64, Digest::of(b"64"))]));
     golden.check("put-send", &PutReply::Send { from_chunk: 2 });
     golden.check("put-durable", &PutReply::Durable);
@@ -344,6 +347,10 @@ fn others(golden: &mut Golden) {
     golden.check("get-sending-part", &GetReply::SendingPart { n_chunks: 3 });
     let bytes = b"one chunk".to_vec();
     golden.check("chunk", &Chunk { chunk_idx: 300, digest: Digest::of(&bytes), bytes });
+}
+
+fn presentation() -> Presentation {
+    Presentation { greeting: greeting(), origin: Origin::Founded(Digest::of(b"founders")) }
 }
 
 fn greeting() -> Greeting {

@@ -46,11 +46,17 @@ pub enum Rule {
     Scrub,
     /// Data sets join a tree by the places that they were given.
     TreePlaces,
+    /// A cluster begins when all its founders were founded with the same list of members.
+    OneFounding,
+    /// A node that a majority contradicts stops.
+    MinorityStops,
+    /// What a site was granted of its day is kept, whoever leads and whatever restarts.
+    DayStays,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -71,6 +77,9 @@ impl Rule {
         Self::SendWhatCame,
         Self::Scrub,
         Self::TreePlaces,
+        Self::OneFounding,
+        Self::MinorityStops,
+        Self::DayStays,
     ];
 }
 

@@ -1,7 +1,6 @@
 //! `init`: founds a node of a new cluster.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -17,14 +16,15 @@ use crate::{
     error::{Error, Result},
     output::Output,
     quota::Limits,
-    raft::log_store::LogStore,
+    raft::log_store::{Beginning, LogStore},
 };
 
 /// Found a node of a new cluster: its configuration and its empty log.
 ///
 /// With --join, make a node that is added to a running cluster instead: first `members add`, then this, then `serve`.
 ///
-/// Run it once for each founder, with the same --peers. One, three and five nodes work; an even number tolerates no more
+/// Run it once for each founder, with the same --peers: a new cluster begins when all of them have been started and have told
+/// each other that they have the same list. One, three and five nodes work; an even number tolerates no more
 /// failures than the odd number below it.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
@@ -95,13 +95,12 @@ pub fn run(args: &InitArgs, output: &Output) -> Result<()> {
     let path = args.out.join("node.toml");
     let resolved = NodeConfig { data_dir: args.out.join("data"), ..config.clone() };
     fs::create_private_dir(&resolved.data_dir)?;
-    let (path_of_log, state) = (resolved.log_path(), Cluster::founded().snapshot()?);
-    if args.join {
-        LogStore::create_joining(&path_of_log, args.node, state)?;
-    } else {
-        let voters: BTreeSet<NodeId> = args.peers.0.keys().copied().collect();
-        LogStore::create(&path_of_log, args.node, &voters, state)?;
-    }
+    let state = Cluster::founded().snapshot()?;
+    let beginning = match args.join {
+        true => Beginning::joining(state),
+        false => Beginning::of_founders(&args.peers.0, state),
+    };
+    LogStore::create(&resolved.log_path(), args.node, &beginning)?;
     let text =
         toml::to_string(&config).map_err(|e| Error::Config { place: "node.toml".to_owned(), detail: e.to_string() })?;
     fs::write_atomic(&path, text.as_bytes())?;

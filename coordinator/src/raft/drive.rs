@@ -26,7 +26,7 @@ use super::{
     peers::Peers,
     room::HasRoom,
     state::State,
-    task::{Answer, Input, Settled, View},
+    task::{Answer, Identity, Input, Settled, View},
 };
 use crate::{
     condition::Condition,
@@ -203,7 +203,7 @@ impl Task {
             Input::HandOver(successor) => node.hand_over(successor),
             // Who asked may have gone.
             Input::Standings(answer) => drop(answer.send(node.standings())),
-            Input::Identity(answer) => drop(answer.send((node.incarnation(), node.last_index()))),
+            Input::Identity(answer) => drop(answer.send(Identity::of(node))),
         }
     }
 

@@ -1,9 +1,6 @@
 //! Tests of the live loop on a disk that fills up.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use archipelago_cluster::{Body, Cluster, Command, Outcome};
 use archipelago_common::{Identity, Principal, health::NodeState};
@@ -12,7 +9,12 @@ use archipelago_transport::memory::MemoryNetwork;
 use super::*;
 use crate::{
     links::Links,
-    raft::{log_store::LogStore, node::Options, task::Raft, test_disk::Disk},
+    raft::{
+        log_store::{Beginning, LogStore},
+        node::Options,
+        task::Raft,
+        test_disk::Disk,
+    },
     server::test_cluster::wait_until,
 };
 
@@ -32,8 +34,9 @@ impl Scene {
         condition.note_free(Some(1_000));
         let opened = disk.clone();
         let open = move || {
-            let state = Cluster::founded().snapshot().unwrap();
-            let store = LogStore::open_backend(opened.clone(), id, &BTreeSet::from([id]), state, 1)?;
+            let founders = BTreeMap::from([(id, "node-1:1".to_owned())]);
+            let beginning = Beginning::of_founders(&founders, Cluster::founded().snapshot().unwrap());
+            let store = LogStore::open_backend(opened.clone(), id, &beginning, 1)?;
             Node::new(id, store, Options::default())
         };
         let has_room = Arc::new(AtomicBool::new(true));

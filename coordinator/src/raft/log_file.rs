@@ -1,10 +1,12 @@
 //! How the log lies in its redb file: tables, names, and the founding of a new one.
 
-use std::{collections::BTreeSet, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
-use archipelago_common::NodeId;
+use archipelago_common::{Digest, NodeId, member::Origin};
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use redb::{Database, ReadableDatabase as _, TableDefinition};
+
+use super::log_store::Beginning;
 
 /// Format of the file; a later build that changes it reads this one and writes its own.
 pub(super) const FORMAT: u64 = 1;
@@ -20,6 +22,8 @@ const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records"
 pub(super) const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 pub(super) const HARD_STATE: &str = "hard_state";
 pub(super) const SNAPSHOT: &str = "snapshot";
+/// The digest of the founders, or nothing if the node joins; absent in a file of an earlier build.
+const ORIGIN: &str = "origin";
 const FORMAT_NUMBER: &str = "format";
 const NODE: &str = "node";
 pub(super) const STARTS: &str = "starts";
@@ -34,6 +38,7 @@ pub(super) struct Start {
     pub(super) starts: u64,
     /// 0 in a file of an earlier build.
     pub(super) incarnation: u64,
+    pub(super) origin: Origin,
     pub(super) truncated: (u64, u64),
     pub(super) hard_state: Vec<u8>,
     pub(super) snapshot: Vec<u8>,
@@ -60,12 +65,11 @@ pub(super) fn builder() -> redb::Builder {
 pub(super) fn write_founding(
     db: &Database,
     node: NodeId,
-    voters: &BTreeSet<NodeId>,
-    state: Vec<u8>,
+    Beginning { voters, origin, state }: &Beginning,
     incarnation: u64,
 ) -> Result<(), redb::Error> {
     let start = if voters.is_empty() { JOINING } else { FOUNDING };
-    let mut snapshot = Snapshot { data: state.into(), ..Snapshot::default() };
+    let mut snapshot = Snapshot { data: state.clone().into(), ..Snapshot::default() };
     let metadata = snapshot.mut_metadata();
     (metadata.index, metadata.term) = start;
     metadata.mut_conf_state().voters = voters.iter().map(|voter| voter.as_u64()).collect();
@@ -79,6 +83,12 @@ pub(super) fn write_founding(
         numbers.insert(STARTS, 0)?;
         numbers.insert(INCARNATION, incarnation)?;
         transaction.open_table(ENTRIES)?;
+        let mut records = transaction.open_table(RECORDS)?;
+        match origin {
+            Origin::Unknown => {}
+            Origin::Joined => drop(records.insert(ORIGIN, &[][..])?),
+            Origin::Founded(founders) => drop(records.insert(ORIGIN, &founders.as_bytes()[..])?),
+        }
     }
     put_record(&transaction, SNAPSHOT, &snapshot)?;
     put_record(&transaction, HARD_STATE, &hard_state)?;
@@ -94,11 +104,17 @@ pub(super) fn read_start(db: &Database) -> Result<Start, redb::Error> {
     let record = |name| -> Result<Vec<u8>, redb::Error> {
         Ok(records.get(name)?.map(|bytes| bytes.value().to_vec()).unwrap_or_default())
     };
+    let origin = match records.get(ORIGIN)? {
+        None => Origin::Unknown,
+        Some(bytes) => <[u8; 32]>::try_from(bytes.value())
+            .map_or(Origin::Joined, |founders| Origin::Founded(Digest::from_bytes(founders))),
+    };
     Ok(Start {
         format: number(FORMAT_NUMBER)?,
         node: number(NODE)?,
         starts: number(STARTS)?,
         incarnation: number(INCARNATION)?,
+        origin,
         truncated: (number(TRUNCATED_INDEX)?, number(TRUNCATED_TERM)?),
         hard_state: record(HARD_STATE)?,
         snapshot: record(SNAPSHOT)?,

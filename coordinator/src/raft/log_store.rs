@@ -9,12 +9,15 @@
 //! the commit before it. A file whose *middle* changed is refused: every page's checksum is verified at the start.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use archipelago_cluster::mutation::{self, Rule};
-use archipelago_common::{NodeId, fs, member::Incarnation};
+use archipelago_common::{
+    NodeId, fs,
+    member::{Incarnation, Origin},
+};
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry, HardState, Snapshot},
@@ -38,6 +41,31 @@ pub struct LogStore {
     last_index: u64,
     starts: u64,
     incarnation: Incarnation,
+    origin: Origin,
+}
+
+/// What a log begins with.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    /// Who votes; nobody, for a node that joins a cluster: it neither votes nor stands for election until the leader has sent it
+    /// a snapshot.
+    pub voters: BTreeSet<NodeId>,
+    /// How it began, as it will say.
+    pub origin: Origin,
+    /// The state machine, as a snapshot.
+    pub state: Vec<u8>,
+}
+
+impl Beginning {
+    /// A new cluster's, with these founders.
+    pub fn of_founders(founders: &BTreeMap<NodeId, String>, state: Vec<u8>) -> Self {
+        Self { voters: founders.keys().copied().collect(), origin: Origin::founded_with(founders), state }
+    }
+
+    /// That of a node which joins a cluster.
+    pub fn joining(state: Vec<u8>) -> Self {
+        Self { voters: BTreeSet::new(), origin: Origin::Joined, state }
+    }
 }
 
 /// All that one Raft `Ready` wants to have durable.
@@ -52,30 +80,22 @@ pub struct Batch<'a> {
 }
 
 impl LogStore {
-    /// Writes the log of a node that has never run, at the start of a new cluster with these voters.
+    /// Writes the log of a node that has never run.
     ///
     /// Every founding node starts from the same snapshot at index 1, so that a node which joins later always gets the
     /// membership with its first snapshot.
     ///
     /// # Errors  [`Error::LogExists`], [`Error::Log`]
-    pub fn create(path: &Path, node: NodeId, voters: &BTreeSet<NodeId>, state: Vec<u8>) -> Result<()> {
+    pub fn create(path: &Path, node: NodeId, beginning: &Beginning) -> Result<()> {
         if path.exists() {
             return Err(Error::LogExists { path: path.to_owned() });
         }
         let error = |e: redb::Error| Error::log("create", path, e);
         let db = builder().create(path).map_err(|e| error(e.into()))?;
-        write_founding(&db, node, voters, state, rand::random()).map_err(error)?;
+        write_founding(&db, node, beginning, rand::random()).map_err(error)?;
         drop(db);
         fs::make_private(path)?;
         Ok(fs::sync_dir(path.parent().unwrap_or(Path::new(".")))?)
-    }
-
-    /// Writes the empty log of a node that joins a cluster: it knows no member, so it neither votes nor stands for
-    /// election, until the leader has sent it a snapshot.
-    ///
-    /// # Errors  [`Error::LogExists`], [`Error::Log`]
-    pub fn create_joining(path: &Path, node: NodeId, state: Vec<u8>) -> Result<()> {
-        Self::create(path, node, &BTreeSet::new(), state)
     }
 
     /// Opens the log of `node`, verifies all of it, and counts the start.
@@ -90,22 +110,20 @@ impl LogStore {
         Self::load(db, path, node, rand::random())
     }
 
-    /// Opens a log over any storage; an empty one is founded first, or made that of a node that joins if there are no
-    /// voters. For tests that crash the storage.
+    /// Opens a log over any storage; an empty one is begun first. For tests that crash the storage.
     ///
     /// # Errors  [`Error::LogCorrupted`], [`Error::Log`]
     pub fn open_backend(
         backend: impl StorageBackend,
         node: NodeId,
-        voters: &BTreeSet<NodeId>,
-        state: Vec<u8>,
+        beginning: &Beginning,
         incarnation: u64,
     ) -> Result<Self> {
         let path = Path::new("storage");
         let is_new = backend.len().map_err(|e| Error::log("open", path, e.into()))? == 0;
         let db = builder().create_with_backend(backend).map_err(|e| Error::log("open", path, e.into()))?;
         if is_new {
-            write_founding(&db, node, voters, state, incarnation).map_err(|e| Error::log("create", path, e))?;
+            write_founding(&db, node, beginning, incarnation).map_err(|e| Error::log("create", path, e))?;
         }
         Self::load(db, path, node, incarnation)
     }
@@ -168,6 +186,11 @@ impl LogStore {
     /// Which life of this node's log it is.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// How it began.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// The last snapshot: what a restart begins with.
@@ -253,6 +276,7 @@ impl LogStore {
             last_index,
             starts,
             incarnation,
+            origin: start.origin,
         })
     }
 

@@ -9,6 +9,12 @@ fn node(id: u64) -> NodeId {
     NodeId::new(id).unwrap()
 }
 
+/// What the logs of this many founders begin with.
+fn founded(n_founders: u64) -> Beginning {
+    let founders = (1..=n_founders).map(|id| (node(id), format!("h{id}:1"))).collect();
+    Beginning::of_founders(&founders, b"state".to_vec())
+}
+
 fn entry(index: u64, term: u64) -> Entry {
     let mut entry = Entry::default();
     (entry.index, entry.term) = (index, term);
@@ -30,12 +36,12 @@ fn terms(store: &LogStore) -> Vec<(u64, u64)> {
 }
 
 fn on_disk(disk: &Disk) -> Result<LogStore> {
-    LogStore::open_backend(disk.clone(), node(1), &BTreeSet::from([node(1)]), b"state".to_vec(), 1)
+    LogStore::open_backend(disk.clone(), node(1), &founded(1), 1)
 }
 
 fn in_file(dir: &tempfile::TempDir) -> PathBuf {
     let path = dir.path().join("raft.redb");
-    LogStore::create(&path, node(1), &BTreeSet::from([node(1), node(2)]), b"state".to_vec()).unwrap();
+    LogStore::create(&path, node(1), &founded(2)).unwrap();
     path
 }
 
@@ -55,6 +61,7 @@ fn what_was_written_is_there_after_reopening() {
     assert_eq!(state.conf_state.voters, [1, 2]);
     assert_eq!(store.last_snapshot().data, b"state".as_slice());
     assert_eq!(store.starts(), starts + 1);
+    assert_eq!(store.origin(), founded(2).origin);
 }
 
 #[test]
@@ -150,7 +157,7 @@ fn a_log_is_neither_founded_twice_nor_shared_nor_lent() {
     let missing = dir.path().join("missing.redb");
     assert!(matches!(LogStore::open(&missing, node(1)), Err(Error::NoLog { .. })));
     let path = in_file(&dir);
-    let again = LogStore::create(&path, node(1), &BTreeSet::new(), Vec::new());
+    let again = LogStore::create(&path, node(1), &Beginning::joining(Vec::new()));
     assert!(matches!(again, Err(Error::LogExists { .. })));
     assert!(matches!(LogStore::open(&path, node(2)), Err(Error::LogOfOtherNode { found: 1, .. })));
     let _held = LogStore::open(&path, node(1)).unwrap();

@@ -15,9 +15,9 @@ impl Group {
 
     /// A node with an empty disk that knows nobody.
     fn join(&mut self, node: u64) {
-        let (disk, nobody) = (Disk::default(), BTreeSet::new());
-        let state = Cluster::founded().snapshot().unwrap();
-        let store = LogStore::open_backend(disk.clone(), id(node), &nobody, state, node).unwrap();
+        let disk = Disk::default();
+        let beginning = Beginning::joining(Cluster::founded().snapshot().unwrap());
+        let store = LogStore::open_backend(disk.clone(), id(node), &beginning, node).unwrap();
         self.disks.insert(id(node), disk);
         self.nodes.insert(id(node), Node::new(id(node), store, self.options).unwrap());
     }

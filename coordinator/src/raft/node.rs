@@ -11,7 +11,10 @@ use archipelago_cluster::{
     Cluster, Command, Effect, Outcome, Refusal,
     mutation::{self, Rule},
 };
-use archipelago_common::{NodeId, member::Incarnation};
+use archipelago_common::{
+    NodeId,
+    member::{Incarnation, Origin},
+};
 use raft::{
     Config, GetEntriesContext, RawNode, SnapshotStatus, StateRole,
     eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, Snapshot},
@@ -286,6 +289,11 @@ impl Node {
     /// Which life of this node's log it is.
     pub fn incarnation(&self) -> Incarnation {
         self.raw.store().incarnation()
+    }
+
+    /// How this node's log began.
+    pub fn origin(&self) -> Origin {
+        self.raw.store().origin()
     }
 
     /// Index of the last entry in the log, which is what this node may have acknowledged.

@@ -7,7 +7,7 @@ use archipelago_common::{Principal, SiteId};
 use raft::eraftpb::MessageType;
 
 use super::*;
-use crate::raft::test_disk::Disk;
+use crate::raft::{log_store::Beginning, test_disk::Disk};
 
 #[path = "hostile_tests.rs"]
 mod hostile;
@@ -54,9 +54,9 @@ impl Group {
     }
 
     fn start(&mut self, voter: NodeId) {
-        let founding = Cluster::founded().snapshot().unwrap();
-        let store =
-            LogStore::open_backend(self.disks[&voter].clone(), voter, &self.voters, founding, voter.as_u64()).unwrap();
+        let (voters, state) = (self.voters.clone(), Cluster::founded().snapshot().unwrap());
+        let beginning = Beginning { voters, origin: Origin::Unknown, state };
+        let store = LogStore::open_backend(self.disks[&voter].clone(), voter, &beginning, voter.as_u64()).unwrap();
         self.nodes.insert(voter, Node::new(voter, store, self.options).unwrap());
     }
 

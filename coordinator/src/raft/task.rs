@@ -9,7 +9,7 @@ use std::{
 use archipelago_cluster::{Cluster, Command, Effect, Outcome, Refusal};
 use archipelago_common::{
     BlobRef, NodeId,
-    member::{Incarnation, MemberRecord, MemberRole},
+    member::{Incarnation, MemberRecord, MemberRole, Origin},
 };
 use raft::{SnapshotStatus, eraftpb::Message};
 use tokio::{
@@ -97,6 +97,23 @@ impl View {
     }
 }
 
+/// What a node can say of its log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Which life of it this is.
+    pub incarnation: Incarnation,
+    /// How it began.
+    pub origin: Origin,
+    /// The last entry in it.
+    pub last_index: u64,
+}
+
+impl Identity {
+    pub(super) fn of(node: &Node) -> Self {
+        Self { incarnation: node.incarnation(), origin: node.origin(), last_index: node.last_index() }
+    }
+}
+
 /// The answer to a proposal: the state machine's, or why there is none.
 pub type Answer = Result<Result<Outcome, Refusal>, Dropped>;
 
@@ -111,7 +128,7 @@ pub(super) enum Input {
     SnapshotSent { to: NodeId, status: SnapshotStatus },
     HandOver(Option<NodeId>),
     Standings(oneshot::Sender<Vec<(NodeId, Standing)>>),
-    Identity(oneshot::Sender<(Incarnation, u64)>),
+    Identity(oneshot::Sender<Identity>),
 }
 
 impl Raft {
@@ -263,10 +280,10 @@ impl Raft {
         answered.await.map_err(|_| Dropped::NotLeader { leader: None })
     }
 
-    /// Which life of this node's log it is, and the last entry in it, as of now.
+    /// What this node can say of its log, as of now.
     ///
     /// # Errors  [`Dropped`] if the node is too busy, or takes no part
-    pub async fn identity(&self) -> Result<(Incarnation, u64), Dropped> {
+    pub async fn identity(&self) -> Result<Identity, Dropped> {
         let (answer, answered) = oneshot::channel();
         self.inbox.try_send(Input::Identity(answer)).map_err(|_| Dropped::Busy)?;
         answered.await.map_err(|_| Dropped::NotLeader { leader: None })

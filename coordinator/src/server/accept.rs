@@ -9,10 +9,13 @@ use std::{
 };
 
 use archipelago_cluster::Effect;
-use archipelago_common::{Principal, member::MemberRole};
+use archipelago_common::{
+    Principal,
+    member::{MemberRole, Origin},
+};
 use archipelago_protocol::{
     frame::{self, Message as _},
-    message::{GetReply, PeerAsk, PeerReply, PutReply, Refusal, StreamOpen},
+    message::{GetReply, PeerAsk, PeerReply, Presentation, PutReply, Refusal, StreamOpen},
     role,
 };
 use archipelago_transport::{Connection, Listener, Stream};
@@ -150,13 +153,18 @@ async fn dispatch(mut stream: Stream, open: StreamOpen, peer: Peer, executor: Ex
         return refuse(stream, &open, refusal).await;
     }
     if let Principal::Coordinator(node) = *who {
-        if let StreamOpen::Peer(PeerAsk::Greet(greeting)) = open {
-            let reply = match executor.greeted(node, greeting).await {
-                Ok(own) => {
-                    peer.has_greeted.store(true, Ordering::Release);
-                    PeerReply::Greeting(own)
-                }
-                Err(refusal) => PeerReply::Refused(refusal),
+        let said = match open {
+            StreamOpen::Peer(PeerAsk::Greet(greeting)) => Some(Presentation { greeting, origin: Origin::Unknown }),
+            StreamOpen::Peer(PeerAsk::Present(said)) => Some(said),
+            _ => None,
+        };
+        if let Some(said) = said {
+            let own = executor.greeted(node, said).await;
+            peer.has_greeted.fetch_or(own.is_ok(), Ordering::Release);
+            let reply = match (own, &open) {
+                (Ok(own), StreamOpen::Peer(PeerAsk::Greet(_))) => PeerReply::Greeting(own.greeting),
+                (Ok(own), _) => PeerReply::Presentation(own),
+                (Err(refusal), _) => PeerReply::Refused(refusal),
             };
             stream.send_frame(&frame::encode(&reply)?).await?;
             return Ok(stream.finish().await?);

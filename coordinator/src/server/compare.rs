@@ -73,12 +73,16 @@ mod tests {
 
     use super::*;
     use crate::{
-        raft::{log_store::LogStore, node::Options},
+        raft::{
+            log_store::{Beginning, LogStore},
+            node::Options,
+        },
         server::test_cluster::{TestCluster, wait_until},
     };
 
     #[test]
     fn what_only_one_knows_does_not_count() {
+    use archipelago_common::member::Origin;
         let mark = |length, what: &[u8]| (length, Digest::of(what));
         assert_eq!(difference(&[mark(64, b"a"), mark(128, b"b")], &[mark(64, b"a"), mark(192, b"x")]), None);
         assert_eq!(difference(&[mark(64, b"a"), mark(128, b"b")], &[mark(64, b"a"), mark(128, b"x")]), Some(128));
@@ -95,7 +99,8 @@ mod tests {
         let odd = archipelago_common::NodeId::new(3).unwrap();
         std::fs::create_dir_all(cluster.home(odd)).unwrap();
         let voters = (1..=3).map(|id| archipelago_common::NodeId::new(id).unwrap()).collect();
-        LogStore::create(&cluster.home(odd).join("log.redb"), odd, &voters, spoilt.snapshot().unwrap()).unwrap();
+        let beginning = Beginning { voters, origin: Origin::Unknown, state: spoilt.snapshot().unwrap() };
+        LogStore::create(&cluster.home(odd).join("log.redb"), odd, &beginning).unwrap();
         let nodes = [cluster.start(1).await, cluster.start(2).await, cluster.start(3).await];
         wait_until("a leader that all know", || nodes.iter().all(|n| n.executor.raft().view().leader.is_some())).await;
         let leads = |node: &&crate::server::test_cluster::LiveNode| node.executor.raft().view().is_leader();

@@ -57,8 +57,13 @@ impl Executor {
         if !view.is_leader() {
             return Err(Refusal::NotLeader { leader: view.leader });
         }
-        let known = self.clock.known_ms(view.term, COMPARE).await;
-        known.ok_or(Refusal::Busy { retry_after_ms: refusal::CLOCK_MS })
+        if let Some(now_ms) = self.clock.known_ms(view.term, COMPARE).await {
+            return Ok(now_ms);
+        }
+        // A consortium whose founders do not agree on who they are does not begin by itself.
+        let stranger = self.awaited_founder(&view).await;
+        let reason = stranger.and_then(|founder| self.replicas.links().acquaintance().estranged(founder));
+        Err(reason.map_or(Refusal::Busy { retry_after_ms: refusal::CLOCK_MS }, |reason| Refusal::Conflict { reason }))
     }
 
     /// What each site may take of it.

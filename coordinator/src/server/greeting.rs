@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use archipelago_cluster::{Body, Cluster, Edition, Refusal as Refused};
-use archipelago_common::{NodeId, member::Incarnation, member::MemberRole};
-use archipelago_protocol::message::{Greeting, PeerAsk, PeerReply, Refusal};
+use archipelago_cluster::{Body, Cluster, Edition, Refusal as Refused, are_of_one_cluster, awaited_founder};
+use archipelago_common::{
+    NodeId,
+    member::{Incarnation, MemberRole, Origin},
+};
+use archipelago_protocol::message::{Greeting, PeerAsk, PeerReply, Presentation, Refusal};
 
 use super::{Executor, refusal};
+use crate::raft::task::{Identity, View};
 
 impl Executor {
     /// Has this node say who it is on every connection that it makes.
@@ -15,8 +19,9 @@ impl Executor {
         self.replicas().links().acquaintance().greet_with(Box::new(move || {
             let raft = raft.clone();
             Box::pin(async move {
-                let (incarnation, last_index) = raft.identity().await.ok()?;
-                Some(Greeting { incarnation, last_index, edition: Edition::LATEST.number() })
+                let Identity { incarnation, origin, last_index } = raft.identity().await.ok()?;
+                let greeting = Greeting { incarnation, last_index, edition: Edition::LATEST.number() };
+                Some(Presentation { greeting, origin })
             })
         }));
     }
@@ -24,22 +29,57 @@ impl Executor {
     /// Another coordinator has said who it is. The answer says who this one is.
     ///
     /// # Errors  [`Refusal`], with what an operator is to do about it
-    pub(super) async fn greeted(&self, by: NodeId, greeting: Greeting) -> Result<Greeting, Refusal> {
-        match self.recognise(by, greeting.incarnation).await? {
+    pub(super) async fn greeted(&self, by: NodeId, said: Presentation) -> Result<Presentation, Refusal> {
+        let acquaintance = self.replicas().links().acquaintance();
+        let own = acquaintance.own().await.ok_or(Refusal::Busy { retry_after_ms: refusal::DISK_MS })?;
+        let Greeting { incarnation, last_index, .. } = said.greeting;
+        let recognised = self.recognise(by, incarnation).await?;
+        if !matches!(recognised, Err(Refused::Forbidden { .. })) {
+            self.require_one_founding(by, (said.origin, own.origin))?;
+        }
+        match recognised {
             Ok(()) => {}
-            Err(Refused::NotFound { .. }) if self.is_vouched_for(by, greeting.incarnation).await => {}
+            Err(Refused::NotFound { .. }) if self.is_vouched_for(by, incarnation).await => {}
             Err(Refused::NotFound { .. }) => {
                 return Err(Refusal::Forbidden { reason: format!("coordinator {by} is no member") });
             }
             Err(refused) => {
-                tracing::error!(node = %by, reason = %refused, "a coordinator is not taken for a member");
+                self.estrange(by, &refused.to_string());
                 return Err(refusal::from_cluster(refused));
             }
         }
-        self.require_memory(by, greeting.last_index).await?;
-        self.replicas().links().acquaintance().note(by, greeting);
-        let own = self.replicas().links().acquaintance().own().await;
-        own.ok_or(Refusal::Busy { retry_after_ms: refusal::DISK_MS })
+        self.require_memory(by, last_index).await?;
+        acquaintance.note(by, said);
+        Ok(own)
+    }
+
+    /// Refuses a founder of another cluster.
+    fn require_one_founding(&self, by: NodeId, (theirs, own): (Origin, Origin)) -> Result<(), Refusal> {
+        if are_of_one_cluster(own, theirs) {
+            return Ok(());
+        }
+        let reason = format!(
+            "coordinators {by} and {} were founded with other members (`--peers`), and would be of two clusters; found \
+             the one whose list is wrong anew, with the list of all others, or with `--join` if it is to be added",
+            self.raft().view().node
+        );
+        self.estrange(by, &reason);
+        Err(Refusal::Forbidden { reason })
+    }
+
+    /// Says once that a coordinator is not taken for a member: it comes back several times a second.
+    fn estrange(&self, by: NodeId, reason: &str) {
+        if self.replicas().links().acquaintance().estrange(by, reason) {
+            tracing::error!(node = %by, reason, "a coordinator is not taken for a member");
+        }
+    }
+
+    /// The founder that a new consortium waits for, if it does: time begins when all have the same list of members.
+    pub(super) async fn awaited_founder(&self, view: &View) -> Option<NodeId> {
+        let acquaintance = self.replicas().links().acquaintance();
+        let own = acquaintance.own().await?;
+        let others = view.configuration.voters.iter().copied().filter(|node| *node != view.node);
+        awaited_founder(own.origin, others, |node| Some(acquaintance.heard(node)?.origin))
     }
 
     /// Whether this node's state knows a coordinator with this life of its log.
@@ -89,7 +129,7 @@ impl Executor {
                     "node {by} has acknowledged entry {acknowledged} and its log ends at {last_index}: its disk has lost \
                      some; add it under a new id"
                 );
-                tracing::error!(node = %by, reason, "a coordinator is not taken for a member");
+                self.estrange(by, &reason);
                 Err(Refusal::Forbidden { reason })
             }
         }
@@ -123,7 +163,8 @@ async fn note_members(executor: &Executor) {
     let own = acquaintance.own().await;
     let heard = |node: NodeId| if node == view.node { own } else { acquaintance.heard(node) };
     if edition < Edition::LATEST {
-        let know_it = |node: &NodeId| heard(*node).is_some_and(|greeting| greeting.edition >= Edition::LATEST.number());
+        let know_it =
+            |node: &NodeId| heard(*node).is_some_and(|said| said.greeting.edition >= Edition::LATEST.number());
         if members.iter().all(know_it) {
             propose(executor, view.node, Body::RaiseEdition { edition: Edition::LATEST }).await;
         }
@@ -133,7 +174,8 @@ async fn note_members(executor: &Executor) {
         return;
     }
     for node in unknown {
-        if let Some(Greeting { incarnation, .. }) = heard(node) {
+        if let Some(said) = heard(node) {
+            let incarnation = said.greeting.incarnation;
             propose(executor, view.node, Body::Introduce { node, incarnation }).await;
         }
     }

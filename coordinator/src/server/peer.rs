@@ -70,7 +70,7 @@ impl Executor {
             PeerAsk::Vouch { node, incarnation } => self.vouch(node, incarnation).await.map(|()| PeerReply::Known)?,
             PeerAsk::Clock => PeerReply::Clock { now_ms: clock::now_ms() },
             PeerAsk::Marks => PeerReply::Marks(self.raft().peek(Cluster::marks).await.map_err(refusal::dropped)?),
-            PeerAsk::Greet(_) => {
+            PeerAsk::Greet(_) | PeerAsk::Present(_) => {
                 return Err(Refusal::Invalid { reason: "a greeting is said by a coordinator itself".to_owned() });
             }
             PeerAsk::Verify => {

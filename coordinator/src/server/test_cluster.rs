@@ -8,7 +8,7 @@ use std::{
 };
 
 use archipelago_cluster::Cluster;
-use archipelago_common::{Identity, NodeId, Principal};
+use archipelago_common::{Identity, NodeId, Principal, member::Origin};
 use archipelago_transport::{Transport, memory::MemoryNetwork};
 use tokio::task::JoinSet;
 
@@ -19,7 +19,7 @@ use crate::{
     links::Links,
     quota::{Limits, Quotas},
     raft::{
-        log_store::LogStore,
+        log_store::{Beginning, LogStore},
         node::{Node, Options},
         peers::Peers,
         task::Raft,
@@ -116,7 +116,9 @@ impl TestCluster {
         std::fs::create_dir_all(home).unwrap();
         let path = home.join("log.redb");
         if !path.exists() {
-            LogStore::create(&path, id, &self.voters, Cluster::founded().snapshot().unwrap()).unwrap();
+            // As an earlier version began it: nobody waits for a founder that a test does not start.
+            let (voters, state) = (self.voters.clone(), Cluster::founded().snapshot().unwrap());
+            LogStore::create(&path, id, &Beginning { voters, origin: Origin::Unknown, state }).unwrap();
         }
         path
     }

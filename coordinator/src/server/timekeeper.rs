@@ -38,6 +38,12 @@ async fn keep(executor: &Executor, view: &View) -> bool {
         clock.change(|stamps, _| stamps.trust_own_clock(view.term));
         return true;
     }
+    if state_ms == 0
+        && let Some(node) = executor.awaited_founder(view).await
+    {
+        tracing::debug!(%node, "the consortium begins when this founder has been heard");
+        return false;
+    }
     clock.change(|stamps, counted_ms| stamps.lead(view.term, state_ms, counted_ms));
     let asked_ms = clock.counted_ms();
     let clocks = ask(executor, view).await;

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
+    ops::RangeInclusive,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -28,6 +29,14 @@ pub(crate) struct Consortium {
 impl Consortium {
     /// A consortium with `n_nodes` running coordinators that have elected a leader.
     pub(crate) fn new(n_nodes: u64) -> Self {
+        let mut consortium = Self::founded(n_nodes, |_| 1..=n_nodes);
+        (1..=n_nodes).for_each(|node| consortium.start(node));
+        consortium.leader();
+        consortium
+    }
+
+    /// Coordinators that were founded, each with a list of its own, and not started.
+    pub(crate) fn founded(n_nodes: u64, list_of: impl Fn(u64) -> RangeInclusive<u64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let udp: Vec<_> = (0..n_nodes).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let tcp: Vec<_> = (0..n_nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -35,21 +44,25 @@ impl Consortium {
         let peers = udp.iter().enumerate().map(address).collect::<Vec<_>>().join(",");
         let ops = (1..).zip(tcp.iter().map(|socket| socket.local_addr().unwrap().port())).collect();
         drop((udp, tcp));
-        let mut consortium = Self { dir, n_nodes, peers, ops, nodes: BTreeMap::new() };
+        let consortium = Self { dir, n_nodes, peers, ops, nodes: BTreeMap::new() };
         consortium.done(&["ca", "init", "lung", "--out", "ca"]);
         consortium.issue("operator/anna", "anna");
         for node in 1..=n_nodes {
             let (id, home) = (node.to_string(), format!("node{node}"));
             consortium.issue(&format!("coordinator/{node}"), &home);
             let ops = format!("127.0.0.1:{}", consortium.ops[&node]);
-            let peers = consortium.peers.clone();
+            let peers = consortium.peers_among(list_of(node));
             let args =
                 ["init", "--node", &id, "--peers", &peers, "--ops", &ops, "--credentials", &home, "--out", &home];
             consortium.done(&args);
-            consortium.start(node);
         }
-        consortium.leader();
         consortium
+    }
+
+    /// Some of the founders, as `1=host:port,2=host:port`.
+    pub(crate) fn peers_among(&self, nodes: RangeInclusive<u64>) -> String {
+        let all: Vec<_> = self.peers.split(',').collect();
+        all[*nodes.start() as usize - 1..*nodes.end() as usize].join(",")
     }
 
     /// Makes a node that joins, and starts it. The cluster must have been told (`members add`) where it will be.
@@ -158,8 +171,13 @@ impl Consortium {
     }
 
     pub(crate) fn try_ask(&self, args: &[&str]) -> Output {
+        self.try_ask_at(&self.peers, args)
+    }
+
+    /// As [`Self::try_ask`], of these coordinators.
+    pub(crate) fn try_ask_at(&self, peers: &str, args: &[&str]) -> Output {
         let (ca, cert, key) = ("anna/ca.pem", "anna/cert.pem", "anna/key.pem");
-        let connection = ["--coordinators", &self.peers, "--ca", ca, "--cert", cert, "--key", key];
+        let connection = ["--coordinators", peers, "--ca", ca, "--cert", cert, "--key", key];
         self.command(args).args(connection).args(["--format", "json"]).output().unwrap()
     }
 

@@ -3,6 +3,7 @@
 mod consortium;
 mod dead_worker;
 mod failover;
+mod founders;
 mod full_disk;
 mod life;
 mod members;

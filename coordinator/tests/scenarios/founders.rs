@@ -1,0 +1,39 @@
+//! Founders that were not given the same list of members, as real processes.
+
+use crate::consortium::{Consortium, wait_until};
+
+#[test]
+fn of_two_lists_that_share_a_founder_one_becomes_a_cluster() {
+    let mut consortium = Consortium::founded(5, |node| if node < 3 { 1..=3 } else { 3..=5 });
+    consortium.nodes().for_each(|node| consortium.start(node));
+    let (shorted, whole) = (consortium.peers_among(1..=2), consortium.peers_among(3..=5));
+    wait_until("the list that all of its founders have becomes a cluster", 20, || {
+        consortium.try_ask_at(&whole, &["site", "add", "north"]).status.success()
+    });
+    let refused = consortium.try_ask_at(&shorted, &["site", "add", "north"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains("were founded with other members (`--peers`)"), "{error}");
+    let says_so = |node: u64| {
+        let log = std::fs::read_to_string(consortium.path(&format!("node{node}.log"))).unwrap();
+        log.contains("would be of two clusters")
+    };
+    assert!(says_so(3), "whoever is on both lists says so");
+    assert!(says_so(1) || says_so(2), "whoever waits for it says so");
+}
+
+#[test]
+fn a_new_cluster_waits_for_all_of_its_founders_and_then_for_no_one() {
+    let mut consortium = Consortium::founded(3, |_| 1..=3);
+    let n_members = |consortium: &Consortium| {
+        let known = consortium.ask(&["members", "list"]);
+        known["members"].as_array().map(Vec::len)
+    };
+    (1..=2).for_each(|node| consortium.start(node));
+    consortium.leader();
+    assert_eq!(n_members(&consortium), Some(0), "nothing is written down without the third");
+    consortium.start(3);
+    wait_until("the founders are written down", 20, || n_members(&consortium) == Some(3));
+    consortium.kill(3);
+    consortium.leader();
+    consortium.ask(&["site", "add", "north"]);
+}
