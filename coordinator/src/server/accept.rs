@@ -19,10 +19,11 @@ use archipelago_protocol::{
     role,
 };
 use archipelago_transport::{Connection, Listener, Stream};
-use tokio::{sync::broadcast, task::JoinSet};
+use tokio::{sync::broadcast, task::JoinSet, time::Instant};
 
 use super::{
     Executor,
+    deadlines::{self, Deadlines, Waiting},
     guests::{Guests, Place},
     peer, session, transfer,
 };
@@ -32,14 +33,14 @@ use crate::{
 };
 
 /// Serves every connection until the listener ends.
-pub async fn run(listener: &mut Listener, executor: Executor) {
+pub async fn run(listener: &mut Listener, executor: Executor, deadlines: Deadlines) {
     let (mut connections, guests) = (JoinSet::new(), Guests::default());
     loop {
         tokio::select! {
             connection = listener.accept() => match connection {
                 Some(connection) => {
                     let place = guests.seat(&connection);
-                    connections.spawn(serve(connection, executor.clone(), place));
+                    connections.spawn(serve(connection, executor.clone(), deadlines, place));
                 }
                 None => return,
             },
@@ -48,7 +49,7 @@ pub async fn run(listener: &mut Listener, executor: Executor) {
     }
 }
 
-async fn serve(connection: Connection, executor: Executor, _place: Place) {
+async fn serve(connection: Connection, executor: Executor, deadlines: Deadlines, _place: Place) {
     let who = Arc::new(connection.peer().principal.clone());
     // Subscribed before the first look, so that a revocation in between is not missed.
     let mut effects = executor.raft().effects();
@@ -59,10 +60,21 @@ async fn serve(connection: Connection, executor: Executor, _place: Place) {
     if !admit(&connection, &who, &executor).await {
         return;
     }
+    let now = Instant::now();
+    let mut waiting = match *who {
+        Principal::Coordinator(_) => Waiting::Greeting(now),
+        _ => Waiting::FirstStream(now),
+    };
     loop {
+        if has_greeted.load(Ordering::Acquire) && matches!(waiting, Waiting::Greeting(_)) {
+            waiting = Waiting::after(&streams);
+        }
         tokio::select! {
             stream = connection.accept_stream() => match stream {
                 Ok(mut stream) => {
+                    if !matches!(waiting, Waiting::Greeting(_)) {
+                        waiting = Waiting::Nothing;
+                    }
                     room.iter().for_each(|room| stream.recv.share_room(room.clone()));
                     let (has_greeted, n_sessions) = (has_greeted.clone(), n_sessions.clone());
                     let peer = Peer { who: who.clone(), has_greeted, n_sessions };
@@ -73,7 +85,20 @@ async fn serve(connection: Connection, executor: Executor, _place: Place) {
                     return;
                 }
             },
-            Some(_) = streams.join_next(), if !streams.is_empty() => {}
+            Some(_) = streams.join_next(), if !streams.is_empty() => {
+                if waiting == Waiting::Nothing {
+                    waiting = Waiting::after(&streams);
+                }
+            }
+            () = deadlines::reached(deadlines.of(waiting)) => {
+                // Before the members are known, or all know how, nobody has to say who it is.
+                if matches!(waiting, Waiting::Greeting(_)) && !executor.must_greet().await {
+                    waiting = Waiting::after(&streams);
+                    continue;
+                }
+                connection.close(waiting.reason());
+                return;
+            }
             changed = members.changed(), if matches!(*who, Principal::Coordinator(_)) => {
                 if changed.is_err() || cut_removed(&connection, &who, &members.borrow_and_update()) {
                     return;

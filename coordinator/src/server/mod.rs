@@ -3,8 +3,9 @@
 pub mod accept;
 mod answers;
 pub mod checks;
-mod compare;
+pub mod compare;
 pub mod course;
+pub mod deadlines;
 pub mod disk;
 pub mod executor;
 mod greeting;
@@ -26,6 +27,7 @@ use archipelago_common::{Principal, fs};
 use archipelago_transport::{Credentials, Transport as _, quic::QuicTransport};
 use tokio::task::JoinSet;
 
+pub use deadlines::Deadlines;
 pub use executor::Executor;
 
 use crate::{
@@ -98,7 +100,7 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     }
 
     tokio::select! {
-        () = accept::run(&mut listener, executor) => Err(Error::Ended { part: "the listener" }),
+        () = accept::run(&mut listener, executor, Deadlines::default()) => Err(Error::Ended { part: "the listener" }),
         Some(part) = parts.join_next() => Err(match part {
             Ok((_, Err(error))) => error,
             Ok((part, Ok(()))) => Error::Ended { part },

@@ -12,7 +12,7 @@ use archipelago_common::{Identity, NodeId, Principal, member::Origin};
 use archipelago_transport::{Transport, memory::MemoryNetwork};
 use tokio::task::JoinSet;
 
-use super::{Executor, accept, greeting, timekeeper};
+use super::{Deadlines, Executor, accept, greeting, timekeeper};
 use crate::{
     blob::{BlobStore, replicate::Replicas},
     condition::Condition,
@@ -39,13 +39,21 @@ pub(crate) struct TestCluster {
     voters: BTreeSet<NodeId>,
     options: Options,
     pub(crate) limits: Limits,
+    pub(crate) deadlines: Deadlines,
 }
 
 impl TestCluster {
     pub(crate) fn new(n_nodes: u64, options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let voters = (1..=n_nodes).map(|id| NodeId::new(id).unwrap()).collect();
-        Self { dir, network: MemoryNetwork::default(), voters, options, limits: Limits::default() }
+        Self {
+            dir,
+            network: MemoryNetwork::default(),
+            voters,
+            options,
+            limits: Limits::default(),
+            deadlines: Deadlines::default(),
+        }
     }
 
     /// One node that leads.
@@ -91,8 +99,8 @@ impl TestCluster {
         executor.begin_to_greet();
         parts.spawn(timekeeper::run(executor.clone()));
         parts.spawn(greeting::run(executor.clone()));
-        let serving = executor.clone();
-        parts.spawn(async move { accept::run(&mut listener, serving).await });
+        let (serving, deadlines) = (executor.clone(), self.deadlines);
+        parts.spawn(async move { accept::run(&mut listener, serving, deadlines).await });
         LiveNode { executor, _parts: parts }
     }
 
