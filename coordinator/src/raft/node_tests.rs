@@ -9,6 +9,8 @@ use raft::eraftpb::MessageType;
 use super::*;
 use crate::raft::{log_store::Beginning, test_disk::Disk};
 
+#[path = "fuzz_tests.rs"]
+mod fuzz;
 #[path = "hostile_tests.rs"]
 mod hostile;
 #[path = "membership_tests.rs"]
@@ -23,6 +25,8 @@ struct Group {
     cut_off: BTreeSet<NodeId>,
     messages: VecDeque<Message>,
     snapshots_sent: usize,
+    /// All messages that were sent, where somebody wants them.
+    tap: Option<Vec<Message>>,
     events: BTreeMap<NodeId, Vec<Event>>,
 }
 
@@ -41,6 +45,7 @@ impl Group {
             cut_off: BTreeSet::new(),
             messages: VecDeque::new(),
             snapshots_sent: 0,
+            tap: None,
             events: BTreeMap::new(),
         };
         group.voters.clone().into_iter().for_each(|voter| group.start(voter));
@@ -85,6 +90,7 @@ impl Group {
                         self.snapshots_sent += 1;
                         node.report_snapshot(id(message.to), SnapshotStatus::Finish);
                     }
+                    self.tap.iter_mut().for_each(|tap| tap.push(message.clone()));
                     self.messages.push_back(message);
                 }
             }

@@ -14,6 +14,8 @@
 
 pub mod mutate;
 
+pub use allocation_counter::measure as allocated;
+
 use std::{
     fmt::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
