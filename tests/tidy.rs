@@ -57,7 +57,7 @@ const CRATES: &[Fence] = &[
     },
     Fence {
         name: "bench-coordinator",
-        may_use: &["common", "protocol", "transport", "client", "processes"],
+        may_use: &["common", "protocol", "transport", "client", "cluster", "processes"],
         never: &[RAFT, TENSORS, FILES],
     },
     Fence { name: "benches", may_use: &["common", "analysis", "anndata", "models"], never: &[ASYNC, QUIC, RAFT] },

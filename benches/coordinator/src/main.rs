@@ -10,6 +10,7 @@ mod failover;
 mod fanout;
 mod process_stats;
 mod sessions;
+mod state;
 mod table;
 mod transfer;
 
@@ -60,6 +61,8 @@ enum Part {
     Commands,
     /// From the death of the leader to the next acknowledged write.
     Failover,
+    /// The largest state there can be: made, written, restored.
+    State,
 }
 
 /// What every part is given.
@@ -106,6 +109,9 @@ fn run(args: &Args) -> Result<()> {
         }
         if is_wanted(Part::Fanout) {
             fanout::measure(&setting, &mut table).await?;
+        }
+        if is_wanted(Part::State) {
+            state::measure(&setting, &mut table)?;
         }
         table.write(&args.out.join("coordinator.json"))
     })?;

@@ -1,7 +1,5 @@
 //! Leaders die; what was acknowledged stays.
 
-use std::time::{Duration, Instant};
-
 use crate::consortium::{Consortium, wait_until};
 
 #[test]
@@ -15,10 +13,9 @@ fn a_published_reference_survives_the_death_of_each_node_in_turn() {
     for turn in 0..3 {
         let leader = consortium.leader();
         consortium.kill(leader);
-        let begun = Instant::now();
+        // The command goes on asking until another leads; how long that takes is measured by a bench and the campaign.
         let site = format!("site-{turn}");
         assert_eq!(consortium.ask(&["site", "add", &site])["site"], site);
-        assert!(begun.elapsed() < Duration::from_secs(10), "the next write took {:?}", begun.elapsed());
         let shown = consortium.ask(&["reference", "show", "lung"]);
         assert_eq!(shown["current"], id);
         consortium.start(leader);

@@ -7,5 +7,4 @@ mod founders;
 mod full_disk;
 mod life;
 mod members;
-mod scale;
 mod stored;
