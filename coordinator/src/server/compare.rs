@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use archipelago_cluster::{Cluster, Edition};
+use archipelago_cluster::{
+    Cluster, Edition,
+    mutation::{self, Rule},
+};
 use archipelago_common::Digest;
 use archipelago_protocol::message::{PeerAsk, PeerReply};
 use tokio::task::JoinSet;
@@ -11,7 +14,6 @@ use tokio::task::JoinSet;
 use super::Executor;
 use crate::{
     error::{Error, Result},
-    links::majority_of,
     ops::metrics,
 };
 
@@ -39,24 +41,31 @@ pub(super) async fn compare(executor: &Executor) -> Result<()> {
             (link.node(), marks)
         });
     }
-    let (mut n_others, mut first) = (0, u64::MAX);
+    let mut differences = Vec::new();
     while let Some(answer) = asking.join_next().await {
         let Ok((node, Ok(Ok(PeerReply::Marks(theirs))))) = answer else { continue };
         if let Some(length) = difference(&own, &theirs) {
             tracing::error!(%node, length, "another coordinator holds another state than this node");
-            n_others += 1;
-            first = first.min(length);
+            differences.push(length);
         }
     }
-    metrics::STATE_DIFFERS.set(n_others as i64);
-    if n_others >= majority_of(voters.len()) {
-        return Err(Error::Diverged { length: first, n_others });
+    metrics::STATE_DIFFERS.set(differences.len() as i64);
+    match is_outvoted(differences.len(), voters.len()) {
+        true => Err(Error::Diverged {
+            length: differences.iter().copied().min().unwrap_or_default(),
+            n_others: differences.len(),
+        }),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether a node that so many voters contradict is the one that is wrong, and must stop.
+pub fn is_outvoted(n_contradict: usize, n_voters: usize) -> bool {
+    n_contradict > n_voters / 2 && !mutation::is_broken(Rule::MinorityStops)
 }
 
 /// The first moment that both know and at which they differ.
-fn difference(own: &[(u64, Digest)], theirs: &[(u64, Digest)]) -> Option<u64> {
+pub fn difference(own: &[(u64, Digest)], theirs: &[(u64, Digest)]) -> Option<u64> {
     let own: BTreeMap<_, _> = own.iter().copied().collect();
     let differs = |(length, digest): &&(u64, Digest)| own.get(length).is_some_and(|own| own != digest);
     theirs.iter().find(differs).map(|(length, _)| *length)
@@ -70,6 +79,7 @@ const ASK: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use archipelago_cluster::{Body, Command};
+    use archipelago_common::member::Origin;
 
     use super::*;
     use crate::{
@@ -82,7 +92,6 @@ mod tests {
 
     #[test]
     fn what_only_one_knows_does_not_count() {
-    use archipelago_common::member::Origin;
         let mark = |length, what: &[u8]| (length, Digest::of(what));
         assert_eq!(difference(&[mark(64, b"a"), mark(128, b"b")], &[mark(64, b"a"), mark(192, b"x")]), None);
         assert_eq!(difference(&[mark(64, b"a"), mark(128, b"b")], &[mark(64, b"a"), mark(128, b"x")]), Some(128));

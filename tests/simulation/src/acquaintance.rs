@@ -3,20 +3,28 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_cluster::{Body, Refusal as Refused, agreed_ms};
+use archipelago_cluster::{Body, Refusal as Refused, agreed_ms, are_of_one_cluster, awaited_founder};
 use archipelago_common::{
     NodeId, limits,
     member::{Incarnation, MemberRole},
 };
 use archipelago_coordinator::server::course;
 
-use crate::{host::Origin, network::Actor, world::World};
+use crate::{
+    host::{Caller, Loss},
+    network::Actor,
+    world::World,
+};
 
 impl World {
-    /// Whether one node takes another for the member of its id. One that it does not know may be vouched for.
+    /// Whether one node takes another for the member of its id, and its log for one of the same cluster. One that it does not
+    /// know may be vouched for.
     pub(crate) fn recognises(&self, node: NodeId, other: NodeId) -> bool {
         let (Some(host), Some(peer)) = (self.hosts.get(&node), self.hosts.get(&other)) else { return false };
         let Some(live) = &host.live else { return true };
+        if !are_of_one_cluster(host.origin(), peer.origin()) {
+            return false;
+        }
         let (cluster, incarnation) = (live.node.cluster(), Incarnation(peer.incarnation));
         // A change that removes it may need its vote to be complete.
         if live.node.configuration().contains(other) {
@@ -54,7 +62,7 @@ impl World {
             let unknown: Vec<NodeId> = members.map(|member| member.node).filter(is_unknown).collect();
             unknown
         };
-        let hears = |other: &NodeId| *other == node || (self.is_up(*other) && !self.is_cut(node, *other));
+        let hears = |other: &NodeId| *other == node || (self.is_up(*other) && self.talk(node, *other));
         let Some(other) = unknown.into_iter().find(hears) else { return };
         let incarnation = Incarnation(self.hosts[&other].incarnation);
         self.propose_own(node, Body::Introduce { node: other, incarnation });
@@ -63,15 +71,23 @@ impl World {
     /// The leader compares clocks.
     pub(crate) fn keep_time(&mut self, node: NodeId) {
         let now = self.now;
-        let Some(live) = self.hosts.get_mut(&node).and_then(|host| host.live.as_mut()) else { return };
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let origin = host.origin();
+        let Some(live) = &mut host.live else { return };
         let term = live.node.term();
         if !live.node.is_leader() || (live.kept_time.0 == term && now < live.kept_time.1 + KEEP_MS) {
             return;
         }
         let state_ms = live.node.cluster().now_ms();
-        live.stamps.lead(term, state_ms, now);
         let voters = live.node.configuration().voters;
-        let is_heard = |other: &NodeId| *other == node || (self.is_up(*other) && !self.is_cut(node, *other));
+        if state_ms == 0 {
+            let others = voters.iter().copied().filter(|other| *other != node);
+            if awaited_founder(origin, others, |other| live.heard.get(&other).copied()).is_some() {
+                return self.coverage.note("founders that were waited for");
+            }
+        }
+        live.stamps.lead(term, state_ms, now);
+        let is_heard = |other: &NodeId| *other == node || (self.is_up(*other) && self.talk(node, *other));
         let heard = self.hosts.keys().copied().filter(is_heard);
         let clocks: BTreeMap<NodeId, u64> = heard.map(|other| (other, self.hosts[&other].clock_ms(now))).collect();
         let of_voters = clocks.iter().filter(|(other, _)| voters.contains(other)).map(|(_, ms)| *ms);
@@ -103,27 +119,30 @@ impl World {
                 cluster.incarnation(node).is_some() && cluster.voters().len() >= 3
             })
         };
-        // Only once all who run know it, and once in a run: two lost logs of three are no minority.
-        let is_first = self.hosts.values().all(|host| !host.is_anew);
-        let is_settled = self.hosts.values().filter(|host| host.live.is_some()).all(is_known);
-        if !is_first || !is_settled || !self.is_up(node) {
+        // Only once all members that run know it, and once in a run: two lost logs of three are no minority.
+        let is_member = |host: &&crate::host::Host| {
+            host.live.as_ref().is_some_and(|live| live.node.cluster().members().next().is_some())
+        };
+        let is_settled = self.hosts.values().filter(is_member).all(is_known);
+        if self.has_lost_memory() || !is_settled || !self.is_up(node) {
             return;
         }
-        self.crash(node, false);
-        let Some(host) = self.hosts.get_mut(&node) else { return };
-        host.disk = crate::disk::Disk::default();
-        host.incarnation += ANEW;
-        host.is_anew = true;
-        let founded = host.found();
-        self.coverage.note("logs founded anew");
-        if let Err(error) = founded {
-            self.fail(format!("n{node} is not founded: {error}"));
+        self.empty_disk(node);
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.lost = Some(Loss::FoundedAnew);
         }
+        self.coverage.note("logs founded anew");
+        self.found_again(node);
+    }
+
+    /// Whether two nodes that run could talk: nothing is cut, and each takes the other for a member.
+    pub(crate) fn talk(&self, one: NodeId, other: NodeId) -> bool {
+        !self.is_cut(one, other) && self.recognises(one, other) && self.recognises(other, one)
     }
 
     fn propose_own(&mut self, node: NodeId, body: Body) {
         let Some(live) = self.live(node) else { return };
-        let course = live.begin(Origin::Own);
+        let course = live.begin(Caller::Nobody);
         let key = self.draw_key();
         self.follow(node, course, course::begin_own(node, key, body));
     }
@@ -140,5 +159,3 @@ impl World {
 
 /// Pause between two comparisons of clocks, ms.
 const KEEP_MS: u64 = 3_000;
-/// What a new life of a log is counted up by.
-const ANEW: u64 = 1_000;

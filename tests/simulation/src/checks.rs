@@ -8,6 +8,7 @@ use archipelago_common::{
 use archipelago_coordinator::server::checks::Shelf as _;
 
 use crate::{
+    diverged::is_spoilt,
     host::{Host, Live},
     operator::{base_of, layout_of},
     peer::Role,
@@ -39,7 +40,10 @@ impl World {
         }
         let state = live.node.state().clone();
         let cluster = state.read();
-        self.watch.state(node, applied, &cluster)?;
+        if !is_spoilt(&cluster) {
+            self.watch.state(node, applied, &cluster)?;
+        }
+        self.check_founding(node, &cluster)?;
         self.watch.submissions(node, applied, &cluster)?;
         self.watch.fencing(node, applied, &cluster)?;
         self.check_time(node, cluster.now_ms())?;
@@ -174,14 +178,14 @@ impl World {
     pub(crate) fn sites(&self) -> impl Iterator<Item = SiteId> {
         self.peers.iter().filter_map(|peer| match &peer.role {
             Role::Worker(worker) => Some(worker.site.clone()),
-            Role::Operator(_) | Role::Reader(_) => None,
+            Role::Operator(_) | Role::Reader(_) | Role::Hoarder(_) => None,
         })
     }
 
     /// Nothing can be finished where a log was lost while a change of members was under way that left no majority of those
     /// who remember; an operator would have to found anew. Anywhere else this is still to happen.
     fn unless_forgotten(&self, what: &str) -> Option<String> {
-        let remembers = |node: &NodeId| !self.hosts[node].is_anew;
+        let remembers = |node: &NodeId| self.hosts[node].lost.is_none();
         let lives = self.hosts.values().filter(|host| remembers(&host.id)).filter_map(|host| host.live.as_ref());
         let latest = lives.max_by_key(|live| (live.node.committed(), live.node.term()));
         let is_forgotten = latest.is_some_and(|live| {
@@ -201,12 +205,15 @@ impl World {
             return self.unless_forgotten("the members have not settled");
         }
         let members = cluster.voters().into_iter().chain(cluster.learners()).map(|node| &self.hosts[&node]);
-        // One whose log was founded anew is there for an operator to remove.
-        let members: Vec<_> = members.filter(|host| !host.is_anew).collect();
+        // One that was lost is there for an operator to remove.
+        let members: Vec<_> = members.filter(|host| host.lost.is_none()).collect();
         let applied = |host: &&Host| host.live.as_ref().map(|live| live.node.applied());
         if members.iter().any(|host| applied(host) != Some(leader.node.applied())) {
             let all: Vec<_> = members.iter().map(applied).collect();
             return Some(format!("the members have applied {all:?}"));
+        }
+        if let Some(contradicted) = self.contradicted(&cluster.voters()) {
+            return Some(contradicted);
         }
         for peer in &self.peers {
             let Role::Worker(worker) = &peer.role else { continue };
@@ -228,7 +235,8 @@ impl World {
 }
 
 /// What is checked whenever a node's state has changed.
-const STATE_RULES: [&str; 5] = [
+const STATE_RULES: [&str; 6] = [
+    "checked: one founding",
     "checked: state-machine equality",
     "checked: no acknowledged submission lost",
     "checked: none accepted twice",

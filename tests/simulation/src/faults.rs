@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     ClockByDays,
     /// A node's log is lost, and it is founded anew under its old id.
     LostLog,
+    /// A disk changes what a node's state says.
+    SpoiltState,
     /// A disk changes a bit of a blob.
     SpoiltBlob,
     /// A disk loses a blob.
@@ -53,7 +55,7 @@ pub(crate) enum Kind {
     HandOver,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Kill,
     Kind::PowerLoss,
     Kind::PowerLossInWrite,
@@ -68,6 +70,7 @@ const KINDS: [Kind; 19] = [
     Kind::Clock,
     Kind::ClockByDays,
     Kind::LostLog,
+    Kind::SpoiltState,
     Kind::SpoiltBlob,
     Kind::LostBlob,
     Kind::Flood,
@@ -81,11 +84,15 @@ pub(crate) enum Fault {
     Begin(Kind),
     HealNetwork,
     HealDisk(NodeId),
+    /// Somebody has seen that a founder was given another list of members.
+    FoundAnew(NodeId),
 }
 
 /// What may go wrong in this run.
 pub(crate) struct Faults {
     kinds: Vec<Kind>,
+    /// One of the founders is given another list of members.
+    pub(crate) leads_astray: bool,
     /// Longest pause between two faults, ms.
     pause: u64,
     /// Nothing goes wrong any more.
@@ -96,7 +103,7 @@ impl Faults {
     /// About half of all kinds: what one fault hides, another run without it shows.
     pub(crate) fn draw(chance: &mut Chance) -> Self {
         let kinds = KINDS.into_iter().filter(|_| chance.one_in(2)).collect();
-        Self { kinds, pause: chance.within(1_500..6_000), is_over: false }
+        Self { kinds, leads_astray: chance.one_in(4), pause: chance.within(1_500..6_000), is_over: false }
     }
 }
 
@@ -140,6 +147,7 @@ impl World {
                 host.fsync_ms = USUAL_FSYNC_MS;
                 host.disk.set_full(false);
             }
+            Fault::FoundAnew(node) => self.found_right(node),
         }
     }
 
@@ -202,6 +210,7 @@ impl World {
                 }
             }
             Kind::LostLog => self.lose_log(node),
+            Kind::SpoiltState => self.spoil_state(node),
             Kind::SpoiltBlob => self.harm_blob(node, false),
             Kind::LostBlob => self.harm_blob(node, true),
             Kind::Flood => self.flood(&nodes),
@@ -306,6 +315,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Clock => "fault: clock jump",
         Kind::ClockByDays => "fault: clock days off",
         Kind::LostLog => "fault: log lost",
+        Kind::SpoiltState => "fault: state spoilt",
         Kind::SpoiltBlob => "fault: blob spoilt",
         Kind::LostBlob => "fault: blob lost",
         Kind::Flood => "fault: flood of requests",

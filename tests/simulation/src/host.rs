@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use archipelago_cluster::Cluster;
 use archipelago_cluster::Outcome;
-use archipelago_common::{BlobRef, Digest, NodeId, Principal};
+use archipelago_common::{BlobRef, Digest, NodeId, Principal, member::Origin};
 use archipelago_coordinator::{
     clock::Stamps,
     error::Result,
+    quota::{Limits, Quotas, Transfer},
     raft::{
         ProposalId, ReadId,
-        log_store::LogStore,
+        log_store::{Beginning, LogStore},
         node::{Node, Options},
     },
     server::course::{Look, Step},
@@ -19,9 +20,11 @@ use archipelago_protocol::{ChunkReceiver, CoordinatorSession};
 use raft::{SnapshotStatus, eraftpb::Message};
 
 use crate::{
-    blobs::{Quest, QuestId, Shelves},
+    blobs::{Quest, QuestId},
     disk::Disk,
     network::StreamId,
+    shelves::Shelves,
+    uploads::{DAY_BYTES, Grant},
 };
 
 /// Names a request under way on one run of a node.
@@ -44,11 +47,23 @@ pub(crate) struct Host {
     pub(crate) run: u64,
     /// Which life of its log it is.
     pub(crate) incarnation: u64,
-    /// Whether its log was lost and founded anew: it is no member any more, whatever it thinks.
-    pub(crate) is_anew: bool,
+    /// Why it is no member any more, whatever it thinks: it is there for an operator to replace.
+    pub(crate) lost: Option<Loss>,
+    /// Whether its disk has changed something in its state.
+    pub(crate) was_spoilt: bool,
     /// The nodes that its log was founded with; none for one that joins.
-    founders: BTreeSet<NodeId>,
+    founders: BTreeMap<NodeId, String>,
+    origin: Origin,
     pub(crate) live: Option<Live>,
+}
+
+/// How a machine was lost to the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Loss {
+    /// Its log was lost, and founded anew under its old id.
+    FoundedAnew,
+    /// A majority contradicted its state, and its process ended for good.
+    Outvoted,
 }
 
 /// The process on a machine.
@@ -60,7 +75,7 @@ pub(crate) struct Live {
     pub(crate) inbox: VecDeque<Input>,
     pub(crate) proposals: BTreeMap<ProposalId, (CourseId, AfterOutcome)>,
     pub(crate) reads: BTreeMap<ReadId, (CourseId, Look)>,
-    pub(crate) courses: BTreeMap<CourseId, Origin>,
+    pub(crate) courses: BTreeMap<CourseId, Caller>,
     pub(crate) next_course: CourseId,
     pub(crate) served: BTreeMap<StreamId, Served>,
     pub(crate) quests: BTreeMap<QuestId, Quest>,
@@ -77,15 +92,24 @@ pub(crate) struct Live {
     pub(crate) stamps: Stamps,
     /// When it last compared clocks, and in which term.
     pub(crate) kept_time: (u64, u64),
+    /// How the others' logs began, of those that it has heard.
+    pub(crate) heard: BTreeMap<NodeId, Origin>,
+    pub(crate) quotas: Quotas,
+    /// Uploads that wait until their bytes are granted.
+    pub(crate) grants: BTreeMap<CourseId, Grant>,
+    /// When it last asked the others what they have come to.
+    pub(crate) compared_at: u64,
 }
 
 /// Who waits for a course.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Origin {
+pub(crate) enum Caller {
     /// A session's request.
     Session { stream: StreamId, id: u64 },
-    /// Nobody: it is the node's own.
-    Own,
+    /// An upload whose bytes are to be granted.
+    Upload,
+    /// It is the node's own.
+    Nobody,
 }
 
 /// What the node is given, one after another.
@@ -107,7 +131,7 @@ pub(crate) enum Served {
     /// A session.
     Control(Box<CoordinatorSession>),
     /// A blob on its way in.
-    Receiving { who: Principal, receiver: Option<Box<ChunkReceiver>>, bytes: Vec<u8> },
+    Receiving { who: Principal, receiver: Option<Box<ChunkReceiver>>, bytes: Vec<u8>, counted: Transfer },
     /// A blob that is here, and on its way to a majority.
     Spreading,
     /// A blob that this node pushes to another.
@@ -117,8 +141,8 @@ pub(crate) enum Served {
 }
 
 impl Host {
-    pub(crate) fn new(id: NodeId, founders: BTreeSet<NodeId>) -> Self {
-        Self {
+    pub(crate) fn new(id: NodeId, founders: BTreeMap<NodeId, String>) -> Self {
+        let mut host = Self {
             id,
             disk: Disk::default(),
             shelves: Shelves::default(),
@@ -127,28 +151,46 @@ impl Host {
             fsync_ms: USUAL_FSYNC_MS,
             run: 0,
             incarnation: id.as_u64(),
-            is_anew: false,
-            founders,
+            lost: None,
+            was_spoilt: false,
+            founders: BTreeMap::new(),
+            origin: Origin::Joined,
             live: None,
-        }
+        };
+        host.found_with(founders);
+        host
+    }
+
+    /// Its log will be founded with these; or it joins, if there are none.
+    pub(crate) fn found_with(&mut self, founders: BTreeMap<NodeId, String>) {
+        self.origin = if founders.is_empty() { Origin::Joined } else { Origin::founded_with(&founders) };
+        self.founders = founders;
+    }
+
+    /// Whether its process may be started.
+    pub(crate) fn may_start(&self) -> bool {
+        self.live.is_none() && self.lost != Some(Loss::Outvoted)
+    }
+
+    /// How its log begins.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// What its log begins with.
+    pub(crate) fn beginning(&self) -> Result<Beginning> {
+        let (voters, state) = (self.founders.keys().copied().collect(), Cluster::founded().snapshot()?);
+        Ok(Beginning { voters, origin: self.origin, state })
     }
 
     /// Founds the log, as `init` does before the node ever runs.
     pub(crate) fn found(&self) -> Result<()> {
-        LogStore::open_backend(
-            self.disk.clone(),
-            self.id,
-            &self.founders,
-            Cluster::founded().snapshot()?,
-            self.incarnation,
-        )
-        .map(drop)
+        LogStore::open_backend(self.disk.clone(), self.id, &self.beginning()?, self.incarnation).map(drop)
     }
 
     /// Starts the process on what the disk holds.
     pub(crate) fn start(&mut self, options: Options) -> Result<()> {
-        let founding = Cluster::founded().snapshot()?;
-        let store = LogStore::open_backend(self.disk.clone(), self.id, &self.founders, founding, self.incarnation)?;
+        let store = LogStore::open_backend(self.disk.clone(), self.id, &self.beginning()?, self.incarnation)?;
         let node = Node::new(self.id, store, options)?;
         self.run += 1;
         self.live = Some(Live {
@@ -170,6 +212,10 @@ impl Host {
             changing: None,
             stamps: Stamps::default(),
             kept_time: (0, 0),
+            heard: BTreeMap::new(),
+            quotas: Quotas::new(Limits { bytes_per_day: DAY_BYTES, ..Limits::default() }),
+            grants: BTreeMap::new(),
+            compared_at: 0,
         });
         Ok(())
     }
@@ -193,12 +239,17 @@ impl Host {
 
 impl Live {
     /// A course that begins.
-    pub(crate) fn begin(&mut self, origin: Origin) -> CourseId {
+    pub(crate) fn begin(&mut self, caller: Caller) -> CourseId {
         let id = self.next_course;
         self.next_course += 1;
-        self.courses.insert(id, origin);
+        self.courses.insert(id, caller);
         id
     }
+}
+
+/// Where a coordinator is.
+pub(crate) fn address(node: NodeId) -> String {
+    format!("node-{node}:7101")
 }
 
 /// When the simulation begins, Unix milliseconds.

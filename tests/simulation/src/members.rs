@@ -9,7 +9,7 @@ use archipelago_coordinator::server::{course, refusal};
 use archipelago_protocol::message::{Refusal, Request};
 
 use crate::{
-    host::{CourseId, Live, Origin, Served},
+    host::{Caller, CourseId, Live, Served, address},
     watch::named_blobs,
     world::World,
 };
@@ -49,12 +49,12 @@ impl World {
 
     /// The first leader writes down the founders.
     pub(crate) fn adopt(&mut self, node: NodeId) {
-        let addresses = self.founders.iter().map(|founder| (*founder, format!("node-{founder}:7101"))).collect();
+        let addresses = self.founders.iter().map(|founder| (*founder, address(*founder))).collect();
         let Some(live) = self.live(node) else { return };
         if !live.node.is_leader() || live.node.cluster().members().next().is_some() {
             return;
         }
-        let course = live.begin(Origin::Own);
+        let course = live.begin(Caller::Nobody);
         let key = self.draw_key();
         self.follow(node, course, course::begin_own(node, key, Body::AdoptMembers { addresses }));
     }

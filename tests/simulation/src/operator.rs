@@ -13,7 +13,7 @@ use archipelago_common::{
 use archipelago_protocol::message::{Reply, Request, Withdrawal};
 
 use crate::{
-    peer::{Act, Heard, View},
+    peer::{Act, HOARDER, Heard, View},
     training::{self, Facts},
     trees,
 };
@@ -68,8 +68,8 @@ enum Line {
 impl Operator {
     pub(crate) fn new(sites: &[&str], n_founders: u64) -> Self {
         let sites: Vec<SiteId> = sites.iter().filter_map(|site| site.parse().ok()).collect();
-        let mut script: VecDeque<_> =
-            sites.iter().map(|site| Line::Ask(Request::AddSite { site: site.clone() })).collect();
+        let enrolled = sites.iter().cloned().chain(HOARDER.parse().ok());
+        let mut script: VecDeque<_> = enrolled.map(|site| Line::Ask(Request::AddSite { site })).collect();
         for reference in [EACH, AT_CLOSE] {
             let (base, bytes) = base(reference).clone();
             script.push_back(Line::Upload(base, bytes));

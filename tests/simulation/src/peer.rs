@@ -11,6 +11,7 @@ use archipelago_protocol::{
 
 use crate::{
     chance::Chance,
+    hoarder::Hoarder,
     network::{Actor, StreamId},
     operator::Operator,
     reader::Reader,
@@ -48,6 +49,7 @@ pub(crate) enum Role {
     Worker(Box<Worker>),
     Operator(Box<Operator>),
     Reader(Reader),
+    Hoarder(Hoarder),
 }
 
 /// What a role wants done.
@@ -95,7 +97,8 @@ pub(crate) fn all(chance: &mut Chance, n_founders: u64) -> Vec<Peer> {
     let worker = |site: &&str| (format!("site/{site}"), Role::Worker(Box::new(Worker::new(site))));
     let operator = ("operator/anna".to_owned(), Role::Operator(Box::new(Operator::new(&sites, n_founders))));
     let readers = ["auditor/eve", "operator/ben"].map(|who| (who.to_owned(), Role::Reader(Reader::default())));
-    let all = std::iter::once(operator).chain(sites.iter().map(worker)).chain(readers);
+    let hoarder = (format!("site/{HOARDER}"), Role::Hoarder(Hoarder));
+    let all = std::iter::once(operator).chain(sites.iter().map(worker)).chain(readers).chain([hoarder]);
     all.map(|(who, role)| Peer {
         who: who.parse().expect("the names above are sound"),
         role,
@@ -262,6 +265,7 @@ impl World {
             Role::Worker(worker) => worker.hear(&mut view, heard),
             Role::Operator(operator) => operator.hear(&mut view, heard),
             Role::Reader(reader) => reader.hear(&mut view, heard),
+            Role::Hoarder(hoarder) => hoarder.hear(&mut view, heard),
         };
         for act in acts {
             match act {
@@ -316,5 +320,7 @@ impl World {
     }
 }
 
+/// The site that uploads for no reason.
+pub(crate) const HOARDER: &str = "attic";
 /// The session's timer; the role's have later numbers.
 const SESSION: u64 = 0;

@@ -18,7 +18,7 @@ use raft::eraftpb::{Message, MessageType};
 
 use crate::{
     blobs::Waiter,
-    host::{CourseId, Input, Live, Origin, Served},
+    host::{Caller, CourseId, Input, Live, Served},
     network::{Actor, StreamId},
     world::{Happening, World},
 };
@@ -27,7 +27,7 @@ impl World {
     /// Starts a node's process on what its disk holds; later, if it cannot be.
     pub(crate) fn start(&mut self, node: NodeId) {
         let options = self.options;
-        let Some(host) = self.hosts.get_mut(&node).filter(|host| host.live.is_none()) else { return };
+        let Some(host) = self.hosts.get_mut(&node).filter(|host| host.may_start()) else { return };
         match host.start(options) {
             Ok(()) => {
                 let run = host.run;
@@ -175,7 +175,11 @@ impl World {
             self.say(format_args!("n{from} → n{to} {kind:?} term {term} index {index} entries {n}"));
         }
         if !self.recognises(to, from) {
-            return self.coverage.note("messages of a node that was founded anew");
+            return self.coverage.note("messages of strangers");
+        }
+        let origin = self.hosts.get(&from).map(|host| host.origin());
+        if let (Some(live), Some(origin)) = (self.live(to), origin) {
+            live.heard.insert(from, origin);
         }
         self.check_life(to, from);
         self.coverage.note("messages delivered");
@@ -258,7 +262,7 @@ impl World {
             let key = self.draw_key();
             self.coverage.note("ticks proposed");
             let Some(live) = self.live(node) else { return };
-            let course = live.begin(Origin::Own);
+            let course = live.begin(Caller::Nobody);
             self.follow(node, course, course::begin_own(node, key, Body::Tick));
         }
     }
@@ -291,7 +295,7 @@ impl World {
         let Some(Served::Control(session)) = live.served.get_mut(&stream) else { return Ok(()) };
         let who = session.who().clone();
         if let Some(Asked { id, key, body }) = session.handle_frame(bytes)? {
-            let course = live.begin(Origin::Session { stream, id });
+            let course = live.begin(Caller::Session { stream, id });
             match self.prepare(node, course, &body) {
                 Ok(()) => self.follow(node, course, course::begin(who, key, body)),
                 Err(refusal) => self.follow(node, course, Step::Done(Err(refusal))),
@@ -340,7 +344,12 @@ impl World {
         let Some(live) = self.live(node) else { return };
         live.naming.remove(&course);
         live.changing.take_if(|changing| *changing == course);
-        let Some(Origin::Session { stream, id }) = live.courses.remove(&course) else { return };
+        let (stream, id) = match live.courses.remove(&course) {
+            Some(Caller::Session { stream, id }) => (stream, id),
+            Some(Caller::Upload) => return self.granted(node, course, result),
+            Some(Caller::Nobody) | None => return,
+        };
+        let Some(live) = self.live(node) else { return };
         if let Some(Served::Control(session)) = live.served.get_mut(&stream) {
             session.handle_answer(id, result);
         }

@@ -22,6 +22,7 @@ pub(crate) struct Watch {
     committed: BTreeMap<u64, u64>,
     /// What each node has applied and knew to be committed when it was last looked at, by run.
     looked_at: BTreeMap<NodeId, (u64, u64, u64)>,
+    most_applied: u64,
     states: BTreeMap<u64, Digest>,
     acknowledged: BTreeMap<(TaskId, SiteId), (Submission, u64)>,
     accepted: BTreeMap<(TaskId, SiteId), (u64, u64)>,
@@ -29,6 +30,8 @@ pub(crate) struct Watch {
     epochs: BTreeMap<(TaskId, SiteId), BTreeMap<u64, u64>>,
     lapsed: BTreeSet<(TaskId, SiteId, u64)>,
     withdrawing: BTreeSet<SiteId>,
+    /// Bytes that were taken from each site.
+    uploaded: BTreeMap<SiteId, u64>,
     lineages: BTreeMap<Name, usize>,
     versions: BTreeMap<VersionId, Name>,
     blobs: BTreeSet<BlobRef>,
@@ -50,7 +53,7 @@ impl Watch {
 
     /// The greatest index that any node has ever applied.
     pub(crate) fn most_applied(&self) -> u64 {
-        self.states.keys().next_back().copied().unwrap_or_default()
+        self.most_applied
     }
 
     /// Leases that ran out.
@@ -60,6 +63,7 @@ impl Watch {
 
     /// What a node knew when it was last looked at: its applied and committed index. A new run begins anew.
     pub(crate) fn look(&mut self, node: NodeId, run: u64, applied: u64, committed: u64) -> (u64, u64) {
+        self.most_applied = self.most_applied.max(applied);
         let last = self.looked_at.insert(node, (run, applied, committed));
         last.filter(|(earlier, ..)| *earlier == run).map_or((0, 0), |(_, applied, committed)| (applied, committed))
     }
@@ -167,6 +171,13 @@ impl Watch {
     /// The reference that a version is of.
     pub(crate) fn reference_of(&self, version: VersionId) -> Option<Name> {
         self.versions.get(&version).cloned()
+    }
+
+    /// Bytes of a site's upload have come; all that have until now.
+    pub(crate) fn uploaded(&mut self, site: &SiteId, bytes: u64) -> u64 {
+        let uploaded = self.uploaded.entry(site.clone()).or_default();
+        *uploaded += bytes;
+        *uploaded
     }
 
     /// Somebody wants conditions out.

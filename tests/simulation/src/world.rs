@@ -17,7 +17,7 @@ use crate::{
     Settings,
     chance::Chance,
     faults::{Fault, Faults},
-    host::{Host, Input, Served},
+    host::{Host, Input, Served, address},
     network::{Actor, Network, StreamId},
     peer::Peer,
     record::{Coverage, EventLog},
@@ -85,8 +85,9 @@ impl World {
         let mut chance = Chance::new(seed);
         let n_nodes = *chance.pick(&[3, 3, 3, 3, 5, 5, 1]).unwrap_or(&3);
         let founders: BTreeSet<NodeId> = (1..=n_nodes).filter_map(NodeId::new).collect();
-        let joining = (n_nodes + 1..=n_nodes + 2).filter_map(NodeId::new).map(|node| Host::new(node, BTreeSet::new()));
-        let founding = founders.iter().map(|node| Host::new(*node, founders.clone()));
+        let joining = (n_nodes + 1..=n_nodes + 2).filter_map(NodeId::new).map(|node| Host::new(node, BTreeMap::new()));
+        let list: BTreeMap<_, _> = founders.iter().map(|node| (*node, address(*node))).collect();
+        let founding = founders.iter().map(|node| Host::new(*node, list.clone()));
         let hosts = founding.chain(joining).map(|host| (host.id, host)).collect();
         let options = Options {
             snapshot_every: chance.within(5..60),
@@ -116,6 +117,7 @@ impl World {
 
     /// Founds every log and starts everybody.
     pub(crate) fn begin(&mut self) {
+        self.lead_astray();
         for host in self.hosts.values() {
             if let Err(error) = host.found() {
                 self.failure = Some(format!("a log cannot be founded: {error}"));
@@ -250,6 +252,7 @@ impl World {
                 self.keep_time(node);
                 self.adopt(node);
                 self.introduce(node);
+                self.compare(node);
             }
             Happening::Wake { node, run } if self.is_current(node, run) => self.turn(node),
             Happening::Came { node, run, events, messages } if self.is_current(node, run) => {
