@@ -1,0 +1,175 @@
+//! What is answered, or why not.
+
+use archipelago_common::{
+    blob::BlobRef,
+    condition::ConditionKey,
+    health::{Collected, HealthRecord, OfNode},
+    id::{NodeId, SiteId, VersionId},
+    member::MembersRecord,
+    record::{
+        AssignmentHead, AssignmentState, Cause, Change, Page, ReferenceHead, ReferenceRecord, SiteRecord, StatusRecord,
+        SubmittedCondition, TaskHead, TaskRecord,
+    },
+    task::QualityGates,
+};
+use serde::{Deserialize, Serialize};
+
+use super::request::{since_asked, since_gates, since_keys, since_submission};
+
+/// The answer to a request that was not refused.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Status`.
+    Status(StatusRecord),
+    /// To `ListReferences`.
+    References(Vec<ReferenceRecord>),
+    /// To `ShowReference` and `PublishReference`, `Withdraw`. To the last two, of a long history only what fits: the current
+    /// version's id is always there.
+    Reference(Box<ReferenceRecord>),
+    /// To `ListTasks`.
+    Tasks(Vec<TaskRecord>),
+    /// To `ShowTask`, `PublishTask`, `PublishGatedTask`, `CloseTask`, `CancelTask`.
+    Task(Box<TaskRecord>),
+    /// To `ListSites`.
+    Sites(Vec<SiteRecord>),
+    /// To `AddSite` and `RevokeSite`.
+    Site(SiteRecord),
+    /// To `Claim` and `Renew`.
+    Assigned {
+        /// The assignment's epoch; goes into every later request about it.
+        epoch: u64,
+        /// When the lease ends unless renewed, Unix milliseconds of the leader's clock.
+        lease_until_ms: u64,
+    },
+    /// To `GiveUp`.
+    Released,
+    /// To `Submit`: the submission is durable and accepted.
+    Accepted {
+        /// The version that holds it, once there is one (`publish = each`: at once).
+        version: Option<VersionId>,
+    },
+    /// To `ListMembers`, `AddMember`, `PromoteMember`, `RemoveMember`, `TransferLeadership`.
+    Members(MembersRecord),
+    /// To `ShowHealth` and `VerifyBlobs`.
+    Health(Vec<OfNode<HealthRecord>>),
+    /// To `CollectBlobs`.
+    Collected(Vec<OfNode<Collected>>),
+    /// To `ShowGates`.
+    Gates(QualityGates),
+    /// To `ListReferenceHeads`.
+    ReferenceHeads(Page<ReferenceHead>),
+    /// To `ShowReferenceHead`.
+    ReferenceHead(Box<ReferenceHead>),
+    /// To `ListConditions` and `ListChanged`.
+    Conditions(Page<(ConditionKey, BlobRef)>),
+    /// To `ListChanges`: each with whether it has more conditions than are here.
+    Changes(Page<(Change, bool)>),
+    /// To `ListTaskHeads`.
+    TaskHeads(Page<TaskHead>),
+    /// To `ShowTaskHead`.
+    TaskHead(Box<TaskHead>),
+    /// To `ListAssignments`.
+    Assignments(Page<(SiteId, AssignmentHead)>),
+    /// To `ListSubmitted`.
+    Submitted(Page<(ConditionKey, SubmittedCondition)>),
+    /// To `ListSitesAfter`.
+    SitePage(Page<SiteRecord>),
+}
+
+impl Reply {
+    /// The answer for a peer that speaks this version. What it could not read is left out of a list, so that it can go on with
+    /// the rest.
+    ///
+    /// # Errors  [`Refusal::Invalid`] where that is all that was asked for
+    pub fn in_version(self, protocol: u16) -> Result<Self, Refusal> {
+        if protocol >= 3 {
+            return Ok(self);
+        }
+        let too_new = |what: String| {
+            let reason = format!("{what} has what protocol {protocol} cannot say; upgrade this program");
+            Err(Refusal::Invalid { reason })
+        };
+        Ok(match self {
+            Self::References(mut records) => {
+                records.retain(|record| since_reference(record) <= protocol);
+                Self::References(records)
+            }
+            Self::Tasks(mut records) => {
+                records.retain(|record| since_task(record) <= protocol);
+                Self::Tasks(records)
+            }
+            Self::Reference(record) if since_reference(&record) > protocol => {
+                return too_new(format!("reference `{}`", record.name));
+            }
+            Self::Task(record) if since_task(&record) > protocol => return too_new(format!("task {}", record.id)),
+            Self::Gates(gates) if since_gates(&gates) > protocol => return too_new("a quality gate".to_owned()),
+            reply => reply,
+        })
+    }
+}
+
+fn since_reference(record: &ReferenceRecord) -> u16 {
+    let is_derived = record.lineage.iter().any(|event| matches!(event.cause, Cause::Derived { .. }));
+    if is_derived { 3 } else { since_keys(record.versions.values().flat_map(|version| version.columns.keys())) }
+}
+
+fn since_task(record: &TaskRecord) -> u16 {
+    let submissions = record.assignments.values().filter_map(|assignment| match &assignment.state {
+        AssignmentState::Accepted { submission, .. } => Some(submission),
+        _ => None,
+    });
+    submissions.map(since_submission).max().unwrap_or(1).max(since_asked(&record.task))
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// Ask the leader instead, with the same request key.
+    #[error("this coordinator is not the leader")]
+    NotLeader {
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// Too much at once; ask again later with the same request key.
+    #[error("the coordinator is busy")]
+    Busy {
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
+    /// The asker's role or identity does not permit it.
+    #[error("not permitted: {reason}")]
+    Forbidden {
+        /// In words.
+        reason: String,
+    },
+    /// There is no such thing.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was named.
+        what: String,
+    },
+    /// The request breaks a rule.
+    #[error("{reason}")]
+    Invalid {
+        /// Which, with found and expected.
+        reason: String,
+    },
+    /// The request comes too late: an old epoch, a superseded version, a closed task.
+    #[error("too late: {reason}")]
+    Stale {
+        /// In words.
+        reason: String,
+    },
+    /// The request contradicts what is there.
+    #[error("{reason}")]
+    Conflict {
+        /// In words.
+        reason: String,
+    },
+    /// Blobs that the request names are not on a majority of coordinators.
+    #[error("{} blobs that the request names have not been uploaded", blobs.len())]
+    MissingBlobs {
+        /// Which.
+        blobs: Vec<BlobRef>,
+    },
+}

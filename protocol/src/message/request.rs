@@ -1,0 +1,303 @@
+//! What can be asked in a session.
+
+use archipelago_common::{
+    blob::BlobRef,
+    condition::{ConditionKey, Section},
+    id::{Name, NodeId, SiteId, TaskId, VersionId},
+    manifest::Version,
+    record::{Progress, Submission},
+    task::{ConditionMetrics, QualityGates, SurgeryTask},
+};
+use serde::{Deserialize, Serialize};
+
+/// What can be asked. The asker's role and name come from its certificate.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// The cluster's state. Any role.
+    Status,
+    /// All references. Any role.
+    ListReferences,
+    /// One reference with its versions. Any role.
+    ShowReference {
+        /// Its name.
+        name: Name,
+    },
+    /// All tasks; a site sees those it may take or has taken. Any role.
+    ListTasks,
+    /// One task. Any role.
+    ShowTask {
+        /// Its number.
+        task: TaskId,
+    },
+    /// All sites. Operator or auditor.
+    ListSites,
+    /// Take a task. Site.
+    Claim {
+        /// Its number.
+        task: TaskId,
+    },
+    /// Report progress and keep the lease. Site.
+    Renew {
+        /// The task.
+        task: TaskId,
+        /// The assignment's epoch.
+        epoch: u64,
+        /// How far the work has come.
+        progress: Progress,
+    },
+    /// Return a task undone. Site.
+    GiveUp {
+        /// The task.
+        task: TaskId,
+        /// The assignment's epoch.
+        epoch: u64,
+        /// In words, without anything about single cells.
+        reason: String,
+    },
+    /// Hand in finished work. Site.
+    Submit(Submission),
+    /// Take conditions out of a reference. A site its own, an operator any.
+    Withdraw {
+        /// The reference.
+        reference: Name,
+        /// Which conditions.
+        what: Withdrawal,
+    },
+    /// Enrol a site. Operator.
+    AddSite {
+        /// Its name.
+        site: SiteId,
+    },
+    /// Shut a site out and cut its sessions. Operator.
+    RevokeSite {
+        /// Its name.
+        site: SiteId,
+    },
+    /// Publish a reference whose blobs were uploaded before. Operator.
+    PublishReference {
+        /// Its name.
+        name: Name,
+        /// Its first version.
+        version: Version,
+    },
+    /// Publish a task. Operator.
+    PublishTask(Box<SurgeryTask>),
+    /// Close a task and merge what was accepted. Operator.
+    CloseTask {
+        /// Its number.
+        task: TaskId,
+    },
+    /// Cancel a task. Operator.
+    CancelTask {
+        /// Its number.
+        task: TaskId,
+    },
+    /// The coordinators. Operator or auditor. Since version 2, as all that follows.
+    ListMembers,
+    /// Add a coordinator, as a learner. Operator.
+    AddMember {
+        /// Its id, never used before.
+        node: NodeId,
+        /// Where it is reached, `host:port`.
+        address: String,
+    },
+    /// Make a learner that has caught up a voter. Operator.
+    PromoteMember {
+        /// Its id.
+        node: NodeId,
+    },
+    /// Take a coordinator out for good. Operator.
+    RemoveMember {
+        /// Its id.
+        node: NodeId,
+    },
+    /// Have another coordinator lead. Operator.
+    TransferLeadership {
+        /// Which; the one that is furthest if none is named.
+        to: Option<NodeId>,
+    },
+    /// How every coordinator is. Operator or auditor.
+    ShowHealth,
+    /// Have every coordinator remove blobs that nothing refers to. Operator.
+    CollectBlobs {
+        /// Only say what would be removed.
+        dry_run: bool,
+    },
+    /// Have every coordinator compare its blobs with their digests. Operator.
+    VerifyBlobs,
+    /// Publish a task with quality gates. Operator.
+    PublishGatedTask {
+        /// The task.
+        task: Box<SurgeryTask>,
+        /// What its submissions must meet.
+        gates: QualityGates,
+    },
+    /// The quality gates of a task. Any role.
+    ShowGates {
+        /// Its number.
+        task: TaskId,
+    },
+    /// The references after one, without their histories. Any role. Since version 3, as all that follows: where a list may
+    /// be long, one asks for what comes after the last item that one has.
+    ListReferenceHeads {
+        /// From the first if there is none.
+        after: Option<Name>,
+    },
+    /// One reference without its history. Any role.
+    ShowReferenceHead {
+        /// Its name.
+        name: Name,
+    },
+    /// What a version holds. Any role.
+    ListConditions {
+        /// The reference.
+        reference: Name,
+        /// The version.
+        version: VersionId,
+        /// Of this owner only.
+        owner: Option<SiteId>,
+        /// From the first if there is none.
+        after: Option<ConditionKey>,
+    },
+    /// The changes of a reference, from the first; of a long one only its first conditions. Any role.
+    ListChanges {
+        /// The reference.
+        reference: Name,
+        /// The first that is wanted, counted from 0.
+        from: u64,
+    },
+    /// The conditions of one change. Any role.
+    ListChanged {
+        /// The reference.
+        reference: Name,
+        /// Which change, counted from 0.
+        change: u64,
+        /// From the first if there is none.
+        after: Option<ConditionKey>,
+    },
+    /// The tasks without what sites made of them; a site sees those it may take or has taken. Any role.
+    ListTaskHeads {
+        /// Only those that take submissions.
+        which: Which,
+        /// From the first if there is none.
+        after: Option<TaskId>,
+    },
+    /// One task without what sites made of it. Any role.
+    ShowTaskHead {
+        /// Its number.
+        task: TaskId,
+    },
+    /// The assignments of a task; a site sees its own. Any role.
+    ListAssignments {
+        /// Its number.
+        task: TaskId,
+        /// From the first if there is none.
+        after: Option<SiteId>,
+    },
+    /// What a site handed in for a task; a site sees its own. Any role.
+    ListSubmitted {
+        /// The task.
+        task: TaskId,
+        /// The site.
+        site: SiteId,
+        /// From the first if there is none.
+        after: Option<ConditionKey>,
+    },
+    /// The sites. Operator or auditor.
+    ListSitesAfter {
+        /// From the first if there is none.
+        after: Option<SiteId>,
+    },
+    /// Note what was derived from the current version of a reference; its blob was uploaded before. Operator or site.
+    Derive {
+        /// The reference.
+        reference: Name,
+        /// The version it was derived from.
+        version: VersionId,
+        /// The value, as the reference's card calls it.
+        value: Name,
+        /// The result.
+        result: BlobRef,
+    },
+    /// It is this time, whatever the coordinators' clocks say. Operator.
+    SetClock {
+        /// Unix milliseconds.
+        now_ms: u64,
+    },
+}
+
+/// Which tasks are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Which {
+    /// Those that take submissions.
+    Open,
+    /// All.
+    All,
+}
+
+impl Request {
+    /// The protocol version that brought this request; a session of an earlier one does not send it.
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::PublishGatedTask { task, gates } => since_asked(task).max(since_gates(gates)),
+            Self::PublishTask(task) => since_asked(task),
+            Self::ListMembers
+            | Self::AddMember { .. }
+            | Self::PromoteMember { .. }
+            | Self::RemoveMember { .. }
+            | Self::TransferLeadership { .. }
+            | Self::ShowHealth
+            | Self::CollectBlobs { .. }
+            | Self::VerifyBlobs
+            | Self::ShowGates { .. } => 2,
+            Self::PublishReference { version, .. } => since_keys(version.columns.keys()),
+            Self::Submit(submission) => since_submission(submission),
+            Self::Withdraw { what: Withdrawal::Keys(keys), .. } => since_keys(keys),
+            Self::ListReferenceHeads { .. }
+            | Self::ShowReferenceHead { .. }
+            | Self::ListConditions { .. }
+            | Self::ListChanges { .. }
+            | Self::ListChanged { .. }
+            | Self::ListTaskHeads { .. }
+            | Self::ShowTaskHead { .. }
+            | Self::ListAssignments { .. }
+            | Self::ListSubmitted { .. }
+            | Self::ListSitesAfter { .. }
+            | Self::Derive { .. }
+            | Self::SetClock { .. } => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// The protocol version in which these keys can be said: an earlier peer cannot read those of further axes and of parts.
+pub(super) fn since_keys<'a>(keys: impl IntoIterator<Item = &'a ConditionKey>) -> u16 {
+    if keys.into_iter().all(|key| *key.section() == Section::Condition) { 1 } else { 3 }
+}
+
+/// The protocol version in which this request for work can be said: before 3 a task said everything about its training, and asked for
+/// everything.
+pub(super) fn since_asked(task: &SurgeryTask) -> u16 {
+    if task.is_in_first_layout() { 1 } else { 3 }
+}
+
+/// The same of gates: before 3 they knew two figures.
+pub(super) fn since_gates(gates: &QualityGates) -> u16 {
+    if gates.are_in_first_layout() { 2 } else { 3 }
+}
+
+/// The same of what is handed in.
+pub(super) fn since_submission(submission: &Submission) -> u16 {
+    let mut metrics = submission.conditions.values().filter_map(|condition| condition.metrics.as_ref());
+    let since_metrics = if metrics.all(ConditionMetrics::are_in_first_layout) { 1 } else { 3 };
+    since_keys(submission.conditions.keys()).max(since_metrics)
+}
+
+/// Which conditions to withdraw.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Withdrawal {
+    /// All conditions of one owner.
+    Site(SiteId),
+    /// These conditions.
+    Keys(Vec<ConditionKey>),
+}
