@@ -224,8 +224,10 @@ mod tests {
             shape: Shape = Shape::Flat, among ["flat", "long-tail"];
             /// Sizes of layers.
             sizes: Vec<usize> = vec![128, 64], within 1..=512;
-            /// Penalties.
-            penalties: Vec<f64> = vec![0.25, 0.5], within 0.0..;
+            /// Weights.
+            weights: Vec<f64> = vec![1.0], within 0.0..;
+            /// What several look like.
+            shapes: Vec<Shape> = vec![Shape::Flat, Shape::Flat];
             /// A name.
             name: String = "x".to_owned();
             /// Whether, where that is known.
@@ -258,7 +260,8 @@ mod tests {
             ("share", "0.5", "a number of 0 or more and below 1"),
             ("shape", "flat", "flat or long-tail"),
             ("sizes", "128,64", "integers from 1 to 512, separated by commas"),
-            ("penalties", "0.25,0.5", "numbers of 0 or more, separated by commas"),
+            ("weights", "1.0", "numbers of 0 or more, separated by commas"),
+            ("shapes", "flat,flat", "long-tail, flat or round, several separated by commas"),
             ("name", "x", "text"),
             ("maybe", "none", "true or false, or none"),
             ("inner", "{\"on\":true}", "a JSON object with on (true or false)"),
@@ -280,7 +283,8 @@ mod tests {
             ("n", "8", json!(8)),
             ("share", "0.25", json!(0.25)),
             ("sizes", "32", json!([32])),
-            ("penalties", "1,0.5", json!([1, 0.5])),
+            ("weights", "0.5,2", json!([0.5, 2])),
+            ("shapes", "round, flat", json!(["round", "flat"])),
             ("name", "7", json!("7")),
             ("maybe", "false", json!(false)),
             ("inner", "{\"on\": false}", json!({ "on": false })),
@@ -304,6 +308,8 @@ mod tests {
             ("shape", json!("round"), "`shape` is round, expected flat or long-tail"),
             ("sizes", json!([16, 0]), "`sizes` is 16,0"),
             ("sizes", json!(16), "`sizes` is 16"),
+            ("weights", json!([1.0, -1.0]), "`weights` is 1.0,-1.0, expected numbers of 0 or more"),
+            ("shapes", json!(["flat", "thin"]), "`shapes` is flat,thin, expected long-tail, flat or round"),
             ("maybe", json!(1), "`maybe` is 1"),
             ("inner", json!({ "on": 1 }), "`inner`: `on` is 1"),
             ("inner", json!({ "of": true }), "`inner`: there is no option `of`; there are on"),

@@ -16,6 +16,8 @@ mod import_scanvi;
 mod import_scvi;
 #[path = "golden/import_totalvi.rs"]
 mod import_totalvi;
+#[path = "golden/multigrate/mod.rs"]
+mod multigrate;
 #[path = "golden/native.rs"]
 mod native;
 #[path = "golden/noise.rs"]

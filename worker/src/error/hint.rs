@@ -41,7 +41,7 @@ impl Error {
                     places => format!("raw counts are needed; these look like some: {}", places.join(", ")),
                 }
             }
-            Self::WrongValues { .. } => {
+            Self::WrongValues { expected, .. } if *expected == Values::LogNormalised.expected() => {
                 "normalise the counts and take logarithms with `archipelago-worker preprocess`, or choose the layer that \
                  holds such values with `--layer`"
                     .into()
@@ -49,6 +49,9 @@ impl Error {
             Self::LacksGenes { .. } => "train an ensemble on the genes that sections and query both have".into(),
             Self::TooManyCells { .. } => "add `--no-distances`".into(),
             Self::NotMapped { .. } => "map them first: `archipelago-worker space map ENSEMBLE FILE --out MAPPED`".into(),
+            Self::WrongValues { .. } => {
+                "choose the place that holds such values with `--field NAME=PLACE`, or a loss that takes these".into()
+            }
             Self::Models(source) => return source.hint(),
             Self::Analysis(source) => return source.hint().map(str::to_owned),
             Self::Unnamed { .. } | Self::MissingValues { .. } => {

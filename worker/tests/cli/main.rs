@@ -11,6 +11,7 @@ mod keys;
 mod killed;
 mod labels;
 mod large;
+mod modalities;
 mod native;
 mod preprocess;
 mod proteins;

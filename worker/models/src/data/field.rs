@@ -62,6 +62,10 @@ pub enum Values {
     Counts,
     /// Counts normalised by the total of their cell, and then log1p of that.
     LogNormalised,
+    /// Any finite numbers, such as centred log ratios.
+    Finite,
+    /// Numbers from 0 to 1, such as whether a peak is open.
+    Shares,
 }
 
 /// Which numbers a column may hold.
@@ -200,6 +204,8 @@ impl Values {
         match self {
             Self::Counts => "raw counts, whole numbers of at least 0",
             Self::LogNormalised => "values that are normalised and log-transformed",
+            Self::Finite => "finite numbers",
+            Self::Shares => "numbers from 0 to 1",
         }
     }
 
@@ -210,6 +216,8 @@ impl Values {
         match self {
             Self::Counts => is_number && value.fract() == 0.0,
             Self::LogNormalised => is_number && value <= LARGEST_LOG,
+            Self::Finite => value.is_finite(),
+            Self::Shares => is_number && value <= 1.0,
         }
     }
 }
@@ -265,6 +273,8 @@ mod tests {
                 "{value}"
             );
         }
+        assert!(Values::Finite.allow(-2.5) && !Values::Finite.allow(f32::NAN));
+        assert!(Values::Shares.allow(0.5) && !Values::Shares.allow(1.5) && !Values::Shares.allow(-0.5));
         assert!(!Values::Counts.allow(f32::NAN) && !Values::LogNormalised.allow(f32::INFINITY));
         assert!(Range::Finite.allows(-1.0) && !Range::Positive.allows(0.0) && !Range::Finite.allows(f32::NAN));
     }

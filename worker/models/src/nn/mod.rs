@@ -29,7 +29,7 @@ pub use noise::{Noise, SeededNoise};
 pub(crate) use norm::layer_norm;
 pub use norm::{BatchNorm, BatchNormOptions};
 pub(crate) use stack::Dropout;
-pub use stack::{Stack, StackOptions};
+pub use stack::{Activation, Stack, StackOptions};
 pub use torch_random::TorchGenerator;
 pub use weights::{Role, Weight, Weights, from_tch, of_rows, to_tch};
 

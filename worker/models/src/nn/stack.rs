@@ -28,11 +28,24 @@ pub struct StackOptions {
     pub batch_norm: bool,
     /// Layer norm in every layer, after batch norm.
     pub layer_norm: bool,
-    /// ReLU in every layer.
-    pub activation: bool,
+    /// What follows in every layer.
+    pub activation: Activation,
 }
 
-/// Layers of linear map, norms, ReLU and dropout, in this order.
+/// What a layer does to each unit by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// The unit where it is above 0, else 0.
+    Relu,
+    /// The unit where it is above 0, else a hundredth of it.
+    LeakyRelu,
+    /// The hyperbolic tangent.
+    Tanh,
+}
+
+/// Layers of linear map, norms, activation and dropout, in this order.
 #[derive(Debug)]
 pub struct Stack {
     layers: Vec<Layer>,
@@ -43,7 +56,7 @@ struct Layer {
     linear: Linear,
     batch_norm: Option<BatchNorm>,
     layer_norm: bool,
-    activation: bool,
+    activation: Activation,
     dropout: Dropout,
 }
 
@@ -94,8 +107,8 @@ impl Stack {
 
 impl Layer {
     fn spec(&self) -> Result<LayerSpec, Unsupported> {
-        if !self.activation {
-            return Err(Unsupported("a layer has no activation"));
+        if self.activation != Activation::Relu {
+            return Err(Unsupported("the activation of a layer is no ReLU"));
         }
         let (linear, n_in, n_out) = self.linear.spec();
         let columns = self.linear.columns_spec()?;
@@ -112,9 +125,12 @@ impl Layer {
         if self.layer_norm {
             y = layer_norm(&y);
         }
-        if self.activation {
-            y = y.relu();
-        }
+        let y = match self.activation {
+            Activation::None => y,
+            Activation::Relu => y.relu(),
+            Activation::LeakyRelu => y.leaky_relu(),
+            Activation::Tanh => y.tanh(),
+        };
         self.dropout.forward(y, pass)
     }
 }

@@ -32,6 +32,10 @@ pub enum Kind {
     Integers(Interval),
     /// A list of numbers.
     Numbers(Interval),
+    /// A list, each one of these names.
+    Choices(Vec<&'static str>),
+    /// A name.
+    Name,
     /// A list of names, each once.
     Names,
     /// Further options, by name.
@@ -79,18 +83,18 @@ impl Kind {
     pub(super) fn takes(&self, value: &Value) -> bool {
         let integer = |value: &Value, interval: &Interval| value.as_u64().is_some_and(|n| interval.contains(n as f64));
         let number = |value: &Value, interval: &Interval| value.as_f64().is_some_and(|n| interval.contains(n));
+        let choice = |value: &Value, names: &[&str]| value.as_str().is_some_and(|name| names.contains(&name));
+        let all = |takes: &dyn Fn(&Value) -> bool| value.as_array().is_some_and(|items| items.iter().all(takes));
         match self {
             Self::Integer(interval) => integer(value, interval),
             Self::Number(interval) => number(value, interval),
             Self::Truth => value.is_boolean(),
             Self::Text => value.is_string(),
-            Self::Choice(names) => value.as_str().is_some_and(|name| names.contains(&name)),
-            Self::Integers(interval) => {
-                value.as_array().is_some_and(|items| items.iter().all(|item| integer(item, interval)))
-            }
-            Self::Numbers(interval) => {
-                value.as_array().is_some_and(|items| items.iter().all(|item| number(item, interval)))
-            }
+            Self::Name => value.as_str().is_some_and(|text| text.parse::<Name>().is_ok()),
+            Self::Choice(names) => choice(value, names),
+            Self::Integers(interval) => all(&|item| integer(item, interval)),
+            Self::Numbers(interval) => all(&|item| number(item, interval)),
+            Self::Choices(names) => all(&|item| choice(item, names)),
             Self::Names => value.as_array().is_some_and(|items| {
                 let name = |item: &Value| item.as_str().and_then(|text| text.parse::<Name>().ok());
                 let names: Vec<Option<Name>> = items.iter().map(name).collect();
@@ -104,9 +108,11 @@ impl Kind {
     pub(super) fn read(&self, text: &str) -> Value {
         let json = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
         match self {
-            Self::Text | Self::Choice(_) => text.into(),
-            Self::Integers(_) | Self::Numbers(_) | Self::Names if text.is_empty() => Value::Array(vec![]),
-            Self::Names => text.split(',').map(|item| Value::from(item.trim())).collect(),
+            Self::Text | Self::Name | Self::Choice(_) => text.into(),
+            Self::Integers(_) | Self::Numbers(_) | Self::Choices(_) | Self::Names if text.is_empty() => {
+                Value::Array(vec![])
+            }
+            Self::Names | Self::Choices(_) => text.split(',').map(|item| Value::from(item.trim())).collect(),
             Self::Integers(_) | Self::Numbers(_) => text.split(',').map(|item| json(item.trim())).collect(),
             Self::Integer(_) | Self::Number(_) | Self::Truth | Self::Further(_) => json(text),
         }
@@ -120,11 +126,9 @@ impl fmt::Display for Kind {
             Self::Number(interval) => write!(f, "a number{interval}"),
             Self::Truth => f.write_str("true or false"),
             Self::Text => f.write_str("text"),
-            Self::Choice(names) => match names.split_last() {
-                Some((last, [])) => f.write_str(last),
-                Some((last, others)) => write!(f, "{} or {last}", others.join(", ")),
-                None => f.write_str("nothing"),
-            },
+            Self::Name => f.write_str("a name of a-z, 0-9, `.`, `_` and `-`"),
+            Self::Choice(names) => f.write_str(&one_of(names)),
+            Self::Choices(names) => write!(f, "{}, several separated by commas", one_of(names)),
             Self::Integers(interval) => write!(f, "integers{interval}, separated by commas"),
             Self::Numbers(interval) => write!(f, "numbers{interval}, separated by commas"),
             Self::Names => f.write_str("names of a-z, 0-9, `.`, `_` and `-`, each once, separated by commas"),
@@ -134,6 +138,15 @@ impl fmt::Display for Kind {
                 write!(f, "a JSON object with {}", inner.join(", "))
             }
         }
+    }
+}
+
+/// Names as a choice, in words.
+fn one_of(names: &[&str]) -> String {
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => "nothing".to_owned(),
     }
 }
 
@@ -206,6 +219,12 @@ impl OptionValue for String {
     }
 }
 
+impl OptionValue for Name {
+    fn kind() -> Kind {
+        Kind::Name
+    }
+}
+
 impl OptionValue for Vec<usize> {
     fn kind() -> Kind {
         Kind::Integers(Interval::ALL)
@@ -215,6 +234,12 @@ impl OptionValue for Vec<usize> {
 impl OptionValue for Vec<f64> {
     fn kind() -> Kind {
         Kind::Numbers(Interval::ALL)
+    }
+}
+
+impl<C: Choice> OptionValue for Vec<C> {
+    fn kind() -> Kind {
+        Kind::Choices(names_of::<C>())
     }
 }
 
@@ -234,11 +259,16 @@ impl<V: OptionValue> OptionValue for Option<V> {
 
 impl<V: Choice> OptionValue for V {
     fn kind() -> Kind {
-        let mut names = Names(&[]);
-        // It stops at once, having told the names.
-        let _ = V::deserialize(&mut names);
-        Kind::Choice(names.0.to_vec())
+        Kind::Choice(names_of::<V>())
     }
+}
+
+/// The names of an enum's variants.
+fn names_of<C: Choice>() -> Vec<&'static str> {
+    let mut names = Names(&[]);
+    // It stops at once, having told the names.
+    let _ = C::deserialize(&mut names);
+    names.0.to_vec()
 }
 
 /// Learns the names of an enum's variants, which serde tells whoever deserializes one.

@@ -5,6 +5,7 @@
 
 pub mod expimap;
 pub mod family;
+pub mod multigrate;
 pub mod sagenet;
 pub mod scanvi;
 pub mod scgen;
@@ -33,6 +34,7 @@ pub static ZOO: &[&dyn Model] = &[
     &expimap::Expimap,
     &scpoli::Scpoli,
     &sagenet::Sagenet,
+    &multigrate::Multigrate,
     #[cfg(test)]
     &two_axes::TwoAxes,
 ];

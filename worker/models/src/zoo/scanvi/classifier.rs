@@ -7,7 +7,7 @@ use crate::{
     data::Covariates,
     error::Result,
     fast::{LayerSpec, PosteriorSpec, Unsupported},
-    nn::{Builder, CovariateSizes, Encoder, Linear, Pass, Posterior, Stack, StackOptions},
+    nn::{Activation, Builder, CovariateSizes, Encoder, Linear, Pass, Posterior, Stack, StackOptions},
     zoo::scvi::ScviConfig,
 };
 
@@ -128,6 +128,6 @@ fn stack(config: &ScviConfig, covariates: CovariateSizes, side: Side) -> StackOp
         dropout: if in_encoder { config.dropout_rate } else { 0.0 },
         batch_norm: has(config.use_batch_norm),
         layer_norm: has(config.use_layer_norm),
-        activation: true,
+        activation: Activation::Relu,
     }
 }

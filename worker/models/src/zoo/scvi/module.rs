@@ -17,8 +17,8 @@ use crate::{
     losses::LossTerms,
     model::{CountModel, Embedder, Module},
     nn::{
-        Builder, CovariateSizes, Decoder, DispersionBy, Encoder, Heads, Init, LibraryPrior, LogDispersion, Pass,
-        Posterior, Role, StackOptions, VARIANCE_FLOOR, Weights,
+        Activation, Builder, CovariateSizes, Decoder, DispersionBy, Encoder, Heads, Init, LibraryPrior, LogDispersion,
+        Pass, Posterior, Role, StackOptions, VARIANCE_FLOOR, Weights,
     },
     zoo::family::LatentDistribution,
 };
@@ -119,7 +119,7 @@ impl ScviModule {
             } else {
                 config.use_layer_norm.in_decoder()
             },
-            activation: true,
+            activation: Activation::Relu,
         };
         let encoder = stack(config.n_layers, true);
         let z_encoder = Encoder::new(b, "z_encoder", n_genes + encoded, config.n_latent, &encoder)?;

@@ -9,7 +9,10 @@ use crate::{
     data::Covariates,
     error::Result,
     losses::LossTerms,
-    nn::{Builder, ConditionSource, CovariateSizes, Linear, Pass, Source, Stack, StackOptions, Trainable, Weights},
+    nn::{
+        Activation, Builder, ConditionSource, CovariateSizes, Linear, Pass, Source, Stack, StackOptions, Trainable,
+        Weights,
+    },
     train::{Adam, AdamOptions, GradientUse, Hook, Step, restore_state, state_of},
 };
 
@@ -54,7 +57,7 @@ impl Adversary {
             dropout: DROPOUT,
             batch_norm: true,
             layer_norm: false,
-            activation: true,
+            activation: Activation::Relu,
         };
         let none = CovariateSizes::none();
         let stack = Stack::new(&mut builder, "classifier.0", n_latent, &stack)?;

@@ -6,7 +6,7 @@ use super::{BackgroundActivation, TotalviConfig};
 use crate::{
     data::{Covariates, Registry, SIZE_FACTOR},
     error::Result,
-    nn::{Builder, CovariateSizes, Linear, Pass, Posterior, Stack, StackOptions, VARIANCE_FLOOR},
+    nn::{Activation, Builder, CovariateSizes, Linear, Pass, Posterior, Stack, StackOptions, VARIANCE_FLOOR},
 };
 
 /// Cells to the posteriors of latent state and log library size.
@@ -38,7 +38,7 @@ impl Encoder {
             dropout: config.dropout_rate_encoder,
             batch_norm: config.use_batch_norm.in_encoder(),
             layer_norm: config.use_layer_norm.in_encoder(),
-            activation: true,
+            activation: Activation::Relu,
         };
         let z = ["encoder", "z_mean_encoder", "z_var_encoder"];
         let library = ["l_gene_encoder", "l_gene_mean_encoder", "l_gene_var_encoder"];
@@ -134,14 +134,14 @@ impl Decoder {
             dropout: config.dropout_rate_decoder,
             batch_norm: config.use_batch_norm.in_decoder(),
             layer_norm: config.use_layer_norm.in_decoder(),
-            activation: true,
+            activation: Activation::Relu,
         };
         let plain = StackOptions {
             n_layers: 1,
             dropout: 0.0,
             batch_norm: false,
             layer_norm: false,
-            activation: false,
+            activation: Activation::None,
             ..trunk.clone()
         };
         let mut stack =
@@ -149,7 +149,7 @@ impl Decoder {
         let n_head = config.n_hidden + n_in;
         let genes = StackOptions { n_out: n_genes, ..plain.clone() };
         let proteins = StackOptions { n_out: n_proteins, ..plain };
-        let rectified = StackOptions { activation: true, ..proteins.clone() };
+        let rectified = StackOptions { activation: Activation::Relu, ..proteins.clone() };
         let is_inflated = config.gene_likelihood.has_dropout();
         Ok(Self {
             genes: stack("px_decoder", n_in, &trunk)?,

@@ -1,0 +1,108 @@
+//! What pulls groups of cells, and modalities of the same cells, together.
+
+use std::collections::BTreeSet;
+
+use tch::{Kind, Tensor};
+
+use super::{
+    config::{Alignment, KernelType, MultigrateConfig, Release},
+    experts::Latent,
+};
+
+/// How far apart latent states are, a scalar: those of groups jointly, those of modalities and of groups in each, or both, as
+/// the options say.
+///
+/// # Shapes   `marginal`: one for each modality; `present`: `[n, n_modalities]`, 1 where a cell has the modality; `groups`: `[n]`
+pub(super) fn alignment(
+    config: &MultigrateConfig,
+    joint: &Latent,
+    marginal: &[Latent],
+    present: &Tensor,
+    groups: &Tensor,
+) -> Tensor {
+    let zero = Tensor::zeros([], (joint.z.kind(), joint.z.device()));
+    let Some(kind) = config.modality_alignment else { return zero };
+    let apart = |one: &Latent, other: &Latent| match kind {
+        Alignment::Mmd => discrepancy(config.kernel_type, &one.z, &other.z),
+        Alignment::Jeffreys => jeffreys(one, other),
+    };
+    let between_groups = |latent: &Latent, groups: &Tensor| {
+        let each: Vec<Latent> = members(groups).iter().map(|cells| latent.of_cells(cells)).collect();
+        let pairs = each.iter().enumerate().flat_map(|(i, one)| each[i + 1..].iter().map(move |other| (one, other)));
+        pairs.fold(zero.shallow_clone(), |sum, (one, other)| sum + apart(one, other))
+    };
+    let mut sum = zero.shallow_clone();
+    if config.alignment_type.joint() {
+        sum = sum + between_groups(joint, groups);
+    }
+    if config.alignment_type.marginal() {
+        let has = |m: usize| present.select(1, m as i64).ne(0.0);
+        for i in 0..marginal.len() {
+            for j in i + 1..marginal.len() {
+                let both = match config.release {
+                    Release::Current => has(i).logical_and(&has(j)),
+                    // It means both too, and takes the cells that lack the first one with them.
+                    Release::Legacy => has(j),
+                };
+                let both = both.nonzero().view(-1);
+                if both.numel() > 0 {
+                    sum = sum + apart(&marginal[i].of_cells(&both), &marginal[j].of_cells(&both));
+                }
+            }
+        }
+        for (i, latent) in marginal.iter().enumerate() {
+            let cells = has(i).nonzero().view(-1);
+            sum = sum + between_groups(&latent.of_cells(&cells), &groups.index_select(0, &cells));
+        }
+    }
+    sum
+}
+
+/// The cells of each group, by ascending code.
+fn members(groups: &Tensor) -> Vec<Tensor> {
+    let codes: BTreeSet<i64> = Vec::<i64>::try_from(groups).expect("codes are integers").into_iter().collect();
+    codes.into_iter().map(|code| groups.eq(code).nonzero().view(-1)).collect()
+}
+
+/// Maximum mean discrepancy of two sets of rows, a scalar; 0 where one of them is a single row.
+fn discrepancy(kernel: KernelType, x: &Tensor, y: &Tensor) -> Tensor {
+    if x.size()[0] < 2 || y.size()[0] < 2 {
+        return Tensor::zeros([], (x.kind(), x.device()));
+    }
+    let mean = |tensor: Tensor| tensor.mean(None::<Kind>);
+    match kernel {
+        KernelType::Gaussian => mean(gaussians(x, x)) + mean(gaussians(y, y)) - mean(gaussians(x, y)) * 2.0,
+        KernelType::Moments => {
+            let centre = |rows: &Tensor| rows.mean_dim([0_i64].as_slice(), true, None::<Kind>);
+            let covariance = |rows: &Tensor| {
+                let centred = rows - centre(rows);
+                centred.tr().matmul(&centred) / (rows.size()[0] - 1) as f64
+            };
+            mean((centre(x) - centre(y)).square()) + mean((covariance(x) - covariance(y)).square())
+        }
+    }
+}
+
+/// A mean of Gaussians of every two rows. Distances are squared from the start: the root's gradient at 0, which upstream takes as 0,
+/// is never asked for.
+fn gaussians(x: &Tensor, y: &Tensor) -> Tensor {
+    let squared = (x.unsqueeze(1) - y.unsqueeze(0)).square().sum_dim_intlist([-1_i64].as_slice(), false, x.kind());
+    let sum = GAMMAS.iter().map(|gamma| (&squared * -gamma).exp()).reduce(|sum, one| sum + one);
+    sum.expect("there are gammas") / GAMMAS.len() as f64
+}
+
+/// Divergence of the posteriors of two sets of cells in both directions, row by row, a mean over all numbers. Of sets of unequal
+/// size, which upstream refuses, the first rows are compared.
+fn jeffreys(one: &Latent, other: &Latent) -> Tensor {
+    let n = one.mean.size()[0].min(other.mean.size()[0]);
+    let first = |tensor: &Tensor| tensor.narrow(0, 0, n);
+    let (p_mean, p_log_var, q_mean, q_log_var) =
+        (first(&one.mean), first(&one.log_var), first(&other.mean), first(&other.log_var));
+    let squared = (&p_mean - &q_mean).square();
+    let divergence = |p: &Tensor, q: &Tensor| ((q - p) + (p.exp() + &squared) / q.exp() - 1.0) * 0.5;
+    divergence(&p_log_var, &q_log_var).mean(None::<Kind>) + divergence(&q_log_var, &p_log_var).mean(None::<Kind>)
+}
+
+/// Of Gaussians `exp(-gamma |u - v|²)`.
+const GAMMAS: [f64; 19] =
+    [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 100.0, 1e3, 1e4, 1e5, 1e6];

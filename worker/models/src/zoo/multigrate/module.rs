@@ -1,0 +1,285 @@
+//! The network of Multigrate: inference, generative, loss.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    alignment::alignment,
+    config::{MultigrateConfig, Release},
+    covariates::Embeddings,
+    decoder::{Decoded, Decoder},
+    experts::{Latent, mixed},
+    recipe,
+};
+use crate::{
+    data::{
+        Covariates, Minibatch, Registry, SIZE_FACTOR, Slot,
+        slot::{Matrix, Number},
+    },
+    error::Result,
+    losses::LossTerms,
+    model::{Embedder, Module},
+    nn::{Builder, CovariateSizes, Init, Levels, Linear, Mode, Pass, Posterior, Role, Stack, Weights},
+    train::{Recipe, Run},
+};
+
+/// The network of Multigrate.
+#[derive(Debug)]
+pub struct MultigrateModule {
+    config: MultigrateConfig,
+    modalities: Vec<Modality>,
+    embeddings: Embeddings,
+    size_factor: Option<Slot<Number>>,
+    weights: Weights,
+}
+
+/// What is built for one modality.
+#[derive(Debug)]
+struct Modality {
+    /// Where its values are; gene expression has no slot.
+    slot: Option<Slot<Matrix>>,
+    encoder: Encoder,
+    decoder: Decoder,
+    /// Log inverse dispersion, for counts.
+    theta: Option<Theta>,
+}
+
+#[derive(Debug)]
+struct Encoder {
+    body: Stack,
+    mean: Linear,
+    log_var: Linear,
+}
+
+/// Log inverse dispersion.
+#[derive(Debug)]
+enum Theta {
+    /// The same for all cells, `[n_features]`.
+    OfAll(Tensor),
+    /// Of each group that is integrated on, `[n_groups, n_features]`.
+    OfGroups(Levels),
+}
+
+/// What the encoders say about cells.
+#[derive(Debug)]
+pub struct Inference {
+    /// By each modality alone, in order.
+    pub marginal: Vec<Latent>,
+    /// By all that a cell has.
+    pub joint: Latent,
+    /// What stands for the covariates of the cells.
+    embedded: Tensor,
+}
+
+/// The terms of the loss, apart.
+#[derive(Debug)]
+pub struct MultigrateLoss {
+    /// Of each modality, weighted, and 0 where a cell lacks it: `[n]` each.
+    pub of_modalities: Vec<Tensor>,
+    /// Their sum, `[n]`.
+    pub reconstruction: Tensor,
+    /// Divergence of the joint latent state, `[n]`.
+    pub kl: Tensor,
+    /// What pulls together, a scalar, without its weight.
+    pub integ: Tensor,
+}
+
+impl MultigrateModule {
+    /// Builds the network.
+    ///
+    /// # Errors  a modality that the reference's cells do not have, stored tensors that do not fit
+    pub fn new(config: MultigrateConfig, registry: &Registry, n_genes: usize, mut b: Builder<'_>) -> Result<Self> {
+        let mut panels = vec![(None, n_genes)];
+        for name in &config.modalities {
+            let slot = registry.slot::<Matrix>(name.as_str())?;
+            panels.push((Some(slot), slot.width()));
+        }
+        let embeddings = Embeddings::new(&mut b, &config, registry)?;
+        let width = embeddings.width(config.cond_dim);
+        let modality = |(m, (slot, n_features)): (usize, (Option<Slot<Matrix>>, usize))| {
+            let heard = |is_heard: bool| if is_heard { width } else { 0 };
+            let n_in = n_features + heard(config.condition_encoders);
+            let encoder = Encoder::new(&mut b, &config, m, n_in)?;
+            let sizes = (config.z_dim + heard(config.condition_decoders), n_features);
+            let decoder = Decoder::new(&mut b, &config, m, sizes)?;
+            let theta =
+                if config.loss(m).is_of_counts() { Some(Theta::new(&mut b, &config, m, n_features)?) } else { None };
+            Ok(Modality { slot, encoder, decoder, theta })
+        };
+        let modalities = panels.into_iter().enumerate().map(modality).collect::<Result<_>>()?;
+        let size_factor = registry.find(SIZE_FACTOR)?;
+        Ok(Self { config, modalities, embeddings, size_factor, weights: b.finish() })
+    }
+
+    /// The options it was built with.
+    pub fn config(&self) -> &MultigrateConfig {
+        &self.config
+    }
+
+    fn values<'a>(&self, minibatch: &'a Minibatch) -> Vec<&'a Tensor> {
+        self.modalities.iter().map(|modality| modality.slot.map_or(&minibatch.x, |slot| minibatch.get(slot))).collect()
+    }
+
+    /// 1 where a cell has a modality, `[n, n_modalities]`, as told by the sum of its values.
+    fn present(&self, minibatch: &Minibatch, has: impl Fn(&Tensor) -> Tensor) -> Tensor {
+        let sums = self.values(minibatch).into_iter().map(|x| x.sum_dim_intlist([1_i64].as_slice(), true, x.kind()));
+        Tensor::cat(&sums.map(|sum| has(&sum).to_kind(sum.kind())).collect::<Vec<_>>(), 1)
+    }
+
+    /// Posteriors of the cells and one draw from each: of the modalities in order, then of the joint one.
+    pub fn inference(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Inference {
+        let embedded = self.embeddings.of_cells(minibatch, &minibatch.covariates, pass);
+        let mut marginal = Vec::with_capacity(self.modalities.len());
+        for (modality, x) in self.modalities.iter().zip(self.values(minibatch)) {
+            let input =
+                if self.config.condition_encoders { Tensor::cat(&[x, &embedded], 1) } else { x.shallow_clone() };
+            let (mean, log_var) = modality.encoder.forward(&input, pass);
+            let noise = pass.noise.normal("modality", &mean.size(), mean.device());
+            marginal.push(Latent::drawn(mean, log_var, &noise));
+        }
+        // Values may be below 0: a modality that adds up to less is left out here, and in the loss it is not, as upstream.
+        let present = self.present(minibatch, |sum| sum.gt(0.0));
+        let (mean, log_var) = mixed(self.config.mix, &marginal, &present);
+        let noise = pass.noise.normal("z", &mean.size(), mean.device());
+        Inference { marginal, joint: Latent::drawn(mean, log_var, &noise), embedded }
+    }
+
+    /// Decodes latent states to every modality, in order.
+    pub fn generative(&self, z: &Tensor, inference: &Inference, pass: &mut Pass<'_>) -> Vec<Decoded> {
+        self.decode(z, &inference.embedded, pass)
+    }
+
+    fn decode(&self, z: &Tensor, embedded: &Tensor, pass: &mut Pass<'_>) -> Vec<Decoded> {
+        let input = if self.config.condition_decoders { Tensor::cat(&[z, embedded], 1) } else { z.shallow_clone() };
+        self.modalities.iter().map(|modality| modality.decoder.forward(&input, pass)).collect()
+    }
+
+    /// The group of each cell, `[n]`.
+    fn groups(&self, covariates: &Covariates) -> Tensor {
+        match self.config.integrates_on() {
+            Some(key) => covariates.axes[key].shallow_clone(),
+            None => covariates.condition.zeros_like(),
+        }
+    }
+
+    /// The terms of the loss of each cell. In evaluation, which is how surgery of a site trains, nothing pulls together.
+    pub fn loss_terms(
+        &self,
+        minibatch: &Minibatch,
+        inference: &Inference,
+        decoded: &[Decoded],
+        mode: Mode,
+    ) -> MultigrateLoss {
+        let size_factor = match self.size_factor {
+            Some(slot) => minibatch.get(slot).shallow_clone(),
+            None => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, minibatch.x.kind()),
+        };
+        let groups = self.groups(&minibatch.covariates);
+        let present = self.present(minibatch, |sum| match self.config.release {
+            Release::Current => sum.ne(0.0),
+            Release::Legacy => sum.gt(0.0),
+        });
+        let of_modality = |(m, (modality, x)): (usize, (&Modality, &Tensor))| {
+            let theta = modality.theta.as_ref().map(|theta| theta.of_cells(&groups).exp());
+            let loss = decoded[m].reconstruction(x, &size_factor, theta.as_ref());
+            loss * present.select(1, m as i64) * self.config.modality_coef(m)
+        };
+        let pairs = self.modalities.iter().zip(self.values(minibatch));
+        let of_modalities: Vec<Tensor> = pairs.enumerate().map(of_modality).collect();
+        let reconstruction = of_modalities.iter().fold(of_modalities[0].zeros_like(), |sum, one| sum + one);
+        let joint = &inference.joint;
+        let kl = ((joint.log_var.exp() + joint.mean.square() - 1.0 - &joint.log_var) * 0.5).sum_dim_intlist(
+            [-1_i64].as_slice(),
+            false,
+            joint.mean.kind(),
+        );
+        let integ = if self.config.integ() > 0.0 && mode == Mode::Training {
+            alignment(&self.config, joint, &inference.marginal, &present, &groups)
+        } else {
+            Tensor::zeros([], (kl.kind(), kl.device()))
+        };
+        MultigrateLoss { of_modalities, reconstruction, kl, integ }
+    }
+}
+
+impl MultigrateLoss {
+    /// What the optimiser minimises, with the warm-up weight of the divergence; a scalar.
+    pub fn total(&self, kl_weight: f64, config: &MultigrateConfig) -> Tensor {
+        let per_cell = &self.reconstruction * config.recon_coef + &self.kl * (kl_weight * config.kl_coef);
+        per_cell.mean(None::<Kind>) + &self.integ * config.integ()
+    }
+}
+
+impl Encoder {
+    /// Tensors `encoders.{m}.…`, `mus.{m}.…` and `logvars.{m}.…`.
+    fn new(b: &mut Builder<'_>, config: &MultigrateConfig, m: usize, n_in: usize) -> Result<Self> {
+        let (n, none) = (config.z_dim, CovariateSizes::none());
+        Ok(Self {
+            body: Stack::new(b, &format!("encoders.{m}.mlp"), n_in, &config.encoder(m))?,
+            mean: Linear::new(b, &format!("mus.{m}"), n, n, &none)?,
+            log_var: Linear::new(b, &format!("logvars.{m}"), n, n, &none)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> (Tensor, Tensor) {
+        let none = Covariates::none(x);
+        let hidden = self.body.forward(x, &none, pass);
+        (self.mean.forward(&hidden, &none), self.log_var.forward(&hidden, &none))
+    }
+}
+
+impl Theta {
+    /// Tensor `theta.{m}`, or `theta.{m}.condition` with a row for each group: a column, upstream.
+    fn new(b: &mut Builder<'_>, config: &MultigrateConfig, m: usize, n_features: usize) -> Result<Self> {
+        match &config.integrate_on {
+            Some(key) => {
+                let name = format!("theta.{m}.condition");
+                Ok(Self::OfGroups(b.levels(key, &name, &[n_features], Role::Condition, Init::Normal)?))
+            }
+            None => Ok(Self::OfAll(b.tensor(&format!("theta.{m}"), &[n_features], Role::Parameter, Init::Normal)?)),
+        }
+    }
+
+    fn of_cells(&self, groups: &Tensor) -> Tensor {
+        match self {
+            Self::OfAll(theta) => theta.shallow_clone(),
+            Self::OfGroups(levels) => levels.of_cells(groups),
+        }
+    }
+}
+
+impl Module for MultigrateModule {
+    fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
+        let inference = self.inference(minibatch, pass);
+        let decoded = self.generative(&inference.joint.z, &inference, pass);
+        let terms = self.loss_terms(minibatch, &inference, &decoded, pass.mode);
+        let loss = terms.total(kl_weight, &self.config);
+        let of_modalities = super::MODALITY_FIGURES.iter().copied().zip(terms.of_modalities);
+        let further = of_modalities.chain([(super::INTEG, terms.integ)]).collect();
+        LossTerms { loss, reconstruction: terms.reconstruction, kl_local: terms.kl, further, latent: None }
+    }
+
+    fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
+        recipe::of_run(self, run)
+    }
+
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        Some(self)
+    }
+}
+
+impl Embedder for MultigrateModule {
+    /// The joint posterior; upstream's representation is a draw from it.
+    fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
+        match &minibatch.minified {
+            Some(kept) => Posterior::kept(kept),
+            None => {
+                let joint = self.inference(minibatch, pass).joint;
+                Posterior { mean: joint.mean, var: joint.log_var.exp() }
+            }
+        }
+    }
+}
