@@ -353,10 +353,12 @@ fn training_lowers_the_loss_and_repeats_bit_for_bit() {
 fn both_engines_train_alike() {
     every_model_that_grows(|model| {
         let (a, b, query) = (batch(1, 60), batch(2, 60), batch(3, 40));
-        let spec = TrainSpec { train_size: Some(1.0), weight_decay: Some(0.01), ..spec(6) };
+        let spec = TrainSpec { train_size: Some(1.0), ..spec(6) };
+        let of_reference = TrainSpec { weight_decay: Some(0.01), ..spec.clone() };
         let run = |engine: Engine| {
             let compute = Compute { device: Device::Cpu, engine };
-            let trained = train_by(model, &[("a", &a), ("b", &b)], &spec, compute, &mut NoCheckpoints).unwrap();
+            let batches = [("a", &a), ("b", &b)];
+            let trained = train_by(model, &batches, &of_reference, compute, &mut NoCheckpoints).unwrap();
             let reference = &trained.reference;
             let query = Query { key: key("q"), cells: cells(&query) };
             let mapped = surgery(&reference.base, &query, &spec, compute, &mut Silent, &mut NoCheckpoints).unwrap();
@@ -393,8 +395,10 @@ fn models_as_they_are_made_for_surgery_go_through_the_kernels() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
             pool.install(|| {
                 let options = options.clone().into_iter().chain(self::options(model)).collect();
-                let (batches, spec) = ([("a", &a), ("b", &b)], TrainSpec { weight_decay: Some(0.01), ..spec(4) });
-                let trained = train_as(model, &options, &batches, &spec, Device::Cpu.into(), &mut NoCheckpoints);
+                let (batches, spec) = ([("a", &a), ("b", &b)], spec(4));
+                let of_reference = TrainSpec { weight_decay: Some(0.01), ..spec.clone() };
+                let trained =
+                    train_as(model, &options, &batches, &of_reference, Device::Cpu.into(), &mut NoCheckpoints);
                 let trained = trained.unwrap();
                 let mapped = map(&trained.reference.base, "q", &query, &spec).unwrap();
                 assert_eq!((trained.engine, mapped.engine), (Engine::Fast, Engine::Fast), "{}", model.card().name);

@@ -45,9 +45,8 @@ fn scgen(config: &ScgenConfig, n_genes: usize) -> ScgenModule {
     ScgenModule::new(config.clone(), &Registry::default(), n_genes, builder).unwrap()
 }
 
-fn scvi(config: &ScviConfig, n_genes: usize) -> ScviModule {
-    let fresh = ConditionSource::Fresh(2);
-    let builder = Builder::new(Source::Fresh, fresh, Trainable::Everything, [7; 32], Device::Cpu);
+fn scvi(config: &ScviConfig, n_genes: usize, trainable: Trainable) -> ScviModule {
+    let builder = Builder::new(Source::Fresh, ConditionSource::Fresh(2), trainable, [7; 32], Device::Cpu);
     ScviModule::new(config.clone(), &Registry::default(), n_genes, builder).unwrap()
 }
 
@@ -90,7 +89,7 @@ proptest! {
             dropout_rate: 0.3,
             ..ScviConfig::for_surgery()
         };
-        check(|seed| compare(&scvi(&config, example.n_genes), &example, seed));
+        check(|seed| compare(&scvi(&config, example.n_genes, Trainable::Everything), &example, seed));
     }
 
     #[test]
@@ -128,9 +127,7 @@ fn a_step_with_batch_norm_allocates_nothing() {
     let (n_cells, n_genes) = (90, 40);
     let counts = super::tests::some_counts(n_cells, n_genes);
     let dataset = dataset(&counts, (0..n_cells as i64).map(|cell| cell % 2).collect());
-    let module = |_| {
-        let config = ScviConfig { use_batch_norm: Norms::Both, ..ScviConfig::for_surgery() };
-        scvi(&config, n_genes)
-    };
+    let config = ScviConfig { use_batch_norm: Norms::Both, ..ScviConfig::for_surgery() };
+    let module = |trainable| scvi(&config, n_genes, trainable);
     check_allocations(module, &dataset, 0);
 }

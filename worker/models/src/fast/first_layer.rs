@@ -8,6 +8,8 @@ use crate::kernels::{buffer::PANEL, sparse};
 pub(super) struct Inputs {
     values: Vec<f32>,
     starts: Vec<usize>,
+    /// Positions of the cells in the data set.
+    cells: Vec<usize>,
 }
 
 impl Inputs {
@@ -20,12 +22,13 @@ impl Inputs {
     pub(super) fn multiply(&mut self, pass: &Pass<'_>, cells: impl Iterator<Item = usize>, rows: &mut [f32]) {
         let network = pass.network;
         let (level, first) = (network.level, &network.encoder[0].matrix);
-        let bias = &*pass.parts[first.bias].values;
+        let (width, bias) = (first.width(), &*pass.parts[first.bias].values);
         self.values.clear();
         self.starts.clear();
         self.starts.push(0);
-        for (row, cell) in rows.chunks_exact_mut(first.width()).zip(cells) {
-            let (genes, counts) = pass.dataset.counts.row(cell);
+        self.cells.clear();
+        for (row, cell) in rows.chunks_exact_mut(width).zip(cells) {
+            let (_, counts) = pass.dataset.counts.row(cell);
             let start = self.values.len();
             match network.input {
                 EncoderInput::Count => self.values.extend_from_slice(counts),
@@ -35,19 +38,21 @@ impl Inputs {
                 }
             }
             self.starts.push(self.values.len());
+            self.cells.push(cell);
             row.copy_from_slice(bias);
-            add_row(pass, genes, &self.values[start..], row);
+        }
+        // A few panels for all cells, then the next ones: what cells share of the weights of a wide layer stays in the second cache.
+        let mut some: [&[f32]; AT_ONCE] = [&[]; AT_ONCE];
+        for (at, panels) in pass.parts[first.panels.clone()].chunks(AT_ONCE).enumerate() {
+            some.iter_mut().zip(panels).for_each(|(slot, part)| *slot = &part.values);
+            let columns = at * AT_ONCE * PANEL..(at * AT_ONCE + panels.len()) * PANEL;
+            for (i, (row, &cell)) in rows.chunks_exact_mut(width).zip(&self.cells).enumerate() {
+                let (genes, _) = pass.dataset.counts.row(cell);
+                sparse::add_row(level, genes, self.of(i), &some[..panels.len()], &mut row[columns.clone()]);
+            }
         }
     }
 }
 
-/// Adds the layer's product with one cell to `row`.
-fn add_row(pass: &Pass<'_>, genes: &[u32], inputs: &[f32], row: &mut [f32]) {
-    let first = &pass.network.encoder[0].matrix;
-    let panels = &pass.parts[first.panels.clone()];
-    let mut some: [&[f32]; 4] = [&[]; 4];
-    for (panels, row) in panels.chunks(some.len()).zip(row.chunks_mut(some.len() * PANEL)) {
-        some.iter_mut().zip(panels).for_each(|(slot, part)| *slot = &part.values);
-        sparse::add_row(pass.network.level, genes, inputs, &some[..panels.len()], row);
-    }
-}
+/// Panels that are read together.
+const AT_ONCE: usize = 4;
