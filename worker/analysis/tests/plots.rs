@@ -3,7 +3,7 @@
 use archipelago_analysis::metrics::Confusion;
 use archipelago_analysis::plot::{
     BarSeries, Bars, Colouring, DotPlot, Figure, Heatmap, LineSeries, Lines, Means, Palette, Panel, Sankey,
-    SankeyGeometry, Scatter, Theme, Violin,
+    SankeyGeometry, Scatter, ShareTable, Theme, Violin,
 };
 use archipelago_analysis::{AnalysisError, CsrView, Labels};
 use ndarray::{Array2, array};
@@ -134,6 +134,21 @@ fn a_bar_without_a_value_leaves_its_place_empty() {
     assert_eq!(svg.matches("<path").count(), 1 + svg.matches("stroke-linejoin").count());
     assert!(matches!(bars(vec![Some(-0.1), None]), Err(AnalysisError::Option { .. })));
     assert!(matches!(bars(vec![Some(0.1)]), Err(AnalysisError::Length { .. })));
+}
+
+#[test]
+fn a_table_of_shares_is_of_all_cells_of_a_row_whichever_are_shown_and_can_be_turned() {
+    let [rows, columns] =
+        [&["B", "odd"][..], &["b"]].map(|names| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>());
+    let (counts, totals) = ([vec![30], vec![0]], [40, 0]);
+    let table =
+        ShareTable { title: "", subtitle: "", rows: &rows, columns: &columns, counts: &counts, totals: &totals };
+    let [panel, turned] =
+        [table.panel(THEME), table.transposed(THEME)].map(|panel| figure(panel.unwrap()).svg().to_owned());
+    for svg in [&panel, &turned] {
+        assert!(svg.contains(">75<") && svg.contains(">odd<") && !svg.contains(">100<"), "{svg}");
+    }
+    assert_ne!(panel, turned);
 }
 
 #[test]

@@ -160,6 +160,26 @@ fn a_tree_is_shown_as_text_picture_and_page() {
 }
 
 #[test]
+fn where_cells_went_is_shown_in_the_order_that_is_asked_for() {
+    let bench = placed();
+    bench.run(&LEARN);
+    bench.run(&["tree", "predict", "tree", "cells.h5ad", "--out", "placed.h5ad"]);
+    let drawn = |more: &[&str]| {
+        let asked = ["plot", "confusion", "placed.h5ad", "--observed", "cell_type", "--predicted", "tree_label"];
+        bench.run(&[&asked[..], more, &["--out", "shares.svg", "--overwrite"]].concat());
+        std::fs::read_to_string(bench.path("shares.svg")).unwrap()
+    };
+    let order = ["--observed-order", "T,pDC,B", "--predicted-order", "T-a,B-a,root"];
+    let (shown, turned) = (drawn(&order), drawn(&[&order[..], &["--transpose"]].concat()));
+    for picture in [&shown, &turned] {
+        assert!(picture.contains(">pDC<") && picture.contains(">T-a<") && !picture.contains(">NK<"), "{picture}");
+    }
+    let at = |picture: &str, name: &str| picture.find(&format!(">{name}<")).unwrap();
+    assert!(at(&shown, "T") < at(&shown, "pDC") && at(&shown, "pDC") < at(&shown, "B"));
+    assert!(at(&turned, "T-a") < at(&turned, "B-a"));
+}
+
+#[test]
 fn bad_cells_and_trees_are_refused_in_words() {
     let bench = placed();
     let without_names = ["tree", "learn", "cells.h5ad", "--order", "a,b", "--out=tree"];

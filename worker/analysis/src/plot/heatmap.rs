@@ -25,7 +25,8 @@ impl Heatmap<'_> {
     pub fn panel(&self, theme: &Theme) -> Result<Panel> {
         let Confusion { labels, counts } = self.confusion;
         let subtitle = "share of each observed label (row) by predicted label (column)";
-        ShareTable { title: self.title, subtitle, rows: labels, columns: labels, counts }.panel(theme)
+        let totals: Vec<u64> = counts.iter().map(|row| row.iter().sum()).collect();
+        ShareTable { title: self.title, subtitle, rows: labels, columns: labels, counts, totals: &totals }.panel(theme)
     }
 }
 
@@ -42,6 +43,8 @@ pub struct ShareTable<'a> {
     pub columns: &'a [String],
     /// A row of counts per name.
     pub counts: &'a [Vec<u64>],
+    /// Cells of each row, those of columns that are not shown included.
+    pub totals: &'a [u64],
 }
 
 impl ShareTable<'_> {
@@ -49,24 +52,46 @@ impl ShareTable<'_> {
     ///
     /// # Errors   [`AnalysisError::TooFew`] for a table without rows or columns
     pub fn panel(&self, theme: &Theme) -> Result<Panel> {
-        let (n_rows, n_columns) = (self.rows.len(), self.columns.len());
+        self.draw([self.rows, self.columns], |row, column| self.share(row, column), theme)
+    }
+
+    /// Draws the same with its rows as columns: the shares of each column add up to one.
+    ///
+    /// # Errors   as [`Self::panel`]
+    pub fn transposed(&self, theme: &Theme) -> Result<Panel> {
+        self.draw([self.columns, self.rows], |row, column| self.share(column, row), theme)
+    }
+
+    /// Of the cells of a row, the share in a column; none of a row without cells.
+    fn share(&self, row: usize, column: usize) -> f64 {
+        match self.totals[row] {
+            0 => 0.0,
+            total => self.counts[row][column] as f64 / total as f64,
+        }
+    }
+
+    fn draw(
+        &self,
+        [rows, columns]: [&[String]; 2],
+        share: impl Fn(usize, usize) -> f64,
+        theme: &Theme,
+    ) -> Result<Panel> {
+        let (n_rows, n_columns) = (rows.len(), columns.len());
         if n_rows == 0 || n_columns == 0 {
             return Err(AnalysisError::TooFew { step: "a heatmap", unit: "labels", needed: 1, found: 0 });
         }
         let side = (MOST_WIDTH / n_rows.max(n_columns) as f64).clamp(14.0, 44.0);
         let fitting = |name: &String| fitted(name, WIDEST_NAME, LABEL_SIZE, Weight::Regular);
-        let [rows, columns] = [self.rows, self.columns].map(|names| names.iter().map(fitting).collect::<Vec<_>>());
+        let [rows, columns] = [rows, columns].map(|names| names.iter().map(fitting).collect::<Vec<_>>());
         let widest = rows.iter().map(|name| width(name, LABEL_SIZE, Weight::Regular)).fold(0.0, f64::max);
         let mut canvas = Canvas::default();
         canvas.heading(self.title, self.subtitle, theme);
         let (left, top) = (widest + 10.0, HEADING_HEIGHT + 4.0);
-        for (row, counts) in self.counts.iter().enumerate() {
+        for (row, name) in rows.iter().enumerate() {
             let y = top + row as f64 * side;
-            canvas.text(left - 8.0, y + side / 2.0 + 4.0, &rows[row], Style::new(LABEL_SIZE, theme.ink).end());
-            let total: u64 = counts.iter().sum();
-            for (column, &count) in counts.iter().enumerate() {
-                let share = if total > 0 { count as f64 / total as f64 } else { 0.0 };
-                draw_share(&mut canvas, (left + column as f64 * side, y), side, share, theme);
+            canvas.text(left - 8.0, y + side / 2.0 + 4.0, name, Style::new(LABEL_SIZE, theme.ink).end());
+            for column in 0..n_columns {
+                draw_share(&mut canvas, (left + column as f64 * side, y), side, share(row, column), theme);
             }
         }
         let (right, bottom) = (left + side * n_columns as f64, top + side * n_rows as f64);

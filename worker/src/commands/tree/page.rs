@@ -106,7 +106,10 @@ fn shares<'a>(
     let (rows, columns) = (owned(table.rows()), owned(table.columns()));
     let count = |row: &String| columns.iter().map(|column| table.count(row, column)).collect();
     let counts: Vec<Vec<u64>> = rows.iter().map(count).collect();
-    move |theme| ShareTable { title, subtitle, rows: &rows, columns: &columns, counts: &counts }.panel(theme)
+    let totals: Vec<u64> = counts.iter().map(|row| row.iter().sum()).collect();
+    move |theme| {
+        ShareTable { title, subtitle, rows: &rows, columns: &columns, counts: &counts, totals: &totals }.panel(theme)
+    }
 }
 
 fn grid(panels: &[Panel], theme: &Theme) -> Figure {
