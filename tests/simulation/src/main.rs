@@ -47,6 +47,9 @@ enum Command {
         /// Seeds after which a rule counts as not noticed.
         #[arg(long, default_value_t = 300)]
         most_seeds: u64,
+        /// Names of the rules to break, separated by commas [default: all]
+        #[arg(long, value_delimiter = ',')]
+        rules: Vec<String>,
     },
     /// Check a history, one operation in JSON a line, for linearizability.
     Check {
@@ -62,7 +65,7 @@ fn main() -> Result<ExitCode> {
         Command::Seeds { n_seeds, first_seed, out } => seeds(first_seed, n_seeds, &out),
         Command::Replay { seed, out } => replay(seed, &out),
         #[cfg(feature = "mutations")]
-        Command::Mutations { most_seeds } => mutations(most_seeds),
+        Command::Mutations { most_seeds, rules } => mutations(most_seeds, &rules),
         Command::Check { history } => check(&history),
     }
 }
@@ -87,13 +90,14 @@ fn seeds(first_seed: u64, n_seeds: u64, out: &PathBuf) -> Result<ExitCode> {
 }
 
 #[cfg(feature = "mutations")]
-fn mutations(most_seeds: u64) -> Result<ExitCode> {
+fn mutations(most_seeds: u64, rules: &[String]) -> Result<ExitCode> {
     use archipelago_simulation::mutations;
     let say = |row: &mutations::Caught| {
         // Progress that nobody can read is not worth an error.
         let _ = writeln!(std::io::stderr(), "{:?}: {:?} seeds", row.rule, row.n_seeds);
     };
-    let table = mutations::check(most_seeds, &Settings::default(), say);
+    let chosen = mutations::named(rules).map_err(|unknown| anyhow::anyhow!("no rule is called `{unknown}`"))?;
+    let table = mutations::check(&chosen, most_seeds, &Settings::default(), say);
     let mut stdout = std::io::stdout();
     writeln!(stdout, "| broken rule        | seeds | noticed as |\n|---|---|---|")?;
     table.iter().try_for_each(|row| writeln!(stdout, "{row}"))?;

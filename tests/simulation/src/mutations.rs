@@ -23,12 +23,24 @@ pub struct Caught {
     pub how: String,
 }
 
-/// Breaks every rule in turn and runs seeds until one notices, `most_seeds` at most.
-pub fn check(most_seeds: u64, settings: &Settings, progress: impl Fn(&Caught) + Sync) -> Vec<Caught> {
+/// The rules of these names; all where none is named.
+///
+/// # Errors   a name that no rule has
+pub fn named(names: &[String]) -> Result<Vec<Rule>, String> {
+    if names.is_empty() {
+        return Ok(Rule::ALL.to_vec());
+    }
+    let rule =
+        |name: &String| Rule::ALL.into_iter().find(|rule| format!("{rule:?}") == *name).ok_or_else(|| name.clone());
+    names.iter().map(rule).collect()
+}
+
+/// Breaks rules in turn and runs seeds until one notices, `most_seeds` at most.
+pub fn check(rules: &[Rule], most_seeds: u64, settings: &Settings, progress: impl Fn(&Caught) + Sync) -> Vec<Caught> {
     let next = AtomicUsize::new(0);
     let caught = Mutex::new(Vec::new());
     let work = || {
-        while let Some(rule) = Rule::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(rule) = rules.get(next.fetch_add(1, Ordering::Relaxed)) {
             let row = catch(*rule, most_seeds, settings);
             progress(&row);
             caught.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(row);

@@ -192,7 +192,7 @@ impl Worker {
             let part: ConditionKey = all_cells.parse().expect("a sound key");
             add(part.clone(), training::named(training::member(&base, &part)));
         }
-        if !layout.is_plain() && view.chance.one_in(2) {
+        if !layout.is_plain() && view.chance.one_in(5) {
             // A tree: machines of the site, and what it counted by those of the others.
             add(trees::machines_key(&self.site), training::named(trees::machines(&base, &self.site)));
             for other in SITES.iter().filter_map(|other| other.parse().ok()).filter(|other| *other != self.site) {

@@ -1,15 +1,18 @@
 //! A site's part in a tree of cell types that sites learn together: machines that tell its types apart, counts of what the
 //! machines of others say of its cells, and what the tree says of them. `docs/trees.md` tells all of it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 mod machines;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use archipelago_analysis::{
     AnalysisError, Labels,
-    hierarchy::{Jury, REJECTED_BY_ERROR, ROOT, Rules, SharedTree, State, TrainOptions, TrainedTree, Tree, unique},
+    hierarchy::{
+        Jury, Node, Placement, Predictions, REJECTED_BY_ERROR, Rules, SharedTree, State, TrainOptions, TrainedTree,
+        Tree, unique,
+    },
 };
 use archipelago_anndata::{AnnData, Column};
 use archipelago_common::{
@@ -156,20 +159,25 @@ impl TreeParts {
     /// # Errors  [`crate::Error::Analysis`] for cells of another space
     pub fn place(&self, x: ArrayView2<'_, f32>) -> Result<Placed> {
         let judges: Vec<&Judge> = self.fitting(x).filter(|judge| !judge.types.is_empty()).collect();
-        let said = judges.iter().map(|judge| judge.said(x)).collect::<Result<Vec<_>>>()?;
-        let names: Vec<String> = judges.iter().map(|judge| judge.data_set.to_string()).collect();
+        let said = judges.iter().map(|judge| Ok(judge.machines.predict(x, 0.0)?)).collect::<Result<Vec<_>>>()?;
+        // The types of each by the names that they have in the tree, as its machines number them.
+        let in_tree = |judge: &&Judge| -> Vec<String> {
+            let name = judge.data_set.to_string();
+            judge.types().map(|label| unique(label, &name)).collect()
+        };
+        let types: Vec<Vec<String>> = judges.iter().map(in_tree).collect();
         let jury = Jury::new(&self.shared.tree, judges.iter().map(|judge| &judge.types));
         let mut placed = Placed::default();
+        let mut judgements = Vec::with_capacity(judges.len());
         for cell in 0..x.nrows() {
-            let own = |(said, name): (&Vec<String>, &String)| {
-                let label = &said[cell];
-                (![ROOT, REJECTED_BY_ERROR].contains(&label.as_str())).then(|| unique(label, name))
-            };
-            let judgements: Vec<Option<String>> = said.iter().zip(&names).map(own).collect();
-            let is_far = !said.is_empty() && said.iter().all(|said| said[cell] == REJECTED_BY_ERROR);
-            let (label, share) = match is_far {
-                true => (REJECTED_BY_ERROR, 0.0),
-                false => jury.place(&judgements.iter().map(Option::as_deref).collect::<Vec<_>>()),
+            let far = |found: &Predictions| found.placements[cell] == Placement::FarFromComponents;
+            let (label, share) = if !said.is_empty() && said.iter().all(far) {
+                (REJECTED_BY_ERROR, 0.0)
+            } else {
+                judgements.clear();
+                let of_cell = said.iter().zip(&types).map(|(found, types)| named(types, found.placements[cell]));
+                judgements.extend(of_cell.map(|label| label.map(String::as_str)));
+                jury.place(&judgements)
             };
             placed.labels.push(label.to_owned());
             placed.shares.push(share);
@@ -227,16 +235,24 @@ impl TreeParts {
 }
 
 impl Judge {
-    /// What each cell is to these machines: a type by its own name, the root, or rejected.
-    fn said(&self, x: ArrayView2<'_, f32>) -> Result<Vec<String>> {
-        let found = self.machines.predict(x, 0.0)?;
-        Ok(found.iter().map(str::to_owned).collect())
+    /// Its types in the order in which its machines number them, from 1.
+    fn types(&self) -> impl Iterator<Item = &str> {
+        self.machines.tree.root().children().iter().map(Node::name)
     }
 
-    /// The same with nothing for whatever is no type.
-    fn judge(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Option<String>>> {
-        let is_type = |label: &String| ![ROOT, REJECTED_BY_ERROR].contains(&label.as_str());
-        Ok(self.said(x)?.into_iter().map(|label| Some(label).filter(is_type)).collect())
+    /// What each cell is to these machines: a type by its own name, or none.
+    fn judge(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Option<&str>>> {
+        let types: Vec<&str> = self.types().collect();
+        let found = self.machines.predict(x, 0.0)?;
+        Ok(found.placements.iter().map(|&placement| named(&types, placement).copied()).collect())
+    }
+}
+
+/// The type at which a flat tree placed a cell, if it did.
+fn named<T>(types: &[T], placement: Placement) -> Option<&T> {
+    match placement {
+        Placement::Node(number) => types.get((number as usize).checked_sub(1)?),
+        Placement::FarFromComponents | Placement::FarFromCells => None,
     }
 }
 

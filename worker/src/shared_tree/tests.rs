@@ -104,7 +104,7 @@ fn the_tree_is_the_one_that_one_place_learns_from_the_same_tables() {
             let own = earlier.labels.iter().map(|label| unique(label.unwrap(), &earlier.key.to_string()));
             let found = judge.judge(earlier.x.view()).unwrap().into_iter();
             let name = joining.key.to_string();
-            pooled.extend(own.zip(found.map(|l| l.map_or(JOINING_ROOT.to_owned(), |label| unique(&label, &name)))));
+            pooled.extend(own.zip(found.map(|l| l.map_or(JOINING_ROOT.to_owned(), |label| unique(label, &name)))));
         }
         let pooled = CountTable::of_cells(pooled.iter().map(|(own, found)| (own.as_str(), found.as_str())));
         assert_eq!(shared.tables.additions[step - 1].of_tree, pooled);
