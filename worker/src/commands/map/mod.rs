@@ -44,9 +44,9 @@ use crate::{
 /// Each batch becomes a new condition `owner/dataset/batch`; where the reference takes several condition keys, what a cell's names make
 /// together is its batch. By exact surgery (the default) only its own columns are trained,
 /// so the result can be merged with others; upstream's surgery follows scvi-tools to the letter, moves more, and is labelled
-/// approximate. Shot surgery trains nothing: a batch takes over what that batch of the reference owns as which its cells are reconstructed
-/// best, and with `--epochs` it is trained from there, exactly. A reference that takes labels learns from those that the query has, and takes a cell without one as
-/// unlabelled. The directory that is written holds the grown reference (to map onto again, to compare), the mapped cells with
+/// approximate. Shot surgery trains nothing: a batch takes over the columns of that batch of the reference as which its cells are
+/// reconstructed best; with `--epochs` exact surgery starts from these. A reference that takes labels learns from those that the
+/// query has, and takes a cell without one as unlabelled. The directory that is written holds the grown reference (to map onto again, to compare), the mapped cells with
 /// their positions in `obsm['X_archipelago']`, the history of training and a summary. A run that was killed goes on when the
 /// command is repeated.
 #[derive(Args, Debug)]
