@@ -7,6 +7,7 @@ mod parts;
 mod prototypes;
 mod shared_tree;
 mod space;
+mod terms;
 mod world;
 
 use std::{

@@ -177,6 +177,7 @@ impl<'a> SurgeryTask<'a> {
             })
         });
         let mut prepared = self.beside_renewals(read).await?;
+        self.check_adds(&prepared)?;
         prepared.parts = self.members(&prepared).await?;
         if tree::is_declared(&prepared.layout) {
             prepared.tree = Some(TreeParts::new(&prepared.parts)?);
@@ -214,6 +215,19 @@ impl<'a> SurgeryTask<'a> {
             }
         }
         Ok(members)
+    }
+
+    /// Refuses a task for parts of what sites add, at a site that adds nothing: its cells would be trained on in vain.
+    fn check_adds(&self, prepared: &Prepared) -> Result<()> {
+        let of_additions = zoo::model(&prepared.base.card.model)?.kept_parts();
+        let are_all = prepared.layout.parts.keys().all(|part| of_additions.contains(&part.as_str()));
+        if self.record.task.asks.for_columns() || !prepared.extension.is_empty() || !are_all {
+            return Ok(());
+        }
+        let key = prepared.groups[0].conditions.keys()[0].clone();
+        let reason =
+            "the task asks for what sites add to the model, and `[adds]` of this site's configuration adds nothing";
+        Err(Error::Withheld { key: Box::new(key), reason: reason.to_owned() })
     }
 
     /// Takes out the conditions that could not leave, before any is trained in vain: what is bound to others by a name on one of

@@ -40,7 +40,7 @@ impl Blueprint {
         Self::made(card, |model, options| model.extended(options, extension))
     }
 
-    /// The blueprint of a card with what a site has added, as the tensors tell that it kept.
+    /// The blueprint of a card with what sites have added, as [kept](crate::kept) tensors tell.
     ///
     /// # Errors  those of [`Self::of_card`]
     pub fn with_kept(card: &BaseCard, kept: &StateDict) -> Result<Self> {

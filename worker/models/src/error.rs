@@ -257,6 +257,14 @@ pub enum Error {
         /// Why not.
         detail: &'static str,
     },
+    /// What a site contributed to a version cannot be used with its base.
+    #[error("what was contributed with `{key}` does not fit the reference: {detail}")]
+    Contributed {
+        /// The condition with which it was trained.
+        key: ConditionKey,
+        /// What differs.
+        detail: String,
+    },
     /// Conditions were trained each with tensors that the site keeps, so no one module has them all.
     #[error("these conditions were trained each with tensors of their own; ask for one at a time")]
     SeveralLocal,
@@ -334,6 +342,12 @@ impl Error {
             Self::UnknownCondition { .. } => "map its cells first, or name a condition of the reference".into(),
             Self::NoSurgery { .. } => {
                 "`archipelago-worker results questions REFERENCE` lists what can be asked of cells instead".into()
+            }
+            Self::Contributed { key, .. } => {
+                format!(
+                    "whoever operates the consortium can take it out: `archipelago-coordinator withdraw … --site {}`",
+                    key.owner()
+                )
             }
             Self::NoUpstreamSurgery { .. } => "leave out `--surgery upstream`: `map` has its own way".into(),
             Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),

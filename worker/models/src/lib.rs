@@ -12,6 +12,7 @@ pub mod error;
 pub mod extension;
 pub mod fast;
 pub mod formats;
+pub mod kept;
 #[expect(unsafe_code, reason = "instructions of the processor, chosen at run time; every block says why it holds")]
 mod kernels;
 pub mod losses;

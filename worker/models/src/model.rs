@@ -82,7 +82,7 @@ pub trait Model: Sync {
         }
     }
 
-    /// The model with the options of a reference and with what a site has added, as the tensors tell that it kept.
+    /// The model with the options of a reference and with what sites have added, as [kept](crate::kept) tensors tell.
     ///
     /// # Errors  [`Error::Config`] naming the option
     fn with_kept(&self, options: &Config, _kept: &StateDict) -> Result<Box<dyn Configured>> {
@@ -118,6 +118,12 @@ pub trait Model: Sync {
 
     /// Parts by whose members cells are mapped: a site fetches them before it maps.
     fn maps_by(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Parts of what a site that maps keeps for itself. Such a part leaves where a task asks for it and the site's policy lets it, and is
+    /// in no directory that `map` writes. A module of a version that holds some is built [with](Self::with_kept) all of them.
+    fn kept_parts(&self) -> &'static [&'static str] {
         &[]
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{
     Base, BaseCard, Columns, ConditionKey, Layout, Name, Section, StateDict,
+    layout::Rule,
     part::{Member, pooled},
     pool::Pool,
     progress::{EpochReport, Progress},
@@ -18,6 +19,7 @@ use crate::{
     device::{Compute, Device, Engine, OneThread},
     error::{Error, Result},
     fast::{Autoencoder, Purpose},
+    kept,
     model::{Config, Embedder, Model, Module},
     nn::{
         Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name,
@@ -28,6 +30,7 @@ use crate::{
     train::{
         Aim, CheckpointStore, EVALUATION_MINIBATCH, Evaluation, FurtherOptions, Seeds, TrainPlan, Trainer, evaluate,
     },
+    zoo,
 };
 
 /// A base and the columns of every condition mapped onto it.
@@ -170,7 +173,7 @@ pub(crate) fn card(
         ("epochs".to_owned(), history.len().into()),
     ]);
     if let Some(last) = history.last() {
-        facts.insert("final_loss".to_owned(), last.loss.into());
+        facts.insert("final_loss".to_owned(), for_json(last.loss).into());
     }
     if !layout.parts.is_empty() {
         facts.insert(parts::OWN.to_owned(), parts::names(training.conditions.keys()));
@@ -188,6 +191,11 @@ pub(crate) fn card(
         training: facts,
         recipe: None,
     }
+}
+
+/// A number to fifteen digits: so many come back from JSON to the bit, and a card keeps its digest.
+fn for_json(number: f64) -> f64 {
+    format!("{number:.14e}").parse().unwrap_or(number)
 }
 
 /// The keys of a new base that queries share with it: those of its axes whose names are everybody's.
@@ -268,7 +276,7 @@ impl Reference {
     /// # Errors  [`Error::Common`] for a sum out of range
     pub fn pooled(&self, part: &Name) -> Result<Option<Pool>> {
         let section = Section::Part(part.clone());
-        let Some(rule) = self.base.card.layout.rule(&section) else { return Ok(None) };
+        let Some(rule @ Rule::Pool { .. }) = self.base.card.layout.rule(&section) else { return Ok(None) };
         let members = self.parts.iter().filter(|(key, _)| *key.section() == section);
         Ok(Some(pooled(rule, members.map(|(_, member)| member))?))
     }
@@ -294,10 +302,28 @@ impl Reference {
         for (name, columns) in &further {
             builder = builder.with_axis((*name).clone(), ConditionSource::Stored(columns));
         }
-        match self.local_of(keys)? {
-            Some(local) => Blueprint::with_kept(&self.base.card, local)?.build(builder.with_local(local)),
-            None => Blueprint::of_card(&self.base.card)?.build(builder),
+        let kept = self.kept_for(keys)?;
+        match kept.is_empty() {
+            false => Blueprint::with_kept(&self.base.card, &kept)?.build(builder.with_local(&kept)),
+            true => Blueprint::of_card(&self.base.card)?.build(builder),
         }
+    }
+
+    /// What the module of these keys has beside base and columns: what the site keeps, and what sites have contributed of theirs.
+    fn kept_for(&self, keys: &[ConditionKey]) -> Result<StateDict> {
+        let mut kept = self.local_of(keys)?.cloned().unwrap_or_default();
+        let parts = zoo::model(&self.base.card.model)?.kept_parts();
+        let conditions: Vec<&ConditionKey> = keys.iter().filter(|key| *key.section() == Section::Condition).collect();
+        for (key, member) in &self.parts {
+            let (Section::Part(part), Member::Tensors(tensors)) = (key.section(), member) else { continue };
+            let condition = key.clone().in_section(Section::Condition);
+            // The site that contributed it has it already.
+            if parts.contains(&part.as_str()) && !self.local.contains_key(&condition) {
+                kept::named(&condition, tensors, &conditions)
+                    .for_each(|(name, tensor)| drop(kept.insert(name, tensor)));
+            }
+        }
+        Ok(kept)
     }
 
     /// What a site keeps for these conditions. Other conditions of the reference are seen through it too, where it is all there is: what a
@@ -489,4 +515,23 @@ pub(crate) fn to_array(tensor: &Tensor) -> Array2<f32> {
     let (rows, columns) = tensor.size2().expect("a matrix has two dimensions");
     let values = from_tch(tensor).to_f32("matrix").expect("models compute in 32-bit floats");
     Array2::from_shape_vec((rows as usize, columns as usize), values).expect("sizes are the tensor's own")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_json;
+
+    #[test]
+    fn a_number_of_a_card_comes_back_from_json_to_the_bit() {
+        let there_and_back =
+            |number: f64| -> f64 { serde_json::from_str(&serde_json::to_string(&number).unwrap()).unwrap() };
+        let numbers = || (1..20_000).map(|i| 1000.0 * f64::from(i).sqrt().sin() + 0.1 * f64::from(i).cbrt());
+        assert!(numbers().any(|number| there_and_back(number) != number), "the last bit is lost without it");
+        for number in numbers() {
+            let kept = for_json(number);
+            assert_eq!(there_and_back(kept).to_bits(), kept.to_bits());
+            assert!((kept - number).abs() <= 1e-14 * number.abs(), "{number}");
+        }
+        assert!(for_json(f64::NAN).is_nan());
+    }
 }

@@ -1,5 +1,7 @@
 //! What every model of the zoo must keep, whatever network it is.
 
+#[path = "zoo/expimap.rs"]
+mod expimap;
 #[path = "zoo/labels.rs"]
 mod labels;
 #[path = "zoo/layout.rs"]

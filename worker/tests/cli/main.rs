@@ -23,6 +23,7 @@ mod space;
 mod surgery;
 mod task;
 mod terms;
+mod terms_of_sites;
 mod tree;
 mod tutorials;
 mod versions;

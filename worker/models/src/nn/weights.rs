@@ -27,8 +27,8 @@ pub enum Role {
     ConditionBuffer,
     /// One row per condition, a fact about its cells (0 or 1) that upstream keeps elsewhere than among its tensors.
     ConditionFact,
-    /// Trained at the site that maps, and never leaves it: kept in checkpoints and in a file of the site's own. A base does not
-    /// have it, and it can be in no columns.
+    /// Trained at the site that maps and kept there, in checkpoints and in a file of the site's own. A base does not have it, and it
+    /// can be in no columns; it leaves only as a [part](crate::model::Model::kept_parts) that a model makes of it.
     Local,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_anndata::Csr;
-use archipelago_common::{ConditionKey, Name, Section, layout::Rule, pool::Pool};
+use archipelago_common::{ConditionKey, Name, Section, pool::Pool};
 use ndarray::{Array2, Axis, concatenate};
 use tch::Tensor;
 
@@ -181,8 +181,7 @@ impl<'a> Asked<'a> {
 /// The members of every pool of a reference added up.
 fn pools(reference: &Reference) -> Result<BTreeMap<Name, Pool>> {
     let mut pools = BTreeMap::new();
-    let is_pool = |(_, rule): &(&Name, &Rule)| matches!(rule, Rule::Pool { .. });
-    for (part, _) in reference.base.card.layout.parts.iter().filter(is_pool) {
+    for part in reference.base.card.layout.parts.keys() {
         pools.extend(reference.pooled(part)?.map(|pool| (part.clone(), pool)));
     }
     Ok(pools)

@@ -248,7 +248,10 @@ fn map(
         let cells: Vec<usize> = (0..dataset.n_cells()).filter(is_of_key).collect();
         let noise = SeededNoise::new(seeds.of("evaluation", 0));
         fit.insert(key.clone(), trainer.evaluate(&cells, 1.0, noise));
-        contributions.insert(key.clone(), module.contributions(&dataset, &cells)?);
+        // A base from before the model had a part takes none of it.
+        let mut of_key = module.contributions(&dataset, &cells)?;
+        of_key.retain(|contribution| base.card.layout.parts.contains_key(&contribution.part));
+        contributions.insert(key.clone(), of_key);
     }
     Ok(JointSurgery {
         columns: columns_of(module.as_ref(), &own),

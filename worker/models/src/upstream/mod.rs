@@ -9,7 +9,7 @@ mod scarches;
 use archipelago_common::{ConditionKey, Name, SiteId};
 
 pub use layout::{Layout, Named, Part, PartKind};
-pub use scarches::{ScarchesModel, folder_to_reference, reference_to_folder};
+pub use scarches::{ScarchesModel, folder_to_reference, reference_to_folder, with_terms};
 
 use crate::{
     error::{Error, Result},

@@ -19,6 +19,13 @@ pub trait ScarchesModel: Sync {
     /// do not fit the options
     fn to_reference(&self, saved: &SavedFolder, namespace: &Namespace) -> Result<Reference>;
 
+    /// The folder with the names of its terms, which scArches keeps with the cells.
+    ///
+    /// # Errors  [`Error::Import`](crate::Error::Import) for a model without terms, or with other numbers of them
+    fn with_terms(&self, _saved: SavedFolder, _names: Vec<String>) -> Result<SavedFolder> {
+        Err(SavedFolder::refuse(format!("a `{}` has no terms that could be named", self.class())))
+    }
+
     /// The folder that a reference is, for scArches 0.6.1.
     ///
     /// # Errors  [`Error::Import`](crate::Error::Import) for a reference without conditions, tensors that do not fit the card
@@ -29,12 +36,23 @@ pub trait ScarchesModel: Sync {
 ///
 /// # Errors  [`Error::Import`](crate::Error::Import) for a class that no model of the zoo is, and those of the model's own conversion
 pub fn folder_to_reference(saved: &SavedFolder, namespace: &Namespace) -> Result<Reference> {
+    class_of(saved)?.to_reference(saved, namespace)
+}
+
+/// The folder with these names of its terms, for a model that has terms.
+///
+/// # Errors  those of [`folder_to_reference`] and of [`ScarchesModel::with_terms`]
+pub fn with_terms(saved: SavedFolder, names: Vec<String>) -> Result<SavedFolder> {
+    class_of(&saved)?.with_terms(saved, names)
+}
+
+fn class_of(saved: &SavedFolder) -> Result<&'static dyn ScarchesModel> {
     let mut candidates: Vec<Candidate> =
         zoo::ZOO.iter().filter_map(|model| of(*model)).map(|model| Candidate::new(model, saved)).collect();
     // The likeliest first, so that whoever lost an attribute reads of it first.
     candidates.sort_by_key(|candidate| candidate.lacks.len());
     match candidates.first() {
-        Some(Candidate { model, lacks }) if lacks.is_empty() => model.to_reference(saved, namespace),
+        Some(Candidate { model, lacks }) if lacks.is_empty() => Ok(*model),
         _ => {
             let lacks: Vec<String> = candidates.iter().map(ToString::to_string).collect();
             Err(SavedFolder::refuse(format!("it lacks attributes of every model: {}", lacks.join("; "))))

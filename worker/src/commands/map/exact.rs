@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Mutex, time::Instant};
 use archipelago_common::{
     ConditionKey, Section, StateDict, condition::Columns, progress::Continue, reference_dir::ReferenceDir,
 };
-use archipelago_models::surgery::{JointSurgery, Start};
+use archipelago_models::{
+    surgery::{JointSurgery, Start},
+    zoo,
+};
 
 use super::{Mapped, Mapping};
 use crate::{
@@ -36,9 +39,9 @@ pub(super) fn map(mapping: &Mapping<'_>, start: Start<'_>, output: &Output) -> R
     let mut grown = reference.columns.clone();
     grown.extend(surgeries.iter().flat_map(|surgery| surgery.columns.clone()));
     existing::begin(&args.out)?;
-    let mut parts = reference.parts.clone();
+    let (mut parts, stays) = (reference.parts.clone(), zoo::model(&reference.base.card.model)?.kept_parts());
     for (condition, contributions) in surgeries.iter().flat_map(|surgery| &surgery.contributions) {
-        for contribution in contributions {
+        for contribution in contributions.iter().filter(|one| !stays.contains(&one.part.as_str())) {
             let key = condition.clone().in_section(Section::Part(contribution.part.clone()));
             parts.insert(key, contribution.value.clone());
         }

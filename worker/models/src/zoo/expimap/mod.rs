@@ -1,9 +1,11 @@
 //! expiMap: an autoencoder whose latent numbers are gene sets (Lotfollahi, Rybakov et al. 2023).
 //!
 //! The decoder is one linear map from terms to genes, held to the terms' sets by a mask (`weights`); a group lasso switches terms off
-//! (`proximal`). A query can bring new terms (`new_terms`), which stay with it. What terms say is in `terms` and `enrichment`.
+//! (`proximal`). A query can bring new terms (`new_terms`), which stay with it or are `contributed`. What terms say is in `terms` and
+//! `enrichment`.
 
 mod config;
+mod contributed;
 mod enrichment;
 mod module;
 mod new_terms;
@@ -23,7 +25,7 @@ pub use proximal::{Penalty, Rise, shrink_columns, shrink_each};
 pub use terms::{Direction, Origin, Term, TermGene};
 pub use upstream::FreezeTerms;
 
-use archipelago_common::StateDict;
+use archipelago_common::{ConditionKey, Layout, Name, StateDict, layout::Rule};
 
 use self::new_terms::Wanted;
 use crate::{
@@ -50,6 +52,8 @@ pub struct Configuration {
     pub reference: ExpimapConfig,
     /// Of a site that maps: its options, and the sets of its new terms.
     pub own: Option<(ExpimapConfig, Option<GeneSets>)>,
+    /// The new terms that came into a version with conditions.
+    contributed: Vec<(ConditionKey, Wanted)>,
 }
 
 impl Model for Expimap {
@@ -59,7 +63,8 @@ impl Model for Expimap {
             title: "expiMap",
             paper: "Lotfollahi, Rybakov et al., Nature Cell Biology 2023",
             purpose: "embeds cells in a space of gene sets: every dimension is a term that a person can read",
-            federation: "exact: a condition owns one column of both maps and its dispersions; new terms of a query stay at its site",
+            federation: "exact: a condition owns one column of both maps and its dispersions; new terms of a query stay at its site, or \
+                         come to stand beside those of others and leave their cells as they are",
             example: "cells.h5ad --model expimap --batch-key study --gene-sets reactome.gmt --set-min-genes 12 --out reference",
             training: TRAINING,
         }
@@ -70,7 +75,7 @@ impl Model for Expimap {
     }
 
     fn configure(&self, options: &Config) -> Result<Box<dyn Configured>> {
-        Ok(Box::new(Configuration { reference: ExpimapConfig::parse(options)?, own: None }))
+        Ok(Box::new(Configuration::new(ExpimapConfig::parse(options)?, None)))
     }
 
     fn options_for_surgery(&self) -> Config {
@@ -94,16 +99,22 @@ impl Model for Expimap {
         if own.use_hsic && own.n_ext == 0 && extension.options.contains_key("use_hsic") {
             return refuse("`use_hsic` is true and `n_ext` is 0: there is no new term to keep independent".to_owned());
         }
-        Ok(Box::new(Configuration { reference, own: Some((own, extension.gene_sets.clone())) }))
+        Ok(Box::new(Configuration::new(reference, Some((own, extension.gene_sets.clone())))))
     }
 
     fn with_kept(&self, options: &Config, kept: &StateDict) -> Result<Box<dyn Configured>> {
         let reference = ExpimapConfig::parse(options)?;
-        let own = new_terms::of_tensors(kept).map(|(n_ext, sets)| {
+        let contributed = contributed::wanted(kept)?;
+        let own = new_terms::of_site(kept).map_err(|detail| Error::Config { model: config::NAME, detail })?;
+        let own = own.map(|Wanted { sets, n_free }| {
             // A soft mask leaves the weights as they were kept.
-            (ExpimapConfig { n_ext, soft_ext_mask: true, ..reference.clone() }, sets)
+            (ExpimapConfig { n_ext: n_free, soft_ext_mask: true, ..reference.clone() }, Some(sets))
         });
-        Ok(Box::new(Configuration { reference, own }))
+        Ok(Box::new(Configuration { reference, own, contributed }))
+    }
+
+    fn kept_parts(&self) -> &'static [&'static str] {
+        &[contributed::PART]
     }
 
     fn grown(
@@ -127,7 +138,7 @@ impl Model for Expimap {
                 registry.with(NEW_GENE_SETS, Encoding::GeneSets(all))
             }
         };
-        Ok((Box::new(Configuration { reference: grown, own: None }), registry))
+        Ok((Box::new(Configuration::new(grown, None)), registry))
     }
 
     fn questions(&self) -> &'static [QuestionCard] {
@@ -144,6 +155,11 @@ impl Model for Expimap {
 }
 
 impl Configuration {
+    /// The model of a reference, and of a site that maps.
+    pub fn new(reference: ExpimapConfig, own: Option<(ExpimapConfig, Option<GeneSets>)>) -> Self {
+        Self { reference, own, contributed: Vec::new() }
+    }
+
     /// The options in force: a site's where it maps.
     pub fn in_force(&self) -> &ExpimapConfig {
         self.own.as_ref().map_or(&self.reference, |(own, _)| own)
@@ -182,6 +198,11 @@ impl Configured for Configuration {
 
     fn learns_library(&self) -> bool {
         self.reference.use_l_encoder
+    }
+
+    fn layout(&self, of_tensors: Layout) -> Layout {
+        let part: Name = contributed::PART.parse().expect("the names of a model's parts are names");
+        Layout { parts: [(part, Rule::Union)].into(), ..of_tensors }
     }
 
     fn upstream_start(&self, registry: &Registry, n_genes: usize, n_conditions: usize) -> Option<Vec<Drawn>> {

@@ -1,10 +1,12 @@
 //! The network of expiMap: inference, generative, loss.
 
+use archipelago_common::part::Contribution;
 use tch::{Kind, Tensor};
 
 use super::{
     Configuration,
     config::{ExpimapConfig, LastLayer},
+    contributed::{self, Contributed},
     new_terms::{NewTerms, Whose},
     recipe,
     terms::Term,
@@ -26,7 +28,7 @@ use crate::{
 };
 
 /// The network of expiMap. Its latent state has a number for each term: those with gene sets, then the reference's new ones, then those
-/// of the site that maps.
+/// of the site that maps, then those that came with conditions.
 #[derive(Debug)]
 pub struct ExpimapModule {
     config: ExpimapConfig,
@@ -37,6 +39,8 @@ pub struct ExpimapModule {
     pub(super) annotated: Masked,
     /// New terms in the order of the latent state.
     pub(super) added: Vec<NewTerms>,
+    /// Those that act on the cells of one condition each, in the order of the latent state.
+    pub(super) contributed: Vec<Contributed>,
     /// The decoder's column of each condition, `[n_conditions, n_genes]`.
     condition: Tensor,
     terms: Vec<Term>,
@@ -113,10 +117,13 @@ impl ExpimapModule {
             let outside = Outside::of(configuration.in_force().soft_ext_mask);
             added.push(NewTerms::new(&mut b, Whose::Site, &wanted, n_hidden, outside)?);
         }
-        let terms = Term::all(sets, &added);
+        let of_condition = |(key, wanted): &(_, _)| Contributed::new(&mut b, key, wanted, (n_genes, n_hidden));
+        let contributed = configuration.contributed.iter().map(of_condition).collect::<Result<Vec<_>>>()?;
+        let terms = Term::all(sets, &added, &contributed);
         let omega = config.omega_of(sets.terms())?;
         let config = configuration.in_force().clone();
-        Ok(Self { config, theta, encoder, library, annotated, added, condition, terms, omega, weights: b.finish() })
+        let weights = b.finish();
+        Ok(Self { config, theta, encoder, library, annotated, added, contributed, condition, terms, omega, weights })
     }
 
     /// The options in force: of a query's mapping, its own.
@@ -129,10 +136,32 @@ impl ExpimapModule {
         &self.terms
     }
 
+    /// All new terms, in the order of the latent state.
+    pub(super) fn new_terms(&self) -> impl Iterator<Item = &NewTerms> {
+        self.added.iter().chain(self.contributed.iter().map(|contributed| &contributed.terms))
+    }
+
+    /// How many numbers of the latent state are every cell's, before those that came with conditions.
+    pub(super) fn n_shared(&self) -> i64 {
+        self.terms.len() as i64 - self.contributed.iter().map(Contributed::n_terms).sum::<i64>()
+    }
+
     /// Posteriors of the cells and one draw from each.
     pub fn inference(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Inference {
         let qz = self.posterior(minibatch, pass);
-        let z = qz.sample(&pass.noise.normal("z", &qz.mean.size(), qz.mean.device()));
+        let (n, device) = (qz.mean.size()[0], qz.mean.device());
+        let mut noise = vec![pass.noise.normal("z", &[n, self.n_shared()], device)];
+        for terms in &self.contributed {
+            // Only where it counts: what a condition brought does not change the numbers drawn for the cells of others.
+            let is_own = terms.is_own(&minibatch.covariates).gt(0.0).any().int64_value(&[]) != 0;
+            let shape = [n, terms.n_terms()];
+            noise.push(match is_own {
+                true => pass.noise.normal("z", &shape, device),
+                false => Tensor::zeros(shape, (Kind::Float, device)),
+            });
+        }
+        let noise = Tensor::cat(&noise, 1);
+        let z = qz.sample(&noise);
         Inference { qz, z }
     }
 
@@ -154,10 +183,16 @@ impl ExpimapModule {
     pub fn generative(&self, z: &Tensor, totals: &Tensor, covariates: &Covariates) -> Decoded {
         let mut start = self.annotated.mask.size()[1];
         let known = self.annotated.forward(&z.narrow(1, 0, start)) + rows_of(&self.condition, covariates);
-        let linear = self.added.iter().fold(known, |linear, added| {
-            let n_terms = added.wanted().n_terms() as i64;
+        let mut of_next = |n_terms: i64| {
             start += n_terms;
-            linear + added.forward(&z.narrow(1, start - n_terms, n_terms))
+            z.narrow(1, start - n_terms, n_terms)
+        };
+        let linear = self
+            .added
+            .iter()
+            .fold(known, |linear, added| linear + added.forward(&of_next(added.wanted().n_terms() as i64)));
+        let linear = self.contributed.iter().fold(linear, |linear, contributed| {
+            linear + contributed.forward(&of_next(contributed.n_terms()), covariates)
         });
         let last = |linear: &Tensor| match self.config.last_layer() {
             LastLayer::Softmax => linear.softmax(-1, Kind::Float),
@@ -190,15 +225,44 @@ impl ExpimapModule {
     pub fn loss_terms(&self, minibatch: &Minibatch, inference: &Inference, decoded: &Decoded) -> ExpimapLoss {
         let theta = self.dispersion(minibatch, &minibatch.covariates);
         let n_free = self.added.last().map_or(0, |added| added.wanted().n_free);
-        let hsic = (self.config.use_hsic && n_free > 0).then(|| match self.config.hsic_one_vs_all {
-            true => hsic::one_against_all(&inference.z, n_free),
-            false => hsic::together(&inference.z, n_free),
+        let hsic = (self.config.use_hsic && n_free > 0).then(|| {
+            let z = inference.z.narrow(1, 0, self.n_shared());
+            match self.config.hsic_one_vs_all {
+                true => hsic::one_against_all(&z, n_free),
+                false => hsic::together(&z, n_free),
+            }
         });
         ExpimapLoss {
             reconstruction: decoded.output.loss(&minibatch.x, theta.as_ref()),
-            kl: inference.qz.kl_standard_normal(),
+            kl: self.divergence(&inference.qz, &minibatch.covariates),
             hsic,
         }
+    }
+
+    /// The divergence of the latent state of each cell, `[n]`, over the terms that decode it.
+    fn divergence(&self, qz: &Posterior, covariates: &Covariates) -> Tensor {
+        let terms = |start, n| Posterior { mean: qz.mean.narrow(1, start, n), var: qz.var.narrow(1, start, n) };
+        let mut start = self.n_shared();
+        self.contributed.iter().fold(terms(0, start).kl_standard_normal(), |sum, contributed| {
+            start += contributed.n_terms();
+            sum + contributed.divergence(&terms(start - contributed.n_terms(), contributed.n_terms()), covariates)
+        })
+    }
+
+    /// What is known of the terms that decode each cell: for the others the prior, at its middle.
+    pub(super) fn decoding(&self, inference: Inference, covariates: &Covariates) -> Inference {
+        if self.contributed.is_empty() {
+            return inference;
+        }
+        let mut is_on = vec![Tensor::ones([1, self.n_shared()], (Kind::Float, inference.z.device()))];
+        let of_terms = |terms: &Contributed| terms.is_own(covariates).repeat([1, terms.n_terms()]);
+        is_on.extend(self.contributed.iter().map(of_terms));
+        let n = is_on.iter().map(|part| part.size()[0]).max().unwrap_or(1);
+        let is_on: Vec<Tensor> = is_on.iter().map(|part| part.expand([n, -1], false)).collect();
+        let is_on = Tensor::cat(&is_on, 1);
+        let Inference { qz: Posterior { mean, var }, z } = inference;
+        let var = var * &is_on + (is_on.ones_like() - &is_on);
+        Inference { qz: Posterior { mean: mean * &is_on, var }, z: z * is_on }
     }
 
     /// What the optimiser minimises, where `warmup` is the share of the divergence's weight; a scalar.
@@ -222,6 +286,11 @@ impl Module for ExpimapModule {
         std::iter::once(&self.annotated).chain(added).for_each(Masked::hold);
     }
 
+    /// The new terms of a site that maps.
+    fn contributions(&self, _: &Dataset<'_>, cells: &[usize]) -> Result<Vec<Contribution>> {
+        Ok(contributed::of_site(self.weights.local(), cells).into_iter().collect())
+    }
+
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
         let inference = self.inference(minibatch, pass);
         let totals = self.totals(minibatch, pass);
@@ -241,7 +310,7 @@ impl Module for ExpimapModule {
     }
 
     fn train_spec(&self) -> Result<VaeSpec, Unsupported> {
-        if !self.added.is_empty() {
+        if self.new_terms().next().is_some() {
             return Err(Unsupported("there are new terms"));
         }
         if self.library.is_some() {
@@ -306,7 +375,7 @@ impl Embedder for ExpimapModule {
             mean: Tensor::cat(&[first.mean, next.mean], 1),
             var: Tensor::cat(&[first.var, next.var], 1),
         };
-        self.added.iter().fold(self.encoder.heads(&hidden), |qz, added| all(qz, added.posterior(&hidden)))
+        self.new_terms().fold(self.encoder.heads(&hidden), |qz, terms| all(qz, terms.posterior(&hidden)))
     }
 
     /// Upstream's `y`: the genes before the last layer.

@@ -1,15 +1,18 @@
 //! Terms that are added to a trained model: some with gene sets, some without.
 //!
 //! In order of the latent state those with sets come first. A reference's own are under upstream's names; those of a site that maps are
-//! under names of their own, so that both can be there, and never leave it.
+//! under names of their own, so that both can be there, and those that were contributed are named by their condition, too.
 
-use archipelago_common::StateDict;
+use std::collections::BTreeMap;
+
+use archipelago_common::{ConditionKey, StateDict};
 use tch::Tensor;
 
 use super::weights::{Masked, Outside};
 use crate::{
     data::GeneSets,
     error::Result,
+    kept,
     nn::{Builder, Init, Posterior, Role, VARIANCE_FLOOR, from_tch, to_tch},
 };
 
@@ -24,11 +27,13 @@ pub(super) struct Wanted {
 
 /// Whose they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Whose {
+pub(super) enum Whose<'a> {
     /// The reference's.
     Reference,
     /// The site's that maps.
     Site,
+    /// Contributed with a condition.
+    Condition(&'a ConditionKey),
 }
 
 /// The added part of the network.
@@ -61,23 +66,50 @@ impl Wanted {
     }
 }
 
-/// What a site added, as the tensors tell that it kept: the number of terms without sets, and the sets of the others. Nothing where it
-/// added nothing.
-pub(super) fn of_tensors(kept: &StateDict) -> Option<(usize, Option<GeneSets>)> {
-    let free = kept.get(&name(Whose::Site, FREE)).map(|weight| weight.shape().to_vec());
-    let n_free = free.and_then(|shape| shape.get(1).copied()).unwrap_or_default();
-    let (mut terms, mut members, mut n_genes) = (Vec::new(), Vec::new(), 0);
+/// What a site added, as the tensors tell that it kept; nothing where it added nothing.
+///
+/// # Errors  what is wrong with tensors of which some are missing, or no terms
+pub(super) fn of_tensors(kept: &StateDict) -> std::result::Result<Option<Wanted>, String> {
+    let shape = |upstream: &str| kept.get(&name(Whose::Site, upstream)).map(|tensor| tensor.shape().to_vec());
+    let (mut sets, mut n_genes) = (BTreeMap::new(), None);
     for (tensor, mask) in kept.iter() {
-        if let Some(term) = tensor.strip_prefix(SET) {
-            let is_member = mask.to_f32(tensor).ok()?;
-            n_genes = is_member.len();
-            terms.push(term.to_owned());
-            members.push((0..).zip(is_member).filter(|(_, is)| *is > 0.0).map(|(gene, _)| gene).collect());
+        let Some((place, term)) = tensor.strip_prefix(SET).and_then(|name| name.split_once('/')) else { continue };
+        let place: usize = place.parse().map_err(|_| format!("`{tensor}` has no place among the terms"))?;
+        let is_member = mask.to_f32(tensor).map_err(|error| error.to_string())?;
+        if n_genes.replace(is_member.len()).is_some_and(|n| n != is_member.len()) {
+            return Err(format!("`{tensor}` is of {} genes, and others of more or fewer", is_member.len()));
         }
+        let members = (0..).zip(is_member).filter(|(_, is)| *is > 0.0).map(|(gene, _)| gene).collect();
+        sets.insert(place, (term.to_owned(), members));
     }
-    let has_sets = !terms.is_empty();
-    let sets = GeneSets::new(terms, members, n_genes).ok().filter(|_| has_sets);
-    (n_free > 0 || has_sets).then_some((n_free, sets))
+    let n_free = match shape(FREE).as_deref() {
+        None => 0,
+        Some(&[genes, n_free]) => {
+            n_genes = n_genes.or(Some(genes));
+            n_free
+        }
+        Some(other) => return Err(format!("`{FREE}` has {} dimensions, expected 2", other.len())),
+    };
+    let Some(n_genes) = n_genes else {
+        let is_none = kept.iter().all(|(name, _)| !name.starts_with(OWN));
+        return if is_none { Ok(None) } else { Err("there is no gene set, and no term without one".to_owned()) };
+    };
+    let (terms, members) = sets.into_values().unzip();
+    let sets = GeneSets::new(terms, members, n_genes).map_err(|error| error.to_string())?;
+    let wanted = Wanted { sets, n_free };
+    let heads = HEADS.iter().flat_map(|head| [format!("{head}.weight"), format!("{head}.bias")]);
+    let weights = (!wanted.sets.terms().is_empty()).then(|| CONSTRAINED.to_owned());
+    match heads.chain(weights).find(|tensor| shape(tensor).is_none()) {
+        Some(missing) => Err(format!("`{missing}` is missing")),
+        None => Ok(Some(wanted)),
+    }
+}
+
+/// The same of what a site keeps beside what others contributed.
+///
+/// # Errors  as [`of_tensors`]
+pub(super) fn of_site(kept: &StateDict) -> std::result::Result<Option<Wanted>, String> {
+    of_tensors(&kept::own(kept))
 }
 
 impl NewTerms {
@@ -86,14 +118,14 @@ impl NewTerms {
     /// # Errors  a stored tensor is missing or looks otherwise
     pub(super) fn new(
         b: &mut Builder<'_>,
-        whose: Whose,
+        whose: Whose<'_>,
         wanted: &Wanted,
         n_hidden: usize,
         outside: Outside,
     ) -> Result<Self> {
         let role = match whose {
             Whose::Reference => Role::Parameter,
-            Whose::Site => Role::Local,
+            Whose::Site | Whose::Condition(_) => Role::Local,
         };
         let n_terms = wanted.n_terms();
         let mut map = |head: &str| -> Result<Map> {
@@ -101,7 +133,7 @@ impl NewTerms {
             let weight = b.tensor(&format!("{name}.weight"), &[n_terms, n_hidden], role, init)?;
             Ok(Map { weight, bias: b.tensor(&format!("{name}.bias"), &[n_terms], role, init)? })
         };
-        let (mean, log_var) = (map("encoder.expand_mean_encoder")?, map("encoder.expand_var_encoder")?);
+        let (mean, log_var) = (map(HEADS[0])?, map(HEADS[1])?);
         let n_genes = wanted.sets.n_genes();
         let free = match wanted.n_free {
             0 => None,
@@ -180,20 +212,24 @@ pub(super) fn enlarged(before: &StateDict, fresh: &StateDict) -> Result<StateDic
 /// The sets themselves among what the site keeps: all that it keeps are tensors, and their genes are needed again.
 fn keep_sets(b: &mut Builder<'_>, sets: &GeneSets) -> Result<()> {
     let mask = sets.mask();
-    for (term, column) in sets.terms().iter().zip(mask.columns()) {
+    for ((place, term), column) in sets.terms().iter().enumerate().zip(mask.columns()) {
         let values = Tensor::from_slice(&column.to_vec()).to_device(b.device());
-        let kept = b.tensor(&format!("{SET}{term}"), &[column.len()], Role::Local, Init::Constant(0.0))?;
+        let kept = b.tensor(&format!("{SET}{place}/{term}"), &[column.len()], Role::Local, Init::Constant(0.0))?;
         tch::no_grad(|| kept.set_requires_grad(false).copy_(&values));
     }
     Ok(())
 }
 
-fn name(whose: Whose, upstream: &str) -> String {
+fn name(whose: Whose<'_>, upstream: &str) -> String {
     match whose {
         Whose::Reference => upstream.to_owned(),
         Whose::Site => format!("{OWN}{upstream}"),
+        Whose::Condition(key) => kept::name(key, &name(Whose::Site, upstream)),
     }
 }
+
+/// The maps from the encoder's last layer to mean and logarithm of the variance.
+const HEADS: [&str; 2] = ["encoder.expand_mean_encoder", "encoder.expand_var_encoder"];
 
 /// Weights of terms without sets.
 pub(super) const FREE: &str = "decoder.L0.ext_L.weight";
@@ -201,7 +237,7 @@ pub(super) const FREE: &str = "decoder.L0.ext_L.weight";
 pub(super) const CONSTRAINED: &str = "decoder.L0.ext_L_m.weight";
 /// Before the names of what a site keeps.
 pub(super) const OWN: &str = "own.";
-/// Before a term's name, for its set.
+/// Before a term's place among those with sets and its name, for its set.
 pub(super) const SET: &str = "own.gene_set/";
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::ExpimapModule;
+use super::{ExpimapModule, Inference};
 use crate::{
     data::{Covariates, Minibatch},
     model::LatentDraw,
@@ -16,8 +16,8 @@ impl Native for ExpimapModule {
     }
 
     fn draw_latent(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> (Posterior, Tensor) {
-        let inference = self.inference(minibatch, pass);
-        (inference.qz, inference.z)
+        let Inference { qz, z } = self.decoding(self.inference(minibatch, pass), &minibatch.covariates);
+        (qz, z)
     }
 
     fn draw_total(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Tensor {

@@ -2,13 +2,13 @@
 
 use tch::{Kind, Tensor};
 
-use super::{ExpimapModule, new_terms::NewTerms};
+use super::{ExpimapModule, contributed::Contributed, new_terms::NewTerms};
 use crate::data::GeneSets;
 
 /// A dimension of the latent space.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Term {
-    /// Its name: that of its gene set, or `unconstrained_0` and so on.
+    /// Its name: that of its gene set, or `unconstrained_0` and so on; for one that was contributed, also that of its condition.
     pub name: String,
     /// Where it comes from.
     pub origin: Origin,
@@ -47,17 +47,23 @@ pub struct TermGene {
 
 impl Term {
     /// Those of the latent space, in order.
-    pub(super) fn all(sets: &GeneSets, added: &[NewTerms]) -> Vec<Self> {
-        let of =
-            |names: &[String], origin| names.iter().map(|name| Self { name: name.clone(), origin }).collect::<Vec<_>>();
-        let mut all = of(sets.terms(), Origin::Annotated);
+    pub(super) fn all(sets: &GeneSets, added: &[NewTerms], contributed: &[Contributed]) -> Vec<Self> {
+        let named = |name: &String, origin| Self { name: name.clone(), origin };
+        let new = |terms: &NewTerms, first: usize| {
+            let (sets, n_free) = (terms.wanted().sets.terms(), terms.wanted().n_free);
+            let constrained = sets.iter().map(|name| named(name, Origin::Constrained));
+            let free = (first..first + n_free).map(|i| named(&format!("unconstrained_{i}"), Origin::Unconstrained));
+            constrained.chain(free).collect::<Vec<_>>()
+        };
+        let mut all: Vec<Self> = sets.terms().iter().map(|name| named(name, Origin::Annotated)).collect();
         let mut n_free = 0;
-        for added in added {
-            let wanted = added.wanted();
-            all.extend(of(wanted.sets.terms(), Origin::Constrained));
-            let names: Vec<String> = (n_free..n_free + wanted.n_free).map(|i| format!("unconstrained_{i}")).collect();
-            all.extend(of(&names, Origin::Unconstrained));
-            n_free += wanted.n_free;
+        for terms in added {
+            all.extend(new(terms, n_free));
+            n_free += terms.wanted().n_free;
+        }
+        for Contributed { terms, condition, .. } in contributed {
+            let of_condition = |term: Self| Self { name: format!("{} of {condition}", term.name), ..term };
+            all.extend(new(terms, 0).into_iter().map(of_condition));
         }
         all
     }
@@ -70,7 +76,7 @@ impl ExpimapModule {
             let constrained = added.constrained.as_ref().map(|masked| masked.weight.shallow_clone());
             constrained.into_iter().chain(added.free.as_ref().map(Tensor::shallow_clone)).collect::<Vec<_>>()
         };
-        let all = std::iter::once(self.annotated.weight.shallow_clone()).chain(self.added.iter().flat_map(of_added));
+        let all = std::iter::once(self.annotated.weight.shallow_clone()).chain(self.new_terms().flat_map(of_added));
         Tensor::cat(&all.collect::<Vec<_>>(), 1).detach()
     }
 
@@ -80,7 +86,7 @@ impl ExpimapModule {
             let constrained = added.constrained.as_ref().map(|masked| masked.mask.shallow_clone());
             constrained.into_iter().chain(added.free.as_ref().map(Tensor::zeros_like)).collect::<Vec<_>>()
         };
-        let all = std::iter::once(self.annotated.mask.shallow_clone()).chain(self.added.iter().flat_map(of_added));
+        let all = std::iter::once(self.annotated.mask.shallow_clone()).chain(self.new_terms().flat_map(of_added));
         Tensor::cat(&all.collect::<Vec<_>>(), 1).detach()
     }
 

@@ -60,7 +60,7 @@ impl Federated for Expimap {
         let local: StateDict = tensors(true).map(|(name, t)| (format!("own.{name}"), t.clone())).collect();
         let own = config(case);
         let reference = ExpimapConfig { n_ext: 0, use_hsic: false, ..own.clone() };
-        let configuration = Configuration { reference, own: Some((own, None)) };
+        let configuration = Configuration::new(reference, Some((own, None)));
         let site_model = Model { configuration, registry: joint.registry };
         site_model.of_condition(&base, &local, &columns[site.code as usize])
     }

@@ -5,7 +5,7 @@ use archipelago_models::{
     Blueprint,
     data::{GENE_SETS, slot},
     formats::scarches::SavedFolder,
-    upstream::ScarchesModel as _,
+    upstream::{ScarchesModel as _, with_terms},
     zoo::expimap::Expimap,
 };
 use serde_json::json;
@@ -32,7 +32,7 @@ fn what_a_site_keeps_is_exported_as_new_terms() {
         ("own.encoder.expand_var_encoder.bias".to_owned(), zeros(&[3])),
         ("own.decoder.L0.ext_L.weight".to_owned(), zeros(&[50, 2])),
         ("own.decoder.L0.ext_L_m.weight".to_owned(), zeros(&[50, 1])),
-        ("own.gene_set/B CELLS".to_owned(), Tensor::from_f32(&[50], &[vec![1.0; 4], vec![0.0; 46]].concat())),
+        ("own.gene_set/0/B CELLS".to_owned(), Tensor::from_f32(&[50], &[vec![1.0; 4], vec![0.0; 46]].concat())),
     ]);
     let mut mapped = reference.clone();
     mapped.local.insert(reference.columns.keys().next().unwrap().clone(), kept);
@@ -43,6 +43,29 @@ fn what_a_site_keeps_is_exported_as_new_terms() {
     assert!(saved.tensors.iter().all(|(name, _)| !name.starts_with("own.")));
     let again = reference_of(&saved);
     assert_eq!(again.base.card.config["n_ext"], json!(2));
+}
+
+#[test]
+fn terms_have_the_names_that_the_folder_or_the_user_has_for_them() {
+    let saved = Folder::read("expimap", "saved_model_nb").saved;
+    let names = |saved: &SavedFolder| {
+        let reference = reference_of(saved);
+        let terms = reference.base.card.config["registry"].to_string();
+        (reference, terms)
+    };
+    let (_, unnamed) = names(&saved);
+    assert!(unnamed.contains("\"term_0\"") && unnamed.contains("\"term_7\""), "{unnamed}");
+    let given: Vec<String> = (0..8).map(|i| format!("SET {i}")).collect();
+    let (reference, named) = names(&with_terms(saved.clone(), given.clone()).unwrap());
+    assert!(given.iter().all(|name| named.contains(&format!("\"{name}\""))), "{named}");
+    let exported = Expimap.to_saved(&reference).unwrap();
+    assert_eq!(exported.attributes["terms_"], json!(given));
+    assert_eq!(names(&exported).1, named, "an export has the names");
+    let refused = |n: usize| with_terms(saved.clone(), vec!["A".to_owned(); n]).unwrap_err().to_string();
+    assert!(refused(7).contains("7 names of terms, expected 8"), "{}", refused(7));
+    let other =
+        SavedFolder { attributes: [("n_ext_", 1), ("is", 2)].map(|(k, v)| (k.to_owned(), json!(v))).into(), ..saved };
+    assert!(with_terms(other, given).unwrap_err().to_string().contains("`mask_` of `EXPIMAP`"));
 }
 
 #[test]

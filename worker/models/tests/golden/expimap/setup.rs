@@ -49,7 +49,7 @@ pub(super) fn model_of(config: ExpimapConfig, mask: &Tensor, ext_mask: Option<&T
         Some(mask) => registry.with(NEW_GENE_SETS, Encoding::GeneSets(sets(mask, "constrained"))),
         None => registry,
     };
-    Model { configuration: Configuration { reference: config, own: None }, registry }
+    Model { configuration: Configuration::new(config, None), registry }
 }
 
 pub(super) fn model(case: &Case) -> Model {
