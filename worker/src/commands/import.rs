@@ -1,7 +1,11 @@
 //! `import`: a model saved by scvi-tools as a reference.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
+use archipelago_anndata::H5adFile;
 use archipelago_common::{
     condition::ConditionKey,
     fs,
@@ -16,7 +20,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::native;
-use crate::{error::Result, existing, output::Output, results};
+use crate::{
+    error::{Error, Result},
+    existing,
+    fields::names_in_uns,
+    output::Output,
+    results,
+};
 
 /// Import a model that scvi-tools (0.8 to 1.4) or scArches saved as a reference.
 ///
@@ -27,7 +37,8 @@ use crate::{error::Result, existing, output::Output, results};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker import my_scvi_model/ --owner anna --dataset lung --out reference\n  \
-    archipelago-worker import old_model/model_params.pt --out reference")]
+    archipelago-worker import old_model/model_params.pt --out reference\n  \
+    archipelago-worker import my_expimap/ --terms cells.h5ad --out reference")]
 pub struct ImportArgs {
     /// The folder that `model.save` wrote, or the file `model.pt` (`model_params.pt`) in it.
     model: PathBuf,
@@ -37,6 +48,13 @@ pub struct ImportArgs {
     /// The directory to write the reference to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Names of the terms of an expiMap, which scArches keeps with the cells: their h5ad file, or a text file with a name on each line
+    /// [default: those in `attr.pkl`, if an export of ours wrote it, else `term_0` and so on].
+    #[arg(long, value_name = "FILE")]
+    terms: Option<PathBuf>,
+    /// The entry of `uns` with the names, in an h5ad file.
+    #[arg(long, value_name = "KEY", default_value = "terms")]
+    terms_key: String,
     /// What the names of the files begin with, as given to `model.save`.
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: String,
@@ -71,7 +89,13 @@ struct Summary {
 pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
     let names = Namespace { owner: args.owner.clone(), dataset: args.dataset.clone() };
     if let Some(source) = native::Source::of(&args.model)? {
+        let terms = args.terms.as_deref().map(|path| term_names(path, &args.terms_key)).transpose()?;
+        let source = source.with_terms(terms)?;
         return native::import(&source, args.onto.as_deref(), &names, &args.out, output);
+    }
+    if let Some(path) = &args.terms {
+        let found = path.display().to_string();
+        return Err(Error::Setting { what: "--terms", found, expected: "nothing: models of scvi-tools have no terms" });
     }
     let saved = scvi_tools::read(&args.model, &args.prefix)?;
     let reference = upstream::to_reference(&saved, &names)?;
@@ -99,6 +123,23 @@ pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
     output.show(&summary);
     Ok(())
 }
+
+/// The names in an entry of `uns`, or on the lines of a text file.
+fn term_names(path: &Path, key: &str) -> Result<Vec<String>> {
+    if path.extension().is_some_and(|extension| extension == "h5ad") {
+        let failed = |source| Error::Cells { path: path.into(), source };
+        let file = H5adFile::open(path).map_err(failed)?;
+        return names_in_uns(&file, key).map_err(failed);
+    }
+    let bytes =
+        fs::read_bounded(path, TERMS_BYTES).map_err(|source| Error::ConfigFile { path: path.into(), source })?;
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| Error::Config { path: path.into(), detail: "it is not UTF-8 text".to_owned() })?;
+    Ok(text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
+
+/// More than the names of all public gene sets.
+const TERMS_BYTES: u64 = 16 << 20;
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,7 +12,12 @@ use archipelago_models::{
 use serde::Serialize;
 
 use super::OpenReference;
-use crate::{error::Result, existing, output::Output, results};
+use crate::{
+    error::{Error, Result},
+    existing,
+    output::Output,
+    results,
+};
 
 /// What there is to import.
 pub(super) enum Source {
@@ -51,6 +56,19 @@ impl Source {
         }
         let is_one = scarches::is_one(folder)?;
         Ok(if is_one { Some(Self::Folder(SavedFolder::read(folder)?)) } else { None })
+    }
+
+    /// The same with names of terms, where some are given.
+    pub(super) fn with_terms(self, names: Option<Vec<String>>) -> Result<Self> {
+        match (self, names) {
+            (source, None) => Ok(source),
+            (Self::Folder(saved), Some(names)) => Ok(Self::Folder(upstream::with_terms(saved, names)?)),
+            (Self::Adaptor(_), Some(names)) => Err(Error::Setting {
+                what: "--terms",
+                found: format!("{} names", names.len()),
+                expected: "nothing for an adaptor, which takes over what its reference has",
+            }),
+        }
     }
 }
 

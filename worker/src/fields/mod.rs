@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use archipelago_models::data::RNA;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use read::{Reading, sets_of_files};
+pub(crate) use read::{Reading, names_in_uns, sets_of_files};
 pub use source::Source;
 pub use spellings::{FieldArgs, FieldSpellings, flag_of};
 pub(crate) use values::ValueCheck;

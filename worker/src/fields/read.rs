@@ -144,14 +144,7 @@ impl Reading<'_> {
     }
 
     fn names_in_uns(&self, key: &str) -> Result<Vec<String>> {
-        match self.file.uns(key).map_err(|source| self.failed(source))? {
-            Element::Array(array) => Ok(array.values().to_strings()),
-            Element::Column(column) => Ok(column.to_strings().into_iter().flatten().collect()),
-            other => {
-                let (name, found) = (format!("uns/{key}"), other.kind().to_owned());
-                Err(self.failed(archipelago_anndata::Error::Kind { name, found, expected: "a list of names" }))
-            }
-        }
+        names_in_uns(self.file, key).map_err(|source| self.failed(source))
     }
 
     fn matrix(&self, modality: Option<&str>, layer: Option<&str>) -> Result<Features> {
@@ -244,6 +237,20 @@ impl Reading<'_> {
 
     fn failed(&self, source: archipelago_anndata::Error) -> Error {
         Error::Cells { path: self.path.into(), source }
+    }
+}
+
+/// A list of names in the unstructured part of a file.
+///
+/// # Errors  [`archipelago_anndata::Error`] for what is not there or something else
+pub(crate) fn names_in_uns(file: &H5adFile, key: &str) -> archipelago_anndata::Result<Vec<String>> {
+    match file.uns(key)? {
+        Element::Array(array) => Ok(array.values().to_strings()),
+        Element::Column(column) => Ok(column.to_strings().into_iter().flatten().collect()),
+        other => {
+            let (name, found) = (format!("uns/{key}"), other.kind().to_owned());
+            Err(archipelago_anndata::Error::Kind { name, found, expected: "a list of names" })
+        }
     }
 }
 

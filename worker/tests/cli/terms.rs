@@ -123,11 +123,56 @@ fn new_terms_stay_with_the_site_and_are_asked_like_the_others() {
     // A plain reference has forgotten nothing and knows nothing new.
     bench.run(&["results", "terms", "plain", "--out", "plain.csv"]);
     assert_eq!(table(&bench, "plain.csv").1, 3);
-    // scArches has a place for them.
+    // They are in no part of what was written: whoever publishes the folder does not publish them.
+    let version = read_json(&bench.path("mapped/version.json"));
+    assert!(version["columns"].as_object().unwrap().keys().all(|key| !key.contains('+')), "{version}");
+    // scArches has a place for them, and their names come back.
     bench.run(&["export", "mapped", "--out", "saved"]);
     bench.run(&["import", "saved", "--out", "imported"]);
-    bench.run(&["results", "terms", "imported", "--out", "imported.csv"]);
-    assert_eq!(table(&bench, "imported.csv").1, 6);
+    assert_eq!(terms_of(&bench, "imported"), terms_of(&bench, "mapped"));
+}
+
+/// The names of a reference's terms.
+fn terms_of(bench: &Bench, reference: &str) -> Vec<String> {
+    bench.run(&["results", "terms", reference, "--out", "listed.csv", "--overwrite"]);
+    let text = std::fs::read_to_string(bench.path("listed.csv")).unwrap();
+    text.lines().skip(1).map(|line| line.split(',').next().unwrap().to_owned()).collect()
+}
+
+/// A folder that scArches saved, which has no names of terms: those of the cells are given.
+#[test]
+fn terms_of_a_saved_model_get_the_names_that_scarches_keeps_with_the_cells() {
+    let bench = Bench::new();
+    let saved = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/expimap/saved_model_nb");
+    let saved = saved.to_str().unwrap();
+    let names: Vec<String> = (0..8).map(|term| format!("PATHWAY {term}")).collect();
+    let mut cells = AnnData::read(bench.path("cells.h5ad")).unwrap();
+    cells.uns.insert("terms".to_owned(), Array::vector(names.clone()).into());
+    cells.uns.insert("few".to_owned(), Array::vector(names[..7].to_vec()).into());
+    cells.write(bench.path("cells.h5ad"), Compression::None).unwrap();
+    std::fs::write(bench.path("terms.txt"), names.join("\n")).unwrap();
+    let import = |more: &[&str], out: &str| {
+        bench.run(&[&["import", saved][..], more, &["--out", out]].concat());
+        terms_of(&bench, out)
+    };
+    assert_eq!(import(&[], "unnamed"), (0..8).map(|term| format!("term_{term}")).collect::<Vec<_>>());
+    assert_eq!(import(&["--terms", "cells.h5ad"], "of-cells"), names);
+    assert_eq!(import(&["--terms", "terms.txt"], "of-text"), names);
+    bench.run(&["export", "of-cells", "--out", "exported"]);
+    bench.run(&["import", "exported", "--out", "again"]);
+    assert_eq!(terms_of(&bench, "again"), names);
+    for (more, words) in [
+        (&["--terms", "cells.h5ad", "--terms-key", "few"][..], "7 names of terms, expected 8"),
+        (&["--terms", "cells.h5ad", "--terms-key", "none"], "none"),
+        (&["--terms", "absent.txt"], "absent.txt"),
+    ] {
+        let said = bench.fail(2, &[&["import", saved], more, &["--out", "x"]].concat());
+        assert!(said.contains(words), "no `{words}` in:\n{said}");
+    }
+    let scvi = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/import/minimal_export_scvi");
+    let said = bench.fail(2, &["import", scvi.to_str().unwrap(), "--terms", "terms.txt", "--out", "x"]);
+    assert!(said.contains("--terms") && said.contains("have no terms"), "{said}");
+    assert!(!bench.path("x").exists());
 }
 
 #[test]
@@ -169,11 +214,20 @@ fn what_cannot_be_a_model_of_gene_sets_is_refused_in_words() {
     let large = ["--gene-sets", "sets.gmt", "--set-min-genes", "100", "--out", "x"];
     refused(&train(&large), &["sets.gmt", "more than 100 genes"]);
     refused(&train(&["--gene-sets", "sets.gmt", "--omega", "NOPE=2", "--out", "x"]), &["omega", "`NOPE`"]);
+    let mut cells = AnnData::read(bench.path("cells.h5ad")).unwrap();
+    // A mask with fewer columns than there are names, and cells without their condition.
+    cells.varm.insert("I".to_owned(), Array::matrix(60, 2, vec![1.0; 120]).unwrap().into());
+    cells.uns.insert("terms".to_owned(), Array::vector(vec!["ODD", "EVEN", "SMALL"]).into());
+    cells.write(bench.path("cells.h5ad"), Compression::None).unwrap();
+    cells.obs.remove("batch");
+    cells.write(bench.path("bare.h5ad"), Compression::None).unwrap();
     let map = |more: &[&'static str]| {
         [&["map", "reference", "cells.h5ad", "--batches", "c", "--epochs", "1", "--out", "y"][..], more].concat()
     };
     refused(&map(&["--new-gene-sets", "foreign.gmt"]), &["foreign.gmt", "no gene"]);
     refused(&map(&["--use-hsic"]), &["use_hsic", "n_ext"]);
+    refused(&["map", "reference", "bare.h5ad", "--epochs", "1", "--out", "y"], &["no column `batch`", "--batch-key"]);
+    refused(&train(&["--field", "gene_sets=varm/I@uns/terms", "--out", "x"]), &["varm/I", "60 rows and 2 columns"]);
     refused(&["results", "term-genes", "reference", "--term", "NOPE", "--out", "z.csv"], &["`NOPE`", "results terms"]);
     bench.run(&[&crate::TRAIN[..12], &["--out=scvi"]].concat());
     refused(&["map", "scvi", "cells.h5ad", "--batches", "c", "--n-ext", "2", "--out", "y"], &["scvi", "adds nothing"]);
