@@ -4,7 +4,7 @@ use archipelago_analysis::{
     metrics::Aspect,
     page::{bytes, escape, facts, note, table, thousands},
 };
-use archipelago_common::Figure;
+use archipelago_common::{ConditionKey, Figure, Name, Section, layout::Axis};
 
 use super::{Findings, Subject};
 use crate::{audit::Kind, commands::metrics::Judged, mapping::OBSM_KEY};
@@ -45,7 +45,29 @@ pub(super) fn mapping(findings: &Findings) -> String {
         &head.iter().map(String::as_str).collect::<Vec<_>>(),
         &rows,
     );
-    html
+    html + &condition_keys(findings)
+}
+
+/// For a model with several condition keys: what the query's cells are called on each, and which of it is new.
+fn condition_keys(findings: &Findings) -> String {
+    let further = findings.card.layout.axes.iter().filter_map(|axis| match &axis.section {
+        Section::Axis(name) => Some((name, axis)),
+        Section::Condition | Section::Part(_) => None,
+    });
+    let row = |(name, axis): (&Name, &Axis)| {
+        let of_axis = || findings.dir.version().columns.keys().filter(|key| *key.section() == axis.section);
+        let new: Vec<String> =
+            of_axis().filter(|key| is_new(findings, key)).map(|key| key.batch().to_owned()).collect();
+        let known = of_axis().count() - new.len();
+        let whose = if axis.shared.is_empty() { "each site's own" } else { "the same at every site" };
+        let new = if new.is_empty() { "none".to_owned() } else { listed(&new, "names") };
+        vec![name.to_string(), new, thousands(known as u64), whose.to_owned()]
+    };
+    let rows: Vec<Vec<String>> = further.map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    table("Condition keys: what is new on each", &["condition key", "new names", "known names", "names are"], &rows)
 }
 
 fn coverage(found: u64, panel: u64) -> String {
@@ -116,17 +138,28 @@ pub(super) fn releases(findings: &Findings, subject: &Subject) -> String {
         )
 }
 
-fn is_new(findings: &Findings, key: &archipelago_common::ConditionKey) -> bool {
-    findings.summary["conditions"].get(key.to_string()).is_some()
+/// Whether the mapping brought a key: a condition of its cells, or a name of theirs on a further axis.
+fn is_new(findings: &Findings, key: &ConditionKey) -> bool {
+    let conditions = findings.summary["conditions"].as_object().into_iter().flat_map(|conditions| conditions.keys());
+    let mut conditions = conditions.filter_map(|condition| condition.parse::<ConditionKey>().ok());
+    conditions.any(|condition| match key.section() {
+        Section::Condition => condition == *key,
+        Section::Axis(_) => condition.owner() == key.owner() && condition.dataset() == key.dataset(),
+        Section::Part(_) => false,
+    })
 }
 
 /// `a`, `a and b`, `a, b and 3 others`.
-pub(super) fn list(names: &[String]) -> String {
+pub(super) fn list(batches: &[String]) -> String {
+    if batches.is_empty() { "no batch".to_owned() } else { listed(batches, "batches") }
+}
+
+fn listed(names: &[String], are: &str) -> String {
     match names {
-        [] => "no batch".to_owned(),
+        [] => String::new(),
         [one] => one.clone(),
         [all @ .., last] if names.len() <= 4 => format!("{} and {last}", all.join(", ")),
-        [first, second, ..] => format!("{first}, {second} and {} other batches", names.len() - 2),
+        [first, second, ..] => format!("{first}, {second} and {} other {are}", names.len() - 2),
     }
 }
 

@@ -51,6 +51,13 @@ fn batches_that_share_a_key_are_mapped_together_and_found_again() {
         adata.obsm("X_archipelago").unwrap().to_table("X_archipelago").unwrap().values
     };
     assert_eq!(positions("latent.h5ad"), positions("mapped/mapped.h5ad"));
+    bench.run(&["report", "mapped", "--out", "page.html"]);
+    let page = std::fs::read_to_string(bench.path("page.html")).unwrap();
+    let rows = [
+        "batch</th><td class=\"n\">c</td><td class=\"n\">2</td>",
+        "cell_type</th><td class=\"n\">none</td><td class=\"n\">3</td>",
+    ];
+    assert!(rows.iter().all(|row| page.contains(row)), "{}", page.split("Condition keys").nth(1).unwrap());
     let again = bench.fail(1, &["map", "mapped", "c.h5ad", "--epochs", "2", "--out", "again"]);
     assert!(again.contains("local/query/c_type-01"), "{again}");
     bench.run(&["map", "reference", "c.h5ad", "--surgery", "upstream", "--epochs", "2", "--out", "compared"]);
