@@ -58,9 +58,12 @@ quality: build ## Map with scVI and scANVI, or with another model, over several 
 		$(if $(BATCH),--batch-key "$(BATCH)") $(if $(LABELS),--labels-key "$(LABELS)") $(if $(COARSE),--coarse-key "$(COARSE)") \
 		$(if $(SETS),--gene-sets "$(SETS)")
 
-# ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers.
-peers: build ## Compare with scvi-tools: saved models there and back
+# ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers. ARCHIPELAGO_SCARCHES=dir names one
+# with scArches 0.6.1; without it, one is made in the user's cache, by a Python 3.11.
+peers: build ## Compare with scvi-tools and scArches: saved models there and back
 	peer=$$(benches/peers/install.sh) && "$$peer" benches/peers/roundtrip.py --worker $(BIN)/archipelago-worker
+	peer=$$(benches/peers/install_scarches.sh) && { test -z "$$peer" || \
+		"$$peer" benches/peers/roundtrip_scarches.py --worker $(BIN)/archipelago-worker; }
 
 peers-day: build ## Compare the data scientist's day with scanpy and scib-metrics, step by step
 	peer=$$(benches/peers/install.sh) && \

@@ -11,9 +11,7 @@ Prints one line per model and exits with 1 if any differs. A model that cannot b
 """
 
 import argparse
-import csv
 import pathlib
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -24,8 +22,9 @@ import pandas as pd
 import scvi
 import torch
 
+from ours import TOLERANCE, must, run, table
+
 N_CELLS, N_GENES, N_PROTEINS = 120, 40, 6
-TOLERANCE = 1e-5
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 SURGERY = {"n_layers": 2, "encode_covariates": True, "deeply_inject_covariates": False,
            "use_layer_norm": "both", "use_batch_norm": "none"}
@@ -88,20 +87,6 @@ def results(model):
     return [model.get_latent_representation(), *labels, *(np.asarray(frame) for frame in decoded)]
 
 
-def run(worker, *words):
-    """One of our commands; what it said where it failed."""
-    done = subprocess.run([worker, *map(str, words), "--quiet"], capture_output=True, text=True)
-    return None if done.returncode == 0 else done.stderr
-
-
-def table(path, column):
-    """The columns of a CSV whose names begin with `column`, cell by cell."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name.startswith(column)]
-    return np.array([[float(row[name]) for name in names] for row in rows])
-
-
 def ours(worker, adata, model, setup, folder):
     """Largest difference of what our commands say about the cells from what scvi-tools says."""
     known = adata.copy()
@@ -114,12 +99,10 @@ def ours(worker, adata, model, setup, folder):
         known.uns["proteins"] = list(map(str, model.protein_state_registry.column_names))
         cells += ["--protein-obsm-key", setup["protein_expression_obsm_key"], "--protein-names-uns-key", "proteins"]
     known.write_h5ad(folder / "cells.h5ad")
-    failed = run(worker, "latent", *cells, "--out", folder / "latent.csv")
-    assert failed is None, failed
+    must(worker, "latent", *cells, "--out", folder / "latent.csv")
     gap = np.abs(table(folder / "latent.csv", "mean_") - model.get_latent_representation()).max()
     if hasattr(model, "predict"):
-        failed = run(worker, "predict", *cells, "--soft", "--out", folder / "predicted.csv")
-        assert failed is None, failed
+        must(worker, "predict", *cells, "--soft", "--out", folder / "predicted.csv")
         theirs = model.predict(soft=True)
         for label in theirs.columns:
             gap = max(gap, np.abs(table(folder / "predicted.csv", label)[:, 0] - theirs[label].to_numpy()).max())
@@ -137,8 +120,7 @@ def difference(cls, setup, options, worker, folder):
     refused = run(worker, "import", folder / "saved", "--out", folder / "reference")
     if refused is not None:
         return refused
-    failed = run(worker, "export", folder / "reference", "--out", folder / "again")
-    assert failed is None, failed
+    must(worker, "export", folder / "reference", "--out", folder / "again")
     torch.load(folder / "again" / "model.pt", weights_only=True)
     again = cls.load(str(folder / "again"), adata=adata, accelerator="cpu")
     pairs = zip(results(again), results(model), strict=True)

@@ -168,6 +168,12 @@ impl ConditionArgs {
         }
         match found.as_slice() {
             [key] => Ok((*key).clone()),
+            // An imported model whose layers hear of no condition has a list of none.
+            [] if conditions().next().is_none() && owns_nothing(reference) => {
+                let owner = self.owner.clone().map_or_else(|| "local".parse(), Ok)?;
+                let dataset = self.dataset.clone().map_or_else(|| "query".parse(), Ok)?;
+                Ok(ConditionKey::new(owner, dataset, batch)?)
+            }
             [] => {
                 let available = list(&conditions().collect::<Vec<_>>());
                 Err(Error::NoCondition { batch: batch.to_owned(), available })
@@ -175,6 +181,11 @@ impl ConditionArgs {
             several => Err(Error::AmbiguousBatch { batch: batch.to_owned(), candidates: list(several) }),
         }
     }
+}
+
+/// Whether conditions are names and nothing else.
+fn owns_nothing(reference: &Reference) -> bool {
+    reference.base.card.layout.axis(&Section::Condition).is_none_or(|axis| axis.tensors.is_empty())
 }
 
 /// The key on an axis of a cell of this condition: that of the condition's owner, or the one that the reference shares.

@@ -94,3 +94,28 @@ fn values_of_the_wrong_kind_are_refused_in_one_sentence() {
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(message.contains("normalised and log-transformed"), "{message}");
 }
+
+/// No layer of scGen hears of conditions, so a saved folder names none: cells of any batch can be placed.
+#[test]
+fn a_saved_model_without_conditions_places_cells_of_every_batch() {
+    let conditional = bench();
+    let bench = Bench::new();
+    bench.run(&["preprocess", "cells.h5ad", "--normalize", "--out", "logged.h5ad"]);
+    let train = ["train", "logged.h5ad", "--model", "scgen", "--batches", "a", "--labels-key", "cell_type"];
+    bench.run(&[&train[..], &["--hidden-layer-sizes", "8", "--epochs", "1", "--out", "reference"]].concat());
+    bench.run(&["export", "reference", "--out", "saved"]);
+    bench.run(&["import", "saved", "--out", "imported"]);
+    let places = |reference: &str, batch: &str| {
+        let out = format!("{reference}-{batch}.csv");
+        bench.run(&["latent", reference, "logged.h5ad", "--batches", batch, "--device", "cpu", "--out", &out]);
+        let text = std::fs::read_to_string(bench.path(&out)).unwrap();
+        let numbers =
+            |line: &str| line.split(',').filter(|cell| cell.parse::<f32>().is_ok()).map(str::to_owned).collect();
+        text.lines().skip(1).map(numbers).collect::<Vec<Vec<String>>>()
+    };
+    assert_eq!(places("imported", "a"), places("reference", "a"));
+    assert_eq!(places("imported", "c").len(), 40);
+    // What does own something still has to know the batch.
+    let said = conditional.fail(1, &["latent", "reference", "cells.h5ad", "--batches", "c", "--out", "x.csv"]);
+    assert!(said.contains("no condition for batch `c`"), "{said}");
+}
