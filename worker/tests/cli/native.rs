@@ -107,7 +107,7 @@ fn a_saved_model_without_conditions_places_cells_of_every_batch() {
     bench.run(&["import", "saved", "--out", "imported"]);
     let places = |reference: &str, batch: &str| {
         let out = format!("{reference}-{batch}.csv");
-        bench.run(&["latent", reference, "logged.h5ad", "--batches", batch, "--device", "cpu", "--out", &out]);
+        bench.run(&["latent", reference, "logged.h5ad", "--batches", batch, "--out", &out, "--batch-key", "batch"]);
         let text = std::fs::read_to_string(bench.path(&out)).unwrap();
         let numbers =
             |line: &str| line.split(',').filter(|cell| cell.parse::<f32>().is_ok()).map(str::to_owned).collect();
