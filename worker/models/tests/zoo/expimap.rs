@@ -9,7 +9,7 @@ use archipelago_common::{
     progress::Silent,
 };
 use archipelago_models::{
-    CellConditions, Config, Device, Extension, NoCheckpoints, Reference,
+    CellConditions, Compute, Config, Device, Engine, Extension, NoCheckpoints, Reference,
     data::GeneSets,
     results::{Answer, Asked, Given},
     surgery::{JointQuery, extended_surgery},
@@ -52,6 +52,9 @@ fn part() -> Name {
     "terms".parse().unwrap()
 }
 
+/// New terms go through libtorch: to compare bits, all others do too.
+const LIBTORCH: Compute = Compute { device: Device::Cpu, engine: Engine::Autograd };
+
 /// A version with what was contributed by a site.
 fn with(mut version: Reference, site: &str, mapped: &Mapped) -> Reference {
     let contribution = mapped.contribution.clone().unwrap();
@@ -62,12 +65,12 @@ fn with(mut version: Reference, site: &str, mapped: &Mapped) -> Reference {
 
 fn latent(reference: &Reference, site: &str, batch: &Batch) -> Array2<f32> {
     let conditions = CellConditions::single(key(site), batch.labels.len());
-    reference.latent(&cells(batch), &conditions, Device::Cpu).unwrap().mean
+    reference.latent(&cells(batch), &conditions, LIBTORCH).unwrap().mean
 }
 
 fn elbo(reference: &Reference, site: &str, batch: &Batch) -> f64 {
     let conditions = CellConditions::single(key(site), batch.labels.len());
-    reference.evaluate(&cells(batch), &conditions, 5, Device::Cpu).unwrap().elbo()
+    reference.evaluate(&cells(batch), &conditions, 5, LIBTORCH).unwrap().elbo()
 }
 
 fn names(reference: &Reference) -> Vec<String> {
