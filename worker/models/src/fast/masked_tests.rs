@@ -74,7 +74,7 @@ fn module(config: &ExpimapConfig, sets: &[Vec<bool>], n_conditions: usize, train
     let sets = GeneSets::new(terms, sets.iter().map(members).collect(), n_genes).unwrap();
     let registry = Registry::default().with(GENE_SETS, Encoding::GeneSets(sets));
     let builder = Builder::new(Source::Fresh, ConditionSource::Fresh(n_conditions), trainable, [7; 32], Device::Cpu);
-    let configuration = Configuration { reference: config.clone(), own: None };
+    let configuration = Configuration::new(config.clone(), None);
     ExpimapModule::new(&configuration, &registry, n_genes, builder).unwrap()
 }
 
