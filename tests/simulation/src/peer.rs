@@ -179,7 +179,15 @@ impl World {
                     self.send_chunks(stream, Actor::Peer(peer), blob, from_chunk, &content);
                 }
                 Ok(PutReply::Durable) => self.uploaded(peer, stream, Ok(())),
-                Ok(PutReply::Refused(_)) => self.uploaded(peer, stream, Err(())),
+                Ok(PutReply::Refused(refusal)) => {
+                    let from = self.network.streams.get(&stream).map(|s| s.other(Actor::Peer(peer)));
+                    if let (Refusal::NotLeader { leader }, Some(Actor::Node(from))) = (refusal, from)
+                        && let Some(session) = &mut self.peers[peer].session
+                    {
+                        session.handle_leader_hint(now, from, leader);
+                    }
+                    self.uploaded(peer, stream, Err(()));
+                }
                 Ok(PutReply::Has { .. }) => self.fail(format!("p{peer} was told of a relay that it did not ask for")),
                 Err(error) => self.fail(format!("p{peer} was told nonsense about an upload: {error}")),
             }
