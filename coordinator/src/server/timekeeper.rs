@@ -14,10 +14,11 @@ use crate::{clock, raft::task::View};
 /// Keeps time for as long as the node runs.
 pub async fn run(executor: Executor) {
     let mut view = executor.raft().watch();
-    let mut last = (0, Instant::now());
+    let (mut last, mut awaited) = ((0, Instant::now()), None);
     loop {
         let now = view.borrow_and_update().clone();
-        if now.is_leader() && (last.0 != now.term || last.1.elapsed() >= AGAIN) && keep(&executor, &now).await {
+        let is_due = now.is_leader() && (last.0 != now.term || last.1.elapsed() >= AGAIN);
+        if is_due && keep(&executor, &now, &mut awaited).await {
             last = (now.term, Instant::now());
         }
         // Often at first, because nobody is served before; then now and then.
@@ -29,8 +30,8 @@ pub async fn run(executor: Executor) {
     }
 }
 
-/// Agrees on the time once. Says whether it is known now.
-async fn keep(executor: &Executor, view: &View) -> bool {
+/// Agrees on the time once. Says whether it is known now; and in the log, once, for which founder a new consortium waits.
+async fn keep(executor: &Executor, view: &View, awaited: &mut Option<NodeId>) -> bool {
     let look = |cluster: &Cluster| (cluster.now_ms(), cluster.edition());
     let Ok((state_ms, edition)) = executor.raft().peek(look).await else { return false };
     let clock = executor.clock();
@@ -41,7 +42,9 @@ async fn keep(executor: &Executor, view: &View) -> bool {
     if state_ms == 0
         && let Some(node) = executor.awaited_founder(view).await
     {
-        tracing::debug!(%node, "the consortium begins when this founder has been heard");
+        if awaited.replace(node) != Some(node) {
+            tracing::info!(%node, "a new consortium begins when this founder has said that it has the same list of members");
+        }
         return false;
     }
     clock.change(|stamps, counted_ms| stamps.lead(view.term, state_ms, counted_ms));
