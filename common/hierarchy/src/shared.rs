@@ -175,7 +175,10 @@ mod tests {
         CountTable::of_cells(cells.iter().flat_map(|&(row, column, n)| std::iter::repeat_n((row, column), n)))
     }
 
-    fn data(name: &str, types: &[&str], by: &[(&str, &[(&str, &str, usize)])]) -> SharedData {
+    /// How many cells of a label were taken for which other one.
+    type Counted<'a> = &'a [(&'a str, &'a str, usize)];
+
+    fn data(name: &str, types: &[&str], by: &[(&str, Counted<'_>)]) -> SharedData {
         SharedData {
             name: name.to_owned(),
             types: types.iter().map(|&label| label.to_owned()).collect(),

@@ -145,8 +145,11 @@ mod tests {
 
     type Members = BTreeMap<ConditionKey, Member>;
 
+    /// How many cells of a label somebody's machines took for which of their own.
+    type Counted<'a> = &'a [(&'a str, Option<&'a str>, u64)];
+
     /// What one site hands in: machines, and counts by those of others.
-    fn site(key: &str, place: u64, types: &[&str], by: &[(&Member, &[(&str, Option<&str>, u64)])]) -> Members {
+    fn site(key: &str, place: u64, types: &[&str], by: &[(&Member, Counted<'_>)]) -> Members {
         let key: ConditionKey = key.parse().unwrap();
         let own = (key.clone().in_section(Section::Part(name(MACHINES))), machines_of(place, types));
         let counts = by.iter().map(|(machines, cells)| {

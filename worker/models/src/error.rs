@@ -261,7 +261,7 @@ pub enum Error {
     #[error("what was contributed with `{key}` does not fit the reference: {detail}")]
     Contributed {
         /// The condition with which it was trained.
-        key: ConditionKey,
+        key: Box<ConditionKey>,
         /// What differs.
         detail: String,
     },

@@ -100,7 +100,8 @@ mod tests {
     fn differences_and_slopes_are_right_on_every_level() {
         let (n_genes, genes, values) = (37, [0_u32, 5, 36], [1.5_f32, 0.25, 3.0]);
         let at = |i: usize| ((i as f32) * 0.7).sin() * 3.0;
-        let links: [(Link, fn(f64) -> f64); 4] = [
+        type Curve = fn(f64) -> f64;
+        let links: [(Link, Curve); 4] = [
             (Link::Identity, |x| x),
             (Link::Relu, |x| x.max(0.0)),
             (Link::Softplus, |x| x.exp().ln_1p()),

@@ -37,7 +37,7 @@ pub struct SpaceArgs {
 #[derive(Subcommand, Debug)]
 enum Verb {
     Train(Box<train::TrainArgs>),
-    Map(map::MapArgs),
+    Map(Box<map::MapArgs>),
     Show(show::ShowArgs),
 }
 

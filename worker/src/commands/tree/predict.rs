@@ -158,14 +158,14 @@ impl Placer {
 fn judge(adata: &AnnData, name: &str, tree: &Tree, found: &Placed) -> Result<Judgement> {
     let truth = column(&adata.obs, name)?;
     tree.check_labels(truth.iter().map(String::as_str)).map_err(archipelago_analysis::AnalysisError::from)?;
-    let pairs = || truth.iter().map(String::as_str).zip(found.labels.iter().map(or_root));
+    let pairs = || truth.iter().map(String::as_str).zip(found.labels.iter().map(|label| or_root(label)));
     let is_right = |&(truth, label): &(&str, &str)| tree.node(truth).is_some_and(|node| node.name() == label);
     let accuracy = pairs().filter(is_right).count() as f64 / truth.len().max(1) as f64;
     Ok(Judgement { column: name.to_owned(), accuracy, hierarchical_f1: hierarchical_f1(tree, pairs()) })
 }
 
-fn or_root(label: &String) -> &str {
-    if UNPLACED.contains(&label.as_str()) { ROOT } else { label }
+fn or_root(label: &str) -> &str {
+    if UNPLACED.contains(&label) { ROOT } else { label }
 }
 
 /// # Errors  [`Error::Setting`] for what is no probability

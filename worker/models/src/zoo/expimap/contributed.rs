@@ -97,7 +97,7 @@ pub(super) fn of_site(kept: StateDict, cells: &[usize]) -> Option<Contribution> 
 }
 
 fn refuse(key: &ConditionKey, detail: String) -> Error {
-    Error::Contributed { key: key.clone(), detail }
+    Error::Contributed { key: Box::new(key.clone()), detail }
 }
 
 /// The part.

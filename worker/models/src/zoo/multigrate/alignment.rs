@@ -33,7 +33,7 @@ pub(super) fn alignment(
     };
     let mut sum = zero.shallow_clone();
     if config.alignment_type.joint() {
-        sum = sum + between_groups(joint, groups);
+        sum += between_groups(joint, groups);
     }
     if config.alignment_type.marginal() {
         let has = |m: usize| present.select(1, m as i64).ne(0.0);
@@ -46,13 +46,13 @@ pub(super) fn alignment(
                 };
                 let both = both.nonzero().view(-1);
                 if both.numel() > 0 {
-                    sum = sum + apart(&marginal[i].of_cells(&both), &marginal[j].of_cells(&both));
+                    sum += apart(&marginal[i].of_cells(&both), &marginal[j].of_cells(&both));
                 }
             }
         }
         for (i, latent) in marginal.iter().enumerate() {
             let cells = has(i).nonzero().view(-1);
-            sum = sum + between_groups(&latent.of_cells(&cells), &groups.index_select(0, &cells));
+            sum += between_groups(&latent.of_cells(&cells), &groups.index_select(0, &cells));
         }
     }
     sum

@@ -41,8 +41,8 @@ pub(super) fn mixed(mix: Mix, experts: &[Latent], present: &Tensor) -> (Tensor, 
             let (mut precision, mut weighted) = (experts[0].mean.ones_like(), experts[0].mean.zeros_like());
             for (m, expert) in experts.iter().enumerate() {
                 let own = weights(m) * (-&expert.log_var).exp();
-                weighted = weighted + &own * &expert.mean;
-                precision = precision + own;
+                weighted += &own * &expert.mean;
+                precision += own;
             }
             let var = precision.reciprocal();
             (weighted * &var, var.log())
@@ -54,8 +54,8 @@ pub(super) fn mixed(mix: Mix, experts: &[Latent], present: &Tensor) -> (Tensor, 
             let share = |m: usize| weights(m) / n_present.clamp_min(1.0);
             let (mut mean, mut var) = (experts[0].mean.zeros_like(), experts[0].mean.zeros_like() + none);
             for (m, expert) in experts.iter().enumerate() {
-                mean = mean + share(m) * &expert.mean;
-                var = var + share(m).square() * expert.log_var.exp();
+                mean += share(m) * &expert.mean;
+                var += share(m).square() * expert.log_var.exp();
             }
             (mean, var.log())
         }

@@ -216,7 +216,7 @@ impl Kernel {
     fn backward_graph(&self, x: &[f32], cell: &Cell, of_hidden: &[f32], keep: Option<&[f32]>, gradient: &mut Values) {
         let scale = 1.0 / (self.width as f32).sqrt();
         let (mut of_both, mut of_alone) = (0.0, 0.0);
-        for gene in 0..self.n_genes {
+        for (gene, &x) in x.iter().enumerate().take(self.n_genes) {
             let at = gene * self.width;
             let is_joined = if self.starts[gene + 1] > self.starts[gene] { 1.0 } else { 0.0 };
             let mut of_mean = 0.0;
@@ -227,12 +227,12 @@ impl Kernel {
                 let slope = of_hidden[at + unit] * keep.map_or(1.0, |keep| keep[at + unit]);
                 gradient[VALUE][unit] += slope * cell.mean[gene];
                 gradient[VALUE + 1][unit] += slope * is_joined;
-                gradient[SKIP][unit] += slope * x[gene];
+                gradient[SKIP][unit] += slope * x;
                 gradient[SKIP + 1][unit] += slope;
                 of_mean += slope * self.values[VALUE][unit];
             }
             let of_slope = of_mean * cell.variance[gene] * scale;
-            of_both += of_slope * x[gene];
+            of_both += of_slope * x;
             of_alone += of_slope;
         }
         let [query, of_query, key, ..] = &self.values;

@@ -30,7 +30,7 @@ pub(super) struct Tensors {
 
 #[derive(Debug)]
 enum From<'a> {
-    Fresh(ChaCha8Rng),
+    Fresh(Box<ChaCha8Rng>),
     Stored(&'a StateDict),
 }
 
@@ -57,7 +57,7 @@ impl Start {
 
 impl<'a> Parameters<'a> {
     pub(super) fn fresh(seed: [u8; 32]) -> Self {
-        Self { source: From::Fresh(ChaCha8Rng::from_seed(seed)), tensors: Tensors::default() }
+        Self { source: From::Fresh(Box::new(ChaCha8Rng::from_seed(seed))), tensors: Tensors::default() }
     }
 
     pub(super) fn stored(tensors: &'a StateDict) -> Self {

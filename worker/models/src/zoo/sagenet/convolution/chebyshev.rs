@@ -47,7 +47,7 @@ impl Convolution for Chebyshev {
                 let next = step(&last) * 2.0 - &before;
                 before = std::mem::replace(&mut last, next);
             }
-            out = out + map.forward(&last);
+            out += map.forward(&last);
         }
         out + &self.bias
     }
