@@ -80,7 +80,7 @@ impl ScarchesModel for Expimap {
         &["condition_key_", "mask_"]
     }
 
-    /// Terms have no names there: they are in the cells' file. Without [`TERMS`] they are `term_0` and so on here.
+    /// Terms have no names there: they are in the cells' file. Without `TERMS` they are `term_0` and so on here.
     fn to_reference(&self, saved: &SavedFolder, namespace: &Namespace) -> Result<Reference> {
         let conditions = saved::conditions(saved, namespace)?;
         let reference = ExpimapConfig::parse(&options(saved))?;

@@ -2,7 +2,7 @@
 //!
 //! A section, cells whose places are known, gives a [graph of genes](graph) and several [partitions] of its cells;
 //! a [network] for each partition learns to tell a cell's part from its expression. The networks of a section are a
-//! [member](member) of an ensemble. Sections share no weights, so there is no surgery: an ensemble is a reference without tensors,
+//! [member] of an ensemble. Sections share no weights, so there is no surgery: an ensemble is a reference without tensors,
 //! and its members are a part of it, which sites train at home and hand in. [`mapping`] asks all networks about cells without
 //! places, [`attribution`] what each gene says.
 
