@@ -119,11 +119,13 @@ impl World {
                 cluster.incarnation(node).is_some() && cluster.voters().len() >= 3
             })
         };
-        // Only once all members that run know it, and once in a run: two lost logs of three are no minority.
+        // Only once all members that run know it, and once in a run: two lost logs of three are no minority. Before there are members, a
+        // founder that is astray will be founded anew too.
         let is_member = |host: &&crate::host::Host| {
             host.live.as_ref().is_some_and(|live| live.node.cluster().members().next().is_some())
         };
-        let is_settled = self.hosts.values().filter(is_member).all(is_known);
+        let mut members = self.hosts.values().filter(is_member).peekable();
+        let is_settled = members.peek().is_some() && members.all(is_known);
         if self.has_lost_memory() || !is_settled || !self.is_up(node) {
             return;
         }
