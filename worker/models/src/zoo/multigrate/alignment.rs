@@ -31,9 +31,9 @@ pub(super) fn alignment(
         let pairs = each.iter().enumerate().flat_map(|(i, one)| each[i + 1..].iter().map(move |other| (one, other)));
         pairs.fold(zero.shallow_clone(), |sum, (one, other)| sum + apart(one, other))
     };
-    let mut sum = zero.shallow_clone();
+    let mut terms = Vec::new();
     if config.alignment_type.joint() {
-        sum += between_groups(joint, groups);
+        terms.push(between_groups(joint, groups));
     }
     if config.alignment_type.marginal() {
         let has = |m: usize| present.select(1, m as i64).ne(0.0);
@@ -46,16 +46,16 @@ pub(super) fn alignment(
                 };
                 let both = both.nonzero().view(-1);
                 if both.numel() > 0 {
-                    sum += apart(&marginal[i].of_cells(&both), &marginal[j].of_cells(&both));
+                    terms.push(apart(&marginal[i].of_cells(&both), &marginal[j].of_cells(&both)));
                 }
             }
         }
         for (i, latent) in marginal.iter().enumerate() {
             let cells = has(i).nonzero().view(-1);
-            sum += between_groups(&latent.of_cells(&cells), &groups.index_select(0, &cells));
+            terms.push(between_groups(&latent.of_cells(&cells), &groups.index_select(0, &cells)));
         }
     }
-    sum
+    terms.into_iter().fold(zero, |sum, term| sum + term)
 }
 
 /// The cells of each group, by ascending code.
