@@ -48,7 +48,7 @@ pub struct ImportArgs {
     /// The directory to write the reference to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Names of the terms of an expiMap, which scArches keeps with the cells: their h5ad file, or a text file with a name on each line
+    /// Names of the terms of a model of gene sets, which scArches keeps with the cells: their h5ad file, or a text file with a name on each line
     /// [default: those in `attr.pkl`, if an export of ours wrote it, else `term_0` and so on].
     #[arg(long, value_name = "FILE")]
     terms: Option<PathBuf>,

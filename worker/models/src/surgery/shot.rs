@@ -1,4 +1,4 @@
-//! Surgery without training, as in scPoli's shot surgery (De Donno et al. 2023): a new condition takes what that of the reference's
+//! Surgery without training: shot surgery (De Donno et al. 2023): a new condition takes what that of the reference's
 //! conditions owns as which its cells are reconstructed best. Any model can be asked that decodes its cells.
 
 use std::collections::BTreeMap;

@@ -133,7 +133,7 @@ impl PlanArgs {
 enum SurgeryArg {
     /// Ours: each batch's own columns and nothing else.
     Exact,
-    /// Without training, as scPoli's: each batch takes over the columns of the reference's batch that it is most like.
+    /// Without training: each batch takes over the columns of the reference's batch that it is most like.
     Shot,
     /// scvi-tools': all batches together, and more moves; approximate.
     Upstream,
