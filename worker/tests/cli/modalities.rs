@@ -38,7 +38,19 @@ fn a_query_is_mapped_by_the_modalities_that_it_has() {
     let (both, genes) = (positions(&bench, "both/mapped.h5ad"), positions(&bench, "genes/mapped.h5ad"));
     assert!(both.iter().chain(&genes).all(|value| value.is_finite()));
     assert_ne!(both, genes);
-    bench.run(&["latent", "both", "cite.h5ad", "--owner", "local", "--dataset", "query", "--out", "latent.h5ad"]);
+    bench.run(&[
+        "latent",
+        "both",
+        "cite.h5ad",
+        "--batches",
+        "c",
+        "--owner",
+        "local",
+        "--dataset",
+        "query",
+        "--out",
+        "latent.h5ad",
+    ]);
     assert_eq!(positions(&bench, "latent.h5ad"), both);
 }
 
