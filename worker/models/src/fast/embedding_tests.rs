@@ -4,7 +4,7 @@ use archipelago_anndata::Csr;
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::tests::{check, check_allocations, compare_modules, dataset, some_counts};
+use super::tests::{check, check_allocations, compare_unlabelled, dataset, some_counts};
 use crate::{
     data::{Dataset, Encoded, Encoding, LABELS, LabelNames, Registry},
     model::Module as _,
@@ -113,11 +113,8 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     draw(&module, *n_types, example.draws);
     let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
     let dataset = with_types(dataset(&counts, example.conditions.clone()), &example.types, *n_types);
-    let cells: Vec<usize> = (0..n_cells).rev().collect();
     let likelihood = config.recon_loss.likelihood();
-    compare_modules(&module, likelihood, &dataset, (&cells, &[]), (mode, seed), |_, _| {
-        unreachable!("no cell is labelled")
-    })
+    compare_unlabelled(&module, likelihood, &dataset, (mode, seed))
 }
 
 proptest! {

@@ -4,7 +4,7 @@ use archipelago_anndata::Csr;
 use proptest::prelude::*;
 use tch::Device;
 
-use super::tests::{check, check_allocations, compare_modules, dataset, some_counts};
+use super::tests::{check, check_allocations, compare_unlabelled, dataset, some_counts};
 use crate::{
     nn::{Builder, ConditionSource, Mode, Source, Trainable},
     zoo::{
@@ -62,11 +62,8 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let module = TrvaeModule::new(config.clone(), *n_genes, builder).unwrap();
     let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
     let dataset = dataset(&counts, example.conditions.clone());
-    let cells: Vec<usize> = (0..n_cells).rev().collect();
     let likelihood = config.recon_loss.likelihood();
-    compare_modules(&module, likelihood, &dataset, (&cells, &[]), (mode, seed), |_, _| {
-        unreachable!("no cell is labelled")
-    })
+    compare_unlabelled(&module, likelihood, &dataset, (mode, seed))
 }
 
 proptest! {

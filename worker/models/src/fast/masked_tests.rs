@@ -4,7 +4,7 @@ use archipelago_anndata::Csr;
 use proptest::prelude::*;
 use tch::Device;
 
-use super::tests::{check, check_allocations, compare_modules, dataset, some_counts};
+use super::tests::{check, check_allocations, compare_unlabelled, dataset, some_counts};
 use crate::{
     data::{Encoding, GENE_SETS, GeneSets, Registry},
     model::Module as _,
@@ -84,11 +84,8 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let counts = Csr::from_dense(n_cells, example.n_genes(), &example.counts).unwrap();
     let dataset = dataset(&counts, example.conditions.clone());
     module.prepare(&dataset);
-    let cells: Vec<usize> = (0..n_cells).rev().collect();
     let likelihood = example.config.recon_loss.likelihood();
-    compare_modules(&module, likelihood, &dataset, (&cells, &[]), (mode, seed), |_, _| {
-        unreachable!("no cell is labelled")
-    })
+    compare_unlabelled(&module, likelihood, &dataset, (mode, seed))
 }
 
 proptest! {

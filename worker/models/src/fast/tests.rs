@@ -88,10 +88,18 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Res
     let module = ScviModule::new(config.clone(), &Registry::default(), *n_genes, builder).unwrap();
     let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
     let dataset = dataset(&counts, example.conditions.clone());
-    let cells: Vec<usize> = (0..n_cells).rev().collect();
-    compare_modules(&module, Some(config.gene_likelihood), &dataset, (&cells, &[]), (mode, seed), |_, _| {
-        unreachable!("no cell is labelled")
-    })
+    compare_unlabelled(&module, Some(config.gene_likelihood), &dataset, (mode, seed))
+}
+
+/// What [`compare_modules`] does, of a module that learns no labels, over all cells from the last to the first.
+pub(super) fn compare_unlabelled(
+    module: &dyn Module,
+    likelihood: Option<Likelihood>,
+    dataset: &Dataset<'_>,
+    run: (Mode, u8),
+) -> Result<(), String> {
+    let cells: Vec<usize> = (0..dataset.n_cells()).rev().collect();
+    compare_modules(module, likelihood, dataset, (&cells, &[]), run, |_, _| unreachable!("no cell is labelled"))
 }
 
 /// Compares loss and gradients of a module, of a minibatch and of labelled cells.
