@@ -48,7 +48,7 @@ pub use founding::{are_of_one_cluster, awaited_founder};
 pub use history::Reference;
 pub use outcome::{Applied, Outcome, Refusal};
 pub use time::agreed_ms;
-pub use view::{Counts, Which};
+pub use view::{Counts, Room, Which};
 
 use chain::Chain;
 use index::Index;

@@ -52,11 +52,15 @@ pub enum Rule {
     MinorityStops,
     /// What a site was granted of its day is kept, whoever leads and whatever restarts.
     DayStays,
+    /// An answer ends where it is full, and says that there is more.
+    PagesEnd,
+    /// The pages of a version are of that version, whatever is merged between them.
+    PagesOfVersion,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -80,6 +84,8 @@ impl Rule {
         Self::OneFounding,
         Self::MinorityStops,
         Self::DayStays,
+        Self::PagesEnd,
+        Self::PagesOfVersion,
     ];
 }
 

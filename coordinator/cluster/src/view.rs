@@ -28,6 +28,24 @@ pub struct Counts {
     pub open_tasks: u64,
 }
 
+/// How much one answer holds. Whoever serves takes [`Room::default`]; the simulation takes less, so that every list is
+/// longer than an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Items of a page.
+    pub items: usize,
+    /// Bytes beyond which nothing is added to a page; its last item may go beyond.
+    pub bytes: u64,
+    /// Conditions that are shown with a change.
+    pub conditions: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { items: limits::PAGE_ITEMS, bytes: limits::PAGE_BYTES as u64, conditions: CHANGE_ITEMS }
+    }
+}
+
 /// Which tasks are meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Which {
@@ -59,37 +77,45 @@ impl Cluster {
     }
 
     /// The references after this one.
-    pub fn reference_page(&self, after: Option<&Name>) -> Page<ReferenceHead> {
+    pub fn reference_page(&self, room: Room, after: Option<&Name>) -> Page<ReferenceHead> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        page(self.references.range::<Name, _>((from, Bound::Unbounded)).map(|(_, reference)| reference.head()))
+        page(room, self.references.range::<Name, _>((from, Bound::Unbounded)).map(|(_, reference)| reference.head()))
     }
 
     /// What a version of a reference holds after this condition; of one owner only, where one is named.
     pub fn version_page(
         &self,
+        room: Room,
         (reference, version): (&Name, VersionId),
         owner: Option<&SiteId>,
         after: Option<&ConditionKey>,
     ) -> Option<Page<(ConditionKey, BlobRef)>> {
-        let found = self.references.get(reference)?.page(version, owner, after, limits::PAGE_ITEMS + 1)?;
-        Some(page(found.into_iter()))
+        let reference = self.references.get(reference)?;
+        let version = if mutation::is_broken(Rule::PagesOfVersion) { reference.current() } else { version };
+        let found = reference.page(version, owner, after, room.items + 1)?;
+        Some(page(room, found.into_iter()))
     }
 
     /// The changes of a reference from this one on, each with its first conditions; the rest of a long one are in
     /// [`Self::change_page`].
-    pub fn change_heads(&self, reference: &Name, from: u64) -> Option<Page<(Change, bool)>> {
+    pub fn change_heads(&self, room: Room, reference: &Name, from: u64) -> Option<Page<(Change, bool)>> {
         let changes = self.references.get(reference)?.changes();
         let rest = changes.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
-        Some(page(rest.iter().map(|change| {
-            let columns = change.columns.iter().take(CHANGE_ITEMS).map(|(key, blob)| (key.clone(), *blob)).collect();
-            let head = Change { version: change.version, why: change.why.clone(), at_ms: change.at_ms, columns };
-            (head, change.columns.len() > CHANGE_ITEMS)
-        })))
+        Some(page(
+            room,
+            rest.iter().map(|change| {
+                let columns =
+                    change.columns.iter().take(room.conditions).map(|(key, blob)| (key.clone(), *blob)).collect();
+                let head = Change { version: change.version, why: change.why.clone(), at_ms: change.at_ms, columns };
+                (head, change.columns.len() > room.conditions)
+            }),
+        ))
     }
 
     /// The conditions of one change after this one.
     pub fn change_page(
         &self,
+        room: Room,
         reference: &Name,
         change: u64,
         after: Option<&ConditionKey>,
@@ -97,28 +123,28 @@ impl Cluster {
         let change = self.references.get(reference)?.changes().get(usize::try_from(change).ok()?)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = change.columns.range::<ConditionKey, _>((from, Bound::Unbounded));
-        Some(page(rest.map(|(key, blob)| (key.clone(), *blob))))
+        Some(page(room, rest.map(|(key, blob)| (key.clone(), *blob))))
     }
 
     /// The sites after this one.
-    pub fn site_page(&self, after: Option<&SiteId>) -> Page<SiteRecord> {
+    pub fn site_page(&self, room: Room, after: Option<&SiteId>) -> Page<SiteRecord> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        page(self.sites.range::<SiteId, _>((from, Bound::Unbounded)).map(|(_, site)| site.clone()))
+        page(room, self.sites.range::<SiteId, _>((from, Bound::Unbounded)).map(|(_, site)| site.clone()))
     }
 
     /// The tasks after this one that a peer may see, as it may see them: a site those it may take or has taken, without
     /// the assignments of others; anyone else all.
-    pub fn task_page(&self, principal: &Principal, which: Which, after: Option<TaskId>) -> Page<TaskHead> {
+    pub fn task_page(&self, room: Room, principal: &Principal, which: Which, after: Option<TaskId>) -> Page<TaskHead> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let seen = |id: &TaskId| self.head_for(principal, self.tasks.get(id)?);
         match (which, principal) {
-            (Which::Open, _) => page(self.index.open().range((from, Bound::Unbounded)).filter_map(seen)),
+            (Which::Open, _) => page(room, self.index.open().range((from, Bound::Unbounded)).filter_map(seen)),
             (Which::All, Principal::Site(site)) => {
                 // Of all that there ever was, a site sees little: it is not looked for among the rest.
-                let tasks = self.index.tasks_of(site, from, limits::PAGE_ITEMS + 1);
-                page(tasks.iter().filter_map(seen))
+                let tasks = self.index.tasks_of(site, from, room.items + 1);
+                page(room, tasks.iter().filter_map(seen))
             }
-            (Which::All, _) => page(self.tasks.range((from, Bound::Unbounded)).filter_map(|(id, _)| seen(id))),
+            (Which::All, _) => page(room, self.tasks.range((from, Bound::Unbounded)).filter_map(|(id, _)| seen(id))),
         }
     }
 
@@ -130,6 +156,7 @@ impl Cluster {
     /// The assignments of a task after this site's, as far as a peer may see them.
     pub fn assignment_page(
         &self,
+        room: Room,
         principal: &Principal,
         id: TaskId,
         after: Option<&SiteId>,
@@ -138,12 +165,13 @@ impl Cluster {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = task.assignments.range::<SiteId, _>((from, Bound::Unbounded));
         let seen = rest.filter(|(site, _)| may_see(principal, site));
-        Some(page(seen.map(|(site, assignment)| (site.clone(), AssignmentHead::from(assignment)))))
+        Some(page(room, seen.map(|(site, assignment)| (site.clone(), AssignmentHead::from(assignment)))))
     }
 
     /// What a site handed in for a task, after this condition, as far as a peer may see it.
     pub fn submission_page(
         &self,
+        room: Room,
         principal: &Principal,
         (id, site): (TaskId, &SiteId),
         after: Option<&ConditionKey>,
@@ -152,7 +180,7 @@ impl Cluster {
         let AssignmentState::Accepted { submission, .. } = &task.assignments.get(site)?.state else { return None };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = submission.conditions.range::<ConditionKey, _>((from, Bound::Unbounded));
-        Some(page(rest.map(|(key, condition)| (key.clone(), condition.clone()))))
+        Some(page(room, rest.map(|(key, condition)| (key.clone(), condition.clone()))))
     }
 
     /// The whole tasks that a peer of an earlier protocol may see, as it may see them. A site sees no assignment of others.
@@ -316,9 +344,9 @@ fn weight(principal: &Principal, task: &TaskRecord) -> Option<u64> {
 }
 
 /// As many of these as an answer may have, and whether there are more.
-fn page<T: Serialize>(mut items: impl Iterator<Item = T>) -> Page<T> {
+fn page<T: Serialize>(room: Room, mut items: impl Iterator<Item = T>) -> Page<T> {
     let (mut taken, mut n_bytes) = (Vec::new(), 0);
-    while taken.len() < limits::PAGE_ITEMS && n_bytes < limits::PAGE_BYTES as u64 {
+    while (taken.len() < room.items && n_bytes < room.bytes) || mutation::is_broken(Rule::PagesEnd) {
         let Some(item) = items.next() else { return Page { items: taken, more: false } };
         n_bytes += codec::size(&item);
         taken.push(item);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_cluster::{Cluster, Reference, Which};
+use archipelago_cluster::{Cluster, Reference, Room, Which};
 use archipelago_common::{
     Name, Principal, TaskId, limits,
     record::{ReferenceRecord, TaskHead, TaskRecord},
@@ -11,25 +11,27 @@ use archipelago_common::{
 use archipelago_protocol::message::{self, Refusal, Reply, Request};
 
 /// A page, or one thing without what may be long.
-pub(super) fn page(cluster: &Cluster, who: &Principal, request: Request) -> Result<Reply, Refusal> {
+pub(super) fn page(cluster: &Cluster, room: Room, who: &Principal, request: Request) -> Result<Reply, Refusal> {
     match request {
-        Request::ListReferenceHeads { after } => Ok(Reply::ReferenceHeads(cluster.reference_page(after.as_ref()))),
+        Request::ListReferenceHeads { after } => {
+            Ok(Reply::ReferenceHeads(cluster.reference_page(room, after.as_ref())))
+        }
         Request::ShowReferenceHead { name } => {
             Ok(Reply::ReferenceHead(Box::new(require_reference(cluster, &name)?.head())))
         }
         Request::ListConditions { reference, version, owner, after } => {
             require_reference(cluster, &reference)?;
-            let found = cluster.version_page((&reference, version), owner.as_ref(), after.as_ref());
+            let found = cluster.version_page(room, (&reference, version), owner.as_ref(), after.as_ref());
             let what = || format!("version `{version}` of reference `{reference}`");
             found.map(Reply::Conditions).ok_or_else(|| Refusal::NotFound { what: what() })
         }
         Request::ListChanges { reference, from } => {
-            let found = cluster.change_heads(&reference, from).map(Reply::Changes);
+            let found = cluster.change_heads(room, &reference, from).map(Reply::Changes);
             found.ok_or_else(|| no_reference(&reference))
         }
         Request::ListChanged { reference, change, after } => {
             require_reference(cluster, &reference)?;
-            let found = cluster.change_page(&reference, change, after.as_ref()).map(Reply::Conditions);
+            let found = cluster.change_page(room, &reference, change, after.as_ref()).map(Reply::Conditions);
             found.ok_or_else(|| Refusal::NotFound { what: format!("change {change} of reference `{reference}`") })
         }
         Request::ListTaskHeads { which, after } => {
@@ -37,21 +39,21 @@ pub(super) fn page(cluster: &Cluster, who: &Principal, request: Request) -> Resu
                 message::Which::Open => Which::Open,
                 message::Which::All => Which::All,
             };
-            Ok(Reply::TaskHeads(cluster.task_page(who, which, after)))
+            Ok(Reply::TaskHeads(cluster.task_page(room, who, which, after)))
         }
         Request::ShowTaskHead { task } => {
             let head = cluster.task_head(who, task).map(|head| Reply::TaskHead(Box::new(head)));
             head.ok_or_else(|| no_task(task))
         }
         Request::ListAssignments { task, after } => {
-            let found = cluster.assignment_page(who, task, after.as_ref()).map(Reply::Assignments);
+            let found = cluster.assignment_page(room, who, task, after.as_ref()).map(Reply::Assignments);
             found.ok_or_else(|| no_task(task))
         }
         Request::ListSubmitted { task, site, after } => {
-            let found = cluster.submission_page(who, (task, &site), after.as_ref()).map(Reply::Submitted);
+            let found = cluster.submission_page(room, who, (task, &site), after.as_ref()).map(Reply::Submitted);
             found.ok_or_else(|| Refusal::NotFound { what: format!("submission of `{site}` for task {task}") })
         }
-        Request::ListSitesAfter { after } => Ok(Reply::SitePage(cluster.site_page(after.as_ref()))),
+        Request::ListSitesAfter { after } => Ok(Reply::SitePage(cluster.site_page(room, after.as_ref()))),
         _ => Err(Refusal::Invalid { reason: "this request asks for no page".to_owned() }),
     }
 }
@@ -107,7 +109,7 @@ pub(super) fn changed_task(cluster: &Cluster, who: &Principal, task: TaskId) -> 
 
 /// All sites.
 pub(super) fn sites(cluster: &Cluster) -> Result<Reply, Refusal> {
-    let page = cluster.site_page(None);
+    let page = cluster.site_page(Room::default(), None);
     if page.more { Err(too_long()) } else { Ok(Reply::Sites(page.items)) }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use archipelago_cluster::{Body, Command, Outcome, Selection};
+use archipelago_cluster::{Body, Command, Outcome, Room, Selection};
 use archipelago_common::{
     BlobRef, ConditionKey, DType, SiteId, Version, VersionId,
     record::{BaseSummary, Submission, SubmittedCondition},
@@ -189,7 +189,7 @@ fn every_answer_about_a_full_state_fits_into_a_frame_and_holds_nobody_up() {
     for who in &peers {
         for question in &questions {
             let who: Principal = who.parse().unwrap();
-            let answer = || match course::begin(who.clone(), RequestKey([1; 16]), question.clone()) {
+            let answer = || match course::begin(who.clone(), RequestKey([1; 16]), question.clone(), Room::default()) {
                 Step::Read(look) => match look(cluster, 1_000) {
                     Step::Done(answer) => answer,
                     _ => panic!("{question:?} is not answered by one look"),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_cluster::{
-    Body, Cluster, Command, Outcome, Selection,
+    Body, Cluster, Command, Outcome, Room, Selection,
     mutation::{self, Rule},
 };
 use archipelago_common::{
@@ -70,8 +70,8 @@ impl Proposal {
 }
 
 /// The course of a peer's request. What is no question to the cluster but to its nodes, [`Request::Status`] say, is refused
-/// here; a change of members is checked by the executor before it comes here.
-pub fn begin(who: Principal, key: RequestKey, request: Request) -> Step {
+/// here; a change of members is checked by the executor before it comes here. An answer that is a list takes no more than `room`.
+pub fn begin(who: Principal, key: RequestKey, request: Request, room: Room) -> Step {
     match request {
         Request::ListReferences => ask(who, |cluster, _| answers::references(cluster)),
         Request::ShowReference { name } => ask(who, move |cluster, _| answers::reference(cluster, &name)),
@@ -88,7 +88,7 @@ pub fn begin(who: Principal, key: RequestKey, request: Request) -> Step {
         | Request::ShowTaskHead { .. }
         | Request::ListAssignments { .. }
         | Request::ListSubmitted { .. }
-        | Request::ListSitesAfter { .. }) => ask(who, move |cluster, who| answers::page(cluster, who, request)),
+        | Request::ListSitesAfter { .. }) => ask(who, move |cluster, who| answers::page(cluster, room, who, request)),
         request => Step::Lead(Box::new(move || match request {
             Request::PublishReference { name, version } => publish(who, key, name, version),
             Request::Submit(submission) => submit(who, key, submission),

@@ -68,7 +68,7 @@ fn follow(mut step: Step, cluster: &Cluster) -> Step {
 fn a_submission_names_its_blobs_before_it_is_proposed() {
     let cluster = applied(until_submission());
     let other = RequestKey([8; 16]);
-    let step = follow(begin(who("site/a"), other, Request::Submit(submission())), &cluster);
+    let step = follow(begin(who("site/a"), other, Request::Submit(submission()), Room::default()), &cluster);
     assert!(matches!(step, Step::Durable(blobs, _) if blobs == [BlobRef::of(b"columns")]));
 }
 
@@ -79,9 +79,9 @@ fn a_submission_that_was_accepted_is_not_refused_where_its_blobs_are_missing() {
     let mut commands = until_submission();
     commands.push(("site/a", Body::Submit(submission())));
     let cluster = applied(commands);
-    let step = follow(begin(who("site/a"), KEY, Request::Submit(submission())), &cluster);
+    let step = follow(begin(who("site/a"), KEY, Request::Submit(submission()), Room::default()), &cluster);
     assert!(matches!(step, Step::Done(Ok(Reply::Accepted { version: Some(_) }))));
-    let step = follow(begin(who("site/b"), KEY, Request::Submit(submission())), &cluster);
+    let step = follow(begin(who("site/b"), KEY, Request::Submit(submission()), Room::default()), &cluster);
     assert!(matches!(step, Step::Durable(..)), "another's key");
 }
 
@@ -89,9 +89,9 @@ fn a_submission_that_was_accepted_is_not_refused_where_its_blobs_are_missing() {
 fn a_reference_that_was_published_is_not_refused_where_its_blobs_are_missing() {
     let cluster = applied(vec![("operator/anna", publish_reference())]);
     let request = || Request::PublishReference { name: "atlas".parse().unwrap(), version: version() };
-    let step = follow(begin(who("operator/anna"), KEY, request()), &cluster);
+    let step = follow(begin(who("operator/anna"), KEY, request(), Room::default()), &cluster);
     assert!(matches!(step, Step::Done(Ok(Reply::Reference(_)))));
-    let step = follow(begin(who("operator/anna"), RequestKey([8; 16]), request()), &cluster);
+    let step = follow(begin(who("operator/anna"), RequestKey([8; 16]), request(), Room::default()), &cluster);
     assert!(matches!(step, Step::Durable(..)), "another request");
 }
 
@@ -102,7 +102,7 @@ fn a_revoked_site_is_told_nothing_over_a_session_that_it_still_has() {
     let enrolled = applied(history.clone());
     history.push(("operator/anna", Body::RevokeSite { site: "a".parse().unwrap() }));
     let revoked = applied(history);
-    let answer = |request, cluster| match follow(begin(who("site/a"), KEY, request), cluster) {
+    let answer = |request, cluster| match follow(begin(who("site/a"), KEY, request, Room::default()), cluster) {
         Step::Done(answer) => answer,
         _ => panic!("a question needs nothing but the state"),
     };

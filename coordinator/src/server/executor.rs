@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use archipelago_cluster::{Body, Cluster};
+use archipelago_cluster::{Body, Cluster, Room};
 use archipelago_common::{NodeId, Principal, health::NodeState, record::StatusRecord};
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey};
 use tokio::sync::RwLock;
@@ -122,7 +122,7 @@ impl Executor {
                 self.change_members(who, key, request).await
             }
             request => {
-                let step = course::begin(who.clone(), key, request);
+                let step = course::begin(who.clone(), key, request, Room::default());
                 // What begins so changes something.
                 if matches!(step, Step::Lead(_)) {
                     self.require_leader()?;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_cluster::Body;
+use archipelago_cluster::{Body, Room};
 use archipelago_common::{
     NodeId, Principal, member,
     member::{MemberRole, MemberStatus, MembersRecord},
@@ -79,7 +79,7 @@ impl Executor {
             Request::RemoveMember { node } => self.require_dispensable(node).await?,
             _ => {}
         }
-        self.follow(course::begin(who.clone(), key, request)).await?;
+        self.follow(course::begin(who.clone(), key, request, Room::default())).await?;
         let settled = |view: &View| !view.is_leader() || is_settled(view);
         // A change that takes longer goes on by itself; the answer shows that it has not settled.
         let _ = tokio::time::timeout(SETTLE, self.raft().watch().wait_for(settled)).await;

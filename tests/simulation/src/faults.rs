@@ -49,13 +49,15 @@ pub(crate) enum Kind {
     LostBlob,
     /// Somebody asks for more than answers are remembered of, while the operator hears none.
     Flood,
+    /// A site hands in more conditions at once than an answer holds.
+    Crowd,
     /// A peer's process is killed.
     KillPeer,
     /// The leader gives its leadership away.
     HandOver,
 }
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 21] = [
     Kind::Kill,
     Kind::PowerLoss,
     Kind::PowerLossInWrite,
@@ -74,6 +76,7 @@ const KINDS: [Kind; 20] = [
     Kind::SpoiltBlob,
     Kind::LostBlob,
     Kind::Flood,
+    Kind::Crowd,
     Kind::KillPeer,
     Kind::HandOver,
 ];
@@ -214,6 +217,7 @@ impl World {
             Kind::SpoiltBlob => self.harm_blob(node, false),
             Kind::LostBlob => self.harm_blob(node, true),
             Kind::Flood => self.flood(&nodes),
+            Kind::Crowd => self.crowd(),
             Kind::KillPeer => {
                 let peer = self.chance.within(0..self.peers.len() as u64) as usize;
                 if self.peers[peer].session.is_some() {
@@ -249,6 +253,15 @@ impl World {
             let (run, delay) = (self.peers[flooder].run, FLOOD_AFTER_MS + n * FLOOD_PAUSE_MS);
             self.after(delay, Happening::Flood { peer: flooder, run });
         }
+    }
+
+    /// The collections of the state grow beyond what an answer holds.
+    fn crowd(&mut self) {
+        let of_worker = |peer: &mut Peer| match &mut peer.role {
+            Role::Worker(worker) => worker.is_crowded = true,
+            Role::Operator(_) | Role::Reader(_) | Role::Hoarder(_) => {}
+        };
+        self.peers.iter_mut().for_each(of_worker);
     }
 
     fn spoil_disk(&mut self, node: NodeId, kind: Kind) {
@@ -319,6 +332,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::SpoiltBlob => "fault: blob spoilt",
         Kind::LostBlob => "fault: blob lost",
         Kind::Flood => "fault: flood of requests",
+        Kind::Crowd => "fault: answers at their limits",
         Kind::KillPeer => "fault: killed peer",
         Kind::HandOver => "fault: leadership given away",
     }

@@ -1,8 +1,8 @@
 //! Blobs that disks spoil or lose, and how they are found though nobody asks for them.
 
-use archipelago_common::{BlobRef, NodeId};
+use archipelago_common::{BlobRef, NodeId, member};
 
-use crate::world::World;
+use crate::{host::Host, world::World};
 
 impl World {
     /// Reads some blobs, and has those fetched again that are not what they should be.
@@ -31,10 +31,11 @@ impl World {
             electorates.iter().all(|voters| voters.iter().filter(is_kept).count() > voters.len() / 2)
         };
         let all: Vec<_> = self.hosts[&node].shelves.all().into_iter().filter(stays).collect();
-        // Now and then one that somebody is about to fetch: what is spoilt is to be found before it is sent. The others are to be
-        // found though nobody asks for them.
-        let lacks =
-            |blob: &BlobRef| self.hosts.values().any(|host| host.live.is_some() && !host.shelves.contains(blob));
+        // Now and then one that a member is about to fetch: what is spoilt is to be found before it is sent. The others are to be
+        // found though nobody asks for them. Who is no member lacks everything, and fetches nothing.
+        let members = member::addresses(leader.node.cluster().members());
+        let fetches = |host: &Host| host.live.is_some() && members.contains_key(&host.id);
+        let lacks = |blob: &BlobRef| self.hosts.values().any(|host| fetches(host) && !host.shelves.contains(blob));
         let wanted: Vec<_> = all.iter().copied().filter(lacks).collect();
         let all = if is_aimed && !is_lost && !wanted.is_empty() { wanted } else { all };
         let Some(blob) = self.chance.pick(&all).copied() else { return };

@@ -35,6 +35,7 @@ mod shelves;
 mod training;
 mod trees;
 mod uploads;
+mod walk;
 mod watch;
 mod worker;
 mod world;

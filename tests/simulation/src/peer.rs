@@ -62,6 +62,8 @@ pub(crate) enum Act {
     Wake(u64),
     /// Die, and start again after so many milliseconds.
     Die(u64),
+    /// Note that something came about; or that a rule is broken.
+    Judge(Result<&'static str, String>),
 }
 
 /// What a role hears.
@@ -285,6 +287,8 @@ impl World {
                     let (run, timer) = (waiting.run, waiting.timer);
                     self.after(delay, Happening::PeerTime { peer, run, timer });
                 }
+                Act::Judge(Ok(what)) => self.coverage.note(what),
+                Act::Judge(Err(why)) => self.fail(format!("pages: p{peer} {why}")),
                 Act::Die(pause) => {
                     self.coverage.note("peers that died");
                     self.kill_peer(peer);

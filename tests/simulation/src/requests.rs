@@ -1,7 +1,7 @@
 //! Nodes at work: their inputs, what comes of a `Ready`, and requests on their course.
 
-use archipelago_cluster::{Body, Effect};
-use archipelago_common::{NodeId, Principal};
+use archipelago_cluster::{Body, Effect, Room};
+use archipelago_common::{NodeId, Principal, codec, limits};
 use archipelago_coordinator::{
     error::Result,
     raft::node::{Dropped, Event},
@@ -297,7 +297,7 @@ impl World {
         if let Some(Asked { id, key, body }) = session.handle_frame(bytes)? {
             let course = live.begin(Caller::Session { stream, id });
             match self.prepare(node, course, &body) {
-                Ok(()) => self.follow(node, course, course::begin(who, key, body)),
+                Ok(()) => self.follow(node, course, course::begin(who, key, body, ROOM)),
                 Err(refusal) => self.follow(node, course, Step::Done(Err(refusal))),
             }
         }
@@ -351,7 +351,14 @@ impl World {
         };
         let Some(live) = self.live(node) else { return };
         if let Some(Served::Control(session)) = live.served.get_mut(&stream) {
+            let n_bytes = result.as_ref().ok().filter(|reply| is_page(reply)).map(codec::size);
             session.handle_answer(id, result);
+            if let Some(n_bytes) = n_bytes {
+                self.coverage.note("checked: answers at their limits");
+                if n_bytes > FRAME_BYTES {
+                    self.fail(format!("answers: n{node} answers with {n_bytes} bytes, a frame has {FRAME_BYTES}"));
+                }
+            }
         }
         self.flush(node);
     }
@@ -374,3 +381,24 @@ impl World {
         self.hosts.get_mut(&node)?.live.as_mut()
     }
 }
+
+/// Whether an answer is one of those that come page by page.
+fn is_page(reply: &Reply) -> bool {
+    matches!(
+        reply,
+        Reply::ReferenceHeads(_)
+            | Reply::Conditions(_)
+            | Reply::Changes(_)
+            | Reply::TaskHeads(_)
+            | Reply::Assignments(_)
+            | Reply::Submitted(_)
+            | Reply::SitePage(_)
+    )
+}
+
+/// By how much answers and frames are smaller here than on a live node: a minute's tasks and conditions fill several.
+const SMALLER: usize = 1 << 10;
+/// What an answer holds here.
+const ROOM: Room = Room { items: 8, bytes: (limits::PAGE_BYTES / SMALLER) as u64, conditions: 8 };
+/// What a frame holds here.
+const FRAME_BYTES: u64 = (limits::FRAME_BYTES / SMALLER) as u64;

@@ -27,6 +27,8 @@ pub(crate) struct Worker {
     pub(crate) skipped: BTreeSet<TaskId>,
     /// What was trained under an epoch that is over: a slow process may still send it.
     late: Option<Submission>,
+    /// The next submission has more conditions than an answer holds.
+    pub(crate) is_crowded: bool,
 }
 
 enum Work {
@@ -43,7 +45,7 @@ enum Work {
 impl Worker {
     pub(crate) fn new(site: &str) -> Self {
         let site = site.parse().expect("a site's name is sound");
-        Self { site, work: Work::Idle, skipped: BTreeSet::new(), late: None }
+        Self { site, work: Work::Idle, skipped: BTreeSet::new(), late: None, is_crowded: false }
     }
 
     pub(crate) fn hear(&mut self, view: &mut View<'_>, heard: Heard) -> Vec<Act> {
@@ -173,7 +175,9 @@ impl Worker {
         let mut all = Vec::new();
         let mut add = |key: ConditionKey, (columns, bytes): (BlobRef, Arc<[u8]>)| {
             conditions.insert(key, SubmittedCondition { columns, embeddings: None, metrics: None });
-            all.push((columns, bytes));
+            if all.last().is_none_or(|(last, _)| *last != columns) {
+                all.push((columns, bytes));
+            }
         };
         for i in 0..n_conditions {
             // Now and then a batch that another task may have mapped already, with other columns.
@@ -185,6 +189,12 @@ impl Worker {
             }
             let seed = task.task.train.seed;
             add(key.clone(), training::named(training::columns(&layout, &base, &key, seed, facts)));
+        }
+        if std::mem::take(&mut self.is_crowded) {
+            // All with the same columns, which are uploaded once.
+            let key = |i| format!("{}/lung/t{}-crowd-{i}", self.site, task.id).parse().expect("a sound key");
+            let columns = training::columns(&layout, &base, &key(0), task.task.train.seed, Facts::Kept);
+            (0..CROWD).for_each(|i| add(key(i), training::named(columns.clone())));
         }
         if !layout.is_plain() && view.chance.one_in(2) {
             // Counted from the whole site, and handed in with every task alike: it must count once.
@@ -250,3 +260,6 @@ impl Worker {
         matches!(&self.work, Work::Uploading { submission: current, .. } if current == submission)
     }
 }
+
+/// Conditions of a crowded submission: several answers' worth.
+const CROWD: u64 = 30;
