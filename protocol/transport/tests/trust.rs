@@ -269,3 +269,74 @@ async fn first_packets_that_nobody_stands_behind_keep_nobody_out() {
 
 /// First packets, more than handshakes that may be under way.
 const N_MUTE: usize = 300;
+
+/// A first packet is answered, and then nothing more comes: the handshake stands where no certificate has been seen yet. It
+/// is given up at its deadline, long before the peer counts as gone, and so is the one that dials somebody who is mute.
+#[tokio::test]
+async fn a_handshake_that_never_goes_on_ends_at_its_deadline_on_both_sides() {
+    let (complaints, mut complained) = tokio::sync::mpsc::unbounded_channel();
+    let _listens = tracing::subscriber::set_default(Complaints(complaints));
+    let lung = authority("lung");
+    let far = Duration::from_secs(3_600);
+    let timing = Timing { handshake_timeout: Duration::from_millis(200), idle_timeout: far, ..Timing::default() };
+    let server = QuicTransport::with_timing(good(&lung, "coordinator/1"), timing);
+    let mut listener = server.listen("127.0.0.1:0").await.unwrap();
+    let (address, node) = (listener.address().to_owned(), NodeId::new(1).unwrap());
+    let mute = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dead_end = mute.local_addr().unwrap().to_string();
+    let client = QuicTransport::with_timing(good(&lung, "site/mallory"), timing);
+    let sent_on = async {
+        let mut packet = [0; 2_048];
+        let (n_bytes, _) = mute.recv_from(&mut packet).await.unwrap();
+        mute.send_to(&packet[..n_bytes], &address).await.unwrap();
+    };
+    let (dialled, ()) = tokio::join!(client.dial(&dead_end, node), sent_on);
+    assert!(matches!(&dialled, Err(Error::Unreachable { detail, .. }) if detail.contains("nothing within")));
+    assert_eq!(complained.recv().await.unwrap(), "it took too long");
+    let honest = QuicTransport::new(good(&lung, "site/a"));
+    let (dialled, accepted) = tokio::join!(honest.dial(&address, node), listener.accept());
+    assert_eq!(accepted.unwrap().peer().principal, principal("site/a"));
+    dialled.unwrap();
+}
+
+/// Hears why handshakes failed.
+struct Complaints(tokio::sync::mpsc::UnboundedSender<String>);
+
+impl tracing::Subscriber for Complaints {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Reason(Option<String>);
+        impl tracing::field::Visit for Reason {
+            fn record_str(&mut self, field: &tracing::field::Field, text: &str) {
+                if field.name() == "error" {
+                    self.0 = Some(text.to_owned());
+                }
+            }
+
+            fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
+        }
+        let mut reason = Reason(None);
+        if event.metadata().target().starts_with("archipelago_transport") {
+            event.record(&mut reason);
+        }
+        if let Some(reason) = reason.0 {
+            // Nobody hears the last ones.
+            let _ = self.0.send(reason);
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
