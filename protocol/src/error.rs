@@ -1,6 +1,6 @@
 //! What a peer can say that it should not.
 
-use archipelago_common::{Digest, blob::BlobRef};
+use archipelago_common::{Digest, NodeId, blob::BlobRef};
 
 /// The result of a protocol step.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -26,6 +26,20 @@ pub enum Error {
         what: &'static str,
         /// What should have.
         expected: &'static str,
+    },
+    /// The authority has a second cluster.
+    #[error(
+        "coordinator {node} is of another cluster, {told}, than this program has been with, {known}: an authority has one; \
+         take the coordinators of the other out of the configuration (or, where all of these were replaced, remove the file that \
+         remembers them; see docs/operations.md)"
+    )]
+    AnotherCluster {
+        /// Who was asked.
+        node: NodeId,
+        /// The coordinators of its cluster.
+        told: String,
+        /// Those of the one that is known.
+        known: String,
     },
     /// A request number that is still being answered was used again.
     #[error("request {id} is already being answered")]

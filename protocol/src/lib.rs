@@ -16,5 +16,5 @@ pub mod version;
 
 pub use coordinator_session::{Asked, CoordinatorSession};
 pub use error::{Error, Result};
-pub use site_session::{Output, Parting, RequestId, SessionConfig, SiteSession};
+pub use site_session::{Known, Output, Parting, RequestId, SessionConfig, SiteSession};
 pub use transfer::{ChunkReceiver, ChunkRecord, ChunkSender, Piece};

@@ -36,6 +36,8 @@ use crate::{
 pub struct SessionConfig {
     /// All coordinators.
     pub nodes: BTreeSet<NodeId>,
+    /// What is known of the cluster from earlier sessions.
+    pub known: Known,
     /// Name and version of this software, for the coordinator's log.
     pub software: String,
     /// How long dialling and the welcome may take together, at first: a dead coordinator does not say that it is.
@@ -62,6 +64,7 @@ impl SessionConfig {
     pub fn new(nodes: BTreeSet<NodeId>, software: impl Into<String>) -> Self {
         Self {
             nodes,
+            known: Known::default(),
             software: software.into(),
             connect_timeout_min_ms: 1_000,
             connect_timeout_max_ms: 6_000,
@@ -72,6 +75,16 @@ impl SessionConfig {
             backoff_max_ms: 5_000,
         }
     }
+}
+
+/// What is known of the cluster from earlier sessions: an authority has one cluster, and whoever has been with it goes to no
+/// other.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Known {
+    /// The coordinators that were told last, as `host:port` by node; none before the first session.
+    pub coordinators: BTreeMap<NodeId, String>,
+    /// Coordinators of the configuration that are not among them: each has to name one that is.
+    pub strangers: BTreeSet<NodeId>,
 }
 
 /// Names a request for [`SiteSession::handle_cancel`] and [`Output::Answer`].
@@ -215,7 +228,7 @@ impl SiteSession {
 
     /// A frame from the control stream. After an error the session has given up this coordinator by itself.
     ///
-    /// # Errors  [`Error::Malformed`], [`Error::OutOfTurn`], [`Error::ProtocolTooOld`]
+    /// # Errors  [`Error::Malformed`], [`Error::OutOfTurn`], [`Error::ProtocolTooOld`], [`Error::AnotherCluster`]
     pub fn handle_frame(&mut self, now_ms: u64, frame: &[u8]) -> Result<()> {
         if let State::Ready { heard_ms, pong_until_ms, .. } = &mut self.state {
             (*heard_ms, *pong_until_ms) = (now_ms, None);
@@ -303,7 +316,7 @@ impl SiteSession {
                 Ok(())
             }
             (FromCoordinator::Notice(notice @ Notice::MembersChanged { .. }), State::Ready { .. }) => {
-                self.learn_members(&notice);
+                self.learn_members(&notice)?;
                 self.outputs.push_back(Output::Notice(notice));
                 Ok(())
             }
@@ -338,11 +351,20 @@ impl SiteSession {
     }
 
     /// From now on these are the coordinators, whatever the configuration said.
-    fn learn_members(&mut self, notice: &Notice) {
-        let Notice::MembersChanged { addresses } = notice else { return };
-        if !addresses.is_empty() {
-            self.config.nodes = addresses.keys().copied().collect();
+    fn learn_members(&mut self, notice: &Notice) -> Result<()> {
+        let Notice::MembersChanged { addresses } = notice else { return Ok(()) };
+        if addresses.is_empty() {
+            return Ok(());
         }
+        let Known { coordinators, strangers } = &self.config.known;
+        let is_known = |(node, address): (&NodeId, &String)| coordinators.get(node) == Some(address);
+        if !coordinators.is_empty() && strangers.contains(&self.node) && !addresses.iter().any(is_known) {
+            let (told, known) = (listed(addresses), listed(coordinators));
+            return Err(Error::AnotherCluster { node: self.node, told, known });
+        }
+        self.config.nodes = addresses.keys().copied().collect();
+        self.config.known = Known { coordinators: addresses.clone(), strangers: BTreeSet::new() };
+        Ok(())
     }
 
     fn handle_response(&mut self, now_ms: u64, id: RequestId, result: Result<Reply, Refusal>) {
@@ -454,6 +476,11 @@ impl SiteSession {
         self.outputs.retain(|output| !matches!(output, Output::Send(_) | Output::Connect(_)));
         self.outputs.push_back(Output::Disconnect(parting));
     }
+}
+
+fn listed(coordinators: &BTreeMap<NodeId, String>) -> String {
+    let each = coordinators.iter().map(|(node, address)| format!("{node}={address}"));
+    each.collect::<Vec<_>>().join(",")
 }
 
 /// `first_ms`, doubled `n_times` but no more than `longest_ms`.

@@ -482,3 +482,33 @@ fn a_session_whose_coordinator_was_removed_goes_to_the_only_one_left() {
     assert_ne!(node, left);
     assert_eq!(script.dialled_later(), left);
 }
+
+/// Two lists of founders without a node in common never hear of each other; whoever is with one goes to no other.
+#[test]
+fn a_coordinator_of_another_cluster_is_left_in_words_and_one_that_was_added_is_not() {
+    let node = |id| NodeId::new(id).unwrap();
+    let list = |ids: &[u64], host: &str| ids.iter().map(|id| (node(*id), format!("{host}{id}:1"))).collect();
+    let begun = |strangers: &[u64]| {
+        let mut config = SessionConfig::new(BTreeSet::from([node(1)]), "test");
+        let strangers = strangers.iter().map(|id| node(*id)).collect();
+        config.known = Known { coordinators: list(&[1, 2, 3], "h"), strangers };
+        let mut script = Script { session: SiteSession::new(config, [7; 32], 0), now_ms: 0 };
+        let dialled = script.dialled();
+        script.welcome(dialled, Some(dialled));
+        script
+    };
+    let tell = |script: &mut Script, addresses: BTreeMap<NodeId, String>| {
+        script.hear(&FromCoordinator::Notice(Notice::MembersChanged { addresses }))
+    };
+    // The same numbers elsewhere are others.
+    let mut script = begun(&[1]);
+    let error = tell(&mut script, list(&[1, 2, 3], "elsewhere")).unwrap_err();
+    assert!(matches!(error, Error::AnotherCluster { .. }) && error.to_string().contains("elsewhere2:1"), "{error}");
+    assert_eq!(script.outputs().last(), Some(&Output::Disconnect(Parting::Fault)));
+    assert_eq!(script.session.node(), None);
+    // A new one names one that was known; and those that were known may all be replaced, if one of them says so.
+    tell(&mut begun(&[1]), list(&[3, 4, 5], "h")).unwrap();
+    let mut script = begun(&[]);
+    tell(&mut script, list(&[4, 5], "h")).unwrap();
+    tell(&mut script, list(&[6], "h")).unwrap();
+}

@@ -146,7 +146,8 @@ impl Site {
         let coordinators = config.nodes().expect("a configuration that was read names its coordinators");
         let software = concat!("archipelago-worker ", env!("CARGO_PKG_VERSION")).to_owned();
         tracing::info!(site = %config.site, n_coordinators = coordinators.len(), "calling the coordinators");
-        let client = ClientConfig { coordinators, credentials, software, patience: Patience::Forever };
+        let known = Some(config.state_dir.join("coordinators"));
+        let client = ClientConfig { coordinators, credentials, software, patience: Patience::Forever, known };
         Ok(Self {
             gate: Gate::new(config.site.clone(), policy, noise, audit, metrics.clone()),
             uplink: Uplink::connect(client).await?,

@@ -55,6 +55,7 @@ impl Cluster {
             credentials: self.credentials(principal)?,
             software: "bench".to_owned(),
             patience: Patience::Within(PATIENCE),
+            known: None,
         };
         Ok(Client::connect(config).await?)
     }

@@ -85,6 +85,7 @@ impl Connection {
                 credentials,
                 software: concat!("archipelago-coordinator ", env!("CARGO_PKG_VERSION")).to_owned(),
                 patience: Patience::Within(Duration::from_secs(self.timeout)),
+                known: Some(config.certificate.with_file_name(KNOWN)),
             })
             .await?;
             conversation(&client).await
@@ -110,3 +111,6 @@ fn utc(at_ms: u64) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
     at.and_then(|at| at.format(&format).ok()).unwrap_or_else(|| format!("{at_ms} ms"))
 }
+
+/// Beside an operator's certificate: the coordinators that its commands were with last.
+const KNOWN: &str = "coordinators.known";

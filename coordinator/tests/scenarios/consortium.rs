@@ -208,6 +208,7 @@ impl Consortium {
             credentials,
             software: "test".to_owned(),
             patience: Patience::Within(Duration::from_secs(20)),
+            known: None,
         })
         .await
     }

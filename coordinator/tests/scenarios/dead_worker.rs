@@ -30,7 +30,7 @@ fn site_process() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let coordinators = coordinators.split(',').map(address).collect();
         let software = "test".to_owned();
-        let config = ClientConfig { coordinators, credentials, software, patience: Patience::Forever };
+        let config = ClientConfig { coordinators, credentials, software, patience: Patience::Forever, known: None };
         let client = archipelago_client::Client::connect(config).await.unwrap();
         let task = TaskId(1);
         let Reply::Assigned { epoch, .. } = client.request(Request::Claim { task }).await.unwrap() else { panic!() };

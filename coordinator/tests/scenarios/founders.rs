@@ -21,6 +21,32 @@ fn of_two_lists_that_share_a_founder_one_becomes_a_cluster() {
     assert!(says_so(1) || says_so(2), "whoever waits for it says so");
 }
 
+/// Such lists never hear of each other, and each becomes a cluster. Whoever is with one goes to no other.
+#[test]
+fn of_two_lists_without_a_founder_in_common_an_operator_stays_with_the_one_it_knows() {
+    let mut consortium = Consortium::founded(4, |node| if node < 3 { 1..=2 } else { 3..=4 });
+    consortium.nodes().for_each(|node| consortium.start(node));
+    let (first, second, both) =
+        (consortium.peers_among(1..=2), consortium.peers_among(3..=4), consortium.peers_among(1..=4));
+    wait_until("the first becomes a cluster", 20, || {
+        consortium.try_ask_at(&first, &["site", "add", "north"]).status.success()
+    });
+    wait_until("the second, which is one too, is told from it", 20, || {
+        let refused = consortium.try_ask_at(&second, &["site", "list"]);
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is of another cluster")
+    });
+    // Whichever of all is dialled first.
+    for _ in 0..4 {
+        let asked = consortium.try_ask_at(&both, &["site", "list"]);
+        let found = String::from_utf8_lossy(&asked.stdout).into_owned();
+        assert!(asked.status.success() && found.contains("north"), "{found}");
+    }
+    // What is remembered can be given up.
+    std::fs::remove_file(consortium.path("anna/coordinators.known")).unwrap();
+    let asked = consortium.try_ask_at(&second, &["site", "list"]);
+    assert!(asked.status.success() && !String::from_utf8_lossy(&asked.stdout).contains("north"));
+}
+
 #[test]
 fn a_new_cluster_waits_for_all_of_its_founders_and_then_for_no_one() {
     let mut consortium = Consortium::founded(3, |_| 1..=3);

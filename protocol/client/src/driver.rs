@@ -15,7 +15,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::error::{Attempt, ClientError, Result, Tried};
+use crate::{
+    error::{Attempt, ClientError, Result, Tried},
+    known::KnownFile,
+};
 
 /// What handles ask of the task.
 pub(crate) enum Command {
@@ -44,6 +47,7 @@ pub(crate) struct View {
 pub(crate) struct Driver {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) addresses: Arc<BTreeMap<NodeId, String>>,
+    pub(crate) known: KnownFile,
     pub(crate) session: SiteSession,
     pub(crate) started: Instant,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -207,6 +211,7 @@ impl Driver {
                 match &notice {
                     Notice::Closing { reason } => self.note(TransportError::Closed { reason: reason.clone() }),
                     Notice::MembersChanged { addresses } if !addresses.is_empty() => {
+                        self.known.learn(addresses);
                         self.addresses = Arc::new(addresses.clone());
                     }
                     _ => {}

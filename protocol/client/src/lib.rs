@@ -9,12 +9,13 @@ mod attempts;
 mod driver;
 mod error;
 mod get;
+mod known;
 mod pages;
 mod partial;
 mod put;
 mod sources;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use archipelago_common::{NodeId, blob::BlobRef};
 use archipelago_protocol::{
@@ -29,6 +30,7 @@ use tokio::{
 
 use driver::{Command, Driver, Link, View};
 pub use error::{Attempt, ClientError, Result, Tried};
+use known::KnownFile;
 pub use put::Source;
 
 /// Whom to ask and how long to wait.
@@ -42,6 +44,8 @@ pub struct ClientConfig {
     pub software: String,
     /// How long to wait.
     pub patience: Patience,
+    /// The file in which it is kept who the coordinators are, so that the next start goes to no other cluster.
+    pub known: Option<PathBuf>,
 }
 
 /// How long a client waits for the coordinators.
@@ -71,7 +75,8 @@ impl Client {
     /// address and what was said there
     pub async fn connect(config: ClientConfig) -> Result<Self> {
         let transport = Arc::new(QuicTransport::new(config.credentials));
-        Self::connect_over(transport, config.coordinators, &config.software, config.patience).await
+        let known = KnownFile::open(config.known);
+        Self::begin(transport, config.coordinators, &config.software, config.patience, known).await
     }
 
     /// The same over any transport.
@@ -83,10 +88,22 @@ impl Client {
         software: &str,
         patience: Patience,
     ) -> Result<Self> {
+        Self::begin(transport, coordinators, software, patience, KnownFile::open(None)).await
+    }
+
+    /// The same with what is known from earlier sessions.
+    async fn begin(
+        transport: Arc<dyn Transport>,
+        coordinators: BTreeMap<NodeId, String>,
+        software: &str,
+        patience: Patience,
+        known: KnownFile,
+    ) -> Result<Self> {
         if coordinators.is_empty() {
             return Err(ClientError::NoCoordinators);
         }
-        let config = SessionConfig::new(coordinators.keys().copied().collect(), software);
+        let nodes = coordinators.keys().copied().collect();
+        let config = SessionConfig { known: known.of(&coordinators), ..SessionConfig::new(nodes, software) };
         let (commands, received) = mpsc::channel(COMMANDS);
         let (notices, _) = broadcast::channel(NOTICES);
         let addresses = Arc::new(coordinators);
@@ -94,6 +111,7 @@ impl Client {
         let driver = Driver {
             transport: transport.clone(),
             addresses,
+            known,
             session: SiteSession::new(config, rand::random(), 0),
             started: Instant::now(),
             commands: received,

@@ -40,7 +40,8 @@ impl Operator {
         let coordinators =
             coordinators.iter().filter_map(|(node, address)| Some((NodeId::new(*node)?, address.clone()))).collect();
         let software = "campaign".to_owned();
-        let config = ClientConfig { coordinators, credentials, software, patience: Patience::Within(PATIENCE) };
+        let config =
+            ClientConfig { coordinators, credentials, software, patience: Patience::Within(PATIENCE), known: None };
         let (journal, _) = Journal::open(&dir.join(journal))?;
         let (client, recorder) = (Client::connect(config).await?, Recorder::open(dir)?);
         Ok(Self { client, journal: Arc::new(Mutex::new(journal)), recorder })

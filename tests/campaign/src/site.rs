@@ -66,6 +66,7 @@ impl Site {
             credentials,
             software: "campaign".to_owned(),
             patience: Patience::Forever,
+            known: None,
         });
         let (journal, entries) = Journal::open(&journal_path(&args.dir))?;
         let acknowledged = entries.iter().filter_map(|entry| match entry {

@@ -167,17 +167,18 @@ async fn the_real_transport_carries_requests_too() {
         let transport = QuicTransport::new(credentials(&format!("coordinator/{id}")));
         coordinators.insert(node(id), cluster.start(&transport, id).await);
     }
+    let dir = tempfile::tempdir().unwrap();
     let config = ClientConfig {
         coordinators,
         credentials: credentials("site/a"),
         software: "test".to_owned(),
         patience: Patience::Within(Duration::from_secs(60)),
+        known: Some(dir.path().join("known")),
     };
     let client = Client::connect(config).await.unwrap();
     assert_eq!(client.request(claim()).await.unwrap(), Reply::Released);
     let blob = archipelago_client::Source::Bytes(&[7; 3_000_000]).blob().unwrap();
     client.put_blob(blob, archipelago_client::Source::Bytes(&[7; 3_000_000]), |_| {}).await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
     client.get_blob(blob, &dir.path().join("blob"), |_| {}).await.unwrap();
     assert_eq!(std::fs::read(dir.path().join("blob")).unwrap(), [7; 3_000_000]);
 }
