@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use archipelago_common::{BlobRef, Principal, SiteId};
+use archipelago_common::{BlobRef, Principal, SiteId, limits};
 use archipelago_protocol::message::Refusal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -48,8 +48,9 @@ pub struct Quotas {
 }
 
 struct Account {
-    /// Bytes that were granted and not taken yet.
+    /// Bytes that were granted and not taken yet, and all that ever were, while this node runs.
     credit: u64,
+    granted: u64,
     /// The day, counted from the node's start, of which `bytes_today` tells; before the third edition.
     day: u64,
     bytes_today: u64,
@@ -65,6 +66,7 @@ impl Default for Account {
     fn default() -> Self {
         Self {
             credit: 0,
+            granted: 0,
             day: 0,
             bytes_today: 0,
             n_transfers: 0,
@@ -176,16 +178,21 @@ impl Transfer {
         self.check("stored_bytes", blob.size, stored, self.quotas.limits.stored_bytes)
     }
 
-    /// What is to be granted before so many bytes are taken: at least, and as a lot. None if enough was granted.
+    /// What is to be granted before so many bytes are taken: at least, and as a lot. None if enough was granted. Lots double:
+    /// a node that dies takes no more of a site's day with it than the site has used there, or a chunk.
     pub fn lacking(&self, bytes: u64) -> Option<(u64, u64)> {
-        let credit = self.account(|account| account.credit)?;
+        let (credit, granted) = self.account(|account| (account.credit, account.granted))?;
         let needed = bytes.checked_sub(credit).filter(|needed| *needed > 0)?;
-        Some((needed, needed.max(self.quotas.limits.bytes_per_day / LOTS)))
+        let lot = granted.max(limits::CHUNK_BYTES).min(self.quotas.limits.bytes_per_day / LOTS);
+        Some((needed, needed.max(lot)))
     }
 
     /// So many bytes were granted.
     pub fn granted(&self, bytes: u64) {
-        self.account(|account| account.credit = account.credit.saturating_add(bytes));
+        self.account(|account| {
+            account.credit = account.credit.saturating_add(bytes);
+            account.granted = account.granted.saturating_add(bytes);
+        });
     }
 
     /// So many bytes are to come, of those that were granted. What does not come in the end is given back.
@@ -253,7 +260,7 @@ pub(crate) fn refused(quota: &str, refusal: Refusal) -> Refusal {
 }
 
 const DAY_MS: u64 = 24 * 3_600_000;
-/// A day's bytes are granted in so many lots: a node that dies takes the rest of one with it.
+/// The largest lot is this part of a day.
 const LOTS: u64 = 256;
 /// Bytes of an answer that count as one more request.
 const BYTES_PER_REQUEST: usize = 16 << 10;
@@ -324,6 +331,24 @@ mod tests {
         drop(first);
         assert_eq!(quotas.transfer(&north()).unwrap().lacking(700), None);
         assert_eq!(quotas.transfer(&north()).unwrap().lacking(701), Some((1, 1_000)));
+    }
+
+    #[test]
+    fn a_node_that_dies_takes_no_more_with_it_than_was_used_there() {
+        let mut transfer = Quotas::new(Limits::default()).transfer(&north()).unwrap();
+        let (mut granted, mut n_grants) = (0, 0);
+        for n_chunks in 1..=10_000 {
+            if let Some((_, lot)) = transfer.lacking(limits::CHUNK_BYTES) {
+                transfer.granted(lot);
+                granted += lot;
+                n_grants += 1;
+            }
+            transfer.take(limits::CHUNK_BYTES);
+            transfer.uploaded(limits::CHUNK_BYTES);
+            let used = n_chunks * limits::CHUNK_BYTES;
+            assert!(granted <= 2 * used, "{granted} granted for {used}");
+        }
+        assert!(n_grants < 30, "{n_grants} commands for ten thousand chunks");
     }
 
     #[test]
