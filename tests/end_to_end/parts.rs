@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::world::{Version, World};
+use super::world::{Version, World, cells_of};
 
 /// Label means of two sites are pooled: the same bits as in one place, in both orders, until one of them is withdrawn.
 #[test]
@@ -11,27 +11,17 @@ fn what_two_sites_contribute_is_merged_exactly_and_taken_out_again() -> Result<(
     let dir = tempfile::tempdir()?;
     let world = World::found(dir.path())?;
     prepare_cells(&world)?;
-    for reference in ["here", "there"] {
-        world.operator(&["reference", "publish", reference, "../reference"])?;
-    }
+    world.publish_twice("reference")?;
     let at_first = world.version("here")?;
     ensure!(at_first.parts() == ["anna/core+label-means/atlas"], "{:?}", at_first.parts());
 
     // Of one type north has too few cells for its policy, and a site without a word on parts takes no such task.
+    let data = |batch| cells_of("logged.h5ad", "pbmc", batch, "labels_key = \"cell_type\"\n");
     world.add_site("north", "parts = { min_cells = 20, min_donors = 2 }\ndonor_key = \"donor\"\n", &data("north"))?;
     world.add_site("south", "parts = { min_cells = 1 }\n", &data("south"))?;
     world.add_site("west", "columns = true\n", &data("south"))?;
-    world.operator(&["task", "publish", "here", "--ask", "parts"])?;
-    world.operator(&["task", "publish", "there", "--ask", "parts"])?;
+    let here = world.in_both_orders(&["--ask", "parts"], &["south", "north"])?;
     world.passes_over("west", "the policy lets no parts out")?;
-    for site in ["south", "north"] {
-        world.serves("1", site)?;
-    }
-    for site in ["north", "south"] {
-        world.serves("2", site)?;
-    }
-    let (here, there) = (world.version("here")?, world.version("there")?);
-    ensure!(here == there, "the order of arrival shows: {here:?} and {there:?}");
     let keys = ["anna/core+label-means/atlas", "north/pbmc+label-means/north", "south/pbmc+label-means/south"];
     ensure!(here.parts() == keys, "{:?}", here.parts());
 
@@ -80,12 +70,4 @@ fn prepare_cells(world: &World) -> Result<()> {
     let small = ["--hidden-layer-sizes", "8,6", "--z-dimension", "3", "--epochs", "2", "--device", "cpu"];
     let named = ["--owner", "anna", "--dataset", "core", "--out", "reference"];
     world.worker(&[&train[..], &small, &named].concat()).map(drop)
-}
-
-/// What a site's file says of its cells.
-fn data(batch: &str) -> String {
-    format!(
-        "path = \"../../logged.h5ad\"\ndataset = \"pbmc\"\nbatch_key = \"batch\"\nlabels_key = \"cell_type\"\n\
-         batches = [\"{batch}\"]\n"
-    )
 }

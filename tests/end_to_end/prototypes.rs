@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::world::{Version, World};
+use super::world::{Version, World, cells_of};
 
 /// Two sites have a type that the reference lacks. Their prototypes are pooled as if all cells were in one place, bit for bit and in both
 /// orders; a type of which a site has too few cells stays there; and what a site takes back is gone.
@@ -14,23 +14,15 @@ fn prototypes_of_two_sites_are_those_of_all_their_cells() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let world = World::found(dir.path())?;
     prepare_cells(&world)?;
-    for reference in ["here", "there"] {
-        world.operator(&["reference", "publish", reference, "../reference"])?;
-    }
+    world.publish_twice("reference")?;
     let at_first = world.version("here")?;
     ensure!(at_first.parts() == [ANNAS], "{:?}", at_first.parts());
     ensure!(!pooled(&world, "here")?.contains_key("type-03"), "the reference knows the type");
 
-    world.add_site("north", &policy(15), &data("north"))?;
-    world.add_site("south", &policy(1), &data("south"))?;
-    for reference in ["here", "there"] {
-        world.operator(&["task", "publish", reference, "--epochs", "2"])?;
+    for (site, least) in [("north", 15), ("south", 1)] {
+        world.add_site(site, &policy(least), &cells_of("cells.h5ad", "pbmc", site, "labels_key = \"cell_type\"\n"))?;
     }
-    for (task, site) in [("1", "south"), ("1", "north"), ("2", "north"), ("2", "south")] {
-        world.serves(task, site)?;
-    }
-    let (here, there) = (world.version("here")?, world.version("there")?);
-    ensure!(here == there, "the order of arrival shows: {here:?} and {there:?}");
+    let here = world.in_both_orders(&["--epochs", "2"], &["south", "north"])?;
     ensure!(here.parts() == [ANNAS, NORTH, SOUTH], "{:?}", here.parts());
 
     // The same cells in one place, under the same names.
@@ -75,14 +67,6 @@ fn prepare_cells(world: &World) -> Result<()> {
     let small = ["--hidden-layer-sizes", "8", "--latent-dim", "3", "--embedding-dims", "3", "--epochs", "4"];
     let named = ["--owner", "anna", "--dataset", "core", "--out", "reference"];
     world.worker(&[&train[..], &small, &named].concat()).map(drop)
-}
-
-/// What a site's file says of its cells.
-fn data(batch: &str) -> String {
-    format!(
-        "path = \"../../cells.h5ad\"\ndataset = \"pbmc\"\nbatch_key = \"batch\"\nlabels_key = \"cell_type\"\n\
-         batches = [\"{batch}\"]\n"
-    )
 }
 
 /// Parts of types with so many cells, of two donors.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::world::{Version, World};
+use super::world::{Version, World, cells_of};
 
 /// Each site trains on its own section. The ensemble is the same in both orders, bit for bit what training in one place gives, maps
 /// cells alike wherever it is fetched, and is what it was when a site is taken out.
@@ -21,28 +21,17 @@ fn sections_of_two_sites_make_one_ensemble_in_any_order() -> Result<()> {
         world.worker(&[&which[..], &small].concat())
     };
     train("atlas", "anna", "core", "reference")?;
-    for ensemble in ["here", "there"] {
-        world.operator(&["reference", "publish", ensemble, "../reference"])?;
-    }
+    world.publish_twice("reference")?;
     let at_first = world.version("here")?;
     ensure!(at_first.parts() == ["anna/core+networks/atlas"], "{:?}", at_first.files);
 
     for (site, least) in [("north", 50), ("south", 100), ("west", 200)] {
         let policy = format!("parts = {{ min_cells = {least} }}\n");
         let batch = if site == "west" { "south" } else { site };
-        let data = format!(
-            "path = \"../../cells.h5ad\"\ndataset = \"slices\"\nbatch_key = \"batch\"\nbatches = [\"{batch}\"]\n\n\
-             [data.fields]\ncoordinates = \"obsm/spatial\"\n"
-        );
-        world.add_site(site, &policy, &data)?;
+        let places = "\n[data.fields]\ncoordinates = \"obsm/spatial\"\n";
+        world.add_site(site, &policy, &cells_of("cells.h5ad", "slices", batch, places))?;
     }
-    world.operator(&["task", "publish", "here", "--ask", "parts"])?;
-    world.operator(&["task", "publish", "there", "--ask", "parts"])?;
-    for (task, sites) in [("1", ["south", "north"]), ("2", ["north", "south"])] {
-        sites.iter().try_for_each(|site| world.serves(task, site))?;
-    }
-    let (here, there) = (world.version("here")?, world.version("there")?);
-    ensure!(here == there, "the order of arrival shows: {here:?} and {there:?}");
+    let here = world.in_both_orders(&["--ask", "parts"], &["south", "north"])?;
     let keys = ["anna/core+networks/atlas", "north/slices+networks/north", "south/slices+networks/south"];
     ensure!(here.parts() == keys, "{:?}", here.files);
 

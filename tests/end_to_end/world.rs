@@ -61,6 +61,27 @@ impl World {
         Ok(std::fs::write(folder.join("site.toml"), config)?)
     }
 
+    /// Publishes one reference under both names, so that sites can come to each in an order of its own.
+    pub(crate) fn publish_twice(&self, dir: &str) -> Result<()> {
+        let dir = format!("../{dir}");
+        BOTH.iter().try_for_each(|name| self.operator(&["reference", "publish", name, &dir]).map(drop))
+    }
+
+    /// Publishes the same task over both references, and has sites do them, once in this order and once in the other: the version that
+    /// both then have.
+    pub(crate) fn in_both_orders(&self, asked: &[&str], sites: &[&str]) -> Result<Version> {
+        let publish = |name: &&str| -> Result<String> {
+            let record = self.operator(&[&["task", "publish", name], asked].concat())?;
+            Ok(record["id"].to_string().trim_matches('"').to_owned())
+        };
+        let tasks = BOTH.iter().map(publish).collect::<Result<Vec<_>>>()?;
+        sites.iter().try_for_each(|site| self.serves(&tasks[0], site))?;
+        sites.iter().rev().try_for_each(|site| self.serves(&tasks[1], site))?;
+        let [here, there] = [self.version(BOTH[0])?, self.version(BOTH[1])?];
+        ensure!(here == there, "the order of arrival shows: {here:?} and {there:?}");
+        Ok(here)
+    }
+
     fn credentials(&self) -> String {
         let own = "ca = \"ca.pem\"\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\n[coordinators]\n";
         format!("{own}1 = \"{}\"\n", self.address)
@@ -114,6 +135,12 @@ impl World {
     }
 }
 
+/// The section of a site's file on the cells of one batch; `more` are further lines of it.
+pub(crate) fn cells_of(file: &str, dataset: &str, batch: &str, more: &str) -> String {
+    let named = format!("path = \"../../{file}\"\ndataset = \"{dataset}\"\nbatch_key = \"batch\"\n");
+    format!("{named}batches = [\"{batch}\"]\n{more}")
+}
+
 impl Version {
     /// As it lies in a reference's folder.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
@@ -130,5 +157,7 @@ impl Version {
     }
 }
 
+/// The names of a reference that is published twice.
+const BOTH: [&str; 2] = ["here", "there"];
 /// How long an election and a look at the tasks may take.
 const PATIENCE: Duration = Duration::from_secs(60);
