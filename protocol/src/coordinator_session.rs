@@ -168,8 +168,8 @@ const RETRY_AFTER_MS: u64 = 50;
 mod tests {
     use archipelago_common::{
         Digest, TaskId, VersionId,
-        record::{TaskRecord, TaskState},
-        task::{SurgeryTask, TrainSpec},
+        record::{Page, TaskHead, TaskRecord, TaskState},
+        task::{Asks, SurgeryTask, TrainSpec},
     };
 
     use super::*;
@@ -296,6 +296,34 @@ mod tests {
         assert_eq!(answers(3), [1, 2].into_iter().zip(both).map(|(id, r)| answer(id, r)).collect::<Vec<_>>());
         let reason = "task 4 has what protocol 2 cannot say; upgrade this program".to_owned();
         assert_eq!(answers(2), [answer(1, Ok(Reply::Tasks(vec![]))), answer(2, Err(Refusal::Invalid { reason }))]);
+    }
+
+    #[test]
+    fn a_peer_hears_of_tasks_for_annotations_if_it_knows_what_they_are() {
+        let usual = SurgeryTask::new("atlas".parse().unwrap(), VersionId(Digest::of(b"version")), TrainSpec::default());
+        let head = |id, asks| TaskHead {
+            id: TaskId(id),
+            task: SurgeryTask { asks, ..usual.clone() },
+            publisher: "anna".parse().unwrap(),
+            published_ms: 0,
+            state: TaskState::Open,
+            n_assigned: 0,
+            n_accepted: 0,
+            own: None,
+        };
+        let (parts, annotations) = (head(1, Asks::Parts), head(2, Asks::Annotations));
+        let page = |items: &[&TaskHead], more| {
+            Reply::TaskHeads(Page { items: items.iter().map(|&head| head.clone()).collect(), more })
+        };
+        let answer = |protocol, reply: Reply| reply.in_version(protocol).map_err(|refusal| refusal.to_string());
+        for (protocol, seen) in [(3, vec![&parts]), (4, vec![&parts, &annotations])] {
+            assert_eq!(answer(protocol, page(&[&parts, &annotations], true)), Ok(page(&seen, true)));
+            assert_eq!(answer(protocol, page(&[&annotations], false)), Ok(page(&seen[1..], false)));
+        }
+        let refused = Err("task 2 has what protocol 3 cannot say; upgrade this program".to_owned());
+        assert_eq!(answer(3, Reply::TaskHead(Box::new(annotations.clone()))), refused);
+        // An empty page would look like the last.
+        assert!(answer(3, page(&[&annotations], true)).is_err());
     }
 
     #[test]

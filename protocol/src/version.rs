@@ -6,8 +6,9 @@
 use crate::error::{Error, Result};
 
 /// The newest version that this build speaks. Version 2 brought members, health, quality gates and collection of blobs;
-/// version 3 keys of further axes and of parts, tasks that leave some of their training to the model, and answers in pages.
-pub const NEWEST: u16 = 3;
+/// version 3 keys of further axes and of parts, tasks that leave some of their training to the model, and answers in pages;
+/// version 4 tasks for annotations.
+pub const NEWEST: u16 = 4;
 /// The oldest version that this build speaks.
 pub const OLDEST: u16 = 1;
 

@@ -1,9 +1,11 @@
 //! A tree of cell types that three sites learn together: real processes, real TLS.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::world::World;
+use super::world::{World, cells_of};
 
 /// Both orders of arrival give one version, one tree and one digest in the lineage; withdrawal replays the rest.
 #[test]
@@ -11,27 +13,14 @@ fn three_sites_learn_one_tree_in_every_order_and_a_withdrawal_leaves_that_of_the
     let dir = tempfile::tempdir()?;
     let world = World::found(dir.path())?;
     prepare(&world)?;
-    let policy = "parts = { min_cells = 5, min_donors = 1 }\ndonor_key = \"donor\"\n";
+    let policy = &format!("parts = {{ min_cells = {FEWEST}, min_donors = 1 }}\ndonor_key = \"donor\"\n");
     for site in SITES {
-        world.add_site(site, policy, &data(site, "labels_key = \"cell_type\"\n"))?;
+        world.add_site(site, policy, &cells_of("cells.h5ad", "pbmc", site, "labels_key = \"cell_type\"\n"))?;
     }
-    for reference in ["here", "there"] {
-        world.operator(&["reference", "publish", reference, "../atlas"])?;
-    }
+    world.publish_twice("atlas")?;
     // Columns and machines, then counts by the machines that are there.
-    for (round, ask) in [(1, "both"), (3, "parts")] {
-        for reference in ["here", "there"] {
-            world.operator(&["task", "publish", reference, "--epochs", "2", "--ask", ask])?;
-        }
-        for site in SITES {
-            world.serves(&round.to_string(), site)?;
-        }
-        for site in SITES.iter().rev() {
-            world.serves(&(round + 1).to_string(), site)?;
-        }
-        ensure!(world.version("here")? == world.version("there")?, "the order of arrival shows");
-    }
-    let version = world.version("here")?;
+    world.in_both_orders(&["--epochs", "2", "--ask", "both"], &SITES)?;
+    let version = world.in_both_orders(&["--epochs", "2", "--ask", "parts"], &SITES)?;
     let of_part = |part: &str| version.parts().iter().filter(|key| key.contains(part)).count();
     ensure!((of_part("+tree-machines/"), of_part("+tree-counts/")) == (3, 6), "{:?}", version.parts());
 
@@ -62,13 +51,8 @@ fn three_sites_learn_one_tree_in_every_order_and_a_withdrawal_leaves_that_of_the
     for task in ["1", "2", "3", "4"] {
         world.operator(&["task", "close", task])?;
     }
-    world.add_site("west", policy, &data("west", ""))?;
-    world.operator(&["task", "publish", "there", "--epochs", "2", "--ask", "parts"])?;
-    world.serves("5", "west")?;
-    let version = world.version("there")?;
-    let mut left = version.parts();
-    left.retain(|key| key.starts_with("west/"));
-    ensure!(left.len() == 1 && left[0].starts_with("west/pbmc+tree-annotations/west~"), "{left:?}");
+    world.add_site("west", policy, &cells_of("cells.h5ad", "pbmc", "west", ""))?;
+    annotate(&world)?;
     world.worker(&[
         "plot",
         "sankey",
@@ -90,6 +74,53 @@ fn three_sites_learn_one_tree_in_every_order_and_a_withdrawal_leaves_that_of_the
     ensure!(without.contains("`tree share` makes one"), "{without}");
     world.worker(&["tree", "predict", "there", "net/west/results/task-5/mapped.h5ad", "--out", "placed.h5ad"])?;
     Ok(())
+}
+
+/// A site without labels and one with labels have their cells annotated by the tree of `there`; what the consortium learns of it, until
+/// one of them withdraws.
+fn annotate(world: &World) -> Result<()> {
+    let before = world.version("there")?;
+    world.operator(&["task", "publish", "there", "--epochs", "2", "--ask", "annotations"])?;
+    for site in ["west", "east"] {
+        world.serves("5", site)?;
+    }
+    let added: Vec<String> =
+        world.version("there")?.files.into_keys().filter(|key| !before.files.contains_key(key)).collect();
+    let is_of = |site: &str| added.iter().any(|key| key.starts_with(&format!("{site}/pbmc+tree-annotations/{site}~")));
+    ensure!(added.len() == 2 && is_of("west") && is_of("east"), "{added:?}");
+
+    // What is counted is what stands in the sites' own files, as far as their policies let labels of few cells out.
+    let (of_west, of_east) = (placed(world, "west")?, placed(world, "east")?);
+    let mut of_both = of_east.clone();
+    of_west.into_iter().for_each(|(label, n)| *of_both.entry(label).or_insert(0) += n);
+    let annotated = || -> Result<BTreeMap<String, u64>> {
+        let shown: Value = serde_json::from_str(&world.worker(&["tree", "show", "there", "--format", "json"])?)?;
+        Ok(serde_json::from_value(shown["annotated"].clone())?)
+    };
+    ensure!(annotated()? == of_both && !of_east.is_empty(), "{:?} and {of_both:?}", annotated()?);
+    let audit: Value =
+        serde_json::from_str(&world.worker(&["audit", "net/west/state/audit.jsonl", "--format", "json"])?)?;
+    let left = &audit["bytes_by_kind"];
+    ensure!(left["columns"] == 0 && left["embeddings"] == 0 && left["parts"].as_u64() > Some(0), "{audit}");
+    // A site that has been counted has nothing to add, and what is withdrawn is no longer counted.
+    world.operator(&["task", "publish", "there", "--epochs", "2", "--ask", "annotations"])?;
+    world.passes_over("west", "the version has all that its cells can add to a tree")?;
+    world.operator(&["task", "close", "6"])?;
+    let west = added.iter().find(|key| key.starts_with("west/")).context("the key of its counts")?;
+    world.operator(&["withdraw", "there", "--condition", west])?;
+    world.version("there")?;
+    ensure!(annotated()? == of_east, "{:?} and {of_east:?}", annotated()?);
+    Ok(())
+}
+
+/// How many of a site's cells the tree puts where, without labels of fewer cells than its policy lets out.
+fn placed(world: &World, site: &str) -> Result<BTreeMap<String, u64>> {
+    let cells = format!("net/{site}/results/task-5/mapped.h5ad");
+    let line = ["tree", "predict", "there", &cells, "--out", "again.h5ad", "--overwrite", "--format", "json"];
+    let told: Value = serde_json::from_str(&world.worker(&line)?)?;
+    let mut labels: BTreeMap<String, u64> = serde_json::from_value(told["labels"].clone())?;
+    labels.retain(|_, n| *n >= FEWEST);
+    Ok(labels)
 }
 
 /// Hands the tree of the current version in, after one that is not it; its digest in the lineage.
@@ -119,10 +150,6 @@ fn prepare(world: &World) -> Result<()> {
     world.worker(&["tree", "share", "reference", "--out", "atlas"]).map(drop)
 }
 
-/// The section of a site's file on its cells, those of one batch.
-fn data(batch: &str, labels: &str) -> String {
-    let file = "path = \"../../cells.h5ad\"\ndataset = \"pbmc\"\nbatch_key = \"batch\"\n";
-    format!("{file}{labels}batches = [\"{batch}\"]\n")
-}
-
+/// Cells of a label that the sites' policies let out.
+const FEWEST: u64 = 5;
 const SITES: [&str; 3] = ["north", "south", "east"];

@@ -393,8 +393,10 @@ impl<'a> SurgeryTask<'a> {
 
     /// What the tree of the task's version is to these cells and these cells to it, where the reference has one.
     async fn ask_tree(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>) -> Result<(Vec<Latent>, OfTree)> {
+        let asks = self.record.task.asks;
         self.beside_renewals(blocking(move || {
-            let of_tree = prepared.tree.as_ref().map(|parts| OfTree::new(parts, &prepared, &latents)).transpose()?;
+            let of_tree = |parts| OfTree::new(parts, &prepared, &latents, asks);
+            let of_tree = prepared.tree.as_ref().map(of_tree).transpose()?;
             Ok((latents, of_tree.unwrap_or_default()))
         }))
         .await
@@ -430,18 +432,16 @@ impl<'a> SurgeryTask<'a> {
         Ok(conditions)
     }
 
-    /// What may leave of what the cells contribute to parts, where the task asks for parts.
+    /// What may leave of what the cells contribute to the parts that the task asks for.
     fn release_parts(&mut self, prepared: &Prepared, surgeries: &[JointSurgery], of_tree: &OfTree) -> Result<Parts> {
         let mut parts = Parts::default();
-        if !self.record.task.asks.for_parts() {
-            return Ok(parts);
-        }
+        let asks = self.record.task.asks;
         for (place, (group, surgery)) in prepared.groups.iter().zip(surgeries).enumerate() {
             let of_group = surgery.contributions.iter().flat_map(|(key, all)| all.iter().map(move |one| (key, one)));
             let of_model =
                 of_group.map(|(condition, one)| (condition.clone().in_section(Section::Part(one.part.clone())), one));
             let of_tree = of_tree.contributions.get(place).into_iter().flatten().map(|(key, one)| (key.clone(), one));
-            for (key, contribution) in of_model.chain(of_tree) {
+            for (key, contribution) in of_model.chain(of_tree).filter(|(key, _)| asks.is_for(key.section())) {
                 let (task, donors, layout) = (self.record.id, group.annotations.donors(), &prepared.layout);
                 let cells = ContributingCells { task, key: &key, contribution, donors, layout };
                 let ReleasedPart { member, withheld } = self.site.gate.release_part(&cells)?;

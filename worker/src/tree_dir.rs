@@ -8,7 +8,7 @@
 //!
 //! Numbers of the fit are arrays: they come back bit for bit.
 
-use std::{fmt, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use archipelago_analysis::{
     hierarchy::{
@@ -144,12 +144,15 @@ pub struct KnownTree {
     pub data_sets: Vec<String>,
     /// The counts by which they did.
     pub tables: Option<Tables>,
+    /// How many cells of sites it puts at which node; of a version of a reference alone.
+    pub annotated: BTreeMap<String, u64>,
 }
 
 impl From<SharedTree> for KnownTree {
     fn from(shared: SharedTree) -> Self {
         let joined = shared.data_sets.into_iter().filter(|data| matches!(data.state, State::First | State::Joined));
-        Self { tree: shared.tree, data_sets: joined.map(|data| data.name).collect(), tables: Some(shared.tables) }
+        let (data_sets, tables) = (joined.map(|data| data.name).collect(), Some(shared.tables));
+        Self { tree: shared.tree, data_sets, tables, annotated: BTreeMap::new() }
     }
 }
 
@@ -160,11 +163,13 @@ impl KnownTree {
     /// # Errors  [`Error::Common`] for a file that cannot be read, [`Error::Tree`]
     pub fn read(path: &Path) -> Result<Self> {
         if is_version(path) {
-            return Ok(read_version(path)?.0.shared().clone().into());
+            let (parts, _) = read_version(path)?;
+            return Ok(Self { annotated: parts.annotated().clone(), ..parts.shared().clone().into() });
         }
         if path.is_dir() {
             let TreeDir { trained, source, tables, .. } = TreeDir::read(path)?;
-            return Ok(Self { tree: trained.tree, data_sets: source.data_sets, tables });
+            let annotated = BTreeMap::new();
+            return Ok(Self { tree: trained.tree, data_sets: source.data_sets, tables, annotated });
         }
         let bytes = fs::read_bounded(path, JSON_BYTES)?;
         let text = String::from_utf8(bytes).map_err(|_| damaged(path, "it holds bytes that are no text"))?;
@@ -175,7 +180,7 @@ impl KnownTree {
             true => serde_json::from_str(&text).map_err(|error| damaged(path, error))?,
             false => Tree::from_newick(&text).map_err(|source| damaged(path, source))?,
         };
-        Ok(Self { tree, data_sets: Vec::new(), tables: None })
+        Ok(Self { tree, data_sets: Vec::new(), tables: None, annotated: BTreeMap::new() })
     }
 }
 

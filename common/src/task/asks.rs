@@ -8,6 +8,7 @@ use crate::{
     condition::Section,
     error::{Error, Result},
     id::shorten,
+    tree,
 };
 
 /// What a task wants of a site. Columns and parts are the same function of the same cells whichever of them is asked for.
@@ -21,24 +22,26 @@ pub enum Asks {
     Columns,
     /// Parts alone: of a reference whose conditions own nothing, or of conditions whose columns are to stay where they are.
     Parts,
+    /// How many cells the tree of the task's version puts at which node, and nothing else; each site has the predictions for its own
+    /// cells.
+    Annotations,
 }
 
 impl Asks {
     /// Whether columns are asked for.
     pub fn for_columns(self) -> bool {
-        self != Self::Parts
-    }
-
-    /// Whether parts are asked for.
-    pub fn for_parts(self) -> bool {
-        self != Self::Columns
+        matches!(self, Self::Both | Self::Columns)
     }
 
     /// Whether what stands under keys of a section is asked for.
     pub fn is_for(self, section: &Section) -> bool {
         match section {
             Section::Condition | Section::Axis(_) => self.for_columns(),
-            Section::Part(_) => self.for_parts(),
+            Section::Part(name) => match self {
+                Self::Both | Self::Parts => true,
+                Self::Columns => false,
+                Self::Annotations => name.as_str() == tree::ANNOTATIONS,
+            },
         }
     }
 
@@ -55,10 +58,11 @@ impl FromStr for Asks {
             "both" => Ok(Self::Both),
             "columns" => Ok(Self::Columns),
             "parts" => Ok(Self::Parts),
+            "annotations" => Ok(Self::Annotations),
             _ => Err(Error::InvalidValue {
                 what: "what a task asks for",
                 found: shorten(text),
-                expected: "`both`, `columns` or `parts`",
+                expected: "`both`, `columns`, `parts` or `annotations`",
             }),
         }
     }
@@ -70,6 +74,7 @@ impl fmt::Display for Asks {
             Self::Both => "both",
             Self::Columns => "columns",
             Self::Parts => "parts",
+            Self::Annotations => "annotations",
         })
     }
 }

@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_task_is_read_back_and_the_first_version_refuses_what_it_cannot_say() {
-        for asks in [Asks::Both, Asks::Columns, Asks::Parts] {
+        for asks in [Asks::Both, Asks::Columns, Asks::Parts, Asks::Annotations] {
             let behind = (task(asks), 7_u8);
             let bytes = codec::encode("task", &behind, 1000).unwrap();
             assert_eq!(codec::decode::<(SurgeryTask, u8)>("task", &bytes, 1000).unwrap(), behind);
@@ -157,6 +157,6 @@ mod tests {
         unknown[2] = 3;
         let refused = codec::decode::<SurgeryTask>("task", &unknown, 1000).unwrap_err().to_string();
         assert!(refused.contains("layout 3"), "{refused}");
-        assert!("all".parse::<Asks>().unwrap_err().to_string().contains("`both`, `columns` or `parts`"));
+        assert!("all".parse::<Asks>().unwrap_err().to_string().contains("`both`, `columns`, `parts` or `annotations`"));
     }
 }

@@ -27,12 +27,15 @@ use crate::{
 pub const MACHINES: &str = "tree-machines";
 /// The part of what cells are to the machines of others.
 pub const COUNTS: &str = "tree-counts";
-/// The part of what cells without labels are to a tree.
+/// The part of what cells are to a tree.
 pub const ANNOTATIONS: &str = "tree-annotations";
 /// The value that is derived.
 pub const VALUE: &str = "tree";
 /// The function that derives it.
 pub const FUNCTION: &str = "hpl-1";
+
+/// All of these parts.
+pub const PARTS: [&str; 3] = [MACHINES, COUNTS, ANNOTATIONS];
 
 /// Lets the versions of a reference hold what a tree is made of.
 pub fn declare(layout: &mut Layout) {
@@ -85,6 +88,25 @@ pub fn shared(members: &BTreeMap<ConditionKey, Member>) -> Result<SharedTree> {
         })
         .collect();
     Ok(SharedTree::of(&data_sets))
+}
+
+/// How many cells of all sites a tree puts at which node, or rejects and why. What was counted by another tree says nothing of this one.
+///
+/// # Errors  [`crate::Error::Decode`] for members that are not what their part holds
+pub fn annotated(members: &BTreeMap<ConditionKey, Member>, tree: &SharedTree) -> Result<BTreeMap<String, u64>> {
+    let digest = BlobRef::of(&to_bytes(tree)).digest.short();
+    let mut annotated: BTreeMap<String, u64> = BTreeMap::new();
+    for (key, member) in of_part(members, ANNOTATIONS) {
+        let (Some((_, by)), Member::Sums(pool)) = (counts::read_key(key), member) else { continue };
+        if *by == *digest {
+            let table = counts::table(pool)?;
+            for (label, own) in table.columns().into_iter().flat_map(|l| table.rows().into_iter().map(move |o| (l, o)))
+            {
+                *annotated.entry(label.to_owned()).or_default() += table.count(own, label);
+            }
+        }
+    }
+    Ok(annotated)
 }
 
 /// The file of the tree that a version gives; the same bytes for the same version.
@@ -233,6 +255,29 @@ mod tests {
         assert_eq!(told.tree.newick(Names::All), newick(&rest));
         assert_eq!(told.data_sets.last().map(|data| data.name.as_str()), Some("south/d/y"));
         assert_eq!(newick(&merged(&[&rest, &b])), ALL);
+    }
+
+    #[test]
+    fn annotations_by_the_tree_are_added_up_and_those_by_another_say_nothing() {
+        let [a, b, c] = sites();
+        let mut members = merged(&[&a, &b, &c]);
+        let tree = shared(&members).unwrap();
+        let annotated_by = |site: &str, tree: &SharedTree, cells: Counted<'_>| {
+            let key = counts::key(&site.parse().unwrap(), ANNOTATIONS, &BlobRef::of(&to_bytes(tree))).unwrap();
+            (key, counted(cells))
+        };
+        let at = |label| Some(label);
+        members.extend([
+            annotated_by("west/d/v", &tree, &[("cells", at("B-north/d/x"), 30), ("cells", at("Rejected (RE)"), 10)]),
+            annotated_by("far/d/u", &tree, &[("cells", at("B-north/d/x"), 12), ("cells", None, 5)]),
+            annotated_by("old/d/t", &shared(&merged(&[&a, &c])).unwrap(), &[("cells", at("B-north/d/x"), 99)]),
+        ]);
+        assert_eq!(shared(&members).unwrap(), tree, "annotations are nothing to a tree");
+        let all = annotated(&members, &tree).unwrap();
+        let expected = [("B-north/d/x", 42), ("Rejected (RE)", 10), ("root", 5)];
+        assert_eq!(all, expected.map(|(label, n)| (label.to_owned(), n)).into());
+        members.retain(|key, _| key.owner().as_str() != "far");
+        assert_eq!(annotated(&members, &tree).unwrap()["B-north/d/x"], 30);
     }
 
     #[test]

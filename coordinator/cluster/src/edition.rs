@@ -17,11 +17,13 @@ pub enum Edition {
     Second,
     /// All that is carried out is chained ([`crate::Cluster::marks`]), and what sites upload in a day is counted.
     Third,
+    /// Tasks may ask for annotations.
+    Fourth,
 }
 
 impl Edition {
     /// The latest that this build knows.
-    pub const LATEST: Self = Self::Third;
+    pub const LATEST: Self = Self::Fourth;
 
     /// By its number, for coordinators that tell one another what they know.
     pub fn of_number(number: u32) -> Option<Self> {
@@ -29,6 +31,7 @@ impl Edition {
             1 => Some(Self::First),
             2 => Some(Self::Second),
             3 => Some(Self::Third),
+            4 => Some(Self::Fourth),
             _ => None,
         }
     }
@@ -39,6 +42,7 @@ impl Edition {
             Self::First => 1,
             Self::Second => 2,
             Self::Third => 3,
+            Self::Fourth => 4,
         }
     }
 }

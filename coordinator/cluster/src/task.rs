@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use archipelago_common::{
     BlobRef, ConditionKey, Principal, SiteId, TaskId, limits,
     record::{AssignmentRecord, AssignmentState, Progress, TaskRecord, TaskState},
-    task::{PublishMode, QualityGates, SurgeryTask},
+    task::{Asks, PublishMode, QualityGates, SurgeryTask},
+    tree,
 };
 
 use crate::{
@@ -34,6 +35,10 @@ impl Cluster {
         let layout = self.require_layout(&task.reference)?;
         if let Some(reason) = layout.refuses_all() {
             let reason = format!("nothing can be handed in for reference `{}`: {reason}", task.reference);
+            return Err(Refusal::invalid(reason));
+        }
+        if task.asks == Asks::Annotations && !layout.parts.keys().any(|part| part.as_str() == tree::ANNOTATIONS) {
+            let reason = format!("sites learn no tree over reference `{}`, which could annotate cells", task.reference);
             return Err(Refusal::invalid(reason));
         }
         require_sound(task, self.now_ms)?;

@@ -57,8 +57,8 @@ pub struct PublishArgs {
     /// Seed; the same seed gives the same columns.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// What to ask for: `columns` of new conditions, `parts` (statistics that models contribute beside columns), or `both`; each
-    /// site's policy decides what it gives.
+    /// What to ask for: `columns` of new conditions, `parts` (statistics that models contribute beside columns), `both`, or
+    /// `annotations` (how many cells the sites' tree puts where); each site's policy decides what it gives.
     #[arg(long, value_name = "WHAT", default_value = "both")]
     ask: Asks,
     /// Embeddings to ask for; each site's policy decides what it gives.
@@ -298,7 +298,7 @@ fn asked(task: &SurgeryTask) -> String {
     let contributions = match task.asks {
         Asks::Both => "columns and parts",
         Asks::Columns => "columns",
-        Asks::Parts => return "parts".to_owned(),
+        Asks::Parts | Asks::Annotations => return task.asks.to_string(),
     };
     match task.embeddings {
         EmbeddingRelease::None => contributions.to_owned(),

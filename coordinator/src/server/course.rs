@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use archipelago_cluster::{
-    Body, Cluster, Command, Outcome, Room, Selection,
+    Body, Cluster, Command, Edition, Outcome, Room, Selection,
     mutation::{self, Rule},
 };
 use archipelago_common::{
@@ -17,6 +17,7 @@ use archipelago_common::{
     member::{MemberRecord, MemberStatus, MembersRecord},
     part,
     record::Submission,
+    task::Asks,
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
 
@@ -202,8 +203,20 @@ fn members_behind(
     Some((derivation, layout, members))
 }
 
-/// A renewal that comes too soon after the last is answered without a log entry; everything else is proposed.
+/// A renewal that comes too soon after the last is answered without a log entry, and what a member could not read is refused;
+/// everything else is proposed.
 fn command(principal: Principal, key: RequestKey, body: Body) -> Step {
+    if let Body::PublishTask(task) | Body::PublishGatedTask { task, .. } = &body
+        && task.asks == Asks::Annotations
+    {
+        return Step::Read(Box::new(move |cluster, _| match cluster.edition() >= Edition::Fourth {
+            true => propose(principal, key, body),
+            false => {
+                let reason = "a coordinator does not know tasks for annotations yet; upgrade all of them".to_owned();
+                Step::Done(Err(Refusal::Invalid { reason }))
+            }
+        }));
+    }
     if let (Principal::Site(site), Body::Renew { task, epoch, .. }) = (&principal, &body) {
         let (site, task, epoch) = (site.clone(), *task, *epoch);
         return Step::Read(Box::new(move |cluster, now_ms| {

@@ -95,6 +95,26 @@ fn a_reference_that_was_published_is_not_refused_where_its_blobs_are_missing() {
     assert!(matches!(step, Step::Durable(..)), "another request");
 }
 
+/// A coordinator of an earlier build would stop at the entry.
+#[test]
+fn a_task_that_not_all_coordinators_can_read_is_not_proposed() {
+    let task = SurgeryTask::new("atlas".parse().unwrap(), version().id(), Default::default());
+    let published = |cluster: &Cluster, asks| {
+        let task = Box::new(SurgeryTask { asks, ..task.clone() });
+        follow(begin(who("operator/anna"), RequestKey([8; 16]), Request::PublishTask(task)), cluster)
+    };
+    let mut cluster = Cluster::default();
+    let mut raise = |edition| {
+        let body = Body::RaiseEdition { edition };
+        let command = Proposal { key: KEY, principal: who("coordinator/1"), body }.stamped(1_000);
+        cluster.apply(&command).outcome.unwrap();
+        [Asks::Parts, Asks::Annotations].map(|asks| published(&cluster, asks))
+    };
+    let [Step::Propose(..), Step::Done(Err(refusal))] = raise(Edition::Third) else { panic!("the third edition") };
+    assert!(refusal.to_string().contains("upgrade all of them"), "{refusal}");
+    assert!(matches!(raise(Edition::Fourth), [Step::Propose(..), Step::Propose(..)]));
+}
+
 #[test]
 fn a_revoked_site_is_told_nothing_over_a_session_that_it_still_has() {
     let questions = || [Request::ListTasks, Request::ListReferences, Request::ShowTask { task: TaskId(1) }];

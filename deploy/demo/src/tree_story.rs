@@ -39,6 +39,8 @@ pub struct TreeStory {
 struct Learned {
     members: BTreeMap<ConditionKey, Member>,
     record: ReferenceRecord,
+    /// With how many cells the site without labels has where, if there is one.
+    annotated: Option<BTreeMap<ConditionKey, Member>>,
     /// The same after a site withdrew.
     members_after: BTreeMap<ConditionKey, Member>,
     record_after: ReferenceRecord,
@@ -61,7 +63,7 @@ impl TreeStory {
         let trained = self.story.phase("reference training", |story| story.train_reference(&cells))?;
         let learned =
             self.story.phase("consortium: machines, counts, the tree", |story| federate(story, &cells, &trained))?;
-        let exact = self.story.phase("proofs", |story| prove(story, &learned))?;
+        let exact = self.story.phase("proofs", |story| prove(story, &cells, &learned))?;
         self.judge(&cells, &learned, exact, new_type)
     }
 
@@ -89,6 +91,12 @@ impl TreeStory {
             matched_rightly,
             new_type: (new_type.clone(), shared.tree.root().children().iter().any(is_new)),
             annotated_rightly,
+            annotated: learned
+                .annotated
+                .as_ref()
+                .map(|all| tree::annotated(all, &shared))
+                .transpose()?
+                .unwrap_or_default(),
             lost: labelled(cells).iter().filter(|site| !owners.contains(site.site.as_str())).count(),
             sites: cells.sites.iter().map(site).collect::<Result<_>>()?,
             lineage: learned.record_after.lineage.clone(),
@@ -137,7 +145,7 @@ fn own_name(site: usize, label: &str) -> String {
     }
 }
 
-/// Two tasks for the sites with labels, one for the others; the tree; and a withdrawal.
+/// Two tasks for the sites with labels; the tree; one for annotations at the others; and a withdrawal.
 fn federate(story: &Story, cells: &Cells, trained: &Path) -> Result<Learned> {
     let (out, labelled) = (&story.args.out, labelled(cells));
     let shared = out.join("atlas");
@@ -146,9 +154,10 @@ fn federate(story: &Story, cells: &Cells, trained: &Path) -> Result<Learned> {
     let names: Vec<&str> = cells.sites.iter().map(|site| site.site.as_str()).collect();
     consortium.enrol(&names)?;
     consortium.publish(&shared)?;
+    let policy = format!("parts = {{ min_cells = {MIN_CELLS} }}\n");
     let terms = |site: &SiteCells| {
         let is_known = labelled.iter().any(|known| known.site == site.site);
-        Terms { labels_key: is_known.then_some(OWN_NAMES), policy: POLICY, fields: "" }
+        Terms { labels_key: is_known.then_some(OWN_NAMES), policy: &policy, fields: "" }
     };
     let mut leader_kills = 0;
     for (ask, leader) in [("both", Leader::IsKilled), ("parts", Leader::Lives)] {
@@ -157,21 +166,31 @@ fn federate(story: &Story, cells: &Cells, trained: &Path) -> Result<Learned> {
     let fetch = |consortium: &Consortium, name: &str| -> Result<_> {
         let dir = out.join(name);
         consortium.fetch(&dir)?;
-        consortium.derive(tree::VALUE, &dir)?;
         let held = ReferenceDir::open(&dir)?;
-        Ok((held.parts(&held.base()?.card.layout)?, consortium.reference()?))
+        held.parts(&held.base()?.card.layout).map_err(anyhow::Error::from)
     };
-    let (members, record) = fetch(&consortium, MERGED)?;
+    let derive = |consortium: &Consortium, name: &str| -> Result<_> {
+        consortium.derive(tree::VALUE, &out.join(name))?;
+        consortium.reference()
+    };
+    let (members, record) = (fetch(&consortium, MERGED)?, derive(&consortium, MERGED)?);
+    let mut annotated = None;
     if let Some(site) = unlabelled(cells) {
-        story.see_through(&mut consortium, cells, ("parts", std::slice::from_ref(site), Leader::Lives), &terms)?;
+        story.see_through(
+            &mut consortium,
+            cells,
+            ("annotations", std::slice::from_ref(site), Leader::Lives),
+            &terms,
+        )?;
+        annotated = Some(fetch(&consortium, ANNOTATED)?);
     }
     consortium.withdraw(&labelled[1].site)?;
-    let (members_after, record_after) = fetch(&consortium, "without")?;
+    let (members_after, record_after) = (fetch(&consortium, WITHOUT)?, derive(&consortium, WITHOUT)?);
     consortium.stop()?;
-    Ok(Learned { members, record, members_after, record_after, leader_kills })
+    Ok(Learned { members, record, annotated, members_after, record_after, leader_kills })
 }
 
-fn prove(story: &Story, learned: &Learned) -> Result<TreeProofs> {
+fn prove(story: &Story, cells: &Cells, learned: &Learned) -> Result<TreeProofs> {
     let expected = tree::derive(&learned.members)?;
     let (first, contributions) = proofs::contributions(&learned.record)?;
     let current = learned.record.lineage.last().context("a lineage")?.version;
@@ -197,8 +216,20 @@ fn prove(story: &Story, learned: &Learned) -> Result<TreeProofs> {
         tree_order_free,
         digest_in_lineage: derived(&learned.record) == Some(BlobRef::of(&expected)),
         same_from_tables: std::fs::read_to_string(&again)?.trim() == format!("{};", shared.tree.newick(Names::First)),
+        annotations_counted: is_counted(story, cells, learned, &shared)?,
         withdrawal_replays: replays(learned)?,
     })
+}
+
+/// Whether the consortium counts, for each label, the cells to which the site's own file gives it, and no label of few.
+fn is_counted(story: &Story, cells: &Cells, learned: &Learned, tree: &SharedTree) -> Result<bool> {
+    let (Some(site), Some(annotated)) = (unlabelled(cells), &learned.annotated) else { return Ok(true) };
+    let mut at_home: BTreeMap<String, u64> = BTreeMap::new();
+    for label in column(&AnnData::read(&mapped(&story.args.out, site)?)?, "tree_label")? {
+        *at_home.entry(label).or_default() += 1;
+    }
+    at_home.retain(|_, n| *n >= MIN_CELLS);
+    Ok(tree::annotated(annotated, tree)? == at_home)
 }
 
 /// Whether the tree after the withdrawal is that of the members that were there before, without the site's.
@@ -299,9 +330,13 @@ fn unlabelled(cells: &Cells) -> Option<&SiteCells> {
 const LAST: usize = 2;
 /// The column of a site's own names.
 const OWN_NAMES: &str = "own_names";
-/// What a site lets out beside columns.
-const POLICY: &str = "parts = { min_cells = 10 }\n";
-/// The folder of the version that all sites are in.
+/// Of how many cells is what a site lets out beside columns, at least.
+const MIN_CELLS: u64 = 10;
+/// The folder of the version that all sites with labels are in.
 const MERGED: &str = "merged";
+/// That of the version in which the cells of the site without labels are counted.
+const ANNOTATED: &str = "annotated";
+/// That of the version without the site that withdrew.
+const WITHOUT: &str = "without";
 /// Cells of a type that is worth finding.
 const FEWEST_CELLS: usize = 30;

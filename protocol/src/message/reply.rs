@@ -15,6 +15,7 @@ use archipelago_common::{
 use serde::{Deserialize, Serialize};
 
 use super::request::{since_asked, since_gates, since_keys, since_submission};
+use crate::version;
 
 /// The answer to a request that was not refused.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -82,7 +83,7 @@ impl Reply {
     ///
     /// # Errors  [`Refusal::Invalid`] where that is all that was asked for
     pub fn in_version(self, protocol: u16) -> Result<Self, Refusal> {
-        if protocol >= 3 {
+        if protocol >= version::NEWEST {
             return Ok(self);
         }
         let too_new = |what: String| {
@@ -102,6 +103,17 @@ impl Reply {
                 return too_new(format!("reference `{}`", record.name));
             }
             Self::Task(record) if since_task(&record) > protocol => return too_new(format!("task {}", record.id)),
+            Self::TaskHeads(mut page) => {
+                page.items.retain(|head| since_asked(&head.task) <= protocol);
+                // The next page is asked for by the last of this one.
+                if page.items.is_empty() && page.more {
+                    return too_new("a page of tasks".to_owned());
+                }
+                Self::TaskHeads(page)
+            }
+            Self::TaskHead(head) if since_asked(&head.task) > protocol => {
+                return too_new(format!("task {}", head.id));
+            }
             Self::Gates(gates) if since_gates(&gates) > protocol => return too_new("a quality gate".to_owned()),
             reply => reply,
         })

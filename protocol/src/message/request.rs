@@ -6,7 +6,7 @@ use archipelago_common::{
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
     record::{Progress, Submission},
-    task::{ConditionMetrics, QualityGates, SurgeryTask},
+    task::{Asks, ConditionMetrics, QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
 
@@ -276,9 +276,13 @@ pub(super) fn since_keys<'a>(keys: impl IntoIterator<Item = &'a ConditionKey>) -
 }
 
 /// The protocol version in which this request for work can be said: before 3 a task said everything about its training, and asked for
-/// everything.
+/// everything; before 4 none asked for annotations.
 pub(super) fn since_asked(task: &SurgeryTask) -> u16 {
-    if task.is_in_first_layout() { 1 } else { 3 }
+    match task.asks {
+        Asks::Annotations => 4,
+        Asks::Both | Asks::Columns | Asks::Parts if task.is_in_first_layout() => 1,
+        Asks::Both | Asks::Columns | Asks::Parts => 3,
+    }
 }
 
 /// The same of gates: before 3 they knew two figures.

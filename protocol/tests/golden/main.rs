@@ -177,6 +177,7 @@ fn requests(golden: &mut Golden) {
         Request::Submit(submission_with_parts()),
         Request::SetClock { now_ms: 1_700_000_000_000 },
         Request::PublishTask(Box::new(SurgeryTask { asks: Asks::Parts, ..surgery_task() })),
+        Request::PublishTask(Box::new(SurgeryTask { asks: Asks::Annotations, ..surgery_task() })),
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -197,6 +198,7 @@ fn requests(golden: &mut Golden) {
             Request::AddSite { .. } => "add-site",
             Request::RevokeSite { .. } => "revoke-site",
             Request::PublishReference { .. } => "publish-reference",
+            Request::PublishTask(task) if task.asks == Asks::Annotations => "publish-task-annotations",
             Request::PublishTask(task) if task.asks != Asks::Both => "publish-task-parts",
             Request::PublishTask(task) if !task.train.is_in_first_layout() => "publish-task-asked",
             Request::PublishTask(_) => "publish-task",

@@ -249,7 +249,7 @@ impl Gate {
     pub fn obstacle(&self, asks: Asks) -> Option<&'static str> {
         match asks {
             Asks::Both | Asks::Columns if !self.policy.columns => Some("the policy lets no columns out"),
-            Asks::Parts if self.policy.parts.is_none() => Some(NO_PARTS),
+            Asks::Parts | Asks::Annotations if self.policy.parts.is_none() => Some(NO_PARTS),
             _ => None,
         }
     }

@@ -294,8 +294,10 @@ fn what_a_task_asks_for_decides_which_word_of_the_policy_counts() {
     let policy = |columns, parts| SitePolicy { columns, parts, ..SitePolicy::default() };
     let obstacle = |policy, asks| Site::new(policy).gate.obstacle(asks);
     let (some, none) = (Some(PartRelease::default()), None);
-    assert_eq!(obstacle(policy(false, some), Asks::Parts), None);
-    assert_eq!(obstacle(policy(true, none), Asks::Parts), Some("the policy lets no parts out"));
+    for asks in [Asks::Parts, Asks::Annotations] {
+        assert_eq!(obstacle(policy(false, some), asks), None);
+        assert_eq!(obstacle(policy(true, none), asks), Some("the policy lets no parts out"));
+    }
     for asks in [Asks::Both, Asks::Columns] {
         assert_eq!(obstacle(policy(true, none), asks), None);
         assert_eq!(obstacle(policy(false, some), asks), Some("the policy lets no columns out"));

@@ -19,6 +19,7 @@ use archipelago_common::{
     BlobRef, Name, Section,
     condition::ConditionKey,
     part::{Contribution, Member},
+    task::Asks,
     tree::{self, Machines, counts},
 };
 use ndarray::{ArrayView2, Axis};
@@ -32,6 +33,7 @@ pub struct TreeParts {
     judges: Vec<Judge>,
     shared: SharedTree,
     digest: BlobRef,
+    annotated: BTreeMap<String, u64>,
 }
 
 /// The machines of a data set, ready to judge cells.
@@ -84,7 +86,13 @@ impl TreeParts {
             judges.push(Judge { data_set, blob, machines: trained(machines)?, types });
         }
         let digest = BlobRef::of(&tree::to_bytes(&shared));
-        Ok(Self { judges, shared, digest })
+        let annotated = tree::annotated(members, &shared)?;
+        Ok(Self { judges, shared, digest, annotated })
+    }
+
+    /// How many cells of sites the tree puts at which node, as far as the members that were read tell.
+    pub fn annotated(&self) -> &BTreeMap<String, u64> {
+        &self.annotated
     }
 
     /// The tree, and how it came to be.
@@ -102,28 +110,48 @@ impl TreeParts {
         !self.shared.tree.root().is_leaf()
     }
 
-    /// Whether a data set has anything to add to what the version has, and to those keys of its owner that are `merged` since.
+    /// Whether a task that `asks` for no columns gets anything of a data set, beside what the version has and those keys of its owner
+    /// that are `merged` since.
     pub fn lacks_of(
         &self,
         key: &ConditionKey,
         labels: Option<&[Option<String>]>,
         merged: &BTreeSet<ConditionKey>,
+        asks: Asks,
     ) -> bool {
         let is_labelled = labels.is_some_and(|labels| labels.iter().any(Option::is_some));
-        let is_unlabelled = labels.is_none_or(|labels| labels.iter().any(Option::is_none));
         let others = self.judges.iter().filter(|judge| judge.data_set != *key);
         let mut counts = others.map(|judge| counts::key(key, tree::COUNTS, &judge.blob));
         let lacks =
             |key: &archipelago_common::Result<ConditionKey>| key.as_ref().is_ok_and(|key| !merged.contains(key));
-        let annotations = counts::key(key, tree::ANNOTATIONS, &self.digest);
-        (is_labelled && (!merged.contains(&machines_key(key)) || counts.any(|key| lacks(&key))))
-            || (is_unlabelled && self.has_types() && lacks(&annotations))
+        match asks {
+            Asks::Annotations => self.has_types() && lacks(&counts::key(key, tree::ANNOTATIONS, &self.digest)),
+            Asks::Both | Asks::Columns | Asks::Parts => {
+                is_labelled && (!merged.contains(&machines_key(key)) || counts.any(|key| lacks(&key)))
+            }
+        }
     }
 
-    /// What a data set can add to what the version has, and to those keys of its owner that are `merged` since.
+    /// What a task that `asks` for this or that gets of a data set, beside what the version has and those keys of its owner that are
+    /// `merged` since.
     ///
     /// # Errors  [`crate::Error::Analysis`] for cells of another space or that cannot be told apart, [`crate::Error::Common`]
     pub fn contributions(
+        &self,
+        cells: &DataSetCells<'_>,
+        merged: &BTreeSet<ConditionKey>,
+        asks: Asks,
+    ) -> Result<Vec<(ConditionKey, Contribution)>> {
+        let added = match asks {
+            Asks::Columns => Vec::new(),
+            Asks::Both | Asks::Parts => self.of_labelled(cells, merged)?,
+            Asks::Annotations => self.annotations(cells)?.into_iter().collect(),
+        };
+        Ok(added.into_iter().filter(|(key, _)| !merged.contains(key)).collect())
+    }
+
+    /// Machines, and counts by those of others.
+    fn of_labelled(
         &self,
         cells: &DataSetCells<'_>,
         merged: &BTreeSet<ConditionKey>,
@@ -138,20 +166,24 @@ impl TreeParts {
         for judge in self.fitting(cells.x).filter(|judge| judge.data_set != *cells.key) {
             let key = counts::key(cells.key, tree::COUNTS, &judge.blob)?;
             if !merged.contains(&key)
-                && let Some(counted) = cells.counted(of_part(tree::COUNTS), &judge.judge(cells.x)?, is_labelled)?
+                && let Some(counted) = cells.counted(of_part(tree::COUNTS), &judge.judge(cells.x)?, |label| label)?
             {
                 added.push((key, counted));
             }
         }
-        let key = counts::key(cells.key, tree::ANNOTATIONS, &self.digest)?;
-        if !merged.contains(&key) && self.has_types() && cells.cells.iter().any(|(_, label)| label.is_none()) {
-            let placed = self.place(cells.x)?;
-            let found: Vec<Option<&str>> = placed.labels.iter().map(|label| Some(label.as_str())).collect();
-            if let Some(counted) = cells.counted(of_part(tree::ANNOTATIONS), &found, is_unlabelled)? {
-                added.push((key, counted));
-            }
-        }
         Ok(added)
+    }
+
+    /// How many cells the tree puts at which node, whatever the site calls them.
+    fn annotations(&self, cells: &DataSetCells<'_>) -> Result<Option<(ConditionKey, Contribution)>> {
+        if !self.has_types() {
+            return Ok(None);
+        }
+        let key = counts::key(cells.key, tree::ANNOTATIONS, &self.digest)?;
+        let placed = self.place(cells.x)?;
+        let found: Vec<Option<&str>> = placed.labels.iter().map(|label| Some(label.as_str())).collect();
+        let counted = cells.counted(of_part(tree::ANNOTATIONS), &found, |_| Some(EVERY_CELL))?;
+        Ok(counted.map(|counted| (key, counted)))
     }
 
     /// Where cells belong, by what most of those think that know.
@@ -284,14 +316,6 @@ fn machines_key(data_set: &ConditionKey) -> ConditionKey {
     data_set.clone().in_section(Section::Part(of_part(tree::MACHINES)))
 }
 
-fn is_labelled(label: Option<&str>) -> Option<&str> {
-    label
-}
-
-fn is_unlabelled(label: Option<&str>) -> Option<&str> {
-    label.is_none().then_some(UNLABELLED)
-}
-
 /// Writes where a tree puts cells: columns of obs that begin with `key`.
 ///
 /// # Errors  another number of labels than of cells
@@ -309,5 +333,5 @@ pub fn write_placed(
 /// One cell has no place that others of its type share.
 const FEWEST_CELLS: usize = 2;
 const N_FOLDS: usize = 5;
-/// Under which name cells without a label are counted.
-const UNLABELLED: &str = "unlabelled";
+/// Under which name cells are counted where nobody asks for their own labels.
+const EVERY_CELL: &str = "cells";

@@ -40,12 +40,16 @@ impl Site {
         Self { key: key.parse().unwrap(), x, labels }
     }
 
-    /// What it can hand in for a task on a version.
+    /// What it can hand in for a task for parts on a version.
     fn serves(&self, version: &Members) -> Members {
+        self.gives(version, Asks::Parts)
+    }
+
+    fn gives(&self, version: &Members, asks: Asks) -> Members {
         let cells: Vec<_> = self.labels.iter().copied().enumerate().collect();
         let cells = DataSetCells { key: &self.key, x: self.x.view(), cells: &cells };
         let merged = version.keys().filter(|key| key.owner() == self.key.owner()).cloned().collect();
-        let added = TreeParts::new(version).unwrap().contributions(&cells, &merged).unwrap();
+        let added = TreeParts::new(version).unwrap().contributions(&cells, &merged, asks).unwrap();
         added.into_iter().map(|(key, contribution)| (key, contribution.value)).collect()
     }
 }
@@ -122,21 +126,43 @@ fn a_site_that_leaves_leaves_the_tree_that_the_others_learn_without_it() {
 }
 
 #[test]
-fn a_site_that_comes_later_joins_last_and_one_without_labels_is_told_where_its_cells_belong() {
+fn a_site_that_comes_later_joins_last() {
     let [a, b, c] = &sites();
     let version = learned(&[a, b, c]);
     let late = Site::new("a-late/d/w", &[("B", Some("b cell")), ("odd", Some("strange"))]);
-    let bare = Site::new("bare/d/v", &[("CD4", None), ("odd", None)]);
-    let after = task(&version, &[&late, &bare]);
-    let added: Vec<&ConditionKey> = after.keys().filter(|key| *key.owner() == bare.key.owner().clone()).collect();
-    assert!(matches!(&added[..], [key] if key.to_string().starts_with("bare/d+tree-annotations/v~")), "{added:?}");
-    let pool = after[added[0]].as_sums().unwrap();
-    let nodes: Vec<String> = pool.entries().map(|entry| entry.replace('\u{1f}', ": ")).collect();
-    assert_eq!(nodes, ["unlabelled: helper-south/d/y", "unlabelled: odd-east/d/z"]);
+    let after = task(&version, &[&late]);
     assert_eq!(newick(&after), TREE, "nobody has counted by its machines yet");
     let with = newick(&task(&after, &[a, b, c]));
     let expected = TREE.replace("|b-south/d/y", "|b-south/d/y|b cell-a-late/d/w");
     assert_eq!(with, expected.replace("odd-east/d/z)", "odd-east/d/z|strange-a-late/d/w)"));
+}
+
+#[test]
+fn a_site_learns_where_its_cells_belong_and_the_others_how_many_belong_where() {
+    let [a, b, c] = &sites();
+    let version = learned(&[a, b, c]);
+    let bare = Site::new("bare/d/v", &[("CD4", None), ("odd", None), ("B", Some("own name"))]);
+    let handed_in = bare.gives(&version, Asks::Annotations);
+    assert!(handed_in.keys().map(ToString::to_string).all(|key| key.starts_with("bare/d+tree-annotations/v~")));
+    let after = condition::merge(&version, &handed_in).unwrap();
+    let parts = TreeParts::new(&after).unwrap();
+    assert_eq!(newick(&after), TREE, "whose cells are counted does not change the tree");
+    let expected = ["B-east/d/z", "helper-south/d/y", "odd-east/d/z"].map(|node| (node.to_owned(), 60));
+    assert_eq!(*parts.annotated(), expected.into());
+    // What cells are called at home is told to nobody.
+    let member = handed_in.values().next().and_then(Member::as_sums).unwrap();
+    assert!(member.entries().all(|entry| entry.starts_with("cells\u{1f}")));
+    // Nothing is left to count, until the tree is another.
+    assert!(bare.gives(&after, Asks::Annotations).is_empty());
+    let mut without = after.clone();
+    without.retain(|key, _| key.owner() != c.key.owner());
+    assert!(TreeParts::new(&without).unwrap().annotated().is_empty());
+    assert_eq!(bare.gives(&without, Asks::Annotations).len(), 1);
+    // Other tasks count no cell by the tree, and without a tree there is nothing to count by.
+    assert!(bare.gives(&version, Asks::Columns).is_empty());
+    let of_others = bare.gives(&version, Asks::Both);
+    assert!(!of_others.is_empty() && of_others.keys().all(|key| !key.to_string().contains("annotations")));
+    assert!(bare.gives(&Members::new(), Asks::Annotations).is_empty());
 }
 
 #[test]

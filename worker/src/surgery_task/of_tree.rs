@@ -1,6 +1,6 @@
 //! What a task is to a tree of cell types that sites learn together.
 
-use archipelago_common::{Section, condition::ConditionKey, part::Contribution, task::Asks, tree};
+use archipelago_common::{Name, Section, condition::ConditionKey, part::Contribution, task::Asks, tree};
 
 use super::Prepared;
 use crate::{
@@ -19,7 +19,7 @@ pub(super) struct OfTree {
 }
 
 impl OfTree {
-    pub(super) fn new(parts: &TreeParts, prepared: &Prepared, latents: &[Latent]) -> Result<Self> {
+    pub(super) fn new(parts: &TreeParts, prepared: &Prepared, latents: &[Latent], asks: Asks) -> Result<Self> {
         let (mut contributions, mut placed) = (Vec::new(), Vec::new());
         for (group, latent) in prepared.groups.iter().zip(latents) {
             let labels = group.annotations.labels();
@@ -29,8 +29,8 @@ impl OfTree {
             {
                 let cells: Vec<_> = rows.iter().map(|&row| (row, labels.and_then(|l| l[row].as_deref()))).collect();
                 let x = latent.select(rows);
-                of_group
-                    .extend(parts.contributions(&DataSetCells { key, x: x.view(), cells: &cells }, &prepared.merged)?);
+                let cells = DataSetCells { key, x: x.view(), cells: &cells };
+                of_group.extend(parts.contributions(&cells, &prepared.merged, asks)?);
             }
             contributions.push(of_group);
             if parts.has_types() {
@@ -44,18 +44,25 @@ impl OfTree {
 impl Prepared {
     /// Refuses to train for a task that asks for parts of trees alone, where nobody's cells have anything to add.
     pub(super) fn require_news(&self, asks: Asks) -> Result<()> {
-        let of_tree = [tree::MACHINES, tree::COUNTS, tree::ANNOTATIONS];
-        let is_of_tree = self.layout.parts.keys().all(|part| of_tree.contains(&part.as_str()));
-        let (Some(tree), false, true) = (&self.tree, asks.for_columns(), is_of_tree) else { return Ok(()) };
-        let has_news = |group: &QueryGroup| {
-            group.conditions.keys().iter().any(|key| tree.lacks_of(key, group.annotations.labels(), &self.merged))
+        let Some(tree) = &self.tree else { return Ok(()) };
+        let is_of_tree = |part: &Name| tree::PARTS.contains(&part.as_str());
+        let asks_for_other = match asks {
+            Asks::Both | Asks::Columns => true,
+            Asks::Parts => !self.layout.parts.keys().all(is_of_tree),
+            Asks::Annotations => false,
         };
-        match self.groups.iter().any(has_news) {
-            true => Ok(()),
-            false => {
-                let key = Box::new(self.groups[0].conditions.keys()[0].clone());
-                Err(Error::Withheld { key, reason: "the version has all that its cells can add to a tree".to_owned() })
-            }
+        let has_news = |group: &QueryGroup| {
+            let labels = group.annotations.labels();
+            group.conditions.keys().iter().any(|key| tree.lacks_of(key, labels, &self.merged, asks))
+        };
+        if asks_for_other || self.groups.iter().any(has_news) {
+            return Ok(());
         }
+        let reason = match asks == Asks::Annotations && !tree.has_types() {
+            true => "sites have learned no tree yet in the task's version",
+            false => "the version has all that its cells can add to a tree",
+        };
+        let key = Box::new(self.groups[0].conditions.keys()[0].clone());
+        Err(Error::Withheld { key, reason: reason.to_owned() })
     }
 }

@@ -87,12 +87,19 @@ fn every_command_has_the_bytes_it_always_had() {
 fn a_task_that_does_not_ask_for_everything_has_the_bytes_it_always_had() {
     let mut script = Script::after(LIFE);
     script.run("operator/anna publish-task atlas lease=60000 asks=parts");
-    let command = script.log.last().unwrap();
-    let Body::PublishTask(task) = &command.body else { panic!("a task") };
-    assert_eq!(task.asks, Asks::Parts);
-    let bytes = command.to_bytes().unwrap();
-    check("task-for-parts.bin", &bytes);
-    assert_eq!(&Command::from_bytes(&bytes).unwrap(), command);
+    script.run("operator/anna publish-reference trees parts=tree-annotations anna/lung/ref=r");
+    script.run("operator/anna publish-task trees lease=60000 asks=annotations");
+    let tasks = script.log.iter().filter_map(|command| match &command.body {
+        Body::PublishTask(task) if task.asks != Asks::Both => Some((command, task.asks)),
+        _ => None,
+    });
+    let tasks: Vec<_> = tasks.collect();
+    assert_eq!(tasks.iter().map(|(_, asks)| *asks).collect::<Vec<_>>(), [Asks::Parts, Asks::Annotations]);
+    for (command, asks) in tasks {
+        let bytes = command.to_bytes().unwrap();
+        check(&format!("task-for-{asks}.bin"), &bytes);
+        assert_eq!(&Command::from_bytes(&bytes).unwrap(), command);
+    }
     assert_eq!(Cluster::restore(&script.cluster.snapshot().unwrap()).unwrap(), script.cluster);
 }
 

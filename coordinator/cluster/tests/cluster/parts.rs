@@ -121,3 +121,20 @@ fn what_is_not_derived_from_the_reference_is_refused() {
     assert!(invalid(&mut script, "operator/anna derive atlas tree t").contains("no value `tree`"));
     assert!(matches!(script.ask("auditor/eva derive atlas totals t"), Err(Refusal::Forbidden { .. })));
 }
+
+#[test]
+fn a_task_for_annotations_takes_nothing_else_and_wants_a_reference_that_has_a_tree() {
+    let mut script = Script::after(GROWN);
+    let told = invalid(&mut script, "operator/anna publish-task atlas asks=annotations");
+    assert!(told.contains("learn no tree over reference `atlas`"), "{told}");
+    script.run(
+        "operator/anna publish-reference trees parts=tree-machines,tree-annotations anna/lung/ref=r
+        operator/anna publish-task trees asks=annotations
+        site/a claim 3",
+    );
+    for (key, section) in [("a/d/x", "conditions"), ("a/d+tree-machines/x", "tree-machines")] {
+        let told = invalid(&mut script, &format!("site/a submit 3 1 {key}=1"));
+        assert!(told.contains(section) && told.contains("asks for annotations only"), "{told}");
+    }
+    script.run("site/a submit 3 1 a/d+tree-annotations/x~4be2=1\n site/a withdraw trees a");
+}

@@ -26,6 +26,7 @@ pub(super) struct Subject<'a> {
     pub(super) new: &'a BTreeSet<&'a str>,
     pub(super) tables: Option<&'a Tables>,
     pub(super) data_sets: Vec<String>,
+    pub(super) annotated: &'a BTreeMap<String, u64>,
 }
 
 /// Cells that were placed, with their own labels.
@@ -59,13 +60,22 @@ pub(super) fn page(subject: &Subject<'_>, placed: Option<&Placed>) -> Result<Str
         n => format!("Cell types of {n} data sets, which joined in this order: {}.", subject.data_sets.join(", ")),
     };
     let mut page = Page::new("A tree of cell types", &lead);
-    let cells = placed.map(Placed::counts).unwrap_or_default();
+    let cells = placed.map_or_else(|| subject.annotated.clone(), Placed::counts);
     let caption = match placed {
-        Some(_) => "Names of one line mean the same. Numbers are cells that were placed.",
-        None => "Names of one line mean the same; those of the data set that joined last stand out.",
+        Some(_) => "Names of one line mean the same. Numbers are cells that were placed.".to_owned(),
+        None if cells.is_empty() => {
+            "Names of one line mean the same; those of the data set that joined last stand out.".to_owned()
+        }
+        None => {
+            let n_nowhere: u64 =
+                cells.iter().filter(|(label, _)| subject.tree.node(label).is_none()).map(|(_, n)| n).sum();
+            format!(
+                "Names of one line mean the same. Numbers are cells that sites annotated; {n_nowhere} were rejected."
+            )
+        }
     };
     let drawn = |theme: &Theme| Ok(grid(&[super::show::panel(subject.tree, subject.new, &cells, theme)], theme));
-    page.section("The tree", &picture(drawn, Stored::Shapes, &subject.tree.text(subject.new), caption)?);
+    page.section("The tree", &picture(drawn, Stored::Shapes, &subject.tree.text(subject.new), &caption)?);
     if let Some(placed) = placed {
         page.section("Where cells went", &placed.flow()?);
     }

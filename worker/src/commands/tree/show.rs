@@ -20,7 +20,7 @@ use crate::{error::Result, output::Output, tree_dir::KnownTree};
 /// Show a tree: as text, in Newick form, as a picture, or on a page.
 ///
 /// Names that a node was matched to stand behind its own; those of the data set that joined last stand out. Of a version of a
-/// reference that was fetched, the tree that its sites learned together is shown.
+/// reference that was fetched, the tree that its sites learned together is shown, with the number of cells that they annotated by it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker tree show tree\n  \
@@ -53,6 +53,9 @@ struct Summary {
     tree: Tree,
     n_nodes: usize,
     n_labels: usize,
+    /// Cells of sites by node, or by why they have none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotated: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     written: Vec<PathBuf>,
     #[serde(skip)]
@@ -64,7 +67,7 @@ struct Summary {
 /// # Errors  [`crate::Error::Tree`], [`crate::Error::Cells`], [`crate::Error::Analysis`]
 pub(super) fn run(args: &ShowArgs, output: &Output) -> Result<()> {
     let written: Vec<PathBuf> = args.picture.iter().chain(&args.page).cloned().collect();
-    let KnownTree { tree, data_sets, tables } = KnownTree::read(&args.tree)?;
+    let KnownTree { tree, data_sets, tables, annotated } = KnownTree::read(&args.tree)?;
     let tables = tables.as_ref();
     let new: BTreeSet<&str> = tables
         .and_then(|tables| tables.additions.last())
@@ -72,19 +75,19 @@ pub(super) fn run(args: &ShowArgs, output: &Output) -> Result<()> {
         .unwrap_or_default();
     if let Some(path) = &args.picture {
         let is_png = path.extension().is_some_and(|extension| extension == "png");
-        let figure = Figure::grid(None, &[panel(&tree, &new, &BTreeMap::new(), &Theme::LIGHT)], 1, &Theme::LIGHT);
+        let figure = Figure::grid(None, &[panel(&tree, &new, &annotated, &Theme::LIGHT)], 1, &Theme::LIGHT);
         let bytes = if is_png { figure.png(2.0)? } else { figure.svg().as_bytes().to_vec() };
         fs::write_atomic(path, &bytes)?;
     }
     if let Some(path) = &args.page {
-        let subject = page::Subject { tree: &tree, new: &new, tables, data_sets };
+        let subject = page::Subject { tree: &tree, new: &new, tables, data_sets, annotated: &annotated };
         let placed = args.cells.as_ref().map(|cells| page::Placed::read(cells, &args.labels_key, &args.key, output));
         let html = page::page(&subject, placed.transpose()?.as_ref())?;
         fs::write_atomic(path, html.as_bytes())?;
     }
     let (n_nodes, n_labels) = (tree.root().preorder().count() - 1, tree.labels().len());
     let (newick, text) = (tree.newick(Names::All), tree.text(&new));
-    output.show(&Summary { newick, tree, n_nodes, n_labels, written, text });
+    output.show(&Summary { newick, tree, n_nodes, n_labels, annotated, written, text });
     Ok(())
 }
 
@@ -99,6 +102,11 @@ pub(super) fn panel(tree: &Tree, new: &BTreeSet<&str>, cells: &BTreeMap<String, 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
+        if !self.annotated.is_empty() {
+            write!(f, "\nannotated   {} cells of sites", self.annotated.values().sum::<u64>())?;
+            let width = self.annotated.keys().map(|label| label.chars().count()).max().unwrap_or(0);
+            self.annotated.iter().try_for_each(|(label, n)| write!(f, "\n  {label:<width$}  {n}"))?;
+        }
         self.written.iter().try_for_each(|path| write!(f, "\nwritten     {}", path.display()))
     }
 }
