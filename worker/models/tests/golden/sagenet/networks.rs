@@ -31,7 +31,7 @@ fn networks_are_upstream_s() {
     });
 }
 
-fn logits(network: &Network, x: &Tensor, mode: Mode) -> Tensor {
+pub(super) fn logits(network: &Network, x: &Tensor, mode: Mode) -> Tensor {
     network.logits(x, &mut Pass { mode, noise: &mut SeededNoise::new([0; 32]) })
 }
 
