@@ -1,5 +1,7 @@
 //! Figures over seeds beside a peer's: mean, spread, and whether ours are as good.
 
+mod of_sections;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -82,7 +84,7 @@ impl Comparison {
                 .map(|peer| figure.sign * (ours.mean - peer.mean) >= -2.0 * peer.std - ROUNDING);
             Some(Line { name: figure.name, ours, peer, is_as_good })
         };
-        Self { model: model.to_owned(), lines: FIGURES.iter().filter_map(line).collect() }
+        Self { model: model.to_owned(), lines: FIGURES.iter().chain(of_sections::FIGURES).filter_map(line).collect() }
     }
 
     /// The figures as a table in Markdown.

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use archipelago_anndata::AnnData;
+use archipelago_common::Digest;
 use archipelago_processes::process;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
@@ -68,6 +69,12 @@ pub struct QualityArgs {
     /// GMT file of gene sets, for a model that takes some.
     #[arg(long)]
     pub gene_sets: Option<PathBuf>,
+    /// A second file, of dissociated cells to map onto sections [default: those whose cells are `query` in obs column `split`]
+    #[arg(long)]
+    pub query_data: Option<PathBuf>,
+    /// Columns of obs with the parts of sections [default: communities of cells that lie together]
+    #[arg(long, value_delimiter = ',')]
+    pub partition_keys: Vec<String>,
     /// Column of obs with coarser types, for trees whose first data set knows only these.
     #[arg(long)]
     pub coarse_key: Option<String>,
@@ -100,6 +107,9 @@ pub enum Models {
     /// treeArches on scVI, by its tutorial: a tree of the reference's data sets, the query placed in it and joined to it. Without obs
     /// column `split` and batches named, data sets are three random parts of the cells.
     Treearches,
+    /// SageNet, by its tutorial: a fifth of each section's cells is kept out and mapped, then the query by all sections. Sections are named by
+    /// obs column `section`, places are in obsm `spatial`.
+    Sagenet,
 }
 
 impl Models {
@@ -112,6 +122,7 @@ impl Models {
             Self::Scgen | Self::Perturbation => "scgen",
             Self::Expimap => "expimap",
             Self::Treearches => "treearches",
+            Self::Sagenet => "sagenet",
         }
     }
 }
@@ -153,6 +164,7 @@ pub fn run(args: &QualityArgs) -> Result<()> {
             Models::Expimap => runs.entry("expimap").or_default().push(seed_run.expimap()?),
             Models::Scpoli => runs.entry("scpoli").or_default().push(seed_run.scpoli()?),
             Models::Treearches => runs.entry("treearches").or_default().push(seed_run.trees()?),
+            Models::Sagenet => runs.entry("sagenet").or_default().push(seed_run.sections()?),
         }
     }
     let data = args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -185,6 +197,7 @@ impl QualityArgs {
             Models::Treearches => 80,
             Models::Expimap => 400,
             Models::Scpoli => 150,
+            Models::Sagenet => 15,
         })
     }
 
@@ -193,14 +206,14 @@ impl QualityArgs {
             Models::Scvi | Models::Treearches => 50,
             Models::Trvae => 175,
             Models::Expimap => 400,
-            Models::Scgen | Models::Perturbation => 0,
+            Models::Scgen | Models::Perturbation | Models::Sagenet => 0,
             Models::Scpoli => 150,
         })
     }
 
     /// The same, with batches from the data where none were named.
     fn with_batches(mut self) -> Result<Self> {
-        if self.reference.is_empty() {
+        if self.reference.is_empty() && self.model != Models::Sagenet {
             let adata = AnnData::read(&self.data)?;
             if self.model == Models::Treearches && adata.obs.column("split").is_err() {
                 return Ok(self);
@@ -417,6 +430,13 @@ impl SeedRun<'_> {
         self.plain(&[words, &["--seed", &seed, "--device", "cpu"]].concat())
     }
 
+    /// Cells in a random order, the same everywhere: by a hash of seed and cell.
+    pub(crate) fn shuffled(&self, n_cells: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..n_cells).collect();
+        order.sort_by_key(|cell| Digest::of(format!("{}/{cell}", self.seed).as_bytes()).to_string());
+        order
+    }
+
     /// The seed.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
@@ -457,7 +477,7 @@ const WITHOUT_LABELS: [&str; 2] = ["other_batch_share", "asw_batch"];
 const TRVAE_WARMUP: &str = "200";
 
 /// The share of pairs, one wrong and one right, in which the wrong one has the larger value; of equals half.
-fn area_under_curve(values: &[f64], is_wrong: &[bool]) -> f64 {
+pub(crate) fn area_under_curve(values: &[f64], is_wrong: &[bool]) -> f64 {
     let of = |wrong: bool| values.iter().zip(is_wrong).filter(move |(_, is)| **is == wrong).map(|(value, _)| *value);
     let pairs = of(true).flat_map(|wrong| of(false).map(move |right| (wrong, right)));
     let (mut sum, mut n) = (0.0, 0.0);

@@ -83,13 +83,8 @@ impl SeedRun<'_> {
 
     /// Two fifths, two fifths and the rest, at random.
     fn random_parts(&self, n_cells: usize) -> Vec<String> {
-        let mut order: Vec<usize> = (0..n_cells).collect();
-        // Sorted by a hash of seed and cell: a shuffle that is the same everywhere.
-        order.sort_by_key(|cell| {
-            archipelago_common::Digest::of(format!("{}/{cell}", self.seed()).as_bytes()).to_string()
-        });
         let mut parts = vec![String::new(); n_cells];
-        for (place, cell) in order.into_iter().enumerate() {
+        for (place, cell) in self.shuffled(n_cells).into_iter().enumerate() {
             parts[cell] = format!("part{}", (5 * place / n_cells.max(1)) / 2);
         }
         parts

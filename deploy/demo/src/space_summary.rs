@@ -1,14 +1,14 @@
 //! What the demonstration of sections found: `summary.json`, the page and the lines on a terminal.
 
-use std::{fmt::Write as _, path::Path};
+use std::path::Path;
 
-use archipelago_analysis::page::{Page, bytes, data_uri, table};
+use archipelago_analysis::page::{Page, data_uri};
 use archipelago_common::record::Event;
 use serde::Serialize;
 
 use crate::{
-    page,
     summary::{Phase, Site},
+    told::{Claim, Told},
 };
 
 /// What was proven; each field is computed, none is assumed.
@@ -56,13 +56,30 @@ pub struct SpaceSummary {
 impl SpaceSummary {
     /// Whether every claim held.
     pub fn holds(&self) -> bool {
-        self.claims().iter().all(|(holds, ..)| *holds)
+        self.told().holds()
     }
 
-    fn claims(&self) -> [(bool, &'static str, String); 6] {
+    /// What was found, for a terminal.
+    pub fn text(&self, out: &Path) -> String {
+        self.told().text("", out)
+    }
+
+    fn told(&self) -> Told<'_> {
+        Told {
+            claims: self.claims(),
+            figures: self.figures(),
+            judged_by: "Judged by what the mapped cells really are",
+            sites: &self.sites,
+            kinds: &[("networks", |site| site.bytes_out.parts), ("metrics", |site| site.bytes_out.metrics)],
+            lineage: &self.lineage,
+            seconds: self.seconds,
+        }
+    }
+
+    fn claims(&self) -> Vec<Claim> {
         let exact = &self.exact;
         let sent = self.sites.iter().all(|site| site.bytes_out.columns == 0 && site.bytes_out.embeddings == 0);
-        [
+        vec![
             (
                 exact.order_free,
                 "Order does not matter",
@@ -92,40 +109,20 @@ impl SpaceSummary {
         ]
     }
 
-    fn figures(&self) -> [(&'static str, String); 3] {
-        [
+    fn figures(&self) -> Vec<(&'static str, String)> {
+        vec![
             ("sections in the ensemble", self.n_sections.to_string()),
             ("mean confidence of mapped cells", format!("{:.3}", self.confidence)),
             ("parts against cell types (NMI, best network)", format!("{:.3}", self.agreement)),
         ]
     }
 
-    /// What was found, for a terminal.
-    pub fn text(&self, out: &Path) -> String {
-        let mut text = String::new();
-        for (holds, claim, detail) in self.claims() {
-            let _ = writeln!(text, "{:<40} {}  {detail}", claim, if holds { "yes" } else { "NO" });
-        }
-        for (name, value) in self.figures() {
-            let _ = writeln!(text, "{name:<44} {value}");
-        }
-        for Site { site, n_cells, bytes_out, bytes_kept, .. } in &self.sites {
-            let (parts, metrics) = (bytes_out.parts, bytes_out.metrics);
-            let _ = writeln!(
-                text,
-                "{site:<28} {n_cells} cells; out: {parts} B networks, {metrics} B metrics; kept: {bytes_kept} B"
-            );
-        }
-        let _ = write!(text, "\n{:.0} s; open {}", self.seconds, out.join("index.html").display());
-        text
-    }
-
     /// What was found, as a page around pictures (PNG) of the operator's sections and of the mapped cells.
     pub(crate) fn page(&self, sections: &[u8], mapped: &[u8]) -> String {
         let lead = "Sites learned networks of their own sections and handed them in. One site mapped its cells by all of them, as if \
                     nobody knew where these cells lie. No cell and no place left a site.";
-        let mut page = Page::new("One ensemble over several sections", lead);
-        page.html(&page::told(&self.claims()));
+        let (mut page, told) = (Page::new("One ensemble over several sections", lead), self.told());
+        told.begin(&mut page);
         for (picture, alt) in [
             (
                 mapped,
@@ -138,18 +135,6 @@ impl SpaceSummary {
                 "<figure><img alt=\"{alt}\" src=\"{source}\"><figcaption>{alt}</figcaption></figure>\n"
             ));
         }
-        let figures: Vec<Vec<String>> =
-            self.figures().into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-        page.section("What was found", &table("Judged by what the mapped cells really are", &["figure", ""], &figures));
-        let row = |site: &Site| {
-            let out = &site.bytes_out;
-            let figures = [out.parts, out.metrics, site.bytes_kept].map(bytes);
-            [vec![site.site.clone(), site.n_cells.to_string()], figures.to_vec()].concat()
-        };
-        let rows: Vec<Vec<String>> = self.sites.iter().map(row).collect();
-        let head = ["site", "cells", "networks out", "metrics out", "data kept"];
-        page.section("What left each site", &table("By each site's own audit log", &head, &rows));
-        page.html(&page::lineage(&self.lineage));
-        page.finish()
+        told.finish(page)
     }
 }

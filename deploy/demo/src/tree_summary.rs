@@ -1,14 +1,14 @@
 //! What the demonstration of a shared tree found: `summary.json`, the page and the lines on a terminal.
 
-use std::{fmt::Write as _, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
-use archipelago_analysis::page::{Page, bytes, data_uri, note, table};
+use archipelago_analysis::page::{Page, data_uri, note, table};
 use archipelago_common::record::Event;
 use serde::Serialize;
 
 use crate::{
-    page,
     summary::{Phase, Site},
+    told::{Claim, Told},
 };
 
 /// What was proven; each field is computed, none is assumed.
@@ -24,6 +24,9 @@ pub struct TreeProofs {
     pub digest_in_lineage: bool,
     /// The worker makes the same tree of the tables alone.
     pub same_from_tables: bool,
+    /// Of the cells of the site without labels, the consortium counts those that the site's own file puts at each label, and no label of
+    /// few cells.
+    pub annotations_counted: bool,
     /// After a site withdrew, the tree in the lineage is the one that the others' members give.
     pub withdrawal_replays: bool,
 }
@@ -45,6 +48,8 @@ pub struct TreeSummary {
     pub new_type: (String, bool),
     /// Of cells without labels: the share that the tree puts at the node of their type.
     pub annotated_rightly: Option<f64>,
+    /// Of cells without labels: how many the consortium knows to be at which node, or rejected.
+    pub annotated: BTreeMap<String, u64>,
     /// What each site sent and kept.
     pub sites: Vec<Site>,
     /// How the reference came to be.
@@ -62,13 +67,34 @@ pub struct TreeSummary {
 impl TreeSummary {
     /// Whether every claim held.
     pub fn holds(&self) -> bool {
-        self.claims().iter().all(|(holds, ..)| *holds)
+        self.told().holds()
     }
 
-    fn claims(&self) -> [(bool, &'static str, String); 6] {
+    /// What was found, for a terminal.
+    pub fn text(&self, out: &Path) -> String {
+        self.told().text(&format!("\n{}\n", self.tree), out)
+    }
+
+    fn told(&self) -> Told<'_> {
+        Told {
+            claims: self.claims(),
+            figures: self.figures(),
+            judged_by: "Judged by the types that the cells really have",
+            sites: &self.sites,
+            kinds: &[
+                ("columns", |site| site.bytes_out.columns),
+                ("machines and counts", |site| site.bytes_out.parts),
+                ("metrics", |site| site.bytes_out.metrics),
+            ],
+            lineage: &self.lineage,
+            seconds: self.seconds,
+        }
+    }
+
+    fn claims(&self) -> Vec<Claim> {
         let exact = &self.exact;
         let orders = exact.orders_tried;
-        [
+        vec![
             (exact.order_free, "Order does not matter", format!("{orders} orders of merging give the coordinators' version")),
             (exact.tree_order_free, "One tree", format!("each of the {orders} orders gives the same bytes of the tree")),
             (
@@ -77,6 +103,11 @@ impl TreeSummary {
                 "coordinators, this program and the worker, from members and from the tables alone, have one tree; its digest \
                  stands in the lineage"
                     .to_owned(),
+            ),
+            (
+                exact.annotations_counted,
+                "Annotations are counts",
+                "of cells without labels the consortium knows how many are of which, the site which is of which".to_owned(),
             ),
             (
                 exact.withdrawal_replays,
@@ -94,26 +125,6 @@ impl TreeSummary {
                 "machines, counts and columns did; see below".to_owned(),
             ),
         ]
-    }
-
-    /// What was found, for a terminal.
-    pub fn text(&self, out: &Path) -> String {
-        let mut text = String::new();
-        for (holds, claim, detail) in self.claims() {
-            let _ = writeln!(text, "{:<36} {}  {detail}", claim, if holds { "yes" } else { "NO" });
-        }
-        for (name, value) in self.figures() {
-            let _ = writeln!(text, "{name:<36} {value}");
-        }
-        for Site { site, n_cells, bytes_out, bytes_kept, .. } in &self.sites {
-            let _ = writeln!(
-                text,
-                "{site:<28} {n_cells} cells; out: {} B columns, {} B parts, {} B metrics; kept: {bytes_kept} B",
-                bytes_out.columns, bytes_out.parts, bytes_out.metrics
-            );
-        }
-        let _ = write!(text, "\n{}\n\n{:.0} s; open {}", self.tree, self.seconds, out.join("index.html").display());
-        text
     }
 
     fn figures(&self) -> Vec<(&'static str, String)> {
@@ -136,30 +147,20 @@ impl TreeSummary {
     pub(crate) fn page(&self, picture: &[u8]) -> String {
         let lead = "Three sites named their cell types by their own hand, one of them a type that nobody else has. They learned one \
                     tree over a shared reference, and no cell and no position of a cell left a site.";
-        let mut page = Page::new("One tree of cell types over three sites", lead);
-        let claims = self.claims();
-        page.html(&page::told(&claims));
+        let (mut page, told) = (Page::new("One tree of cell types over three sites", lead), self.told());
+        told.begin(&mut page);
         let alt = "The tree that the sites learned";
         let source = data_uri("image/svg+xml", picture);
         page.html(&format!("<figure><img alt=\"{alt}\" src=\"{source}\"><figcaption>{alt}</figcaption></figure>\n"));
         page.html(&note(
             "tree.html has the tables by which each data set joined, and where cells without labels went.",
         ));
-        let figures: Vec<Vec<String>> =
-            self.figures().into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-        page.section(
-            "What was found",
-            &table("Judged by the types that the cells really have", &["figure", ""], &figures),
-        );
-        let row = |site: &Site| {
-            let out = &site.bytes_out;
-            let figures = [out.columns, out.parts, out.metrics, site.bytes_kept].map(bytes);
-            [vec![site.site.clone(), site.n_cells.to_string()], figures.to_vec()].concat()
-        };
-        let rows: Vec<Vec<String>> = self.sites.iter().map(row).collect();
-        let head = ["site", "cells", "columns out", "machines and counts out", "metrics out", "data kept"];
-        page.section("What left each site", &table("By each site's own audit log", &head, &rows));
-        page.html(&page::lineage(&self.lineage));
-        page.finish()
+        if !self.annotated.is_empty() {
+            let rows: Vec<Vec<String>> =
+                self.annotated.iter().map(|(label, n)| vec![label.clone(), n.to_string()]).collect();
+            let caption = "What the consortium learned of the cells without labels: how many the tree puts where";
+            page.section("Annotation", &table(caption, &["node, or why there is none", "cells"], &rows));
+        }
+        told.finish(page)
     }
 }
