@@ -101,7 +101,7 @@ fn a_task_that_not_all_coordinators_can_read_is_not_proposed() {
     let task = SurgeryTask::new("atlas".parse().unwrap(), version().id(), Default::default());
     let published = |cluster: &Cluster, asks| {
         let task = Box::new(SurgeryTask { asks, ..task.clone() });
-        follow(begin(who("operator/anna"), RequestKey([8; 16]), Request::PublishTask(task)), cluster)
+        follow(begin(who("operator/anna"), RequestKey([8; 16]), Request::PublishTask(task), Room::default()), cluster)
     };
     let mut cluster = Cluster::default();
     let mut raise = |edition| {
