@@ -7,6 +7,7 @@ use std::{
 };
 
 use archipelago_common::{NodeId, fs};
+use archipelago_transport::net::Ways;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -20,8 +21,11 @@ use crate::{
 pub struct NodeConfig {
     /// This node's id.
     pub node: NodeId,
-    /// UDP address for sites, operators and the other coordinators.
+    /// UDP and TCP address for sites, operators and the other coordinators.
     pub listen: SocketAddr,
+    /// Which ways are taken: `auto` for both, `quic` or `tcp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Ways>,
     /// TCP address for `/metrics`, `/healthz` and `/readyz`; closed if absent.
     #[serde(default)]
     pub ops: Option<SocketAddr>,
@@ -70,6 +74,12 @@ pub struct OperatorConfig {
     pub key: PathBuf,
     /// The coordinators, as `host:port` by node id.
     pub coordinators: Peers,
+    /// Which ways are taken: `auto` for both, `quic` or `tcp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Ways>,
+    /// The HTTP proxy that TCP goes through, as `http://[user:password@]host:port`; `HTTPS_PROXY` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// Addresses by node id. TOML wants text as keys.

@@ -15,7 +15,7 @@ use archipelago_protocol::{
     frame,
     message::{PeerAsk, PeerReply, StreamOpen},
 };
-use archipelago_transport::{Connection, Stream, Transport, quic::Timing};
+use archipelago_transport::{Connection, Stream, Timing, Transport};
 use tokio::sync::Mutex;
 
 use crate::{acquaintance::Acquaintance, error::Result, frames};

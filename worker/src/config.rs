@@ -14,6 +14,7 @@ use archipelago_common::{
     id::{Name, NodeId, SiteId},
     policy::SitePolicy,
 };
+use archipelago_transport::net::{Network, Ways};
 use bytesize::ByteSize;
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -60,6 +61,12 @@ pub struct SiteConfig {
     pub key: PathBuf,
     /// All coordinators, as `host:port` by node id.
     pub coordinators: BTreeMap<String, String>,
+    /// Which ways are taken to them: `auto` for QUIC and TCP, `quic` or `tcp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Ways>,
+    /// The HTTP proxy that TCP goes through, as `http://[user:password@]host:port`; `HTTPS_PROXY` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// Which cells to offer.
     #[serde(deserialize_with = "data_section")]
     pub data: DataSection,
@@ -100,6 +107,7 @@ impl SiteConfig {
     pub fn read(path: &Path) -> Result<Self> {
         let mut config: Self = read_toml(path)?;
         config.nodes().map_err(|detail| Error::Config { path: path.into(), detail })?;
+        config.network().map_err(|detail| Error::Config { path: path.into(), detail })?;
         let beside = path.parent().unwrap_or(Path::new("."));
         let paths = [
             &mut config.state_dir,
@@ -129,6 +137,11 @@ impl SiteConfig {
             Ok((parsed.ok_or_else(wrong)?, address.clone()))
         };
         self.coordinators.iter().map(parse).collect()
+    }
+
+    /// How the coordinators are reached; the error says what cannot be read.
+    pub(crate) fn network(&self) -> Result<Network, String> {
+        Network::configured(self.transport, self.proxy.as_deref())
     }
 
     /// Reads the policy file, or gives the default policy.

@@ -147,7 +147,8 @@ impl Site {
         let software = concat!("archipelago-worker ", env!("CARGO_PKG_VERSION")).to_owned();
         tracing::info!(site = %config.site, n_coordinators = coordinators.len(), "calling the coordinators");
         let known = Some(config.state_dir.join("coordinators"));
-        let client = ClientConfig { coordinators, credentials, software, patience: Patience::Forever, known };
+        let network = config.network().expect("a configuration that was read says how they are reached");
+        let client = ClientConfig { coordinators, credentials, software, patience: Patience::Forever, known, network };
         Ok(Self {
             gate: Gate::new(config.site.clone(), policy, noise, audit, metrics.clone()),
             uplink: Uplink::connect(client).await?,

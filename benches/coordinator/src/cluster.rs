@@ -14,6 +14,7 @@ use archipelago_protocol::message::{Reply, Request};
 use archipelago_transport::{
     Credentials,
     ca::{Authority, Validity},
+    net::Network,
 };
 
 /// Running coordinators in a folder that goes when this value does.
@@ -56,6 +57,7 @@ impl Cluster {
             software: "bench".to_owned(),
             patience: Patience::Within(PATIENCE),
             known: None,
+            network: Network::default(),
         };
         Ok(Client::connect(config).await?)
     }

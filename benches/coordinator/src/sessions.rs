@@ -40,7 +40,7 @@ pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> 
     let (sites, mut connect_s, all_s) = connect(&cluster, &operator, n_sites).await?;
     table.row(PART, format!("{n_sites} handshakes and welcomes, 32 at once"), all_s, "s", Goal::None);
     table.row(PART, "one of them, p99", quantile(&mut connect_s, 0.99) * 1e3, "ms", Goal::None);
-    let n_open = cluster.consortium.metric(1, "archipelago_sessions{role=\"site\"}").unwrap_or_default();
+    let n_open = cluster.consortium.metric_sum(1, "archipelago_sessions", "role=\"site\"").unwrap_or_default();
     table.row(PART, "sessions open", n_open, "", Goal::AtLeast(n_sites as f64));
 
     let (cpu, begun) = (node.cpu_s()?, Instant::now());

@@ -83,6 +83,7 @@ pub fn run(args: &InitArgs, output: &Output) -> Result<()> {
     let config = NodeConfig {
         node: args.node,
         listen,
+        transport: None,
         ops: args.ops,
         data_dir: "data".into(),
         ca: credential(CA)?,

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use archipelago_client::{Client, ClientConfig, Patience};
 use archipelago_protocol::message::{Reply, Request};
-use archipelago_transport::Credentials;
+use archipelago_transport::{Credentials, net::Network};
 use clap::Args;
 
 use crate::{
@@ -66,6 +66,8 @@ impl Connection {
             ca: path(&self.ca, |file| &file.ca, "ca")?,
             certificate: path(&self.cert, |file| &file.certificate, "cert")?,
             key: path(&self.key, |file| &file.key, "key")?,
+            transport: file.as_ref().and_then(|file| file.transport),
+            proxy: file.as_ref().and_then(|file| file.proxy.clone()),
         })
     }
 
@@ -75,6 +77,8 @@ impl Connection {
     pub fn talk<T>(&self, conversation: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
         let config = self.resolve()?;
         let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
+        let network = Network::configured(config.transport, config.proxy.as_deref())
+            .map_err(|detail| Error::Config { place: "the network".to_owned(), detail })?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -86,6 +90,7 @@ impl Connection {
                 software: concat!("archipelago-coordinator ", env!("CARGO_PKG_VERSION")).to_owned(),
                 patience: Patience::Within(Duration::from_secs(self.timeout)),
                 known: Some(config.certificate.with_file_name(KNOWN)),
+                network,
             })
             .await?;
             conversation(&client).await

@@ -64,10 +64,10 @@ pub static QUOTA_REFUSALS_TOTAL: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub static TRANSFER_BYTES_TOTAL: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("archipelago_transfer_bytes_total", "Bytes of blobs received (in) and sent (out)", &["direction"])
 });
-/// Open sessions, by role.
+/// Open sessions, by role and by what carries them.
 pub static SESSIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     let opts = Opts::new("archipelago_sessions", "Open sessions");
-    IntGaugeVec::new(opts, &["role"]).expect("a well-formed metric")
+    IntGaugeVec::new(opts, &["role", "transport"]).expect("a well-formed metric")
 });
 /// Requests, by kind and outcome.
 pub static REQUESTS_TOTAL: LazyLock<IntCounterVec> =

@@ -18,7 +18,7 @@ use archipelago_protocol::{
     message::{GetReply, PeerAsk, PeerReply, Presentation, PutReply, Refusal, StreamOpen},
     role,
 };
-use archipelago_transport::{Connection, Listener, Stream};
+use archipelago_transport::{Connection, Listener, Stream, Way};
 use tokio::{sync::broadcast, task::JoinSet, time::Instant};
 
 use super::{
@@ -77,7 +77,7 @@ async fn serve(connection: Connection, executor: Executor, deadlines: Deadlines,
                     }
                     room.iter().for_each(|room| stream.recv.share_room(room.clone()));
                     let (has_greeted, n_sessions) = (has_greeted.clone(), n_sessions.clone());
-                    let peer = Peer { who: who.clone(), has_greeted, n_sessions };
+                    let peer = Peer { who: who.clone(), way: connection.way(), has_greeted, n_sessions };
                     streams.spawn(serve_stream(stream, connection.clone(), peer, executor.clone()));
                 }
                 Err(error) => {
@@ -123,6 +123,7 @@ async fn serve(connection: Connection, executor: Executor, deadlines: Deadlines,
 #[derive(Clone)]
 struct Peer {
     who: Arc<Principal>,
+    way: Way,
     /// Whether it is a coordinator that has said who it is, and was recognised.
     has_greeted: Arc<AtomicBool>,
     /// Sessions that were begun on its connection.
@@ -205,7 +206,7 @@ async fn dispatch(mut stream: Stream, open: StreamOpen, peer: Peer, executor: Ex
                 let reason = format!("a connection has {SESSIONS} sessions at most");
                 return Err(Refusal::Invalid { reason }.into());
             }
-            session::run(stream, hello, who, executor).await
+            session::run(stream, hello, (who, peer.way), executor).await
         }
         StreamOpen::Put(blob) => transfer::serve_put(stream, blob, &who, &executor).await,
         StreamOpen::Relay(blob) => match *who {

@@ -1,5 +1,5 @@
 //! How long a connection may stay as it is before its peer must have gone on. A handshake has a deadline of its own
-//! (`archipelago_transport::quic::Timing`), and so has the first frame of a stream.
+//! (`archipelago_transport::Timing`), and so has the first frame of a stream.
 
 use std::time::Duration;
 

@@ -24,7 +24,10 @@ pub mod transfer;
 use std::{sync::Arc, time::Duration};
 
 use archipelago_common::{Principal, fs};
-use archipelago_transport::{Credentials, Transport as _, quic::QuicTransport};
+use archipelago_transport::{
+    Credentials, Transport as _,
+    net::{NetTransport, Network},
+};
 use tokio::task::JoinSet;
 
 pub use deadlines::Deadlines;
@@ -66,14 +69,17 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
         move || Node::new(node, LogStore::open(&path, node)?, Options::default())
     };
     let (raft, task) = Raft::start(node, Box::new(open), Box::new(move || room::around(&path)), condition)?;
-    let mut listener = QuicTransport::new(credentials.clone()).listen(&config.listen.to_string()).await?;
+    let network = Network::of_coordinator(config.transport)
+        .map_err(|detail| Error::Config { place: "`transport`".to_owned(), detail })?;
+    let mut listener =
+        NetTransport::new(credentials.clone(), network.clone()).listen(&config.listen.to_string()).await?;
     let ops = match config.ops {
         Some(address) => Some(http::listen(&address.to_string()).await?),
         None => None,
     };
 
     let founders = config.peers.0;
-    let transport = Arc::new(QuicTransport::with_timing(credentials, links::TIMING));
+    let transport = Arc::new(NetTransport::with_timing(credentials, links::TIMING, network));
     let links = Links::new(config.node, transport, &founders);
     let replicas = Replicas::new(store.clone(), links.clone(), raft.clone());
     let executor = Executor::new(raft.clone(), replicas.clone(), Quotas::new(config.quotas));

@@ -12,7 +12,7 @@ use archipelago_protocol::{
     Asked, CoordinatorSession,
     message::{Hello, Refusal, Reply},
 };
-use archipelago_transport::{SendHalf, Stream};
+use archipelago_transport::{SendHalf, Stream, Way};
 use tokio::sync::{broadcast, mpsc};
 
 use super::Executor;
@@ -21,8 +21,13 @@ use crate::{error::Result, ops::metrics, raft::task::View};
 /// Runs a session until the peer leaves.
 ///
 /// # Errors  [`crate::Error::Protocol`] for a peer that breaks the rules, [`crate::Error::Transport`]
-pub(super) async fn run(stream: Stream, hello: Hello, who: Arc<Principal>, executor: Executor) -> Result<()> {
-    let _counted = Counted::new(&who);
+pub(super) async fn run(
+    stream: Stream,
+    hello: Hello,
+    (who, way): (Arc<Principal>, Way),
+    executor: Executor,
+) -> Result<()> {
+    let _counted = Counted::new(&who, way);
     let (mut send, mut recv) = stream.split();
     let (raft, mut effects) = (executor.raft().clone(), executor.raft().effects());
     let mut view = raft.watch();
@@ -100,23 +105,24 @@ async fn flush(
 const SOFTWARE_CHARS: usize = 100;
 
 /// A session in the metrics, from its begin to its end.
-struct Counted(&'static str);
+struct Counted([&'static str; 2]);
 
 impl Counted {
-    fn new(who: &Principal) -> Self {
+    fn new(who: &Principal, way: Way) -> Self {
         let role = match who {
             Principal::Coordinator(_) => "coordinator",
             Principal::Site(_) => "site",
             Principal::Operator(_) => "operator",
             Principal::Auditor(_) => "auditor",
         };
-        metrics::SESSIONS.with_label_values(&[role]).inc();
-        Self(role)
+        let labels = [role, way.as_str()];
+        metrics::SESSIONS.with_label_values(&labels).inc();
+        Self(labels)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        metrics::SESSIONS.with_label_values(&[self.0]).dec();
+        metrics::SESSIONS.with_label_values(&self.0).dec();
     }
 }

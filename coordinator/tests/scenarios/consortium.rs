@@ -16,7 +16,7 @@ use archipelago_common::{
     Base, BaseCard, Columns, ConditionKey, DType, Layout, NodeId, StateDict, Tensor, reference_dir::ReferenceDir,
     state_dict::TensorSpec,
 };
-use archipelago_transport::Credentials;
+use archipelago_transport::{Credentials, net::Network};
 
 pub(crate) struct Consortium {
     dir: tempfile::TempDir,
@@ -209,6 +209,7 @@ impl Consortium {
             software: "test".to_owned(),
             patience: Patience::Within(Duration::from_secs(20)),
             known: None,
+            network: Network::default(),
         })
         .await
     }

@@ -8,7 +8,7 @@ use std::{
 use archipelago_client::{ClientConfig, Patience};
 use archipelago_common::{TaskId, limits, record::Progress};
 use archipelago_protocol::message::{Reply, Request};
-use archipelago_transport::{Credentials, quic::Timing};
+use archipelago_transport::{Credentials, Timing, net::Network};
 
 use crate::consortium::{Consortium, wait_until};
 
@@ -30,7 +30,14 @@ fn site_process() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let coordinators = coordinators.split(',').map(address).collect();
         let software = "test".to_owned();
-        let config = ClientConfig { coordinators, credentials, software, patience: Patience::Forever, known: None };
+        let config = ClientConfig {
+            coordinators,
+            credentials,
+            software,
+            patience: Patience::Forever,
+            known: None,
+            network: Network::default(),
+        };
         let client = archipelago_client::Client::connect(config).await.unwrap();
         let task = TaskId(1);
         let Reply::Assigned { epoch, .. } = client.request(Request::Claim { task }).await.unwrap() else { panic!() };

@@ -156,6 +156,16 @@ impl Consortium {
         metric_in(&self.http(node, "/metrics")?, name)
     }
 
+    /// The sum of a metric over all series with a label such as `role="site"`; none if the node does not answer.
+    pub fn metric_sum(&self, node: u64, name: &str, label: &str) -> Option<f64> {
+        let page = self.http(node, "/metrics")?;
+        let values = page.lines().filter_map(|line| {
+            let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} ")?;
+            labels.split(',').any(|found| found == label).then_some(value.trim().parse::<f64>().ok()?)
+        });
+        Some(values.sum())
+    }
+
     /// The answer to a GET on a node's second port; none if it does not answer soon, a stopped process say.
     pub fn http(&self, node: u64, path: &str) -> Option<String> {
         http(self.plans.get(&node)?.ops, path)

@@ -22,7 +22,10 @@ use archipelago_protocol::{
     SessionConfig, SiteSession,
     message::{Notice, Reply, Request},
 };
-use archipelago_transport::{Connection, Credentials, Transport, quic::QuicTransport};
+use archipelago_transport::{
+    Connection, Credentials, Transport,
+    net::{NetTransport, Network},
+};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::Instant,
@@ -46,6 +49,8 @@ pub struct ClientConfig {
     pub patience: Patience,
     /// The file in which it is kept who the coordinators are, so that the next start goes to no other cluster.
     pub known: Option<PathBuf>,
+    /// How the network is used.
+    pub network: Network,
 }
 
 /// How long a client waits for the coordinators.
@@ -68,13 +73,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts a session over QUIC. With [`Patience::Within`], returns once it stands or every coordinator has been tried
+    /// Starts a session over QUIC, or over TCP where UDP does not come through. With [`Patience::Within`], returns once it stands or every coordinator has been tried
     /// in vain; with [`Patience::Forever`], at once.
     ///
     /// # Errors  [`ClientError::NoCoordinators`]; [`ClientError::Unreachable`] and [`ClientError::TimedOut`], with every
     /// address and what was said there
     pub async fn connect(config: ClientConfig) -> Result<Self> {
-        let transport = Arc::new(QuicTransport::new(config.credentials));
+        let transport = Arc::new(NetTransport::new(config.credentials, config.network));
         let known = KnownFile::open(config.known);
         Self::begin(transport, config.coordinators, &config.software, config.patience, known).await
     }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use archipelago_common::{Identity, NodeId, limits};
 
 use crate::{
-    Connection, Listener, Transport,
+    Connection, Listener, Timing, Transport,
     ca::{Authority, Validity},
     credentials::Credentials,
     error::Error,
     faulty::{Faults, FaultyTransport},
     memory::MemoryNetwork,
-    quic::{QuicTransport, Timing},
+    net::{NetTransport, Network},
+    quic::QuicTransport,
+    tcp::TcpTransport,
 };
 
 /// A coordinator (node 1) and a site of one consortium.
@@ -116,6 +118,61 @@ async fn a_receiver_that_goes_stops_the_sender_and_not_the_connection(members: M
     assert_eq!(coordinator.accept_stream().await.unwrap().recv_frame(9).await.unwrap().unwrap(), b"on");
 }
 
+async fn a_receiver_that_has_answered_and_goes_stops_the_sender(members: Members) {
+    let Connected { site, coordinator, listener: _listener } = members.connected().await;
+    let mut stream = site.open_stream().await.unwrap();
+    stream.send_frame(b"open").await.unwrap();
+    let mut refusing = coordinator.accept_stream().await.unwrap();
+    refusing.send_frame(b"no").await.unwrap();
+    refusing.finish().await.unwrap();
+    drop(refusing);
+    let error = loop {
+        if let Err(error) = stream.send_frame(&[0; 100_000]).await {
+            break error;
+        }
+    };
+    assert!(matches!(error, Error::StreamReset), "{error}");
+    assert_eq!(stream.recv_frame(9).await.unwrap().unwrap(), b"no");
+}
+
+async fn a_place_comes_free_when_both_sides_have_done_with_a_stream(members: Members) {
+    let Connected { site, coordinator, listener: _listener } = members.connected().await;
+    let n_streams = 3 * limits::STREAMS;
+    let served = tokio::spawn(async move {
+        for _ in 0..n_streams {
+            let mut stream = coordinator.accept_stream().await.unwrap();
+            let frame = stream.recv_frame(4).await.unwrap().unwrap();
+            stream.send_frame(&frame).await.unwrap();
+            stream.finish().await.unwrap();
+        }
+        coordinator
+    });
+    for number in 0..n_streams {
+        let mut stream = site.open_stream().await.unwrap();
+        stream.send_frame(&number.to_be_bytes()).await.unwrap();
+        stream.finish().await.unwrap();
+        assert_eq!(stream.recv_frame(4).await.unwrap().unwrap(), number.to_be_bytes());
+    }
+    drop(served.await.unwrap());
+}
+
+async fn a_stream_that_its_peer_does_not_read_holds_up_no_other(members: Members) {
+    let Connected { site, coordinator, listener: _listener } = members.connected().await;
+    let mut unread = site.open_stream().await.unwrap();
+    let flood = tokio::spawn(async move { while unread.send_frame(&[0; 1 << 20]).await.is_ok() {} });
+    let never_read = coordinator.accept_stream().await.unwrap();
+    let mut stream = site.open_stream().await.unwrap();
+    for number in 0..100_u8 {
+        stream.send_frame(&[number]).await.unwrap();
+    }
+    let mut read = coordinator.accept_stream().await.unwrap();
+    for number in 0..100_u8 {
+        assert_eq!(read.recv_frame(1).await.unwrap().unwrap(), [number]);
+    }
+    drop(never_read);
+    flood.await.unwrap();
+}
+
 async fn the_reason_of_an_end_reaches_the_peer_and_its_streams(members: Members) {
     let Connected { site, coordinator, listener: _listener } = members.connected().await;
     let mut stream = site.open_stream().await.unwrap();
@@ -177,15 +234,38 @@ fn memory() -> Members {
     }
 }
 
-fn quic() -> Members {
+/// Over sockets, with certificates.
+fn certified<T: Transport + 'static>(transport: impl Fn(Credentials, Timing) -> T) -> Members {
     let (authority, _) = Authority::create("lung".parse().unwrap(), Validity::days(1)).unwrap();
     let transport = |principal: &str| {
         let issued = authority.issue(&principal.parse().unwrap(), Validity::days(1)).unwrap();
         let credentials = Credentials::from_pem(authority.certificate(), &issued.certificate, &issued.key).unwrap();
         let timing = Timing { handshake_timeout: std::time::Duration::from_secs(2), ..Timing::default() };
-        Arc::new(QuicTransport::with_timing(credentials, timing))
+        Arc::new(transport(credentials, timing))
     };
     Members { coordinator: transport("coordinator/1"), site: transport("site/a") }
+}
+
+#[tokio::test]
+async fn a_stream_over_tcp_that_is_never_used_takes_no_place() {
+    let Connected { site, coordinator, listener: _listener } = tcp().connected().await;
+    for _ in 0..3 * limits::STREAMS {
+        drop(site.open_stream().await.unwrap());
+    }
+    site.open_stream().await.unwrap().send_frame(b"used").await.unwrap();
+    assert_eq!(coordinator.accept_stream().await.unwrap().recv_frame(4).await.unwrap().unwrap(), b"used");
+}
+
+fn quic() -> Members {
+    certified(QuicTransport::with_timing)
+}
+
+fn tcp() -> Members {
+    certified(|credentials, timing| TcpTransport::with_timing(credentials, timing, None))
+}
+
+fn either_way() -> Members {
+    certified(|credentials, timing| NetTransport::with_timing(credentials, timing, Network::default()))
 }
 
 /// Slow, but within the contract.
@@ -204,6 +284,8 @@ macro_rules! every_transport_keeps {
     ($($promise:ident),* $(,)?) => {
         every_transport_keeps!(@transport over_memory memory $($promise)*);
         every_transport_keeps!(@transport over_quic quic $($promise)*);
+        every_transport_keeps!(@transport over_tcp tcp $($promise)*);
+        every_transport_keeps!(@transport either_way either_way $($promise)*);
         every_transport_keeps!(@transport over_a_slow_network faulty $($promise)*);
     };
     (@transport $module:ident $members:ident $($promise:ident)*) => {
@@ -225,6 +307,9 @@ every_transport_keeps!(
     a_coordinator_may_open_streams_too,
     a_frame_over_the_limit_spoils_its_stream_only,
     a_receiver_that_goes_stops_the_sender_and_not_the_connection,
+    a_receiver_that_has_answered_and_goes_stops_the_sender,
+    a_place_comes_free_when_both_sides_have_done_with_a_stream,
+    a_stream_that_its_peer_does_not_read_holds_up_no_other,
     the_reason_of_an_end_reaches_the_peer_and_its_streams,
     a_refusal_is_told_from_an_end,
     a_closed_listener_ends_its_connections_and_frees_its_address,

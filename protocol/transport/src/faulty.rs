@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    BoxFuture, Connection, End, Link, Listener, Transport,
+    BoxFuture, Connection, End, Link, Listener, Transport, Way,
     error::{Error, Result},
     stream::{Stream, Writer},
 };
@@ -176,6 +176,10 @@ impl FaultyLink {
 }
 
 impl Link for FaultyLink {
+    fn way(&self) -> Way {
+        self.inner.way()
+    }
+
     fn peer(&self) -> &Identity {
         self.inner.peer()
     }

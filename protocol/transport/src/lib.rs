@@ -1,5 +1,6 @@
-//! How bytes move between peers: QUIC with mutual TLS ([`quic`]), in memory ([`memory`]), and faulty on purpose
-//! ([`faulty`]). The only crate that knows quinn and rustls, and it knows nothing of what the bytes say.
+//! How bytes move between peers: QUIC ([`quic`]) or TCP ([`tcp`]), both with mutual TLS, whichever comes through
+//! ([`net`]); in memory ([`memory`]), and faulty on purpose ([`faulty`]). The only crate that knows quinn, yamux and rustls,
+//! and it knows nothing of what the bytes say.
 //!
 //! A [`Transport`] belongs to one identity. It dials coordinators and listens; either way it yields a [`Connection`]
 //! whose [`Connection::peer`] is proven, and connections carry [`Stream`]s of frames. One suite, `conformance`, holds
@@ -8,16 +9,23 @@
 pub mod ca;
 pub mod credentials;
 pub mod error;
+mod expiry;
 pub mod faulty;
+mod life;
 pub mod memory;
+pub mod net;
+pub mod proxy;
 pub mod quic;
+mod strangers;
 pub mod stream;
+pub mod tcp;
+mod timing;
 mod tls;
 
 #[cfg(test)]
 mod conformance;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use archipelago_common::{Identity, NodeId};
 use tokio::sync::mpsc;
@@ -25,6 +33,7 @@ use tokio::sync::mpsc;
 pub use credentials::Credentials;
 pub use error::{Error, Result};
 pub use stream::{RecvHalf, SendHalf, Stream};
+pub use timing::Timing;
 
 /// A future behind a pointer, as trait objects need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -49,12 +58,41 @@ pub trait Transport: Send + Sync {
 
 /// What a transport provides for one connection; used through [`Connection`].
 pub(crate) trait Link: Send + Sync {
+    fn way(&self) -> Way;
     fn peer(&self) -> &Identity;
     fn remote(&self) -> String;
     fn open(&self) -> BoxFuture<'_, Result<Stream>>;
     fn accept(&self) -> BoxFuture<'_, Result<Stream>>;
     fn close(&self, end: End);
     fn closed(&self) -> BoxFuture<'_, Error>;
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Way {
+    /// QUIC over UDP.
+    Quic,
+    /// TLS over TCP.
+    Tcp,
+    /// This process.
+    Memory,
+}
+
+impl Way {
+    /// Its name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// How one side ends a connection.
@@ -74,6 +112,11 @@ pub struct Connection {
 impl Connection {
     pub(crate) fn new(link: impl Link + 'static) -> Self {
         Self { link: Arc::new(link) }
+    }
+
+    /// What carries it.
+    pub fn way(&self) -> Way {
+        self.link.way()
     }
 
     /// Who the peer is, from its certificate.
@@ -160,3 +203,7 @@ fn bounded(reason: &str) -> String {
 }
 
 const REASON_CHARS: usize = 200;
+/// Connections that wait to be accepted.
+const BACKLOG: usize = 64;
+/// How long whoever closes waits for its last words to leave.
+const FAREWELL: Duration = Duration::from_secs(1);

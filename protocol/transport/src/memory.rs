@@ -2,20 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
 };
 
 use archipelago_common::{Identity, NodeId, Principal};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::DuplexStream,
     sync::{Mutex as AsyncMutex, mpsc, watch},
 };
 
 use crate::{
-    BoxFuture, Connection, End, Link, Listener, Transport,
+    BoxFuture, Connection, End, Link, Listener, Transport, Way,
     error::{Error, Result},
+    life::{Ended, Ending, Life, Side, dropped, end},
     stream::Stream,
 };
 
@@ -35,7 +34,7 @@ struct Entry {
     identity: Identity,
     sender: mpsc::Sender<Connection>,
     /// Every connection accepted here, so that closing the listener can end them.
-    accepted: Vec<watch::Sender<Option<Ended>>>,
+    accepted: Vec<Ending>,
 }
 
 /// The transport of one identity on a [`MemoryNetwork`]. Identities are believed.
@@ -59,7 +58,7 @@ impl MemoryTransport {
     async fn dial_now(&self, address: &str, node: NodeId) -> Result<Connection> {
         let unreachable =
             || Error::Unreachable { address: address.to_owned(), detail: "nobody listens there".to_owned() };
-        let (ended, seen) = watch::channel(None);
+        let ended = watch::Sender::new(None);
         let (sender, found) = {
             let mut listeners = self.network.lock();
             let entry = listeners.by_address.get_mut(address).ok_or_else(unreachable)?;
@@ -82,7 +81,7 @@ impl MemoryTransport {
             address: address.to_owned(),
             opened,
             incoming: AsyncMutex::new(incoming),
-            life: Arc::new(Life { side, ended: ended.clone(), seen: seen.clone() }),
+            life: Arc::new(Life::new(side, &ended)),
         };
         let ours = link(found, Side::Dialler, to_theirs, from_theirs);
         let theirs = link(self.identity.clone(), Side::Listener, to_ours, from_ours);
@@ -109,7 +108,7 @@ impl MemoryTransport {
         let shutdown = move |reason: String| -> BoxFuture<'static, ()> {
             let entry = network.lock().by_address.remove(&key);
             for connection in entry.into_iter().flat_map(|entry| entry.accepted) {
-                end(&connection, Ended { by: Side::Listener, end: End::Closed { reason: reason.clone() } });
+                end(&connection, Ended::By(Side::Listener, End::Closed { reason: reason.clone() }));
             }
             Box::pin(std::future::ready(()))
         };
@@ -131,19 +130,6 @@ impl Transport for MemoryTransport {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Side {
-    Dialler,
-    Listener,
-}
-
-/// Who ended a connection, and how.
-#[derive(Clone, Debug)]
-struct Ended {
-    by: Side,
-    end: End,
-}
-
 struct MemoryLink {
     peer: Identity,
     address: String,
@@ -153,6 +139,10 @@ struct MemoryLink {
 }
 
 impl Link for MemoryLink {
+    fn way(&self) -> Way {
+        Way::Memory
+    }
+
     fn peer(&self) -> &Identity {
         &self.peer
     }
@@ -184,7 +174,7 @@ impl Link for MemoryLink {
     }
 
     fn close(&self, how: End) {
-        end(&self.life.ended, Ended { by: self.life.side, end: how });
+        end(&self.life.ended, Ended::By(self.life.side, how));
     }
 
     fn closed(&self) -> BoxFuture<'_, Error> {
@@ -192,96 +182,6 @@ impl Link for MemoryLink {
     }
 }
 
-/// One side's hold on a connection, shared with its streams: the last to be dropped ends the connection.
-struct Life {
-    side: Side,
-    ended: watch::Sender<Option<Ended>>,
-    seen: watch::Receiver<Option<Ended>>,
-}
-
-impl Life {
-    fn stream(self: &Arc<Self>, pipe: DuplexStream) -> Stream {
-        let (reader, writer) = tokio::io::split(pipe);
-        Stream::new(
-            Box::new(Cuttable { inner: writer, over: self.over(), _life: self.clone() }),
-            Box::new(Cuttable { inner: reader, over: self.over(), _life: self.clone() }),
-        )
-    }
-
-    fn over(&self) -> BoxFuture<'static, Error> {
-        let (mut seen, side) = (self.seen.clone(), self.side);
-        Box::pin(async move {
-            match seen.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
-                Ok(Some(ended)) if ended.by == side => Error::Closed { reason: "by this side".to_owned() },
-                Ok(Some(Ended { end: End::Closed { reason }, .. })) => Error::Closed { reason },
-                Ok(Some(Ended { end: End::Refused { reason }, .. })) => Error::Refused { reason },
-                Ok(None) | Err(_) => dropped(),
-            }
-        })
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        end(&self.ended, Ended { by: self.side, end: End::Closed { reason: DROPPED.to_owned() } });
-    }
-}
-
-/// The first end counts.
-fn end(connection: &watch::Sender<Option<Ended>>, how: Ended) {
-    connection.send_if_modified(|ended| {
-        let is_first = ended.is_none();
-        ended.get_or_insert(how);
-        is_first
-    });
-}
-
-fn dropped() -> Error {
-    Error::Closed { reason: DROPPED.to_owned() }
-}
-
-/// A pipe that ends with its connection.
-struct Cuttable<T> {
-    inner: T,
-    over: BoxFuture<'static, Error>,
-    _life: Arc<Life>,
-}
-
-impl<T> Cuttable<T> {
-    fn check(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
-        match self.over.as_mut().poll(cx) {
-            Poll::Ready(error) => {
-                self.over = Box::pin(std::future::ready(error.clone()));
-                Err(error.into())
-            }
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Cuttable<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        self.check(cx)?;
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.check(cx)?;
-        Pin::new(&mut self.inner).poll_write(cx, bytes).map_err(|_| Error::StreamReset.into())
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx).map_err(|_| Error::StreamReset.into())
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx).map_err(|_| Error::StreamReset.into())
-    }
-}
-
-const DROPPED: &str = "dropped by the peer";
 /// Streams that may wait to be accepted.
 const STREAM_BACKLOG: usize = archipelago_common::limits::STREAMS as usize;
 /// Connections that may wait to be accepted.

@@ -20,47 +20,20 @@ use ring::{
 };
 use rustls::pki_types::CertificateDer;
 use socket2::SockRef;
-use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
 };
-use tracing::debug;
-
-mod strangers;
-
-use strangers::{Complaints, Known, Turn, Turns};
 
 use crate::{
-    BoxFuture, Connection, End, Link, Listener, Transport,
+    BACKLOG, BoxFuture, Connection, End, FAREWELL, Link, Listener, Shutdown, Timing, Transport, Way,
     credentials::{self, Credentials},
     error::{Error, Result},
+    expiry,
+    strangers::{Door, HANDSHAKES},
     stream::Stream,
     tls,
 };
-
-/// How soon a silent peer is given up, and how it is kept from being silent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timing {
-    /// An idle side says something this often: often enough for three tries within `idle_timeout`, and for the NAT
-    /// bindings of hospital firewalls, which live for 30 s or more.
-    pub keep_alive: Duration,
-    /// A peer that has said nothing for this long is gone. A dead worker must be noticed within 15 s,
-    /// and the last it said may have been on its way for a while.
-    pub idle_timeout: Duration,
-    /// How long a handshake may take, from the first packet to the peer's word that it lets this side in.
-    pub handshake_timeout: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            keep_alive: Duration::from_secs(4),
-            idle_timeout: Duration::from_secs(12),
-            handshake_timeout: Duration::from_secs(5),
-        }
-    }
-}
 
 /// The QUIC transport of one identity.
 pub struct QuicTransport {
@@ -108,8 +81,7 @@ impl QuicTransport {
         let unreachable = |detail: String| Error::Unreachable { address: address.to_owned(), detail };
         let connecting = self
             .dialling_endpoint(socket)?
-            // The name is not sent and not compared; identities are.
-            .connect_with(config, socket, "coordinator")
+            .connect_with(config, socket, &tls::server_name(address).to_str())
             .map_err(|e| unreachable(e.to_string()))?;
         let explain = |error: ConnectionError| {
             let verdict = verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
@@ -139,7 +111,12 @@ impl QuicTransport {
         Ok(endpoint)
     }
 
-    async fn listen_on(&self, address: &str) -> Result<Listener> {
+    /// Listens, and says where; whoever is let in goes to `accepted`.
+    pub(crate) async fn listen_into(
+        &self,
+        address: &str,
+        accepted: mpsc::Sender<Connection>,
+    ) -> Result<(SocketAddr, Shutdown)> {
         let failed = |detail: String| Error::Listen { address: address.to_owned(), detail };
         let socket = tokio::net::lookup_host(address)
             .await
@@ -154,8 +131,7 @@ impl QuicTransport {
         let endpoint = endpoint(socket, endpoint_config(&self.credentials), Some(config));
         let endpoint = endpoint.map_err(|e| failed(e.to_string()))?;
         let local = endpoint.local_addr().map_err(|e| failed(e.to_string()))?;
-        let (sender, accepted) = mpsc::channel(BACKLOG);
-        tokio::spawn(accept_connections(endpoint.clone(), sender, self.timing));
+        tokio::spawn(accept_connections(endpoint.clone(), accepted, self.timing));
         let shutdown = move |reason: String| -> BoxFuture<'static, ()> {
             Box::pin(async move {
                 endpoint.close(CLOSED, reason.as_bytes());
@@ -163,7 +139,7 @@ impl QuicTransport {
                 let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
             })
         };
-        Ok(Listener::new(local.to_string(), accepted, Box::new(shutdown)))
+        Ok((local, Box::new(shutdown)))
     }
 }
 
@@ -177,7 +153,11 @@ impl Transport for QuicTransport {
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Listener>> {
-        Box::pin(self.listen_on(address))
+        Box::pin(async move {
+            let (sender, accepted) = mpsc::channel(BACKLOG);
+            let (local, shutdown) = self.listen_into(address, sender).await?;
+            Ok(Listener::new(local.to_string(), accepted, shutdown))
+        })
     }
 }
 
@@ -195,8 +175,7 @@ fn endpoint(local: SocketAddr, config: EndpointConfig, server: Option<ServerConf
 /// Takes in connections until the listener is dropped. Each handshake is its own task, so that a slow or broken one
 /// holds up nobody; their number is bounded.
 async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connection>, timing: Timing) {
-    let (handshakes, turns) = (Arc::new(Semaphore::new(HANDSHAKES)), Turns::default());
-    let (known, complaints) = (Known::default(), Complaints::default());
+    let door = Door::default();
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
@@ -205,40 +184,23 @@ async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connectio
         let Some(incoming) = incoming else { break };
         // Where many are under way, a peer first shows that it hears us: an answer that costs us no memory. First packets
         // that nobody stands behind then take no place.
-        let is_busy = handshakes.available_permits() < HANDSHAKES - UNPROVEN_HANDSHAKES;
-        if is_busy && !incoming.remote_address_validated() && incoming.may_retry() {
+        if door.is_busy() && !incoming.remote_address_validated() && incoming.may_retry() {
             // One that cannot be told comes again by itself.
             let _ = incoming.retry();
             continue;
         }
-        let address = incoming.remote_address().ip();
-        // The last places are for those that have proven who they are before: the other coordinators, and whoever was here.
-        let is_last = handshakes.available_permits() <= RESERVED_HANDSHAKES;
-        if is_last && !known.contains(address) {
-            incoming.refuse();
-            continue;
-        }
-        let Some(turn) = Turn::take(&turns, address) else {
+        let remote = incoming.remote_address();
+        let Some(admitted) = door.admit(remote.ip()) else {
             incoming.refuse();
             continue;
         };
-        let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-            incoming.refuse();
-            continue;
-        };
-        let (accepted, known, complaints) = (accepted.clone(), known.clone(), complaints.clone());
+        let accepted = accepted.clone();
         tokio::spawn(async move {
-            let remote = incoming.remote_address();
-            let connection = match tokio::time::timeout(timing.handshake_timeout, handshake(incoming)).await {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(error)) => return complaints.note(remote, &error.to_string()),
-                Err(_) => return complaints.note(remote, "it took too long"),
-            };
-            known.note(address);
-            drop((permit, turn));
-            debug!(%remote, peer = %connection.peer(), "connected");
-            // An error means that nobody accepts any more.
-            let _ = accepted.send(connection).await;
+            let completed = admitted.complete(remote, timing.handshake_timeout, handshake(incoming));
+            if let Some(connection) = completed.await {
+                // An error means that nobody accepts any more.
+                let _ = accepted.send(connection).await;
+            }
         });
     }
     endpoint.set_server_config(None);
@@ -265,27 +227,21 @@ impl QuicLink {
             .ok_or_else(|| "it presented none".to_owned())
             .and_then(|leaf| Ok((credentials::identity(leaf)?, credentials::expiry(leaf)?)));
         let (peer, expires) = read.map_err(|detail| Error::BadPeer { detail })?;
-        tokio::spawn(end_at(connection.clone(), expires));
+        let watched = connection.clone();
+        tokio::spawn(async move {
+            if expiry::comes_first(expires, watched.closed()).await {
+                watched.close(REFUSED, expiry::REASON.as_bytes());
+            }
+        });
         Ok(Self { connection, peer })
     }
 }
 
-/// Ends a connection when its peer's certificate does: who was let in once is not let in for ever.
-async fn end_at(connection: quinn::Connection, expires: OffsetDateTime) {
-    loop {
-        let left = Duration::try_from(expires - OffsetDateTime::now_utc()).unwrap_or_default();
-        if left.is_zero() {
-            return connection.close(REFUSED, b"the certificate has expired");
-        }
-        tokio::select! {
-            _ = connection.closed() => return,
-            // The clock may be set meanwhile.
-            () = tokio::time::sleep(left.min(EXPIRY_LOOK)) => {}
-        }
-    }
-}
-
 impl Link for QuicLink {
+    fn way(&self) -> Way {
+        Way::Quic
+    }
+
     fn peer(&self) -> &Identity {
         &self.peer
     }
@@ -368,7 +324,7 @@ fn connection_error(error: ConnectionError) -> Error {
             if close.error_code == REFUSED { Error::Refused { reason } } else { Error::Closed { reason } }
         }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code.into()) {
-            Some(reason) => Error::Refused { reason: reason.to_owned() },
+            Some(code) => Error::Refused { reason: tls::alert(code).to_owned() },
             None => Error::Lost { detail: printable(&close.to_string(), crate::REASON_CHARS) },
         },
         ConnectionError::LocallyClosed => Error::Closed { reason: "by this side".to_owned() },
@@ -381,20 +337,9 @@ fn connection_error(error: ConnectionError) -> Error {
     }
 }
 
-/// What a TLS alert from the peer says about our certificate (RFC 8446, section 6.2); QUIC carries alerts as
-/// errors from 0x100 on (RFC 9001, section 4.8).
-fn alert(code: u64) -> Option<&'static str> {
-    Some(match code.checked_sub(0x100)? {
-        42 | 43 | 46 | 51 => "it finds our certificate malformed",
-        44 => "our certificate is revoked",
-        45 => "our certificate has expired or is not valid yet",
-        48 => "our certificate was not signed by its consortium's authority",
-        49 => "our certificate is of another consortium or names no identity",
-        116 => "it asks for a certificate",
-        120 => "it does not speak our protocol",
-        0..=255 => "the handshake failed",
-        _ => return None,
-    })
+/// The TLS alert that QUIC carries as an error from 0x100 on (RFC 9001, section 4.8).
+fn alert(code: u64) -> Option<u8> {
+    u8::try_from(code.checked_sub(0x100)?).ok()
 }
 
 fn transport_config(timing: Timing) -> TransportConfig {
@@ -447,16 +392,6 @@ const CLOSED: VarInt = VarInt::from_u32(0);
 const REFUSED: VarInt = VarInt::from_u32(1);
 /// Long enough that two never meet.
 const CONNECTION_ID_BYTES: usize = 8;
-/// Handshakes under way at once; more are refused and come again.
-const HANDSHAKES: usize = 256;
-/// Handshakes under way beyond which a peer has to show first that it hears us.
-const UNPROVEN_HANDSHAKES: usize = 32;
-/// Longest pause between two looks at whether a certificate has ended.
-const EXPIRY_LOOK: Duration = Duration::from_secs(30);
-/// Handshakes that only those may begin who were here before.
-const RESERVED_HANDSHAKES: usize = 64;
-/// Connections that wait to be accepted.
-const BACKLOG: usize = 64;
 /// Bytes in flight on one stream: 1 Gbit/s × 100 ms is 12.5 MB.
 const STREAM_WINDOW: u32 = 16 << 20;
 /// Bytes in flight on one connection: two transfers at full speed.
@@ -464,5 +399,3 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 /// Bytes that may wait in a socket each way, while every thread is at work on what came before: 5 ms at 400 MB/s. With the
 /// usual 208 KiB one datagram in a hundred was dropped on a busy machine of two cores.
 const SOCKET_BYTES: usize = 2 << 20;
-/// How long a closing listener waits for its last packets to leave.
-const FAREWELL: Duration = Duration::from_secs(1);

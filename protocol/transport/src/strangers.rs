@@ -8,18 +8,91 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::info;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{debug, info};
+
+use crate::{Connection, Result};
+
+/// Where handshakes begin. Clones are the same door.
+#[derive(Clone)]
+pub(crate) struct Door {
+    handshakes: Arc<Semaphore>,
+    turns: Turns,
+    known: Known,
+    complaints: Complaints,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            turns: Turns::default(),
+            known: Known::default(),
+            complaints: Complaints::default(),
+        }
+    }
+}
+
+impl Door {
+    /// Whether so many handshakes are under way that a peer has to show first that it hears us.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.handshakes.available_permits() < HANDSHAKES - UNPROVEN_HANDSHAKES
+    }
+
+    /// A place for one handshake with somebody at `address`, if there is one.
+    pub(crate) fn admit(&self, address: IpAddr) -> Option<Admitted> {
+        // The last places are for those that have proven who they are before: the other coordinators, and whoever was here.
+        let is_last = self.handshakes.available_permits() <= RESERVED_HANDSHAKES;
+        if is_last && !self.known.contains(address) {
+            return None;
+        }
+        let turn = Turn::take(&self.turns, address)?;
+        let permit = self.handshakes.clone().try_acquire_owned().ok()?;
+        Some(Admitted { door: self.clone(), _place: (permit, turn) })
+    }
+}
+
+/// A place for one handshake.
+pub(crate) struct Admitted {
+    door: Door,
+    _place: (OwnedSemaphorePermit, Turn),
+}
+
+impl Admitted {
+    /// Waits for the handshake with `remote`, no longer than `limit`; one that fails is only logged.
+    pub(crate) async fn complete(
+        self,
+        remote: SocketAddr,
+        limit: Duration,
+        handshake: impl Future<Output = Result<Connection>>,
+    ) -> Option<Connection> {
+        let connection = match tokio::time::timeout(limit, handshake).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                self.door.complaints.note(remote, &error.to_string());
+                return None;
+            }
+            Err(_) => {
+                self.door.complaints.note(remote, "it took too long");
+                return None;
+            }
+        };
+        self.door.known.note(remote.ip());
+        debug!(%remote, way = %connection.way(), peer = %connection.peer(), "connected");
+        Some(connection)
+    }
+}
 
 /// Addresses from which somebody has proven who it is, the latest.
 #[derive(Clone, Default)]
-pub(super) struct Known(Arc<Mutex<VecDeque<IpAddr>>>);
+struct Known(Arc<Mutex<VecDeque<IpAddr>>>);
 
 impl Known {
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         self.0.lock().unwrap_or_else(|e| e.into_inner()).contains(&address)
     }
 
-    pub(super) fn note(&self, address: IpAddr) {
+    fn note(&self, address: IpAddr) {
         let mut known = self.0.lock().unwrap_or_else(|e| e.into_inner());
         known.retain(|other| *other != address);
         known.push_back(address);
@@ -31,7 +104,7 @@ impl Known {
 
 /// Lines about handshakes that failed: anybody can cause them, so that they are only so many.
 #[derive(Clone, Default)]
-pub(super) struct Complaints(Arc<Mutex<Said>>);
+struct Complaints(Arc<Mutex<Said>>);
 
 #[derive(Default)]
 struct Said {
@@ -41,7 +114,7 @@ struct Said {
 }
 
 impl Complaints {
-    pub(super) fn note(&self, remote: SocketAddr, error: &str) {
+    fn note(&self, remote: SocketAddr, error: &str) {
         if let Some(left_out) = self.may_say(Instant::now()) {
             info!(%remote, error, left_out, "handshake failed");
         }
@@ -63,16 +136,16 @@ impl Complaints {
 }
 
 /// Handshakes under way by address.
-pub(super) type Turns = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
+type Turns = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
 
 /// One of the handshakes that an address may have under way.
-pub(super) struct Turn {
+struct Turn {
     turns: Turns,
     address: IpAddr,
 }
 
 impl Turn {
-    pub(super) fn take(turns: &Turns, address: IpAddr) -> Option<Self> {
+    fn take(turns: &Turns, address: IpAddr) -> Option<Self> {
         let mut all = turns.lock().unwrap_or_else(|e| e.into_inner());
         let n_taken = all.entry(address).or_default();
         if *n_taken >= HANDSHAKES_BY_ADDRESS {
@@ -95,6 +168,12 @@ impl Drop for Turn {
     }
 }
 
+/// Handshakes under way at once; more are refused and come again.
+pub(crate) const HANDSHAKES: usize = 256;
+/// Handshakes under way beyond which a peer has to show first that it hears us.
+const UNPROVEN_HANDSHAKES: usize = 32;
+/// Handshakes that only those may begin who were here before.
+const RESERVED_HANDSHAKES: usize = 64;
 /// Handshakes under way from one address: a hospital's sites may share one, and a hundred workers start at once.
 const HANDSHAKES_BY_ADDRESS: usize = 128;
 /// Addresses that are remembered as those of somebody who was here.

@@ -4,7 +4,10 @@
 //! speaks of: a dialler insists on `coordinator/<the node it meant>`, a listener on its own consortium. Nothing is
 //! resumed, so that every connection is verified in full.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+};
 
 use archipelago_common::{Identity, NodeId, Principal};
 use rustls::{
@@ -71,8 +74,13 @@ pub(crate) fn client_config(credentials: &Credentials, node: NodeId, verdict: Ve
         .map_err(|e| bad_setup(&e))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
-    config.enable_sni = false;
     Ok(config)
+}
+
+/// The host of `host:port`, for whoever routes connections by it on the way. It is not compared with anything: identities are.
+pub(crate) fn server_name(address: &str) -> ServerName<'static> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    ServerName::try_from(host.to_owned()).unwrap_or(ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()))
 }
 
 /// What a failed verification means to a person on this side.
@@ -88,6 +96,20 @@ pub(crate) fn judge(us: &Identity, error: &rustls::Error) -> Error {
             Error::UntrustedPeer { consortium: us.consortium.to_string() }
         }
         other => Error::BadPeer { detail: other.to_string() },
+    }
+}
+
+/// What a TLS alert from the peer says about our certificate (RFC 8446, section 6.2).
+pub(crate) fn alert(code: u8) -> &'static str {
+    match code {
+        42 | 43 | 46 | 51 => "it finds our certificate malformed",
+        44 => "our certificate is revoked",
+        45 => "our certificate has expired or is not valid yet",
+        48 => "our certificate was not signed by its consortium's authority",
+        49 => "our certificate is of another consortium or names no identity",
+        116 => "it asks for a certificate",
+        120 => "it does not speak our protocol",
+        _ => "the handshake failed",
     }
 }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use archipelago_common::{NodeId, Principal};
 use archipelago_transport::{
-    Connection, Credentials, Error, Transport as _,
+    Connection, Credentials, Error, Timing, Transport as _,
     ca::{self, Authority, Issued, Validity},
-    quic::{QuicTransport, Timing},
+    net::{NetTransport, Network, Ways},
+    quic::QuicTransport,
 };
 use time::OffsetDateTime;
 
@@ -38,10 +39,14 @@ fn future() -> Validity {
     Validity { not_before: now + Duration::from_secs(3_600), not_after: now + Duration::from_secs(7_200) }
 }
 
+fn over(ways: Ways, credentials: Credentials) -> NetTransport {
+    NetTransport::new(credentials, Network { ways, proxy: None })
+}
+
 /// Dials node 1 over loopback.
-async fn dial(server: Credentials, client: Credentials) -> Result<Connection, Error> {
-    let mut listener = QuicTransport::new(server).listen("127.0.0.1:0").await.unwrap();
-    let client = QuicTransport::new(client);
+async fn dial(ways: Ways, server: Credentials, client: Credentials) -> Result<Connection, Error> {
+    let mut listener = over(ways, server).listen("127.0.0.1:0").await.unwrap();
+    let client = over(ways, client);
     let address = listener.address().to_owned();
     let dialling = client.dial(&address, NodeId::new(1).unwrap());
     tokio::pin!(dialling);
@@ -51,65 +56,86 @@ async fn dial(server: Credentials, client: Credentials) -> Result<Connection, Er
     }
 }
 
-#[tokio::test]
-async fn members_of_one_consortium_connect() {
+/// Writes one test per way.
+macro_rules! both_ways {
+    ($($rule:ident),* $(,)?) => {
+        both_ways!(@way over_quic Quic $($rule)*);
+        both_ways!(@way over_tcp Tcp $($rule)*);
+    };
+    (@way $module:ident $way:ident $($rule:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $rule() {
+                    super::$rule(archipelago_transport::net::Ways::$way).await;
+                }
+            )*
+        }
+    };
+}
+
+both_ways!(
+    members_of_one_consortium_connect,
+    a_coordinator_of_another_authority_is_untrusted_even_under_the_same_name,
+    a_site_of_another_authority_is_refused_and_told_why,
+    an_expired_coordinator_is_told_from_one_not_yet_valid,
+    an_expired_site_is_refused_and_told_why,
+    a_connection_ends_when_its_peers_certificate_does,
+    a_site_that_poses_as_a_coordinator_is_the_wrong_peer,
+);
+
+async fn members_of_one_consortium_connect(ways: Ways) {
     let lung = authority("lung");
-    let connection = dial(good(&lung, "coordinator/1"), good(&lung, "site/a")).await.unwrap();
+    let connection = dial(ways, good(&lung, "coordinator/1"), good(&lung, "site/a")).await.unwrap();
     assert_eq!(connection.peer().to_string(), "archipelago://lung/coordinator/1");
 }
 
-#[tokio::test]
-async fn a_coordinator_of_another_authority_is_untrusted_even_under_the_same_name() {
+async fn a_coordinator_of_another_authority_is_untrusted_even_under_the_same_name(ways: Ways) {
     let (ours, forged) = (authority("lung"), authority("lung"));
-    let error = dial(good(&forged, "coordinator/1"), good(&ours, "site/a")).await.unwrap_err();
+    let error = dial(ways, good(&forged, "coordinator/1"), good(&ours, "site/a")).await.unwrap_err();
     assert!(matches!(error, Error::UntrustedPeer { .. }), "{error}");
     assert!(!error.is_transient());
 }
 
-#[tokio::test]
-async fn a_site_of_another_authority_is_refused_and_told_why() {
+async fn a_site_of_another_authority_is_refused_and_told_why(ways: Ways) {
     let (ours, other) = (authority("lung"), authority("lung"));
     let site = credentials(&ours, &other, "site/a", Validity::days(1));
-    let error = dial(good(&ours, "coordinator/1"), site).await.unwrap_err();
+    let error = dial(ways, good(&ours, "coordinator/1"), site).await.unwrap_err();
     assert!(matches!(&error, Error::Refused { reason } if reason.contains("authority")), "{error}");
 }
 
-#[tokio::test]
-async fn an_expired_coordinator_is_told_from_one_not_yet_valid() {
+async fn an_expired_coordinator_is_told_from_one_not_yet_valid(ways: Ways) {
     let lung = authority("lung");
     let server = |validity| credentials(&lung, &lung, "coordinator/1", validity);
-    let error = dial(server(past()), good(&lung, "site/a")).await.unwrap_err();
+    let error = dial(ways, server(past()), good(&lung, "site/a")).await.unwrap_err();
     assert!(matches!(error, Error::PeerExpired), "{error}");
-    let error = dial(server(future()), good(&lung, "site/a")).await.unwrap_err();
+    let error = dial(ways, server(future()), good(&lung, "site/a")).await.unwrap_err();
     assert!(matches!(error, Error::PeerNotYetValid), "{error}");
 }
 
-#[tokio::test]
-async fn an_expired_site_is_refused_and_told_why() {
+async fn an_expired_site_is_refused_and_told_why(ways: Ways) {
     let lung = authority("lung");
     let site = credentials(&lung, &lung, "site/a", past());
-    let error = dial(good(&lung, "coordinator/1"), site).await.unwrap_err();
+    let error = dial(ways, good(&lung, "coordinator/1"), site).await.unwrap_err();
     assert!(matches!(&error, Error::Refused { reason } if reason.contains("expired")), "{error}");
 }
 
-#[tokio::test]
-async fn a_connection_ends_when_its_peers_certificate_does() {
+async fn a_connection_ends_when_its_peers_certificate_does(ways: Ways) {
     let lung = authority("lung");
     let now = OffsetDateTime::now_utc();
     let soon = Validity { not_before: now - Duration::from_secs(60), not_after: now + Duration::from_secs(3) };
-    let mut listener = QuicTransport::new(good(&lung, "coordinator/1")).listen("127.0.0.1:0").await.unwrap();
+    let mut listener = over(ways, good(&lung, "coordinator/1")).listen("127.0.0.1:0").await.unwrap();
     let address = listener.address().to_owned();
-    let client = QuicTransport::new(credentials(&lung, &lung, "operator/bert", soon));
+    let client = over(ways, credentials(&lung, &lung, "operator/bert", soon));
     let (dialled, _accepted) = tokio::join!(client.dial(&address, NodeId::new(1).unwrap()), listener.accept());
     let ended = tokio::time::timeout(Duration::from_secs(20), dialled.unwrap().closed()).await.unwrap();
     assert!(matches!(&ended, Error::Refused { reason } if reason.contains("expired")), "{ended}");
     assert!(OffsetDateTime::now_utc() >= now + Duration::from_secs(2), "not before its time");
 }
 
-#[tokio::test]
-async fn a_site_that_poses_as_a_coordinator_is_the_wrong_peer() {
+async fn a_site_that_poses_as_a_coordinator_is_the_wrong_peer(ways: Ways) {
     let lung = authority("lung");
-    let error = dial(good(&lung, "site/b"), good(&lung, "site/a")).await.unwrap_err();
+    let error = dial(ways, good(&lung, "site/b"), good(&lung, "site/a")).await.unwrap_err();
     assert!(matches!(&error, Error::WrongPeer { found, .. } if found.ends_with("site/b")), "{error}");
 }
 
@@ -186,7 +212,7 @@ async fn a_site_that_made_its_own_key_connects_with_the_certificate_it_was_sent(
     let (key, request) = ca::signing_request(&principal("site/a")).unwrap();
     let certificate = lung.sign_request(&request, &principal("site/a"), Validity::days(1)).unwrap();
     let site = Credentials::from_pem(lung.certificate(), &certificate, &key).unwrap();
-    dial(good(&lung, "coordinator/1"), site).await.unwrap();
+    dial(Ways::Auto, good(&lung, "coordinator/1"), site).await.unwrap();
 }
 
 #[test]

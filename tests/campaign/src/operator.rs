@@ -16,7 +16,7 @@ use archipelago_common::{
 };
 use archipelago_histories::{Answer, Call};
 use archipelago_protocol::message::{Refusal, Reply, Request};
-use archipelago_transport::Credentials;
+use archipelago_transport::{Credentials, net::Network};
 
 use crate::{
     event::now_us,
@@ -40,8 +40,15 @@ impl Operator {
         let coordinators =
             coordinators.iter().filter_map(|(node, address)| Some((NodeId::new(*node)?, address.clone()))).collect();
         let software = "campaign".to_owned();
-        let config =
-            ClientConfig { coordinators, credentials, software, patience: Patience::Within(PATIENCE), known: None };
+        let network = Network::configured(None, None).map_err(anyhow::Error::msg)?;
+        let config = ClientConfig {
+            coordinators,
+            credentials,
+            software,
+            patience: Patience::Within(PATIENCE),
+            known: None,
+            network,
+        };
         let (journal, _) = Journal::open(&dir.join(journal))?;
         let (client, recorder) = (Client::connect(config).await?, Recorder::open(dir)?);
         Ok(Self { client, journal: Arc::new(Mutex::new(journal)), recorder })

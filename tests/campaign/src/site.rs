@@ -11,7 +11,7 @@ use archipelago_common::{
 };
 use archipelago_histories::{Answer, Call, Seen};
 use archipelago_protocol::message::{Refusal, Reply, Request};
-use archipelago_transport::Credentials;
+use archipelago_transport::{Credentials, net::Network};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -67,6 +67,7 @@ impl Site {
             software: "campaign".to_owned(),
             patience: Patience::Forever,
             known: None,
+            network: Network::configured(None, None).map_err(anyhow::Error::msg)?,
         });
         let (journal, entries) = Journal::open(&journal_path(&args.dir))?;
         let acknowledged = entries.iter().filter_map(|entry| match entry {

@@ -18,7 +18,7 @@ pub async fn measure(stage: &mut Stage) -> Result<WorkerDeath> {
         sites[&site].steps.iter().any(|event| is_it(&event.step)).then_some(())
     });
     ensure!(claimed.await.is_some(), "the site that is to die has not claimed its task");
-    let sessions = |stage: &Stage| stage.consortium.metric(leader, "archipelago_sessions{role=\"site\"}");
+    let sessions = |stage: &Stage| stage.consortium.metric_sum(leader, "archipelago_sessions", "role=\"site\"");
     let before = sessions(stage);
     let begun = Instant::now();
     stage.fleet.kill(&site)?;

@@ -10,6 +10,7 @@ use archipelago_transport::{
     ca::{Authority, Validity},
     faulty::{Faults, FaultyTransport},
     memory::MemoryNetwork,
+    net::Network,
     quic::QuicTransport,
 };
 
@@ -174,6 +175,7 @@ async fn the_real_transport_carries_requests_too() {
         software: "test".to_owned(),
         patience: Patience::Within(Duration::from_secs(60)),
         known: Some(dir.path().join("known")),
+        network: Network::default(),
     };
     let client = Client::connect(config).await.unwrap();
     assert_eq!(client.request(claim()).await.unwrap(), Reply::Released);

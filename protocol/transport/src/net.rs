@@ -1,0 +1,281 @@
+//! Whichever way comes through: QUIC where the network lets it, TLS over TCP where it drops UDP.
+//!
+//! A coordinator listens on the same port of both. A dial tries QUIC first and TCP a moment later; where QUIC has failed lately
+//! and TCP has not, TCP comes first.
+
+use std::{
+    collections::BTreeMap,
+    str::FromStr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use archipelago_common::{Identity, NodeId};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    BACKLOG, BoxFuture, Connection, Credentials, Listener, Timing, Transport,
+    error::{Error, Result},
+    proxy::Proxy,
+    quic::QuicTransport,
+    tcp::TcpTransport,
+};
+
+/// Which ways may be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ways {
+    /// Both, QUIC before TCP.
+    #[default]
+    Auto,
+    /// QUIC alone.
+    Quic,
+    /// TCP alone.
+    Tcp,
+}
+
+impl FromStr for Ways {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "quic" => Ok(Self::Quic),
+            "tcp" => Ok(Self::Tcp),
+            other => Err(format!("`{other}` is none of `auto`, `quic`, `tcp`")),
+        }
+    }
+}
+
+/// How the network is used.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Network {
+    /// Which ways may be taken.
+    pub ways: Ways,
+    /// Through which proxy TCP goes, if any.
+    pub proxy: Option<Proxy>,
+}
+
+impl Network {
+    /// What a configuration says, or else the environment: `ARCHIPELAGO_TRANSPORT` for the ways, `HTTPS_PROXY` and `NO_PROXY`
+    /// for the proxy.
+    ///
+    /// # Errors  what is wrong with either, in words
+    pub fn configured(ways: Option<Ways>, proxy: Option<&str>) -> Result<Self, String> {
+        let proxy = match proxy {
+            Some(proxy) => Some(Proxy::parse(proxy).map_err(|detail| format!("`proxy`: {detail}"))?),
+            None => Proxy::from_environment()?,
+        };
+        Ok(Self { proxy, ..Self::of_coordinator(ways)? })
+    }
+
+    /// The same for a coordinator, which dials the others directly.
+    ///
+    /// # Errors  what is wrong with it, in words
+    pub fn of_coordinator(ways: Option<Ways>) -> Result<Self, String> {
+        let of_environment = || match std::env::var(TRANSPORT) {
+            Ok(ways) => ways.parse().map_err(|detail| format!("`{TRANSPORT}`: {detail}")),
+            Err(_) => Ok(Ways::default()),
+        };
+        Ok(Self { ways: ways.map_or_else(of_environment, Ok)?, proxy: None })
+    }
+}
+
+/// The transport of one identity over both ways.
+pub struct NetTransport {
+    quic: Arc<QuicTransport>,
+    tcp: TcpTransport,
+    ways: Ways,
+    /// Addresses where QUIC failed and TCP did not, and when.
+    failed: Arc<Failed>,
+}
+
+impl NetTransport {
+    /// A transport with the usual [`Timing`].
+    pub fn new(credentials: Credentials, network: Network) -> Self {
+        Self::with_timing(credentials, Timing::default(), network)
+    }
+
+    /// A transport with its own timing.
+    pub fn with_timing(credentials: Credentials, timing: Timing, network: Network) -> Self {
+        Self {
+            quic: Arc::new(QuicTransport::with_timing(credentials.clone(), timing)),
+            tcp: TcpTransport::with_timing(credentials, timing, network.proxy),
+            ways: network.ways,
+            failed: Arc::default(),
+        }
+    }
+
+    async fn dial_now(&self, address: &str, node: NodeId) -> Result<Connection> {
+        let connection = match self.ways {
+            Ways::Quic => self.quic.dial(address, node).await,
+            Ways::Tcp => self.tcp.dial(address, node).await,
+            Ways::Auto if self.failed.lately(address) => self.tcp_first(address, node).await,
+            Ways::Auto => self.quic_first(address, node).await,
+        }?;
+        tracing::debug!(address, way = %connection.way(), "dialled");
+        Ok(connection)
+    }
+
+    async fn quic_first(&self, address: &str, node: NodeId) -> Result<Connection> {
+        let (quic, to) = (self.quic.clone(), address.to_owned());
+        // On its own, so that what becomes of it is known where TCP is faster.
+        let mut quic = tokio::spawn(async move { quic.dial(&to, node).await });
+        let first = match timeout(HEAD_START, &mut quic).await {
+            Ok(dialled) => match joined(dialled) {
+                Err(error) if is_silence(&error) => Some(error),
+                settled => return settled,
+            },
+            Err(_) => None,
+        };
+        let tcp = self.tcp.dial(address, node);
+        tokio::pin!(tcp);
+        let silence = match first {
+            Some(error) => error,
+            None => tokio::select! {
+                dialled = &mut quic => match joined(dialled) {
+                    Err(error) if is_silence(&error) => error,
+                    settled => return settled,
+                },
+                dialled = &mut tcp => match dialled {
+                    Ok(connection) => {
+                        tokio::spawn(settle(quic, self.failed.clone(), address.to_owned()));
+                        return Ok(connection);
+                    }
+                    Err(tcp) => return either(address, joined(quic.await), tcp),
+                },
+            },
+        };
+        match tcp.await {
+            Ok(connection) => {
+                self.failed.note(address);
+                Ok(connection)
+            }
+            Err(tcp) => either(address, Err(silence), tcp),
+        }
+    }
+
+    async fn tcp_first(&self, address: &str, node: NodeId) -> Result<Connection> {
+        match self.tcp.dial(address, node).await {
+            Err(error) if is_silence(&error) => {
+                self.failed.forget(address);
+                either(address, self.quic.dial(address, node).await, error)
+            }
+            settled => settled,
+        }
+    }
+
+    async fn listen_on(&self, address: &str) -> Result<Listener> {
+        match self.ways {
+            Ways::Quic => return self.quic.listen(address).await,
+            Ways::Tcp => return self.tcp.listen(address).await,
+            Ways::Auto => {}
+        }
+        let mut n_left = PORT_ATTEMPTS;
+        loop {
+            let (sender, accepted) = mpsc::channel(BACKLOG);
+            let (local, end_quic) = self.quic.listen_into(address, sender.clone()).await?;
+            let end_tcp = match self.tcp.listen_into(&local.to_string(), sender).await {
+                Ok((_, end_tcp)) => end_tcp,
+                // The system picked a port that is free for UDP alone.
+                Err(_) if address.ends_with(":0") && n_left > 0 => {
+                    n_left -= 1;
+                    end_quic(String::new()).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let shutdown = move |reason: String| -> BoxFuture<'static, ()> {
+                Box::pin(async move {
+                    tokio::join!(end_quic(reason.clone()), end_tcp(reason));
+                })
+            };
+            return Ok(Listener::new(local.to_string(), accepted, Box::new(shutdown)));
+        }
+    }
+}
+
+impl Transport for NetTransport {
+    fn identity(&self) -> &Identity {
+        self.quic.identity()
+    }
+
+    fn dial<'a>(&'a self, address: &'a str, node: NodeId) -> BoxFuture<'a, Result<Connection>> {
+        Box::pin(self.dial_now(address, node))
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Listener>> {
+        Box::pin(self.listen_on(address))
+    }
+}
+
+/// Addresses where QUIC failed and TCP did not. Tried again when that is a while ago: networks change.
+#[derive(Default)]
+struct Failed(Mutex<BTreeMap<String, Instant>>);
+
+impl Failed {
+    fn lately(&self, address: &str) -> bool {
+        self.lock().get(address).is_some_and(|failed| failed.elapsed() < QUIC_AGAIN)
+    }
+
+    fn note(&self, address: &str) {
+        if self.lock().insert(address.to_owned(), Instant::now()).is_none() {
+            tracing::info!(address, "UDP does not come through: TCP is used, and UDP tried again in an hour");
+        }
+    }
+
+    fn forget(&self, address: &str) {
+        self.lock().remove(address);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// What becomes of QUIC where TCP was faster: slow is not closed.
+async fn settle(quic: JoinHandle<Result<Connection>>, failed: Arc<Failed>, address: String) {
+    match joined(quic.await) {
+        Ok(connection) => connection.close("another connection was faster"),
+        Err(error) if is_silence(&error) => failed.note(&address),
+        Err(_) => {}
+    }
+}
+
+fn joined(dialled: Result<Result<Connection>, tokio::task::JoinError>) -> Result<Connection> {
+    dialled.unwrap_or_else(|error| Err(Error::Lost { detail: error.to_string() }))
+}
+
+/// Whether nobody was there to say anything: the other way may come through.
+fn is_silence(error: &Error) -> bool {
+    matches!(error, Error::Unreachable { .. } | Error::Lost { .. })
+}
+
+/// What to say where neither came through: a verdict on either way says more than silence.
+fn either(address: &str, quic: Result<Connection>, tcp: Error) -> Result<Connection> {
+    match quic {
+        Err(Error::Unreachable { detail, .. }) if is_silence(&tcp) => {
+            let of_tcp = match tcp {
+                Error::Unreachable { detail, .. } | Error::Lost { detail } => detail,
+                other => other.to_string(),
+            };
+            let detail = format!("over UDP, {detail}; over TCP, {of_tcp}");
+            Err(Error::Unreachable { address: address.to_owned(), detail })
+        }
+        Err(error) if is_silence(&error) => Err(tcp),
+        settled => settled,
+    }
+}
+
+/// Names the ways where a configuration does not.
+const TRANSPORT: &str = "ARCHIPELAGO_TRANSPORT";
+/// How long QUIC is tried before TCP is tried as well.
+const HEAD_START: Duration = Duration::from_millis(500);
+/// After what time QUIC is tried first again where it failed.
+const QUIC_AGAIN: Duration = Duration::from_secs(3_600);
+/// Ports that are tried where any will do.
+const PORT_ATTEMPTS: u32 = 16;

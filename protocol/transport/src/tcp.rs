@@ -1,0 +1,307 @@
+//! TLS 1.3 over TCP, for networks that drop UDP: the same certificates and the same roles as over QUIC, and streams by
+//! [yamux](https://github.com/libp2p/rust-yamux), which lets both sides open them. What yamux has no words for goes over a
+//! control stream (see `control`): that a peer is let in, why a connection ends, which streams are given up, and a sign of life.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use archipelago_common::{Identity, NodeId};
+use rustls::{CommonState, ServerConfig};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+mod control;
+mod conversation;
+mod driver;
+mod mux;
+mod pipe;
+mod socket;
+
+use mux::Mux;
+use socket::from_socket;
+
+use crate::{
+    BACKLOG, BoxFuture, Connection, End, FAREWELL, Link, Listener, Shutdown, Timing, Transport, Way,
+    credentials::{self, Credentials},
+    error::{Error, Result},
+    expiry,
+    life::{Ended, Ending, Side, end},
+    proxy::Proxy,
+    strangers::Door,
+    stream::Stream,
+    tls,
+};
+
+/// The TCP transport of one identity.
+pub struct TcpTransport {
+    credentials: Credentials,
+    timing: Timing,
+    proxy: Option<Proxy>,
+}
+
+impl TcpTransport {
+    /// A transport with the usual [`Timing`] and no proxy.
+    pub fn new(credentials: Credentials) -> Self {
+        Self::with_timing(credentials, Timing::default(), None)
+    }
+
+    /// A transport with its own timing, which dials through `proxy` if there is one.
+    pub fn with_timing(credentials: Credentials, timing: Timing, proxy: Option<Proxy>) -> Self {
+        Self { credentials, timing, proxy }
+    }
+
+    async fn dial_any(&self, address: &str, node: NodeId) -> Result<Connection> {
+        let unreachable = |detail: String| Error::Unreachable { address: address.to_owned(), detail };
+        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_for(address)) {
+            let through = async {
+                let socket = proxy.connect(address).await.map_err(unreachable)?;
+                self.dial_one(address, socket, node).await
+            };
+            return self.in_time(address, through).await;
+        }
+        let mut resolved: Vec<_> =
+            tokio::net::lookup_host(address).await.map_err(|e| unreachable(e.to_string()))?.collect();
+        resolved.dedup();
+        let mut last = unreachable("the name has no address".to_owned());
+        for remote in resolved {
+            let attempt = async {
+                let socket = TcpStream::connect(remote).await.map_err(|e| unreachable(e.to_string()))?;
+                self.dial_one(address, socket, node).await
+            };
+            match self.in_time(address, attempt).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn in_time(&self, address: &str, dialling: impl Future<Output = Result<Connection>>) -> Result<Connection> {
+        let limit = self.timing.handshake_timeout;
+        tokio::time::timeout(limit, dialling).await.unwrap_or_else(|_| {
+            Err(Error::Unreachable { address: address.to_owned(), detail: format!("nothing within {limit:?}") })
+        })
+    }
+
+    async fn dial_one(&self, address: &str, socket: TcpStream, node: NodeId) -> Result<Connection> {
+        prepare(&socket);
+        let remote = socket.peer_addr().map_or_else(|_| address.to_owned(), |remote| remote.to_string());
+        let verdict = tls::Verdict::default();
+        let config = tls::client_config(&self.credentials, node, verdict.clone())?;
+        let explain = |error: Error| verdict.lock().unwrap_or_else(|e| e.into_inner()).take().unwrap_or(error);
+        let tls = TlsConnector::from(Arc::new(config))
+            .connect(tls::server_name(address), socket)
+            .await
+            .map_err(|e| explain(from_socket(&e)))?;
+        let facts = Facts::of(tls.get_ref().1, remote)?;
+        // In TLS 1.3 the listener judges our certificate after our side has finished; this waits for its word.
+        TcpLink::start(tls, Side::Dialler, facts, self.timing, None).await.map(|(connection, _)| connection)
+    }
+
+    /// Listens, and says where; whoever is let in goes to `accepted`.
+    pub(crate) async fn listen_into(
+        &self,
+        address: &str,
+        accepted: mpsc::Sender<Connection>,
+    ) -> Result<(SocketAddr, Shutdown)> {
+        let failed = |e: std::io::Error| Error::Listen { address: address.to_owned(), detail: e.to_string() };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        let config = Arc::new(tls::server_config(&self.credentials)?);
+        let guests = Guests::default();
+        // Every connection holds a sender: when nothing comes any more, all of them are gone.
+        let (alive, mut gone) = mpsc::channel::<()>(1);
+        let accepting =
+            tokio::spawn(accept_connections(listener, config, accepted, self.timing, guests.clone(), alive));
+        let shutdown = move |reason: String| -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                accepting.abort();
+                let _ = accepting.await;
+                guests.end(&reason);
+                let _ = tokio::time::timeout(FAREWELL, gone.recv()).await;
+            })
+        };
+        Ok((local, Box::new(shutdown)))
+    }
+}
+
+impl Transport for TcpTransport {
+    fn identity(&self) -> &Identity {
+        self.credentials.identity()
+    }
+
+    fn dial<'a>(&'a self, address: &'a str, node: NodeId) -> BoxFuture<'a, Result<Connection>> {
+        Box::pin(self.dial_any(address, node))
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Listener>> {
+        Box::pin(async move {
+            let (sender, accepted) = mpsc::channel(BACKLOG);
+            let (local, shutdown) = self.listen_into(address, sender).await?;
+            Ok(Listener::new(local.to_string(), accepted, shutdown))
+        })
+    }
+}
+
+/// Takes in connections until the listener is dropped, as over QUIC: each handshake is its own task, and there are so many.
+async fn accept_connections(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    accepted: mpsc::Sender<Connection>,
+    timing: Timing,
+    guests: Guests,
+    alive: mpsc::Sender<()>,
+) {
+    let door = Door::default();
+    loop {
+        let incoming = tokio::select! {
+            incoming = listener.accept() => incoming,
+            () = accepted.closed() => return,
+        };
+        let (socket, remote) = match incoming {
+            Ok(incoming) => incoming,
+            Err(error) => {
+                // No descriptors are left, most likely; some come back.
+                tracing::warn!(%error, "a TCP connection could not be taken");
+                tokio::time::sleep(BREATH).await;
+                continue;
+            }
+        };
+        // Over TCP a peer has shown that it hears us when it is here.
+        let Some(admitted) = door.admit(canonical(remote.ip())) else { continue };
+        let (acceptor, accepted) = (TlsAcceptor::from(config.clone()), accepted.clone());
+        let (guests, alive) = (guests.clone(), alive.clone());
+        tokio::spawn(async move {
+            let handshake = async {
+                prepare(&socket);
+                let tls = acceptor.accept(socket).await.map_err(|e| from_socket(&e))?;
+                let facts = Facts::of(tls.get_ref().1, remote.to_string())?;
+                let (connection, ending) = TcpLink::start(tls, Side::Listener, facts, timing, Some(alive)).await?;
+                guests.note(ending);
+                Ok(connection)
+            };
+            if let Some(connection) = admitted.complete(remote, timing.handshake_timeout, handshake).await {
+                // An error means that nobody accepts any more.
+                let _ = accepted.send(connection).await;
+            }
+        });
+    }
+}
+
+/// Who the peer is, from its certificate, and where.
+struct Facts {
+    peer: Identity,
+    expires: time::OffsetDateTime,
+    remote: String,
+}
+
+impl Facts {
+    fn of(tls: &CommonState, remote: String) -> Result<Self> {
+        let leaf = tls.peer_certificates().and_then(<[_]>::first);
+        let read = leaf
+            .ok_or_else(|| "it presented none".to_owned())
+            .and_then(|leaf| Ok((credentials::identity(leaf)?, credentials::expiry(leaf)?)));
+        let (peer, expires) = read.map_err(|detail| Error::BadPeer { detail })?;
+        Ok(Self { peer, expires, remote })
+    }
+}
+
+/// The connections that a listener has let in, so that closing it can end them.
+#[derive(Clone, Default)]
+struct Guests(Arc<Mutex<Vec<Ending>>>);
+
+impl Guests {
+    fn note(&self, ending: Ending) {
+        let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        all.retain(|other| other.borrow().is_none());
+        all.push(ending);
+    }
+
+    fn end(&self, reason: &str) {
+        for ending in self.0.lock().unwrap_or_else(|e| e.into_inner()).drain(..) {
+            end(&ending, Ended::By(Side::Listener, End::Closed { reason: reason.to_owned() }));
+        }
+    }
+}
+
+struct TcpLink {
+    peer: Identity,
+    remote: String,
+    mux: Mux,
+}
+
+impl TcpLink {
+    async fn start<S: socket::Bytes>(
+        tls: S,
+        side: Side,
+        facts: Facts,
+        timing: Timing,
+        alive: Option<mpsc::Sender<()>>,
+    ) -> Result<(Connection, Ending)> {
+        let Facts { peer, expires, remote } = facts;
+        let mux = Mux::start(tls, side, timing, alive).await?;
+        let ending = mux.ending();
+        let (watched, over) = (ending.clone(), mux.over());
+        tokio::spawn(async move {
+            if expiry::comes_first(expires, over).await {
+                end(&watched, Ended::By(side, End::Refused { reason: expiry::REASON.to_owned() }));
+            }
+        });
+        Ok((Connection::new(Self { peer, remote, mux }), ending))
+    }
+}
+
+impl Link for TcpLink {
+    fn way(&self) -> Way {
+        Way::Tcp
+    }
+
+    fn peer(&self) -> &Identity {
+        &self.peer
+    }
+
+    fn remote(&self) -> String {
+        self.remote.clone()
+    }
+
+    fn open(&self) -> BoxFuture<'_, Result<Stream>> {
+        Box::pin(self.mux.open())
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Result<Stream>> {
+        Box::pin(self.mux.accept())
+    }
+
+    fn close(&self, how: End) {
+        self.mux.close(how);
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Error> {
+        self.mux.over()
+    }
+}
+
+/// Small frames leave at once, and the system asks a silent peer whether it is there: a host that is gone is noticed even
+/// where our own signs of life still fit into its buffers.
+fn prepare(socket: &TcpStream) {
+    // Where the system lacks one of these, the connection works without it.
+    let _ = socket.set_nodelay(true);
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
+    let _ = SockRef::from(socket).set_tcp_keepalive(&keep_alive);
+}
+
+/// An IPv4 address that came over an IPv6 socket is the same address.
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// Pause of a listener that the system gives no connections to.
+const BREATH: Duration = Duration::from_millis(100);
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
