@@ -42,7 +42,7 @@ pub struct InitArgs {
     /// Join a running cluster, which has been told with `members add`, instead of founding one.
     #[arg(long)]
     join: bool,
-    /// UDP address to listen on [default: this node's address in --peers]
+    /// UDP and TCP address to listen on [default: this node's address in --peers]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// TCP address for /metrics, /healthz and /readyz [default: closed]

@@ -17,7 +17,7 @@ use crate::process::{Running, Signal, run_command, wait_until};
 /// Where one node is and how it sees the others.
 #[derive(Clone, Debug)]
 pub struct NodePlan {
-    /// UDP address that it listens on.
+    /// UDP and TCP address that it listens on.
     pub listen: String,
     /// TCP address of its second port.
     pub ops: SocketAddr,
