@@ -126,7 +126,9 @@ impl Error {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Unreachable { .. } => "check that the coordinator runs, its address, and that UDP or TCP to it passes the firewall (docs/firewalls.md)",
+            Self::Unreachable { .. } => {
+                "check that the coordinator runs, its address, and that UDP or TCP to it passes the firewall (docs/firewalls.md)"
+            }
             Self::UntrustedPeer { .. } => "both sides must hold certificates of the same consortium authority",
             Self::PeerExpired => "the peer's operator must issue a new certificate",
             Self::PeerNotYetValid => "compare the clocks of both machines",

@@ -74,7 +74,7 @@ impl Namespaces {
 
     pub(super) fn listen(&self, node: u64) -> (String, SocketAddr) {
         let address = self.parties[&node_name(node)].address;
-        (format!("{address}:{PORT}"), SocketAddr::from((address, PORT)))
+        (format!("{address}:{PORT}"), SocketAddr::from((address, OPS_PORT)))
     }
 
     pub(super) fn addresses(&self) -> BTreeMap<u64, String> {
@@ -184,7 +184,8 @@ fn namespace(keeper: &Child) -> String {
     format!("--net=/proc/{}/ns/net", keeper.id())
 }
 
-/// The port of every coordinator, UDP for peers and TCP for its second port: each has an address of its own.
+/// The port of every coordinator for its peers, and its second port: each has an address of its own.
 const PORT: u16 = 7101;
+const OPS_PORT: u16 = 9101;
 const UNSHARE: [&str; 3] = ["--user", "--map-root-user", "--net"];
 const INSIDE: &str = "ARCHIPELAGO_CAMPAIGN_INSIDE";
