@@ -14,7 +14,7 @@ use archipelago_models::{
 use crate::{
     data::DataSpec,
     error::{Error, Result},
-    fields::{Reading, Source},
+    fields::{Reading, Source, joined},
 };
 
 /// The values of fields, in the order of the cells used.
@@ -96,6 +96,12 @@ impl Annotations {
         Some(named.len() as u64)
     }
 
+    /// Whether a model takes something of these cells that tells people apart as a name does.
+    pub fn identify_people(&self) -> bool {
+        let taken = self.fields.values().filter_map(|annotated| annotated.field.as_ref());
+        taken.into_iter().any(|field| field.kind.identifies_people())
+    }
+
     /// The values of a field, where the file has some that were asked for.
     pub fn field(&self, name: &str) -> Option<&FieldValues> {
         match &self.fields.get(name)?.found {
@@ -151,8 +157,11 @@ impl Annotations {
                 Found::Labels(labels) => named(&self.path, places, labels, &field.kind)?.into(),
             };
             cells = cells.with(name.clone(), values);
-            if let [place] = places.as_slice() {
-                cells = cells.found_at(name.clone(), place.to_string());
+            match (places.as_slice(), &field.kind) {
+                ([place], _) => cells = cells.found_at(name.clone(), place.to_string()),
+                // A column for each chain.
+                (places, FieldKind::Receptor { .. }) => cells = cells.found_at(name.clone(), joined(places)),
+                _ => {}
             }
         }
         Ok(cells)

@@ -4,8 +4,13 @@
 //! datasets named `<node>-<buffer>`. Taking rows changes no form: each node's buffers are cut down to what the rows need, from
 //! the root to the leaves. Values in leaves are moved without being looked at.
 
+mod nested;
+
 use hdf5::{Dataset, Group};
 use serde_json::Value as Json;
+
+pub use nested::Nested;
+pub(crate) use nested::read;
 
 use crate::{Array, Compression, Result, Values, h5};
 
@@ -24,7 +29,7 @@ pub(crate) fn n_rows(group: &Group) -> Result<Option<usize>> {
 pub(crate) fn copy_rows(from: &Group, rows: &[usize], to: &Group) -> Result<()> {
     let form = form(from)?.ok_or_else(|| h5::malformed(from, "an awkward array without a form"))?;
     h5::attribute::write(to, "length", &Array::int(rows.len() as i64))?;
-    Cut { from, to }.node(&form, rows)
+    Cut { from: Buffers(from), to }.node(&form, rows)
 }
 
 fn form(group: &Group) -> Result<Option<Json>> {
@@ -61,9 +66,13 @@ fn is_known(form: &Json) -> bool {
     KNOWN.contains(&class(form)) && contents(form).into_iter().all(is_known)
 }
 
+/// The buffers of an array's nodes.
+#[derive(Clone, Copy)]
+struct Buffers<'a>(&'a Group);
+
 /// An array that is cut down to some of its rows.
 struct Cut<'a> {
-    from: &'a Group,
+    from: Buffers<'a>,
     to: &'a Group,
 }
 
@@ -75,17 +84,17 @@ impl Cut<'_> {
             "NumpyArray" => {
                 let inner = form["inner_shape"].as_array().into_iter().flatten().filter_map(Json::as_u64);
                 let width = inner.fold(1_u64, u64::saturating_mul);
-                let data = self.dataset(form, "data")?;
+                let data = self.from.dataset(form, "data")?;
                 let n = h5::dataset::shape(&data)?.iter().product();
-                let at = self.wide(at, width, n)?;
+                let at = self.from.wide(at, width, n)?;
                 h5::raw::copy_rows(&data, &at, self.to, &name(form, "data"))
             }
             "RegularArray" => {
                 let content = &form["content"];
-                self.node(content, &self.wide(at, size(form), self.length(content)?)?)
+                self.node(content, &self.from.wide(at, size(form), self.from.length(content)?)?)
             }
             "ListOffsetArray" => {
-                let lists = self.lists(form, at)?;
+                let lists = self.from.lists(form, at)?;
                 let ends = lists.iter().scan(0, |end, (start, stop)| {
                     *end += stop - start;
                     Some(*end as i64)
@@ -99,22 +108,22 @@ impl Cut<'_> {
             }
             "IndexedArray" | "IndexedOptionArray" => self.indexed(form, at),
             "ByteMaskedArray" => {
-                let mask = self.at(at, &self.numbers(form, "mask")?)?;
+                let mask = self.from.at(at, &self.from.numbers(form, "mask")?)?;
                 self.put(form, "mask", &mask)?;
                 self.node(&form["content"], at)
             }
             "UnionArray" => self.union(form, at),
-            other => Err(h5::unsupported(self.from, format!("awkward layout `{other}`"))),
+            other => Err(h5::unsupported(self.from.0, format!("awkward layout `{other}`"))),
         }
     }
 
     /// Positions in a content, or none: categories stay whole, anything else is taken as it is asked for.
     fn indexed(&self, form: &Json, at: &[usize]) -> Result<()> {
-        let index = self.at(at, &self.numbers(form, "index")?)?;
+        let index = self.from.at(at, &self.from.numbers(form, "index")?)?;
         let content = &form["content"];
         if form["parameters"]["__array__"] == "categorical" {
             self.put(form, "index", &index)?;
-            let n = self.length(content)?;
+            let n = self.from.length(content)?;
             return self.node(content, &(0..n).collect::<Vec<_>>());
         }
         let (mut taken, mut new) = (Vec::new(), Vec::with_capacity(index.len()));
@@ -132,14 +141,17 @@ impl Cut<'_> {
     }
 
     fn union(&self, form: &Json, at: &[usize]) -> Result<()> {
-        let (tags, index) = (self.at(at, &self.numbers(form, "tags")?)?, self.at(at, &self.numbers(form, "index")?)?);
+        let (tags, index) = (
+            self.from.at(at, &self.from.numbers(form, "tags")?)?,
+            self.from.at(at, &self.from.numbers(form, "index")?)?,
+        );
         let contents = contents(form);
         let mut taken = vec![Vec::new(); contents.len()];
         let mut new = Vec::with_capacity(index.len());
         for (tag, position) in tags.iter().zip(&index) {
             let of_tag = usize::try_from(*tag).ok().and_then(|tag| taken.get_mut(tag));
             let (Some(of_tag), Ok(position)) = (of_tag, usize::try_from(*position)) else {
-                return Err(h5::malformed(self.from, format!("tag {tag} of {} layouts", contents.len())));
+                return Err(h5::malformed(self.from.0, format!("tag {tag} of {} layouts", contents.len())));
             };
             new.push(of_tag.len() as i64);
             of_tag.push(position);
@@ -149,6 +161,16 @@ impl Cut<'_> {
         contents.into_iter().zip(&taken).try_for_each(|(content, at)| self.node(content, at))
     }
 
+    /// Writes numbers in the type that they were read in, as the form says it.
+    fn put(&self, form: &Json, buffer: &str, numbers: &[i64]) -> Result<()> {
+        let (name, old) = (name(form, buffer), self.from.dataset(form, buffer)?);
+        let values = like(&h5::dataset::no_values(&old)?, numbers);
+        let new = h5::dataset::write_values(self.to, &name, &[numbers.len()], &values, Compression::Gzip(GZIP_LEVEL))?;
+        h5::raw::copy_attributes(&old, &new, &[])
+    }
+}
+
+impl Buffers<'_> {
     /// How many entries a node has, as its buffers tell.
     fn length(&self, form: &Json) -> Result<usize> {
         let of = |buffer: &str| {
@@ -173,7 +195,7 @@ impl Cut<'_> {
         let end = offsets.last().and_then(|&end| usize::try_from(end).ok());
         let fits = end.is_some_and(|end| self.length(&form["content"]).is_ok_and(|length| end <= length));
         if !fits || offsets[0] < 0 || !offsets.is_sorted() {
-            return Err(h5::malformed(self.from, "offsets of lists that do not ascend to the end of their content"));
+            return Err(h5::malformed(self.0, "offsets of lists that do not ascend to the end of their content"));
         }
         let (starts, stops) = (self.at(at, &offsets)?, self.at(at, &offsets[1..])?);
         Ok(starts.into_iter().zip(stops).map(|(start, stop)| (start as usize, stop as usize)).collect())
@@ -183,12 +205,12 @@ impl Cut<'_> {
     fn wide(&self, at: &[usize], width: u64, n: usize) -> Result<Vec<usize>> {
         let width = usize::try_from(width).unwrap_or(usize::MAX);
         expanded(at.iter().map(|&at| (at, at + 1)), width, n)
-            .ok_or_else(|| h5::malformed(self.from, "a position beyond the end of a buffer"))
+            .ok_or_else(|| h5::malformed(self.0, "a position beyond the end of a buffer"))
     }
 
     fn at(&self, at: &[usize], numbers: &[i64]) -> Result<Vec<i64>> {
         let found: Option<Vec<i64>> = at.iter().map(|&at| numbers.get(at).copied()).collect();
-        found.ok_or_else(|| h5::malformed(self.from, "a position beyond the end of a buffer"))
+        found.ok_or_else(|| h5::malformed(self.0, "a position beyond the end of a buffer"))
     }
 
     fn numbers(&self, form: &Json, buffer: &str) -> Result<Vec<i64>> {
@@ -198,15 +220,7 @@ impl Cut<'_> {
     }
 
     fn dataset(&self, form: &Json, buffer: &str) -> Result<Dataset> {
-        h5::dataset::open(self.from, &name(form, buffer))
-    }
-
-    /// Writes numbers in the type that they were read in, as the form says it.
-    fn put(&self, form: &Json, buffer: &str, numbers: &[i64]) -> Result<()> {
-        let (name, old) = (name(form, buffer), self.dataset(form, buffer)?);
-        let values = like(&h5::dataset::no_values(&old)?, numbers);
-        let new = h5::dataset::write_values(self.to, &name, &[numbers.len()], &values, Compression::Gzip(GZIP_LEVEL))?;
-        h5::raw::copy_attributes(&old, &new, &[])
+        h5::dataset::open(self.0, &name(form, buffer))
     }
 }
 

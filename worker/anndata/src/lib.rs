@@ -36,6 +36,7 @@ mod write;
 
 pub use anndata::{AnnData, Compression, Raw};
 pub use array::Array;
+pub use awkward::Nested;
 pub use beside::Beside;
 pub use column::{Categorical, Column};
 pub use concat::{Join, concat};

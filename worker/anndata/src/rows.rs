@@ -11,8 +11,9 @@ use std::{
 use hdf5::{Dataset, File, Group};
 
 use crate::{
-    AnnData, Csr, DataFrame, Element, Error, Layout, Result,
+    AnnData, Csr, DataFrame, Element, Error, Layout, Nested, Result,
     anndata::check_axis,
+    awkward,
     beside::MODALITIES,
     h5,
     read::{self, element, matrix},
@@ -244,6 +245,24 @@ impl H5adFile {
     /// [`Error::Missing`] with the names there are, or a malformed element.
     pub fn obsm(&self, name: &str) -> Result<Element> {
         self.element("obsm", name)
+    }
+
+    /// The value of each row in an awkward array of `obsm`; of records, the fields of these names. None where `obsm` has no such
+    /// element.
+    ///
+    /// # Errors
+    /// [`Error::Kind`] for an element of another kind, and what is malformed.
+    pub fn nested(&self, name: &str, fields: &[&str]) -> Result<Option<Vec<Nested>>> {
+        let (root, _reading) = (self.root()?, h5::Reading::begin(&self.file));
+        if !self.names("obsm")?.iter().any(|known| known == name) {
+            return Ok(None);
+        }
+        let group = h5::group(&h5::group(&root, "obsm")?, name).map_err(|_| Error::Kind {
+            name: format!("obsm/{name}"),
+            found: "a table".to_owned(),
+            expected: "an awkward array",
+        })?;
+        awkward::read(&group, fields).map(Some)
     }
 
     /// One element of `varm`.

@@ -14,7 +14,7 @@ use archipelago_models::{
 use super::joint::JOINT;
 use crate::{
     error::{Error, Result},
-    fields::{Source, SourceMap},
+    fields::{Source, SourceMap, separated},
     recipe::Stored,
 };
 
@@ -187,6 +187,7 @@ fn remembered(name: &str, field: &Registered) -> Vec<Source> {
         Encoding::Axis if field.source.is_none() => vec![Source::obs(name)],
         Encoding::Categories(columns) => columns.keys().map(Source::obs).collect(),
         Encoding::Numbers(columns) => columns.iter().map(Source::obs).collect(),
+        Encoding::Receptor(_) => field.source.as_deref().map(separated).unwrap_or_default(),
         _ => field.source.iter().filter_map(|source| source.parse().ok()).collect(),
     }
 }

@@ -2,6 +2,7 @@
 //! each kind of field.
 
 mod read;
+mod receptor;
 mod source;
 mod spellings;
 mod values;
@@ -28,6 +29,19 @@ enum Places {
     One(Source),
     Several(Vec<Source>),
 }
+
+/// Places of one field as one word, for a reference to remember.
+pub(crate) fn joined(places: &[Source]) -> String {
+    places.iter().map(ToString::to_string).collect::<Vec<_>>().join(BETWEEN)
+}
+
+/// The places in such a word.
+pub(crate) fn separated(word: &str) -> Vec<Source> {
+    word.split(BETWEEN).filter_map(|place| place.parse().ok()).collect()
+}
+
+/// What is between places: no column has it in its name.
+const BETWEEN: &str = " + ";
 
 impl SourceMap {
     /// The places of a field, where they are known.

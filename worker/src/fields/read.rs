@@ -51,6 +51,9 @@ impl Reading<'_> {
             }
             return self.columns(&field.kind, &columns);
         }
+        if let FieldKind::Receptor { chains, .. } = &field.kind {
+            return self.receptors(&field.name, chains, places).map(FieldValues::from);
+        }
         if let FieldKind::GeneSets = field.kind {
             return self.gene_sets(field, places).map(FieldValues::from);
         }
@@ -71,7 +74,6 @@ impl Reading<'_> {
                 self.names(column)?.into()
             }
             (FieldKind::Number(_), Source::Obs(column)) => self.numbers(column)?.into(),
-            (FieldKind::Sequence, Source::Obs(column)) => self.complete_texts(column)?.into(),
             (FieldKind::Coordinates, Source::Obsm { key, .. }) => self.coordinates(key)?.into(),
             (FieldKind::Coordinates, other) => return wrong(other, "a table of obsm, `obsm/KEY`"),
             (_, other) => return wrong(other, "a column of obs, `obs/COLUMN`"),
@@ -235,7 +237,7 @@ impl Reading<'_> {
         }
     }
 
-    fn failed(&self, source: archipelago_anndata::Error) -> Error {
+    pub(super) fn failed(&self, source: archipelago_anndata::Error) -> Error {
         Error::Cells { path: self.path.into(), source }
     }
 }

@@ -8,7 +8,7 @@ use tch::{Device, Tensor, kind::Element};
 use super::{
     CellConditions, Covariates, Minibatch, Minified, MinifiedBatch, Slot,
     cells::check_length,
-    slot::{Category, Coordinates, Labels, Matrix},
+    slot::{Category, Coordinates, Labels, Matrix, Receptor},
 };
 use crate::error::Result;
 
@@ -45,7 +45,7 @@ pub enum Encoded {
     Numbers(Array2<f32>),
     /// Features of a panel, cells × features.
     Matrix(Csr),
-    /// Codes of letters, `[n_cells, length]`.
+    /// Codes of amino acids, `[n_cells, n_chains * length]`.
     Tokens(Array2<i64>),
 }
 
@@ -107,6 +107,14 @@ impl<'a> Dataset<'a> {
     pub fn places(&self, slot: Slot<Coordinates>) -> &Array2<f32> {
         match &self.fields[slot.index] {
             Encoded::Numbers(values) => values,
+            _ => unreachable!("a slot is of its field's kind"),
+        }
+    }
+
+    /// The codes of receptors, `[n_cells, n_chains * length]`.
+    pub fn receptors(&self, slot: Slot<Receptor>) -> &Array2<i64> {
+        match &self.fields[slot.index] {
+            Encoded::Tokens(codes) => codes,
             _ => unreachable!("a slot is of its field's kind"),
         }
     }

@@ -7,7 +7,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Alphabet, Categorical, Encoded, Field, FieldKind, FieldValues, GeneSets, Need, Range, Values,
+    Categorical, Encoded, Field, FieldKind, FieldValues, GeneSets, Need, Range, ReceptorForm, Values,
     cells::{check_length, check_values},
 };
 use crate::error::{Error, Result};
@@ -32,8 +32,8 @@ pub enum Encoding {
     Numbers(Vec<String>),
     /// So many numbers as they are.
     Coordinates(usize),
-    /// A code for each letter.
-    Sequence(Alphabet),
+    /// A code for each amino acid.
+    Receptor(ReceptorForm),
     /// The sets themselves.
     GeneSets(GeneSets),
 }
@@ -85,7 +85,12 @@ impl Encoding {
             (FieldKind::Number(range), FieldValues::Number(_)) => Self::Number(*range),
             (FieldKind::Numbers, FieldValues::Numbers(columns)) => Self::Numbers(columns.keys().cloned().collect()),
             (FieldKind::Coordinates, FieldValues::Coordinates(places)) => Self::Coordinates(places.ncols()),
-            (FieldKind::Sequence, FieldValues::Sequence(texts)) => Self::Sequence(Alphabet::of(texts)),
+            (FieldKind::Receptor { chains, length }, FieldValues::Receptor(receptors)) => {
+                Self::Receptor(ReceptorForm {
+                    chains: chains.clone(),
+                    length: length.unwrap_or_else(|| receptors.longest()),
+                })
+            }
             (FieldKind::GeneSets, FieldValues::GeneSets(sets)) => Self::GeneSets(sets.clone()),
             (kind, values) => return Err(wrong_kind(&field.name, values, kind.name())),
         })
@@ -135,7 +140,7 @@ impl Encoding {
                 check_values(name, values.as_slice().unwrap_or_default(), Range::Finite.expected(), f32::is_finite)?;
                 Encoded::Numbers(values.into_owned())
             }
-            (Self::Sequence(alphabet), FieldValues::Sequence(texts)) => Encoded::Tokens(alphabet.encode(name, texts)?),
+            (Self::Receptor(form), FieldValues::Receptor(receptors)) => Encoded::Tokens(form.encode(name, receptors)?),
             (_, values) => return Err(wrong_kind(name, values, self.kind())),
         })
     }
@@ -177,7 +182,7 @@ impl Encoding {
             Self::Labels(labels) => labels.names.len(),
             Self::Number(_) | Self::Axis => 1,
             Self::Coordinates(n) => *n,
-            Self::Sequence(alphabet) => alphabet.length,
+            Self::Receptor(form) => form.chains.len() * form.length,
             Self::GeneSets(sets) => sets.terms().len(),
         }
     }
@@ -198,7 +203,7 @@ impl Encoding {
             Self::Number(_) => "number",
             Self::Numbers(_) => "numbers",
             Self::Coordinates(_) => "coordinates",
-            Self::Sequence(_) => "sequence",
+            Self::Receptor(_) => "receptor",
             Self::GeneSets(_) => "gene sets",
         }
     }

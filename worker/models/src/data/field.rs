@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use archipelago_common::Name;
 use serde::{Deserialize, Serialize};
 
+use super::Chain;
+
 /// One thing that a model takes of a cell, beside its condition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Field {
@@ -48,8 +50,13 @@ pub enum FieldKind {
     Numbers,
     /// A place: as many numbers for each cell as the reference's cells have.
     Coordinates,
-    /// A text of letters, such as the amino acids of a receptor.
-    Sequence,
+    /// The receptor of a T cell: amino acids of its chains.
+    Receptor {
+        /// The chains that a model takes, each of them in every cell.
+        chains: Vec<Chain>,
+        /// Amino acids of a chain that a model looks at; those of the reference's longest sequence if unset.
+        length: Option<usize>,
+    },
     /// Sets of genes: of the reference and not of a cell, so that a query brings none.
     GeneSets,
 }
@@ -187,9 +194,14 @@ impl FieldKind {
             Self::Number(_) => "number",
             Self::Numbers => "numbers",
             Self::Coordinates => "coordinates",
-            Self::Sequence => "sequence",
+            Self::Receptor { .. } => "receptor",
             Self::GeneSets => "gene sets",
         }
+    }
+
+    /// Whether it tells people apart as a name does: what places of single cells are made of such a field stay at a site.
+    pub fn identifies_people(&self) -> bool {
+        matches!(self, Self::Receptor { .. })
     }
 
     /// Whether the reference has it, and no cell.

@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
     use crate::data::{
-        Categorical, Features, GeneSets, Range, SIZE_FACTOR, Values,
+        Categorical, Chain, Features, GeneSets, Range, Receptors, SIZE_FACTOR, Values,
         slot::{self, Labels, Matrix},
     };
 
@@ -378,7 +378,7 @@ mod tests {
             optional("atac", FieldKind::Matrix(Values::LogNormalised)),
             optional("donor", FieldKind::Category),
             optional("place", FieldKind::Coordinates),
-            optional("tcr", FieldKind::Sequence),
+            optional("tcr", FieldKind::Receptor { chains: vec![Chain::Beta], length: None }),
             optional("pathways", FieldKind::GeneSets),
             optional("nowhere", FieldKind::Category),
         ];
@@ -388,7 +388,7 @@ mod tests {
             .with("atac", peaks)
             .with("donor", Categorical::from_values(&["y", "x"]))
             .with("place", array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-            .with("tcr", texts(&["CA", "A"]))
+            .with("tcr", Receptors::new(vec![(Chain::Beta, texts(&["CA", "A"]))]))
             .with("pathways", sets.clone());
         let registry = Registry::of(&fields, &cells).unwrap();
         assert_eq!(registry.remembered::<slot::GeneSets>("pathways"), Some(&sets));
@@ -404,7 +404,7 @@ mod tests {
         let places = tch::Tensor::from_slice2(&[[4_f32, 5.0, 6.0], [1.0, 2.0, 3.0]]);
         check(minibatch.get(registry.slot::<slot::Coordinates>("place").unwrap()), &places);
         check(
-            minibatch.get(registry.slot::<slot::Sequence>("tcr").unwrap()),
+            minibatch.get(registry.slot::<slot::Receptor>("tcr").unwrap()),
             &tch::Tensor::from_slice2(&[[1_i64, 0], [2, 1]]),
         );
 

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use super::{
-    Alphabet, GeneSets as Sets, LabelNames, Panel, Range,
+    GeneSets as Sets, LabelNames, Panel, Range, ReceptorForm,
     encoding::{Categories as CategoryNames, Encoding},
 };
 
@@ -24,8 +24,8 @@ impl<K> Slot<K> {
         Self { index, width, kind: PhantomData }
     }
 
-    /// How many there are of what the field names: features of a matrix, categories, labels, numbers of a cell, letters of a
-    /// sequence.
+    /// How many there are of what the field names: features of a matrix, categories, labels, numbers of a cell, amino acids
+    /// of a receptor.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -94,8 +94,8 @@ kinds! {
     Numbers, Vec<String>, "numbers";
     /// A place: `[n, n_dimensions]`.
     Coordinates, usize, "coordinates";
-    /// Codes of letters, 0 behind the last one: `[n, length]`.
-    Sequence, Alphabet, "sequence";
+    /// Codes of amino acids, chain behind chain, 0 behind the last one of each: `[n, n_chains * length]`.
+    Receptor, ReceptorForm, "receptor";
     /// Which genes belong to which terms; the registry has it, and no minibatch.
     GeneSets, Sets, "gene sets";
 }
@@ -106,4 +106,4 @@ impl PerCell for Labels {}
 impl PerCell for Number {}
 impl PerCell for Numbers {}
 impl PerCell for Coordinates {}
-impl PerCell for Sequence {}
+impl PerCell for Receptor {}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array2, Axis};
 
-use super::{Categorical, Features, GeneSets, cells::check_length};
+use super::{Categorical, Features, GeneSets, Receptors, cells::check_length};
 use crate::error::Result;
 
 /// The values of a field, in the order of the cells.
@@ -22,8 +22,8 @@ pub enum FieldValues {
     Numbers(BTreeMap<String, Vec<f32>>),
     /// A place for each cell, `[n_cells, n_dimensions]`.
     Coordinates(Array2<f32>),
-    /// A text of letters for each cell.
-    Sequence(Vec<String>),
+    /// The receptor of each cell.
+    Receptor(Receptors),
     /// Sets of the panel's genes.
     GeneSets(GeneSets),
 }
@@ -38,7 +38,7 @@ impl FieldValues {
             Self::Number(_) => "number",
             Self::Numbers(_) => "numbers",
             Self::Coordinates(_) => "coordinates",
-            Self::Sequence(_) => "sequence",
+            Self::Receptor(_) => "receptor",
             Self::GeneSets(_) => "gene sets",
         }
     }
@@ -61,7 +61,7 @@ impl FieldValues {
                 Self::Numbers(columns.iter().map(|(name, values)| (name.clone(), of(values, cells))).collect())
             }
             Self::Coordinates(places) => Self::Coordinates(places.select(Axis(0), cells)),
-            Self::Sequence(texts) => Self::Sequence(of(texts, cells)),
+            Self::Receptor(receptors) => Self::Receptor(receptors.select_cells(cells)),
             Self::GeneSets(sets) => Self::GeneSets(sets.clone()),
         }
     }
@@ -78,7 +78,7 @@ impl FieldValues {
             Self::Number(values) => check(name, values.len()),
             Self::Numbers(columns) => columns.iter().try_for_each(|(column, values)| check(column, values.len())),
             Self::Coordinates(places) => check(name, places.nrows()),
-            Self::Sequence(texts) => check(name, texts.len()),
+            Self::Receptor(receptors) => receptors.check_length(name, n_cells),
             Self::GeneSets(_) => Ok(()),
         }
     }
@@ -101,6 +101,6 @@ made_from! {
     Number: Vec<f32>,
     Numbers: BTreeMap<String, Vec<f32>>,
     Coordinates: Array2<f32>,
-    Sequence: Vec<String>,
+    Receptor: Receptors,
     GeneSets: GeneSets,
 }
