@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt};
 
 use archipelago_common::{Figure, Layout, StateDict, part::Contribution};
 use ndarray::Array2;
+use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -23,7 +24,7 @@ use crate::{
     results::{Answer, Asked, Block, BlockCard, Given, QuestionCard},
     start::Drawn,
     surgery::upstream::{Flags, UpstreamRules},
-    train::{Recipe, Run, TrainDefaults},
+    train::{Recipe, Run, TrainDefaults, Watched},
     upstream::Upstream,
 };
 
@@ -65,6 +66,11 @@ pub trait Model: Sync {
     /// Options that map well, where they are not the defaults: what the field's surgery tutorials use.
     fn options_for_surgery(&self) -> Config {
         Config::new()
+    }
+
+    /// Options drawn at random from those that its authors search among; nothing for a model that nobody has searched.
+    fn trial(&self, _rng: &mut ChaCha8Rng) -> Option<Trial> {
+        None
     }
 
     /// The options that a query can be mapped with, to add something to the model that its site keeps.
@@ -133,6 +139,15 @@ pub trait Model: Sync {
     }
 }
 
+/// Options to try, for a search.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Trial {
+    /// Options of the model.
+    pub options: Config,
+    /// The learning rate.
+    pub rate: f64,
+}
+
 /// A model with its options: read once, then asked.
 pub trait Configured: fmt::Debug {
     /// All options by name, defaults included.
@@ -158,6 +173,11 @@ pub trait Configured: fmt::Debug {
     /// What it reports of a fit. Every module's [`LossTerms`] have the usual ones; further ones are there by their names.
     fn figures(&self) -> &'static [Figure] {
         &Figure::USUAL
+    }
+
+    /// The figure by which the best state is told, and the best of several runs.
+    fn chosen_by(&self) -> Watched {
+        Watched::LOSS
     }
 
     /// What versions over its references hold: what the module's tensors say, and what the model adds to it (parts, values

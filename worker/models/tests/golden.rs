@@ -18,6 +18,8 @@ mod import_scvi;
 mod import_totalvi;
 #[path = "golden/multigrate/mod.rs"]
 mod multigrate;
+#[path = "golden/mvtcr/mod.rs"]
+mod mvtcr;
 #[path = "golden/native.rs"]
 mod native;
 #[path = "golden/noise.rs"]

@@ -1,5 +1,7 @@
 //! What every model of the zoo must keep, whatever network it is.
 
+#[path = "zoo/archive.rs"]
+mod archive;
 #[path = "zoo/expimap.rs"]
 mod expimap;
 #[path = "zoo/labels.rs"]
@@ -34,7 +36,9 @@ use archipelago_common::{
 use archipelago_models::{
     Categorical, CellConditions, Cells, CheckpointStore, Compute, Config, Device, Engine, Error, NoCheckpoints, Query,
     Reference, Result, Surgery, Trained, Training,
-    data::{Features, Field, FieldKind, GENE_SETS, GeneSets, LABELS, Need, RNA, Registry},
+    data::{
+        AMINO_ACIDS, Chain, Features, Field, FieldKind, GENE_SETS, GeneSets, LABELS, Need, RNA, Receptors, Registry,
+    },
     model::Model,
     surgery, surgery_of_many,
     train::{Aim, FurtherOptions, TrainPlan},
@@ -107,6 +111,7 @@ fn cells(batch: &Batch) -> Cells<'_> {
         .with(PROTEINS, batch.proteins.clone())
         .with(GENE_SETS, gene_sets())
         .with(COORDINATES, places(batch))
+        .with("receptor", receptors(batch))
 }
 
 /// Cells of one type lie together, the types apart.
@@ -115,6 +120,16 @@ fn places(batch: &Batch) -> Array2<f32> {
         let (kind, nth) = (cell % 3, cell / 3);
         if axis == 0 { (100 * kind + nth % 5) as f32 } else { (nth / 5) as f32 }
     })
+}
+
+/// Receptors of clones of two cells each; the beta chain is longer.
+fn receptors(batch: &Batch) -> Receptors {
+    let sequence = |cell: usize, letters: &str| {
+        let digits = [cell / 8 % 4, cell / 2 % 4].map(|digit| AMINO_ACIDS.as_bytes()[digit] as char);
+        format!("C{}{letters}", digits.iter().collect::<String>())
+    };
+    let chain = |letters: &str| (0..batch.labels.len()).map(|cell| sequence(cell, letters)).collect();
+    Receptors::new(vec![(Chain::Alpha, chain("F")), (Chain::Beta, chain("SYF"))])
 }
 
 /// A set for the marker genes of each type, and one that crosses them.
@@ -157,6 +172,11 @@ fn options(model: &dyn Model) -> Config {
         ("hidden_layer_sizes", serde_json::json!([8, 6])),
         ("latent_dim", 3.into()),
         ("network_epochs", 2.into()),
+        ("hdim", 8.into()),
+        ("zdim", 3.into()),
+        ("shared_hidden", serde_json::json!([8])),
+        ("gene_hidden", serde_json::json!([8])),
+        ("embedding_size", 8.into()),
     ];
     let known = model.configure(&Config::new()).unwrap().options();
     small

@@ -211,6 +211,22 @@ impl<'a> Builder<'a> {
         Ok(self.keep(name, tensor, role, Section::Condition))
     }
 
+    /// In a new module, gives the tensors under `name` the numbers of those under `of`, which are alike.
+    pub fn start_as(&mut self, name: &str, of: &str) {
+        if !matches!(self.source, Source::Fresh) {
+            return;
+        }
+        let first = self.weights.iter().filter_map(|(full, weight)| {
+            let rest = full.strip_prefix(of)?.strip_prefix('.')?;
+            Some((format!("{name}.{rest}"), weight.tensor.shallow_clone()))
+        });
+        for (full, first) in first.collect::<Vec<_>>() {
+            if let Some(tensor) = self.weights.get(&full) {
+                tch::no_grad(|| tensor.shallow_clone().copy_(&first));
+            }
+        }
+    }
+
     /// A [summary](Role::Summary) with a row of this shape for each of something of which the reference's cells have so many, and of which
     /// more can come to be: as many rows as the base keeps, and zeros up to `at_least` so many.
     ///

@@ -79,6 +79,16 @@ impl Linear {
         Ok(Self { name: name.to_owned(), weight, bias: None, condition: None, categorical: Vec::new() })
     }
 
+    /// A map from `n_in` to `n_out` units that adds a row for each condition and nothing else; tensors `{name}.weight` and `.condition`.
+    ///
+    /// # Errors  a stored tensor is missing or looks otherwise
+    pub fn of_conditions(builder: &mut Builder<'_>, name: &str, n_in: usize, n_out: usize) -> Result<Self> {
+        let init = Init::FanIn(n_in + builder.n_conditions());
+        let weight = builder.tensor(&format!("{name}.weight"), &[n_out, n_in], Role::Parameter, init)?;
+        let condition = Some(builder.condition_rows(&format!("{name}.condition"), &[n_out], Role::Condition, init)?);
+        Ok(Self { name: name.to_owned(), weight, bias: None, condition, categorical: Vec::new() })
+    }
+
     /// Its tensors' name, and how many units go in and come out.
     pub(crate) fn spec(&self) -> (String, usize, usize) {
         let size = self.weight.size();

@@ -65,6 +65,8 @@ pub struct Watched {
 impl Watched {
     /// The ELBO, of which more is better.
     pub const ELBO: Self = Self { figure: "elbo", sign: -1 };
+    /// The loss as it is minimised, of which less is better.
+    pub const LOSS: Self = Self { figure: "loss", sign: 1 };
 }
 
 impl PlanRules {

@@ -3,11 +3,13 @@
 //! [`formats`](crate::formats) reads and writes what the package saves, and knows no model; a model's own file says what its class
 //! is called and turns saved models into references ([`Upstream`]). Start at [`to_reference`] and [`from_reference`].
 
+mod archive;
 mod layout;
 mod scarches;
 
 use archipelago_common::{ConditionKey, Name, SiteId};
 
+pub use archive::{ArchiveModel, DataAtHand, archived, reference_to_archive};
 pub use layout::{Layout, Named, Part, PartKind};
 pub use scarches::{ScarchesModel, folder_to_reference, reference_to_folder, with_terms};
 
@@ -26,6 +28,8 @@ pub enum Upstream {
     ScviTools(&'static dyn ScviToolsModel),
     /// A model of scArches' own.
     Scarches(&'static dyn ScarchesModel),
+    /// A model of a package of its own, which saves one archive.
+    Archive(&'static dyn ArchiveModel),
 }
 
 /// A model that scvi-tools has too.
@@ -105,7 +109,7 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
     let name = &reference.base.card.model;
     match zoo::model(name)?.upstream() {
         Some(Upstream::ScviTools(model)) => model.to_saved(reference),
-        Some(Upstream::Scarches(_)) | None => Err(Error::Export { model: name.clone() }),
+        Some(Upstream::Scarches(_) | Upstream::Archive(_)) | None => Err(Error::Export { model: name.clone() }),
     }
 }
 
@@ -122,7 +126,7 @@ fn model_of(saved: &SavedModel) -> Result<&'static dyn ScviToolsModel> {
     let known = || {
         zoo::ZOO.iter().filter_map(|model| match model.upstream()? {
             Upstream::ScviTools(model) => Some(model),
-            Upstream::Scarches(_) => None,
+            Upstream::Scarches(_) | Upstream::Archive(_) => None,
         })
     };
     let Some(name) = &saved.model_name else {

@@ -89,6 +89,6 @@ pub fn reference_to_folder(reference: &Reference) -> Result<Option<(SavedFolder,
 fn of(model: &dyn Model) -> Option<&'static dyn ScarchesModel> {
     match model.upstream()? {
         Upstream::Scarches(native) => Some(native),
-        Upstream::ScviTools(_) => None,
+        Upstream::ScviTools(_) | Upstream::Archive(_) => None,
     }
 }

@@ -6,6 +6,7 @@
 pub mod expimap;
 pub mod family;
 pub mod multigrate;
+pub mod mvtcr;
 pub mod sagenet;
 pub mod scanvi;
 pub mod scgen;
@@ -35,6 +36,7 @@ pub static ZOO: &[&dyn Model] = &[
     &scpoli::Scpoli,
     &sagenet::Sagenet,
     &multigrate::Multigrate,
+    &mvtcr::Mvtcr,
     #[cfg(test)]
     &two_axes::TwoAxes,
 ];

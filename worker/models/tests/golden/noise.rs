@@ -1,6 +1,6 @@
 //! The noise that a case was computed with.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use archipelago_models::nn::Noise;
 use tch::{Device, Kind, Tensor};
@@ -59,6 +59,32 @@ impl Noise for OneDraw {
     fn normal(&mut self, _: &'static str, shape: &[i64], _: Device) -> Tensor {
         assert_eq!(self.0.size(), shape);
         self.0.shallow_clone()
+    }
+
+    fn keep(&mut self, _: &str, _: &[i64], _: f64, _: Device) -> Option<Tensor> {
+        None
+    }
+}
+
+/// The noise of a step, draw by draw, and no dropout.
+pub(crate) struct Draws<'a> {
+    case: &'a Case,
+    step: usize,
+    n_drawn: Cell<usize>,
+}
+
+impl<'a> Draws<'a> {
+    pub(crate) fn of_step(case: &'a Case, step: usize) -> Self {
+        Self { case, step, n_drawn: Cell::new(0) }
+    }
+}
+
+impl Noise for Draws<'_> {
+    fn normal(&mut self, _: &'static str, shape: &[i64], _: Device) -> Tensor {
+        let k = self.n_drawn.replace(self.n_drawn.get() + 1);
+        let noise = self.case.tensor(&format!("noise/{}/{k}", self.step));
+        assert_eq!(noise.size(), shape);
+        noise
     }
 
     fn keep(&mut self, _: &str, _: &[i64], _: f64, _: Device) -> Option<Tensor> {

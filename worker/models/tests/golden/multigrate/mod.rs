@@ -16,8 +16,11 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tch::Tensor;
 
-use crate::case::{self, Case, Report};
-use setup::{Draws, adam, as_upstream, kl_weight, minibatch, module, tolerance, upstream_name};
+use crate::{
+    case::{self, Case, Report},
+    noise::Draws,
+};
+use setup::{adam, as_upstream, kl_weight, minibatch, module, tolerance, upstream_name};
 
 const MODEL: &str = "multigrate";
 

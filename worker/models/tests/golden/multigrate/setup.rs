@@ -1,12 +1,10 @@
 //! The network of a case, its minibatch and its noise, in double precision: the cases are of that.
 
-use std::cell::Cell;
-
 use archipelago_models::{
     Config,
     data::{CONTINUOUS, Covariates, Encoding, Minibatch, Panel, Range, Registry, SIZE_FACTOR, Values},
     model::Module as _,
-    nn::{Builder, ConditionSource, Noise, Source, Trainable},
+    nn::{Builder, ConditionSource, Source, Trainable},
     zoo::multigrate::{MultigrateConfig, MultigrateModule},
 };
 use serde_json::{Value, json};
@@ -191,32 +189,6 @@ pub(super) fn minibatch(case: &Case) -> Minibatch {
     };
     let covariates = Covariates { condition, axes, categorical: vec![] };
     Minibatch::of_tensors(&registry(case), blocks[0].shallow_clone(), covariates, field)
-}
-
-/// The noise of a step, draw by draw.
-pub(super) struct Draws<'a> {
-    case: &'a Case,
-    step: usize,
-    n_drawn: Cell<usize>,
-}
-
-impl<'a> Draws<'a> {
-    pub(super) fn of_step(case: &'a Case, step: usize) -> Self {
-        Self { case, step, n_drawn: Cell::new(0) }
-    }
-}
-
-impl Noise for Draws<'_> {
-    fn normal(&mut self, _: &'static str, shape: &[i64], _: Device) -> Tensor {
-        let k = self.n_drawn.replace(self.n_drawn.get() + 1);
-        let noise = self.case.tensor(&format!("noise/{}/{k}", self.step));
-        assert_eq!(noise.size(), shape);
-        noise
-    }
-
-    fn keep(&mut self, _: &str, _: &[i64], _: f64, _: Device) -> Option<Tensor> {
-        None
-    }
 }
 
 /// Weight of the divergence in the case's steps.
