@@ -423,7 +423,8 @@ impl<'a> SurgeryTask<'a> {
                 };
                 let (latent, of_key) = (latent.select(&cells[&key]), group.annotations.select(&cells[&key]));
                 let (labels, donors) = (of_key.labels(), of_key.donors());
-                let mapped = MappedCells { task, key: &key, latent: &latent, labels, donors };
+                let is_identifying = of_key.identify_people();
+                let mapped = MappedCells { task, key: &key, latent: &latent, labels, donors, is_identifying };
                 let embeddings = gate.release_embeddings(asked, &mapped)?;
                 let metrics = gate.release_metrics(task, &key, metrics)?;
                 conditions.insert(key, ReleasedCondition { columns, embeddings, metrics });

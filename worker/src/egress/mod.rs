@@ -89,6 +89,9 @@ pub struct MappedCells<'a> {
     pub labels: Option<&'a [Option<String>]>,
     /// Donor of each cell, where the data names donors.
     pub donors: Option<&'a [Option<String>]>,
+    /// Whether the places are made of something that tells people apart as a name does, such as receptors: cells of one clone lie
+    /// together, so that no single place leaves, whatever the policy says of embeddings.
+    pub is_identifying: bool,
 }
 
 /// What cells contribute to a part, with what the policy asks about them.
@@ -153,7 +156,8 @@ impl Gate {
         self.release(trained.task, Some(trained.key), columns)
     }
 
-    /// Lets embeddings out, the lesser of what the task asks and the policy allows; `None` where that is nothing.
+    /// Lets embeddings out, the lesser of what the task asks and the policy allows; `None` where that is nothing. Of cells whose places
+    /// identify people, means of enough cells at most.
     ///
     /// # Errors  [`Error::File`] where the audit record cannot be written
     pub fn release_embeddings(
@@ -161,7 +165,15 @@ impl Gate {
         asked: EmbeddingRelease,
         cells: &MappedCells<'_>,
     ) -> Result<Option<Released<Embeddings>>> {
-        let embeddings = match asked.at_most(self.policy.embeddings) {
+        let allowed = match cells.is_identifying {
+            // Means of as many cells and donors as a condition needs to leave at all.
+            true => self.policy.embeddings.at_most(EmbeddingRelease::LabelMeans {
+                min_cells: self.policy.min_cells,
+                min_donors: self.policy.min_donors,
+            }),
+            false => self.policy.embeddings,
+        };
+        let embeddings = match asked.at_most(allowed) {
             EmbeddingRelease::None => return Ok(None),
             EmbeddingRelease::Full => Embeddings::Cells(cells.latent.sorted()),
             EmbeddingRelease::LabelMeans { min_cells, min_donors } => {

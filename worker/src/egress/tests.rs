@@ -16,6 +16,7 @@ use crate::audit::{AuditTrail, Kind};
 struct Site {
     gate: Gate,
     dir: tempfile::TempDir,
+    is_identifying: bool,
 }
 
 impl Site {
@@ -24,7 +25,7 @@ impl Site {
         let audit = AuditLog::open(&dir.path().join("audit.jsonl")).unwrap();
         let noise = NoiseKey::open(&dir.path().join("noise.key")).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
-        Self { gate: Gate::new("north".parse().unwrap(), policy, noise, audit, metrics), dir }
+        Self { gate: Gate::new("north".parse().unwrap(), policy, noise, audit, metrics), dir, is_identifying: false }
     }
 
     fn trail(&self) -> AuditTrail {
@@ -48,7 +49,15 @@ impl Site {
     fn embeddings(&mut self, asked: EmbeddingRelease, donors: Option<&[Option<String>]>) -> Option<Embeddings> {
         let labels = ["a", "a", "a", "b"].map(|l| Some(l.to_owned()));
         let latent = Latent { n_latent: 2, values: vec![4.0, 0.0, 2.0, 3.0, 0.0, 3.0, 9.0, 9.0] };
-        let cells = MappedCells { task: TaskId(1), key: &key(), latent: &latent, labels: Some(&labels), donors };
+        let is_identifying = self.is_identifying;
+        let cells = MappedCells {
+            task: TaskId(1),
+            key: &key(),
+            latent: &latent,
+            labels: Some(&labels),
+            donors,
+            is_identifying,
+        };
         self.gate.release_embeddings(asked, &cells).unwrap().map(|released| released.value)
     }
 }
@@ -200,6 +209,23 @@ fn no_task_gets_more_embeddings_than_the_policy_allows() {
         [("a".to_owned(), LabelMean { n_cells: 3, mean: vec![2.0, 2.0] })]
     );
     assert_eq!(site.trail().entries[0].release.kind, Kind::LabelMeans);
+}
+
+#[test]
+fn places_that_identify_people_leave_as_means_of_enough_cells_only() {
+    let open = SitePolicy { embeddings: EmbeddingRelease::Full, min_cells: 3, ..SitePolicy::default() };
+    let of = |policy: &SitePolicy| {
+        let mut site = Site::new(policy.clone());
+        site.is_identifying = true;
+        site.embeddings(EmbeddingRelease::Full, None)
+    };
+    let Some(Embeddings::LabelMeans(means)) = of(&open) else { panic!("no single place") };
+    assert_eq!(means.keys().collect::<Vec<_>>(), ["a"], "of `b` there is one cell, of 3");
+    let lower = SitePolicy { embeddings: self::means(1, 0), ..open.clone() };
+    let Some(Embeddings::LabelMeans(means)) = of(&lower) else { panic!("means") };
+    assert_eq!(means.len(), 1, "the policy's threshold of conditions holds for means too");
+    assert_eq!(of(&SitePolicy { min_cells: 4, ..open }), None);
+    assert_eq!(of(&SitePolicy::default()), None);
 }
 
 #[test]
