@@ -10,7 +10,8 @@ use clap::{
 use crate::{
     commands::{
         audit, completions, concat, export, generate, import, inspect, latent, leiden, map, metrics, models, neighbors,
-        pca, plot, predict, preprocess, report, results, serve, space, subset, train, transfer, tree, tsne, umap,
+        pca, plot, predict, preprocess, receptors, report, results, search, serve, space, subset, train, transfer,
+        tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -64,6 +65,7 @@ struct Global {
 enum Verb {
     Train(Box<train::TrainArgs>),
     Map(Box<map::MapArgs>),
+    Search(Box<search::SearchArgs>),
     Latent(latent::LatentArgs),
     Predict(predict::PredictArgs),
     Results(results::ResultsArgs),
@@ -73,6 +75,7 @@ enum Verb {
     Preprocess(Box<preprocess::PreprocessArgs>),
     Concat(concat::ConcatArgs),
     Subset(subset::SubsetArgs),
+    Receptors(receptors::ReceptorsArgs),
     Pca(pca::PcaArgs),
     Neighbors(neighbors::NeighborsArgs),
     Umap(umap::UmapArgs),
@@ -144,6 +147,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
     match &cli.command {
         Verb::Train(args) => train::run(args, &output),
         Verb::Map(args) => map::run(args, &output),
+        Verb::Search(args) => search::run(args, &output),
         Verb::Latent(args) => latent::run(args, &output),
         Verb::Predict(args) => predict::run(args, &output),
         Verb::Results(args) => results::run(args, &output),
@@ -153,6 +157,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Preprocess(args) => preprocess::run(args, &output),
         Verb::Concat(args) => concat::run(args, &output),
         Verb::Subset(args) => subset::run(args, &output),
+        Verb::Receptors(args) => receptors::run(args, &output),
         Verb::Pca(args) => pca::run(args, &output),
         Verb::Neighbors(args) => neighbors::run(args, &output),
         Verb::Umap(args) => umap::run(args, &output),

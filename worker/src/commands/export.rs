@@ -7,7 +7,7 @@ use archipelago_models::{formats::scvi_tools, upstream};
 use clap::Args;
 use serde::Serialize;
 
-use super::{OpenReference, native};
+use super::{OpenReference, archived, native};
 use crate::{error::Result, output::Output};
 
 /// Export a reference as a saved model of scvi-tools 1.4, or of scArches 0.6.1 where the model is one of scArches' own.
@@ -46,6 +46,9 @@ struct Summary {
 pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let OpenReference { dir, reference } = OpenReference::open(&args.reference)?;
     if native::export(&dir, &reference, args.condition.as_ref(), &args.out, output)? {
+        return Ok(());
+    }
+    if archived::export(&dir, &reference, &args.out, output)? {
         return Ok(());
     }
     let saved = upstream::from_reference(&reference)?;

@@ -13,13 +13,13 @@ use archipelago_common::{
     reference_dir::ReferenceDir,
 };
 use archipelago_models::{
-    formats::scvi_tools,
+    formats::{archive::SavedArchive, scvi_tools},
     upstream::{self, Namespace},
 };
 use clap::Args;
 use serde::Serialize;
 
-use super::native;
+use super::{archived, native};
 use crate::{
     error::{Error, Result},
     existing,
@@ -33,12 +33,13 @@ use crate::{
 /// Reads `model.pt`, or the three files from before 0.15, and executes nothing in them: a pickle that asks for more than a
 /// saved model needs is refused with the opcode or class and its byte. Each batch becomes a condition `owner/dataset/batch`.
 /// Also reads scArches' folders (`model_params.pt`, `attr.pkl`, `var_names.csv`), and with `--onto` its adaptors, which hold the
-/// columns of one condition.
+/// columns of one condition. Of a package that saves one archive without names of genes and conditions, `--cells` says them.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-worker import my_scvi_model/ --owner anna --dataset lung --out reference\n  \
     archipelago-worker import old_model/model_params.pt --out reference\n  \
-    archipelago-worker import my_expimap/ --terms cells.h5ad --out reference")]
+    archipelago-worker import my_expimap/ --terms cells.h5ad --out reference\n  \
+    archipelago-worker import best_model_by_metric.pt --cells tcells.h5ad --out reference")]
 pub struct ImportArgs {
     /// The folder that `model.save` wrote, or the file `model.pt` (`model_params.pt`) in it.
     model: PathBuf,
@@ -58,6 +59,8 @@ pub struct ImportArgs {
     /// What the names of the files begin with, as given to `model.save`.
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: String,
+    #[command(flatten)]
+    at_hand: archived::CellsAtHand,
     /// First part of the condition keys: the operator who will publish the reference.
     #[arg(long, default_value = "reference")]
     owner: SiteId,
@@ -96,6 +99,9 @@ pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
     if let Some(path) = &args.terms {
         let found = path.display().to_string();
         return Err(Error::Setting { what: "--terms", found, expected: "nothing: models of scvi-tools have no terms" });
+    }
+    if let Some(saved) = SavedArchive::of(&args.model)? {
+        return archived::import(&saved, &args.at_hand, &names, &args.out, output);
     }
     let saved = scvi_tools::read(&args.model, &args.prefix)?;
     let reference = upstream::to_reference(&saved, &names)?;

@@ -13,6 +13,7 @@ use crate::{
     fields::FieldArgs,
 };
 
+mod archived;
 pub mod audit;
 pub mod completions;
 pub mod concat;
@@ -35,8 +36,10 @@ pub mod placed;
 pub mod plot;
 pub mod predict;
 pub mod preprocess;
+pub mod receptors;
 pub mod report;
 pub mod results;
+pub mod search;
 pub mod serve;
 pub mod space;
 pub mod subset;

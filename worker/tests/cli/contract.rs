@@ -28,8 +28,12 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 69] = [
+const COMMANDS: [(&str, Does); 73] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
+    (
+        "search",
+        Writes("logged.h5ad --model mvtcr --variant rna --batches a,b --epochs 1 --trials 1", "--out", "searched"),
+    ),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
     ("predict", WritesCells("reference cells.h5ad --batches a,b", "--out", "predicted.h5ad")),
@@ -75,12 +79,18 @@ const COMMANDS: [(&str, Does); 69] = [
         "results add-cell-type",
         Writes("scpoli cells.h5ad --batches a,b --name new --clusters 0", "--out", "new.safetensors"),
     ),
+    ("results modalities", Writes("tcells tcells.h5ad --batches a,b", "--out", "modalities.h5ad")),
+    ("results amino-acids", Writes("tcells tcells.h5ad --batches a,b", "--out", "amino-acids.csv")),
     ("import", Writes("exported", "--out", "imported")),
     ("export", Writes("reference", "--out", "exported-again")),
     ("inspect", ReadsOnly),
     ("preprocess", WritesCells("cells.h5ad --min-genes 1 --normalize", "--out", "clean.h5ad")),
     ("concat", Writes("cells.h5ad other.h5ad --index-unique", "--out", "both.h5ad")),
     ("subset", WritesCells("cells.h5ad --obs batch=a,b", "--out", "some.h5ad")),
+    (
+        "receptors",
+        WritesCells("cells.h5ad --receptor obs/cell_type --receptor obs/donor --keep-all", "--out", "clones.h5ad"),
+    ),
     ("pca", WritesCells("cells.h5ad --n-comps 4", "--out", "pca.h5ad")),
     ("neighbors", WritesCells("cells.h5ad --n-neighbors 5", "--out", "neighbors.h5ad")),
     ("umap", WritesCells("cells.h5ad --maxiter 5", "--out", "umap.h5ad")),
@@ -161,6 +171,7 @@ fn prepared() -> Bench {
     );
     run("results enrich terms cells.h5ad --batches a --groups cell_type --n-sample 20 --out factors-there.h5ad");
     run("train cells.h5ad --batches a,b --model scpoli --labels-key cell_type --epochs 2 --out scpoli");
+    super::receptors::write_reference(&bench);
     run("map reference cells.h5ad --batches c --epochs 1 --out mapped");
     run("export reference --out exported");
     run(

@@ -17,6 +17,7 @@ mod preprocess;
 mod proteins;
 mod questions;
 mod real_files;
+mod receptors;
 mod serve;
 mod site;
 mod space;

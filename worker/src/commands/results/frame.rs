@@ -13,7 +13,8 @@ use crate::{
     table::{CsvTable, TableFormat, write_h5ad},
 };
 
-/// Writes columns of cells: an h5ad has the cells with these among their columns, a CSV the columns alone.
+/// Writes columns of cells: an h5ad has the cells with these among their columns and with places in `obsm`, a CSV the
+/// columns alone.
 pub(super) fn of_cells(frame: &Frame, known: &KnownCells, out: &Path) -> Result<(usize, usize)> {
     let size = (known.data.n_cells(), frame.columns.len());
     match TableFormat::of(out)? {
@@ -28,6 +29,7 @@ pub(super) fn of_cells(frame: &Frame, known: &KnownCells, out: &Path) -> Result<
                 for (name, column) in &frame.columns {
                     cells.obs.insert(name.as_str(), column_of(column))?;
                 }
+                insert_places(cells, frame)?;
                 cells.uns.insert("archipelago_reference".to_owned(), Element::Array(version));
                 Ok(())
             })?;
@@ -58,11 +60,16 @@ fn anndata(frame: &Frame, rows: &[String]) -> archipelago_anndata::Result<AnnDat
     let (names, values) = frame.values.clone().unwrap_or_default();
     let matrix = Matrix::dense(Array::matrix(rows.len(), names.len(), flat(&values))?)?;
     let mut adata = AnnData::new(matrix, obs, DataFrame::new(names))?;
+    insert_places(&mut adata, frame)?;
+    Ok(adata)
+}
+
+fn insert_places(adata: &mut AnnData, frame: &Frame) -> archipelago_anndata::Result<()> {
     for (name, places) in &frame.places {
         let array = Array::matrix(places.nrows(), places.ncols(), flat(places))?;
         adata.obsm.insert(name.clone(), Element::Array(array));
     }
-    Ok(adata)
+    Ok(())
 }
 
 fn csv(frame: &Frame, rows_are: &str, rows: &[String], out: &Path) -> Result<()> {

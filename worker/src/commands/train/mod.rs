@@ -7,7 +7,7 @@ mod plan_args;
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -17,11 +17,13 @@ use archipelago_common::{
     condition::ConditionKey,
     fs,
     id::VersionId,
-    progress::{Continue, EpochReport},
+    progress::{Continue, EpochReport, Progress},
     reference_dir::ReferenceDir,
+    task::TrainSpec,
 };
 use archipelago_models::{
-    Blueprint, CellConditions, Cells, Compute, Config, Device, Engine, PredictFrom, Reference, Trained, Training,
+    Blueprint, CellConditions, Cells, CheckpointStore, Compute, Config, Device, Engine, PredictFrom, Reference,
+    Trained, Training,
     data::{CATEGORICAL, CONTINUOUS},
     model::Model,
     train::{Aim, TrainPlan},
@@ -94,7 +96,7 @@ pub struct TrainArgs {
 
 /// What came of it.
 #[derive(Serialize)]
-struct Summary {
+pub(super) struct Summary {
     out: PathBuf,
     version: VersionId,
     model: String,
@@ -118,10 +120,12 @@ struct Summary {
 }
 
 /// Everything that is known before training begins.
-struct Prepared {
-    model: &'static dyn Model,
+pub(super) struct Prepared {
+    /// The model.
+    pub(super) model: &'static dyn Model,
     pretrained: Option<Reference>,
-    options: Config,
+    /// Its options, those that were given.
+    pub(super) options: Config,
     data: SiteData,
     aligned: AlignedCounts,
     genes: Vec<String>,
@@ -134,17 +138,30 @@ struct Prepared {
 pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
     let started = Instant::now();
     let prepared = prepare(args, output)?;
-    let Prepared { data, aligned, conditions, .. } = &prepared;
-    let cells = data.annotations().cells(&aligned.counts)?;
     fs::create_dir(&args.out)?;
-    let Trained { mut reference, history, engine } = train(args, &prepared, &cells, output)?;
+    let trained = train_shown(args, &prepared, output)?;
+    let summary = write(args, &prepared, trained, started)?;
+    results::write_json(&args.out.join(existing::SUMMARY), &summary)?;
+    // Last, so that a run killed before this line does not train again.
+    existing::end(&args.out);
+    output.show(&summary);
+    Ok(())
+}
+
+/// Writes a trained reference and its history; what there is to say of it.
+///
+/// # Errors  [`Error::Models`] and files that cannot be written
+pub(super) fn write(args: &TrainArgs, prepared: &Prepared, trained: Trained, started: Instant) -> Result<Summary> {
+    let Prepared { data, aligned, conditions, .. } = prepared;
+    let cells = data.annotations().cells(&aligned.counts)?;
+    let Trained { mut reference, history, engine } = trained;
     let card = &mut reference.base.card;
     card.recipe = data.recipe().map(|recipe| recipe.clone().for_panel(&card.genes));
     existing::begin(&args.out)?;
     let dir = ReferenceDir::write_with_parts(&args.out, &reference.base, &reference.columns, &reference.parts)?;
     let compute = Compute::from(args.compute);
     let fit = reference.evaluate(&cells, conditions, args.plan.seed, compute)?;
-    let labelled = labelled_accuracy(&reference, &prepared, &cells, compute.device)?;
+    let labelled = labelled_accuracy(&reference, prepared, &cells, compute.device)?;
     let summary = Summary {
         out: args.out.clone(),
         version: dir.version().id(),
@@ -164,14 +181,13 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<()> {
         seconds: started.elapsed().as_secs_f64(),
     };
     results::write_history(&args.out, &results::History::from([("reference".to_owned(), history)]))?;
-    results::write_json(&args.out.join(existing::SUMMARY), &summary)?;
-    // Last, so that a run killed before this line does not train again.
-    existing::end(&args.out);
-    output.show(&summary);
-    Ok(())
+    Ok(summary)
 }
 
-fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
+/// Reads everything that training needs.
+///
+/// # Errors  [`Error::Cells`], [`Error::UnknownBatch`], [`Error::Models`]
+pub(super) fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     let pretrained = args.from_reference.as_deref().map(OpenReference::open).transpose()?;
     let pretrained = pretrained.map(|open| open.reference);
     // Before the data is read: a misspelt option should not cost a minute.
@@ -192,22 +208,40 @@ fn prepare(args: &TrainArgs, output: &Output) -> Result<Prepared> {
     Ok(Prepared { model, pretrained, options, data, aligned, genes, conditions })
 }
 
-fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Output) -> Result<Trained> {
-    let Prepared { model, pretrained, options, data, genes, conditions, .. } = prepared;
-    let (spec, further) = (args.plan.spec(), args.plan.further());
-    let aim = if pretrained.is_some() { Aim::FromPretrained } else { Aim::Reference };
-    let n_epochs = TrainPlan::new(*model, aim, &spec, data.n_cells())?.n_epochs;
+/// One training of what was prepared.
+///
+/// # Errors  those of the models
+pub(super) fn train(
+    args: &TrainArgs,
+    prepared: &Prepared,
+    spec: &TrainSpec,
+    progress: &mut dyn Progress,
+    checkpoints: &mut dyn CheckpointStore,
+) -> Result<Trained> {
+    let Prepared { model, pretrained, options, data, aligned, genes, conditions } = prepared;
     let training = Training {
         model: *model,
         options,
         genes,
-        cells,
+        cells: &data.annotations().cells(&aligned.counts)?,
         conditions,
         batch_key: &data.spec().batch_key,
-        spec: &spec,
-        further: &further,
+        spec,
+        further: &args.plan.further(),
         compute: args.compute.into(),
     };
+    Ok(match pretrained {
+        Some(pretrained) => train_reference_from(pretrained, &training, progress, checkpoints)?,
+        None => train_reference(&training, progress, checkpoints)?,
+    })
+}
+
+/// The same, shown to whoever waits, and taken up where it was killed.
+fn train_shown(args: &TrainArgs, prepared: &Prepared, output: &Output) -> Result<Trained> {
+    let Prepared { model, pretrained, data, genes, .. } = prepared;
+    let spec = args.plan.spec();
+    let aim = if pretrained.is_some() { Aim::FromPretrained } else { Aim::Reference };
+    let n_epochs = TrainPlan::new(*model, aim, &spec, data.n_cells())?.n_epochs;
     output.note(format_args!("training on {} cells × {} genes", data.n_cells(), genes.len()));
     let mut display = output.training(u64::from(n_epochs));
     let mut progress = |report: &EpochReport| {
@@ -215,16 +249,13 @@ fn train(args: &TrainArgs, prepared: &Prepared, cells: &Cells<'_>, output: &Outp
         Continue::Yes
     };
     let mut checkpoint = args.checkpoint();
-    let trained = match pretrained {
-        Some(pretrained) => train_reference_from(pretrained, &training, &mut progress, &mut checkpoint),
-        None => train_reference(&training, &mut progress, &mut checkpoint),
-    };
+    let trained = train(args, prepared, &spec, &mut progress, &mut checkpoint);
     display.finish();
     trained.map_err(|error| match error {
-        archipelago_models::Error::Checkpoint { .. } => {
+        Error::Models(error @ archipelago_models::Error::Checkpoint { .. }) => {
             Error::Checkpoint { path: checkpoint.path().to_owned(), source: Box::new(error) }
         }
-        other => Error::Models(other),
+        other => other,
     })
 }
 
@@ -266,6 +297,21 @@ pub(crate) fn panel_of_file(data: &SiteData) -> Result<Vec<String>> {
 }
 
 impl TrainArgs {
+    /// The directory of the result.
+    pub(super) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// The seed of everything.
+    pub(super) fn seed(&self) -> u64 {
+        self.plan.seed
+    }
+
+    /// How a reference is trained, as far as it was said.
+    pub(super) fn spec(&self) -> TrainSpec {
+        self.plan.spec()
+    }
+
     fn data_spec(&self, pretrained: Option<&Reference>) -> Result<DataSpec> {
         let usual = pretrained.map_or(BATCH_KEY, |reference| &reference.base.card.batch_key);
         let mut spec = self.cells.spec(&self.file, self.batch_key.as_deref().unwrap_or(usual));
