@@ -52,7 +52,7 @@ endif
 demo: build ## Run the main job as real processes: three coordinators, one site per query batch (MODEL= DATA= BATCH= LABELS= QUERY= SEED=)
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(SETS),--gene-sets "$(SETS)") $(DEMO_CELLS)
 
-quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scpoli|scgen|perturbation|expimap|treearches|sagenet DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH= LABELS= COARSE= SETS= QUERY_DATA= PARTS= OUT=)
+quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scpoli|scgen|perturbation|expimap|treearches|sagenet|mvtcr DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH= LABELS= COARSE= SETS= QUERY_DATA= PARTS= OUT=)
 	$(BIN)/archipelago-quality --out "$(if $(filter-out demo-out,$(OUT)),$(OUT),quality-out)" --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
 		$(if $(MODEL),--model $(MODEL)) $(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)") \
 		$(if $(BATCH),--batch-key "$(BATCH)") $(if $(LABELS),--labels-key "$(LABELS)") $(if $(COARSE),--coarse-key "$(COARSE)") \
@@ -60,10 +60,13 @@ quality: build ## Map with scVI and scANVI, or with another model, over several 
 
 # ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers. ARCHIPELAGO_SCARCHES=dir names one
 # with scArches 0.6.1; without it, one is made in the user's cache, by a Python 3.11.
-peers: build ## Compare with scvi-tools and scArches: saved models there and back
+peers: build ## Compare with scvi-tools, scArches and mvTCR: saved models there and back
 	peer=$$(benches/peers/install.sh) && "$$peer" benches/peers/roundtrip.py --worker $(BIN)/archipelago-worker
 	peer=$$(benches/peers/install_scarches.sh) && { test -z "$$peer" || \
-		"$$peer" benches/peers/roundtrip_scarches.py --worker $(BIN)/archipelago-worker; }
+		"$$peer" benches/peers/roundtrip_scarches.py --worker $(BIN)/archipelago-worker && \
+		{ "$$peer" -c 'import importlib.util as u; assert u.find_spec("mvtcr")' 2>/dev/null || \
+			"$$peer" -m pip install --quiet --no-deps mvtcr==0.2.1.2; } && \
+		"$$peer" benches/peers/roundtrip_mvtcr.py --worker $(BIN)/archipelago-worker; }
 
 peers-day: build ## Compare the data scientist's day with scanpy and scib-metrics, step by step
 	peer=$$(benches/peers/install.sh) && \

@@ -29,6 +29,9 @@ pub struct Args {
     /// GMT file of gene sets, for a model that takes some; made with the cells where these are generated.
     #[arg(long)]
     pub gene_sets: Option<PathBuf>,
+    /// Where a field of the model is, as `NAME=PLACE`; several times for several.
+    #[arg(long = "field", value_name = "NAME=PLACE", requires = "data")]
+    pub fields: Vec<String>,
     /// Batches that become sites of their own; the others make the reference.
     #[arg(long, value_delimiter = ',')]
     pub query: Vec<String>,
@@ -61,4 +64,5 @@ const EXAMPLES: &str = "Examples:
   archipelago-demo --model trvae
   archipelago-demo --model treearches
   archipelago-demo --model sagenet
+  archipelago-demo --model mvtcr
   archipelago-demo --data pbmc.h5ad --batch-key batch --labels-key cell_type --query 10x_5p,10x_pbmc3k";

@@ -236,6 +236,11 @@ const FIGURES: &[Figure] = &[
     less("svm_coarse_rejected", "/treearches/svm/hierarchy/predict/rejected"),
     more("svm_left_out_rejected", "/treearches/svm/left_out_mean_rejected"),
     less("svm_left_out_rejected_others", "/treearches/svm/left_out_mean_rejected_others"),
+    // T cells by expression and receptor.
+    less("validation_loss", "/mvtcr/reference/best_validation_loss"),
+    more("clonotype_1nn_f1", "/mvtcr/by_reconstruction/scores/clonotype_1nn/weighted_f1"),
+    more("transfer_weighted_f1", "/mvtcr/by_reconstruction/scores/transfer_source/weighted_f1"),
+    more("amino_acids_right_query", "/mvtcr/by_reconstruction/surgery/token_accuracy_query/from_tcr"),
     more("elbo_reference", "/elbo_reference"),
     more("elbo_query", "/elbo_query_after_surgery"),
     less("reconstruction_reference", "/reconstruction_reference"),

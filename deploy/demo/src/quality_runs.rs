@@ -110,6 +110,8 @@ pub enum Models {
     /// SageNet, by its tutorial: a fifth of each section's cells is kept out and mapped, then the query by all sections. Sections are named by
     /// obs column `section`, places are in obsm `spatial`.
     Sagenet,
+    /// mvTCR, by its tutorial: a mixture of experts of expression and both chains; donors (`--reference`) and those held out (`--query`).
+    Mvtcr,
 }
 
 impl Models {
@@ -123,6 +125,7 @@ impl Models {
             Self::Expimap => "expimap",
             Self::Treearches => "treearches",
             Self::Sagenet => "sagenet",
+            Self::Mvtcr => "mvtcr",
         }
     }
 }
@@ -165,6 +168,7 @@ pub fn run(args: &QualityArgs) -> Result<()> {
             Models::Scpoli => runs.entry("scpoli").or_default().push(seed_run.scpoli()?),
             Models::Treearches => runs.entry("treearches").or_default().push(seed_run.trees()?),
             Models::Sagenet => runs.entry("sagenet").or_default().push(seed_run.sections()?),
+            Models::Mvtcr => runs.entry("mvtcr").or_default().push(seed_run.tcells()?),
         }
     }
     let data = args.data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -198,6 +202,8 @@ impl QualityArgs {
             Models::Expimap => 400,
             Models::Scpoli => 150,
             Models::Sagenet => 15,
+            // They stop early, as the peer's.
+            Models::Mvtcr => 200,
         })
     }
 
@@ -208,6 +214,7 @@ impl QualityArgs {
             Models::Expimap => 400,
             Models::Scgen | Models::Perturbation | Models::Sagenet => 0,
             Models::Scpoli => 150,
+            Models::Mvtcr => 200,
         })
     }
 

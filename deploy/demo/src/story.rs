@@ -16,6 +16,7 @@ use crate::{
     printer::say,
     proofs::{self, Exact},
     summary::{Phase, Summary},
+    tcells,
 };
 
 /// Where the worker puts the latent representation.
@@ -85,6 +86,10 @@ impl Story {
             };
             return cells::split(file, &dir, batch_key, labels_key, self.args.layer.as_deref(), &self.args.query);
         }
+        if self.takes("receptor")? {
+            self.args.fields = tcells::FIELDS.map(str::to_owned).into();
+            return tcells::prepare(&self.args, &self.worker, &dir);
+        }
         let query: Vec<String> = (1..=self.args.sites).map(|i| format!("hospital-{i}")).collect();
         let batches = [vec!["atlas-1".to_owned(), "atlas-2".to_owned()], query.clone()].concat().join(",");
         let file = dir.join("synthetic.h5ad");
@@ -128,8 +133,9 @@ impl Story {
             DATASET,
         ];
         arguments.extend(layer(cells));
+        arguments.extend(self.args.fields.iter().flat_map(|field| ["--field", field.as_str()]));
         let generated = self.args.out.join("data").join(GENERATED_SETS);
-        if self.takes_gene_sets()? {
+        if self.takes("gene_sets")? {
             let sets = self.args.gene_sets.as_ref().unwrap_or(&generated);
             ensure!(sets.is_file(), "the model takes gene sets: --gene-sets FILE");
             arguments.extend(["--gene-sets", text(sets)?]);
@@ -138,12 +144,12 @@ impl Story {
         Ok(out)
     }
 
-    /// Whether the model's card lists them among what it takes.
-    fn takes_gene_sets(&self) -> Result<bool> {
+    /// Whether the model's card lists a field of this name among what it takes.
+    fn takes(&self, name: &str) -> Result<bool> {
         let shown = self.work(&["models", &self.args.model, "--format", "json"])?;
         let cards: serde_json::Value = serde_json::from_str(&shown)?;
         let fields = cards[0]["fields"].as_array().cloned().unwrap_or_default();
-        Ok(fields.iter().any(|field| field["name"] == "gene_sets"))
+        Ok(fields.iter().any(|field| field["name"] == name))
     }
 
     /// The whole life of a task, with the leader killed in the middle of it.
