@@ -8,6 +8,7 @@
 
 pub mod ca;
 pub mod credentials;
+mod dialling;
 pub mod error;
 mod expiry;
 pub mod faulty;

@@ -27,7 +27,8 @@ use tokio::{
 
 use crate::{
     BACKLOG, BoxFuture, Connection, End, FAREWELL, Link, Listener, Shutdown, Timing, Transport, Way,
-    credentials::{self, Credentials},
+    credentials::Credentials,
+    dialling::{peer_of, resolve, unreachable, within},
     error::{Error, Result},
     expiry,
     strangers::{Door, HANDSHAKES},
@@ -55,20 +56,14 @@ impl QuicTransport {
     }
 
     async fn dial_any(&self, address: &str, node: NodeId) -> Result<Connection> {
-        let unreachable = |detail: String| Error::Unreachable { address: address.to_owned(), detail };
-        let mut resolved: Vec<_> =
-            tokio::net::lookup_host(address).await.map_err(|e| unreachable(e.to_string()))?.collect();
-        resolved.dedup();
-        let mut last = unreachable("the name has no address".to_owned());
-        for socket in resolved {
-            let attempt = self.dial_one(address, socket, node);
-            match tokio::time::timeout(self.timing.handshake_timeout, attempt).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = unreachable(format!("nothing within {:?}", self.timing.handshake_timeout)),
+        let mut last = Err(unreachable(address, "it was not tried"));
+        for socket in resolve(address).await? {
+            last = within(self.timing.handshake_timeout, address, self.dial_one(address, socket, node)).await;
+            if last.is_ok() {
+                break;
             }
         }
-        Err(last)
+        last
     }
 
     async fn dial_one(&self, address: &str, socket: SocketAddr, node: NodeId) -> Result<Connection> {
@@ -78,15 +73,14 @@ impl QuicTransport {
             .map_err(|e| Error::Issue { what: "a TLS configuration", detail: e.to_string() })?;
         let mut config = quinn::ClientConfig::new(Arc::new(quic));
         config.transport_config(Arc::new(transport_config(self.timing)));
-        let unreachable = |detail: String| Error::Unreachable { address: address.to_owned(), detail };
         let connecting = self
             .dialling_endpoint(socket)?
             .connect_with(config, socket, &tls::server_name(address).to_str())
-            .map_err(|e| unreachable(e.to_string()))?;
+            .map_err(|e| unreachable(address, e))?;
         let explain = |error: ConnectionError| {
             let verdict = verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
             verdict.unwrap_or_else(|| match error {
-                ConnectionError::TimedOut => unreachable("it did not answer in time".to_owned()),
+                ConnectionError::TimedOut => unreachable(address, "it did not answer in time"),
                 other => connection_error(other),
             })
         };
@@ -222,11 +216,7 @@ struct QuicLink {
 impl QuicLink {
     fn new(connection: quinn::Connection) -> Result<Self> {
         let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let leaf = chain.as_ref().and_then(|chain| chain.first());
-        let read = leaf
-            .ok_or_else(|| "it presented none".to_owned())
-            .and_then(|leaf| Ok((credentials::identity(leaf)?, credentials::expiry(leaf)?)));
-        let (peer, expires) = read.map_err(|detail| Error::BadPeer { detail })?;
+        let (peer, expires) = peer_of(chain.as_ref().map(|chain| &chain[..]))?;
         let watched = connection.clone();
         tokio::spawn(async move {
             if expiry::comes_first(expires, watched.closed()).await {

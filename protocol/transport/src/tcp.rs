@@ -29,7 +29,8 @@ use socket::from_socket;
 
 use crate::{
     BACKLOG, BoxFuture, Connection, End, FAREWELL, Link, Listener, Shutdown, Timing, Transport, Way,
-    credentials::{self, Credentials},
+    credentials::Credentials,
+    dialling::{peer_of, resolve, unreachable, within},
     error::{Error, Result},
     expiry,
     life::{Ended, Ending, Side, end},
@@ -58,36 +59,26 @@ impl TcpTransport {
     }
 
     async fn dial_any(&self, address: &str, node: NodeId) -> Result<Connection> {
-        let unreachable = |detail: String| Error::Unreachable { address: address.to_owned(), detail };
+        let limit = self.timing.handshake_timeout;
         if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_for(address)) {
             let through = async {
-                let socket = proxy.connect(address).await.map_err(unreachable)?;
+                let socket = proxy.connect(address).await.map_err(|detail| unreachable(address, detail))?;
                 self.dial_one(address, socket, node).await
             };
-            return self.in_time(address, through).await;
+            return within(limit, address, through).await;
         }
-        let mut resolved: Vec<_> =
-            tokio::net::lookup_host(address).await.map_err(|e| unreachable(e.to_string()))?.collect();
-        resolved.dedup();
-        let mut last = unreachable("the name has no address".to_owned());
-        for remote in resolved {
+        let mut last = Err(unreachable(address, "it was not tried"));
+        for remote in resolve(address).await? {
             let attempt = async {
-                let socket = TcpStream::connect(remote).await.map_err(|e| unreachable(e.to_string()))?;
+                let socket = TcpStream::connect(remote).await.map_err(|e| unreachable(address, e))?;
                 self.dial_one(address, socket, node).await
             };
-            match self.in_time(address, attempt).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
+            last = within(limit, address, attempt).await;
+            if last.is_ok() {
+                break;
             }
         }
-        Err(last)
-    }
-
-    async fn in_time(&self, address: &str, dialling: impl Future<Output = Result<Connection>>) -> Result<Connection> {
-        let limit = self.timing.handshake_timeout;
-        tokio::time::timeout(limit, dialling).await.unwrap_or_else(|_| {
-            Err(Error::Unreachable { address: address.to_owned(), detail: format!("nothing within {limit:?}") })
-        })
+        last
     }
 
     async fn dial_one(&self, address: &str, socket: TcpStream, node: NodeId) -> Result<Connection> {
@@ -204,11 +195,7 @@ struct Facts {
 
 impl Facts {
     fn of(tls: &CommonState, remote: String) -> Result<Self> {
-        let leaf = tls.peer_certificates().and_then(<[_]>::first);
-        let read = leaf
-            .ok_or_else(|| "it presented none".to_owned())
-            .and_then(|leaf| Ok((credentials::identity(leaf)?, credentials::expiry(leaf)?)));
-        let (peer, expires) = read.map_err(|detail| Error::BadPeer { detail })?;
+        let (peer, expires) = peer_of(tls.peer_certificates())?;
         Ok(Self { peer, expires, remote })
     }
 }
