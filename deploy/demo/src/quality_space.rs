@@ -2,7 +2,8 @@
 //! their places are known; then the query is mapped by all references together.
 //!
 //! How often a part is met depends on what the parts are: communities of one run are another task than those of the next. So parts can
-//! be given as obs columns, the peer's above all; without columns they are the worker's own communities.
+//! be given as obs columns, the peer's above all; without columns they are the worker's own communities. The same holds for the cells that
+//! are kept out: obs column `held_out_<seed>` names them with 1.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -79,6 +80,7 @@ impl SeedRun<'_> {
         let mut parts: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         let places = places_of(&cells)?;
         let mut batches = sections.clone();
+        let drawn = cells.obs.column(&format!("held_out_{}", self.seed())).ok().and_then(|column| column.to_f64());
         for section in &references {
             let of_section: Vec<usize> = known.iter().copied().filter(|&cell| sections[cell] == *section).collect();
             if self.args.partition_keys.is_empty() {
@@ -87,9 +89,11 @@ impl SeedRun<'_> {
                     of_section.iter().zip(found).for_each(|(&cell, part)| column[cell] = part.into());
                 }
             }
-            let order = self.shuffled(of_section.len());
-            let n_learnt = (0.8 * order.len() as f64).round() as usize;
-            order[n_learnt..].iter().for_each(|&place| batches[of_section[place]].push_str(HELD_OUT));
+            let kept_out = match &drawn {
+                Some(drawn) => of_section.iter().copied().filter(|&cell| drawn[cell] == 1.0).collect(),
+                None => self.a_fifth(&of_section),
+            };
+            kept_out.into_iter().for_each(|cell: usize| batches[cell].push_str(HELD_OUT));
         }
         of_query.iter().for_each(|&cell| QUERY.clone_into(&mut batches[cell]));
         let partitions = match self.args.partition_keys.is_empty() {
@@ -112,6 +116,13 @@ impl SeedRun<'_> {
             None => (!of_query.is_empty()).then(|| (file.clone(), vec![QUERY.to_owned()])),
         };
         Ok(Sections { file, references, partitions, query })
+    }
+
+    /// A fifth of these cells, at random.
+    fn a_fifth(&self, cells: &[usize]) -> Vec<usize> {
+        let order = self.shuffled(cells.len());
+        let n_learnt = (0.8 * order.len() as f64).round() as usize;
+        order[n_learnt..].iter().map(|&place| cells[place]).collect()
     }
 
     /// Cells with a count, scaled to 10,000 and log1p.

@@ -176,6 +176,17 @@ mod tests {
         let one = Partition { name: "region".to_owned(), parts: vec![0; 120] };
         let refused = train_section(&config(), &x, &[one], Engine::Fast, &|_, _| Continue::Yes).unwrap_err();
         assert!(refused.to_string().starts_with("`region` holds one part, expected at least two"), "{refused}");
+        // Communities at a resolution so low that there is one.
+        let coarse = SagenetConfig { resolutions: vec![1e-4], ..config() };
+        let whole = partitions(places.slice(ndarray::s![..60, ..]), &coarse).unwrap();
+        assert!(whole[0].parts.iter().all(|part| *part == 0), "one field is one part");
+        let of_field = x.slice(ndarray::s![..60, ..]).to_owned();
+        let refused =
+            train_section(&coarse, &of_field, &whole, Engine::Fast, &|_, _| Continue::Yes).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("`leiden_0.0001` holds one part") && refused.contains("higher resolution"),
+            "{refused}"
+        );
         let few = partitions(places.slice(ndarray::s![..5, ..]), &config()).unwrap_err();
         assert_eq!(few.to_string(), "the section has 5 cells, at least 7 are needed");
     }
