@@ -18,9 +18,9 @@ use archipelago_common::{
     task::{Stopping, TrainSpec},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Compute, Config, Device, Engine, NoCheckpoints, Query, Reference, Training,
-    data, distributions::Likelihood, model::Configured as _, surgery, train::FurtherOptions, train_reference, zoo,
-    zoo::scvi::ScviConfig,
+    Categorical, CellConditions, Cells, Compute, Config, Device, Engine, Moments, NoCheckpoints, Query, Reference,
+    Training, data, distributions::Likelihood, model::Configured as _, surgery, train::FurtherOptions, train_reference,
+    zoo, zoo::scvi::ScviConfig,
 };
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -244,7 +244,7 @@ fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Mea
     )?;
     if mapped.history.is_empty() {
         // Nothing was trained: mapping is to lay the cells onto what the reference holds.
-        reference.mapped(&query.cells, &file.conditions, compute)?;
+        reference.mapped(&query.cells, &file.conditions, Moments::Mean, compute)?;
         clock.lap();
     }
     let peak_mib = machine::peak_mib()?;

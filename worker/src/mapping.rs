@@ -16,7 +16,8 @@ use archipelago_common::{
     task::{ConditionMetrics, TrainSpec},
 };
 use archipelago_models::{
-    Blueprint, CellConditions, Cells, CheckpointStore, Compute, Evaluation, Extension, NoCheckpoints, Reference,
+    Blueprint, CellConditions, Cells, CheckpointStore, Compute, Evaluation, Extension, Moments, NoCheckpoints,
+    Reference,
     surgery::{JointQuery, JointSurgery, Start, surgery_from},
     train::{Aim, TrainPlan},
     zoo,
@@ -239,7 +240,7 @@ impl Surgeon<'_> {
         reference.columns.extend(columns);
         reference.local = group.conditions.keys().iter().map(|key| (key.clone(), local.clone())).collect();
         reference.parts.clone_from(self.parts);
-        match reference.mapped(&group.cells()?, &group.conditions, self.compute) {
+        match reference.mapped(&group.cells()?, &group.conditions, Moments::Mean, self.compute) {
             // Its cells are mapped by what sites contribute, and not by an encoder.
             Err(archipelago_models::Error::NotEmbedder { .. }) => Ok(Latent { n_latent: 0, values: Vec::new() }),
             mapped => Ok(mapped?.into()),

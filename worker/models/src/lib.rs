@@ -36,7 +36,7 @@ pub use data::{Categorical, CellConditions, Cells};
 pub use device::{Compute, Device, Engine};
 pub use error::{Error, Result};
 pub use extension::Extension;
-pub use model::{Config, ModelCard, PredictFrom};
+pub use model::{Config, ModelCard, Moments, PredictFrom};
 pub use options::OptionCard;
 pub use place::Place;
 pub use prediction::LabelPrediction;

@@ -287,6 +287,15 @@ pub trait Embedder: Module {
     }
 }
 
+/// What of the posterior is wanted of cells. The mean is the same to the bit either way; the variance costs another map of the encoder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moments {
+    /// The mean alone.
+    Mean,
+    /// The mean and the variance.
+    MeanAndVariance,
+}
+
 /// A draw from the posterior of some cells.
 #[derive(Debug)]
 pub struct LatentDraw {

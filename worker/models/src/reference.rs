@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     fast::{Autoencoder, Purpose},
     kept,
-    model::{Config, Embedder, Model, Module},
+    model::{Config, Embedder, Model, Module, Moments},
     nn::{
         Builder, ConditionSource, Mode, Pass, Posterior, SeededNoise, Source, Trainable, from_tch, mean_name,
         shared_name, to_tch,
@@ -85,8 +85,8 @@ pub struct Training<'a> {
 pub struct Latent {
     /// Latent representation, `[n_cells, n_latent]`: the posterior mean (for a logistic normal, the mean of its softmax).
     pub mean: Array2<f32>,
-    /// Posterior variance, `[n_cells, n_latent]`.
-    pub var: Array2<f32>,
+    /// Posterior variance, `[n_cells, n_latent]`, where it was wanted.
+    pub var: Option<Array2<f32>>,
     /// Who computed.
     pub engine: Engine,
 }
@@ -370,7 +370,7 @@ impl Reference {
         blueprint.encode(cells, conditions)
     }
 
-    /// The latent representation of cells.
+    /// The latent representation of cells, without variances.
     ///
     /// # Errors  conditions or data that the reference does not know
     pub fn latent(
@@ -379,10 +379,23 @@ impl Reference {
         conditions: &CellConditions,
         compute: impl Into<Compute>,
     ) -> Result<Latent> {
+        self.moments(cells, conditions, Moments::Mean, compute)
+    }
+
+    /// The latent representation of cells, with what is wanted of it.
+    ///
+    /// # Errors  conditions or data that the reference does not know
+    pub fn moments(
+        &self,
+        cells: &Cells<'_>,
+        conditions: &CellConditions,
+        moments: Moments,
+        compute: impl Into<Compute>,
+    ) -> Result<Latent> {
         let dataset = self.encode(cells, conditions)?;
         let compute = compute.into();
         let module = self.module(&conditions.all_keys(), compute.device)?;
-        self.embed(module.as_ref(), &dataset, compute)
+        self.embed(module.as_ref(), &dataset, moments, compute)
     }
 
     /// Where mapped cells lie among those of the reference: their latent representation, moved where the model moves it by the
@@ -393,12 +406,13 @@ impl Reference {
         &self,
         cells: &Cells<'_>,
         conditions: &CellConditions,
+        moments: Moments,
         compute: impl Into<Compute>,
     ) -> Result<Latent> {
         let dataset = self.encode(cells, conditions)?;
         let compute = compute.into();
         let module = self.module(&conditions.all_keys(), compute.device)?;
-        let latent = self.embed(module.as_ref(), &dataset, compute)?;
+        let latent = self.embed(module.as_ref(), &dataset, moments, compute)?;
         Ok(Latent { mean: module.place(latent.mean, &dataset, &self.known_parts())?, ..latent })
     }
 
@@ -411,26 +425,36 @@ impl Reference {
         &self,
         module: &dyn Module,
         dataset: &Dataset<'_>,
+        moments: Moments,
         Compute { device: _, engine }: Compute,
     ) -> Result<Latent> {
         let _one_thread = OneThread::new();
-        Ok(match fast_engine(module, dataset, Purpose::Embed, engine) {
+        let (mean, var, engine) = match fast_engine(module, dataset, Purpose::Embed(moments), engine) {
             Some(mut fast) => {
                 let (mean, var) = fast.embed();
                 let array = |values: Vec<f32>| {
                     let shape = (dataset.n_cells(), values.len() / dataset.n_cells());
                     Array2::from_shape_vec(shape, values).expect("every cell has as many dimensions")
                 };
-                Latent { mean: array(mean), var: array(var), engine }
+                (array(mean), array(var), engine)
             }
-            None => latent(self.embedder(module)?, dataset),
-        })
+            None => {
+                let (mean, var) = latent(self.embedder(module)?, dataset);
+                (mean, var, Engine::Autograd)
+            }
+        };
+        Ok(Latent { mean, var: (moments == Moments::MeanAndVariance).then_some(var), engine })
     }
 
-    /// The posterior of cells, with means as the encoder gives them: for a logistic normal before the softmax.
+    /// Means and variances of the posterior of cells, with means as the encoder gives them: for a logistic normal before the softmax.
     ///
     /// # Errors  conditions or data that the reference does not know
-    pub fn posterior(&self, cells: &Cells<'_>, conditions: &CellConditions, device: Device) -> Result<Latent> {
+    pub fn posterior(
+        &self,
+        cells: &Cells<'_>,
+        conditions: &CellConditions,
+        device: Device,
+    ) -> Result<(Array2<f32>, Array2<f32>)> {
         let _one_thread = OneThread::new();
         let dataset = self.encode(cells, conditions)?;
         let module = self.module(&conditions.all_keys(), device)?;
@@ -485,8 +509,8 @@ fn fast_engine<'a>(
         .ok()
 }
 
-/// The latent representation of encoded cells.
-pub fn latent(embedder: &dyn Embedder, dataset: &Dataset<'_>) -> Latent {
+/// The latent representation of encoded cells, and its variance.
+pub fn latent(embedder: &dyn Embedder, dataset: &Dataset<'_>) -> (Array2<f32>, Array2<f32>) {
     of_cells(embedder, dataset, |posterior, pass| embedder.latent_mean(posterior, pass))
 }
 
@@ -494,7 +518,7 @@ fn of_cells(
     embedder: &dyn Embedder,
     dataset: &Dataset<'_>,
     mean_of: impl Fn(&Posterior, &mut Pass<'_>) -> Tensor,
-) -> Latent {
+) -> (Array2<f32>, Array2<f32>) {
     let _guard = tch::no_grad_guard();
     let cells: Vec<usize> = (0..dataset.n_cells()).collect();
     let mut noise = SeededNoise::new(Seeds::new(0, "latent").of("noise", 0));
@@ -506,8 +530,7 @@ fn of_cells(
         means.push(mean_of(&posterior, &mut pass));
         vars.push(posterior.var);
     }
-    let (mean, var) = (to_array(&Tensor::cat(&means, 0)), to_array(&Tensor::cat(&vars, 0)));
-    Latent { mean, var, engine: Engine::Autograd }
+    (to_array(&Tensor::cat(&means, 0)), to_array(&Tensor::cat(&vars, 0)))
 }
 
 /// A matrix of 32-bit floats as an array.

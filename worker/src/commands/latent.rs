@@ -7,7 +7,7 @@ use std::{
 
 use archipelago_anndata::{Array, Column, Element};
 use archipelago_common::{fs, id::VersionId};
-use archipelago_models::{Compute, Engine, Latent, Place};
+use archipelago_models::{Compute, Engine, Latent, Moments, Place};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -91,10 +91,12 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
     }
     let cells = known.cells()?;
     let compute = Compute { device: known.device, engine: args.engine.into() };
+    // A table has both.
+    let moments = if is_csv || args.variance { Moments::MeanAndVariance } else { Moments::Mean };
     let mut latent = match args.place {
-        PlaceArg::Mapped => known.reference().mapped(&cells, &known.conditions, compute)?,
+        PlaceArg::Mapped => known.reference().mapped(&cells, &known.conditions, moments, compute)?,
         PlaceArg::Mean | PlaceArg::Draw | PlaceArg::Decoder => {
-            known.reference().latent(&cells, &known.conditions, compute)?
+            known.reference().moments(&cells, &known.conditions, moments, compute)?
         }
     };
     let place = match args.place {
@@ -126,7 +128,7 @@ pub fn run(args: &LatentArgs, output: &Output) -> Result<()> {
 }
 
 fn write_h5ad(args: &LatentArgs, known: &KnownCells, latent: &Latent) -> Result<()> {
-    let variance = args.variance.then_some(("X_archipelago_var", &latent.var));
+    let variance = latent.var.as_ref().map(|var| ("X_archipelago_var", var));
     known.data.write_all(&args.out, |cells| {
         for (name, values) in [(OBSM_KEY, &latent.mean)].into_iter().chain(variance) {
             let rows: Vec<f32> = values.iter().copied().collect();
@@ -141,11 +143,14 @@ fn write_h5ad(args: &LatentArgs, known: &KnownCells, latent: &Latent) -> Result<
 
 fn csv(data: &SiteData, latent: &Latent) -> String {
     let columns = |name: &str, n: usize| (1..=n).map(|i| format!(",{name}_{i}")).collect::<String>();
-    let (places, vars) = (columns("mean", latent.mean.ncols()), columns("var", latent.var.ncols()));
-    let mut text = format!("cell{places}{vars}\n");
-    for ((cell, mean), var) in data.cell_names().zip(latent.mean.rows()).zip(latent.var.rows()) {
+    let moments = || [("mean", Some(&latent.mean)), ("var", latent.var.as_ref())].into_iter();
+    let known = || moments().filter_map(|(name, values)| Some((name, values?)));
+    let mut text = "cell".to_owned();
+    text.extend(known().map(|(name, values)| columns(name, values.ncols())));
+    text.push('\n');
+    for (row, cell) in data.cell_names().enumerate() {
         text += &csv_field(cell);
-        for value in mean.iter().chain(var) {
+        for value in known().flat_map(|(_, values)| values.row(row)) {
             write!(text, ",{value}").expect("text takes text");
         }
         text.push('\n');

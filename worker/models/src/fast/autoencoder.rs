@@ -22,7 +22,7 @@ use super::{
 use crate::{
     data::Dataset,
     kernels::{Buffer, Team, adam, likelihood, padded},
-    model::Module,
+    model::{Module, Moments},
     nn::{Mode, Noise},
     train::{Adam, AdamOptions, EVALUATION_MINIBATCH},
 };
@@ -75,8 +75,8 @@ pub enum Purpose {
     Train(Mode, usize),
     /// Evaluations.
     Evaluate,
-    /// Embeddings.
-    Embed,
+    /// Embeddings, of which so much is wanted.
+    Embed(Moments),
 }
 
 impl<'a> Autoencoder<'a> {
@@ -91,7 +91,7 @@ impl<'a> Autoencoder<'a> {
     ) -> Result<Self, Unsupported> {
         let spec = match purpose {
             Purpose::Train(..) | Purpose::Evaluate => module.train_spec(),
-            Purpose::Embed => match module.as_embedder() {
+            Purpose::Embed(_) => match module.as_embedder() {
                 Some(embedder) => embedder.posterior_spec(),
                 None => Err(Unsupported("the model embeds no cells")),
             },
@@ -104,13 +104,17 @@ impl<'a> Autoencoder<'a> {
         }
         let (mode, minibatch) = match purpose {
             Purpose::Train(mode, n) => (mode, n),
-            Purpose::Evaluate | Purpose::Embed => (Mode::Evaluation, 0),
+            Purpose::Evaluate | Purpose::Embed(_) => (Mode::Evaluation, 0),
         };
         let (drops, statistics) = match mode {
             Mode::Training => (true, Statistics::OfMinibatch),
             Mode::Evaluation => (false, Statistics::Running),
         };
-        let reach = if purpose == Purpose::Embed { Reach::Posterior } else { Reach::Likelihood };
+        let reach = match purpose {
+            Purpose::Train(..) | Purpose::Evaluate => Reach::Likelihood,
+            Purpose::Embed(Moments::MeanAndVariance) => Reach::Posterior,
+            Purpose::Embed(Moments::Mean) => Reach::Mean,
+        };
         let (network, mut parts) = Network::new(&spec, module.weights(), trains, statistics, reach)?;
         let in_parts = |name: &str| parts.iter().any(|part| part.name == name);
         if module.weights().iter().any(|(name, _)| trains(name) && !in_parts(name)) {
@@ -121,7 +125,7 @@ impl<'a> Autoencoder<'a> {
         let n_labelled = if network.labels.is_some() { minibatch.min(dataset.n_cells()).div_ceil(ROWS) } else { 0 };
         let n_blocks = n_blocks.max(minibatch.min(dataset.n_cells()).div_ceil(ROWS) + n_labelled);
         // Embedding, each thread takes a few runs of cells: enough that none waits long for another.
-        let n_blocks = if purpose == Purpose::Embed { 4 * rayon::current_num_threads() } else { n_blocks };
+        let n_blocks = if reach != Reach::Likelihood { 4 * rayon::current_num_threads() } else { n_blocks };
         let blocks = (0..n_blocks).map(|_| Block::new(&network, &parts, reach)).collect();
         let dispersions = match network.log_r {
             Some(part) if parts[part].moments.is_some() => Dispersions::Train,
@@ -363,7 +367,7 @@ impl<'a> Autoencoder<'a> {
         total
     }
 
-    /// Means and variances of the posteriors of all cells, `[n_cells, n_latent]` each, row by row.
+    /// Means of the posteriors of all cells, `[n_cells, n_latent]`, row by row; and variances, none if they are not wanted.
     pub fn embed(&mut self) -> (Vec<f32>, Vec<f32>) {
         self.embed_cells(&(0..self.dataset.n_cells()).collect::<Vec<_>>())
     }
@@ -371,15 +375,16 @@ impl<'a> Autoencoder<'a> {
     /// The same of these cells, in their order.
     pub fn embed_cells(&mut self, cells: &[usize]) -> (Vec<f32>, Vec<f32>) {
         let (n_cells, n_latent) = (cells.len(), self.network.n_latent);
-        let (mut means, mut vars) = (vec![0.0; n_cells * n_latent], vec![0.0; n_cells * n_latent]);
+        let n_vars = if self.network.reach == Reach::Mean { 0 } else { n_latent };
+        let (mut means, mut vars) = (vec![0.0; n_cells * n_latent], vec![0.0; n_cells * n_vars]);
         let (mut blocks, mut team) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.team));
         let pass = self.pass(Manner::STILL, Objective::default());
         // Each block takes a run of cells.
         let run = n_cells.div_ceil(blocks.len().max(1)).next_multiple_of(ROWS).max(ROWS);
-        let places = means.chunks_mut(run * n_latent).zip(vars.chunks_mut(run * n_latent));
+        let places = means.chunks_mut(run * n_latent).zip(pieces(&mut vars, run * n_latent));
         let mut runs: Vec<_> = places.zip(&mut blocks).zip(cells.chunks(run)).collect();
         team.for_each(&mut runs, |(((means, vars), block), cells)| {
-            let groups = means.chunks_mut(ROWS * n_latent).zip(vars.chunks_mut(ROWS * n_latent));
+            let groups = means.chunks_mut(ROWS * n_latent).zip(pieces(vars, ROWS * n_latent));
             for ((means, vars), cells) in groups.zip(cells.chunks(ROWS)) {
                 block.cells.clear();
                 block.cells.extend_from_slice(cells);
@@ -486,6 +491,11 @@ impl<'a> Autoencoder<'a> {
     pub(crate) fn kept_rows(&self) -> Option<(Stored<f32>, usize)> {
         Some((self.first_layer.clone()?, self.network.encoder[0].matrix.width()))
     }
+}
+
+/// Pieces of so many numbers, and behind the last one pieces of none.
+fn pieces(numbers: &mut [f32], n: usize) -> impl Iterator<Item = &mut [f32]> {
+    numbers.chunks_mut(n).chain(std::iter::repeat_with(Default::default))
 }
 
 fn adam_step(options: &AdamOptions, n_steps: i64) -> adam::Step {

@@ -81,6 +81,8 @@ pub(super) struct BlockSums {
 /// How far a block goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reach {
+    /// To the posterior's mean; what says its variance is left out.
+    Mean,
     /// To the posterior.
     Posterior,
     /// To the log-likelihood.

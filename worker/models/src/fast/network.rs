@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Network {
     pub(super) level: Level,
+    /// How far cells go.
+    pub(super) reach: Reach,
     pub(super) reconstruction: Reconstruction,
     pub(super) divergence: Divergence,
     pub(super) variance_floor: f32,
@@ -121,16 +123,17 @@ impl Network {
         statistics: Statistics,
         reach: Reach,
     ) -> Result<(Self, Vec<Part>), Unsupported> {
-        // Where nothing is decoded the decoder keeps its layers, and no gene.
+        // Where nothing is decoded the decoder keeps its layers, and no gene; where no variance is wanted its map keeps no number.
         let decodes = reach == Reach::Likelihood;
         let n_genes = if decodes { spec.n_genes } else { 0 };
+        let n_vars = if reach == Reach::Mean { 0 } else { spec.n_latent };
         let mut builder = Builder::new(weights, trains, statistics);
         let hidden = |layers: &[LayerSpec]| layers.last().map(|layer| layer.n_out);
         let n_encoder = hidden(&spec.encoder).ok_or(Unsupported("the encoder has no layers"))?;
         let n_decoder = hidden(&spec.decoder).unwrap_or(spec.n_latent);
         let encoder = builder.layers(&spec.encoder, Categories::Conditions)?;
         let mean = builder.matrix(&spec.mean, n_encoder, spec.n_latent)?;
-        let var = builder.matrix(&spec.var, n_encoder, spec.n_latent)?;
+        let var = builder.matrix(&spec.var, n_encoder, n_vars)?;
         let decoder = builder.layers(&spec.decoder, Categories::Conditions)?;
         let head = match &spec.head {
             HeadSpec::Full(name) => Head::Full(builder.matrix(name, n_decoder, n_genes)?),
@@ -146,6 +149,7 @@ impl Network {
         let n_dispersions = log_r.map_or(1, |part| parts[part].values.len() / padded(spec.n_genes));
         let mut network = Self {
             level,
+            reach,
             reconstruction: spec.reconstruction()?,
             divergence: spec.divergence,
             variance_floor: spec.variance_floor as f32,

@@ -1,7 +1,7 @@
 //! The way of a block's cells through the network and back, with the places where blocks wait for each other.
 
 use super::{
-    block::{Block, Pass},
+    block::{Block, Pass, Reach},
     network::Head,
     spec::Reconstruction,
     stack::{self, Codes, Rows},
@@ -65,7 +65,8 @@ impl Block {
         lowest.and_then(|lowest| self.encoder_gradient(pass, lowest, from)).map_or(Point::End, Point::EncoderGradient)
     }
 
-    /// Encodes the cells and draws their latent states; gives the layer, if there is one, whose norm waits for other blocks.
+    /// Encodes the cells and draws their latent states, where these are wanted; gives the layer, if there is one, whose norm waits for
+    /// other blocks.
     pub(super) fn encode(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
         let (network, parts, n) = (pass.network, pass.parts, self.n());
         let level = network.level;
@@ -83,6 +84,9 @@ impl Block {
         }
         let hidden = &self.encoder[network.encoder.len() - 1].out;
         network.mean.forward(level, parts, (hidden, n), &mut self.mean, &mut self.columns);
+        if network.reach == Reach::Mean {
+            return None;
+        }
         network.var.forward(level, parts, (hidden, n), &mut self.var, &mut self.columns);
         let width = padded(network.n_latent);
         let rows = self.z.chunks_exact_mut(width).zip(self.var.chunks_exact_mut(width));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{ConditionKey, Name, Section, part::Member, progress::Silent};
 use archipelago_models::{
-    Categorical, CellConditions, Config, Device, Error, NoCheckpoints, Reference, Result, Training,
+    Categorical, CellConditions, Config, Device, Error, Moments, NoCheckpoints, Reference, Result, Training,
     data::LABELS,
     model::Model as _,
     results::{Answer, Asked, Given, QuestionCard, Value},
@@ -67,7 +67,7 @@ fn mapped(reference: &Reference, batches: &[(&str, &Batch)]) -> Array2<f32> {
     let all = joined(&batches.iter().map(|(_, batch)| *batch).collect::<Vec<_>>());
     let names: Vec<&str> = batches.iter().flat_map(|(name, batch)| vec![*name; batch.labels.len()]).collect();
     let conditions = CellConditions::from_batches(&Categorical::from_values(&names), |name| Ok(key(name))).unwrap();
-    reference.mapped(&cells(&all), &conditions, Device::Cpu).unwrap().mean
+    reference.mapped(&cells(&all), &conditions, Moments::Mean, Device::Cpu).unwrap().mean
 }
 
 /// The mean of the cells of one type.
@@ -145,7 +145,7 @@ fn a_type_that_the_reference_lacks_stays_and_is_contributed() {
     let contributed = super::map(&reference.base, "north", &north, &spec(1)).unwrap().contributions;
     assert_eq!(contributed[0].cells["new"], [0, 1, 2, 3, 4]);
     let unlabelled = cells(&north).without(LABELS);
-    let refused = reference.mapped(&unlabelled, &conditions, Device::Cpu).unwrap_err();
+    let refused = reference.mapped(&unlabelled, &conditions, Moments::Mean, Device::Cpu).unwrap_err();
     assert!(matches!(&refused, Error::MissingField { name } if name == LABELS), "{refused}");
     assert!(reference.latent(&unlabelled, &conditions, Device::Cpu).is_ok(), "a place in the encoder needs no type");
 }

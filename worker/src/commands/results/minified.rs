@@ -32,13 +32,13 @@ pub(super) struct MinifiedArgs {
 pub(super) fn run(args: &MinifiedArgs, output: &Output) -> Result<()> {
     let known = args.asked.known.open(output)?;
     let card = &known.reference().base.card;
-    let latent = known.reference().posterior(&known.cells()?, &known.conditions, known.device)?;
+    let (mean, var) = known.reference().posterior(&known.cells()?, &known.conditions, known.device)?;
     let library = known.count_results(args.asked.seed)?.library_size()?;
     let failed = |source| Error::Cells { path: args.out.clone(), source };
     let n_cells = known.data.n_cells();
-    let (obs, var) = (known.data.obs(), DataFrame::new(card.genes.iter().cloned()));
-    let mut adata = AnnData::new(Csr::zeros(n_cells, card.genes.len()), obs, var).map_err(failed)?;
-    for (name, values) in [(MINIFIED_MEAN, &latent.mean), (MINIFIED_VAR, &latent.var)] {
+    let (obs, genes) = (known.data.obs(), DataFrame::new(card.genes.iter().cloned()));
+    let mut adata = AnnData::new(Csr::zeros(n_cells, card.genes.len()), obs, genes).map_err(failed)?;
+    for (name, values) in [(MINIFIED_MEAN, &mean), (MINIFIED_VAR, &var)] {
         let rows: Vec<f32> = values.iter().copied().collect();
         let array = Array::matrix(n_cells, values.ncols(), rows).map_err(failed)?;
         adata.obsm.insert(name.to_owned(), Element::Array(array));
@@ -51,7 +51,7 @@ pub(super) fn run(args: &MinifiedArgs, output: &Output) -> Result<()> {
         version: known.open.dir.version().id(),
         what: "minified",
         n_rows: n_cells,
-        n_columns: latent.mean.ncols(),
+        n_columns: mean.ncols(),
     });
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::{
         VaeSpec,
     },
     losses::LossTerms,
-    model::{Embedder, Module},
+    model::{Embedder, Module, Moments},
     nn::{Builder, Mode, Pass, Posterior, SeededNoise, Weights},
     parts::Parts,
     reference::to_array,
@@ -98,7 +98,7 @@ impl ScgenModule {
 
     /// Means of the latent states of some cells: by the kernels where these can, so that they are those that cells are embedded with.
     fn latent_means(&self, dataset: &Dataset<'_>, cells: &[usize]) -> Array2<f32> {
-        if let Ok(mut fast) = Autoencoder::new(self, dataset, Purpose::Embed, &|_| false) {
+        if let Ok(mut fast) = Autoencoder::new(self, dataset, Purpose::Embed(Moments::Mean), &|_| false) {
             let (means, _) = fast.embed_cells(cells);
             let shape = (cells.len(), self.config.z_dimension);
             return Array2::from_shape_vec(shape, means).expect("every cell has as many dimensions");
