@@ -13,9 +13,13 @@ SEED ?= 0
 SITES ?= 3
 OUT ?= demo-out
 
-# make quality DATA=file.h5ad SEEDS=0,1,2 PEER=figures.json; without obs column `split` also REFERENCE=a,b QUERY=c,d
+# make quality DATA=file.h5ad SEEDS=0,1,2 PEER=figures.json; without obs column `split` also REFERENCE=a,b QUERY=c,d. EPOCHS=n is for the
+# reference and for surgery; VARIANT=half or VARIANT=unseen UNSEEN=type is for scPoli.
 REFERENCE ?=
 PEER ?=
+EPOCHS ?=
+VARIANT ?=
+UNSEEN ?=
 
 # make simulate SEEDS=2000 FIRST_SEED=0, or MUTATIONS=1
 FIRST_SEED ?= 0
@@ -52,11 +56,12 @@ endif
 demo: build ## Run the main job as real processes: three coordinators, one site per query batch (MODEL= DATA= BATCH= LABELS= QUERY= SEED=)
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(SETS),--gene-sets "$(SETS)") $(DEMO_CELLS)
 
-quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scpoli|scgen|perturbation|expimap|treearches|sagenet|mvtcr DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH= LABELS= COARSE= SETS= QUERY_DATA= PARTS= OUT=)
+quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scpoli|scgen|perturbation|expimap|treearches|sagenet|mvtcr DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH= LABELS= COARSE= SETS= QUERY_DATA= PARTS= EPOCHS= VARIANT= UNSEEN= OUT=)
 	$(BIN)/archipelago-quality --out "$(if $(filter-out demo-out,$(OUT)),$(OUT),quality-out)" --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
 		$(if $(MODEL),--model $(MODEL)) $(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)") \
 		$(if $(BATCH),--batch-key "$(BATCH)") $(if $(LABELS),--labels-key "$(LABELS)") $(if $(COARSE),--coarse-key "$(COARSE)") \
-		$(if $(SETS),--gene-sets "$(SETS)") $(if $(QUERY_DATA),--query-data "$(QUERY_DATA)") $(if $(PARTS),--partition-keys "$(PARTS)")
+		$(if $(SETS),--gene-sets "$(SETS)") $(if $(QUERY_DATA),--query-data "$(QUERY_DATA)") $(if $(PARTS),--partition-keys "$(PARTS)") \
+		$(if $(EPOCHS),--reference-epochs $(EPOCHS) --surgery-epochs $(EPOCHS)) $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSEEN),--unseen "$(UNSEEN)")
 
 # ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers. ARCHIPELAGO_SCARCHES=dir names one
 # with scArches 0.6.1; without it, one is made in the user's cache, by a Python 3.11.

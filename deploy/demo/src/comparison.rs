@@ -110,9 +110,13 @@ impl Comparison {
     }
 }
 
-/// A peer's runs of a model. The native models' script writes one model to a file, and the tutorial's recipe under its own name.
+/// A peer's runs of a model, or of `model-variant`. The native models' script writes one model to a file, and each recipe under its own
+/// name.
 fn runs_of<'a>(peer: &'a Value, model: &str) -> Option<&'a Vec<Value>> {
     let runs = &peer["runs"];
+    if let Some((_, variant)) = model.split_once('-') {
+        return runs[variant].as_array();
+    }
     let of_recipe = || RECIPES.iter().find_map(|recipe| runs[*recipe].as_array()).filter(|_| peer["model"] == model);
     // One set of data to an entry, its runs in a list.
     let alone = || runs.as_array().filter(|_| peer["model"] == model);
@@ -162,6 +166,10 @@ const FIGURES: &[Figure] = &[
     more("predict_balanced_accuracy", "/predict/balanced_accuracy"),
     more("predict_reference", "/predict_reference"),
     more("uncertainty_auroc", "/uncertainty/auroc_error"),
+    more("new_type_auroc", "/uncertainty/auroc_new_type"),
+    more("new_type_accuracy", "/after_add_new_cell_type/accuracy"),
+    more("new_type_recall", "/after_add_new_cell_type/recall_new_type"),
+    more("new_type_precision", "/after_add_new_cell_type/precision_new_type"),
     more("knn_accuracy", "/transfer_knn/accuracy"),
     more("macro_f1", "/transfer_knn/macro_f1"),
     more("balanced_accuracy", "/transfer_knn/balanced_accuracy"),
@@ -286,6 +294,16 @@ mod tests {
         let lines = Comparison::new("scpoli", &[ours], Some(&peer)).lines;
         let told: Vec<_> = lines.iter().map(|line| (line.name, line.is_as_good)).collect();
         assert_eq!(told, [("predict_accuracy", Some(true)), ("uncertainty_auroc", Some(false))]);
+    }
+
+    #[test]
+    fn a_variant_is_compared_with_the_peers_runs_of_that_variant() {
+        let run = |accuracy| json!({ "classify": { "accuracy": accuracy } });
+        let peer =
+            json!({ "model": "scpoli", "runs": { "unlabelled": [run(0.6), run(0.6)], "half": [run(0.9), run(0.9)] } });
+        let ours: Figures = [("predict_accuracy".to_owned(), 0.8)].into_iter().collect();
+        let verdict = |model| Comparison::new(model, std::slice::from_ref(&ours), Some(&peer)).lines[0].is_as_good;
+        assert_eq!(["scpoli", "scpoli-half", "scpoli-unseen"].map(verdict), [Some(true), Some(false), None]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod proofs;
 pub mod quality;
 pub mod quality_runs;
 mod quality_scgen;
+pub mod quality_scpoli;
 mod quality_space;
 mod quality_tcells;
 mod quality_trees;

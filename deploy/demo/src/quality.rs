@@ -95,3 +95,35 @@ impl Normalised {
 fn view<'a>(counts: &'a Csr, data: &'a [f32]) -> Result<CsrView<'a>> {
     Ok(CsrView::new(counts.n_cols(), counts.indptr(), counts.indices(), data)?)
 }
+
+/// The share of pairs, one of a cell that is such a one and one of another, in which the former has the larger value; of equals half. `None`
+/// where all are alike.
+pub(crate) fn area_under_curve(values: &[f64], is_one: &[bool]) -> Option<f64> {
+    let of = |one: bool| values.iter().zip(is_one).filter(move |(_, is)| **is == one).map(|(value, _)| *value);
+    let pairs = of(true).flat_map(|one| of(false).map(move |other| (one, other)));
+    let (mut sum, mut n) = (0.0, 0.0);
+    for (one, other) in pairs {
+        sum += if one > other {
+            1.0
+        } else if one == other {
+            0.5
+        } else {
+            0.0
+        };
+        n += 1.0;
+    }
+    (n > 0.0).then(|| sum / n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_tell_ones_from_others_have_an_area_of_one() {
+        let is_one = [true, false, true, false];
+        assert_eq!(area_under_curve(&[3.0, 1.0, 4.0, 2.0], &is_one), Some(1.0));
+        assert_eq!(area_under_curve(&[1.0, 2.0, 1.0, 1.0], &is_one), Some(0.25));
+        assert_eq!(area_under_curve(&[1.0], &[false]), None);
+    }
+}

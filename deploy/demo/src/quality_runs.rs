@@ -18,6 +18,7 @@ use crate::{
     cells::{Embedding, column, distinct},
     comparison::{Comparison, Figures},
     quality,
+    quality_scpoli::Variant,
 };
 
 /// Trains references and maps queries with scVI and scANVI, seed by seed, and judges the result.
@@ -78,6 +79,12 @@ pub struct QualityArgs {
     /// Column of obs with coarser types, for trees whose first data set knows only these.
     #[arg(long)]
     pub coarse_key: Option<String>,
+    /// Which types scPoli is told.
+    #[arg(long, value_enum, default_value_t)]
+    pub variant: Variant,
+    /// The type that the reference is to lack, for `--variant unseen`.
+    #[arg(long, value_name = "TYPE", required_if_eq("variant", "unseen"))]
+    pub unseen: Option<String>,
     /// Leave no type out of the tree in turn: it takes a tree for each.
     #[arg(long)]
     pub no_left_out: bool,
@@ -165,7 +172,7 @@ pub fn run(args: &QualityArgs) -> Result<()> {
             Models::Scgen => runs.entry("scgen").or_default().push(seed_run.scgen()?),
             Models::Perturbation => runs.entry("scgen").or_default().push(seed_run.perturbation()?),
             Models::Expimap => runs.entry("expimap").or_default().push(seed_run.expimap()?),
-            Models::Scpoli => runs.entry("scpoli").or_default().push(seed_run.scpoli()?),
+            Models::Scpoli => runs.entry(args.variant.of_model()).or_default().push(seed_run.scpoli()?),
             Models::Treearches => runs.entry("treearches").or_default().push(seed_run.trees()?),
             Models::Sagenet => runs.entry("sagenet").or_default().push(seed_run.sections()?),
             Models::Mvtcr => runs.entry("mvtcr").or_default().push(seed_run.tcells()?),
@@ -304,25 +311,11 @@ impl SeedRun<'_> {
         Ok(())
     }
 
-    /// The query has no types; they are told by the prototypes, and how sure they are by the distance.
-    fn scpoli(&self) -> Result<Figures> {
-        let (epochs, of_query) = (self.args.reference_epochs(), self.args.surgery_epochs());
-        let rise = |epochs: u32| ["--n-epochs-kl-warmup".to_owned(), (2 * epochs).to_string()];
-        let (own_rise, query_rise, pretraining) = (rise(epochs), rise(of_query), (epochs * 4 / 5).to_string());
-        let own = ["--model", "scpoli", "--labels-key", &self.args.labels_key, "--pretraining-epochs", &pretraining];
-        let fixed = ["--early-stopping-patience", "0", &own_rise[0], &own_rise[1]];
-        let trained = self.train("scpoli", &[&own[..], &fixed].concat(), epochs)?;
-        let mapped = self.map("scpoli", &[&query_rise[0], &query_rise[1], "--ignore-labels"], of_query)?;
-        let mut figures = self.judge_with_fit("scpoli", &trained, &mapped)?;
-        self.predicted("scpoli", &mut figures)?;
-        figures.insert("uncertainty_auroc", self.uncertainty("scpoli")?);
-        Ok(figures)
-    }
-
     /// How well types that a mapped reference predicts are met.
     fn predicted(&self, name: &str, figures: &mut Figures) -> Result<()> {
         let out = format!("{name}-predicted.csv");
-        let predicted = self.known("predict", &format!("{name}-mapped"), &self.args.query, &out)?;
+        let query = (self.args.data.as_path(), &*self.args.query);
+        let predicted = self.known("predict", &format!("{name}-mapped"), query, &out)?;
         for (name, figure) in [
             ("predict_accuracy", "accuracy"),
             ("predict_macro_f1", "macro_f1"),
@@ -333,20 +326,13 @@ impl SeedRun<'_> {
         Ok(())
     }
 
-    /// How well distances to prototypes tell cells whose type is predicted wrongly from the others: the area under the curve.
-    fn uncertainty(&self, name: &str) -> Result<f64> {
-        let (mapped, out) = (self.path(&format!("{name}-mapped")), self.path(&format!("{name}-classified.h5ad")));
-        let (data, batches) = (self.args.data.display().to_string(), self.args.query.join(","));
-        self.unseeded(&["results", "classify", &mapped, &data, "--batches", &batches, "--out", &out])?;
-        let cells = AnnData::read(&out)?;
-        let (truth, found) = (column(&cells, &self.args.labels_key)?, column(&cells, "labels_pred")?);
-        let uncertainty = cells.obs.column("labels_uncertainty")?.to_f64().context("uncertainties are numbers")?;
-        let is_wrong: Vec<bool> = truth.iter().zip(&found).map(|(truth, found)| truth != found).collect();
-        Ok(area_under_curve(&uncertainty, &is_wrong))
+    fn judge_with_fit(&self, name: &str, trained: &Value, mapped: &Value) -> Result<Figures> {
+        self.judge_with_fit_of(&self.args.data, name, trained, mapped)
     }
 
-    fn judge_with_fit(&self, name: &str, trained: &Value, mapped: &Value) -> Result<Figures> {
-        let mut figures = self.judge(name)?;
+    /// The same where the reference's cells are in a file of their own.
+    pub(crate) fn judge_with_fit_of(&self, own: &Path, name: &str, trained: &Value, mapped: &Value) -> Result<Figures> {
+        let mut figures = self.judge(own, name)?;
         figures.insert("elbo_reference", number(trained, "elbo")?);
         figures.insert("reconstruction_reference", number(trained, "reconstruction")?);
         figures.insert("elbo_query", over_cells(mapped, "elbo")?);
@@ -360,15 +346,20 @@ impl SeedRun<'_> {
         let few = ["--n-samples-per-label", "100"];
         let trained = self.train("scanvi", &[&labelled[..], &few].concat(), self.args.scanvi_epochs)?;
         self.map("scanvi", &["--ignore-labels"], self.args.surgery_epochs())?;
-        let mut figures = self.judge("scanvi")?;
+        let mut figures = self.judge(&self.args.data, "scanvi")?;
         self.predicted("scanvi", &mut figures)?;
         figures.insert("predict_reference", number(&trained, "accuracy")?);
         Ok(figures)
     }
 
     fn train(&self, name: &str, more: &[&str], epochs: u32) -> Result<Value> {
+        self.train_on(&self.args.data, name, more, epochs)
+    }
+
+    /// A reference of the cells of a file.
+    pub(crate) fn train_on(&self, file: &Path, name: &str, more: &[&str], epochs: u32) -> Result<Value> {
         let (out, epochs) = (self.path(name), epochs.to_string());
-        let data = self.args.data.display().to_string();
+        let data = file.display().to_string();
         let batches = self.args.reference.join(",");
         let mut words = vec!["train", &data, "--batches", &batches, "--epochs", &epochs, "--out", &out];
         words.extend(more);
@@ -376,22 +367,23 @@ impl SeedRun<'_> {
     }
 
     fn map(&self, name: &str, more: &[&str], epochs: u32) -> Result<Value> {
+        let by = ["--surgery", &self.args.surgery];
+        let still: &[&str] = if self.args.surgery == "upstream" { &["--weight-decay", "0"] } else { &[] };
+        self.map_from(&self.args.data, name, &[&by[..], still, more].concat(), epochs)
+    }
+
+    /// The query's batches of a file, mapped.
+    pub(crate) fn map_from(&self, file: &Path, name: &str, more: &[&str], epochs: u32) -> Result<Value> {
         let (reference, out) = (self.path(name), self.path(&format!("{name}-mapped")));
-        let (data, batches) = (self.args.data.display().to_string(), self.args.query.join(","));
-        let (epochs, surgery) = (epochs.to_string(), self.args.surgery.as_str());
-        let mut words = vec!["map", &reference, &data, "--batches", &batches, "--epochs", &epochs];
-        words.extend(["--surgery", surgery, "--out", &out]);
-        if surgery == "upstream" {
-            words.extend(["--weight-decay", "0"]);
-        }
-        words.extend(more);
-        self.command(&words)
+        let (data, batches, epochs) = (file.display().to_string(), self.args.query.join(","), epochs.to_string());
+        let words = ["map", &reference, &data, "--batches", &batches, "--epochs", &epochs, "--out", &out];
+        self.command(&[&words[..], more].concat())
     }
 
     /// A command on cells whose batches the reference knows.
-    fn known(&self, verb: &str, reference: &str, batches: &[String], out: &str) -> Result<Value> {
+    fn known(&self, verb: &str, reference: &str, (file, batches): (&Path, &[String]), out: &str) -> Result<Value> {
         let (reference, out) = (self.path(reference), self.path(out));
-        let (data, batches) = (self.args.data.display().to_string(), batches.join(","));
+        let (data, batches) = (file.display().to_string(), batches.join(","));
         let mut words = vec![verb, &reference, &data, "--batches", &batches, "--out", &out];
         if verb == "predict" {
             words.extend(["--labels-key", &self.args.labels_key]);
@@ -399,22 +391,28 @@ impl SeedRun<'_> {
         self.unseeded(&words)
     }
 
-    fn judge(&self, name: &str) -> Result<Figures> {
-        let file = format!("{name}-reference.h5ad");
-        self.known("latent", name, &self.args.reference, &file)?;
-        self.judge_files(&file, &format!("{name}-mapped/mapped.h5ad"))
+    fn judge(&self, own: &Path, name: &str) -> Result<Figures> {
+        let file = reference_file(name);
+        self.known("latent", name, (own, &self.args.reference), &file)?;
+        self.judge_files(&file, &mapped_file(name))
     }
 
     /// Judges the positions of the reference's cells and the query's, in two files.
     pub(crate) fn judge_files(&self, reference: &str, query: &str) -> Result<Figures> {
-        let read = |file: &str| {
-            Embedding::read(&self.dir.join(file), "X_archipelago", &self.args.batch_key, &self.args.labels_key)
-        };
-        let judged = quality::judge(&read(reference)?, &read(query)?, 0)?;
+        let (reference, query) = self.embeddings(reference, query)?;
+        let judged = quality::judge(&reference, &query, 0)?;
         let Value::Object(figures) = serde_json::to_value(judged)? else { anyhow::bail!("figures are an object") };
         let is_judged = |name: &str| !self.args.labels_key.is_empty() || WITHOUT_LABELS.contains(&name);
         let figures = figures.into_iter().filter(|(name, _)| is_judged(name));
         Ok(Figures::from_iter(figures.filter_map(|(name, value)| Some((name, value.as_f64()?)))))
+    }
+
+    /// The positions of both.
+    pub(crate) fn embeddings(&self, reference: &str, query: &str) -> Result<(Embedding, Embedding)> {
+        let read = |file: &str| {
+            Embedding::read(&self.dir.join(file), "X_archipelago", &self.args.batch_key, &self.args.labels_key)
+        };
+        Ok((read(reference)?, read(query)?))
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Result<Value> {
@@ -460,6 +458,16 @@ impl SeedRun<'_> {
     }
 }
 
+/// The file with the reference's cells where a model puts them.
+pub(crate) fn reference_file(name: &str) -> String {
+    format!("{name}-reference.h5ad")
+}
+
+/// The file with the query's cells where they are mapped to.
+pub(crate) fn mapped_file(name: &str) -> String {
+    format!("{name}-mapped/mapped.h5ad")
+}
+
 /// Names of the rows and the first column of a table without quotes.
 fn read_table(path: &Path) -> Result<Vec<(String, f64)>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("failed to read `{}`", path.display()))?;
@@ -482,24 +490,6 @@ const INTERFERON: [&str; 4] = [
 const WITHOUT_LABELS: [&str; 2] = ["other_batch_share", "asw_batch"];
 /// Epochs over which the KL term of trVAE rises.
 const TRVAE_WARMUP: &str = "200";
-
-/// The share of pairs, one wrong and one right, in which the wrong one has the larger value; of equals half.
-pub(crate) fn area_under_curve(values: &[f64], is_wrong: &[bool]) -> f64 {
-    let of = |wrong: bool| values.iter().zip(is_wrong).filter(move |(_, is)| **is == wrong).map(|(value, _)| *value);
-    let pairs = of(true).flat_map(|wrong| of(false).map(move |right| (wrong, right)));
-    let (mut sum, mut n) = (0.0, 0.0);
-    for (wrong, right) in pairs {
-        sum += if wrong > right {
-            1.0
-        } else if wrong == right {
-            0.5
-        } else {
-            0.0
-        };
-        n += 1.0;
-    }
-    sum / n
-}
 
 /// A peer's figures on these data, where a file holds those of several models and data sets.
 fn of_data(peer: Value, model: Models, data: &str) -> Value {
@@ -534,16 +524,4 @@ fn read_json(path: &Path) -> Result<Value> {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("failed to write `{}`", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_that_tell_wrong_from_right_have_an_area_of_one() {
-        let is_wrong = [true, false, true, false];
-        assert_eq!(area_under_curve(&[3.0, 1.0, 4.0, 2.0], &is_wrong), 1.0);
-        assert_eq!(area_under_curve(&[1.0, 2.0, 1.0, 1.0], &is_wrong), 0.25);
-    }
 }

@@ -20,7 +20,8 @@ use crate::{
     cells::{column, distinct},
     comparison::Figures,
     correlation::{neighbour_rank, pairwise, pearson, spearman, upper},
-    quality_runs::{SeedRun, area_under_curve},
+    quality::area_under_curve,
+    quality_runs::SeedRun,
 };
 
 impl SeedRun<'_> {
@@ -173,7 +174,9 @@ fn judge_parts(section: &str, partitions: &[String], mapped: &AnnData, figures: 
         tell("accuracy", n_right as f64 / truth.len().max(1) as f64);
         tell("macro_f1", confusion.macro_f1_of_true_labels().context("there is no cell")?);
         tell("confidence", mean(&sure));
-        tell("confidence_auroc", area_under_curve(&sure, &is_right));
+        if let Some(area) = area_under_curve(&sure, &is_right) {
+            tell("confidence_auroc", area);
+        }
     }
     Ok(())
 }
