@@ -1,7 +1,7 @@
 """Times scvi-tools on the files of one case: training, embedding, surgery. Prints one JSON object.
 
 usage: speed.py <folder with reference.h5ad, reference_validation.h5ad, query.h5ad, query_validation.h5ad>
-                [--model scvi] [--epochs 3] [--threads 2] [--likelihood nb] [--csr] [--cuda]
+                [--model scvi] [--epochs 3] [--threads 2] [--seed 0] [--likelihood nb] [--csr] [--cuda]
 """
 import argparse, gc, json, logging, os, sys, time, warnings
 
@@ -10,6 +10,7 @@ ap.add_argument("folder")
 ap.add_argument("--model", default="scvi", choices=["scvi", "scanvi"])
 ap.add_argument("--epochs", type=int, default=3)
 ap.add_argument("--threads", type=int, default=2)
+ap.add_argument("--seed", type=int, default=0)
 ap.add_argument("--likelihood", default="nb")
 ap.add_argument("--csr", action="store_true", help="keep counts as compressed rows: less memory, more time")
 ap.add_argument("--cuda", action="store_true", help="on the first CUDA device")
@@ -72,7 +73,7 @@ if a.model == "scvi":
 else:
     Model = scvi.model.SCANVI
     Model.setup_anndata(adata, labels_key="cell_type", unlabeled_category="Unknown", batch_key="batch")
-scvi.settings.seed = 0
+scvi.settings.seed = a.seed
 model = Model(adata, **OPTIONS)
 clock = Clock()
 model.train(callbacks=[clock], **TRAIN)
@@ -89,6 +90,7 @@ out["latent"]["elbo"] = None
 del adata
 reset_peak()
 query = read("query")
+scvi.settings.seed = a.seed
 mapped = Model.load_query_data(query, model, accelerator=ACCELERATOR, freeze_dropout=True)
 clock = Clock()
 mapped.train(callbacks=[clock], plan_kwargs={"weight_decay": 0.0}, **TRAIN)

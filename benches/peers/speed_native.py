@@ -1,7 +1,7 @@
 """Times scArches' native models on the files of one case: training, embedding, mapping. Prints one JSON object.
 
 usage: speed_native.py <folder with reference.h5ad, reference_validation.h5ad, query.h5ad, query_validation.h5ad>
-                       [--model trvae|scgen|expimap|scpoli] [--epochs 3] [--threads 2]
+                       [--model trvae|scgen|expimap|scpoli] [--epochs 3] [--threads 2] [--seed 0]
 
 Needs scArches 0.6.1 in a Python 3.11 of its own: it does not work with current releases of what it is built on.
 """
@@ -12,6 +12,7 @@ ap.add_argument("folder")
 ap.add_argument("--model", default="trvae", choices=["trvae", "scgen", "expimap", "scpoli"])
 ap.add_argument("--epochs", type=int, default=3)
 ap.add_argument("--threads", type=int, default=2)
+ap.add_argument("--seed", type=int, default=0)
 a = ap.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(a.threads)
 warnings.filterwarnings("ignore")
@@ -73,7 +74,7 @@ def quietly(call, *args, **kwargs):
 def train(model, **more):
     epochs.clear()
     timed_epochs.last = time.perf_counter()
-    quietly(model.train, n_epochs=a.epochs, monitor=False, seed=0, **more)
+    quietly(model.train, n_epochs=a.epochs, monitor=False, seed=a.seed, **more)
     return list(epochs)
 
 
@@ -210,7 +211,8 @@ def measure(peer):
     module, trainer, *last_of_epoch = peer.trainer
     timed_epochs(getattr(importlib.import_module(f"scarches.trainers.{module}"), trainer), *last_of_epoch)
     adata = peer.read("reference")
-    torch.manual_seed(0)
+    torch.manual_seed(a.seed)
+    np.random.seed(a.seed)
     model = quietly(peer.build, adata)
     trained = {"epochs_s": peer.fit(model), "peak_mib": peak_mib()}
     reset_peak()

@@ -44,6 +44,9 @@ pub(crate) struct MeasureArgs {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Where training and surgery start, and the order of the cells.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Go through libtorch's autograd; on a CUDA device everything does.
     #[arg(long)]
     autograd: bool,
@@ -188,7 +191,7 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
         cells: &cells,
         conditions: &file.conditions,
         batch_key: "batch",
-        spec: &spec_of(args.model, args.epochs),
+        spec: &TrainSpec { seed: args.seed, ..spec_of(args.model, args.epochs) },
         further: &FurtherOptions::default(),
         compute,
     };
@@ -237,7 +240,7 @@ fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Mea
     let mapped = surgery(
         &reference.base,
         &query,
-        &spec(args.epochs, 0.0),
+        &TrainSpec { seed: args.seed, ..spec(args.epochs, 0.0) },
         compute,
         &mut |_: &EpochReport| clock.lap(),
         &mut NoCheckpoints,

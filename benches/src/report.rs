@@ -1,6 +1,6 @@
 //! Medians, the table, `summary.json`.
 
-use std::io::Write as _;
+use std::{fmt, io::Write as _};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -19,11 +19,37 @@ pub(crate) struct Row {
     pub(crate) ratio: f64,
     /// What the dense products alone take at the machine's rate.
     pub(crate) bound_s: Option<f64>,
-    /// Mean ELBO per validation cell, nats; higher is better.
-    pub(crate) ours_elbo: Option<f64>,
-    pub(crate) peer_elbo: Option<f64>,
+    /// ELBO per validation cell over the rounds, nats; higher is better.
+    pub(crate) ours_elbo: Option<Spread>,
+    pub(crate) peer_elbo: Option<Spread>,
     pub(crate) ours_peak_mib: f64,
     pub(crate) peer_peak_mib: f64,
+}
+
+/// A figure over rounds that start elsewhere.
+#[derive(Clone, Copy, PartialEq, Serialize, Debug)]
+pub(crate) struct Spread {
+    pub(crate) mean: f64,
+    /// Sample standard deviation; none of a single round.
+    pub(crate) std: Option<f64>,
+    pub(crate) n_seeds: usize,
+}
+
+impl Spread {
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let std = (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt());
+        (!values.is_empty()).then_some(Self { mean, std, n_seeds: values.len() })
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spread = self.std.map_or_else(String::new, |std| format!(" ± {std:.2}"));
+        f.pad(&format!("{:.2}{spread}", self.mean))
+    }
 }
 
 /// Everything.
@@ -47,21 +73,21 @@ impl Summary {
                 self.threads, self.gemm_gflops, self.load_before
             ),
             format!(
-                "{:<28} {:>9} {:>9} {:>7} {:>9} {:>11} {:>11} {:>9} {:>9}",
+                "{:<28} {:>9} {:>9} {:>7} {:>9} {:>17} {:>17} {:>9} {:>9}",
                 "case", "ours s", "peer s", "ratio", "bound s", "ours ELBO", "peer ELBO", "ours MiB", "peer MiB"
             ),
         ];
-        let optional = |value: Option<f64>, digits: usize| value.map_or("".to_owned(), |v| format!("{v:.digits$}"));
+        let elbo = |spread: &Option<Spread>| spread.map_or_else(String::new, |spread| spread.to_string());
         for row in &self.cases {
             lines.push(format!(
-                "{:<28} {:>9.4} {:>9.3} {:>6.1}× {:>9} {:>11} {:>11} {:>9.0} {:>9.0}",
+                "{:<28} {:>9.4} {:>9.3} {:>6.1}× {:>9} {:>17} {:>17} {:>9.0} {:>9.0}",
                 row.name,
                 row.ours_s,
                 row.peer_s,
                 row.ratio,
-                optional(row.bound_s, 4),
-                optional(row.ours_elbo, 2),
-                optional(row.peer_elbo, 2),
+                row.bound_s.map_or_else(String::new, |bound| format!("{bound:.4}")),
+                elbo(&row.ours_elbo),
+                elbo(&row.peer_elbo),
                 row.ours_peak_mib,
                 row.peer_peak_mib
             ));
@@ -92,4 +118,17 @@ pub(crate) fn say(line: &str) -> Result<()> {
 /// Writes a line to stderr.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_start_elsewhere_have_a_mean_and_a_deviation() {
+        let spread = Spread::of(&[-2.0, -4.0]).unwrap();
+        assert_eq!((spread.mean, spread.n_seeds, spread.to_string().as_str()), (-3.0, 2, "-3.00 ± 1.41"));
+        assert_eq!(Spread::of(&[-2.0]).unwrap().to_string(), "-2.00");
+        assert_eq!(Spread::of(&[]), None);
+    }
 }

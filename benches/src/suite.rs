@@ -13,7 +13,7 @@ use crate::{
     cases::{self, Case, Source},
     growth, machine,
     measure::{Kinds, Measured},
-    report::{Row, Summary, median, note, say},
+    report::{Row, Spread, Summary, median, note, say},
 };
 
 /// What the suite is told.
@@ -69,33 +69,36 @@ fn compare(case: &Case, args: &SuiteArgs, gemm: f64) -> Result<Vec<Row>> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 1..=case.rounds {
         note(&format!("{}: round {round} of {}, ours", case.name, case.rounds));
-        ours.push(run_ours(&folder, case, args)?);
+        // Each round starts elsewhere, and both sides say how far that moves the ELBO.
+        let seed = round as u64 - 1;
+        ours.push(run_ours(&folder, case, args, seed)?);
         note(&format!("{}: round {round} of {}, the peer", case.name, case.rounds));
-        theirs.push(run_peer(&folder, case, args)?);
+        theirs.push(run_peer(&folder, case, args, seed)?);
     }
     std::fs::remove_dir_all(&folder)?;
     let kinds = ["train", "surgery", "latent"].into_iter();
     kinds.map(|kind| row(case, kind, &collect(&ours, kind)?, &collect(&theirs, kind)?, gemm)).collect()
 }
 
-fn run_ours(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
+fn run_ours(folder: &Path, case: &Case, args: &SuiteArgs, seed: u64) -> Result<Kinds> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["measure", "--model", case.model.name()]).arg(folder);
-    output(command, case, args)
+    output(command, case, args, seed)
 }
 
-fn run_peer(folder: &Path, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
+fn run_peer(folder: &Path, case: &Case, args: &SuiteArgs, seed: u64) -> Result<Kinds> {
     let (python, script) = match &args.native_peer {
         Some(python) if case.model.is_native() => (python, "peers/speed_native.py"),
         _ => (&args.peer, "peers/speed.py"),
     };
     let mut command = Command::new(python);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).args(["--model", case.model.name()]).arg(folder);
-    output(command, case, args)
+    output(command, case, args, seed)
 }
 
-fn output(mut command: Command, case: &Case, args: &SuiteArgs) -> Result<Kinds> {
-    command.args(["--epochs", &case.epochs.to_string(), "--threads", &args.threads.to_string()]);
+fn output(mut command: Command, case: &Case, args: &SuiteArgs, seed: u64) -> Result<Kinds> {
+    let [epochs, threads, seed] = [case.epochs.to_string(), args.threads.to_string(), seed.to_string()];
+    command.args(["--epochs", &epochs, "--threads", &threads, "--seed", &seed]);
     if args.cuda {
         command.arg("--cuda");
     }
@@ -115,10 +118,7 @@ fn collect(rounds: &[Kinds], kind: &str) -> Result<Vec<Measured>> {
 
 fn row(case: &Case, kind: &str, ours: &[Measured], theirs: &[Measured], gemm: f64) -> Result<Row> {
     let seconds = |side: &[Measured]| median(&side.iter().flat_map(|m| m.epochs_s.iter().copied()).collect::<Vec<_>>());
-    let elbo = |side: &[Measured]| {
-        let elbos: Vec<f64> = side.iter().filter_map(|measured| measured.elbo).collect();
-        (!elbos.is_empty()).then(|| median(&elbos))
-    };
+    let elbo = |side: &[Measured]| Spread::of(&side.iter().filter_map(|measured| measured.elbo).collect::<Vec<_>>());
     let peak = |side: &[Measured]| side.iter().map(|measured| measured.peak_mib).fold(0.0, f64::max);
     let n_products = match kind {
         "surgery" => Some(2.0),
