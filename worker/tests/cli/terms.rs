@@ -213,6 +213,11 @@ fn what_cannot_be_a_model_of_gene_sets_is_refused_in_words() {
     refused(&train(&["--gene-sets", "foreign.gmt", "--out", "x"]), &["foreign.gmt", "no gene of the data"]);
     let large = ["--gene-sets", "sets.gmt", "--set-min-genes", "100", "--out", "x"];
     refused(&train(&large), &["sets.gmt", "more than 100 genes"]);
+    let small = std::fs::read_to_string(bench.path("sets.gmt")).unwrap().replace("GENE", "gene");
+    std::fs::write(bench.path("small.gmt"), small).unwrap();
+    bench.run(&train(&["--gene-sets", "small.gmt", "--out", "same"]));
+    let told_apart = ["--gene-sets", "small.gmt", "--set-match-case", "--out", "x"];
+    refused(&train(&told_apart), &["small.gmt", "no gene of the data"]);
     refused(&train(&["--gene-sets", "sets.gmt", "--omega", "NOPE=2", "--out", "x"]), &["omega", "`NOPE`"]);
     let mut cells = AnnData::read(bench.path("cells.h5ad")).unwrap();
     // A mask with fewer columns than there are names, and cells without their condition.

@@ -27,6 +27,9 @@ pub(super) struct GeneSetArgs {
     /// Keep the names of sets as they are: with the collection's prefix, and whole.
     #[arg(long)]
     set_full_names: bool,
+    /// Tell genes of the sets apart by capitals, as `Cd4` of mice from `CD4` of people; else they are compared in capitals.
+    #[arg(long)]
+    set_match_case: bool,
 }
 
 impl GeneSetArgs {
@@ -40,6 +43,6 @@ impl GeneSetArgs {
             }
         }
         let (min_genes, max_genes) = (self.set_min_genes, self.set_max_genes);
-        spec.sets = SetOptions { min_genes, max_genes, clean: !self.set_full_names, ..SetOptions::default() };
+        spec.sets = SetOptions { min_genes, max_genes, clean: !self.set_full_names, upper: !self.set_match_case };
     }
 }
