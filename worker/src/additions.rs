@@ -27,19 +27,25 @@ impl Additions {
         self.gene_sets.is_empty() && self.options.is_empty()
     }
 
-    /// What is added to the model of a card. Sets are of the genes of its panel.
+    /// What is added to the model of a card.
     ///
-    /// # Errors  [`Error::Config`](crate::Error::Config) for a file without a gene of the panel, [`Error::Models`](crate::Error::Models) for
-    /// an addition that the model does not take
+    /// # Errors  those of [`Self::read`]; [`Error::Models`](crate::Error::Models) for an addition that the model does not take
     pub fn to(&self, card: &BaseCard) -> Result<Extension> {
+        let extension = self.read(card)?;
+        Blueprint::extended(card, &extension)?;
+        Ok(extension)
+    }
+
+    /// The same, whatever the model takes. Sets are of the genes of its panel.
+    ///
+    /// # Errors  [`Error::Config`](crate::Error::Config) for a file without a gene of the panel
+    pub fn read(&self, card: &BaseCard) -> Result<Extension> {
         let files: Vec<&Path> = self.gene_sets.iter().map(PathBuf::as_path).collect();
         let gene_sets = match files.is_empty() {
             true => None,
             false => Some(sets_of_files(&files, &card.genes, SetOptions::default())?),
         };
-        let extension = Extension { options: self.options.clone(), gene_sets };
-        Blueprint::extended(card, &extension)?;
-        Ok(extension)
+        Ok(Extension { options: self.options.clone(), gene_sets })
     }
 
     /// The same for a task, whose reference may be of a model that takes no addition: then nothing is added.

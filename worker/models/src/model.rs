@@ -78,6 +78,11 @@ pub trait Model: Sync {
         &[]
     }
 
+    /// The options that a query can be mapped with by upstream's surgery; the reference that comes of it has them.
+    fn options_of_upstream_query(&self) -> &'static [&'static str] {
+        self.options_of_query()
+    }
+
     /// The model with the options of a reference and with what a site adds.
     ///
     /// # Errors  [`Error::Config`] for an addition that it does not take

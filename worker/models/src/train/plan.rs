@@ -50,7 +50,7 @@ pub struct TrainPlan {
     pub clip: Option<f64>,
     /// Which state training ends with, of a model that looks for the best.
     pub kept: Kept,
-    /// How cells are drawn, of a model that balances conditions.
+    /// How cells are drawn, of a model that can balance conditions.
     pub sampling: Sampling,
 }
 
@@ -64,12 +64,12 @@ pub enum Kept {
     Last,
 }
 
-/// How a model that balances conditions draws cells.
+/// How a model that can balance conditions draws cells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sampling {
-    /// Every cell once, in new order: nothing is balanced.
-    pub is_plain: bool,
-    /// Draws of an epoch, if not as many as there are cells to train on.
+    /// Whether conditions are balanced, if not as usual for the model; else every cell is taken once, in new order.
+    pub balances: Option<bool>,
+    /// Draws of an epoch that balances, if not as many as there are cells to train on.
     pub n_draws: Option<usize>,
 }
 

@@ -8,12 +8,13 @@ use archipelago_common::{
     task::{ColumnInit, TrainSpec},
 };
 use archipelago_models::{
-    Categorical, CellConditions, Cells, Compute, Device, Engine, Error, Extension, NoCheckpoints, PredictFrom, Query,
-    Reference, Surgery, Trained,
+    Blueprint, Categorical, CellConditions, Cells, Compute, Device, Engine, Error, Extension, NoCheckpoints,
+    PredictFrom, Query, Reference, Surgery, Trained,
     data::LABELS,
     results::{Answer, Asked, Column, Frame, Given, Value},
     surgery,
     surgery::{Placement, UpstreamSurgery, likeness, upstream::Flags, upstream_surgery},
+    train::{FurtherOptions, Sampling},
     zoo,
 };
 
@@ -166,20 +167,8 @@ fn the_reference_prototypes_stay_under_upstreams_rules_and_new_types_get_theirs(
     let (reference, query) = (reference(), batch(3, 60));
     let labels: Vec<String> = query.labels.iter().map(|label| label.replace("type2", "novel")).collect();
     let cells = Cells::new(&query.counts).with(LABELS, Categorical::from_values(&labels));
-    let conditions = CellConditions::single(key("q"), 60);
     for placement in [Placement::OwnBlock, Placement::End] {
-        let (spec, flags, device) = (spec(22), Flags::default(), Device::Cpu);
-        let extension = &Extension::default();
-        let ask = UpstreamSurgery {
-            cells: &cells,
-            conditions: &conditions,
-            spec: &spec,
-            flags,
-            placement,
-            device,
-            extension,
-        };
-        let mapped = upstream_surgery(&reference, &ask, &mut Silent, &mut NoCheckpoints).unwrap().reference;
+        let mapped = by_upstreams_rules(&reference, &cells, 22, placement, &Extension::default()).unwrap();
         assert_eq!(mapped.base.card.labels, ["type0", "type1", "type2", "novel"]);
         let means = |of: &Reference| of.base.tensors.get("prototypes.labeled.mean").unwrap().to_f32("means").unwrap();
         let (before, after) = (means(&reference), means(&mapped));
@@ -191,6 +180,43 @@ fn the_reference_prototypes_stay_under_upstreams_rules_and_new_types_get_theirs(
         );
         assert_eq!(mapped.base.card.training["surgery"], "approximate: upstream's rules");
     }
+}
+
+/// The new reference that upstream's surgery of condition `q` gives.
+fn by_upstreams_rules(
+    reference: &Reference,
+    cells: &Cells<'_>,
+    n_epochs: u32,
+    placement: Placement,
+    extension: &Extension,
+) -> archipelago_models::Result<Reference> {
+    let (conditions, spec, flags) = (CellConditions::single(key("q"), 60), spec(n_epochs), Flags::default());
+    let (conditions, spec, device) = (&conditions, &spec, Device::Cpu);
+    let ask = UpstreamSurgery { cells, conditions, spec, flags, placement, device, extension };
+    Ok(upstream_surgery(reference, &ask, &mut Silent, &mut NoCheckpoints)?.reference)
+}
+
+#[test]
+fn how_prototypes_draw_a_labelled_query_is_said_for_upstreams_surgery_and_refused_for_exact() {
+    let (reference, query) = (reference(), batch(3, 60));
+    let extension = |name: &str, value: serde_json::Value| {
+        let options = [("pretraining_epochs".to_owned(), 1.into()), (name.to_owned(), value)].into();
+        Extension { options, ..Extension::default() }
+    };
+    let by = |eta: f64| {
+        let extension = extension("eta", eta.into());
+        by_upstreams_rules(&reference, &cells(&query), 4, Placement::End, &extension).unwrap()
+    };
+    let (not_drawn, drawn) = (by(0.0), by(50.0));
+    assert_eq!(drawn.base.card.config["eta"], 50.0);
+    let row = |of: &Reference| of.columns[&key("q")].0.get("embeddings.0.weight.row").cloned().unwrap();
+    assert_eq!(row(&drawn).shape(), row(&not_drawn).shape());
+    assert_ne!(row(&drawn), row(&not_drawn), "labelled cells are drawn as strongly as was asked for");
+    let of_reference = extension("latent_dim", 3.into());
+    let refused = by_upstreams_rules(&reference, &cells(&query), 4, Placement::End, &of_reference).unwrap_err();
+    assert!(refused.to_string().contains("`latent_dim` is the reference's"), "{refused}");
+    let refused = Blueprint::extended(&reference.base.card, &extension("eta", 2.0.into())).unwrap_err();
+    assert!(refused.to_string().contains("upstream's surgery alone"), "{refused}");
 }
 
 #[test]
@@ -303,23 +329,39 @@ fn cells_without_a_type_get_clusters_and_a_type_of_one_cell_no_nan() {
     }
 }
 
-#[test]
-fn without_types_nothing_is_predicted_and_all_the_same_cells_are_embedded() {
+/// A reference of one batch whose cells have no types.
+fn train_without_types(a: &Batch, further: &FurtherOptions) -> Reference {
     let model = zoo::model("scpoli").unwrap();
-    let (a, n_genes) = (batch(1, 60), crate::N_GENES);
-    let genes: Vec<String> = (0..n_genes).map(|gene| format!("gene{gene}")).collect();
+    let genes: Vec<String> = (0..crate::N_GENES).map(|gene| format!("gene{gene}")).collect();
     let training = archipelago_models::Training {
         model,
         options: &crate::options(model),
         genes: &genes,
         cells: &Cells::new(&a.counts),
-        conditions: &CellConditions::single(key("a"), 60),
+        conditions: &CellConditions::single(key("a"), a.labels.len()),
         batch_key: "batch",
         spec: &spec(2),
-        further: &Default::default(),
+        further,
         compute: Device::Cpu.into(),
     };
-    let reference = archipelago_models::train_reference(&training, &mut Silent, &mut NoCheckpoints).unwrap().reference;
+    archipelago_models::train_reference(&training, &mut Silent, &mut NoCheckpoints).unwrap().reference
+}
+
+#[test]
+fn every_cell_is_taken_once_unless_conditions_are_to_be_balanced() {
+    let a = batch(1, 60);
+    let by = |balances| {
+        let sampling = Sampling { balances, n_draws: None };
+        train_without_types(&a, &FurtherOptions { sampling, ..FurtherOptions::default() }).base.tensors
+    };
+    assert_eq!(by(None), by(Some(false)));
+    assert_ne!(by(None), by(Some(true)));
+}
+
+#[test]
+fn without_types_nothing_is_predicted_and_all_the_same_cells_are_embedded() {
+    let (a, n_genes) = (batch(1, 60), crate::N_GENES);
+    let reference = train_without_types(&a, &FurtherOptions::default());
     let conditions = CellConditions::single(key("a"), 60);
     let cells = Cells::new(&a.counts);
     let refused = reference.predict_labels(&cells, &conditions, PredictFrom::Mean, 0, Device::Cpu).unwrap_err();

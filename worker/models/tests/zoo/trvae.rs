@@ -80,8 +80,9 @@ fn what_is_drawn_and_cut_changes_the_result() {
     let spec = TrainSpec { epochs: Some(2), ..spec() };
     let run = |further: FurtherOptions| train(&spec, &further, Engine::Fast);
     let usual = run(FurtherOptions::default());
-    let plain = run(FurtherOptions { sampling: Sampling { is_plain: true, n_draws: None }, ..Default::default() });
-    let few = run(FurtherOptions { sampling: Sampling { is_plain: false, n_draws: Some(32) }, ..Default::default() });
+    let plain =
+        run(FurtherOptions { sampling: Sampling { balances: Some(false), n_draws: None }, ..Default::default() });
+    let few = run(FurtherOptions { sampling: Sampling { balances: None, n_draws: Some(32) }, ..Default::default() });
     let cut = run(FurtherOptions { clip: Some(1e-3), ..Default::default() });
     assert_eq!((usual.engine, cut.engine), (Engine::Fast, Engine::Autograd));
     for other in [plain, few, cut] {

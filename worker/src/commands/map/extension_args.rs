@@ -10,6 +10,7 @@ use archipelago_models::{
 };
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, builder::PossibleValuesParser};
 
+use super::SurgeryArg;
 use crate::{additions::Additions, error::Result, lists};
 
 /// What is added: options by name, as they were written, and files of gene sets.
@@ -20,14 +21,19 @@ pub(super) struct ExtensionArgs {
 }
 
 impl ExtensionArgs {
-    /// What is added to the model of a card.
-    pub(super) fn of(&self, card: &BaseCard) -> Result<Extension> {
-        let cards = zoo::model(&card.model)?.options();
+    /// What is added to the model of a card, by this surgery.
+    pub(super) fn of(&self, card: &BaseCard, surgery: SurgeryArg) -> Result<Extension> {
+        let model = zoo::model(&card.model)?;
+        let cards = model.options();
         let read = |(name, text): &(&'static str, String)| {
             let option = cards.iter().find(|option| option.name == *name);
             ((*name).to_owned(), option.map_or_else(|| text.clone().into(), |option| option.read(text)))
         };
-        Additions { gene_sets: self.new_gene_sets.clone(), options: self.given.iter().map(read).collect() }.to(card)
+        let additions =
+            Additions { gene_sets: self.new_gene_sets.clone(), options: self.given.iter().map(read).collect() };
+        // What exact surgery would refuse, upstream's may take: it makes a new reference.
+        let is_for_upstream = surgery == SurgeryArg::Upstream && model.options_of_query().is_empty();
+        if is_for_upstream { additions.read(card) } else { additions.to(card) }
     }
 }
 
@@ -65,7 +71,7 @@ impl FromArgMatches for ExtensionArgs {
 fn flags() -> impl Iterator<Item = (Vec<&'static str>, OptionCard)> {
     let mut flags: Vec<(Vec<&'static str>, OptionCard)> = Vec::new();
     for model in ZOO {
-        let of_query = model.options_of_query();
+        let of_query = model.options_of_upstream_query();
         for option in model.options().into_iter().filter(|option| of_query.contains(&option.name)) {
             match flags.iter_mut().find(|(_, known)| known.name == option.name) {
                 Some((titles, _)) => titles.push(model.card().title),

@@ -256,7 +256,7 @@ impl<'a> Mapping<'a> {
     fn prepare(args: &'a MapArgs, output: &Output) -> Result<Self> {
         let parent = OpenReference::open(&args.reference)?;
         let card = &parent.reference.base.card;
-        let extension = args.extension.of(card)?;
+        let extension = args.extension.of(card, args.surgery)?;
         let spec = args.cells.seen_through(&args.query, args.batch_key.as_deref(), card)?;
         spec.check_batch_key(args.batch_key.as_deref())?;
         let usual = if args.ignore_labels { SourceMap::default() } else { spec.usual.clone() };

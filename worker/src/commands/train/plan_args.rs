@@ -88,6 +88,9 @@ pub(super) struct PlanArgs {
     /// Every cell once in each epoch, also for a model that balances conditions.
     #[arg(long)]
     plain_sampling: bool,
+    /// Conditions alike in each epoch, drawn with replacement, also for a model that takes every cell once and can do so.
+    #[arg(long, conflicts_with = "plain_sampling")]
+    stratified_sampling: bool,
     /// Epochs from one checkpoint to the next; a run that was killed goes on from the last.
     #[arg(long, value_name = "EPOCHS", default_value_t = EPOCHS_PER_CHECKPOINT)]
     pub(super) checkpoint_every: u32,
@@ -149,7 +152,12 @@ impl PlanArgs {
             validate_every: self.check_val_every_n_epoch,
             clip: self.clip_value,
             kept: if self.keep_last_state { Kept::Last } else { Kept::Best },
-            sampling: Sampling { is_plain: self.plain_sampling, n_draws: self.n_samples },
+            sampling: Sampling { balances: self.balances(), n_draws: self.n_samples },
         }
+    }
+
+    /// Whether conditions are balanced, where that is said.
+    fn balances(&self) -> Option<bool> {
+        (self.plain_sampling || self.stratified_sampling).then_some(self.stratified_sampling)
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     losses::mmd,
     nn::{Weights, from_tch, to_tch},
     train::{
-        Balanced, Decision, Epoch, Hook, Kept, Monitor, Recipe, Rule, Run, Sampler, Seen, Shuffled, TrainPlan, Verdict,
+        Balanced, Decision, Epoch, Hook, Kept, Monitor, Recipe, Rule, Run, Sampler, Sampling, Seen, Shuffled,
+        TrainPlan, Verdict,
     },
 };
 
@@ -28,11 +29,9 @@ pub fn of_run<'a>(weights: &'a Weights, run: Run<'a, '_>) -> Result<Recipe<'a>> 
 /// # Errors  options of the plan that the rule does not take
 pub fn of_run_watching<'a>(weights: &'a Weights, run: Run<'a, '_>, watched: Watched) -> Result<Recipe<'a>> {
     let plan = run.plan;
-    let balanced = Balanced { groups: run.dataset.conditions.clone(), n_draws: plan.sampling.n_draws };
-    let sampler: Box<dyn Sampler> = if plan.sampling.is_plain { Box::new(Shuffled) } else { Box::new(balanced) };
     let mut recipe = Recipe {
         split: Some(split_by_condition(run.dataset, plan.train_size)),
-        sampler,
+        sampler: sampler(run, true),
         rule: Some(Box::new(StoppingRule::new(plan, watched)?)),
         ..Recipe::default()
     };
@@ -41,6 +40,15 @@ pub fn of_run_watching<'a>(weights: &'a Weights, run: Run<'a, '_>, watched: Watc
         recipe.hooks.push(Box::new(KeepBest::new(weights, watched)));
     }
     Ok(recipe)
+}
+
+/// Draws cells of balanced conditions or every cell once: what a run is told, or what is usual.
+pub fn sampler(run: Run<'_, '_>, usually_balances: bool) -> Box<dyn Sampler> {
+    let Sampling { balances, n_draws } = run.plan.sampling;
+    match balances.unwrap_or(usually_balances) {
+        true => Box::new(Balanced { groups: run.dataset.conditions.clone(), n_draws }),
+        false => Box::new(Shuffled),
+    }
 }
 
 /// Splits each condition by itself: the first cells in the order of the data set train, the others validate. Nothing is shuffled, as

@@ -21,7 +21,7 @@ pub(super) fn of_run<'a>(module: &'a MvtcrModule, run: Run<'a, '_>) -> Result<Re
     let mut recipe = Recipe::default();
     if let Some(clonotypes) = &clonotypes {
         recipe.split = Some(split(clonotypes, 1.0 - plan.train_size.share(), run.seeds.of("split", 0)));
-        if config.balanced_sampling && !plan.sampling.is_plain {
+        if config.balanced_sampling && plan.sampling.balances.unwrap_or(true) {
             recipe.sampler = Box::new(ByClonotype(clonotypes.clone()));
         }
     }

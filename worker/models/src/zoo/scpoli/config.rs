@@ -171,6 +171,18 @@ impl ScpoliConfig {
     }
 }
 
+/// The options that a query can be mapped with by upstream's surgery: how prototypes draw its cells.
+pub(super) const OF_UPSTREAM_QUERY: [&str; 9] = [
+    "pretraining_epochs",
+    "prototype_training",
+    "unlabeled_prototype_training",
+    "eta",
+    "p_prototype_loss",
+    "unlabeled_weight",
+    "clustering",
+    "clustering_res",
+    "n_clusters",
+];
 /// Name in the zoo.
 pub(super) const NAME: &str = "scpoli";
 /// More layers than any published model has.

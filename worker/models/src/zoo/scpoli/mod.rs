@@ -27,7 +27,8 @@ use archipelago_common::{Layout, layout::Rule};
 use self::prototypes::Statistics;
 use crate::{
     data::{Field, Registry, Values},
-    error::Result,
+    error::{Error, Result},
+    extension::Extension,
     model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
     options::{self, OptionCard, Options as _},
@@ -67,6 +68,38 @@ impl Model for Scpoli {
 
     fn options_for_surgery(&self) -> Config {
         options::to_config(&ScpoliConfig::for_surgery())
+    }
+
+    fn options_of_upstream_query(&self) -> &'static [&'static str] {
+        &config::OF_UPSTREAM_QUERY
+    }
+
+    fn extended(&self, options: &Config, extension: &Extension) -> Result<Box<dyn Configured>> {
+        if !extension.is_empty() {
+            let detail = "prototypes draw the cells of a query by upstream's surgery alone; exact surgery takes neither options nor \
+                          gene sets of a query";
+            return Err(Error::Config { model: config::NAME, detail: detail.to_owned() });
+        }
+        self.configure(options)
+    }
+
+    fn grown(
+        &self,
+        options: &Config,
+        registry: Registry,
+        extension: &Extension,
+    ) -> Result<(Box<dyn Configured>, Registry)> {
+        let refuse = |detail: String| Err(Error::Config { model: config::NAME, detail });
+        let of_query = config::OF_UPSTREAM_QUERY;
+        if let Some(name) = extension.options.keys().find(|name| !of_query.contains(&name.as_str())) {
+            return refuse(format!("`{name}` is the reference's: a query can have {}", of_query.join(", ")));
+        }
+        if extension.gene_sets.is_some() {
+            return refuse("it has no terms, and takes no gene sets".to_owned());
+        }
+        let mut grown = options::to_config(&ScpoliConfig::parse(options)?);
+        grown.extend(extension.options.clone());
+        Ok((self.configure(&grown)?, registry))
     }
 
     fn questions(&self) -> &'static [QuestionCard] {

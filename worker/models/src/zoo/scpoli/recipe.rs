@@ -12,7 +12,7 @@ use crate::{
     model::Module as _,
     nn::Mode,
     train::{AdamOptions, GroupSpec, Kept, Method, Monitor, Recipe, Run, Seen},
-    zoo::family::recipe::{KeepBest, StoppingRule},
+    zoo::family::recipe::{KeepBest, StoppingRule, sampler},
 };
 
 /// The recipe of a run of this module. In exact surgery cells are drawn to nothing: what prototypes add to the loss depends on which
@@ -23,7 +23,7 @@ pub(super) fn of_run<'a>(module: &'a ScpoliModule, run: Run<'a, '_>) -> Result<R
     let (plan, weights) = (run.plan, module.weights());
     let seen = if run.mode == Mode::Training { Types::Seen } else { Types::Unseen };
     let split = split(module.levels(), run.dataset, seen, plan.train_size.share(), run.seeds.of("split", 0));
-    let mut recipe = Recipe { split: Some(split), ..Recipe::default() };
+    let mut recipe = Recipe { split: Some(split), sampler: sampler(run, false), ..Recipe::default() };
     recipe.rule = Some(Box::new(StoppingRule::new(plan, watched)?));
     if plan.adam.weight_decay != 0.0 {
         let adam = AdamOptions { weight_decay: 0.0, ..plan.adam };
