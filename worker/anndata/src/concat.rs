@@ -1,7 +1,7 @@
 //! Data sets laid below each other, as `anndata.concat` does along the cells.
 
-mod columns;
-mod stack;
+pub(crate) mod columns;
+pub(crate) mod stack;
 
 use std::collections::{HashMap, HashSet};
 
@@ -38,7 +38,7 @@ pub fn concat(parts: &[AnnData], join: Join) -> Result<AnnData> {
         parts.iter().map(|part| part.var_names().iter().map(|gene| position.get(&**gene).copied()).collect()).collect();
     let stack = |matrices: Vec<&Matrix>| stack::matrices(&matrices, &targets, genes.len());
     let x: Option<Vec<&Matrix>> = parts.iter().map(|part| part.x.as_ref()).collect();
-    let mut all = AnnData { x: x.map(stack).transpose()?, obs: obs(parts, join)?, ..AnnData::default() };
+    let mut all = AnnData { x: x.map(stack).transpose()?, obs: frames(parts, join)?, ..AnnData::default() };
     for name in first.layers.keys() {
         let layers: Option<Vec<&Matrix>> = parts.iter().map(|part| part.layers.get(name)).collect();
         if let Some(layers) = layers {
@@ -88,7 +88,8 @@ fn genes(parts: &[AnnData], join: Join) -> Result<Vec<String>> {
     Ok(shared)
 }
 
-fn obs(parts: &[AnnData], join: Join) -> Result<DataFrame> {
+/// What is known of the cells of all parts.
+pub(crate) fn frames(parts: &[AnnData], join: Join) -> Result<DataFrame> {
     let names: Vec<String> = parts.iter().flat_map(|part| part.obs_names().iter().cloned()).collect();
     names::check_unique_cells(&names)?;
     let mut obs = DataFrame::new(names);

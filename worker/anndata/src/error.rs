@@ -210,6 +210,36 @@ pub enum Error {
         /// A few of them.
         examples: Vec<String>,
     },
+    /// A data set, or a modality of a table of both, is nowhere.
+    #[error("{}", nowhere(*dataset, name.as_deref()))]
+    NoModality {
+        /// The place of a data set that no modality has, from 0.
+        dataset: Option<usize>,
+        /// A modality that no data set has.
+        name: Option<String>,
+    },
+    /// The modalities of a data set are of different cells.
+    #[error("{n_missing} cells of data set {} are not in `{modality}`, which has {n_further} others", dataset + 1)]
+    OtherCells {
+        /// The place of the data set, from 0.
+        dataset: usize,
+        /// A modality of it.
+        modality: String,
+        /// Cells of its other modalities that this one lacks.
+        n_missing: usize,
+        /// Cells that only this one has.
+        n_further: usize,
+    },
+    /// Data sets have different features of a modality.
+    #[error("`{modality}` has other features in data set {} than in data set {}", dataset + 1, first + 1)]
+    OtherFeatures {
+        /// The modality.
+        modality: String,
+        /// The place of the first data set that has it, from 0.
+        first: usize,
+        /// The place of the data set that differs, from 0.
+        dataset: usize,
+    },
     /// Query and panel share no gene.
     #[error("no gene in common: the query has {}, the panel {}", quoted(query), quoted(panel))]
     NoCommonGenes {
@@ -247,9 +277,21 @@ impl Error {
             Self::NoCommonGenes { .. } => {
                 "both sides must use one naming, such as gene symbols or Ensembl identifiers without version".into()
             }
+            Self::OtherFeatures { .. } => "keep the features that all data sets have with `--features shared`".into(),
+            Self::OtherCells { .. } => {
+                "name the modality once for the cells that have it, and `none` for the others: each is a data set"
+                    .into()
+            }
             Self::Unsupported { .. } => "rewrite the file with a current anndata and `compression=\"gzip\"`".into(),
             _ => return None,
         })
+    }
+}
+
+fn nowhere(dataset: Option<usize>, name: Option<&str>) -> String {
+    match (dataset, name) {
+        (Some(dataset), _) => format!("data set {} has no modality", dataset + 1),
+        (None, name) => format!("no data set has the modality `{}`", name.unwrap_or_default()),
     }
 }
 

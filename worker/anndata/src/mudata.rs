@@ -38,8 +38,15 @@ impl MuData {
         write::write_modalities(self, path.as_ref(), compression)
     }
 
-    /// Names of all cells: those of the first modality, then those that only later ones have.
+    /// Names of all cells: those of the first modality, then those that only later ones have. What all modalities say alike of the
+    /// same cells is said of them here too.
     pub(crate) fn obs(&self) -> DataFrame {
+        let mut frames = self.modalities.values().map(|adata| &adata.obs);
+        if let Some(first) = frames.next().filter(|_| self.modalities.len() > 1)
+            && frames.all(|frame| frame == first)
+        {
+            return first.clone();
+        }
         joint(self.modalities.values().map(AnnData::obs_names))
     }
 

@@ -11,7 +11,7 @@ use crate::{Categorical, Column, Values};
 /// Values of one type stay of it, with a mask where some are missing (numbers with a fraction have NaN for that). Categories stay
 /// in order: those of the first part, then what later ones add; they are ordered still if all parts have the same in the same order.
 /// Numbers of several types become floats, anything else categories of text.
-pub(super) fn concatenated(columns: &[Option<&Column>], lengths: &[usize]) -> Option<Column> {
+pub(crate) fn concatenated(columns: &[Option<&Column>], lengths: &[usize]) -> Option<Column> {
     if columns.iter().flatten().any(|column| matches!(column, Column::Kept(_))) {
         return None;
     }

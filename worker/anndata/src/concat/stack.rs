@@ -6,7 +6,7 @@ use crate::{Array, Column, Csr, DataFrame, Element, Layout, Matrix, Result, Spar
 /// Matrices below each other, their columns brought to where `targets` says; what a part lacks is zero.
 ///
 /// All dense: dense. All of one element type: of that, else floats. By rows where any is sparse.
-pub(super) fn matrices(matrices: &[&Matrix], targets: &[Vec<Option<u32>>], n_cols: usize) -> Result<Matrix> {
+pub(crate) fn matrices(matrices: &[&Matrix], targets: &[Vec<Option<u32>>], n_cols: usize) -> Result<Matrix> {
     let is_one_type = matrices.iter().all(|matrix| matrix.dtype() == matrices[0].dtype());
     if !is_one_type {
         return of_floats(matrices, targets, n_cols);
