@@ -24,6 +24,8 @@ pub struct Field {
     /// Whether a query may bring labels that the reference does not have, or none: for a model in which no layer hears of them. The one
     /// way for labels to grow: what follows from it is said in [`Registry`](super::Registry).
     pub grows: bool,
+    /// Whether single cells may lack it: zeros stand for it there. Only of a matrix.
+    pub partial: bool,
 }
 
 /// What a field is.
@@ -118,7 +120,7 @@ impl Need {
 impl Field {
     /// A field of this kind.
     pub const fn new(name: &'static str, kind: FieldKind, need: Need, help: &'static str) -> Self {
-        Self { name: Cow::Borrowed(name), kind, need, help, grows: false }
+        Self { name: Cow::Borrowed(name), kind, need, help, grows: false, partial: false }
     }
 
     /// The same field, of which a query may bring labels that the reference does not have, or none.
@@ -151,7 +153,7 @@ impl Field {
             Names::Common => "names of one condition key, which mean the same at every site",
         };
         let name = Cow::Owned(name.as_str().to_owned());
-        Self { name, kind: FieldKind::Axis(names), need: Need::Required, help, grows: false }
+        Self { name, kind: FieldKind::Axis(names), need: Need::Required, help, grows: false, partial: false }
     }
 
     /// The gene sets that a reference is built on.

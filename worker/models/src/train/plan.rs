@@ -82,6 +82,8 @@ pub struct FurtherOptions {
     pub min_kl_weight: Option<f64>,
     /// Weight of the KL term after its warm-up, 1 if unset.
     pub max_kl_weight: Option<f64>,
+    /// How often the warm-up of the KL term begins in a run, at even distances; once if unset.
+    pub kl_cycles: Option<u32>,
     /// How weight decay acts.
     pub decay: Option<Decay>,
     /// What early stopping watches, the validation cells if unset.
@@ -109,6 +111,9 @@ impl FurtherOptions {
         };
         if let Some(share) = self.validation_size.filter(|share| !(0.0..1.0).contains(share)) {
             return refuse("validation size", share.to_string(), "a share of at least 0 and below 1");
+        }
+        if self.kl_cycles == Some(0) {
+            return refuse("cycles of the KL weight", "0".to_owned(), "at least 1");
         }
         let weights = [("smallest KL weight", self.min_kl_weight), ("largest KL weight", self.max_kl_weight)];
         for (what, weight) in weights {
@@ -160,6 +165,7 @@ impl TrainPlan {
                 over: spec.kl_warmup.unwrap_or_else(|| warmup(&usual, n_epochs, n_cells)),
                 min: 0.0,
                 max: usual.max_kl_weight,
+                period: None,
             },
             train_size: match spec.train_size {
                 None => usual.train_size,
@@ -191,6 +197,19 @@ impl TrainPlan {
         self.validation_size = further.validation_size.or(self.validation_size);
         self.kl.min = further.min_kl_weight.unwrap_or(self.kl.min);
         self.kl.max = further.max_kl_weight.unwrap_or(self.kl.max);
+        if let Some(cycles) = further.kl_cycles.filter(|cycles| *cycles > 1) {
+            let Warmup::Epochs(n) = self.kl.over else {
+                let (found, expected) = (format!("{:?}", self.kl.over), "a warm-up of the KL weight over epochs");
+                return Err(Error::Common(archipelago_common::Error::InvalidValue {
+                    what: "warm-up of cycles",
+                    found,
+                    expected,
+                }));
+            };
+            let period = self.n_epochs.div_ceil(cycles).max(1);
+            // Each cycle is a warm-up of its own: one that is longer than its cycle would never end.
+            (self.kl.period, self.kl.over) = (Some(period), Warmup::over_epochs(n.min(period)));
+        }
         self.adam.decay = further.decay.unwrap_or(self.adam.decay);
         self.early_stopping = self.early_stopping.map(|stop| {
             let monitor = further.monitor.unwrap_or(stop.monitor);
@@ -281,6 +300,24 @@ mod tests {
             let plan = TrainPlan::new(*model, Aim::Reference, &off, N_CELLS).unwrap();
             assert_eq!(plan.kl.weight(0, 0), plan.kl.max, "{}", model.card().name);
         }
+    }
+
+    #[test]
+    fn the_weight_of_the_divergence_rises_once_or_in_cycles() {
+        let spec = TrainSpec { epochs: Some(8), kl_warmup: Some(Warmup::over_epochs(2)), ..TrainSpec::default() };
+        let weights = |cycles: Option<u32>| -> Vec<f64> {
+            let plan = further(&spec, &FurtherOptions { kl_cycles: cycles, ..FurtherOptions::default() }).unwrap();
+            (0..8).map(|epoch| plan.kl.weight(epoch, 0)).collect()
+        };
+        assert_eq!(weights(None), [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(weights(Some(2)), [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0]);
+        // A warm-up ends with its cycle.
+        assert_eq!(weights(Some(8)), [0.0; 8]);
+        let none = further(&spec, &FurtherOptions { kl_cycles: Some(0), ..FurtherOptions::default() });
+        assert!(none.is_err());
+        let steps = TrainSpec { kl_warmup: Some(Warmup::over_steps(5)), ..spec.clone() };
+        let by_steps = further(&steps, &FurtherOptions { kl_cycles: Some(2), ..FurtherOptions::default() });
+        assert!(by_steps.unwrap_err().to_string().contains("over epochs"));
     }
 
     #[test]

@@ -23,19 +23,21 @@ pub struct KlWarmup {
     pub min: f64,
     /// Weight at the end.
     pub max: f64,
+    /// Epochs after which it begins anew.
+    pub period: Option<u32>,
 }
 
 impl KlWarmup {
     /// From 0 to 1.
     pub fn new(over: Warmup) -> Self {
-        Self { over, min: 0.0, max: 1.0 }
+        Self { over, min: 0.0, max: 1.0, period: None }
     }
 
-    /// The weight in an epoch at a global step, both from 0.
+    /// The weight in an epoch at a global step, both from 0. A warm-up that is counted in steps does not begin anew.
     pub fn weight(&self, epoch: u32, step: u64) -> f64 {
         let share = match self.over {
             Warmup::Off | Warmup::Epochs(0) | Warmup::Steps(0) => 1.0,
-            Warmup::Epochs(n) => f64::from(epoch) / f64::from(n),
+            Warmup::Epochs(n) => f64::from(self.period.map_or(epoch, |period| epoch % period.max(1))) / f64::from(n),
             Warmup::Steps(n) => step as f64 / n as f64,
         };
         if share < 1.0 { self.min + (self.max - self.min) * share } else { self.max }

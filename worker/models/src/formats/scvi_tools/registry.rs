@@ -14,6 +14,8 @@ pub struct SavedRegistry {
     pub setup_method: String,
     /// The arguments of that set-up, as they were given.
     pub setup_args: BTreeMap<String, Json>,
+    /// Whether the set-up takes these arguments and none of scvi-tools' own beside them: another package's.
+    pub is_foreign: bool,
     /// Number of cells, where it was kept.
     pub n_cells: Option<u64>,
     /// Names of the genes, where they were registered (not before 0.15).

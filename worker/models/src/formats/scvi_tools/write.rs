@@ -64,6 +64,9 @@ fn attributes(model: &SavedModel) -> Json {
 /// The arguments of `setup_anndata` that describe the registry; others stay as they were given.
 fn setup_args(model: &SavedModel) -> Json {
     let registry = &model.registry;
+    if registry.is_foreign {
+        return json!(registry.setup_args);
+    }
     let keys = |keys: Vec<&String>| if keys.is_empty() { Json::Null } else { json!(keys) };
     let mut args: Map<String, Json> = registry.setup_args.clone().into_iter().collect();
     let mut set = |name: &str, value: Json| drop(args.insert(name.to_owned(), value));

@@ -114,18 +114,32 @@ pub fn reference_of(saved: Saved<'_>) -> Result<Reference> {
         training,
         recipe: None,
     };
+    assembled(card, blueprint, (keys, axes), &saved.tensors, &summaries)
+}
+
+/// The reference with these upstream tensors, of conditions and of the keys of further axes in order of their codes. Its card has no
+/// layout yet.
+///
+/// # Errors  tensors that do not fit the options
+pub fn assembled(
+    card: BaseCard,
+    blueprint: &Blueprint,
+    (keys, axes): (&[ConditionKey], Vec<(Name, Vec<ConditionKey>)>),
+    tensors: &StateDict,
+    summaries: &StateDict,
+) -> Result<Reference> {
     let build = |source, conditions, further: &[(Name, ConditionSource<'_>)]| -> Result<Box<dyn Module>> {
         let builder = Builder::new(source, conditions, Trainable::Nothing, [0; 32], tch::Device::Cpu);
         blueprint.build(further.iter().fold(builder, |builder, (name, keys)| builder.with_axis(name.clone(), *keys)))
     };
     let fresh: Vec<_> = axes.iter().map(|(name, keys)| (name.clone(), ConditionSource::Fresh(keys.len()))).collect();
     let layout = upstream::Layout::of(build(Source::Fresh, ConditionSource::Fresh(keys.len()), &fresh)?.weights());
-    let (mut base, columns) = layout.split(&saved.tensors)?;
+    let (mut base, columns) = layout.split(tensors)?;
     summaries.iter().for_each(|(name, tensor)| drop(base.insert(name, tensor.clone())));
     // In the order in which a reference keeps them, whatever order they were saved in: the mean column is a sum.
     let (keys, columns) = sorted(keys, &columns);
     let of_axis = |(name, keys): &(Name, Vec<ConditionKey>)| -> Result<_> {
-        let columns = layout.columns_on(&Section::Axis(name.clone()), &saved.tensors)?;
+        let columns = layout.columns_on(&Section::Axis(name.clone()), tensors)?;
         let (keys, columns) = sorted(keys, &columns);
         Ok((name.clone(), keys, columns.into_iter().cloned().collect::<Vec<Columns>>()))
     };

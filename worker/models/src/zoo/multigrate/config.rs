@@ -23,11 +23,11 @@ options! {
         z_dim: usize = 16, within 1..=MAX_UNITS;
         /// Numbers that stand for a category.
         cond_dim: usize = 16, within 1..=MAX_UNITS;
-        /// Categorical covariates, in order: each has embeddings; the batch with none.
-        categorical_covariate_keys: Vec<Name> = vec![];
-        /// Categorical covariates whose names mean the same at every site.
-        common_covariate_keys: Vec<Name> = vec![];
-        /// The categorical covariate whose groups are pulled together and have dispersions of their own.
+        /// Condition keys, where there are several: categorical covariates, in order, each with embeddings. Without any the batch has some.
+        condition_keys: Vec<Name> = vec![];
+        /// Condition keys whose names mean the same at every site.
+        common_condition_keys: Vec<Name> = vec![];
+        /// The condition key whose groups are pulled together and have dispersions of their own.
         integrate_on: Option<Name> = None;
         /// Whether encoders hear of covariates.
         condition_encoders: bool = true;
@@ -223,6 +223,12 @@ impl Options for MultigrateConfig {
         if self.modalities.iter().any(|name| name.as_str() == crate::data::RNA) {
             return Err("`modalities` names rna, which is always the first one".to_owned());
         }
+        if n > super::MAX_MODALITIES {
+            return Err(format!(
+                "`modalities` makes {n} with gene expression, at most {} are told apart",
+                super::MAX_MODALITIES
+            ));
+        }
         for (option, found) in [
             ("losses", self.losses.len()),
             ("n_layers_encoders", self.n_layers_encoders.len()),
@@ -235,10 +241,10 @@ impl Options for MultigrateConfig {
                 return Err(format!("`{option}` has {found} items, expected one, or one for each of {n} modalities"));
             }
         }
-        keys::check(&self.categorical_covariate_keys, &self.common_covariate_keys, "common_covariate_keys")?;
+        keys::check(&self.condition_keys, &self.common_condition_keys, "common_condition_keys")?;
         let Some(key) = &self.integrate_on else { return Ok(()) };
-        if !self.categorical_covariate_keys.contains(key) {
-            return Err(format!("`integrate_on` is {key}, which is not among `categorical_covariate_keys`"));
+        if !self.condition_keys.contains(key) {
+            return Err(format!("`integrate_on` is {key}, which is not among `condition_keys`"));
         }
         if self.integ_coef == Some(0.0) {
             return Err(format!("`integ_coef` is 0, which leaves nothing to integrate on {key} with"));
@@ -275,10 +281,15 @@ impl MultigrateConfig {
         self.integ_coef.unwrap_or(if self.integrate_on.is_some() { 1.0 } else { 0.0 })
     }
 
+    /// Whether the loss has a term that pulls groups, or modalities, together.
+    pub fn pulls_together(&self) -> bool {
+        self.modality_alignment.is_some() && self.integ() > 0.0
+    }
+
     /// Where the covariate to integrate on stands among the covariates.
     pub fn integrates_on(&self) -> Option<usize> {
         let key = self.integrate_on.as_ref()?;
-        self.categorical_covariate_keys.iter().position(|other| other == key)
+        self.condition_keys.iter().position(|other| other == key)
     }
 
     /// Layers of a modality's encoder.

@@ -44,7 +44,7 @@ impl Embeddings {
     ///
     /// # Errors  more than one continuous covariate, stored tensors that do not fit
     pub(super) fn new(b: &mut Builder<'_>, config: &MultigrateConfig, registry: &Registry) -> Result<Self> {
-        let (keys, dim) = (&config.categorical_covariate_keys, config.cond_dim);
+        let (keys, dim) = (&config.condition_keys, config.cond_dim);
         let name = |k: usize| format!("cat_covariate_embeddings.{k}.weight.row");
         let tables = if keys.is_empty() {
             Tables::OfConditions(b.rows_on(&Section::Condition, &name(0), &[dim], Role::Condition, Init::Normal)?)

@@ -6,7 +6,10 @@ mod covariates;
 mod decoder;
 mod experts;
 mod module;
+mod questions;
 mod recipe;
+mod results;
+mod saved;
 mod upstream;
 
 pub use config::{Aligned, Alignment, Curve, KernelType, Mix, ModalityLoss, MultigrateConfig, Normalization, Release};
@@ -18,14 +21,18 @@ pub use upstream::Frozen;
 
 use std::borrow::Cow;
 
+use archipelago_common::{Figure, figure::Better};
+
 use crate::{
     data::{Field, FieldKind, Need, Registry, Values},
     error::Result,
     model::{Config, Configured, Model, ModelCard, Module},
     nn::Builder,
     options::{self, OptionCard, Options as _},
+    results::QuestionCard,
     surgery::upstream::{Flags, UpstreamRules},
     train::{AdamOptions, Decay, EarlyStopping, Epochs, Monitor, TrainDefaults, WarmupDefault, Watched},
+    upstream::Upstream,
     zoo::family::keys,
 };
 
@@ -54,6 +61,14 @@ impl Model for Multigrate {
         Ok(Box::new(MultigrateConfig::parse(options)?))
     }
 
+    fn questions(&self) -> &'static [QuestionCard] {
+        &[questions::IMPUTE, questions::MODALITY_LATENT]
+    }
+
+    fn upstream(&self) -> Option<Upstream> {
+        Some(Upstream::ScviTools(&Self))
+    }
+
     fn upstream_rules(&self, flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
         Some(Box::new(Frozen::from(flags)))
     }
@@ -75,12 +90,21 @@ impl Configured for MultigrateConfig {
             need: Need::ToTrain,
             help: "values of a modality",
             grows: false,
+            partial: true,
         };
-        let axes = keys::axes(&self.categorical_covariate_keys, &self.common_covariate_keys);
+        let axes = keys::axes(&self.condition_keys, &self.common_condition_keys);
         let has_counts = (0..self.n_modalities()).any(|m| self.loss(m).is_of_counts());
         let modalities = (1..).zip(&self.modalities).map(modality);
         let further = [Field::continuous()].into_iter().chain(has_counts.then(Field::size_factor));
         [Field::rna(of_genes)].into_iter().chain(modalities).chain(axes).chain(further).collect()
+    }
+
+    fn figures(&self) -> &'static [Figure] {
+        let n = self.n_modalities().min(MAX_MODALITIES);
+        match self.pulls_together() {
+            true => &FIGURES[..3 + n],
+            false => &FIGURES_APART[..2 + n],
+        }
     }
 
     fn moves_embedding(&self) -> bool {
@@ -92,8 +116,10 @@ impl Configured for MultigrateConfig {
     }
 }
 
-/// Figures of the modalities' reconstruction, by their place; more modalities than these are not told apart.
-const MODALITY_FIGURES: [&str; 8] = [
+/// Modalities that figures tell apart, gene expression among them.
+const MAX_MODALITIES: usize = 8;
+/// Names of the modalities' losses, upstream's.
+const MODALITY_FIGURES: [&str; MAX_MODALITIES] = [
     "modality_0_reconstruction_loss",
     "modality_1_reconstruction_loss",
     "modality_2_reconstruction_loss",
@@ -105,6 +131,50 @@ const MODALITY_FIGURES: [&str; 8] = [
 ];
 /// The figure of what pulls together, without its weight.
 const INTEG: &str = "integ_loss";
+
+/// What is reported of a fit where something pulls together: the sum of the modalities, and each of them.
+static FIGURES: [Figure; 3 + MAX_MODALITIES] = [
+    Figure::ELBO,
+    Figure::RECONSTRUCTION,
+    Figure {
+        name: Cow::Borrowed(INTEG),
+        title: Cow::Borrowed("distance of groups and modalities"),
+        unit: Cow::Borrowed("without its weight"),
+        better: Better::Lower,
+        opposed_to: None,
+    },
+    of_modality(0, "loss of the first modality"),
+    of_modality(1, "loss of the second modality"),
+    of_modality(2, "loss of the third modality"),
+    of_modality(3, "loss of the fourth modality"),
+    of_modality(4, "loss of the fifth modality"),
+    of_modality(5, "loss of the sixth modality"),
+    of_modality(6, "loss of the seventh modality"),
+    of_modality(7, "loss of the eighth modality"),
+];
+/// What is reported of a fit where nothing does.
+static FIGURES_APART: [Figure; 2 + MAX_MODALITIES] = [
+    Figure::ELBO,
+    Figure::RECONSTRUCTION,
+    of_modality(0, "loss of the first modality"),
+    of_modality(1, "loss of the second modality"),
+    of_modality(2, "loss of the third modality"),
+    of_modality(3, "loss of the fourth modality"),
+    of_modality(4, "loss of the fifth modality"),
+    of_modality(5, "loss of the sixth modality"),
+    of_modality(6, "loss of the seventh modality"),
+    of_modality(7, "loss of the eighth modality"),
+];
+
+const fn of_modality(m: usize, title: &'static str) -> Figure {
+    Figure {
+        name: Cow::Borrowed(MODALITY_FIGURES[m]),
+        title: Cow::Borrowed(title),
+        unit: Cow::Borrowed("per cell, weighted"),
+        better: Better::Lower,
+        opposed_to: None,
+    }
+}
 
 /// Upstream's. The warm-up starts without any divergence and takes a third of the epochs.
 const TRAINING: TrainDefaults = TrainDefaults {

@@ -12,13 +12,14 @@ use super::{
 };
 use crate::{
     data::{
-        Covariates, Minibatch, Registry, SIZE_FACTOR, Slot,
+        Covariates, Dataset, Minibatch, RNA, Registry, SIZE_FACTOR, Slot,
         slot::{Matrix, Number},
     },
     error::Result,
     losses::LossTerms,
-    model::{Embedder, Module},
+    model::{CountModel, Embedder, Module},
     nn::{Builder, CovariateSizes, Init, Levels, Linear, Mode, Pass, Posterior, Role, Stack, Weights},
+    results::{Answer, Asked, Given},
     train::{Recipe, Run},
 };
 
@@ -115,6 +116,60 @@ impl MultigrateModule {
         &self.config
     }
 
+    /// What stands for the total count of each cell, `[n, 1]`.
+    pub(super) fn size_factors(&self, minibatch: &Minibatch) -> Tensor {
+        match self.size_factor {
+            Some(slot) => minibatch.get(slot).shallow_clone(),
+            None => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, minibatch.x.kind()),
+        }
+    }
+
+    /// Inverse dispersion of a modality of counts, as cells of these covariates have it.
+    pub(super) fn dispersion(&self, modality: usize, covariates: &Covariates) -> Option<Tensor> {
+        let theta = self.modalities[modality].theta.as_ref()?;
+        Some(theta.of_cells(&self.groups(covariates)).exp())
+    }
+
+    /// What stands for covariates, which may be others than the cells' own.
+    pub(super) fn embedded(&self, minibatch: &Minibatch, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
+        self.embeddings.of_cells(minibatch, covariates, pass)
+    }
+
+    /// 1 where the encoder of a modality counts, `[n, n_modalities]`. Values may be below 0: a modality that adds up to less is
+    /// left out there, and in the loss of the current release it is not, as upstream.
+    pub(super) fn encoded(&self, minibatch: &Minibatch) -> Tensor {
+        self.present(minibatch, |sum| sum.gt(0.0))
+    }
+
+    /// Modalities of which no cell has a value, although their encoders are trained: names and nothing to learn from.
+    pub(super) fn empty_modality(&self, dataset: &Dataset<'_>) -> Option<&str> {
+        let is_trained = |m: usize| {
+            let prefix = format!("encoders.{m}.");
+            let mut own = self.weights.iter().filter(|(name, _)| name.starts_with(&prefix));
+            own.any(|(_, weight)| weight.tensor.requires_grad())
+        };
+        let is_empty = |slot: Option<Slot<Matrix>>| {
+            let values = slot.map_or(dataset.counts, |slot| dataset.matrix(slot));
+            values.data().iter().all(|&value| value == 0.0)
+        };
+        let mut found = self.modalities.iter().enumerate();
+        let (m, _) = found.find(|(m, modality)| is_trained(*m) && is_empty(modality.slot))?;
+        Some(if m == 0 { RNA } else { self.config.modalities[m - 1].as_str() })
+    }
+
+    /// The cells of a data set that have each modality, by the rule of the loss.
+    pub(super) fn presence(&self, dataset: &Dataset<'_>) -> Vec<Vec<bool>> {
+        let of = |modality: &Modality| {
+            let values = modality.slot.map_or(dataset.counts, |slot| dataset.matrix(slot));
+            let has = |sum: f64| match self.config.release {
+                Release::Current => sum != 0.0,
+                Release::Legacy => sum > 0.0,
+            };
+            values.row_sums().into_iter().map(has).collect()
+        };
+        self.modalities.iter().map(of).collect()
+    }
+
     fn values<'a>(&self, minibatch: &'a Minibatch) -> Vec<&'a Tensor> {
         self.modalities.iter().map(|modality| modality.slot.map_or(&minibatch.x, |slot| minibatch.get(slot))).collect()
     }
@@ -127,7 +182,7 @@ impl MultigrateModule {
 
     /// Posteriors of the cells and one draw from each: of the modalities in order, then of the joint one.
     pub fn inference(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Inference {
-        let embedded = self.embeddings.of_cells(minibatch, &minibatch.covariates, pass);
+        let embedded = self.embedded(minibatch, &minibatch.covariates, pass);
         let mut marginal = Vec::with_capacity(self.modalities.len());
         for (modality, x) in self.modalities.iter().zip(self.values(minibatch)) {
             let input =
@@ -136,8 +191,7 @@ impl MultigrateModule {
             let noise = pass.noise.normal("modality", &mean.size(), mean.device());
             marginal.push(Latent::drawn(mean, log_var, &noise));
         }
-        // Values may be below 0: a modality that adds up to less is left out here, and in the loss it is not, as upstream.
-        let present = self.present(minibatch, |sum| sum.gt(0.0));
+        let present = self.encoded(minibatch);
         let (mean, log_var) = mixed(self.config.mix, &marginal, &present);
         let noise = pass.noise.normal("z", &mean.size(), mean.device());
         Inference { marginal, joint: Latent::drawn(mean, log_var, &noise), embedded }
@@ -145,10 +199,11 @@ impl MultigrateModule {
 
     /// Decodes latent states to every modality, in order.
     pub fn generative(&self, z: &Tensor, inference: &Inference, pass: &mut Pass<'_>) -> Vec<Decoded> {
-        self.decode(z, &inference.embedded, pass)
+        self.decoded(z, &inference.embedded, pass)
     }
 
-    fn decode(&self, z: &Tensor, embedded: &Tensor, pass: &mut Pass<'_>) -> Vec<Decoded> {
+    /// The same, of cells of other covariates.
+    pub(super) fn decoded(&self, z: &Tensor, embedded: &Tensor, pass: &mut Pass<'_>) -> Vec<Decoded> {
         let input = if self.config.condition_decoders { Tensor::cat(&[z, embedded], 1) } else { z.shallow_clone() };
         self.modalities.iter().map(|modality| modality.decoder.forward(&input, pass)).collect()
     }
@@ -169,10 +224,7 @@ impl MultigrateModule {
         decoded: &[Decoded],
         mode: Mode,
     ) -> MultigrateLoss {
-        let size_factor = match self.size_factor {
-            Some(slot) => minibatch.get(slot).shallow_clone(),
-            None => minibatch.x.sum_dim_intlist([1_i64].as_slice(), true, minibatch.x.kind()),
-        };
+        let size_factor = self.size_factors(minibatch);
         let groups = self.groups(&minibatch.covariates);
         let present = self.present(minibatch, |sum| match self.config.release {
             Release::Current => sum.ne(0.0),
@@ -268,6 +320,15 @@ impl Module for MultigrateModule {
 
     fn as_embedder(&self) -> Option<&dyn Embedder> {
         Some(self)
+    }
+
+    /// Where genes are counts; other values are imputed.
+    fn as_count_model(&self) -> Option<&dyn CountModel> {
+        self.config.loss(0).is_of_counts().then_some(self as &dyn CountModel)
+    }
+
+    fn answer(&self, question: &str, asked: &Asked<'_>, given: &Given) -> Result<Answer> {
+        self.answered(question, asked, given)
     }
 }
 

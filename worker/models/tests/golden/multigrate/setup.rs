@@ -31,7 +31,7 @@ pub(super) fn config(case: &Case) -> MultigrateConfig {
     let keys = names("key", n_categorical);
     let mut options = Config::from([
         ("modalities".to_owned(), json!(names("modality", n_modalities)[1..])),
-        ("categorical_covariate_keys".to_owned(), json!(keys)),
+        ("condition_keys".to_owned(), json!(keys)),
         ("dropout".to_owned(), json!(0.0)),
     ]);
     for name in [
@@ -150,7 +150,7 @@ pub(super) fn as_upstream(ours: &str, tensor: &Tensor) -> Tensor {
 pub(super) fn module(case: &Case, group: &str, trainable: Trainable) -> MultigrateModule {
     let config = config(case);
     let mut builder = Builder::new(Source::Fresh, ConditionSource::Fresh(1), trainable, [0; 32], Device::Cpu);
-    for (key, n) in config.categorical_covariate_keys.iter().zip(categories(case, group)) {
+    for (key, n) in config.condition_keys.iter().zip(categories(case, group)) {
         builder = builder.with_axis(key.clone(), ConditionSource::Fresh(n as usize));
     }
     let module = MultigrateModule::new(config, &registry(case), lengths(case)[0] as usize, builder).unwrap();
@@ -170,7 +170,12 @@ pub(super) fn module(case: &Case, group: &str, trainable: Trainable) -> Multigra
 
 /// The cells of a case.
 pub(super) fn minibatch(case: &Case) -> Minibatch {
-    let x = case.tensor("in/x");
+    minibatch_of(case, Kind::Double)
+}
+
+/// The same, as numbers of this kind.
+pub(super) fn minibatch_of(case: &Case, kind: Kind) -> Minibatch {
+    let x = case.tensor("in/x").to_kind(kind);
     let mut at = 0;
     let blocks: Vec<Tensor> = lengths(case)
         .into_iter()
@@ -183,8 +188,8 @@ pub(super) fn minibatch(case: &Case) -> Minibatch {
     let axes = (0..codes.size()[1]).map(|k| codes.select(1, k).contiguous()).collect();
     let condition = codes.select(1, 0).zeros_like();
     let field = |name: &str| match name {
-        SIZE_FACTOR => case.tensor("in/size_factor"),
-        CONTINUOUS => case.tensor("in/cont_covs"),
+        SIZE_FACTOR => case.tensor("in/size_factor").to_kind(kind),
+        CONTINUOUS => case.tensor("in/cont_covs").to_kind(kind),
         other => blocks[other.trim_start_matches("modality").parse::<usize>().unwrap()].shallow_clone(),
     };
     let covariates = Covariates { condition, axes, categorical: vec![] };

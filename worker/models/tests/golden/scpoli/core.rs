@@ -90,7 +90,7 @@ const EXACT: Tolerance = Tolerance { rtol: 0.0, atol: 0.0 };
 fn warmup(case: &Case) -> KlWarmup {
     let train = &case.json["train"];
     let over = train["alpha_epoch_anneal"].as_u64().map_or(Warmup::Off, |n| Warmup::over_epochs(n as u32));
-    KlWarmup { over, min: 0.0, max: train["alpha_kl"].as_f64().unwrap() }
+    KlWarmup { over, min: 0.0, max: train["alpha_kl"].as_f64().unwrap(), period: None }
 }
 
 fn adam(case: &Case) -> AdamOptions {

@@ -130,7 +130,7 @@ fn kl_weight(row: &Value) -> f64 {
         (None, Some(n)) => Warmup::over_steps(n),
         (None, None) => Warmup::Off,
     };
-    let warmup = KlWarmup { over, min: row["min"].as_f64().unwrap(), max: row["max"].as_f64().unwrap() };
+    let warmup = KlWarmup { over, min: row["min"].as_f64().unwrap(), max: row["max"].as_f64().unwrap(), period: None };
     warmup.weight(number("epoch").unwrap() as u32, number("step").unwrap())
 }
 

@@ -79,5 +79,5 @@ fn warmup(case: &Case) -> KlWarmup {
     let max = train["alpha_kl"].as_f64().unwrap_or(1.0);
     let over_epochs = number("alpha_epoch_anneal").map(|n| Warmup::over_epochs(n as u32));
     let over_steps = number("alpha_iter_anneal").map(Warmup::over_steps);
-    KlWarmup { over: over_epochs.or(over_steps).unwrap_or(Warmup::Off), min: 0.0, max }
+    KlWarmup { over: over_epochs.or(over_steps).unwrap_or(Warmup::Off), min: 0.0, max, period: None }
 }
