@@ -10,8 +10,8 @@ use clap::{
 use crate::{
     commands::{
         audit, completions, concat, export, generate, import, inspect, latent, leiden, map, metrics, models, neighbors,
-        pca, plot, predict, preprocess, receptors, report, results, search, serve, space, subset, train, transfer,
-        tree, tsne, umap,
+        organize, pca, plot, predict, preprocess, receptors, report, results, search, serve, space, subset, train,
+        transfer, tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -74,6 +74,7 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     Preprocess(Box<preprocess::PreprocessArgs>),
     Concat(concat::ConcatArgs),
+    Organize(organize::OrganizeArgs),
     Subset(subset::SubsetArgs),
     Receptors(receptors::ReceptorsArgs),
     Pca(pca::PcaArgs),
@@ -156,6 +157,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Inspect(args) => inspect::run(args, &output),
         Verb::Preprocess(args) => preprocess::run(args, &output),
         Verb::Concat(args) => concat::run(args, &output),
+        Verb::Organize(args) => organize::run(args, &output),
         Verb::Subset(args) => subset::run(args, &output),
         Verb::Receptors(args) => receptors::run(args, &output),
         Verb::Pca(args) => pca::run(args, &output),

@@ -252,7 +252,7 @@ fn open(spec: &DataSpec) -> archipelago_anndata::Result<H5adFile> {
 }
 
 /// The usual name of the modality of gene expression.
-const RNA_MODALITY: &str = "rna";
+pub(crate) const RNA_MODALITY: &str = "rna";
 
 /// The batches that were asked for, as the file names them.
 fn named_batches(spec: &DataSpec, batch_of: &[Option<String>]) -> Result<Vec<String>> {

@@ -130,6 +130,16 @@ pub enum Error {
         /// Cells used.
         n_cells: usize,
     },
+    /// Cells of a modality that have no gene expression, where they would be left out in silence.
+    #[error("{n_beyond} cells of modality `{name}` of `{}` are not among those with gene expression", path.display())]
+    BeyondCells {
+        /// The file.
+        path: PathBuf,
+        /// The modality.
+        name: String,
+        /// Cells that only it has.
+        n_beyond: usize,
+    },
     /// A matrix holds something else than a model takes.
     #[error("`{place}` of `{}` holds {found}, expected {expected}", path.display())]
     WrongValues {

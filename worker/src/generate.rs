@@ -5,12 +5,16 @@
 //! markers of its type, plus the shifts of its batch. Counts are gamma–Poisson (negative binomial), and a technical
 //! dropout then sets a share of the small ones to zero.
 
+mod proteins;
+
 use archipelago_anndata::{AnnData, Array, Column, Csr, DataFrame, Dict, Element};
 use archipelago_common::hash::FieldHasher;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
 use rand_distr::{Distribution as _, Gamma, LogNormal, Normal, Poisson, StandardNormal};
 use serde::Serialize;
+
+pub use proteins::add_proteins;
 
 use crate::error::{Error, Result};
 
@@ -349,6 +353,27 @@ mod tests {
         };
         assert!(mean("type-01") + 5.0 < mean("type-02") && mean("type-02") + 5.0 < mean("type-03"));
         adata.obsm.remove("spatial");
+        assert_eq!(adata, before);
+    }
+
+    #[test]
+    fn proteins_are_high_on_types_that_carry_them_and_change_nothing_else() {
+        let mut adata = generate(&spec()).unwrap();
+        let before = adata.clone();
+        add_proteins(&spec(), 5, &mut adata).unwrap();
+        let table = adata.obsm("protein_expression").unwrap().to_table("proteins").unwrap();
+        assert_eq!((table.n_cols, table.columns.unwrap()[0].as_str()), (5, "ADT001"));
+        let types = adata.obs.column("cell_type").unwrap().to_categorical();
+        let mut means = vec![vec![0.0_f64; 5]; 3];
+        let mut n = [0.0_f64; 3];
+        for (cell, &code) in types.codes().iter().enumerate() {
+            n[code as usize] += 1.0;
+            (0..5).for_each(|p| means[code as usize][p] += f64::from(table.values[5 * cell + p]));
+        }
+        let high =
+            means.iter().zip(n).map(|(sums, n)| sums.iter().filter(|sum| **sum / n > 20.0).count()).sum::<usize>();
+        assert!((1..15).contains(&high), "{means:?}");
+        adata.obsm.remove("protein_expression");
         assert_eq!(adata, before);
     }
 

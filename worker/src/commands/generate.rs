@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
-    generate::{GenerateSpec, add_places, gene_sets, generate},
+    generate::{GenerateSpec, add_places, add_proteins, gene_sets, generate},
     lists,
     output::Output,
 };
@@ -54,6 +54,9 @@ pub struct GenerateArgs {
     /// Also give the cells places, in obsm `spatial`: every batch is a section in which types lie in layers.
     #[arg(long)]
     spatial: bool,
+    /// Also give the cells so many surface proteins: counts in obsm `protein_expression`.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    n_proteins: usize,
     /// Seed of everything.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -88,6 +91,9 @@ pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
     let mut adata = generate(&spec)?;
     if args.spatial {
         add_places(&spec, &mut adata)?;
+    }
+    if args.n_proteins > 0 {
+        add_proteins(&spec, args.n_proteins, &mut adata)?;
     }
     if let Some(path) = &args.write_gene_sets {
         fs::write_atomic(path, gene_sets(&spec)?.as_bytes())?;

@@ -168,8 +168,9 @@ impl ConditionArgs {
         }
         match found.as_slice() {
             [key] => Ok((*key).clone()),
-            // An imported model whose layers hear of no condition has a list of none.
-            [] if conditions().next().is_none() && owns_nothing(reference) => {
+            // An imported model whose layers hear of no condition has a list of none, and one with several keys does not know which of them went
+            // together: its cells are known by each key.
+            [] if owns_nothing(reference) && (conditions().next().is_none() || has_further_axes(reference)) => {
                 let owner = self.owner.clone().map_or_else(|| "local".parse(), Ok)?;
                 let dataset = self.dataset.clone().map_or_else(|| "query".parse(), Ok)?;
                 Ok(ConditionKey::new(owner, dataset, batch)?)
@@ -186,6 +187,11 @@ impl ConditionArgs {
 /// Whether conditions are names and nothing else.
 fn owns_nothing(reference: &Reference) -> bool {
     reference.base.card.layout.axis(&Section::Condition).is_none_or(|axis| axis.tensors.is_empty())
+}
+
+/// Whether cells are called by several keys.
+fn has_further_axes(reference: &Reference) -> bool {
+    reference.base.card.layout.axes.iter().any(|axis| matches!(axis.section, Section::Axis(_)))
 }
 
 /// The key on an axis of a cell of this condition: that of the condition's owner, or the one that the reference shares.

@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod models;
 mod native;
 pub mod neighbors;
+pub mod organize;
 pub mod pca;
 pub mod placed;
 pub mod plot;

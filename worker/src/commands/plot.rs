@@ -22,7 +22,7 @@ use crate::{
     output::Output,
 };
 
-pub(crate) use training::panel as loss_panel;
+pub(crate) use training::{panel as loss_panel, terms as loss_terms};
 
 /// Draw a picture, as PNG or SVG by the name of the file.
 ///

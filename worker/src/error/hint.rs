@@ -107,6 +107,9 @@ impl Error {
                     "name the key of uns that holds them: `obsm/{key}@uns/NAMES` as the place, or `--protein-names-uns-key NAMES`"
                 )
             },
+            Self::BeyondCells { path, .. } => {
+                format!("lay the modalities together: `archipelago-worker organize {} --out ORGANIZED.h5mu`", path.display())
+            }
             Self::LacksCells { .. } => "use the cells that both modalities have".into(),
             Self::NoCondition { .. } => "map the batch first: `archipelago-worker map`".into(),
             Self::AmbiguousBatch { .. } => "choose with `--owner` and `--dataset`".into(),

@@ -1,6 +1,9 @@
 //! One reader for each kind of field.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use archipelago_analysis::preprocess::{Annotations, SetOptions, gene_sets};
 use archipelago_anndata::{Csr, Element, H5adFile, Table, names};
@@ -65,7 +68,8 @@ impl Reading<'_> {
                 self.checked(self.table(key, names.as_deref())?, place, *values)?.into()
             }
             (FieldKind::Matrix(values), Source::Matrix { modality, layer }) => {
-                self.checked(self.matrix(modality.as_deref(), layer.as_deref())?, place, *values)?.into()
+                let features = self.matrix(modality.as_deref(), layer.as_deref(), field.partial)?;
+                self.checked(features, place, *values)?.into()
             }
             (FieldKind::Matrix(_), other) => {
                 return wrong(other, "a matrix: `obsm/KEY`, `mod/MODALITY` or `layers/LAYER`");
@@ -149,33 +153,51 @@ impl Reading<'_> {
         names_in_uns(self.file, key).map_err(|source| self.failed(source))
     }
 
-    fn matrix(&self, modality: Option<&str>, layer: Option<&str>) -> Result<Features> {
+    /// Cells that a modality lacks have zeros there, where they may lack it.
+    fn matrix(&self, modality: Option<&str>, layer: Option<&str>, may_lack: bool) -> Result<Features> {
         let Some(name) = modality else {
             let values = self.file.rows(layer).and_then(|rows| rows.read_all()).map_err(|e| self.failed(e))?;
             let names = self.file.genes(layer).map_err(|source| self.failed(source))?.index().to_vec();
             return Ok(Features::new(names, values.select_rows(self.rows))?);
         };
         let modality = H5adFile::open_modality(self.path, name).map_err(|source| self.failed(source))?;
-        let rows = self.rows_of(&modality, name)?;
-        let values = modality.rows(layer).and_then(|rows| rows.read_all()).map_err(|e| self.failed(e))?;
+        let rows = self.rows_of(&modality, name, may_lack)?;
+        let mut values = modality.rows(layer).and_then(|rows| rows.read_all()).map_err(|e| self.failed(e))?;
         let names = modality.genes(layer).map_err(|source| self.failed(source))?.index().to_vec();
+        // A last row of zeros is that of cells that are not there.
+        let nothing = values.n_rows();
+        if rows.iter().any(Option::is_none) {
+            values = Csr::vstack(names.len(), [values, Csr::zeros(1, names.len())]).map_err(|e| self.failed(e))?;
+        }
+        let rows: Vec<usize> = rows.into_iter().map(|row| row.unwrap_or(nothing)).collect();
         Ok(Features::new(names, values.select_rows(&rows))?)
     }
 
     /// The rows of the cells in another modality. They are found by name: each modality has its own order. A name that repeats
     /// finds no cell.
-    fn rows_of(&self, modality: &H5adFile, name: &str) -> Result<Vec<usize>> {
+    fn rows_of(&self, modality: &H5adFile, name: &str, may_lack: bool) -> Result<Vec<Option<usize>>> {
         for names in [modality.obs().index(), self.file.obs().index()] {
             names::check_unique_cells(names).map_err(|source| self.failed(source))?;
         }
         let position: BTreeMap<&String, usize> = modality.obs().index().iter().zip(0..).collect();
         let names = self.file.obs().index();
-        let found: Vec<usize> = self.rows.iter().filter_map(|&row| position.get(&names[row]).copied()).collect();
-        let (n_missing, n_cells) = (self.rows.len() - found.len(), self.rows.len());
-        match n_missing {
-            0 => Ok(found),
-            _ => Err(Error::LacksCells { path: self.path.into(), name: name.to_owned(), n_missing, n_cells }),
+        if may_lack {
+            let known: BTreeSet<&String> = names.iter().collect();
+            let n_beyond = modality.obs().index().iter().filter(|cell| !known.contains(cell)).count();
+            if n_beyond > 0 {
+                return Err(Error::BeyondCells { path: self.path.into(), name: name.to_owned(), n_beyond });
+            }
         }
+        let found: Vec<Option<usize>> = self.rows.iter().map(|&row| position.get(&names[row]).copied()).collect();
+        let (n_missing, n_cells) = (found.iter().filter(|row| row.is_none()).count(), self.rows.len());
+        if n_missing == 0 {
+            return Ok(found);
+        }
+        if !may_lack || n_missing == n_cells {
+            return Err(Error::LacksCells { path: self.path.into(), name: name.to_owned(), n_missing, n_cells });
+        }
+        tracing::warn!("{n_missing} of {n_cells} cells have no `{name}`: they count as cells that lack it");
+        Ok(found)
     }
 
     /// The sets of one or several files, or of a mask.

@@ -12,7 +12,7 @@ use ndarray::Array2;
 use super::{Findings, Subject, Transferred};
 use crate::{
     colours::{MISSING, muted},
-    commands::plot::loss_panel,
+    commands::plot::{loss_panel, loss_terms},
     error::Result,
     results::History,
 };
@@ -36,7 +36,15 @@ pub(super) fn losses(findings: &Findings) -> Result<String> {
     let ends: Vec<String> = last.map(|(name, loss)| format!("{name} ends at {loss:.1}")).collect();
     let alt = format!("Loss per cell over {epochs} epochs: {}", ends.join(", "));
     let caption = "Loss of each new batch over its epochs. A curve that still falls at the end asks for more epochs.";
-    Ok(picture(draw, Stored::Shapes, &alt, caption)?)
+    let whole = picture(draw, Stored::Shapes, &alt, caption)?;
+    let usual = archipelago_common::Figure::USUAL;
+    if findings.card.layout.figures.iter().all(|figure| usual.contains(figure)) {
+        return Ok(whole);
+    }
+    let by_term = |theme: &Theme| Ok(Figure::grid(None, &loss_terms(&findings.history, theme)?, 2, theme));
+    let caption =
+        "What the loss is made of, as the model tells it apart: a term that does not fall is one that is not learnt.";
+    Ok(whole + &picture(by_term, Stored::Shapes, "Terms of the loss over the epochs", caption)?)
 }
 
 /// The query alone, and on the reference.

@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 73] = [
+const COMMANDS: [(&str, Does); 76] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     (
         "search",
@@ -81,11 +81,14 @@ const COMMANDS: [(&str, Does); 73] = [
     ),
     ("results modalities", Writes("tcells tcells.h5ad --batches a,b", "--out", "modalities.h5ad")),
     ("results amino-acids", Writes("tcells tcells.h5ad --batches a,b", "--out", "amino-acids.csv")),
+    ("results impute", WritesCells("modalities cite.h5ad --batches a,b --obsm-key imputed", "--out", "imputed.h5ad")),
+    ("results modality-latent", WritesCells("modalities cite.h5ad --batches a,b", "--out", "by-modality.h5ad")),
     ("import", Writes("exported", "--out", "imported")),
     ("export", Writes("reference", "--out", "exported-again")),
     ("inspect", ReadsOnly),
     ("preprocess", WritesCells("cells.h5ad --min-genes 1 --normalize", "--out", "clean.h5ad")),
     ("concat", Writes("cells.h5ad other.h5ad --index-unique", "--out", "both.h5ad")),
+    ("organize", Writes("rna=cells.h5ad pca=cells.h5ad@obsm/X_pca", "--out", "organized.h5mu")),
     ("subset", WritesCells("cells.h5ad --obs batch=a,b", "--out", "some.h5ad")),
     (
         "receptors",
@@ -161,6 +164,10 @@ fn prepared() -> Bench {
     run(
         "train cite.h5ad --batches a,b --model totalvi --protein-obsm-key protein_expression --epochs 1 --n-hidden 8 --n-latent 3 \
          --out proteins",
+    );
+    run(
+        "train cite.h5ad --batches a,b --model multigrate --modalities adt --losses nb --field adt=obsm/protein_expression \
+         --epochs 1 --n-hidden-encoders 8 --n-hidden-decoders 8 --z-dim 3 --out modalities",
     );
     run("preprocess cells.h5ad --normalize --out logged.h5ad");
     run("space train logged.h5ad --batches a,b --network-epochs 2 --out sections");

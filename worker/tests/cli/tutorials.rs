@@ -125,7 +125,8 @@ fn shorter(command: &mut Vec<String>) {
             let latent: &[&str] = if is_given("--n-latent", command) { &[] } else { &["--n-latent", "4"] };
             let small = ["--n-hidden", "16"];
             let receptors = is_given("mvtcr", command);
-            let own = is_given("--hidden-layer-sizes", command) || is_given("scpoli", command) || receptors;
+            let own = receptors
+                || ["--hidden-layer-sizes", "scpoli", "--modalities"].iter().any(|flag| is_given(flag, command));
             let small: &[&str] = if own { &[] } else { &small };
             let latent = if own { &[] } else { latent };
             if receptors {

@@ -1,8 +1,9 @@
 //! Losses over epochs.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use archipelago_analysis::plot::{LineSeries, Lines, Palette, Panel, Theme};
+use archipelago_common::{Figure, progress::EpochReport};
 use clap::Args;
 
 use super::PictureArgs;
@@ -19,6 +20,9 @@ pub(super) struct LossArgs {
     /// Directories that `train` or `map` wrote.
     #[arg(required = true)]
     dirs: Vec<PathBuf>,
+    /// A panel for each term of the loss, where the model tells them apart.
+    #[arg(long)]
+    by_term: bool,
     #[command(flatten)]
     picture: PictureArgs,
 }
@@ -28,7 +32,11 @@ pub(super) fn loss(args: &LossArgs, output: &Output) -> Result<()> {
     let mut panels = Vec::with_capacity(args.dirs.len());
     for dir in &args.dirs {
         let title = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
-        panels.push(panel(&title, &results::read_history(dir)?, &args.picture.theme())?);
+        let (history, theme) = (results::read_history(dir)?, args.picture.theme());
+        panels.push(panel(&title, &history, &theme)?);
+        if args.by_term {
+            panels.extend(terms(&history, &theme)?);
+        }
     }
     args.picture.write(&panels, output)
 }
@@ -39,19 +47,47 @@ pub(crate) fn panel(
     history: &History,
     theme: &Theme,
 ) -> std::result::Result<Panel, archipelago_analysis::AnalysisError> {
+    let of_loss = |report: &EpochReport| (Some(report.loss), report.validation_loss);
+    curves(title, "loss per cell (nats)", history, of_loss, theme)
+}
+
+/// A panel for each figure beside the whole loss and its bound: the reconstruction, and what the model tells apart in it.
+pub(crate) fn terms(
+    history: &History,
+    theme: &Theme,
+) -> std::result::Result<Vec<Panel>, archipelago_analysis::AnalysisError> {
+    let names: BTreeSet<&String> = history.values().flatten().flat_map(|report| report.figures.keys()).collect();
+    let panel = |name: &String| {
+        let of =
+            |report: &EpochReport| (report.figures.get(name).copied(), report.validation_figures.get(name).copied());
+        curves(&name.replace('_', " "), "mean per cell", history, of, theme)
+    };
+    names.into_iter().filter(|name| *name != Figure::ELBO.name.as_ref()).map(panel).collect()
+}
+
+/// The curves of a number of each epoch, and of the same for the cells left out.
+fn curves(
+    title: &str,
+    y_label: &str,
+    history: &History,
+    of: impl Fn(&EpochReport) -> (Option<f64>, Option<f64>),
+    theme: &Theme,
+) -> std::result::Result<Panel, archipelago_analysis::AnalysisError> {
     let is_one = history.len() == 1;
     let mut series = Vec::new();
     for (name, reports) in history {
-        let points = reports.iter().map(|report| (f64::from(report.epoch), report.loss)).collect();
-        let of = |kind: &str| if is_one { kind.to_owned() } else { format!("{name}, {kind}") };
-        series.push(LineSeries { name: if is_one { of("training") } else { name.clone() }, points });
-        let validated = reports.iter().filter_map(|r| Some((f64::from(r.epoch), r.validation_loss?)));
-        let points: Vec<(f64, f64)> = validated.collect();
-        if !points.is_empty() {
-            series.push(LineSeries { name: of("validation"), points });
+        let points = |of: &dyn Fn(&EpochReport) -> Option<f64>| -> Vec<(f64, f64)> {
+            reports.iter().filter_map(|report| Some((f64::from(report.epoch), of(report)?))).collect()
+        };
+        let called = |kind: &str| if is_one { kind.to_owned() } else { format!("{name}, {kind}") };
+        let training = points(&|report| of(report).0);
+        series.push(LineSeries { name: if is_one { called("training") } else { name.clone() }, points: training });
+        let validation = points(&|report| of(report).1);
+        if !validation.is_empty() {
+            series.push(LineSeries { name: called("validation"), points: validation });
         }
     }
     let palette = Palette::new(series.iter().map(|series| &series.name));
-    let lines = Lines { title, x_label: "epoch", y_label: "loss per cell (nats)", series: &series, palette: &palette };
+    let lines = Lines { title, x_label: "epoch", y_label, series: &series, palette: &palette };
     lines.panel(theme)
 }

@@ -13,14 +13,15 @@ use crate::{
     table::{CsvTable, TableFormat, write_h5ad},
 };
 
-/// Writes columns of cells: an h5ad has the cells with these among their columns and with places in `obsm`, a CSV the
-/// columns alone.
+/// Writes columns of cells: an h5ad has the cells with these among their columns, and places in `obsm`; a CSV has the columns, and those
+/// of places, alone.
 pub(super) fn of_cells(frame: &Frame, known: &KnownCells, out: &Path) -> Result<(usize, usize)> {
-    let size = (known.data.n_cells(), frame.columns.len());
+    let n_places: usize = frame.places.iter().map(|(_, places)| places.ncols()).sum();
+    let size = (known.data.n_cells(), frame.columns.len() + n_places);
     match TableFormat::of(out)? {
         TableFormat::Csv => {
             let names: Vec<String> = known.data.cell_names().map(str::to_owned).collect();
-            csv(frame, "cell", &names, out)?;
+            csv(&placed(frame), "cell", &names, out)?;
         }
         TableFormat::H5ad => {
             known.data.check_writable()?;
@@ -36,6 +37,18 @@ pub(super) fn of_cells(frame: &Frame, known: &KnownCells, out: &Path) -> Result<
         }
     }
     Ok(size)
+}
+
+/// The same with places as columns, `NAME_1` and so on.
+fn placed(frame: &Frame) -> Frame {
+    let mut flat = Frame { places: vec![], ..frame.clone() };
+    for (name, places) in &frame.places {
+        for (at, column) in places.columns().into_iter().enumerate() {
+            let column = results::Column::Numbers(column.to_vec());
+            flat.columns.push((format!("{name}_{}", at + 1), column));
+        }
+    }
+    flat
 }
 
 /// Writes a table of anything else: an h5ad has its numbers as `X`, its columns in `obs`, places in `obsm`.

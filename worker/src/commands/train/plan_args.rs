@@ -39,6 +39,9 @@ pub(super) struct PlanArgs {
     min_kl_weight: Option<f64>,
     #[arg(long, help = defaults::help("Weight of the KL term at the end", |training| training.max_kl_weight.to_string()))]
     max_kl_weight: Option<f64>,
+    /// Times that the weight of the KL term rises anew in a run, at even distances [default: 1]
+    #[arg(long, value_name = "N", conflicts_with = "n_steps_kl_warmup")]
+    kl_cycles: Option<u32>,
     /// Share of the cells to train on [default: 0.9]
     #[arg(long)]
     train_size: Option<f64>,
@@ -144,6 +147,7 @@ impl PlanArgs {
             validation_size: self.validation_size,
             min_kl_weight: self.min_kl_weight,
             max_kl_weight: self.max_kl_weight,
+            kl_cycles: self.kl_cycles,
             decay: (self.optimizer == Optimizer::Adamw).then_some(Decay::Decoupled),
             monitor: (self.early_stopping_monitor == Watched::Train).then_some(Monitor::Train),
             stopping_min_delta: self.early_stopping_min_delta,
