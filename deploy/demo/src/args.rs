@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1000, conflicts_with = "data")]
     pub genes: u32,
     /// The model of the zoo that is trained and mapped onto; `treearches`: sites learn a tree of cell types over scVI;
-    /// `sagenet`: sites learn networks of their own sections.
+    /// `sagenet`: sites learn networks of their own sections; a model of several modalities takes real cells where `shared/data` has them.
     #[arg(long, default_value = "scvi")]
     pub model: String,
     /// Epochs of reference training.
@@ -65,4 +65,5 @@ const EXAMPLES: &str = "Examples:
   archipelago-demo --model treearches
   archipelago-demo --model sagenet
   archipelago-demo --model mvtcr
+  archipelago-demo --model multigrate
   archipelago-demo --data pbmc.h5ad --batch-key batch --labels-key cell_type --query 10x_5p,10x_pbmc3k";

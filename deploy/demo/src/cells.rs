@@ -23,6 +23,8 @@ pub struct Cells {
     pub labels_key: String,
     /// Layer with raw counts, if not X.
     pub layer: Option<String>,
+    /// What `train` is told beside that.
+    pub train: Vec<String>,
 }
 
 /// The cells of one site.
@@ -38,6 +40,8 @@ pub struct SiteCells {
     pub n_cells: usize,
     /// Size of the file: the bytes that stay at the site.
     pub bytes: u64,
+    /// Fields that are elsewhere than in the reference's cells, by their names, with their places.
+    pub fields: Vec<(String, String)>,
 }
 
 /// Splits a data set into a reference file and one file per query batch, under `dir`.
@@ -75,7 +79,7 @@ pub fn split(
         let site = site_name(batch, sites.len());
         let (file, n_cells) = write(&site, &|b| b == batch)?;
         let bytes = std::fs::metadata(&file)?.len();
-        sites.push(SiteCells { site, batch: batch.clone(), file, n_cells, bytes });
+        sites.push(SiteCells { site, batch: batch.clone(), file, n_cells, bytes, fields: vec![] });
     }
     Ok(Cells {
         reference,
@@ -83,6 +87,7 @@ pub fn split(
         batch_key: batch_key.to_owned(),
         labels_key: labels_key.to_owned(),
         layer: layer.map(str::to_owned),
+        train: vec![],
     })
 }
 
@@ -123,6 +128,16 @@ pub struct Embedding {
 }
 
 impl SiteCells {
+    /// The places of its own fields, as flags of a command.
+    pub(crate) fn field_flags(&self) -> Vec<String> {
+        self.fields.iter().flat_map(|(name, place)| ["--field".to_owned(), format!("{name}={place}")]).collect()
+    }
+
+    /// The same as lines of its configuration.
+    pub(crate) fn field_lines(&self) -> String {
+        self.fields.iter().map(|(name, place)| format!("{name} = {place:?}\n")).collect()
+    }
+
     /// The key of the one condition that the site contributes.
     pub fn condition(&self) -> Result<ConditionKey> {
         Ok(ConditionKey::new(self.site.parse()?, DATASET.parse()?, self.batch.clone())?)

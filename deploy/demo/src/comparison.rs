@@ -75,7 +75,7 @@ impl Comparison {
             let ours: Vec<f64> = runs.iter().filter_map(|run| run.0.get(figure.name).copied()).collect();
             let theirs: Vec<f64> = peer
                 .and_then(|peer| runs_of(peer, model))
-                .map(|runs| runs.iter().filter_map(|run| figure.of_peer(run)).collect())
+                .map(|runs| runs.iter().filter_map(|run| figure.of_peer(run, model)).collect())
                 .unwrap_or_default();
             let (ours, peer) = (Spread::of(&ours)?, Spread::of(&theirs));
             // A single run has no spread to be within.
@@ -134,8 +134,8 @@ struct Figure {
 }
 
 impl Figure {
-    /// The figure of one of the peer's runs.
-    fn of_peer(&self, run: &Value) -> Option<f64> {
+    /// The figure of one of the peer's runs of a model; some scripts put all figures below its name.
+    fn of_peer(&self, run: &Value, model: &str) -> Option<f64> {
         let place = |pointer: &str| run.pointer(pointer)?.as_f64();
         let of_cells = |part: &str, term: &str| place(&format!("/per_cell/{part}/{term}"));
         let part = if self.name.ends_with("_query") { "query_after_surgery" } else { "reference" };
@@ -148,7 +148,7 @@ impl Figure {
             Some("elbo") => Some(-(of_cells(part, "reconstruction")? + of_cells(part, "kl")?)),
             _ => None,
         };
-        place(self.peer).or_else(native)
+        place(self.peer).or_else(|| place(&format!("/{model}{}", self.peer))).or_else(native)
     }
 }
 
@@ -249,6 +249,29 @@ const FIGURES: &[Figure] = &[
     more("clonotype_1nn_f1", "/mvtcr/by_reconstruction/scores/clonotype_1nn/weighted_f1"),
     more("transfer_weighted_f1", "/mvtcr/by_reconstruction/scores/transfer_source/weighted_f1"),
     more("amino_acids_right_query", "/mvtcr/by_reconstruction/surgery/token_accuracy_query/from_tcr"),
+    // Cells of several modalities, and what is hidden of them.
+    more("transfer_all_accuracy", "/transfer_knn/all/accuracy"),
+    more("transfer_all_macro_f1", "/transfer_knn/all/macro_f1"),
+    more("transfer_paired_accuracy", "/transfer_knn/query_cite/accuracy"),
+    more("transfer_paired_macro_f1", "/transfer_knn/query_cite/macro_f1"),
+    more("transfer_rna_accuracy", "/transfer_knn/query_rna/accuracy"),
+    more("transfer_rna_macro_f1", "/transfer_knn/query_rna/macro_f1"),
+    more("transfer_proteins_accuracy", "/transfer_knn/query_adt/accuracy"),
+    more("transfer_proteins_macro_f1", "/transfer_knn/query_adt/macro_f1"),
+    more("imputed_proteins_reference_per_feature", "/imputation/proteins_ref_rna/pearson_per_feature"),
+    more("imputed_proteins_reference_per_cell", "/imputation/proteins_ref_rna/pearson_per_cell"),
+    less("imputed_proteins_reference_rmse", "/imputation/proteins_ref_rna/rmse"),
+    more("imputed_proteins_query_per_feature", "/imputation/proteins_query_rna/pearson_per_feature"),
+    more("imputed_proteins_query_per_cell", "/imputation/proteins_query_rna/pearson_per_cell"),
+    less("imputed_proteins_query_rmse", "/imputation/proteins_query_rna/rmse"),
+    more("imputed_proteins_seen_per_feature", "/imputation/proteins_query_cite/pearson_per_feature"),
+    more("imputed_proteins_seen_per_cell", "/imputation/proteins_query_cite/pearson_per_cell"),
+    less("imputed_proteins_seen_rmse", "/imputation/proteins_query_cite/rmse"),
+    more("imputed_genes_query_per_feature", "/imputation/rna_query_adt_top200/pearson_per_feature"),
+    more("imputed_genes_query_per_cell", "/imputation/rna_query_adt_top200/pearson_per_cell"),
+    less("imputed_genes_query_rmse", "/imputation/rna_query_adt_top200/rmse"),
+    less("reconstruction_training", "/reference/losses/reconstruction_loss_train"),
+    less("reconstruction_validation", "/reference/losses/reconstruction_loss_validation"),
     more("elbo_reference", "/elbo_reference"),
     more("elbo_query", "/elbo_query_after_surgery"),
     less("reconstruction_reference", "/reconstruction_reference"),

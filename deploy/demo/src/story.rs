@@ -13,6 +13,7 @@ use crate::{
     args::Args,
     cells::{self, Cells, Embedding, SiteCells},
     consortium::{Consortium, DATASET, OPERATOR, Terms},
+    modalities,
     printer::say,
     proofs::{self, Exact},
     summary::{Phase, Summary},
@@ -86,29 +87,47 @@ impl Story {
             };
             return cells::split(file, &dir, batch_key, labels_key, self.args.layer.as_deref(), &self.args.query);
         }
-        if self.takes("receptor")? {
+        if self.card_lists("fields", "receptor")? {
             self.args.fields = tcells::FIELDS.map(str::to_owned).into();
             return tcells::prepare(&self.args, &self.worker, &dir);
         }
+        let takes_modalities = self.card_lists("options", modalities::OPTION)?;
         let query: Vec<String> = (1..=self.args.sites).map(|i| format!("hospital-{i}")).collect();
         let batches = [vec!["atlas-1".to_owned(), "atlas-2".to_owned()], query.clone()].concat().join(",");
+        if let Some(real) = modalities::Real::find().filter(|_| takes_modalities) {
+            let file = dir.join("samples.h5ad");
+            real.write(&file, &query, self.args.seed)?;
+            let mut cells = cells::split(&file, &dir, "sample", "cell_type", None, &query)?;
+            modalities::place(&mut cells, true);
+            return Ok(cells);
+        }
         let file = dir.join("synthetic.h5ad");
-        self.work(&[
+        let (n_cells, n_genes) = (self.args.cells.to_string(), self.args.genes.to_string());
+        let (seed, sets) = (self.args.seed.to_string(), dir.join(GENERATED_SETS));
+        let mut arguments = vec![
             "generate",
             "--out",
             text(&file)?,
             "--batches",
             &batches,
             "--n-cells",
-            &self.args.cells.to_string(),
+            &n_cells,
             "--n-genes",
-            &self.args.genes.to_string(),
+            &n_genes,
             "--seed",
-            &self.args.seed.to_string(),
+            &seed,
             "--write-gene-sets",
-            text(&dir.join(GENERATED_SETS))?,
-        ])?;
-        cells::split(&file, &dir, "batch", "cell_type", None, &query)
+            text(&sets)?,
+        ];
+        if takes_modalities {
+            arguments.extend(["--n-proteins", modalities::N_GENERATED]);
+        }
+        self.work(&arguments)?;
+        let mut cells = cells::split(&file, &dir, "batch", "cell_type", None, &query)?;
+        if takes_modalities {
+            modalities::place(&mut cells, false);
+        }
+        Ok(cells)
     }
 
     pub(crate) fn train_reference(&mut self, cells: &Cells) -> Result<PathBuf> {
@@ -135,7 +154,8 @@ impl Story {
         arguments.extend(layer(cells));
         arguments.extend(self.args.fields.iter().flat_map(|field| ["--field", field.as_str()]));
         let generated = self.args.out.join("data").join(GENERATED_SETS);
-        if self.takes("gene_sets")? {
+        arguments.extend(cells.train.iter().map(String::as_str));
+        if self.card_lists("fields", "gene_sets")? {
             let sets = self.args.gene_sets.as_ref().unwrap_or(&generated);
             ensure!(sets.is_file(), "the model takes gene sets: --gene-sets FILE");
             arguments.extend(["--gene-sets", text(sets)?]);
@@ -144,12 +164,12 @@ impl Story {
         Ok(out)
     }
 
-    /// Whether the model's card lists a field of this name among what it takes.
-    fn takes(&self, name: &str) -> Result<bool> {
+    /// Whether the model's card has something of this name among its fields, or its options.
+    fn card_lists(&self, kind: &str, name: &str) -> Result<bool> {
         let shown = self.work(&["models", &self.args.model, "--format", "json"])?;
         let cards: serde_json::Value = serde_json::from_str(&shown)?;
-        let fields = cards[0]["fields"].as_array().cloned().unwrap_or_default();
-        Ok(fields.iter().any(|field| field["name"] == name))
+        let listed = cards[0][kind].as_array().cloned().unwrap_or_default();
+        Ok(listed.iter().any(|one| one["name"] == name))
     }
 
     /// The whole life of a task, with the leader killed in the middle of it.
@@ -158,7 +178,12 @@ impl Story {
         let names: Vec<&str> = cells.sites.iter().map(|site| site.site.as_str()).collect();
         consortium.enrol(&names)?;
         consortium.publish(&published)?;
-        let terms = |_: &SiteCells| Terms { labels_key: Some(&cells.labels_key), policy: "", fields: "" };
+        let lines: Vec<(&str, String)> =
+            cells.sites.iter().map(|site| (site.site.as_str(), site.field_lines())).collect();
+        let terms = |site: &SiteCells| {
+            let fields = lines.iter().find(|(name, _)| *name == site.site).map_or("", |(_, lines)| lines);
+            Terms { labels_key: Some(&cells.labels_key), policy: "", fields }
+        };
         let leader_kills =
             self.see_through(&mut consortium, cells, ("both", &cells.sites, Leader::IsKilled), &terms)?;
         let merged = self.args.out.join("merged");
@@ -231,6 +256,8 @@ impl Story {
                 &seed,
                 "--untrained",
             ];
+            let fields = site.field_flags();
+            arguments.extend(fields.iter().map(String::as_str));
             arguments.extend(layer(cells));
             self.work(&arguments)?;
             files.push(out.join("mapped.h5ad"));
@@ -245,14 +272,17 @@ impl Story {
             anyhow::bail!("the lineage has {} versions, too few for a withdrawal", lineage.len());
         };
         let (order_free, orders_tried) = proofs::order_free(&first, &contributions, last.version)?;
-        let reference_before = self.latent(&merged.published, &cells.reference, OPERATOR, cells, "reference-before")?;
-        let reference_after = self.latent(&merged.merged, &cells.reference, OPERATOR, cells, "reference-after")?;
+        let reference_before =
+            self.latent(&merged.published, (&cells.reference, &[]), OPERATOR, cells, "reference-before")?;
+        let reference_after =
+            self.latent(&merged.merged, (&cells.reference, &[]), OPERATOR, cells, "reference-after")?;
         let mut same = reference_before.same_bits(&reference_after);
         let mut cells_compared = reference_before.labels.len();
         let mut query: Option<Embedding> = None;
         for site in &cells.sites {
             let at_site = self.site_embedding(site, cells)?;
-            let after = self.latent(&merged.merged, &site.file, &site.site, cells, &site.site)?;
+            let after =
+                self.latent(&merged.merged, (&site.file, &site.field_flags()), &site.site, cells, &site.site)?;
             same &= at_site.same_bits(&after);
             cells_compared += after.labels.len();
             query = Some(match query {
@@ -283,7 +313,14 @@ impl Story {
         Ok(same)
     }
 
-    fn latent(&self, reference: &Path, file: &Path, owner: &str, cells: &Cells, name: &str) -> Result<Embedding> {
+    fn latent(
+        &self,
+        reference: &Path,
+        (file, fields): (&Path, &[String]),
+        owner: &str,
+        cells: &Cells,
+        name: &str,
+    ) -> Result<Embedding> {
         let dir = self.args.out.join("latent");
         std::fs::create_dir_all(&dir)?;
         let out = dir.join(format!("{name}.h5ad"));
@@ -298,6 +335,7 @@ impl Story {
             "--owner",
             owner,
         ];
+        arguments.extend(fields.iter().map(String::as_str));
         arguments.extend(layer(cells));
         self.work(&arguments)?;
         Embedding::read(&out, LATENT, &cells.batch_key, &cells.labels_key)
