@@ -56,7 +56,7 @@ endif
 demo: build ## Run the main job as real processes: three coordinators, one site per query batch (MODEL= DATA= BATCH= LABELS= QUERY= SEED=)
 	$(BIN)/archipelago-demo --out "$(OUT)" --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(SETS),--gene-sets "$(SETS)") $(DEMO_CELLS)
 
-quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scpoli|scgen|perturbation|expimap|treearches|sagenet|mvtcr DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH= LABELS= COARSE= SETS= QUERY_DATA= PARTS= EPOCHS= VARIANT= UNSEEN= OUT=)
+quality: build ## Map with scVI and scANVI, or with another model, over several seeds and judge the result (MODEL=trvae|scpoli|scgen|perturbation|expimap|treearches|multigrate|sagenet|mvtcr DATA= SEEDS= PEER= REFERENCE= QUERY= BATCH= LABELS= COARSE= SETS= QUERY_DATA= PARTS= EPOCHS= VARIANT= UNSEEN= OUT=)
 	$(BIN)/archipelago-quality --out "$(if $(filter-out demo-out,$(OUT)),$(OUT),quality-out)" --data "$(DATA)" --seeds "$(or $(SEEDS),$(THREE_SEEDS))" \
 		$(if $(MODEL),--model $(MODEL)) $(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)") \
 		$(if $(BATCH),--batch-key "$(BATCH)") $(if $(LABELS),--labels-key "$(LABELS)") $(if $(COARSE),--coarse-key "$(COARSE)") \
@@ -64,14 +64,17 @@ quality: build ## Map with scVI and scANVI, or with another model, over several 
 		$(if $(EPOCHS),--reference-epochs $(EPOCHS) --surgery-epochs $(EPOCHS)) $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSEEN),--unseen "$(UNSEEN)")
 
 # ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers. ARCHIPELAGO_SCARCHES=dir names one
-# with scArches 0.6.1; without it, one is made in the user's cache, by a Python 3.11.
-peers: build ## Compare with scvi-tools, scArches and mvTCR: saved models there and back
+# with scArches 0.6.1; without it, one is made in the user's cache, by a Python 3.11. ARCHIPELAGO_MULTIGRATE is the same of Multigrate 1.0.1,
+# by a Python 3.12.
+peers: build ## Compare with scvi-tools, scArches, mvTCR and Multigrate: saved models there and back
 	peer=$$(benches/peers/install.sh) && "$$peer" benches/peers/roundtrip.py --worker $(BIN)/archipelago-worker
 	peer=$$(benches/peers/install_scarches.sh) && { test -z "$$peer" || \
 		"$$peer" benches/peers/roundtrip_scarches.py --worker $(BIN)/archipelago-worker && \
 		{ "$$peer" -c 'import importlib.util as u; assert u.find_spec("mvtcr")' 2>/dev/null || \
 			"$$peer" -m pip install --quiet --no-deps mvtcr==0.2.1.2; } && \
 		"$$peer" benches/peers/roundtrip_mvtcr.py --worker $(BIN)/archipelago-worker; }
+	peer=$$(benches/peers/install_multigrate.sh) && { test -z "$$peer" || \
+		"$$peer" benches/peers/roundtrip_multigrate.py --worker $(BIN)/archipelago-worker; }
 
 peers-day: build ## Compare the data scientist's day with scanpy and scib-metrics, step by step
 	peer=$$(benches/peers/install.sh) && \
@@ -106,7 +109,7 @@ campaign: ## Kill, stop and cut off real processes and audit what was acknowledg
 # Timings need a quiet machine: nothing else is built or run beside them.
 bench: setup ## Measure training, surgery and embedding beside scvi-tools, then coordinators under load (QUICK=1: the main cases only)
 	$(CARGO) build --release --locked -p archipelago-benches -p archipelago-worker -p archipelago-coordinator -p archipelago-bench-coordinator --bins
-	peer=$$(benches/peers/install.sh) && $(BIN)/archipelago-bench suite --peer "$$peer" $(if $(ARCHIPELAGO_SCARCHES),--native-peer "$(ARCHIPELAGO_SCARCHES)/bin/python") --out bench-out $(if $(QUICK),--quick)
+	peer=$$(benches/peers/install.sh) && $(BIN)/archipelago-bench suite --peer "$$peer" $(if $(ARCHIPELAGO_SCARCHES),--native-peer "$(ARCHIPELAGO_SCARCHES)/bin/python") $(if $(ARCHIPELAGO_MULTIGRATE),--multigrate-peer "$(ARCHIPELAGO_MULTIGRATE)/bin/python") --out bench-out $(if $(QUICK),--quick)
 	$(if $(QUICK),,$(BIN)/archipelago-bench large --out bench-out)
 	$(BIN)/archipelago-bench-coordinator --out bench-out
 

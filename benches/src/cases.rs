@@ -36,6 +36,8 @@ pub(crate) enum ModelArg {
     Scgen,
     /// scPoli: conditions embedded, no labels.
     Scpoli,
+    /// Multigrate: counts of genes, and the logarithms of some as a second modality.
+    Multigrate,
 }
 
 impl ModelArg {
@@ -48,7 +50,13 @@ impl ModelArg {
             Self::Scgen => "scgen",
             Self::Expimap => "expimap",
             Self::Scpoli => "scpoli",
+            Self::Multigrate => "multigrate",
         }
+    }
+
+    /// Whether our kernels compute it.
+    pub(crate) fn has_kernels(self) -> bool {
+        self != Self::Multigrate
     }
 
     /// Whether its peer is a native model of scArches.
@@ -95,6 +103,8 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     cases.push(Case { model: ModelArg::Scgen, ..scgen });
     let scpoli = synthetic("scpoli-10000x2000-d12", 10_000, 2_000, 350.0, 3, NATIVE_ROUNDS);
     cases.push(Case { model: ModelArg::Scpoli, ..scpoli });
+    let multigrate = synthetic("multigrate-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
+    cases.push(Case { model: ModelArg::Multigrate, ..multigrate });
     cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));
     cases.push(synthetic("10000x2000-d32", 10_000, 2_000, 2_000.0, 3, 1));
     cases.push(synthetic("100000x2000-d8", 100_000, 2_000, 210.0, 2, 1));

@@ -94,6 +94,9 @@ impl File {
     /// The cells as the model takes them.
     fn cells(&self, model: ModelArg) -> Cells<'_> {
         let cells = Cells::new(&self.counts);
+        if model == ModelArg::Multigrate {
+            return cells.with("adt", second(&self.counts, &self.genes));
+        }
         if model == ModelArg::Expimap {
             return cells.with(data::GENE_SETS, gene_sets(self.genes.len()));
         }
@@ -103,6 +106,18 @@ impl File {
         }
     }
 }
+
+/// A second modality, the same as the peer's script makes: logarithms of the first genes' counts.
+fn second(counts: &Csr, genes: &[String]) -> data::Features {
+    let some = counts.select_cols(&(0..N_SECOND).collect::<Vec<_>>()).expect("there are so many genes");
+    let logarithms = some.data().iter().map(|count| count.ln_1p()).collect();
+    let (indptr, indices) = (some.indptr().to_vec(), some.indices().to_vec());
+    let values = Csr::new(some.n_rows(), N_SECOND, indptr, indices, logarithms).expect("only values have changed");
+    data::Features::new(genes[..N_SECOND].to_vec(), values).expect("a name for each column")
+}
+
+/// Features of the second modality.
+const N_SECOND: usize = 50;
 
 /// Sets without a meaning, the same as the peers' script makes: each gene is in two.
 fn gene_sets(n_genes: usize) -> data::GeneSets {
@@ -125,10 +140,14 @@ fn options_of(model: ModelArg) -> Result<Config> {
     if model == ModelArg::Scgen {
         return Ok(Config::from([("hidden_layer_sizes".to_owned(), serde_json::json!([256, 128]))]));
     }
+    if model == ModelArg::Multigrate {
+        let options = [("modalities", serde_json::json!(["adt"])), ("losses", serde_json::json!(["nb", "mse"]))];
+        return Ok(options.map(|(name, value)| (name.to_owned(), value)).into());
+    }
     Ok(if model.is_native() { zoo::model(model.name())?.options_for_surgery() } else { options() })
 }
 
-/// Minibatches of 128, all cells; weight decay as given.
+/// The card's minibatches, or those of the peer's script, all cells; weight decay as given.
 pub(crate) fn spec(epochs: u32, weight_decay: f64) -> TrainSpec {
     let early_stopping = Some(Stopping::Never);
     let (epochs, weight_decay) = (Some(epochs), Some(weight_decay));
@@ -198,7 +217,7 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
     let mut clock = Clock::start();
     let trained = train_reference(&training, &mut |_: &EpochReport| clock.lap(), &mut NoCheckpoints)?;
     let peak_mib = machine::peak_mib()?;
-    check_engine(trained.engine, compute)?;
+    check_engine(trained.engine, args.model, compute)?;
     let validation = File::read(&args.folder, "reference_validation", args.model)?;
     let elbo = elbo(&trained.reference, &validation, args.model, compute)?;
     Ok((trained.reference, Measured { epochs_s: clock.epochs_s, elbo, peak_mib }))
@@ -207,7 +226,11 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
 /// How the peers' scripts train; scGen's trainer always holds a tenth of the cells out.
 fn spec_of(model: ModelArg, epochs: u32) -> TrainSpec {
     let spec = spec(epochs, weight_decay_of(model));
-    if model == ModelArg::Scgen { TrainSpec { train_size: None, early_stopping: None, ..spec } } else { spec }
+    match model {
+        ModelArg::Scgen => TrainSpec { train_size: None, early_stopping: None, ..spec },
+        ModelArg::Multigrate => TrainSpec { minibatch: Some(128), ..spec },
+        _ => spec,
+    }
 }
 
 /// What the peers' scripts train with.
@@ -216,11 +239,12 @@ fn weight_decay_of(model: ModelArg) -> f64 {
         ModelArg::Trvae | ModelArg::Scpoli => 0.04,
         ModelArg::Scgen | ModelArg::Expimap => 0.0,
         ModelArg::Scvi | ModelArg::Scanvi => 1e-6,
+        ModelArg::Multigrate => 1e-3,
     }
 }
 
-fn check_engine(found: Engine, compute: Compute) -> Result<()> {
-    anyhow::ensure!(found == compute.engine, "the kernels were passed by");
+fn check_engine(found: Engine, model: ModelArg, compute: Compute) -> Result<()> {
+    anyhow::ensure!(!model.has_kernels() || found == compute.engine, "the kernels were passed by");
     Ok(())
 }
 
@@ -240,7 +264,7 @@ fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Mea
     let mapped = surgery(
         &reference.base,
         &query,
-        &TrainSpec { seed: args.seed, ..spec(args.epochs, 0.0) },
+        &TrainSpec { weight_decay: Some(0.0), seed: args.seed, ..spec_of(args.model, args.epochs) },
         compute,
         &mut |_: &EpochReport| clock.lap(),
         &mut NoCheckpoints,
@@ -251,7 +275,7 @@ fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Mea
         clock.lap();
     }
     let peak_mib = machine::peak_mib()?;
-    check_engine(mapped.engine, compute)?;
+    check_engine(mapped.engine, args.model, compute)?;
     let grown = reference.with(key.clone(), mapped.columns)?;
     let validation = File::read(&args.folder, "query_validation", args.model)?;
     Ok(Measured { epochs_s: clock.epochs_s, elbo: elbo(&grown, &validation, args.model, compute)?, peak_mib })

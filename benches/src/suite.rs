@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::{
-    cases::{self, Case, Source},
+    cases::{self, Case, ModelArg, Source},
     growth, machine,
     measure::{Kinds, Measured},
     report::{Row, Spread, Summary, median, note, say},
@@ -25,6 +25,9 @@ pub(crate) struct SuiteArgs {
     /// The Python that has scArches 0.6.1; without it native models are not measured.
     #[arg(long, value_name = "FILE")]
     native_peer: Option<PathBuf>,
+    /// The Python that has Multigrate 1.0.1; without it Multigrate is not measured.
+    #[arg(long, value_name = "FILE")]
+    multigrate_peer: Option<PathBuf>,
     /// The folder to write data and results to.
     #[arg(long, value_name = "DIR", default_value = "bench-out")]
     out: PathBuf,
@@ -49,7 +52,7 @@ pub(crate) fn run(args: &SuiteArgs) -> Result<()> {
     let gemm = machine::gemm_rate(args.threads)?;
     note(&format!("dense products: {:.1} GFLOP/s on {} threads", gemm / 1e9, args.threads));
     let mut rows = Vec::new();
-    let has_peer = |case: &Case| args.native_peer.is_some() || !case.model.is_native();
+    let has_peer = |case: &Case| args.peer_of(case).is_some();
     let is_named = |case: &Case| args.only.as_ref().is_none_or(|only| case.name.contains(only));
     let is_wanted = |case: &Case| has_peer(case) && is_named(case);
     for case in cases::all(args.quick).into_iter().filter(is_wanted) {
@@ -60,6 +63,17 @@ pub(crate) fn run(args: &SuiteArgs) -> Result<()> {
     let summary = Summary { threads: args.threads, gemm_gflops: gemm / 1e9, load_before, cases: rows, growth };
     std::fs::write(args.out.join("summary.json"), serde_json::to_string_pretty(&summary)?)?;
     say(&summary.table())
+}
+
+impl SuiteArgs {
+    /// The Python of a case's peer, and its script.
+    fn peer_of(&self, case: &Case) -> Option<(&Path, &'static str)> {
+        match case.model {
+            ModelArg::Multigrate => Some((self.multigrate_peer.as_deref()?, "peers/speed_multigrate.py")),
+            model if model.is_native() => Some((self.native_peer.as_deref()?, "peers/speed_native.py")),
+            _ => Some((&self.peer, "peers/speed.py")),
+        }
+    }
 }
 
 fn compare(case: &Case, args: &SuiteArgs, gemm: f64) -> Result<Vec<Row>> {
@@ -87,10 +101,7 @@ fn run_ours(folder: &Path, case: &Case, args: &SuiteArgs, seed: u64) -> Result<K
 }
 
 fn run_peer(folder: &Path, case: &Case, args: &SuiteArgs, seed: u64) -> Result<Kinds> {
-    let (python, script) = match &args.native_peer {
-        Some(python) if case.model.is_native() => (python, "peers/speed_native.py"),
-        _ => (&args.peer, "peers/speed.py"),
-    };
+    let (python, script) = args.peer_of(case).context("the case has no peer here")?;
     let mut command = Command::new(python);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).args(["--model", case.model.name()]).arg(folder);
     output(command, case, args, seed)
