@@ -26,13 +26,14 @@ pub(super) fn of_run<'a>(module: &'a MultigrateModule, run: Run<'a, '_>) -> Resu
     let mut recipe = Recipe::default();
     let Some(key) = config.integrates_on() else { return Ok(recipe) };
     let groups = run.dataset.axes[key].clone();
+    let balances = run.plan.sampling.balances.unwrap_or(true);
     if config.pulls_together() && config.modality_alignment == Some(Alignment::Jeffreys) && run.mode == Mode::Training {
         let presence = if config.alignment_type.marginal() { module.presence(run.dataset) } else { vec![] };
         check_presence(&groups, &presence)?;
-        let n_halves = if run.plan.sampling.is_plain { None } else { Some((run.plan.minibatch / 2).max(1)) };
+        let n_halves = balances.then(|| (run.plan.minibatch / 2).max(1));
         recipe.hooks.push(Box::new(OfOneSize { groups: groups.clone(), half: n_halves }));
     }
-    if !run.plan.sampling.is_plain {
+    if balances {
         recipe.sampler = Box::new(Grouped(groups));
     }
     Ok(recipe)

@@ -17,9 +17,12 @@ use tch::Kind;
 
 use super::{
     is_network,
-    setup::{Draws, is_legacy, kl_weight, minibatch_of},
+    setup::{is_legacy, kl_weight, minibatch_of},
 };
-use crate::case::{self, Case, Tolerance};
+use crate::{
+    case::{self, Case, Tolerance},
+    noise::Draws,
+};
 
 /// The model of a case as upstream would have saved it.
 fn saved(case: &Case) -> SavedModel {
