@@ -11,6 +11,7 @@ use archipelago_common::{
 use archipelago_coordinator::server::course;
 
 use crate::{
+    checks,
     host::{Caller, Loss},
     network::Actor,
     world::World,
@@ -94,6 +95,7 @@ impl World {
         let Some(agreed) = agreed_ms(of_voters, voters.len()) else {
             return self.coverage.note("clocks that did not agree");
         };
+        self.counted_by_one_clock |= voters.len() == 1 && self.hosts[&node].skew_ms > checks::MOST_AHEAD_MS as i64;
         let Some(live) = self.live(node) else { return };
         live.kept_time = (term, now);
         let stamp = live.stamps.now_ms(term, now, agreed);

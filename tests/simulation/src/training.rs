@@ -46,7 +46,7 @@ pub(crate) fn laid_out() -> Layout {
     let mut layout = Layout::of_axes(vec![Axis::new(Section::Condition, tensors)]);
     layout.parts.insert(counts(), rule());
     layout.derived.insert(totals(), Derivation { function: part::SUM.parse().expect("a sound name"), part: counts() });
-    tree::declare(&mut layout);
+    tree::declare(&mut layout, tree::Sharing::Machines);
     layout
 }
 
