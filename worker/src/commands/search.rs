@@ -76,7 +76,8 @@ pub fn run(args: &SearchArgs, output: &Output) -> Result<()> {
     let given = prepared.options.clone();
     let mut rng = ChaCha8Rng::seed_from_u64(args.train.seed());
     fs::create_dir(args.train.out())?;
-    let (mut runs, mut best): (Vec<Run>, Option<(f64, u32, Config, Trained)>) = (Vec::new(), None);
+    let mut runs: Vec<Run> = Vec::new();
+    let mut best: Option<(f64, u32, Config, Trained)> = None;
     for trial in 0..args.trials {
         let Some(Trial { mut options, rate }) = prepared.model.trial(&mut rng) else {
             let found = prepared.model.card().name.to_owned();

@@ -144,7 +144,7 @@ fn current(tensors: &StateDict) -> StateDict {
 fn widths(tensors: &StateDict) -> Vec<usize> {
     let of = |m: usize| {
         let head = |part: &&str| tensors.get(&format!("decoders.{m}.{part}.bias"));
-        HEADS.iter().find_map(|part| head(part)).and_then(|bias| bias.shape().first().copied())
+        HEADS.iter().find_map(head).and_then(|bias| bias.shape().first().copied())
     };
     (0..).map_while(of).collect()
 }

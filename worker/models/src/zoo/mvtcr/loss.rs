@@ -42,13 +42,12 @@ impl MvtcrLoss {
         let tcr = tcr.unwrap_or_else(zero) * config.tcr_weight();
         let kls: Vec<Tensor> = inference.latents.iter().map(divergence).collect();
         let kl_per_cell = mean(&kls).unwrap_or_else(zero);
-        let mut kl = scalar(&kl_per_cell) * (config.kl_weight() * annealing);
-        if let (Variant::Poe, [rna, _, joint], Some(weight)) =
-            (config.variant, inference.latents.as_slice(), config.loss_weights.get(3))
-        {
+        let kl = scalar(&kl_per_cell) * (config.kl_weight() * annealing);
+        let kl = match (config.variant, inference.latents.as_slice(), config.loss_weights.get(3)) {
             // A sum over cells and dimensions, and without annealing, as upstream.
-            kl = kl + between(rna, joint) * *weight;
-        }
+            (Variant::Poe, [rna, _, joint], Some(weight)) => kl + between(rna, joint) * *weight,
+            _ => kl,
+        };
         Self { rna: scalar(&rna), tcr: scalar(&tcr), kl, per_cell: &rna + &tcr, kl_per_cell }
     }
 

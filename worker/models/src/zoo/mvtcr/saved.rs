@@ -70,7 +70,7 @@ impl ArchiveModel for Mvtcr {
             let waves = from_tch(&positions(length, config.embedding_size as i64).unsqueeze(1));
             for chain in config.chains.list() {
                 for side in ["encoder", "decoder"] {
-                    let _ = tensors.insert(&format!("{}_{side}.{WAVES}", chain.name()), waves.clone());
+                    let _ = tensors.insert(format!("{}_{side}.{WAVES}", chain.name()), waves.clone());
                 }
             }
         }
