@@ -88,13 +88,18 @@ pub fn pooled<'a>(rule: &Rule, members: impl IntoIterator<Item = &'a Member>) ->
 
 /// Whether [`derive()`] has this function.
 pub fn is_known(function: &Name) -> bool {
-    [SUM, tree::FUNCTION].contains(&function.as_str())
+    function.as_str() == SUM || tree::is_function(function)
 }
 
 /// Whether a value is made of the members of a section.
 pub fn reads(derivation: &Derivation, section: &Section) -> bool {
     let Section::Part(part) = section else { return false };
-    *part == derivation.part || (derivation.function.as_str() == tree::FUNCTION && part.as_str() == tree::MACHINES)
+    let classifies = match derivation.function.as_str() {
+        tree::FUNCTION => part.as_str() == tree::MACHINES,
+        tree::FUNCTION_WITH_POINTS => [tree::MACHINES, tree::POINTS].contains(&part.as_str()),
+        _ => false,
+    };
+    classifies || *part == derivation.part
 }
 
 /// A value that is derived by a function that every program has; `None` for another function. That one's value is computed by
@@ -113,7 +118,7 @@ pub fn derive(
             let rule = layout.rule(&section).ok_or_else(not_of_the_rule)?;
             Ok(Some(pooled(rule, of_part)?.to_bytes()))
         }
-        tree::FUNCTION => Ok(Some(tree::derive(members)?)),
+        tree::FUNCTION | tree::FUNCTION_WITH_POINTS => Ok(Some(tree::derive(members)?)),
         _ => Ok(None),
     }
 }
@@ -214,6 +219,6 @@ mod tests {
         let other = Rule::Pool { tables: TableSpecs::new() };
         assert!(Member::from_bytes(&other, &sums.to_bytes()).is_err());
         assert!(pooled(&Rule::Union, []).is_err() && pooled(&rule(), [&tensors]).is_err());
-        assert!(derived("hpl-2", &BTreeMap::new()).is_none());
+        assert!(derived("hpl-99", &BTreeMap::new()).is_none());
     }
 }

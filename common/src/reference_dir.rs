@@ -318,7 +318,7 @@ mod tests {
         base.card.layout.parts.insert(counts.clone(), Rule::Pool { tables: tables.clone() });
         let derivation = |function: &str| Derivation { function: function.parse().unwrap(), part: counts.clone() };
         base.card.layout.derived.insert(value.clone(), derivation(part::SUM));
-        base.card.layout.derived.insert("tree".parse().unwrap(), derivation("hpl-2"));
+        base.card.layout.derived.insert("tree".parse().unwrap(), derivation("hpl-99"));
         base.card.format = base.card.layout.card_format();
         let member = |n| {
             let mut pool = Pool::new(tables.clone());

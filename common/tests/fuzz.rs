@@ -80,11 +80,13 @@ fn any_bytes_are_a_member_of_a_part_or_an_error() {
 #[test]
 fn whatever_sites_hand_in_for_a_tree_is_refused_or_makes_one() {
     let mut layout = Layout::of_axes(Vec::new());
-    tree::declare(&mut layout);
+    tree::declare(&mut layout, tree::Sharing::Points);
     let north: ConditionKey = "north/pbmc/a".parse().unwrap();
     let of_machines = Section::Part(tree::MACHINES.parse().unwrap());
     let types = [("B".to_owned(), vec![0.5, -1.0]), ("T".to_owned(), vec![-0.5, 1.0])];
     let machines = Machines { place: 0, types: types.into(), components: None }.to_tensors().to_safetensors(None);
+    let types = [("b".to_owned(), vec![0.5, -1.0])];
+    let points = tree::Points { place: 1, n_dims: 2, types: types.into() }.to_tensors().to_safetensors(None);
     let by: BlobRef = BlobRef::of(&machines);
     let mut pool = counts::empty();
     pool.add(&counts::entry("b", Some("B")), counts::N, 0, 30.0).unwrap();
@@ -94,11 +96,12 @@ fn whatever_sites_hand_in_for_a_tree_is_refused_or_makes_one() {
         north.in_section(of_machines.clone()),
         "south/pbmc/b".parse::<ConditionKey>().unwrap().in_section(of_machines),
         counted,
+        "south/pbmc/b".parse::<ConditionKey>().unwrap().in_section(Section::Part(tree::POINTS.parse().unwrap())),
     ];
-    let fuzz = Fuzz::new("trees").with(machines.clone()).with(pool.to_bytes());
+    let fuzz = Fuzz::new("trees").with(machines.clone()).with(points.clone()).with(pool.to_bytes());
     fuzz.run(3_000, |bytes| {
         let mut members = BTreeMap::new();
-        for (key, own) in keys.iter().zip([&machines[..], &machines, &pool.to_bytes()]) {
+        for (key, own) in keys.iter().zip([&machines[..], &machines, &pool.to_bytes(), &points]) {
             // Each of them in turn is what somebody else sent, if that passes.
             let given = if check::part(key, bytes, &layout).is_ok() { bytes } else { own };
             let rule = layout.rule(key.section()).expect("its part is declared");

@@ -25,10 +25,11 @@ use archipelago_common::{
     layout::{Growth, Layout},
     limits,
     part::Member,
+    policy::EmbeddingRelease,
     progress::{Continue, EpochReport},
     record::{Progress, TaskHead},
     task::TrainSpec,
-    tree,
+    tree::{self, Sharing},
 };
 use archipelago_models::{
     Device, Extension, layout_of,
@@ -55,7 +56,7 @@ use crate::{
     ops::Metrics,
     results,
     session::{Site, in_contact},
-    shared_tree::TreeParts,
+    shared_tree::{TreeParts, Wanted},
     task_summary::TaskSummary,
 };
 
@@ -181,9 +182,19 @@ impl<'a> SurgeryTask<'a> {
         prepared.parts = self.members(&prepared).await?;
         if tree::is_declared(&prepared.layout) {
             prepared.tree = Some(TreeParts::new(&prepared.parts)?);
-            prepared.require_news(self.record.task.asks)?;
+            let (asks, sharing) = (self.record.task.asks, self.sharing(&prepared.layout));
+            prepared.require_news(&Wanted { asks, sharing, merged: &prepared.merged })?;
         }
         Ok(prepared)
+    }
+
+    /// What the cells may tell their types apart with: themselves, where the publisher takes positions and the policy gives them.
+    fn sharing(&self, layout: &Layout) -> Sharing {
+        let takes_points = layout.parts.keys().any(|part| part.as_str() == tree::POINTS);
+        match takes_points && self.site.gate.policy().embeddings == EmbeddingRelease::Full {
+            true => Sharing::Points,
+            false => Sharing::Machines,
+        }
     }
 
     /// Fetches the members of parts by which the model maps, and those of a tree: of those in the task's version, so that every
@@ -198,7 +209,7 @@ impl<'a> SurgeryTask<'a> {
         let is_needed = |key: &ConditionKey| match key.section() {
             Section::Part(name) => {
                 let maps = maps_by.contains(&name.as_str()) && known.is_of_reference(key);
-                maps || (has_tree && [tree::MACHINES, tree::COUNTS].contains(&name.as_str()))
+                maps || (has_tree && [tree::MACHINES, tree::POINTS, tree::COUNTS].contains(&name.as_str()))
             }
             Section::Condition | Section::Axis(_) => false,
         };
@@ -393,9 +404,10 @@ impl<'a> SurgeryTask<'a> {
 
     /// What the tree of the task's version is to these cells and these cells to it, where the reference has one.
     async fn ask_tree(&mut self, prepared: Arc<Prepared>, latents: Vec<Latent>) -> Result<(Vec<Latent>, OfTree)> {
-        let asks = self.record.task.asks;
+        let (asks, sharing) = (self.record.task.asks, self.sharing(&prepared.layout));
         self.beside_renewals(blocking(move || {
-            let of_tree = |parts| OfTree::new(parts, &prepared, &latents, asks);
+            let wanted = Wanted { asks, sharing, merged: &prepared.merged };
+            let of_tree = |parts| OfTree::new(parts, &prepared, &latents, &wanted);
             let of_tree = prepared.tree.as_ref().map(of_tree).transpose()?;
             Ok((latents, of_tree.unwrap_or_default()))
         }))

@@ -38,17 +38,12 @@ impl Machines {
         self.types.values().next().map_or(0, |weights| weights.len() - 1)
     }
 
-    /// The name of the tensor that holds the machine of a type: a site may leave it out.
-    pub fn tensor_of(label: &str) -> String {
-        format!("{TYPE}{label}")
-    }
-
     /// The tensors that travel.
     pub fn to_tensors(&self) -> StateDict {
         let mut tensors = StateDict::new();
         tensors.insert(PLACE, Tensor::from_i64(&[], &[i64::try_from(self.place).unwrap_or(i64::MAX)]));
         for (label, weights) in &self.types {
-            tensors.insert(Self::tensor_of(label), Tensor::from_f64(&[weights.len()], weights));
+            tensors.insert(tensor_of(label), Tensor::from_f64(&[weights.len()], weights));
         }
         if let Some(Components { mean, components, max_error }) = &self.components {
             let n_dims = mean.len();
@@ -65,20 +60,18 @@ impl Machines {
     /// # Errors  [`Error::Decode`]: no type, a tensor that is none of machines, another shape, a value that is not finite, a label
     /// that means something else
     pub fn from_tensors(tensors: &StateDict) -> Result<Self> {
-        let place = whole(tensors.require(WHAT, PLACE)?)?;
+        let place = whole(tensors.require(WHAT, PLACE)?).map_err(|detail| refuse(WHAT, detail))?;
         let n_dims = tensors.iter().find_map(|(name, tensor)| {
             name.starts_with(TYPE).then(|| tensor.shape().first().map_or(0, |n| n.saturating_sub(1)))
         });
-        let Some(n_dims @ 1..) = n_dims else { return Err(refuse("it has no type".to_owned())) };
+        let Some(n_dims @ 1..) = n_dims else { return Err(refuse(WHAT, "it has no type".to_owned())) };
         let mut types = BTreeMap::new();
         for (name, tensor) in tensors.iter() {
             if let Some(label) = name.strip_prefix(TYPE) {
-                if label.is_empty() || RESERVED.contains(&label) || label.chars().any(char::is_control) {
-                    return Err(refuse(format!("`{label}` is no name of a type")));
-                }
+                check_label(label).map_err(|detail| refuse(WHAT, detail))?;
                 types.insert(label.to_owned(), doubles(name, tensor, &[n_dims + 1])?);
             } else if ![PLACE, MEAN, COMPONENTS, MAX_ERROR].contains(&name) {
-                return Err(refuse(format!("tensor `{name}` is no part of machines")));
+                return Err(refuse(WHAT, format!("tensor `{name}` is no part of machines")));
             }
         }
         let components = match [MEAN, COMPONENTS, MAX_ERROR].map(|name| tensors.get(name)) {
@@ -91,37 +84,51 @@ impl Machines {
                     max_error: doubles(MAX_ERROR, max_error, &[])?[0],
                 })
             }
-            _ => return Err(refuse("it has some of the tensors of components and not all".to_owned())),
+            _ => return Err(refuse(WHAT, "it has some of the tensors of components and not all".to_owned())),
         };
         Ok(Self { place, types, components })
     }
 }
 
-fn whole(tensor: &Tensor) -> Result<u64> {
-    match tensor.to_i64(PLACE)?[..] {
-        [place] if place >= 0 => Ok(place.unsigned_abs()),
-        _ => Err(refuse(format!("tensor `{PLACE}` is {}, expected one whole number, 0 or more", tensor.spec()))),
+/// The name of the tensor that holds what tells a type: a site may leave it out.
+pub fn tensor_of(label: &str) -> String {
+    format!("{TYPE}{label}")
+}
+
+/// One whole number, or why it is none.
+pub(super) fn whole(tensor: &Tensor) -> std::result::Result<u64, String> {
+    match tensor.to_i64(PLACE).as_deref() {
+        Ok([place]) if *place >= 0 => Ok(place.unsigned_abs()),
+        _ => Err(format!("tensor `{PLACE}` is {}, expected one whole number, 0 or more", tensor.spec())),
+    }
+}
+
+/// Why a label can be no name of a type, if it can't.
+pub(super) fn check_label(label: &str) -> std::result::Result<(), String> {
+    match label.is_empty() || RESERVED.contains(&label) || label.chars().any(char::is_control) {
+        true => Err(format!("`{label}` is no name of a type")),
+        false => Ok(()),
     }
 }
 
 fn doubles(name: &str, tensor: &Tensor, shape: &[usize]) -> Result<Vec<f64>> {
     if tensor.dtype() != DType::F64 || tensor.shape() != shape {
-        return Err(refuse(format!("tensor `{name}` is {}, expected F64{shape:?}", tensor.spec())));
+        return Err(refuse(WHAT, format!("tensor `{name}` is {}, expected F64{shape:?}", tensor.spec())));
     }
     let values: Vec<f64> = tensor.numbers().collect();
     match values.iter().all(|value| value.is_finite()) {
         true => Ok(values),
-        false => Err(refuse(format!("a value of tensor `{name}` is NaN or infinite"))),
+        false => Err(refuse(WHAT, format!("a value of tensor `{name}` is NaN or infinite"))),
     }
 }
 
-fn refuse(detail: String) -> Error {
-    Error::Decode { what: WHAT, detail }
+pub(super) fn refuse(what: &'static str, detail: String) -> Error {
+    Error::Decode { what, detail }
 }
 
 const WHAT: &str = "machines of a tree";
-const PLACE: &str = "place";
-const TYPE: &str = "type/";
+pub(super) const PLACE: &str = "place";
+pub(super) const TYPE: &str = "type/";
 const MEAN: &str = "components/mean";
 const COMPONENTS: &str = "components/axes";
 const MAX_ERROR: &str = "components/max_error";
@@ -144,7 +151,7 @@ mod tests {
         let tensors = machines().to_tensors();
         assert_eq!(Machines::from_tensors(&tensors).unwrap(), machines());
         let mut fewer = tensors;
-        fewer.remove(&Machines::tensor_of("T"));
+        fewer.remove(&tensor_of("T"));
         assert!(Machines::from_tensors(&fewer).unwrap().types.keys().eq(["B/plasma"]));
     }
 

@@ -1,14 +1,16 @@
 //! A tree of cell types over many sites: what data sets contribute to it as parts, and the function that makes it of them.
 //!
-//! A data set is a condition whose cells have labels. It contributes [`Machines`], which tell its types from each other, and
-//! [counts] of what the machines of others say of its cells. The tree is a function of a version alone, see [`derive()`]: also the
+//! A data set is a condition whose cells have labels. It contributes a [`Classifier`], which tells its types from each other, and
+//! [counts] of what the classifiers of others say of its cells. The tree is a function of a version alone, see [`derive()`]: also the
 //! order of the data sets is among what they contribute. `docs/trees.md` tells all of it; the tree itself is in
 //! `archipelago-hierarchy`, whoever trains machines is the worker.
 
 pub mod counts;
 mod machines;
+mod points;
 
-pub use machines::{Components, Machines};
+pub use machines::{Components, Machines, tensor_of};
+pub use points::Points;
 
 use std::collections::BTreeMap;
 
@@ -25,42 +27,102 @@ use crate::{
 
 /// The part of machines.
 pub const MACHINES: &str = "tree-machines";
-/// The part of what cells are to the machines of others.
+/// The part of cells in the latent space, of references whose publisher lets sites share positions.
+pub const POINTS: &str = "tree-points";
+/// The part of what cells are to the classifiers of others.
 pub const COUNTS: &str = "tree-counts";
 /// The part of what cells are to a tree.
 pub const ANNOTATIONS: &str = "tree-annotations";
 /// The value that is derived.
 pub const VALUE: &str = "tree";
-/// The function that derives it.
+/// The function that derives it of machines.
 pub const FUNCTION: &str = "hpl-1";
+/// The function that derives it of machines, or of cells where there are some.
+pub const FUNCTION_WITH_POINTS: &str = "hpl-2";
 
 /// All of these parts.
-pub const PARTS: [&str; 3] = [MACHINES, COUNTS, ANNOTATIONS];
+pub const PARTS: [&str; 4] = [MACHINES, POINTS, COUNTS, ANNOTATIONS];
+
+/// What data sets tell their types apart with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// Machines only: no position of a cell leaves a site.
+    Machines,
+    /// The cells themselves where a site's policy lets them out, machines of the others.
+    Points,
+}
 
 /// Lets the versions of a reference hold what a tree is made of.
-pub fn declare(layout: &mut Layout) {
+pub fn declare(layout: &mut Layout, sharing: Sharing) {
     let counted = || Rule::Pool { tables: counts::tables() };
     layout.parts.extend([(name(MACHINES), Rule::Union), (name(COUNTS), counted()), (name(ANNOTATIONS), counted())]);
-    layout.derived.insert(name(VALUE), Derivation { function: name(FUNCTION), part: name(COUNTS) });
+    let function = match sharing {
+        Sharing::Machines => FUNCTION,
+        Sharing::Points => {
+            layout.parts.insert(name(POINTS), Rule::Union);
+            FUNCTION_WITH_POINTS
+        }
+    };
+    layout.derived.insert(name(VALUE), Derivation { function: name(function), part: name(COUNTS) });
 }
 
 /// Whether versions over a base hold what a tree is made of.
 pub fn is_declared(layout: &Layout) -> bool {
-    layout.derived.values().any(|derivation| derivation.function.as_str() == FUNCTION)
+    layout.derived.values().any(|derivation| is_function(&derivation.function))
 }
 
-/// The machines among members, in the order in which their data sets join: by place, then by key.
-///
-/// # Errors  [`crate::Error::Decode`] for members that are no machines
-pub fn machines(members: &BTreeMap<ConditionKey, Member>) -> Result<Vec<(ConditionKey, BlobRef, Machines)>> {
-    let mut found = Vec::new();
-    for (key, member) in of_part(members, MACHINES) {
-        let Member::Tensors(tensors) = member else { continue };
-        let blob = BlobRef::of(&member.to_bytes());
-        found.push((key.clone().in_section(Section::Condition), blob, Machines::from_tensors(tensors)?));
+/// Whether a function derives trees.
+pub fn is_function(function: &Name) -> bool {
+    [FUNCTION, FUNCTION_WITH_POINTS].contains(&function.as_str())
+}
+
+/// What tells the types of a data set from each other.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Classifier {
+    /// Planes between them.
+    Machines(Machines),
+    /// The cells themselves.
+    Points(Points),
+}
+
+impl Classifier {
+    /// Who joins the tree before whom, see [`Machines::place`].
+    pub fn place(&self) -> u64 {
+        match self {
+            Self::Machines(machines) => machines.place,
+            Self::Points(points) => points.place,
+        }
     }
-    // The members come sorted by key, and the sort is stable.
-    found.sort_by_key(|(_, _, machines)| machines.place);
+
+    /// The types, sorted.
+    pub fn types(&self) -> Vec<&str> {
+        match self {
+            Self::Machines(machines) => machines.types.keys().map(String::as_str).collect(),
+            Self::Points(points) => points.types.keys().map(String::as_str).collect(),
+        }
+    }
+}
+
+/// The classifiers among members, in the order in which their data sets join: by place, then by key. Of a data set that has both, its
+/// cells.
+///
+/// # Errors  [`crate::Error::Decode`] for members that are none
+pub fn classifiers(members: &BTreeMap<ConditionKey, Member>) -> Result<Vec<(ConditionKey, BlobRef, Classifier)>> {
+    let mut found = BTreeMap::new();
+    for part in [MACHINES, POINTS] {
+        for (key, member) in of_part(members, part) {
+            let Member::Tensors(tensors) = member else { continue };
+            let classifier = match part {
+                POINTS => Classifier::Points(Points::from_tensors(tensors)?),
+                _ => Classifier::Machines(Machines::from_tensors(tensors)?),
+            };
+            let blob = BlobRef::of(&member.to_bytes());
+            found.insert(key.clone().in_section(Section::Condition), (blob, classifier));
+        }
+    }
+    let mut found: Vec<_> = found.into_iter().map(|(key, (blob, classifier))| (key, blob, classifier)).collect();
+    // They come sorted by key, and the sort is stable.
+    found.sort_by_key(|(_, _, classifier)| classifier.place());
     Ok(found)
 }
 
@@ -68,10 +130,10 @@ pub fn machines(members: &BTreeMap<ConditionKey, Member>) -> Result<Vec<(Conditi
 ///
 /// # Errors  [`crate::Error::Decode`] for members that are not what their parts hold
 pub fn shared(members: &BTreeMap<ConditionKey, Member>) -> Result<SharedTree> {
-    let machines = machines(members)?;
+    let classifiers = classifiers(members)?;
     let mut counts: BTreeMap<ConditionKey, BTreeMap<String, CountTable>> = BTreeMap::new();
     let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (key, blob, _) in &machines {
+    for (key, blob, _) in &classifiers {
         named.entry(blob.digest.short()).or_default().push(key.to_string());
     }
     for (key, member) in of_part(members, COUNTS) {
@@ -80,11 +142,11 @@ pub fn shared(members: &BTreeMap<ConditionKey, Member>) -> Result<SharedTree> {
             counts.entry(data_set.clone()).or_default().insert(other.clone(), counts::table(pool)?);
         }
     }
-    let data_sets: Vec<SharedData> = machines
-        .into_iter()
+    let data_sets: Vec<SharedData> = classifiers
+        .iter()
         .map(|(key, _, own)| {
-            let counts = counts.remove(&key).unwrap_or_default();
-            SharedData { name: key.to_string(), types: own.types.into_keys().collect(), counts }
+            let counts = counts.remove(key).unwrap_or_default();
+            SharedData { name: key.to_string(), types: own.types().into_iter().map(str::to_owned).collect(), counts }
         })
         .collect();
     Ok(SharedTree::of(&data_sets))
@@ -127,6 +189,7 @@ pub fn to_bytes(tree: &SharedTree) -> Vec<u8> {
 pub fn check(part: &Name, member: &Member) -> Result<()> {
     match (part.as_str(), member) {
         (MACHINES, Member::Tensors(tensors)) => Machines::from_tensors(tensors).map(drop),
+        (POINTS, Member::Tensors(tensors)) => Points::from_tensors(tensors).map(drop),
         (COUNTS | ANNOTATIONS, Member::Sums(pool)) => counts::table(pool).map(drop),
         _ => Ok(()),
     }
@@ -149,7 +212,7 @@ mod tests {
     use archipelago_hierarchy::Names;
 
     use super::*;
-    use crate::condition;
+    use crate::{condition, part};
 
     /// Machines of one dimension; the types lie on a line.
     fn machines_of(place: u64, types: &[&str]) -> Member {
@@ -255,6 +318,43 @@ mod tests {
         assert_eq!(told.tree.newick(Names::All), newick(&rest));
         assert_eq!(told.data_sets.last().map(|data| data.name.as_str()), Some("south/d/y"));
         assert_eq!(newick(&merged(&[&rest, &b])), ALL);
+    }
+
+    #[test]
+    fn cells_and_machines_grow_one_tree_and_of_both_the_cells_count() {
+        let [a, b, c] = sites();
+        let points = Points { place: 0, n_dims: 1, types: [("B".to_owned(), vec![1.0, 2.0])].into() };
+        let key: ConditionKey = "north/d/x".parse().unwrap();
+        let of_points = Member::Tensors(points.to_tensors());
+        check(&name(POINTS), &of_points).unwrap();
+        let mut members = merged(&[&a, &b, &c]);
+        members.insert(key.clone().in_section(Section::Part(name(POINTS))), of_points.clone());
+        // Nobody has counted by them yet: who counted by the machines counted by something else.
+        let told = shared(&members).unwrap();
+        assert_eq!(told.tree.newick(Names::All), "(B-north/d/x)root");
+        let by = BlobRef::of(&of_points.to_bytes());
+        let of_south: Counted<'_> = &[("b", Some("B"), 20), ("odd", None, 9)];
+        for (site, cells) in [("south/d/y", of_south), ("east/d/z", &[("B cell", Some("B"), 20)])] {
+            members.insert(counts::key(&site.parse().unwrap(), COUNTS, &by).unwrap(), counted(cells));
+        }
+        assert_eq!(newick(&members), "(B-north/d/x|b-south/d/y|B cell-east/d/z,odd-south/d/y)root");
+        assert!(matches!(classifiers(&members).unwrap()[0], (ref first, _, Classifier::Points(_)) if *first == key));
+    }
+
+    #[test]
+    fn a_card_says_whether_cells_are_taken() {
+        let of = |sharing| {
+            let mut layout = Layout::of_axes(Vec::new());
+            assert!(!is_declared(&layout));
+            declare(&mut layout, sharing);
+            assert!(is_declared(&layout));
+            let derivation = layout.derived[&name(VALUE)].clone();
+            let reads = part::reads(&derivation, &Section::Part(name(POINTS)));
+            assert!(part::reads(&derivation, &Section::Part(name(MACHINES))) && part::is_known(&derivation.function));
+            (layout.rule(&Section::Part(name(POINTS))).is_some(), reads, derivation.function.to_string())
+        };
+        assert_eq!(of(Sharing::Machines), (false, false, FUNCTION.to_owned()));
+        assert_eq!(of(Sharing::Points), (true, true, FUNCTION_WITH_POINTS.to_owned()));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use archipelago_common::{
     record::Progress,
     state_dict::{DType, StateDict, Tensor},
     task::{Asks, ConditionMetrics},
+    tree,
 };
 
 pub use self::{
@@ -197,6 +198,9 @@ impl Gate {
             return Ok(ReleasedPart { member: None, withheld: Some(NO_PARTS.to_owned()) });
         };
         let ContributingCells { task, key, contribution, donors, layout } = *cells;
+        if contribution.part.as_str() == tree::POINTS && self.policy.embeddings != EmbeddingRelease::Full {
+            return Ok(ReleasedPart { member: None, withheld: Some(NO_POSITIONS.to_owned()) });
+        }
         let mut left_out = Vec::new();
         let mut is_enough = |entry: &str| {
             let cells = contribution.cells.get(entry).map(Vec::as_slice).unwrap_or_default();
@@ -371,6 +375,8 @@ fn enough(what: &str, found: Option<u64>, least: u64) -> Result<(), String> {
 
 /// Why a site without a word on parts in its policy hands in none.
 const NO_PARTS: &str = "the policy lets no parts out";
+/// Why a site whose policy keeps embeddings hands in no cells for a tree.
+const NO_POSITIONS: &str = "the policy lets no positions of cells out (`embeddings = \"full\"`)";
 
 /// What the keys of a condition's axis own.
 fn axis_of<'a>(trained: &TrainedCondition<'a>) -> Result<&'a Axis> {

@@ -421,19 +421,44 @@ fn columns_of_other_types_are_bounded_as_well() {
 }
 
 #[test]
+fn cells_for_a_tree_leave_only_where_embeddings_do_and_never_a_type_of_few() {
+    let types = [("B", 30), ("T", 10)].map(|(label, n)| (label.to_owned(), vec![0.5_f32; 2 * n]));
+    let points = tree::Points { place: 0, n_dims: 2, types: types.into() };
+    let cells = |range: std::ops::Range<usize>| range.collect::<Vec<_>>();
+    let made_of =
+        [(String::new(), cells(0..40)), (tree::tensor_of("B"), cells(0..30)), (tree::tensor_of("T"), cells(30..40))];
+    let part = tree::POINTS.parse().unwrap();
+    let contribution = Contribution { part, value: Member::Tensors(points.to_tensors()), cells: made_of.into() };
+    let mut layout = layout();
+    tree::declare(&mut layout, tree::Sharing::Points);
+    let released = |embeddings| {
+        let key = "north/pbmc+tree-points/b1".parse().unwrap();
+        let (task, contribution, donors) = (TaskId(1), &contribution, None);
+        let mut site = Site::new(SitePolicy { embeddings, ..with_parts(20, 0) });
+        let cells = ContributingCells { task, key: &key, contribution, donors, layout: &layout };
+        site.gate.release_part(&cells).unwrap()
+    };
+    for kept in [EmbeddingRelease::None, EmbeddingRelease::LabelMeans { min_cells: 1, min_donors: 1 }] {
+        let ReleasedPart { member, withheld } = released(kept);
+        assert!(member.is_none() && withheld.unwrap().contains("no positions of cells"));
+    }
+    let ReleasedPart { member, withheld } = released(EmbeddingRelease::Full);
+    let Some(Released { value: Member::Tensors(tensors), .. }) = &member else { panic!("cells") };
+    assert!(tree::Points::from_tensors(tensors).unwrap().types.keys().eq(["B"]));
+    assert_eq!(withheld.as_deref(), Some("`type/T`: it has 10 cells, the policy asks for 20"));
+}
+
+#[test]
 fn a_machine_for_a_type_of_few_cells_stays_and_those_of_the_others_leave() {
     let weights = |label: &str| (label.to_owned(), vec![1.0, -1.0]);
     let machines = Machines { place: 0, types: ["B", "T"].map(weights).into(), components: None };
     let cells = |range: std::ops::Range<usize>| range.collect::<Vec<_>>();
-    let made_of = [
-        (String::new(), cells(0..40)),
-        (Machines::tensor_of("B"), cells(0..30)),
-        (Machines::tensor_of("T"), cells(30..40)),
-    ];
+    let made_of =
+        [(String::new(), cells(0..40)), (tree::tensor_of("B"), cells(0..30)), (tree::tensor_of("T"), cells(30..40))];
     let part = tree::MACHINES.parse().unwrap();
     let contribution = Contribution { part, value: Member::Tensors(machines.to_tensors()), cells: made_of.into() };
     let mut layout = layout();
-    tree::declare(&mut layout);
+    tree::declare(&mut layout, tree::Sharing::Machines);
     let released = |min_cells| {
         let key = "north/pbmc+tree-machines/b1".parse().unwrap();
         let (task, contribution, donors) = (TaskId(1), &contribution, None);

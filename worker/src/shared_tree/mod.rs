@@ -20,31 +20,46 @@ use archipelago_common::{
     condition::ConditionKey,
     part::{Contribution, Member},
     task::Asks,
-    tree::{self, Machines, counts},
+    tree::{self, Classifier, Sharing, counts},
 };
 use ndarray::{ArrayView2, Axis};
 
-use self::machines::{machine_options, trained, travelling};
+use self::machines::{machine_options, points, trained, travelling};
 use crate::error::Result;
 
 /// What a version says of trees.
 #[derive(Debug)]
 pub struct TreeParts {
     judges: Vec<Judge>,
+    /// The tree with classifiers of its own, where all its data sets gave their cells.
+    nearest: Option<TrainedTree>,
     shared: SharedTree,
     digest: BlobRef,
     annotated: BTreeMap<String, u64>,
 }
 
-/// The machines of a data set, ready to judge cells.
+/// The classifier of a data set, ready to judge cells.
 #[derive(Debug)]
 struct Judge {
     data_set: ConditionKey,
-    /// Its machines' file.
+    /// Its file.
     blob: BlobRef,
-    machines: TrainedTree,
+    /// As it came.
+    classifier: Classifier,
+    trained: TrainedTree,
     /// Its types by the names that they have in the tree; none where it is not in the tree.
     types: BTreeSet<String>,
+}
+
+/// What a task gets of data sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// What it asks for.
+    pub asks: Asks,
+    /// Whether a data set may give its cells, as the reference's card and the site's policy have it, or machines.
+    pub sharing: Sharing,
+    /// Keys of the owner that are there already.
+    pub merged: &'a BTreeSet<ConditionKey>,
 }
 
 /// Cells of one condition in the latent space.
@@ -79,15 +94,21 @@ impl TreeParts {
             .map(|data| (data.name.as_str(), matches!(data.state, State::First | State::Joined)))
             .collect();
         let mut judges = Vec::new();
-        for (data_set, blob, machines) in tree::machines(members)? {
+        for (data_set, blob, classifier) in tree::classifiers(members)? {
             let name = data_set.to_string();
             let in_tree = is_in_tree.get(name.as_str()).copied().unwrap_or_default();
-            let types = machines.types.keys().filter(|_| in_tree).map(|label| unique(label, &name)).collect();
-            judges.push(Judge { data_set, blob, machines: trained(machines)?, types });
+            let types = classifier.types().into_iter().filter(|_| in_tree).map(|label| unique(label, &name)).collect();
+            match trained(&classifier) {
+                Ok(trained) => judges.push(Judge { data_set, blob, classifier, trained, types }),
+                // Nobody counts by it, so it stays out of the tree.
+                Err(error) => tracing::warn!(%data_set, %error, "cells that tell no type from another"),
+            }
         }
+        let n_in_tree = is_in_tree.values().filter(|is| **is).count();
+        let nearest = nearest_of(&judges, &shared, n_in_tree)?;
         let digest = BlobRef::of(&tree::to_bytes(&shared));
         let annotated = tree::annotated(members, &shared)?;
-        Ok(Self { judges, shared, digest, annotated })
+        Ok(Self { judges, nearest, shared, digest, annotated })
     }
 
     /// How many cells of sites the tree puts at which node, as far as the members that were read tell.
@@ -102,7 +123,7 @@ impl TreeParts {
 
     /// Dimensions of the latent space that the tree is of, once there is one.
     pub fn n_dims(&self) -> Option<usize> {
-        self.judges.iter().find(|judge| !judge.types.is_empty()).map(|judge| judge.machines.n_dims)
+        self.judges.iter().find(|judge| !judge.types.is_empty()).map(|judge| judge.trained.n_dims)
     }
 
     /// Whether the tree has a type.
@@ -110,15 +131,9 @@ impl TreeParts {
         !self.shared.tree.root().is_leaf()
     }
 
-    /// Whether a task that `asks` for no columns gets anything of a data set, beside what the version has and those keys of its owner
-    /// that are `merged` since.
-    pub fn lacks_of(
-        &self,
-        key: &ConditionKey,
-        labels: Option<&[Option<String>]>,
-        merged: &BTreeSet<ConditionKey>,
-        asks: Asks,
-    ) -> bool {
+    /// Whether a task that asks for no columns gets anything of a data set, beside what the version has and what is there since.
+    pub fn lacks_of(&self, key: &ConditionKey, labels: Option<&[Option<String>]>, wanted: &Wanted<'_>) -> bool {
+        let Wanted { asks, merged, .. } = *wanted;
         let is_labelled = labels.is_some_and(|labels| labels.iter().any(Option::is_some));
         let others = self.judges.iter().filter(|judge| judge.data_set != *key);
         let mut counts = others.map(|judge| counts::key(key, tree::COUNTS, &judge.blob));
@@ -127,41 +142,34 @@ impl TreeParts {
         match asks {
             Asks::Annotations => self.has_types() && lacks(&counts::key(key, tree::ANNOTATIONS, &self.digest)),
             Asks::Both | Asks::Columns | Asks::Parts => {
-                is_labelled && (!merged.contains(&machines_key(key)) || counts.any(|key| lacks(&key)))
+                is_labelled && (!has_classifier(key, merged) || counts.any(|key| lacks(&key)))
             }
         }
     }
 
-    /// What a task that `asks` for this or that gets of a data set, beside what the version has and those keys of its owner that are
-    /// `merged` since.
+    /// What a task gets of a data set, beside what the version has and what is there since.
     ///
     /// # Errors  [`crate::Error::Analysis`] for cells of another space or that cannot be told apart, [`crate::Error::Common`]
     pub fn contributions(
         &self,
         cells: &DataSetCells<'_>,
-        merged: &BTreeSet<ConditionKey>,
-        asks: Asks,
+        wanted: &Wanted<'_>,
     ) -> Result<Vec<(ConditionKey, Contribution)>> {
-        let added = match asks {
+        let added = match wanted.asks {
             Asks::Columns => Vec::new(),
-            Asks::Both | Asks::Parts => self.of_labelled(cells, merged)?,
+            Asks::Both | Asks::Parts => self.of_labelled(cells, wanted)?,
             Asks::Annotations => self.annotations(cells)?.into_iter().collect(),
         };
-        Ok(added.into_iter().filter(|(key, _)| !merged.contains(key)).collect())
+        Ok(added.into_iter().filter(|(key, _)| !wanted.merged.contains(key)).collect())
     }
 
-    /// Machines, and counts by those of others.
-    fn of_labelled(
-        &self,
-        cells: &DataSetCells<'_>,
-        merged: &BTreeSet<ConditionKey>,
-    ) -> Result<Vec<(ConditionKey, Contribution)>> {
-        let mut added = Vec::new();
-        let key = machines_key(cells.key);
-        if !merged.contains(&key)
-            && let Some(machines) = self.machines(cells)?
+    /// What tells its types apart, and counts by that of others.
+    fn of_labelled(&self, cells: &DataSetCells<'_>, wanted: &Wanted<'_>) -> Result<Vec<(ConditionKey, Contribution)>> {
+        let (mut added, merged) = (Vec::new(), wanted.merged);
+        if !has_classifier(cells.key, merged)
+            && let Some(classifier) = self.classifier(cells, wanted.sharing)?
         {
-            added.push((key, machines));
+            added.push((cells.key.clone().in_section(Section::Part(classifier.part.clone())), classifier));
         }
         for judge in self.fitting(cells.x).filter(|judge| judge.data_set != *cells.key) {
             let key = counts::key(cells.key, tree::COUNTS, &judge.blob)?;
@@ -190,8 +198,12 @@ impl TreeParts {
     ///
     /// # Errors  [`crate::Error::Analysis`] for cells of another space
     pub fn place(&self, x: ArrayView2<'_, f32>) -> Result<Placed> {
+        if let Some(nearest) = self.nearest.as_ref().filter(|nearest| nearest.n_dims == x.ncols()) {
+            let found = nearest.predict(x, SURE_ENOUGH)?;
+            return Ok(Placed { labels: found.iter().map(str::to_owned).collect(), shares: found.probabilities });
+        }
         let judges: Vec<&Judge> = self.fitting(x).filter(|judge| !judge.types.is_empty()).collect();
-        let said = judges.iter().map(|judge| Ok(judge.machines.predict(x, 0.0)?)).collect::<Result<Vec<_>>>()?;
+        let said = judges.iter().map(|judge| judge.predict(x)).collect::<Result<Vec<_>>>()?;
         // The types of each by the names that they have in the tree, as its machines number them.
         let in_tree = |judge: &&Judge| -> Vec<String> {
             let name = judge.data_set.to_string();
@@ -217,24 +229,24 @@ impl TreeParts {
         Ok(placed)
     }
 
-    /// The machines that can judge these cells. Whoever handed in others, of another latent space, stops nobody.
+    /// The classifiers that can judge these cells. Whoever handed in others, of another latent space, stops nobody.
     fn fitting(&self, x: ArrayView2<'_, f32>) -> impl Iterator<Item = &Judge> {
         let n_dims = x.ncols();
-        self.judges.iter().filter(move |Judge { data_set, machines, .. }| {
-            let fits = machines.n_dims == n_dims;
+        self.judges.iter().filter(move |Judge { data_set, trained, .. }| {
+            let fits = trained.n_dims == n_dims;
             if !fits {
-                tracing::warn!(%data_set, found = machines.n_dims, expected = n_dims, "machines of another latent space");
+                tracing::warn!(%data_set, found = trained.n_dims, expected = n_dims, "a classifier of another latent space");
             }
             fits
         })
     }
 
-    /// Machines for the types of a data set that has labels, each with the cells that it is made of.
-    fn machines(&self, cells: &DataSetCells<'_>) -> Result<Option<Contribution>> {
+    /// Machines for the types of a data set that has labels, or its cells: each type with the cells that it is made of.
+    fn classifier(&self, cells: &DataSetCells<'_>, sharing: Sharing) -> Result<Option<Contribution>> {
         let mut n_cells: BTreeMap<&str, usize> = BTreeMap::new();
         cells.cells.iter().filter_map(|(_, label)| *label).for_each(|label| *n_cells.entry(label).or_default() += 1);
         for (label, _) in n_cells.iter().filter(|(_, n)| **n < FEWEST_CELLS) {
-            tracing::warn!(key = %cells.key, label, "a type with one cell has no machine");
+            tracing::warn!(key = %cells.key, label, "a type with one cell is left out");
         }
         let is_used = |label: &str| n_cells[label] >= FEWEST_CELLS;
         let used: Vec<(usize, &str)> = cells
@@ -247,35 +259,47 @@ impl TreeParts {
             return Ok(None);
         }
         let rows: Vec<usize> = used.iter().map(|&(row, _)| row).collect();
-        let labels = Labels::from_names(&used.iter().map(|&(_, label)| label).collect::<Vec<_>>());
-        // Folds of a cross-validation want so many cells of some type.
-        let use_re = n_cells.values().any(|&n| n >= N_FOLDS);
-        let options = TrainOptions { use_re, ..machine_options() };
-        let flat = Tree::flat(labels.names()).map_err(AnalysisError::from)?;
-        let x = cells.x.select(Axis(0), &rows);
-        let trained = TrainedTree::train(x.view(), &labels, flat, &options, Rules::Corrected)?;
-        let machines = travelling(&trained, self.judges.len() as u64);
+        let names: Vec<&str> = used.iter().map(|&(_, label)| label).collect();
+        let (x, place) = (cells.x.select(Axis(0), &rows), self.judges.len() as u64);
+        let (part, tensors) = match sharing {
+            Sharing::Points => (tree::POINTS, points(x.view(), &names, place).to_tensors()),
+            Sharing::Machines => {
+                let labels = Labels::from_names(&names);
+                // Folds of a cross-validation want so many cells of some type.
+                let use_re = n_cells.values().any(|&n| n >= N_FOLDS);
+                let options = TrainOptions { use_re, ..machine_options() };
+                let flat = Tree::flat(labels.names()).map_err(AnalysisError::from)?;
+                let trained = TrainedTree::train(x.view(), &labels, flat, &options, Rules::Corrected)?;
+                (tree::MACHINES, travelling(&trained, place).to_tensors())
+            }
+        };
         let mut made_of: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for &(row, label) in &used {
             let (place, _) = cells.cells[row];
             made_of.entry(String::new()).or_default().push(place);
-            made_of.entry(Machines::tensor_of(label)).or_default().push(place);
+            made_of.entry(tree::tensor_of(label)).or_default().push(place);
         }
-        let part = of_part(tree::MACHINES);
-        Ok(Some(Contribution { part, value: Member::Tensors(machines.to_tensors()), cells: made_of }))
+        Ok(Some(Contribution { part: of_part(part), value: Member::Tensors(tensors), cells: made_of }))
     }
 }
 
 impl Judge {
-    /// Its types in the order in which its machines number them, from 1.
-    fn types(&self) -> impl Iterator<Item = &str> {
-        self.machines.tree.root().children().iter().map(Node::name)
+    /// Where its classifier puts cells.
+    fn predict(&self, x: ArrayView2<'_, f32>) -> Result<Predictions> {
+        // Machines know no probabilities.
+        let threshold = if matches!(self.classifier, Classifier::Points(_)) { SURE_ENOUGH } else { 0.0 };
+        Ok(self.trained.predict(x, threshold)?)
     }
 
-    /// What each cell is to these machines: a type by its own name, or none.
+    /// Its types in the order in which its classifier numbers them, from 1.
+    fn types(&self) -> impl Iterator<Item = &str> {
+        self.trained.tree.root().children().iter().map(Node::name)
+    }
+
+    /// What each cell is to this classifier: a type by its own name, or none.
     fn judge(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Option<&str>>> {
         let types: Vec<&str> = self.types().collect();
-        let found = self.machines.predict(x, 0.0)?;
+        let found = self.predict(x)?;
         Ok(found.placements.iter().map(|&placement| named(&types, placement).copied()).collect())
     }
 }
@@ -311,9 +335,31 @@ fn of_part(part: &str) -> Name {
     part.parse().expect("the names of parts are names")
 }
 
-/// The key of a data set's machines.
-fn machines_key(data_set: &ConditionKey) -> ConditionKey {
-    data_set.clone().in_section(Section::Part(of_part(tree::MACHINES)))
+/// Whether a data set has given what tells its types apart.
+fn has_classifier(data_set: &ConditionKey, there: &BTreeSet<ConditionKey>) -> bool {
+    let key = |part| data_set.clone().in_section(Section::Part(of_part(part)));
+    [tree::MACHINES, tree::POINTS].into_iter().any(|part| there.contains(&key(part)))
+}
+
+/// The tree as one place trains it that has the cells of all its data sets; none where one of them gave machines.
+fn nearest_of(judges: &[Judge], shared: &SharedTree, n_in_tree: usize) -> Result<Option<TrainedTree>> {
+    let mut all = Vec::new();
+    for Judge { data_set, classifier, .. } in judges.iter().filter(|judge| !judge.types.is_empty()) {
+        match classifier {
+            Classifier::Points(points) => all.push((data_set.to_string(), points)),
+            Classifier::Machines(_) => return Ok(None),
+        }
+    }
+    let Some(n_dims) = all.first().map(|(_, points)| points.n_dims) else { return Ok(None) };
+    if all.len() < n_in_tree || all.iter().any(|(_, points)| points.n_dims != n_dims) {
+        return Ok(None);
+    }
+    // A type that found no place takes no part.
+    let types = all.iter().flat_map(|(name, points)| {
+        let named = points.types.iter().map(move |(label, cells)| (unique(label, name), cells.as_slice()));
+        named.filter(|(label, _)| shared.tree.node(label).is_some())
+    });
+    machines::nearest(shared.tree.clone(), n_dims, types).map(Some)
 }
 
 /// Writes where a tree puts cells: columns of obs that begin with `key`.
@@ -333,5 +379,7 @@ pub fn write_placed(
 /// One cell has no place that others of its type share.
 const FEWEST_CELLS: usize = 2;
 const N_FOLDS: usize = 5;
+/// A decision of nearest cells of this probability or less is none.
+const SURE_ENOUGH: f64 = 0.5;
 /// Under which name cells are counted where nobody asks for their own labels.
 const EVERY_CELL: &str = "cells";

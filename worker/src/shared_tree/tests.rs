@@ -1,7 +1,7 @@
 //! Sites that learn a tree together, beside one place that has all their cells.
 
 use archipelago_analysis::hierarchy::{CountTable, JOINING_ROOT, Names};
-use archipelago_common::condition;
+use archipelago_common::{condition, tree::Machines};
 use ndarray::Array2;
 
 use super::*;
@@ -45,11 +45,21 @@ impl Site {
         self.gives(version, Asks::Parts)
     }
 
+    /// The same where positions may leave.
+    fn shares(&self, version: &Members) -> Members {
+        self.gives_by(version, Asks::Parts, Sharing::Points)
+    }
+
     fn gives(&self, version: &Members, asks: Asks) -> Members {
+        self.gives_by(version, asks, Sharing::Machines)
+    }
+
+    fn gives_by(&self, version: &Members, asks: Asks, sharing: Sharing) -> Members {
         let cells: Vec<_> = self.labels.iter().copied().enumerate().collect();
         let cells = DataSetCells { key: &self.key, x: self.x.view(), cells: &cells };
         let merged = version.keys().filter(|key| key.owner() == self.key.owner()).cloned().collect();
-        let added = TreeParts::new(version).unwrap().contributions(&cells, &merged, asks).unwrap();
+        let added =
+            TreeParts::new(version).unwrap().contributions(&cells, &Wanted { asks, sharing, merged: &merged }).unwrap();
         added.into_iter().map(|(key, contribution)| (key, contribution.value)).collect()
     }
 }
@@ -123,6 +133,70 @@ fn a_site_that_leaves_leaves_the_tree_that_the_others_learn_without_it() {
     version.retain(|key, _| key.owner() != b.key.owner());
     assert_eq!(newick(&version), newick(&learned(&[a, c])));
     assert_eq!(tree::derive(&version).unwrap(), tree::derive(&learned(&[a, c])).unwrap());
+}
+
+/// What all hand in whose policies let positions out, in two tasks, merged in an order.
+fn learned_by_cells(order: &[&Site]) -> Members {
+    let task = |version: &Members| {
+        order.iter().fold(version.clone(), |merged, site| condition::merge(&merged, &site.shares(version)).unwrap())
+    };
+    task(&task(&Members::new()))
+}
+
+#[test]
+fn sites_that_share_positions_learn_one_tree_and_cells_are_placed_as_in_one_place() {
+    let [a, b, c] = &sites();
+    let version = learned_by_cells(&[a, b, c]);
+    assert_eq!(newick(&version), TREE);
+    let of_part = |part: &str| version.keys().filter(|key| key.to_string().contains(part)).count();
+    assert_eq!((of_part("+tree-points/"), of_part("+tree-machines/"), of_part("+tree-counts/")), (3, 0, 6));
+    for order in [[a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
+        assert_eq!(tree::derive(&learned_by_cells(&order)).unwrap(), tree::derive(&version).unwrap());
+    }
+    // One place: the tree trained on all cells, by the nearest of them.
+    let parts = TreeParts::new(&version).unwrap();
+    let in_order = [c, a, b];
+    let name = |site: &&Site| site.labels.iter().map(|l| unique(l.unwrap(), &site.key.to_string())).collect::<Vec<_>>();
+    let mut cells: Vec<_> = in_order.iter().flat_map(|site| name(site).into_iter().zip(site.x.rows())).collect();
+    // Cells of a type travel one after another; the order within a type is theirs.
+    cells.sort_by_key(|(label, _)| {
+        (in_order.iter().position(|site| label.ends_with(&site.key.to_string())), label.clone())
+    });
+    let labels = Labels::from_names(&cells.iter().map(|(label, _)| label).collect::<Vec<_>>());
+    let rows: Vec<f32> = cells.iter().flat_map(|(_, row)| row.to_vec()).collect();
+    let x = Array2::from_shape_vec((cells.len(), 3), rows).unwrap();
+    let tree = parts.shared().tree.clone();
+    let alone = TrainedTree::train(x.view(), &labels, tree, &TrainOptions::default(), Rules::Corrected).unwrap();
+    let query = Site::new("bare/d/v", &[("CD4", None), ("odd", None), ("B", None), ("CD8", None)]);
+    let (found, expected) = (parts.place(query.x.view()).unwrap(), alone.predict(query.x.view(), 0.5).unwrap());
+    assert_eq!(found.labels, expected.iter().map(str::to_owned).collect::<Vec<_>>());
+    assert_eq!(found.shares, expected.probabilities);
+    assert!(found.labels.contains(&"helper-south/d/y".to_owned()) && found.shares.iter().any(|share| *share > 0.9));
+    let far = Array2::from_shape_vec((1, 3), vec![-60.0, 70.0, -80.0]).unwrap();
+    assert!(parts.place(far.view()).unwrap().labels[0].starts_with("Reject"));
+}
+
+#[test]
+fn a_site_that_keeps_positions_takes_part_with_machines_and_whoever_withdraws_takes_its_cells_along() {
+    let [a, b, c] = &sites();
+    let task = |version: &Members| {
+        let handed_in = [a.shares(version), b.serves(version), c.shares(version)];
+        handed_in.iter().fold(version.clone(), |merged, site| condition::merge(&merged, site).unwrap())
+    };
+    let mixed = task(&task(&Members::new()));
+    assert_eq!(newick(&mixed), TREE);
+    // One data set gave no cells, so cells are placed by a vote.
+    assert!(TreeParts::new(&mixed).unwrap().nearest.is_none());
+    let placed = TreeParts::new(&mixed).unwrap().place(a.x.view()).unwrap();
+    assert!(placed.labels.iter().filter(|label| *label == "B-east/d/z").count() > 50, "{:?}", placed.labels);
+    let mut without = mixed.clone();
+    without.retain(|key, _| key.owner() != b.key.owner());
+    assert_eq!(tree::derive(&without).unwrap(), tree::derive(&learned_by_cells(&[a, c])).unwrap());
+    assert!(TreeParts::new(&without).unwrap().nearest.is_some());
+    // Cells of another space stop nobody.
+    let wide = tree::Points { place: 9, n_dims: 8, types: [("wide".to_owned(), vec![1.0; 16])].into() };
+    without.insert("evil/d+tree-points/x".parse().unwrap(), Member::Tensors(wide.to_tensors()));
+    assert_eq!(newick(&without), newick(&learned_by_cells(&[a, c])));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{
     egress::Latent,
     error::{Error, Result},
     mapping::QueryGroup,
-    shared_tree::{DataSetCells, Placed, TreeParts},
+    shared_tree::{DataSetCells, Placed, TreeParts, Wanted},
 };
 
 /// What the cells of each group add to a tree, and where the tree puts them.
@@ -19,7 +19,7 @@ pub(super) struct OfTree {
 }
 
 impl OfTree {
-    pub(super) fn new(parts: &TreeParts, prepared: &Prepared, latents: &[Latent], asks: Asks) -> Result<Self> {
+    pub(super) fn new(parts: &TreeParts, prepared: &Prepared, latents: &[Latent], wanted: &Wanted<'_>) -> Result<Self> {
         let (mut contributions, mut placed) = (Vec::new(), Vec::new());
         for (group, latent) in prepared.groups.iter().zip(latents) {
             let labels = group.annotations.labels();
@@ -30,7 +30,7 @@ impl OfTree {
                 let cells: Vec<_> = rows.iter().map(|&row| (row, labels.and_then(|l| l[row].as_deref()))).collect();
                 let x = latent.select(rows);
                 let cells = DataSetCells { key, x: x.view(), cells: &cells };
-                of_group.extend(parts.contributions(&cells, &prepared.merged, asks)?);
+                of_group.extend(parts.contributions(&cells, wanted)?);
             }
             contributions.push(of_group);
             if parts.has_types() {
@@ -43,7 +43,8 @@ impl OfTree {
 
 impl Prepared {
     /// Refuses to train for a task that asks for parts of trees alone, where nobody's cells have anything to add.
-    pub(super) fn require_news(&self, asks: Asks) -> Result<()> {
+    pub(super) fn require_news(&self, wanted: &Wanted<'_>) -> Result<()> {
+        let asks = wanted.asks;
         let Some(tree) = &self.tree else { return Ok(()) };
         let is_of_tree = |part: &Name| tree::PARTS.contains(&part.as_str());
         let asks_for_other = match asks {
@@ -53,7 +54,7 @@ impl Prepared {
         };
         let has_news = |group: &QueryGroup| {
             let labels = group.annotations.labels();
-            group.conditions.keys().iter().any(|key| tree.lacks_of(key, labels, &self.merged, asks))
+            group.conditions.keys().iter().any(|key| tree.lacks_of(key, labels, wanted))
         };
         if asks_for_other || self.groups.iter().any(has_news) {
             return Ok(());

@@ -2,7 +2,11 @@
 
 use std::{fmt, path::PathBuf};
 
-use archipelago_common::{VersionId, reference_dir::ReferenceDir, tree};
+use archipelago_common::{
+    VersionId,
+    reference_dir::ReferenceDir,
+    tree::{self, Sharing},
+};
 use archipelago_models::layout_of;
 use clap::Args;
 use serde::Serialize;
@@ -13,13 +17,17 @@ use crate::{error::Result, output::Output};
 ///
 /// The new reference has the same network. Its card takes what a tree is made of: sites hand in linear machines for their types
 /// and counts of what the machines of others say of their cells, as far as their policies let parts out, and everybody computes the
-/// same tree. docs/trees.md tells how.
+/// same tree. With `--points` a site whose policy lets full embeddings out hands in the positions of its cells instead of machines.
+/// docs/trees.md tells how.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
     archipelago-worker tree share reference --out atlas")]
 pub(super) struct ShareArgs {
     /// The directory of the reference.
     reference: PathBuf,
+    /// Take positions of cells from sites whose policies let them out: nearest cells decide instead of planes.
+    #[arg(long)]
+    points: bool,
     /// Directory of the new reference.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -40,7 +48,8 @@ pub(super) fn run(args: &ShareArgs, output: &Output) -> Result<()> {
     let mut base = given.base()?;
     let parts = given.parts(&base.card.layout)?;
     base.card.layout = layout_of(&base)?;
-    tree::declare(&mut base.card.layout);
+    let sharing = if args.points { Sharing::Points } else { Sharing::Machines };
+    tree::declare(&mut base.card.layout, sharing);
     base.card.format = base.card.layout.card_format();
     let shared = ReferenceDir::write_with_parts(&args.out, &base, &given.columns()?, &parts)?;
     output.show(&Summary { out: args.out.clone(), version: shared.version().id() });
