@@ -121,14 +121,17 @@ impl World {
                 cluster.incarnation(node).is_some() && cluster.voters().len() >= 3
             })
         };
-        // Only once all members that run know it, and once in a run: two lost logs of three are no minority. Before there are members, a
-        // founder that is astray will be founded anew too.
+        // Only once all voters know it, and once in a run: two that have forgotten, or never knew, are no minority of three. Before there
+        // are members, a founder that is astray will be founded anew too.
         let is_member = |host: &&crate::host::Host| {
             host.live.as_ref().is_some_and(|live| live.node.cluster().members().next().is_some())
         };
         let mut members = self.hosts.values().filter(is_member).peekable();
         let is_settled = members.peek().is_some() && members.all(is_known);
-        if self.has_lost_memory() || !is_settled || !self.is_up(node) {
+        let all_know = self.hosts[&node].live.as_ref().is_some_and(|live| {
+            live.node.configuration().voters.iter().all(|voter| self.hosts.get(voter).is_some_and(is_known))
+        });
+        if self.has_lost_memory() || !is_settled || !all_know {
             return;
         }
         self.empty_disk(node);

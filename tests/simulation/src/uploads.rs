@@ -197,7 +197,8 @@ impl World {
     fn check_day(&mut self, site: &SiteId, bytes: u64) {
         self.coverage.note("checked: quotas");
         let uploaded = self.watch.uploaded(site, bytes);
-        if uploaded > DAY_BYTES {
+        // Where the only clock jumps by a day, the next day begins.
+        if uploaded > DAY_BYTES && !self.counted_by_one_clock {
             self.fail(format!("quotas: `{site}` has uploaded {uploaded} of its {DAY_BYTES} bytes"));
         }
     }
