@@ -12,7 +12,7 @@ use archipelago_transport::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream, UdpSocket},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
 
@@ -104,16 +104,17 @@ async fn forwarder(address: String) -> (String, JoinHandle<()>, tokio::sync::wat
     let own = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let task = tokio::spawn(async move {
-        let mut held = Vec::new();
+        // Dropped with this task, it closes all sockets.
+        let mut held = JoinSet::new();
         while let Ok((mut near, _)) = listener.accept().await {
             let mut far = TcpStream::connect(&address).await.unwrap();
             let mut stopped = stopped.clone();
-            held.push(tokio::spawn(async move {
+            held.spawn(async move {
                 tokio::select! {
                     _ = copy_bidirectional(&mut near, &mut far) => {}
                     _ = async { stopped.wait_for(|stopped| *stopped).await.is_ok() } => std::future::pending().await,
                 }
-            }));
+            });
         }
     });
     (own, task, stop)
@@ -140,6 +141,26 @@ async fn a_network_that_falls_silent_is_noticed_on_both_sides() {
 }
 
 #[tokio::test]
+async fn of_two_patiences_the_shorter_counts_for_both_and_an_idle_connection_stands() {
+    let members = Members::new();
+    // The coordinator has the usual patience, the other side little.
+    let mut listener = members.listen(Ways::Tcp).await;
+    let (address, forwarding, stop) = forwarder(listener.address().to_owned()).await;
+    let site = members.site(Ways::Tcp, None);
+    let (dialled, accepted) = tokio::join!(site.dial(&address, node()), listener.accept());
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    let quiet = timeout(2 * TIMING.idle_timeout, dialled.closed()).await;
+    assert!(quiet.is_err(), "who asks is answered: {quiet:?}");
+    stop.send(true).unwrap();
+    let usual = Timing::default().idle_timeout;
+    for connection in [&dialled, &accepted] {
+        let error = timeout(usual - TIMING.idle_timeout, connection.closed()).await.unwrap();
+        assert!(matches!(&error, Error::Lost { detail } if detail.contains("fell silent")), "{error}");
+    }
+    forwarding.abort();
+}
+
+#[tokio::test]
 async fn a_network_that_breaks_loses_the_connection_and_no_stream_looks_finished() {
     let members = Members::new();
     let mut listener = members.listen(Ways::Tcp).await;
@@ -151,7 +172,6 @@ async fn a_network_that_breaks_loses_the_connection_and_no_stream_looks_finished
     stream.send_frame(b"half of it").await.unwrap();
     let mut arriving = accepted.accept_stream().await.unwrap();
     assert_eq!(arriving.recv_frame(99).await.unwrap().unwrap(), b"half of it");
-    // Dropping a runtime's tasks closes their sockets; the forwarder holds them.
     forwarding.abort();
     let _ = forwarding.await;
     drop(dialled);

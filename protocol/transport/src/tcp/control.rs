@@ -7,8 +7,14 @@ use crate::{End, REASON_CHARS};
 /// One frame on the control stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Say {
-    /// Nothing, so as not to be silent.
-    Alive,
+    /// Are you there? Whoever asks gives up after so many milliseconds of silence, and so does whoever hears it: as over QUIC, the
+    /// shorter patience counts for both.
+    Alive {
+        /// Milliseconds.
+        patience_ms: u32,
+    },
+    /// The answer to that.
+    Here,
     /// The dialler's certificate is good: it is let in.
     Welcome,
     /// This side holds a stream no more: nothing that is sent on it is read, and another may be opened in its place.
@@ -20,7 +26,8 @@ pub(super) enum Say {
 impl Say {
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Alive => vec![0],
+            Self::Alive { patience_ms } => [&[0][..], &patience_ms.to_be_bytes()].concat(),
+            Self::Here => vec![5],
             Self::Welcome => vec![1],
             Self::Gone(stream) => [&[2][..], &stream.to_be_bytes()].concat(),
             Self::Ends(End::Closed { reason }) => [&[3], reason.as_bytes()].concat(),
@@ -33,14 +40,19 @@ impl Say {
         let (kind, rest) = frame.split_first()?;
         let reason = || printable(&String::from_utf8_lossy(rest), REASON_CHARS);
         Some(match kind {
-            0 => Self::Alive,
+            0 => Self::Alive { patience_ms: number(rest)? },
+            5 => Self::Here,
             1 => Self::Welcome,
-            2 => Self::Gone(u32::from_be_bytes(rest.try_into().ok()?)),
+            2 => Self::Gone(number(rest)?),
             3 => Self::Ends(End::Closed { reason: reason() }),
             4 => Self::Ends(End::Refused { reason: reason() }),
             _ => return None,
         })
     }
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
 /// Bytes of the largest frame: a reason of so many characters.
@@ -54,7 +66,8 @@ mod tests {
     fn what_is_said_is_heard_and_what_is_not_understood_is_passed_over() {
         let reason = "é".repeat(REASON_CHARS);
         for say in [
-            Say::Alive,
+            Say::Alive { patience_ms: 2_000 },
+            Say::Here,
             Say::Welcome,
             Say::Gone(0x0102_0304),
             Say::Ends(End::Closed { reason: reason.clone() }),

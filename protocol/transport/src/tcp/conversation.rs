@@ -1,10 +1,10 @@
 //! The course of one connection: a dialler is let in, both sides show that they are there, one of them says the last word.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use archipelago_common::limits;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -84,8 +84,9 @@ impl Conversation {
         let _ = ready.send(Ok(incoming));
         let (send, recv) = control.split();
         let Self { side, timing, pulse, ending, pipes, said } = self;
-        let speak = speak(*side, *timing, ending, said, send);
-        let listen = listen(*side, *timing, ending, pulse, pipes, recv);
+        let asked = Notify::new();
+        let speak = speak(*side, *timing, ending, (said, &asked), send);
+        let listen = listen(*side, *timing, ending, (pulse, pipes, &asked), recv);
         tokio::join!(speak, listen);
         if matches!(ended(ending).await, Some(Ended::By(by, _)) if by == *side) {
             // The peer hangs up when it has heard.
@@ -124,9 +125,10 @@ async fn speak(
     side: Side,
     timing: Timing,
     ending: &Ending,
-    said: &mut mpsc::UnboundedReceiver<Say>,
+    (said, asked): (&mut mpsc::UnboundedReceiver<Say>, &Notify),
     mut control: SendHalf,
 ) {
+    let patience_ms = u32::try_from(timing.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let mut alive = interval(timing.keep_alive);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -137,7 +139,9 @@ async fn speak(
                 _ => return,
             },
             Some(say) = said.recv() => say,
-            _ = alive.tick() => Say::Alive,
+            // However often it was asked, one answer will do.
+            () = asked.notified() => Say::Here,
+            _ = alive.tick() => Say::Alive { patience_ms },
         };
         let is_last = matches!(say, Say::Ends(_));
         // That the socket has ended is noticed by whoever listens.
@@ -148,8 +152,15 @@ async fn speak(
 }
 
 /// Hears the same from the peer, and notices when it is gone.
-async fn listen(side: Side, timing: Timing, ending: &Ending, pulse: &Pulse, pipes: &Pipes, mut control: RecvHalf) {
+async fn listen(
+    side: Side,
+    timing: Timing,
+    ending: &Ending,
+    (pulse, pipes, asked): (&Pulse, &Pipes, &Notify),
+    mut control: RecvHalf,
+) {
     let lost = |error| end(ending, Ended::Lost(error));
+    let mut patience = timing.idle_timeout;
     loop {
         let frame = tokio::select! {
             // What came before an end is heard before it.
@@ -157,7 +168,7 @@ async fn listen(side: Side, timing: Timing, ending: &Ending, pulse: &Pulse, pipe
             frame = control.recv_frame(FRAME_BYTES) => frame,
             _ = ended(ending) => return,
             error = pulse.gone() => return lost(error),
-            () = pulse.silent(timing.idle_timeout) => {
+            () = pulse.silent(patience) => {
                 return lost(Error::Lost { detail: "the peer fell silent".to_owned() });
             }
         };
@@ -167,7 +178,11 @@ async fn listen(side: Side, timing: Timing, ending: &Ending, pulse: &Pulse, pipe
         match Say::decode(&frame) {
             Some(Say::Gone(stream)) => pipes.peer_dropped(stream, is_of(side, stream)),
             Some(Say::Ends(how)) => return end(ending, Ended::By(other(side), how)),
-            Some(Say::Alive | Say::Welcome) | None => {}
+            Some(Say::Alive { patience_ms }) => {
+                patience = patience.min(Duration::from_millis(patience_ms.into()));
+                asked.notify_one();
+            }
+            Some(Say::Here | Say::Welcome) | None => {}
         }
     }
 }
