@@ -1,7 +1,7 @@
 //! Whichever way comes through: QUIC where the network lets it, TLS over TCP where it drops UDP.
 //!
-//! A coordinator listens on the same port of both. A dial tries QUIC first and TCP a moment later; where QUIC has failed lately
-//! and TCP has not, TCP comes first.
+//! A coordinator listens on the same port of both. A dial tries QUIC first and TCP a moment later; where QUIC never came through,
+//! failed lately and TCP did not, TCP comes first.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    BACKLOG, BoxFuture, Connection, Credentials, Listener, Timing, Transport,
+    BACKLOG, BoxFuture, Connection, Credentials, Listener, Timing, Transport, Way,
     error::{Error, Result},
     proxy::Proxy,
     quic::QuicTransport,
@@ -90,8 +90,7 @@ pub struct NetTransport {
     quic: Arc<QuicTransport>,
     tcp: TcpTransport,
     ways: Ways,
-    /// Addresses where QUIC failed and TCP did not, and when.
-    failed: Arc<Failed>,
+    known: Arc<Known>,
 }
 
 impl NetTransport {
@@ -106,7 +105,7 @@ impl NetTransport {
             quic: Arc::new(QuicTransport::with_timing(credentials.clone(), timing)),
             tcp: TcpTransport::with_timing(credentials, timing, network.proxy),
             ways: network.ways,
-            failed: Arc::default(),
+            known: Arc::default(),
         }
     }
 
@@ -114,10 +113,13 @@ impl NetTransport {
         let connection = match self.ways {
             Ways::Quic => self.quic.dial(address, node).await,
             Ways::Tcp => self.tcp.dial(address, node).await,
-            Ways::Auto if self.failed.lately(address) => self.tcp_first(address, node).await,
+            Ways::Auto if self.known.fails(address) => self.tcp_first(address, node).await,
             Ways::Auto => self.quic_first(address, node).await,
         }?;
         tracing::debug!(address, way = %connection.way(), "dialled");
+        if connection.way() == Way::Quic {
+            self.known.note_through(address);
+        }
         Ok(connection)
     }
 
@@ -143,7 +145,7 @@ impl NetTransport {
                 },
                 dialled = &mut tcp => match dialled {
                     Ok(connection) => {
-                        tokio::spawn(settle(quic, self.failed.clone(), address.to_owned()));
+                        tokio::spawn(settle(quic, self.known.clone(), address.to_owned()));
                         return Ok(connection);
                     }
                     Err(tcp) => return either(address, joined(quic.await), tcp),
@@ -152,7 +154,7 @@ impl NetTransport {
         };
         match tcp.await {
             Ok(connection) => {
-                self.failed.note(address);
+                self.known.note_failed(address);
                 Ok(connection)
             }
             Err(tcp) => either(address, Err(silence), tcp),
@@ -162,7 +164,7 @@ impl NetTransport {
     async fn tcp_first(&self, address: &str, node: NodeId) -> Result<Connection> {
         match self.tcp.dial(address, node).await {
             Err(error) if is_silence(&error) => {
-                self.failed.forget(address);
+                self.known.forget_failure(address);
                 either(address, self.quic.dial(address, node).await, error)
             }
             settled => settled,
@@ -213,35 +215,58 @@ impl Transport for NetTransport {
     }
 }
 
-/// Addresses where QUIC failed and TCP did not. Tried again when that is a while ago: networks change.
+/// What is known of UDP to each address.
 #[derive(Default)]
-struct Failed(Mutex<BTreeMap<String, Instant>>);
+struct Known(Mutex<BTreeMap<String, Udp>>);
 
-impl Failed {
-    fn lately(&self, address: &str) -> bool {
-        self.lock().get(address).is_some_and(|failed| failed.elapsed() < QUIC_AGAIN)
+enum Udp {
+    /// It came through once: where it fails later, it is not for a firewall, and it comes first again.
+    ComesThrough,
+    /// It failed then, and TCP did not. Tried again when that is a while ago: networks change.
+    Fails(Instant),
+}
+
+impl Known {
+    fn fails(&self, address: &str) -> bool {
+        matches!(self.lock().get(address), Some(Udp::Fails(since)) if since.elapsed() < QUIC_AGAIN)
     }
 
-    fn note(&self, address: &str) {
-        if self.lock().insert(address.to_owned(), Instant::now()).is_none() {
-            tracing::info!(address, "UDP does not come through: TCP is used, and UDP tried again in an hour");
+    fn note_failed(&self, address: &str) {
+        let mut known = self.lock();
+        match known.get_mut(address) {
+            Some(Udp::ComesThrough) => {}
+            Some(Udp::Fails(since)) => *since = Instant::now(),
+            None => {
+                tracing::info!(address, "UDP does not come through: TCP is used, and UDP tried again in an hour");
+                known.insert(address.to_owned(), Udp::Fails(Instant::now()));
+            }
         }
     }
 
-    fn forget(&self, address: &str) {
-        self.lock().remove(address);
+    fn note_through(&self, address: &str) {
+        self.lock().insert(address.to_owned(), Udp::ComesThrough);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
+    fn forget_failure(&self, address: &str) {
+        let mut known = self.lock();
+        if matches!(known.get(address), Some(Udp::Fails(_))) {
+            known.remove(address);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Udp>> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
 /// What becomes of QUIC where TCP was faster: slow is not closed.
-async fn settle(quic: JoinHandle<Result<Connection>>, failed: Arc<Failed>, address: String) {
+async fn settle(quic: JoinHandle<Result<Connection>>, known: Arc<Known>, address: String) {
     match joined(quic.await) {
-        Ok(connection) => connection.close("another connection was faster"),
-        Err(error) if is_silence(&error) => failed.note(&address),
+        Ok(connection) => {
+            known.note_through(&address);
+            connection.close("another connection was faster");
+        }
+        Err(error) if is_silence(&error) => known.note_failed(&address),
         Err(_) => {}
     }
 }
