@@ -28,10 +28,10 @@ fn of_two_lists_without_a_founder_in_common_an_operator_stays_with_the_one_it_kn
     consortium.nodes().for_each(|node| consortium.start(node));
     let (first, second, both) =
         (consortium.peers_among(1..=2), consortium.peers_among(3..=4), consortium.peers_among(1..=4));
-    wait_until("the first becomes a cluster", 20, || {
+    wait_until("the first becomes a cluster", 60, || {
         consortium.try_ask_at(&first, &["site", "add", "north"]).status.success()
     });
-    wait_until("the second, which is one too, is told from it", 20, || {
+    wait_until("the second, which is one too, is told from it", 60, || {
         let refused = consortium.try_ask_at(&second, &["site", "list"]);
         !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is of another cluster")
     });
