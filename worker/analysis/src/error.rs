@@ -82,12 +82,6 @@ pub enum AnalysisError {
     /// The eigenvalue solver gave up.
     #[error("the eigendecomposition did not converge")]
     Decomposition,
-    /// The community detection refused its graph.
-    #[error("failed to cluster the neighbour graph: {reason}")]
-    Clustering {
-        /// The library's reason.
-        reason: String,
-    },
     /// The system gave no thread to work on.
     #[error("failed to start a thread: {reason}")]
     Threads {

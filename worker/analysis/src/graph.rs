@@ -49,6 +49,23 @@ pub fn connectivities(neighbours: &Neighbours) -> Vec<Edge> {
     union
 }
 
+/// Refuses edges that are of no graph of so many cells.
+///
+/// # Errors   an edge beyond `n_cells`, or of a weight that is no length
+pub(crate) fn check(edges: &[Edge], n_cells: usize) -> Result<()> {
+    for edge in edges {
+        let last = edge.head.max(edge.tail) as usize;
+        if last >= n_cells {
+            return Err(AnalysisError::Length { what: "the graph's cells", found: n_cells, expected: last + 1 });
+        }
+        if !(0.0..f64::INFINITY).contains(&edge.weight) {
+            let found = edge.weight.to_string();
+            return Err(AnalysisError::Option { option: "an edge's weight", expected: "zero or more", found });
+        }
+    }
+    Ok(())
+}
+
 /// The graph laid out by cell, for walking along its edges.
 pub(crate) struct Paths {
     first_edge: Vec<usize>,
@@ -58,18 +75,9 @@ pub(crate) struct Paths {
 impl Paths {
     /// # Errors   an edge beyond `n_cells`, or of a weight that is no length
     pub(crate) fn new(edges: &[Edge], n_cells: usize) -> Result<Self> {
+        check(edges, n_cells)?;
         let mut first_edge = vec![0; n_cells + 1];
-        for edge in edges {
-            let last = edge.head.max(edge.tail) as usize;
-            if last >= n_cells {
-                return Err(AnalysisError::Length { what: "the graph's cells", found: n_cells, expected: last + 1 });
-            }
-            if !(0.0..f64::INFINITY).contains(&edge.weight) {
-                let found = edge.weight.to_string();
-                return Err(AnalysisError::Option { option: "an edge's weight", expected: "zero or more", found });
-            }
-            first_edge[edge.head as usize + 1] += 1;
-        }
+        edges.iter().for_each(|edge| first_edge[edge.head as usize + 1] += 1);
         for cell in 0..n_cells {
             first_edge[cell + 1] += first_edge[cell];
         }

@@ -27,7 +27,7 @@ pub fn spatial_graph(positions: ArrayView2<'_, f32>, n_neighbors: usize) -> Resu
 /// # Errors   a resolution that is not above 0, an edge beyond `n_cells`
 /// # Source   Leiden on the directed graph with the configuration null model, as scanpy runs it on squidpy's graph
 pub fn spatial_partitions(edges: &[Edge], n_cells: usize, resolutions: &[f64], seed: u64) -> Result<Vec<Vec<u32>>> {
-    let communities = Communities::directed(edges, n_cells)?;
+    let communities = Communities::new(edges, n_cells)?;
     resolutions.iter().map(|&resolution| communities.leiden(resolution, seed, &silent)).collect()
 }
 
