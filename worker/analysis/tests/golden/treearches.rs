@@ -1,67 +1,16 @@
-//! Golden cases of trees of cell types with cells, computed by scHPL 1.0.5.
-//!
-//! The directory is `$ARCHIPELAGO_GOLDEN`, by default the repository's `tests/golden`. Cases of the tree alone are the
-//! hierarchy crate's.
-
-use std::path::{Path, PathBuf};
+//! Trees of cell types with cells, computed by scHPL 1.0.5.
 
 use archipelago_analysis::Labels;
 use archipelago_analysis::hierarchy::{
     Backend, Classifier, Classifiers, CountTable, DataSet, JoinOptions, LabelledCells, LearnOptions, Learned, Names,
     Node, Rules, Step, TrainOptions, TrainedTree, Tree, learn, update,
 };
-use ndarray::{Array2, Axis};
-use safetensors::{Dtype, SafeTensors};
+use ndarray::Axis;
 use serde_json::Value;
 
-struct Case {
-    name: String,
-    facts: Value,
-    tensors: Vec<u8>,
-}
+use crate::case::{Case, strings};
 
 impl Case {
-    fn all(prefix: &str) -> Vec<Self> {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-        let root = std::env::var_os("ARCHIPELAGO_GOLDEN").map_or(repository, PathBuf::from);
-        let folder = root.join("treearches");
-        let entries =
-            std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("no golden folder {}: {e}", folder.display()));
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
-        paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
-        paths.sort();
-        assert!(!paths.is_empty(), "no case {prefix}* in {}", folder.display());
-        let read = |path: &PathBuf| Self {
-            name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-            facts: serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap(),
-            tensors: std::fs::read(path).unwrap(),
-        };
-        paths.iter().map(read).collect()
-    }
-
-    fn values(&self, name: &str) -> Vec<f64> {
-        let tensors = SafeTensors::deserialize(&self.tensors).unwrap();
-        let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("{}: no tensor {name}", self.name));
-        let bytes = tensor.data();
-        match tensor.dtype() {
-            Dtype::F32 => bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
-            Dtype::F64 => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            Dtype::I64 => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
-            other => panic!("{}: {name} is {other:?}", self.name),
-        }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        SafeTensors::deserialize(&self.tensors).unwrap().tensor(name).is_ok()
-    }
-
-    fn matrix(&self, name: &str) -> Array2<f32> {
-        let tensors = SafeTensors::deserialize(&self.tensors).unwrap();
-        let shape = tensors.tensor(name).unwrap().shape().to_vec();
-        Array2::from_shape_vec((shape[0], shape[1]), self.values(name).into_iter().map(|v| v as f32).collect()).unwrap()
-    }
-
     fn option(&self, name: &str) -> &Value {
         &self.facts["options"][name]
     }
@@ -92,7 +41,7 @@ impl Case {
         LearnOptions { train, rej_threshold: self.option("rej_threshold").as_f64().unwrap_or(0.5), join }
     }
 
-    fn labels(&self) -> Labels {
+    fn cell_labels(&self) -> Labels {
         Labels::from_names(&strings(&self.facts["labels"]))
     }
 
@@ -107,21 +56,10 @@ impl Case {
     }
 
     fn learned(&self) -> Learned {
-        let (x, labels, options) = (self.matrix("in/X"), self.labels(), self.options());
+        let (x, labels, options) = (self.cells("in/X"), self.cell_labels(), self.options());
         let cells = LabelledCells { x: x.view(), labels: &labels };
         let heard = &mut |step: &Step| assert!(!step.name.is_empty());
         learn(cells, &self.sets(&self.facts["batch_order"]), &options, heard).unwrap()
-    }
-
-    fn check(&self, what: &str, found: f64, expected: f64) {
-        let allowed = ATOL + RTOL * expected.abs();
-        assert!((found - expected).abs() <= allowed, "{}: {what} is {found}, not {expected}", self.name);
-    }
-
-    fn check_all(&self, what: &str, found: &[f64], tensor: &str) {
-        let expected = self.values(tensor);
-        assert_eq!(found.len(), expected.len(), "{}: {what}", self.name);
-        found.iter().zip(expected).for_each(|(&found, expected)| self.check(what, found, expected));
     }
 
     /// Tables, trees and missing labels of every step, and of the end.
@@ -178,7 +116,7 @@ impl Case {
     }
 
     fn check_predictions(&self, trained: &TrainedTree) {
-        let query = self.matrix("query/X");
+        let query = self.cells("query/X");
         let predictions = self.facts["predictions"].as_array().unwrap();
         assert!(!predictions.is_empty(), "{}", self.name);
         for facts in predictions {
@@ -210,16 +148,11 @@ fn tree(facts: &Value) -> Tree {
     serde_json::from_value(facts.clone()).unwrap()
 }
 
-fn strings(facts: &Value) -> Vec<&str> {
-    facts.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
-}
-
-const RTOL: f64 = 1e-4;
-const ATOL: f64 = 1e-5;
+const TOLERANCE: (f64, f64) = (1e-4, 1e-5);
 
 #[test]
 fn nearest_cells_learn_upstream_s_trees() {
-    for case in Case::all("learn_knn") {
+    for case in Case::all("treearches", "learn_knn", TOLERANCE) {
         let learned = case.learned();
         case.check_steps(&learned);
         case.check_trained(&learned.trained, &case.facts["final"]);
@@ -232,7 +165,7 @@ fn nearest_cells_learn_upstream_s_trees() {
 fn check_root_distances(case: &Case, trained: &TrainedTree) {
     let Classifiers::Nearest { x, nodes, .. } = &trained.classifiers else { panic!("{}", case.name) };
     let root = nodes[0].as_ref().unwrap();
-    let query = case.matrix("query/X");
+    let query = case.cells("query/X");
     let projected = trained.reconstruction.as_ref().filter(|_| trained.options.dimred);
     let query = projected.map_or(query.clone(), |fit| fit.pca.project(query.view()).unwrap());
     let rows: Vec<usize> = root.rows.iter().map(|&row| row as usize).collect();
@@ -245,7 +178,7 @@ fn check_root_distances(case: &Case, trained: &TrainedTree) {
 
 #[test]
 fn linear_machines_learn_upstream_s_tree() {
-    for case in Case::all("learn_svm") {
+    for case in Case::all("treearches", "learn_svm", TOLERANCE) {
         if case.name != "learn_svm" {
             continue;
         }
@@ -268,7 +201,7 @@ fn linear_machines_learn_upstream_s_tree() {
 
 #[test]
 fn one_class_machines_learn_upstream_s_tree() {
-    for case in Case::all("learn_svm_occ") {
+    for case in Case::all("treearches", "learn_svm_occ", TOLERANCE) {
         let learned = case.learned();
         case.check_steps(&learned);
         case.check_trained(&learned.trained, &case.facts["final"]);
@@ -285,8 +218,8 @@ fn one_class_machines_learn_upstream_s_tree() {
 
 #[test]
 fn a_given_tree_is_trained_as_upstream_trains_it() {
-    for case in Case::all("predefined_tree") {
-        let (x, labels, options) = (case.matrix("in/X"), case.labels(), case.options());
+    for case in Case::all("treearches", "predefined_tree", TOLERANCE) {
+        let (x, labels, options) = (case.cells("in/X"), case.cell_labels(), case.options());
         let given = match case.facts.get("tree") {
             Some(Value::String(text)) => Tree::from_newick(text).unwrap(),
             Some(facts) => tree(facts),
@@ -301,8 +234,8 @@ fn a_given_tree_is_trained_as_upstream_trains_it() {
 
 #[test]
 fn a_tree_is_updated_as_upstream_updates_it() {
-    for case in Case::all("update_existing_tree") {
-        let (x, labels, options) = (case.matrix("in/X"), case.labels(), case.options());
+    for case in Case::all("treearches", "update_existing_tree", TOLERANCE) {
+        let (x, labels, options) = (case.cells("in/X"), case.cell_labels(), case.options());
         let cells = LabelledCells { x: x.view(), labels: &labels };
         let (added, order) = (case.sets(&case.facts["batch_added"]), case.sets(&case.facts["batch_order"]));
         let first = learn(cells, &added, &options, &mut |_| {}).unwrap().trained;

@@ -1,81 +1,35 @@
-//! Golden cases of SageNet without its networks, computed by scArches 0.6.1 with scikit-learn 1.6.1 and leidenalg 0.12.
-//!
-//! The directory is `$ARCHIPELAGO_GOLDEN`, by default the repository's `tests/golden`.
-
-use std::path::{Path, PathBuf};
+//! SageNet without its networks, computed by scArches 0.6.1 with scikit-learn 1.6.1 and leidenalg 0.12.
 
 use archipelago_analysis::graph::Edge;
 use archipelago_analysis::space::{
     Alphas, DistanceMap, confidence, directed_modularity, entropies, gene_network, spatial_graph, spatial_partitions,
 };
 use ndarray::Array2;
-use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-struct Case {
-    name: String,
-    facts: Value,
-    tensors: Vec<u8>,
-}
-
-impl Case {
-    fn read(name: &str) -> Self {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-        let root = std::env::var_os("ARCHIPELAGO_GOLDEN").map_or(repository, PathBuf::from);
-        let path = root.join("sagenet").join(name);
-        let read = |ending: &str| {
-            let path = path.with_file_name(format!("{name}.{ending}"));
-            std::fs::read(&path).unwrap_or_else(|error| panic!("no golden case {}: {error}", path.display()))
-        };
-        let facts = serde_json::from_slice(&read("json")).unwrap();
-        Self { name: name.to_owned(), facts, tensors: read("safetensors") }
-    }
-
-    fn matrix(&self, name: &str) -> Array2<f64> {
-        let tensors = SafeTensors::deserialize(&self.tensors).unwrap();
-        let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("{}: no tensor {name}", self.name));
-        let bytes = tensor.data();
-        let values: Vec<f64> = match tensor.dtype() {
-            Dtype::F64 => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            Dtype::I64 => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
-            Dtype::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
-            other => panic!("{}: {name} is {other:?}", self.name),
-        };
-        let shape = tensor.shape();
-        let columns = shape.get(1).copied().unwrap_or(1);
-        Array2::from_shape_vec((shape[0], columns), values).unwrap()
-    }
-
-    fn check(&self, what: &str, found: &[f64], expected: &[f64], rtol: f64, atol: f64) {
-        assert_eq!(found.len(), expected.len(), "{}: {what}", self.name);
-        for (found, expected) in found.iter().zip(expected) {
-            let allowed = atol + rtol * expected.abs();
-            assert!((found - expected).abs() <= allowed, "{}: {what} is {found}, not {expected}", self.name);
-        }
-    }
-}
+use crate::case::Case;
 
 #[test]
 fn networks_of_genes_are_scikit_learn_s() {
     for name in ["glasso_list", "glasso_grid"] {
-        let case = Case::read(name);
+        let case = Case::read("sagenet", name);
         let alphas = match &case.facts["alphas"] {
             Value::Array(given) => Alphas::Given(given.iter().map(|alpha| alpha.as_f64().unwrap()).collect()),
             n => Alphas::Grid(n.as_u64().unwrap() as usize),
         };
         let found = gene_network(case.matrix("in/X").view(), &alphas).unwrap();
-        case.check("alpha", &[found.alpha], &[case.facts["chosen_alpha"].as_f64().unwrap()], 1e-6, 0.0);
+        case.close("alpha", &[found.alpha], &[case.facts["chosen_alpha"].as_f64().unwrap()], (1e-6, 0.0));
         assert_eq!(found.n_sweeps as u64, case.facts["iterations"].as_u64().unwrap(), "{name}");
         // The last penalty of the case, 0, is not one to choose.
         let alphas = case.matrix("out/cv_alphas").into_raw_vec_and_offset().0;
-        case.check("penalties", &found.alphas, &alphas[..alphas.len() - 1], 1e-6, 0.0);
+        case.close("penalties", &found.alphas, &alphas[..alphas.len() - 1], (1e-6, 0.0));
         let scores = case.matrix("out/cv_split_scores");
         for (at, of_alpha) in found.scores.iter().enumerate() {
-            case.check("scores", of_alpha, &scores.column(at).to_vec(), 1e-4, 0.0);
+            case.close("scores", of_alpha, &scores.column(at).to_vec(), (1e-4, 0.0));
         }
         let flat = |matrix: &Array2<f64>| matrix.iter().copied().collect::<Vec<f64>>();
-        case.check("precision", &flat(&found.precision), &flat(&case.matrix("out/precision")), 1e-3, 1e-4);
-        case.check("covariance", &flat(&found.covariance), &flat(&case.matrix("out/covariance")), 1e-3, 1e-4);
+        case.close("precision", &flat(&found.precision), &flat(&case.matrix("out/precision")), (1e-3, 1e-4));
+        case.close("covariance", &flat(&found.covariance), &flat(&case.matrix("out/covariance")), (1e-3, 1e-4));
         let adjacency = case.matrix("out/adj");
         let n = adjacency.nrows();
         let pairs = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j)));
@@ -86,7 +40,7 @@ fn networks_of_genes_are_scikit_learn_s() {
 
 #[test]
 fn partitions_are_as_good_as_leidenalg_s() {
-    let case = Case::read("leiden_partitions");
+    let case = Case::read("sagenet", "leiden_partitions");
     let adjacency = case.matrix("in/adj");
     let edge = |((i, j), &weight): ((usize, usize), &f64)| Edge { head: i as u32, tail: j as u32, weight };
     let edges: Vec<Edge> = adjacency.indexed_iter().filter(|(_, weight)| **weight > 0.0).map(edge).collect();
@@ -111,8 +65,8 @@ fn partitions_are_as_good_as_leidenalg_s() {
 
 #[test]
 fn a_map_from_given_probabilities_is_upstream_s() {
-    let case = Case::read("query_mapping");
-    let (rtol, atol) = (1e-7, 1e-9);
+    let case = Case::read("sagenet", "query_mapping");
+    let tolerance = (1e-7, 1e-9);
     let mut map = DistanceMap::new(case.matrix("in/X").nrows());
     let mut of_all = Vec::new();
     for tag in case.facts["model_order"].as_array().unwrap() {
@@ -126,6 +80,6 @@ fn a_map_from_given_probabilities_is_upstream_s() {
         of_all.push(found);
     }
     let flat = |matrix: Array2<f64>| matrix.into_iter().collect::<Vec<f64>>();
-    case.check("distances", &flat(map.distances().to_owned()), &flat(case.matrix("out/dist_map")), rtol, atol);
-    case.check("confidence", &confidence(&of_all).unwrap(), &flat(case.matrix("out/confidence")), rtol, atol);
+    case.close("distances", &flat(map.distances().to_owned()), &flat(case.matrix("out/dist_map")), tolerance);
+    case.close("confidence", &confidence(&of_all).unwrap(), &flat(case.matrix("out/confidence")), tolerance);
 }
