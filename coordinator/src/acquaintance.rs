@@ -28,6 +28,8 @@ struct Inner {
     heard: Mutex<BTreeMap<NodeId, Presentation>>,
     /// Coordinators that were refused, here or there, and in which words.
     strangers: Mutex<BTreeMap<NodeId, String>>,
+    /// Coordinators that were founded with another list of members, and in which words they were refused.
+    misfounded: Mutex<BTreeMap<NodeId, String>>,
     complained: Mutex<Option<Instant>>,
 }
 
@@ -48,6 +50,7 @@ impl Acquaintance {
     /// What another side said of itself.
     pub fn note(&self, node: NodeId, said: Presentation) {
         self.strangers().remove(&node);
+        self.misfounded().remove(&node);
         self.0.heard.lock().unwrap_or_else(|e| e.into_inner()).insert(node, said);
     }
 
@@ -57,9 +60,18 @@ impl Acquaintance {
         self.strangers().insert(node, reason.to_owned()).is_none_or(|before| before != reason)
     }
 
-    /// In which words a coordinator was refused, here or there, if it was.
-    pub fn estranged(&self, node: NodeId) -> Option<String> {
-        self.strangers().get(&node).cloned()
+    /// A coordinator was founded with another list of members, and is refused in these words.
+    pub fn note_misfounded(&self, node: NodeId, reason: &str) {
+        self.misfounded().insert(node, reason.to_owned());
+    }
+
+    /// In which words a coordinator was refused that was founded with another list of members, if one was.
+    pub fn refused_founder(&self) -> Option<String> {
+        self.misfounded().values().next().cloned()
+    }
+
+    fn misfounded(&self) -> MutexGuard<'_, BTreeMap<NodeId, String>> {
+        self.0.misfounded.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn strangers(&self) -> MutexGuard<'_, BTreeMap<NodeId, String>> {
@@ -85,6 +97,10 @@ impl Acquaintance {
                 Ok(Ok(PeerReply::Refused(refusal))) => {
                     let reason = match &refusal {
                         Refusal::Forbidden { reason } => reason.clone(),
+                        Refusal::Conflict { reason } => {
+                            self.note_misfounded(node, reason);
+                            reason.clone()
+                        }
                         other => other.to_string(),
                     };
                     self.complain(node, &reason);

@@ -48,6 +48,8 @@ pub enum Rule {
     TreePlaces,
     /// A cluster begins when all its founders were founded with the same list of members.
     OneFounding,
+    /// A founder whose log holds nothing does not vote before every founder has taken it for one.
+    FoundersFirst,
     /// A node that a majority contradicts stops.
     MinorityStops,
     /// What a site was granted of its day is kept, whoever leads and whatever restarts.
@@ -60,7 +62,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -82,6 +84,7 @@ impl Rule {
         Self::Scrub,
         Self::TreePlaces,
         Self::OneFounding,
+        Self::FoundersFirst,
         Self::MinorityStops,
         Self::DayStays,
         Self::PagesEnd,

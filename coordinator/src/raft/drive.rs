@@ -201,6 +201,7 @@ impl Task {
             Input::Unreachable(other) => node.report_unreachable(other),
             Input::SnapshotSent { to, status } => node.report_snapshot(to, status),
             Input::HandOver(successor) => node.hand_over(successor),
+            Input::Founders { is_taken_by_all } => node.note_founders(is_taken_by_all),
             // Who asked may have gone.
             Input::Standings(answer) => drop(answer.send(node.standings())),
             Input::Identity(answer) => drop(answer.send(Identity::of(node))),
@@ -241,7 +242,8 @@ fn answer_suspended(input: Input) {
         | Input::Message(_)
         | Input::Unreachable(_)
         | Input::SnapshotSent { .. }
-        | Input::HandOver(_) => {}
+        | Input::HandOver(_)
+        | Input::Founders { .. } => {}
     }
 }
 

@@ -11,7 +11,7 @@ use super::log_store::Beginning;
 /// Format of the file; a later build that changes it reads this one and writes its own.
 pub(super) const FORMAT: u64 = 1;
 /// Index and term of the snapshot that every founding node starts from.
-const FOUNDING: (u64, u64) = (1, 1);
+pub(super) const FOUNDING: (u64, u64) = (1, 1);
 /// A node that joins is before all that, so the leader has to send it a snapshot.
 const JOINING: (u64, u64) = (0, 0);
 /// The log is read in order and rarely: a small page cache does.

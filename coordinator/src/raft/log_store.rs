@@ -25,8 +25,9 @@ use raft::{
 use redb::{Database, Durability, ReadableDatabase as _, StorageBackend};
 
 use super::log_file::{
-    ENTRIES, EntriesError, FORMAT, HARD_STATE, INCARNATION, NUMBERS, SNAPSHOT, STARTS, builder, check_entries,
-    not_protobuf, parse, put_record, put_truncated, read_start, remove_entries, to_bytes, write_founding,
+    ENTRIES, EntriesError, FORMAT, FOUNDING, HARD_STATE, INCARNATION, NUMBERS, SNAPSHOT, STARTS, builder,
+    check_entries, not_protobuf, parse, put_record, put_truncated, read_start, remove_entries, to_bytes,
+    write_founding,
 };
 use crate::error::{Error, Result};
 
@@ -191,6 +192,13 @@ impl LogStore {
     /// How it began.
     pub fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// Whether it is a founder's, of several, and holds nothing but the founding.
+    pub fn is_founding(&self) -> bool {
+        let is_one_of_several = self.snapshot.get_metadata().get_conf_state().voters.len() > 1;
+        let is_founder = matches!(self.origin, Origin::Founded(_)) && is_one_of_several;
+        is_founder && self.last_index.max(self.snapshot.get_metadata().index) <= FOUNDING.0
     }
 
     /// The last snapshot: what a restart begins with.

@@ -47,6 +47,8 @@ pub struct Node {
     now_ticks: u64,
     timeouts: Timeouts,
     announced_leader: Option<NodeId>,
+    /// Every other founder takes this node for one; counts as long as its log holds nothing.
+    is_taken_by_founders: bool,
     /// The last snapshot does not know a new member, who would refuse it.
     needs_snapshot: bool,
     /// Where the state was last too large for a snapshot.
@@ -149,6 +151,7 @@ impl Node {
             now_ticks: 0,
             timeouts: Timeouts::new([options.timeout_seed, id.as_u64(), starts], span),
             announced_leader: None,
+            is_taken_by_founders: false,
             needs_snapshot: false,
             too_large_at: None,
             options,
@@ -160,6 +163,9 @@ impl Node {
     /// Time passes.
     pub fn tick(&mut self) {
         self.now_ticks += 1;
+        if self.awaits_founders() {
+            return;
+        }
         if self.raw.tick() {
             self.timeouts.pass();
         }
@@ -170,6 +176,10 @@ impl Node {
     pub fn step(&mut self, message: Message) {
         if message.to != self.id.as_u64() {
             tracing::debug!(from = message.from, to = message.to, "a Raft message for somebody else");
+            return;
+        }
+        if self.awaits_founders() && messages::is_of_election(&message) {
+            tracing::debug!(from = message.from, "no part is taken in an election before every founder is there");
             return;
         }
         if let Some(fault) = messages::fault(&self.raw, &message) {
@@ -214,6 +224,18 @@ impl Node {
     /// A snapshot left for `node`, or did not. Without this report a follower would get nothing more for ever.
     pub fn report_snapshot(&mut self, node: NodeId, status: SnapshotStatus) {
         self.raw.report_snapshot(node.as_u64(), status);
+    }
+
+    /// Whether this node is a founder whose log holds nothing yet: founded just now, or founded anew after its disk was lost.
+    /// It knows of nothing that it promised before, so it neither votes nor stands for election until all founders say that
+    /// they take it for the one that they know ([`Self::note_founders`]).
+    pub fn is_founding(&self) -> bool {
+        self.raw.store().is_founding()
+    }
+
+    /// Whether every other founder takes this node for one.
+    pub fn note_founders(&mut self, is_taken_by_all: bool) {
+        self.is_taken_by_founders = is_taken_by_all;
     }
 
     /// Handles one `Ready`, if there is one, and passes messages for other members to `send`. Returns what came of it,
@@ -312,6 +334,10 @@ impl Node {
         let log = &self.raw.raft.raft_log;
         let context = GetEntriesContext::empty(false);
         log.entries(index.max(log.first_index()), None, context).unwrap_or_default()
+    }
+
+    fn awaits_founders(&self) -> bool {
+        self.is_founding() && !self.is_taken_by_founders && !mutation::is_broken(Rule::FoundersFirst)
     }
 
     fn set_timeout(&mut self) {

@@ -9,6 +9,8 @@ use raft::eraftpb::MessageType;
 use super::*;
 use crate::raft::{log_store::Beginning, test_disk::Disk};
 
+#[path = "founding_tests.rs"]
+mod founding;
 #[path = "fuzz_tests.rs"]
 mod fuzz;
 #[path = "hostile_tests.rs"]
@@ -19,6 +21,7 @@ mod membership;
 /// Nodes, their disks, and the messages between them.
 struct Group {
     voters: BTreeSet<NodeId>,
+    origin: Origin,
     options: Options,
     disks: BTreeMap<NodeId, Disk>,
     nodes: BTreeMap<NodeId, Node>,
@@ -35,11 +38,17 @@ fn id(id: u64) -> NodeId {
 }
 
 impl Group {
+    /// Nodes of an earlier build, which wait for no founder.
     fn new(n_nodes: u64, options: Options) -> Self {
+        Self::with_origin(n_nodes, Origin::Unknown, options)
+    }
+
+    fn with_origin(n_nodes: u64, origin: Origin, options: Options) -> Self {
         let voters: BTreeSet<_> = (1..=n_nodes).map(id).collect();
         let mut group = Self {
             disks: voters.iter().map(|voter| (*voter, Disk::default())).collect(),
             voters,
+            origin,
             options,
             nodes: BTreeMap::new(),
             cut_off: BTreeSet::new(),
@@ -60,7 +69,7 @@ impl Group {
 
     fn start(&mut self, voter: NodeId) {
         let (voters, state) = (self.voters.clone(), Cluster::founded().snapshot().unwrap());
-        let beginning = Beginning { voters, origin: Origin::Unknown, state };
+        let beginning = Beginning { voters, origin: self.origin, state };
         let store = LogStore::open_backend(self.disks[&voter].clone(), voter, &beginning, voter.as_u64()).unwrap();
         self.nodes.insert(voter, Node::new(voter, store, self.options).unwrap());
     }

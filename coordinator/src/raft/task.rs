@@ -51,6 +51,8 @@ pub struct View {
     pub committed: u64,
     /// Who counts, as Raft has it.
     pub configuration: Configuration,
+    /// Whether it is a founder whose log holds nothing yet ([`Node::is_founding`]).
+    pub is_founding: bool,
     /// Who is, or should be, a member, and where it is reached.
     pub members: Arc<Vec<MemberRecord>>,
 }
@@ -77,7 +79,7 @@ impl View {
     /// Of a node that has not been up yet.
     fn unknown(node: NodeId) -> Self {
         let (configuration, members) = (Configuration::default(), Arc::default());
-        Self { node, leader: None, term: 0, applied: 0, committed: 0, configuration, members }
+        Self { node, leader: None, term: 0, applied: 0, committed: 0, configuration, is_founding: false, members }
     }
 
     pub(super) fn of(node: &Node, id: NodeId, members: &mut Arc<Vec<MemberRecord>>) -> Self {
@@ -92,6 +94,7 @@ impl View {
             applied: node.applied(),
             committed: node.committed(),
             configuration: node.configuration(),
+            is_founding: node.is_founding(),
             members: members.clone(),
         }
     }
@@ -129,6 +132,7 @@ pub(super) enum Input {
     HandOver(Option<NodeId>),
     Standings(oneshot::Sender<Vec<(NodeId, Standing)>>),
     Identity(oneshot::Sender<Identity>),
+    Founders { is_taken_by_all: bool },
 }
 
 impl Raft {
@@ -287,6 +291,11 @@ impl Raft {
         let (answer, answered) = oneshot::channel();
         self.inbox.try_send(Input::Identity(answer)).map_err(|_| Dropped::Busy)?;
         answered.await.map_err(|_| Dropped::NotLeader { leader: None })
+    }
+
+    /// Says whether every other founder takes this node for one ([`Node::note_founders`]).
+    pub async fn note_founders(&self, is_taken_by_all: bool) {
+        let _ = self.inbox.send(Input::Founders { is_taken_by_all }).await;
     }
 
     /// Waits until this node has applied whatever was acknowledged before, cluster-wide; the index that it then had.

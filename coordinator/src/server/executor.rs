@@ -53,17 +53,9 @@ impl Executor {
 
     /// The stamp of a command. A new leader compares clocks first.
     async fn stamp_ms(&self) -> Result<u64, Refusal> {
-        let view = self.raft.view();
-        if !view.is_leader() {
-            return Err(Refusal::NotLeader { leader: view.leader });
-        }
-        if let Some(now_ms) = self.clock.known_ms(view.term, COMPARE).await {
-            return Ok(now_ms);
-        }
-        // A consortium whose founders do not agree on who they are does not begin by itself.
-        let stranger = self.awaited_founder(&view).await;
-        let reason = stranger.and_then(|founder| self.replicas.links().acquaintance().estranged(founder));
-        Err(reason.map_or(Refusal::Busy { retry_after_ms: refusal::CLOCK_MS }, |reason| Refusal::Conflict { reason }))
+        self.require_leader()?;
+        let known = self.clock.known_ms(self.raft.view().term, COMPARE).await;
+        known.ok_or(Refusal::Busy { retry_after_ms: refusal::CLOCK_MS })
     }
 
     /// What each site may take of it.
@@ -201,7 +193,12 @@ impl Executor {
     /// Before any work is done for a request that another node must carry out.
     pub(super) fn require_leader(&self) -> Result<(), Refusal> {
         let view = self.raft.view();
-        if view.is_leader() { Ok(()) } else { Err(Refusal::NotLeader { leader: view.leader }) }
+        if view.is_leader() {
+            return Ok(());
+        }
+        // A consortium whose founders do not agree on who they are does not begin by itself.
+        let stranger = view.is_founding.then(|| self.replicas.links().acquaintance().refused_founder()).flatten();
+        Err(stranger.map_or(Refusal::NotLeader { leader: view.leader }, |reason| Refusal::Conflict { reason }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use archipelago_cluster::{Body, Cluster, Edition, Refusal as Refused, are_of_one_cluster, awaited_founder};
+use archipelago_cluster::{Body, Cluster, Edition, Refusal as Refused, are_of_one_cluster};
 use archipelago_common::{
     NodeId,
     member::{Incarnation, MemberRole, Origin},
@@ -10,7 +10,7 @@ use archipelago_common::{
 use archipelago_protocol::message::{Greeting, PeerAsk, PeerReply, Presentation, Refusal};
 
 use super::{Executor, refusal};
-use crate::raft::task::{Identity, View};
+use crate::raft::task::Identity;
 
 impl Executor {
     /// Has this node say who it is on every connection that it makes.
@@ -64,7 +64,9 @@ impl Executor {
             self.raft().view().node
         );
         self.estrange(by, &reason);
-        Err(Refusal::Forbidden { reason })
+        self.replicas().links().acquaintance().note_misfounded(by, &reason);
+        // In another word than for one whose log is not the one that is known: whoever asks such founders for something hears it.
+        Err(Refusal::Conflict { reason })
     }
 
     /// Says once that a coordinator is not taken for a member: it comes back several times a second.
@@ -72,14 +74,6 @@ impl Executor {
         if self.replicas().links().acquaintance().estrange(by, reason) {
             tracing::error!(node = %by, reason, "a coordinator is not taken for a member");
         }
-    }
-
-    /// The founder that a new consortium waits for, if it does: time begins when all have the same list of members.
-    pub(super) async fn awaited_founder(&self, view: &View) -> Option<NodeId> {
-        let acquaintance = self.replicas().links().acquaintance();
-        let own = acquaintance.own().await?;
-        let others = view.configuration.voters.iter().copied().filter(|node| *node != view.node);
-        awaited_founder(own.origin, others, |node| Some(acquaintance.heard(node)?.origin))
     }
 
     /// Whether this node's state knows a coordinator with this life of its log.

@@ -8,6 +8,7 @@ pub mod course;
 pub mod deadlines;
 pub mod disk;
 pub mod executor;
+mod founding;
 mod greeting;
 mod guests;
 pub mod http;
@@ -99,6 +100,7 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     parts.spawn(async move { ("consensus", task.run(peers).await) });
     parts.spawn(ended("the watch on the disk", disk::watch(executor.clone(), space)));
     parts.spawn(ended("members", membership::run(executor.clone(), founders)));
+    parts.spawn(ended("the founding of a new cluster", founding::run(executor.clone())));
     parts.spawn(ended("the acquaintance of members", greeting::run(executor.clone())));
     parts.spawn(ended("the collection of blobs", gc::run(replicas.clone())));
     parts.spawn(ended("the verification of blobs", verify::run(replicas.clone())));

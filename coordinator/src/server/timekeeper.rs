@@ -14,11 +14,11 @@ use crate::{clock, raft::task::View};
 /// Keeps time for as long as the node runs.
 pub async fn run(executor: Executor) {
     let mut view = executor.raft().watch();
-    let (mut last, mut awaited) = ((0, Instant::now()), None);
+    let mut last = (0, Instant::now());
     loop {
         let now = view.borrow_and_update().clone();
         let is_due = now.is_leader() && (last.0 != now.term || last.1.elapsed() >= AGAIN);
-        if is_due && keep(&executor, &now, &mut awaited).await {
+        if is_due && keep(&executor, &now).await {
             last = (now.term, Instant::now());
         }
         // Often at first, because nobody is served before; then now and then.
@@ -30,22 +30,14 @@ pub async fn run(executor: Executor) {
     }
 }
 
-/// Agrees on the time once. Says whether it is known now; and in the log, once, for which founder a new consortium waits.
-async fn keep(executor: &Executor, view: &View, awaited: &mut Option<NodeId>) -> bool {
+/// Agrees on the time once. Says whether it is known now.
+async fn keep(executor: &Executor, view: &View) -> bool {
     let look = |cluster: &Cluster| (cluster.now_ms(), cluster.edition());
     let Ok((state_ms, edition)) = executor.raft().peek(look).await else { return false };
     let clock = executor.clock();
     if edition < Edition::Second {
         clock.change(|stamps, _| stamps.trust_own_clock(view.term));
         return true;
-    }
-    if state_ms == 0
-        && let Some(node) = executor.awaited_founder(view).await
-    {
-        if awaited.replace(node) != Some(node) {
-            tracing::info!(%node, "a new consortium begins when this founder has said that it has the same list of members");
-        }
-        return false;
     }
     clock.change(|stamps, counted_ms| stamps.lead(view.term, state_ms, counted_ms));
     let asked_ms = clock.counted_ms();

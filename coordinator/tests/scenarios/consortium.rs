@@ -131,7 +131,8 @@ impl Consortium {
         leader.unwrap()
     }
 
-    fn leader_of(&self, node: u64) -> Option<u64> {
+    /// The leader that a node names.
+    pub(crate) fn leader_of(&self, node: u64) -> Option<u64> {
         let answer = self.http(node, "/readyz")?;
         answer.split_once("node ")?.1.split(' ').next()?.parse().ok()
     }
@@ -196,22 +197,30 @@ impl Consortium {
 
     /// A session as whoever has the credentials in a folder.
     pub(crate) async fn client(&self, credentials: &str) -> Result<Client, archipelago_client::ClientError> {
-        let home = self.path(credentials);
-        let credentials =
-            Credentials::load(&home.join("ca.pem"), &home.join("cert.pem"), &home.join("key.pem")).unwrap();
-        let one = |part: &str| {
-            let (node, address) = part.split_once('=').unwrap();
-            (node.parse::<NodeId>().unwrap(), address.to_owned())
-        };
         Client::connect(ClientConfig {
-            coordinators: self.peers.split(',').map(one).collect(),
-            credentials,
+            coordinators: self.addresses(),
+            credentials: self.credentials(credentials),
             software: "test".to_owned(),
             patience: Patience::Within(Duration::from_secs(20)),
             known: None,
             network: Network::default(),
         })
         .await
+    }
+
+    /// What is in a folder that [`Self::issue`] wrote.
+    pub(crate) fn credentials(&self, folder: &str) -> Credentials {
+        let home = self.path(folder);
+        Credentials::load(&home.join("ca.pem"), &home.join("cert.pem"), &home.join("key.pem")).unwrap()
+    }
+
+    /// Where the founders are.
+    pub(crate) fn addresses(&self) -> BTreeMap<NodeId, String> {
+        let one = |part: &str| {
+            let (node, address) = part.split_once('=').unwrap();
+            (node.parse().unwrap(), address.to_owned())
+        };
+        self.peers.split(',').map(one).collect()
     }
 
     /// The founders, as `1=host:port,2=host:port`.

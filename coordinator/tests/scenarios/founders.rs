@@ -31,7 +31,7 @@ fn of_two_lists_without_a_founder_in_common_an_operator_stays_with_the_one_it_kn
     wait_until("the first becomes a cluster", 60, || {
         consortium.try_ask_at(&first, &["site", "add", "north"]).status.success()
     });
-    wait_until("the second, which is one too, is told from it", 60, || {
+    wait_until("the second, which is one too, is told from it", 120, || {
         let refused = consortium.try_ask_at(&second, &["site", "list"]);
         !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is of another cluster")
     });
@@ -55,11 +55,16 @@ fn a_new_cluster_waits_for_all_of_its_founders_and_then_for_no_one() {
         known["members"].as_array().map(Vec::len)
     };
     (1..=2).for_each(|node| consortium.start(node));
-    consortium.leader();
-    assert_eq!(n_members(&consortium), Some(0), "nothing is written down without the third");
+    let waits =
+        |node: u64| std::fs::read_to_string(consortium.path(&format!("node{node}.log"))).unwrap().contains(AWAITED);
+    wait_until("both say whom they wait for", 20, || waits(1) && waits(2));
+    assert!((1..=2).all(|node| consortium.leader_of(node).is_none()), "nobody is elected without the third");
     consortium.start(3);
     wait_until("the founders are written down", 20, || n_members(&consortium) == Some(3));
     consortium.kill(3);
     consortium.leader();
     consortium.ask(&["site", "add", "north"]);
 }
+
+/// Of the log of a founder that waits for another.
+const AWAITED: &str = "a new consortium begins when this founder has said";

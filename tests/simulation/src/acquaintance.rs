@@ -11,8 +11,7 @@ use archipelago_common::{
 use archipelago_coordinator::server::course;
 
 use crate::{
-    checks,
-    host::{Caller, Loss},
+    host::{Caller, EPOCH_MS, Loss},
     network::Actor,
     world::World,
 };
@@ -50,6 +49,27 @@ impl World {
         }
     }
 
+    /// A founder whose log holds nothing hears from the others whether they take it for one (`server::founding`).
+    pub(crate) fn ask_founders(&mut self, node: NodeId) {
+        let Some(host) = self.hosts.get(&node) else { return };
+        let Some(live) = host.live.as_ref().filter(|live| live.node.is_founding()) else { return };
+        let (origin, voters, mut takers) = (host.origin(), live.node.configuration().voters, live.takers.clone());
+        let others: Vec<_> = voters.into_iter().filter(|other| *other != node).collect();
+        for other in others.iter().filter(|other| self.is_up(**other) && !self.is_cut(node, **other)) {
+            match self.recognises(*other, node) && self.recognises(node, *other) {
+                true => drop(takers.insert(*other, self.hosts[other].origin())),
+                false => drop(takers.remove(other)),
+            }
+        }
+        let awaited = awaited_founder(origin, others, |other| takers.get(&other).copied());
+        if awaited.is_some() {
+            self.coverage.note("founders that were waited for");
+        }
+        let Some(live) = self.live(node) else { return };
+        live.takers = takers;
+        live.node.note_founders(awaited.is_none());
+    }
+
     /// The leader writes down which life of a member's log counts, one at a time.
     pub(crate) fn introduce(&mut self, node: NodeId) {
         let Some(live) = self.hosts.get(&node).and_then(|host| host.live.as_ref()) else { return };
@@ -73,7 +93,6 @@ impl World {
     pub(crate) fn keep_time(&mut self, node: NodeId) {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(&node) else { return };
-        let origin = host.origin();
         let Some(live) = &mut host.live else { return };
         let term = live.node.term();
         if !live.node.is_leader() || (live.kept_time.0 == term && now < live.kept_time.1 + KEEP_MS) {
@@ -81,12 +100,6 @@ impl World {
         }
         let state_ms = live.node.cluster().now_ms();
         let voters = live.node.configuration().voters;
-        if state_ms == 0 {
-            let others = voters.iter().copied().filter(|other| *other != node);
-            if awaited_founder(origin, others, |other| live.heard.get(&other).copied()).is_some() {
-                return self.coverage.note("founders that were waited for");
-            }
-        }
         live.stamps.lead(term, state_ms, now);
         let is_heard = |other: &NodeId| *other == node || (self.is_up(*other) && self.talk(node, *other));
         let heard = self.hosts.keys().copied().filter(is_heard);
@@ -95,7 +108,6 @@ impl World {
         let Some(agreed) = agreed_ms(of_voters, voters.len()) else {
             return self.coverage.note("clocks that did not agree");
         };
-        self.counted_by_one_clock |= voters.len() == 1 && self.hosts[&node].skew_ms > checks::MOST_AHEAD_MS as i64;
         let Some(live) = self.live(node) else { return };
         live.kept_time = (term, now);
         let stamp = live.stamps.now_ms(term, now, agreed);
@@ -107,6 +119,10 @@ impl World {
             return;
         }
         live.stamps.agree(term, agreed, now);
+        if voters.len() == 1 {
+            // There is nobody who could know better: from here time goes on, until clocks have caught up with it.
+            self.watch.count_by_one_clock(agreed.saturating_sub(EPOCH_MS + now));
+        }
         if state_ms == 0 || agreed > state_ms + limits::STAMP_STEP_MS / 4 {
             self.coverage.note("times agreed on");
             self.propose_own(node, Body::AgreeOnTime { clocks });
@@ -121,17 +137,14 @@ impl World {
                 cluster.incarnation(node).is_some() && cluster.voters().len() >= 3
             })
         };
-        // Only once all voters know it, and once in a run: two that have forgotten, or never knew, are no minority of three. Before there
-        // are members, a founder that is astray will be founded anew too.
+        // Only once all that have members know it, and once in a run: two that have forgotten are no minority of three. Before there are
+        // members, a founder that is astray will be founded anew too.
         let is_member = |host: &&crate::host::Host| {
             host.live.as_ref().is_some_and(|live| live.node.cluster().members().next().is_some())
         };
         let mut members = self.hosts.values().filter(is_member).peekable();
         let is_settled = members.peek().is_some() && members.all(is_known);
-        let all_know = self.hosts[&node].live.as_ref().is_some_and(|live| {
-            live.node.configuration().voters.iter().all(|voter| self.hosts.get(voter).is_some_and(is_known))
-        });
-        if self.has_lost_memory() || !is_settled || !all_know {
+        if self.has_lost_memory() || !is_settled {
             return;
         }
         self.empty_disk(node);

@@ -92,8 +92,8 @@ pub(crate) struct Live {
     pub(crate) stamps: Stamps,
     /// When it last compared clocks, and in which term.
     pub(crate) kept_time: (u64, u64),
-    /// How the others' logs began, of those that it has heard.
-    pub(crate) heard: BTreeMap<NodeId, Origin>,
+    /// How the logs of those founders began that take it for one, as long as its own holds nothing.
+    pub(crate) takers: BTreeMap<NodeId, Origin>,
     pub(crate) quotas: Quotas,
     /// Uploads that wait until their bytes are granted.
     pub(crate) grants: BTreeMap<CourseId, Grant>,
@@ -212,7 +212,7 @@ impl Host {
             changing: None,
             stamps: Stamps::default(),
             kept_time: (0, 0),
-            heard: BTreeMap::new(),
+            takers: BTreeMap::new(),
             quotas: Quotas::new(Limits { bytes_per_day: DAY_BYTES, ..Limits::default() }),
             grants: BTreeMap::new(),
             compared_at: 0,

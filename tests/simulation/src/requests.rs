@@ -177,10 +177,6 @@ impl World {
         if !self.recognises(to, from) {
             return self.coverage.note("messages of strangers");
         }
-        let origin = self.hosts.get(&from).map(|host| host.origin());
-        if let (Some(live), Some(origin)) = (self.live(to), origin) {
-            live.heard.insert(from, origin);
-        }
         self.check_life(to, from);
         self.coverage.note("messages delivered");
         self.give(to, Input::Message(Box::new(message)));

@@ -32,6 +32,10 @@ pub(crate) struct Watch {
     withdrawing: BTreeSet<SiteId>,
     /// Bytes that were taken from each site.
     uploaded: BTreeMap<SiteId, u64>,
+    /// Days that it was to some node.
+    days: BTreeSet<u64>,
+    /// The most that the clock of an only voter was ahead of the true time when time was counted from it, ms.
+    one_clock_ahead_ms: u64,
     lineages: BTreeMap<Name, usize>,
     versions: BTreeMap<VersionId, Name>,
     blobs: BTreeSet<BlobRef>,
@@ -180,6 +184,29 @@ impl Watch {
         *uploaded
     }
 
+    /// Some node's state has come to this time.
+    pub(crate) fn note_day(&mut self, now_ms: u64) {
+        // Before the first agreement it is no day.
+        if now_ms > 0 {
+            self.days.insert(now_ms / DAY_MS);
+        }
+    }
+
+    /// Days that it has been, one at least.
+    pub(crate) fn n_days(&self) -> u64 {
+        self.days.len().max(1) as u64
+    }
+
+    /// Time is counted from the clock of an only voter, which is so far ahead of the true time.
+    pub(crate) fn count_by_one_clock(&mut self, ahead_ms: u64) {
+        self.one_clock_ahead_ms = self.one_clock_ahead_ms.max(ahead_ms);
+    }
+
+    /// How far the state's time may be ahead since a clock counted alone.
+    pub(crate) fn most_ahead_by_one_clock(&self) -> u64 {
+        self.one_clock_ahead_ms
+    }
+
     /// Somebody wants conditions out.
     pub(crate) fn note_withdrawal(&mut self, what: &Withdrawal) {
         match what {
@@ -252,3 +279,6 @@ fn merged_once(reference: &Reference, node: NodeId) -> Verdict {
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
+
+/// A day of the state's time, ms.
+const DAY_MS: u64 = 86_400_000;

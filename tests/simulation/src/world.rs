@@ -68,8 +68,6 @@ pub(crate) struct World {
     pub(crate) chance: Chance,
     log: EventLog,
     pub(crate) coverage: Coverage,
-    /// A coordinator whose clock is days off was alone with it: nobody was there who could have known better.
-    pub(crate) counted_by_one_clock: bool,
     pub(crate) network: Network,
     pub(crate) founders: BTreeSet<NodeId>,
     pub(crate) options: Options,
@@ -106,7 +104,6 @@ impl World {
             chance,
             log: EventLog::new(settings.keeps_log),
             coverage: Coverage::default(),
-            counted_by_one_clock: false,
             network: Network::new(),
             hosts,
             founders,
@@ -252,6 +249,7 @@ impl World {
                 self.keep_complete(node);
                 self.scrub(node);
                 self.collect(node);
+                self.ask_founders(node);
                 self.keep_time(node);
                 self.adopt(node);
                 self.introduce(node);

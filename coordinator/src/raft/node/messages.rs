@@ -45,6 +45,12 @@ pub(super) fn fault(raw: &RawNode<LogStore>, message: &Message) -> Option<&'stat
     }
 }
 
+/// Whether it asks for a vote, or for an election.
+pub(super) fn is_of_election(message: &Message) -> bool {
+    let kind = message.get_msg_type();
+    matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote | MessageType::MsgTimeoutNow)
+}
+
 fn append_fault(raw: &RawNode<LogStore>, message: &Message) -> Option<&'static str> {
     let log = &raw.raft.raft_log;
     let mut before = message.index;
