@@ -2,7 +2,7 @@
 
 use archipelago_common::{BlobRef, NodeId, member};
 
-use crate::{host::Host, world::World};
+use crate::world::World;
 
 impl World {
     /// Reads some blobs, and has those fetched again that are not what they should be.
@@ -26,27 +26,38 @@ impl World {
         let leader = lives.filter(|live| live.node.is_leader()).max_by_key(|live| live.node.term());
         let Some(leader) = leader else { return };
         let electorates = leader.node.configuration().electorates(leader.node.cluster().voters());
-        let stays = |blob: &BlobRef| {
-            let is_kept = |other: &&NodeId| **other != node && self.hosts[*other].shelves.is_sound(blob);
+        let stays = |holder: &NodeId, blob: &BlobRef| {
+            let is_kept = |other: &&NodeId| *other != holder && self.hosts[*other].shelves.is_sound(blob);
             electorates.iter().all(|voters| voters.iter().filter(is_kept).count() > voters.len() / 2)
         };
-        let all: Vec<_> = self.hosts[&node].shelves.all().into_iter().filter(stays).collect();
-        // Now and then one that a member is about to fetch: what is spoilt is to be found before it is sent. The others are to be
-        // found though nobody asks for them. Who is no member lacks everything, and fetches nothing.
-        let members = member::addresses(leader.node.cluster().members());
-        let fetches = |host: &Host| host.live.is_some() && members.contains_key(&host.id);
-        let lacks = |blob: &BlobRef| self.hosts.values().any(|host| fetches(host) && !host.shelves.contains(blob));
-        let wanted: Vec<_> = all.iter().copied().filter(lacks).collect();
-        let all = if is_aimed && !is_lost && !wanted.is_empty() { wanted } else { all };
-        let Some(blob) = self.chance.pick(&all).copied() else { return };
-        let Some(host) = self.hosts.get_mut(&node) else { return };
+        // Now and then one that a member is about to fetch, where it asks first: what is spoilt is to be found before it is sent.
+        // The others are to be found though nobody asks for them. Who is no member lacks everything, and fetches nothing.
+        let mut targets = Vec::new();
+        if is_aimed && !is_lost {
+            let members: Vec<_> = member::addresses(leader.node.cluster().members()).into_keys().collect();
+            let named = leader.node.cluster().referenced_blobs();
+            for member in &members {
+                let Some(first) = members.iter().rfind(|other| *other != member) else { continue };
+                let fetches = |blob: &&BlobRef| {
+                    !self.hosts[member].shelves.contains(blob) && self.hosts[first].shelves.is_sound(blob)
+                };
+                targets
+                    .extend(named.iter().filter(fetches).filter(|blob| stays(first, blob)).map(|blob| (*first, *blob)));
+            }
+        }
+        if targets.is_empty() {
+            let all = self.hosts[&node].shelves.all();
+            targets.extend(all.into_iter().filter(|blob| stays(&node, blob)).map(|blob| (node, blob)));
+        }
+        let Some((holder, blob)) = self.chance.pick(&targets).copied() else { return };
+        let Some(host) = self.hosts.get_mut(&holder) else { return };
         if is_lost {
             host.shelves.lose(&blob)
         } else {
             host.shelves.spoil(&blob, place)
         }
         self.coverage.note(if is_lost { "blobs lost" } else { "blobs spoilt" });
-        self.say(format_args!("n{node}'s disk harms {}", blob.digest.short()));
+        self.say(format_args!("n{holder}'s disk harms {}", blob.digest.short()));
     }
 }
 
