@@ -2,16 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use archipelago_cluster::Body;
-use archipelago_common::{BlobRef, NodeId, member::Incarnation};
+use archipelago_cluster::{Body, Cluster, Edition};
+use archipelago_common::{
+    BlobRef, NodeId,
+    member::{Incarnation, Origin},
+};
 use archipelago_protocol::message::{
     GetReply, Greeting, PeerAsk, PeerReply, Refusal, Reply, Request, RequestKey, StreamOpen,
 };
+use redb::backends::FileBackend;
 
 use crate::{
     frames,
     links::begin,
-    raft::node::Options,
+    raft::{
+        log_store::{Beginning, LogStore},
+        node::Options,
+    },
     server::test_cluster::{LiveNode, TestCluster, wait_until},
 };
 
@@ -115,5 +122,57 @@ async fn a_certificate_alone_makes_no_member() {
         (format!("coordinator/{other}"), greeting(known), (true, true)),
     ] {
         assert_eq!(present_as(&cluster, &who, leader, said).await, expected, "{who} {said:?}");
+    }
+}
+
+/// What a build left behind whose latest edition was the third: the state that it wrote, with all that it can hold.
+const OF_EDITION_3: &[u8] = include_bytes!("../../cluster/testdata/golden/state-4.bin");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_directories_of_edition_3_open_with_all_they_held_and_go_on_by_the_rules_of_today() {
+    let before = Cluster::restore(OF_EDITION_3).unwrap();
+    assert_eq!(before.edition(), Edition::Third);
+    let cluster = TestCluster::new(4, Options::default());
+    let voters = before.voters();
+    for node in &voters {
+        std::fs::create_dir_all(cluster.home(*node)).unwrap();
+        let log = std::fs::File::create_new(cluster.home(*node).join("log.redb")).unwrap();
+        let beginning = Beginning { voters: voters.clone(), origin: Origin::Unknown, state: OF_EDITION_3.to_vec() };
+        let incarnation = before.incarnation(*node).map_or(1_000 + node.as_u64(), |known| known.0);
+        LogStore::open_backend(FileBackend::new(log).unwrap(), *node, &beginning, incarnation).unwrap();
+    }
+    let mut nodes = Vec::new();
+    for node in &voters {
+        nodes.push(cluster.start(node.as_u64()).await);
+    }
+    let look = async |node: &LiveNode| node.executor.raft().peek(Cluster::clone).await.unwrap();
+    let raised = async {
+        for node in &nodes {
+            while look(node).await.edition() < Edition::LATEST {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), raised).await.expect("every node has raised its edition");
+    let added = async {
+        while !add_site(nodes.iter().find(|node| node.executor.raft().view().is_leader()).unwrap_or(&nodes[0]), "new")
+            .await
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), added).await.expect("what is asked for is carried out");
+    wait_until("all have applied the same", || {
+        let applied: Vec<_> = nodes.iter().map(|node| node.executor.raft().view().applied).collect();
+        applied.iter().all(|index| *index == applied[0])
+    })
+    .await;
+    let now = look(&nodes[0]).await;
+    assert!(now.references().eq(before.references()) && now.tasks().eq(before.tasks()));
+    assert!(before.sites().all(|site| now.sites().any(|kept| kept == site)));
+    let charite = "charite".parse().unwrap();
+    assert_eq!((before.uploaded_today(&charite), now.uploaded_today(&charite)), (4_096, 4_096));
+    for node in &nodes[1..] {
+        assert_eq!(look(node).await.digest().unwrap(), now.digest().unwrap());
     }
 }

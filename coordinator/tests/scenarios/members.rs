@@ -8,7 +8,16 @@ use std::{
     time::Duration,
 };
 
-use archipelago_protocol::message::Request;
+use archipelago_common::NodeId;
+use archipelago_coordinator::raft::log_store::LogStore;
+use archipelago_protocol::{
+    frame::{self, Message as _},
+    message::{Greeting, PeerAsk, PeerReply, Presentation, Request, StreamOpen},
+};
+use archipelago_transport::{
+    Connection, Error as TransportError, Transport as _,
+    net::{NetTransport, Network},
+};
 
 use crate::consortium::{Consortium, wait_until};
 
@@ -108,4 +117,42 @@ fn the_leadership_goes_where_it_is_sent_and_nowhere_else() {
     assert!(error.contains("node 9 is not a voter"), "{error}");
     let error = consortium.refused(&["members", "remove", "9"]);
     assert!(error.contains("there is no coordinator 9"), "{error}");
+}
+
+/// Whoever has a removed coordinator's key and certificate, and a connection from before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_cuts_the_connection_that_is_open_and_lets_no_other_in() {
+    let mut consortium = Consortium::new(3);
+    let leader = consortium.leader();
+    let removed = consortium.nodes().find(|node| *node != leader).unwrap();
+    consortium.kill(removed);
+    let [leader_id, removed_id] = [leader, removed].map(|node| NodeId::new(node).unwrap());
+    let own = {
+        let log = consortium.path(&format!("node{removed}/data/log.redb"));
+        let store = LogStore::open(&log, removed_id).unwrap();
+        let greeting = Greeting { incarnation: store.incarnation(), last_index: u64::MAX, edition: 4 };
+        Presentation { greeting, origin: store.origin() }
+    };
+    let transport = NetTransport::new(consortium.credentials(&format!("node{removed}")), Network::default());
+    let connection = transport.dial(&consortium.addresses()[&leader_id], leader_id).await.unwrap();
+    assert!(matches!(ask(&connection, PeerAsk::Present(own)).await, Ok(PeerReply::Presentation(_))));
+    assert!(matches!(ask(&connection, PeerAsk::Marks).await, Ok(PeerReply::Marks(_))), "a member is answered");
+
+    consortium.ask(&["members", "remove", &removed.to_string()]);
+    let ended = tokio::time::timeout(Duration::from_secs(20), connection.closed()).await.expect("it is cut");
+    let reason = format!("coordinator {removed} was removed");
+    assert!(matches!(&ended, TransportError::Refused { reason: found } if *found == reason), "{ended}");
+    let again = transport.dial(&consortium.addresses()[&leader_id], leader_id).await;
+    let error = match again {
+        Ok(connection) => connection.closed().await,
+        Err(error) => error,
+    };
+    assert!(matches!(&error, TransportError::Refused { reason: found } if found.ends_with(&reason)), "{error}");
+}
+
+async fn ask(connection: &Connection, ask: PeerAsk) -> Result<PeerReply, TransportError> {
+    let mut stream = connection.open_stream().await?;
+    stream.send_frame(&frame::encode(&StreamOpen::Peer(ask)).unwrap()).await?;
+    let answer = stream.recv_frame(PeerReply::LIMIT).await?.expect("an answer");
+    Ok(frame::decode(&answer).unwrap())
 }

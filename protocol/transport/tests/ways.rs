@@ -1,6 +1,6 @@
 //! Networks that let one way through and not the other, proxies, and strangers at the TCP port.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use archipelago_common::NodeId;
 use archipelago_transport::{
@@ -11,7 +11,7 @@ use archipelago_transport::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
@@ -258,3 +258,36 @@ async fn strangers_at_the_tcp_port_are_refused_and_hold_up_nobody() {
     let n_read = timeout(2 * Timing::default().handshake_timeout, last.read(&mut [0; 64])).await.unwrap();
     assert!(matches!(n_read, Ok(0) | Err(_)), "{n_read:?}");
 }
+
+/// Whoever was here before gets in though strangers of many addresses hold every handshake that they may.
+#[tokio::test]
+async fn the_last_handshakes_are_for_those_who_were_here_before() {
+    let members = Members::new();
+    let far = Timing { handshake_timeout: Duration::from_secs(3_600), ..Timing::default() };
+    let network = Network { ways: Ways::Tcp, proxy: None };
+    let coordinator = NetTransport::with_timing(members.coordinator.clone(), far, network);
+    let listener = coordinator.listen("127.0.0.1:0").await.unwrap();
+    let address = listener.address().to_owned();
+    let accepting = tokio::spawn(hold(listener));
+    let site = members.site(Ways::Tcp, None);
+    site.dial(&address, node()).await.unwrap();
+    let mut held = JoinSet::new();
+    for n in 0..HANDSHAKES as u32 {
+        // From as many addresses as there are strangers: none has more handshakes than one may have.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + n), 0).into()).unwrap();
+        let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
+        held.spawn(async move { socket.read(&mut [0; 1]).await });
+    }
+    for _ in 0..RESERVED {
+        let hung_up_on = timeout(Duration::from_secs(10), held.join_next()).await.expect("strangers are turned away");
+        assert!(matches!(hung_up_on, Some(Ok(Ok(0) | Err(_)))), "{hung_up_on:?}");
+    }
+    site.dial(&address, node()).await.expect("there is a place for whoever was here");
+    assert!(held.try_join_next().is_none(), "strangers have all the others");
+    accepting.abort();
+}
+
+/// Handshakes that a listener has under way at once, and how many of them only those may begin who were here before.
+const HANDSHAKES: usize = 256;
+const RESERVED: usize = 64;
