@@ -11,6 +11,7 @@ pub mod codec;
 pub mod condition;
 pub mod error;
 pub mod figure;
+pub mod finding;
 pub mod fs;
 pub mod hash;
 pub mod health;

@@ -4,7 +4,7 @@ use archipelago_common::telemetry::{self, LogFormat};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    commands::{blobs, ca, clock, completions, init, members, reference, serve, site, status, task, withdraw},
+    commands::{blobs, ca, clock, completions, doctor, init, members, reference, serve, site, status, task, withdraw},
     error::Result,
     output::{Format, Output},
 };
@@ -67,6 +67,7 @@ enum Verb {
     #[command(subcommand)]
     Clock(clock::ClockCommand),
     Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -96,6 +97,7 @@ pub fn run() -> Result<()> {
         Verb::Blobs(command) => blobs::run(command, &output),
         Verb::Clock(command) => clock::run(command, &output),
         Verb::Status(args) => status::run(args, &output),
+        Verb::Doctor(args) => doctor::run(args, &output),
         Verb::Completions(args) => completions::run(args, Cli::command()),
     }
 }

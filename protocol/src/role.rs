@@ -27,7 +27,8 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::ListTaskHeads { .. }
             | Request::ShowTaskHead { .. }
             | Request::ListAssignments { .. }
-            | Request::ListSubmitted { .. },
+            | Request::ListSubmitted { .. }
+            | Request::ShowTime,
             Site(_) | Operator(_) | Auditor(_),
         ) => Ok(()),
         (

@@ -9,9 +9,9 @@ use clap::{
 
 use crate::{
     commands::{
-        audit, completions, concat, export, generate, import, inspect, latent, leiden, map, metrics, models, neighbors,
-        organize, pca, plot, predict, preprocess, receptors, report, results, search, serve, space, subset, train,
-        transfer, tree, tsne, umap,
+        audit, completions, concat, doctor, export, generate, import, inspect, latent, leiden, map, metrics, models,
+        neighbors, organize, pca, plot, predict, preprocess, receptors, report, results, search, serve, space, subset,
+        train, transfer, tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -91,6 +91,7 @@ enum Verb {
     Models(models::ModelsArgs),
     Generate(generate::GenerateArgs),
     Serve(serve::ServeArgs),
+    Doctor(doctor::DoctorArgs),
     Audit(audit::AuditArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -174,6 +175,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Models(args) => models::run(args, &output),
         Verb::Generate(args) => generate::run(args, &output),
         Verb::Serve(args) => serve::run(args, &output),
+        Verb::Doctor(args) => doctor::run(args, &output),
         Verb::Audit(args) => audit::run(args, &output),
         Verb::Completions(args) => completions::run(args, &mut Cli::command()),
     }

@@ -16,6 +16,7 @@ pub mod blobs;
 pub mod ca;
 pub mod clock;
 pub mod completions;
+pub mod doctor;
 pub mod init;
 pub mod members;
 pub mod reference;
@@ -76,24 +77,23 @@ impl Connection {
     /// # Errors  [`Error::Config`], [`Error::Transport`] for the certificates, [`Error::Client`]
     pub fn talk<T>(&self, conversation: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
         let config = self.resolve()?;
+        let known = Some(config.certificate.with_file_name(KNOWN));
+        let client = ClientConfig { known, ..self.client(config)? };
+        runtime()?.block_on(async { conversation(&Client::connect(client).await?).await })
+    }
+
+    /// A client as the configuration says, that remembers nothing.
+    fn client(&self, config: OperatorConfig) -> Result<ClientConfig> {
         let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
         let network = Network::configured(config.transport, config.proxy.as_deref())
             .map_err(|detail| Error::Config { place: "the network".to_owned(), detail })?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| Error::Runtime { source })?;
-        runtime.block_on(async {
-            let client = Client::connect(ClientConfig {
-                coordinators: config.coordinators.0,
-                credentials,
-                software: concat!("archipelago-coordinator ", env!("CARGO_PKG_VERSION")).to_owned(),
-                patience: Patience::Within(Duration::from_secs(self.timeout)),
-                known: Some(config.certificate.with_file_name(KNOWN)),
-                network,
-            })
-            .await?;
-            conversation(&client).await
+        Ok(ClientConfig {
+            coordinators: config.coordinators.0,
+            credentials,
+            software: concat!("archipelago-coordinator ", env!("CARGO_PKG_VERSION")).to_owned(),
+            patience: Patience::Within(Duration::from_secs(self.timeout)),
+            known: None,
+            network,
         })
     }
 
@@ -103,6 +103,11 @@ impl Connection {
     pub fn ask(&self, request: Request) -> Result<Reply> {
         self.talk(async |client| Ok(client.request(request).await?))
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|source| Error::Runtime { source })
 }
 
 /// An answer of another kind than the question asks for: the coordinator runs another version.

@@ -284,6 +284,7 @@ fn body(request: Request) -> Result<Body, Refusal> {
         Request::CancelTask { task } => Body::CancelTask { task },
         Request::SetClock { now_ms } => Body::SetClock { now_ms },
         Request::Status
+        | Request::ShowTime
         | Request::ListReferences
         | Request::ShowReference { .. }
         | Request::ListTasks

@@ -102,6 +102,10 @@ impl Executor {
     async fn carry_out(&self, who: &Principal, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
         match request {
             Request::Status => self.status().await,
+            Request::ShowTime => {
+                self.require_leader()?;
+                self.now_ms().map(Reply::Time).ok_or(Refusal::Busy { retry_after_ms: refusal::CLOCK_MS })
+            }
             Request::ListMembers => {
                 self.require_leader()?;
                 self.members().await
@@ -208,6 +212,7 @@ const COMPARE: Duration = Duration::from_secs(2);
 fn kind(request: &Request) -> &'static str {
     match request {
         Request::Status => "status",
+        Request::ShowTime => "show_time",
         Request::ListReferences => "list_references",
         Request::ShowReference { .. } => "show_reference",
         Request::ListTasks => "list_tasks",

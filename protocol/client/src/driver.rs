@@ -8,16 +8,19 @@ use archipelago_protocol::{
     frame::{self, Message as _},
     message::{FromCoordinator, Notice, Reply, Request, StreamOpen},
 };
-use archipelago_transport::{BoxFuture, Connection, Error as TransportError, RecvHalf, SendHalf, Transport};
+use archipelago_transport::{
+    BoxFuture, Connection, Error as TransportError, RecvHalf, SendHalf, Transport, error::Cause,
+};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::Instant,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     error::{Attempt, ClientError, Result, Tried},
     known::KnownFile,
+    told::Told,
 };
 
 /// What handles ask of the task.
@@ -56,6 +59,7 @@ pub(crate) struct Driver {
     pub(crate) link: Link,
     pub(crate) waiting: BTreeMap<RequestId, oneshot::Sender<Result<Reply>>>,
     pub(crate) said: BTreeMap<NodeId, TransportError>,
+    pub(crate) told: Told,
 }
 
 /// The connection to the coordinator that the session asked for.
@@ -157,6 +161,7 @@ impl Driver {
         {
             info!(%node, "session stands");
             self.said.clear();
+            self.told.forget();
             // Whatever was said while there was no session was missed.
             let _ = self.notices.send(Notice::TasksChanged);
         }
@@ -168,14 +173,29 @@ impl Driver {
         self.session.handle_disconnected(now_ms);
     }
 
+    /// What it means that the coordinator that we are at says nothing.
+    fn silence(&self) -> TransportError {
+        match self.link {
+            Link::Dialling(node, _) => TransportError::Unreachable {
+                address: self.addresses.get(&node).cloned().unwrap_or_default(),
+                cause: Cause::Silent,
+                detail: "nothing came back in time".to_owned(),
+            },
+            Link::Up(..) | Link::Down => TransportError::Lost { detail: "it did not answer in time".to_owned() },
+        }
+    }
+
     /// Remembers what the coordinator that we are at has said.
     fn note(&mut self, error: TransportError) {
         let (Link::Dialling(node, _) | Link::Up(node, _)) = self.link else { return };
         let address = self.addresses.get(&node).map_or("", String::as_str);
-        if error.is_transient() {
-            info!(%node, address, %error, "no session");
+        let hint = error.hint();
+        if !self.told.is_news(node, &error.to_string(), Instant::now()) {
+            debug!(%node, address, %error, "no session");
+        } else if error.is_transient() {
+            info!(%node, address, %error, hint, "no session");
         } else {
-            warn!(%node, address, %error, "no session");
+            warn!(%node, address, %error, hint, "no session");
         }
         self.said.insert(node, error);
     }
@@ -195,7 +215,7 @@ impl Driver {
             }
             Output::Disconnect(parting) => {
                 if parting == Parting::Silence {
-                    self.note(TransportError::Lost { detail: "it did not answer in time".to_owned() });
+                    self.note(self.silence());
                 }
                 if let Link::Up(_, up) = std::mem::replace(&mut self.link, Link::Down) {
                     up.connection.close("moving on");
@@ -271,7 +291,8 @@ fn dial(
 ) -> BoxFuture<'static, Result<Up, TransportError>> {
     let hello = frame::encode(&StreamOpen::Control(session.hello()));
     Box::pin(async move {
-        let unreachable = |detail: String| TransportError::Unreachable { address: node.to_string(), detail };
+        let unreachable =
+            |detail: String| TransportError::Unreachable { address: node.to_string(), cause: Cause::Local, detail };
         let address = address.ok_or_else(|| unreachable("no address is configured".to_owned()))?;
         let hello = hello.map_err(|e| unreachable(e.to_string()))?;
         let connection = transport.dial(&address, node).await?;

@@ -6,6 +6,7 @@
 //! is the loop between them.
 
 mod attempts;
+pub mod doctor;
 mod driver;
 mod error;
 mod get;
@@ -14,6 +15,7 @@ mod pages;
 mod partial;
 mod put;
 mod sources;
+mod told;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,6 +37,7 @@ use driver::{Command, Driver, Link, View};
 pub use error::{Attempt, ClientError, Result, Tried};
 use known::KnownFile;
 pub use put::Source;
+use told::Told;
 
 /// Whom to ask and how long to wait.
 #[derive(Clone, Debug)]
@@ -125,6 +128,7 @@ impl Client {
             link: Link::Down,
             waiting: BTreeMap::new(),
             said: BTreeMap::new(),
+            told: Told::default(),
         };
         tokio::spawn(driver.run());
         let client = Self { commands, notices, view, transport, patience };

@@ -75,6 +75,8 @@ pub enum Reply {
     Submitted(Page<(ConditionKey, SubmittedCondition)>),
     /// To `ListSitesAfter`.
     SitePage(Page<SiteRecord>),
+    /// To `ShowTime`: Unix milliseconds by what a majority's clocks agreed on last.
+    Time(u64),
 }
 
 impl Reply {

@@ -224,6 +224,8 @@ pub enum Request {
         /// Unix milliseconds.
         now_ms: u64,
     },
+    /// What time it is for the coordinators. Any role. Since version 5.
+    ShowTime,
 }
 
 /// Which tasks are meant.
@@ -265,6 +267,7 @@ impl Request {
             | Self::ListSitesAfter { .. }
             | Self::Derive { .. }
             | Self::SetClock { .. } => 3,
+            Self::ShowTime => 5,
             _ => 1,
         }
     }

@@ -178,6 +178,7 @@ fn requests(golden: &mut Golden) {
         Request::SetClock { now_ms: 1_700_000_000_000 },
         Request::PublishTask(Box::new(SurgeryTask { asks: Asks::Parts, ..surgery_task() })),
         Request::PublishTask(Box::new(SurgeryTask { asks: Asks::Annotations, ..surgery_task() })),
+        Request::ShowTime,
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -227,6 +228,7 @@ fn requests(golden: &mut Golden) {
             Request::ListSitesAfter { .. } => "list-sites-after",
             Request::Derive { .. } => "derive",
             Request::SetClock { .. } => "set-clock",
+            Request::ShowTime => "show-time",
         };
         let key = RequestKey([id as u8; 16]);
         golden.check(&format!("request-{name}"), &ToCoordinator::Request { id, key, body });
@@ -261,6 +263,7 @@ fn replies(golden: &mut Golden) {
         Reply::Assignments(assignments()),
         Reply::Submitted(Page { items: submission().conditions.into_iter().collect(), more: true }),
         Reply::SitePage(Page { items: vec![site_record], more: true }),
+        Reply::Time(1_700_000_000_000),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -287,6 +290,7 @@ fn replies(golden: &mut Golden) {
             Reply::Assignments(_) => "assignments",
             Reply::Submitted(_) => "submitted",
             Reply::SitePage(_) => "site-page",
+            Reply::Time(_) => "time",
         };
         golden.check(&format!("reply-{name}"), &FromCoordinator::Response { id, result: Ok(reply) });
     }

@@ -167,6 +167,12 @@ pub(crate) fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, Str
     }
 }
 
+/// Whom a certificate speaks of and who signed it, as it says itself.
+pub(crate) fn names(certificate: &CertificateDer<'_>) -> Result<(String, String), String> {
+    let parsed = parse_x509(certificate)?;
+    Ok((parsed.subject().to_string(), parsed.issuer().to_string()))
+}
+
 /// When a certificate ends.
 pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Result<OffsetDateTime, String> {
     Ok(parse_x509(certificate)?.validity().not_after.to_datetime())

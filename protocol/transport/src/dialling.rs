@@ -7,32 +7,34 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use crate::{
-    Connection, credentials,
-    error::{Error, Result},
+    credentials,
+    error::{Cause, Error, Result},
 };
 
 /// Nobody answers at an address, and why.
-pub(crate) fn unreachable(address: &str, detail: impl ToString) -> Error {
-    Error::Unreachable { address: address.to_owned(), detail: detail.to_string() }
+pub(crate) fn unreachable(address: &str, cause: Cause, detail: impl ToString) -> Error {
+    Error::Unreachable { address: address.to_owned(), cause, detail: detail.to_string() }
 }
 
 /// Where `host:port` is: at least one place.
 pub(crate) async fn resolve(address: &str) -> Result<Vec<SocketAddr>> {
-    let mut resolved: Vec<_> = tokio::net::lookup_host(address).await.map_err(|e| unreachable(address, e))?.collect();
+    let mut resolved: Vec<_> =
+        tokio::net::lookup_host(address).await.map_err(|e| unreachable(address, Cause::NoName, e))?.collect();
     resolved.dedup();
     match resolved.is_empty() {
-        true => Err(unreachable(address, "the name has no address")),
+        true => Err(unreachable(address, Cause::NoName, "the name has no address")),
         false => Ok(resolved),
     }
 }
 
-/// A dial that ends in time.
-pub(crate) async fn within(
+/// A dial, or a part of one, that ends in time; `silence` is what it means if it does not.
+pub(crate) async fn within<T>(
     limit: Duration,
     address: &str,
-    dial: impl Future<Output = Result<Connection>>,
-) -> Result<Connection> {
-    let late = |_| Err(unreachable(address, format!("nothing within {limit:?}")));
+    silence: Cause,
+    dial: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let late = |_| Err(unreachable(address, silence, format!("nothing within {limit:?}")));
     tokio::time::timeout(limit, dial).await.unwrap_or_else(late)
 }
 

@@ -15,6 +15,8 @@ pub enum Error {
     Unreachable {
         /// The address as it was given.
         address: String,
+        /// How far it went.
+        cause: Cause,
         /// What happened.
         detail: String,
     },
@@ -122,13 +124,63 @@ pub enum Error {
     },
 }
 
+/// Where the way to an address ends: what a person looks at next depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The name is not known here.
+    NoName,
+    /// This machine knows no way there.
+    NoRoute,
+    /// The machine is there, and nothing listens on the port.
+    Refused,
+    /// Nothing came back at all.
+    Silent,
+    /// Over UDP nothing came back, and TCP was not tried.
+    SilentUdp,
+    /// The proxy opens no tunnel.
+    Proxy,
+    /// Something of this machine's own.
+    Local,
+}
+
+impl Cause {
+    /// What an operation of the system ended with.
+    pub(crate) fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Self::Refused,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Self::NoRoute,
+            ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Local,
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::NoName => "check the host name in the configuration, and that this machine can look names up",
+            Self::NoRoute => "check this machine's network; where only a proxy leads out, name it (docs/firewalls.md)",
+            Self::Refused => {
+                "check that the coordinator runs, and that the port in the configuration is the one it listens on"
+            }
+            Self::Silent => {
+                "the machine is off, or a firewall drops what is sent to it: see docs/firewalls.md for what to open"
+            }
+            Self::SilentUdp => {
+                "a firewall may drop UDP: let it out, or say `transport = \"auto\"` so that TCP is tried as well (docs/firewalls.md)"
+            }
+            Self::Proxy => {
+                "check the proxy's address and password, and that it allows CONNECT to this host and port (docs/firewalls.md)"
+            }
+            Self::Local => "check this machine's network and the address in the configuration",
+        }
+    }
+}
+
 impl Error {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Unreachable { .. } => {
-                "check that the coordinator runs, its address, and that UDP or TCP to it passes the firewall (docs/firewalls.md)"
-            }
+            Self::Unreachable { cause, .. } => return Some(cause.hint()),
             Self::UntrustedPeer { .. } => "both sides must hold certificates of the same consortium authority",
             Self::PeerExpired => "the peer's operator must issue a new certificate",
             Self::PeerNotYetValid => "compare the clocks of both machines",

@@ -15,6 +15,7 @@ pub mod faulty;
 mod life;
 pub mod memory;
 pub mod net;
+pub mod probe;
 pub mod proxy;
 pub mod quic;
 mod strangers;

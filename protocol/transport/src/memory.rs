@@ -13,7 +13,8 @@ use tokio::{
 
 use crate::{
     BoxFuture, Connection, End, Link, Listener, Transport, Way,
-    error::{Error, Result},
+    dialling::unreachable,
+    error::{Cause, Error, Result},
     life::{Ended, Ending, Life, Side, dropped, end},
     stream::Stream,
 };
@@ -56,8 +57,7 @@ impl MemoryNetwork {
 
 impl MemoryTransport {
     async fn dial_now(&self, address: &str, node: NodeId) -> Result<Connection> {
-        let unreachable =
-            || Error::Unreachable { address: address.to_owned(), detail: "nobody listens there".to_owned() };
+        let unreachable = || unreachable(address, Cause::Refused, "nobody listens there");
         let ended = watch::Sender::new(None);
         let (sender, found) = {
             let mut listeners = self.network.lock();

@@ -14,12 +14,13 @@ use archipelago_common::{Identity, NodeId};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     BACKLOG, BoxFuture, Connection, Credentials, Listener, Timing, Transport, Way,
-    error::{Error, Result},
+    dialling::unreachable,
+    error::{Cause, Error, Result},
     proxy::Proxy,
     quic::QuicTransport,
     tcp::TcpTransport,
@@ -124,6 +125,7 @@ impl NetTransport {
     }
 
     async fn quic_first(&self, address: &str, node: NodeId) -> Result<Connection> {
+        let begun = Instant::now();
         let (quic, to) = (self.quic.clone(), address.to_owned());
         // On its own, so that what becomes of it is known where TCP is faster.
         let mut quic = tokio::spawn(async move { quic.dial(&to, node).await });
@@ -148,7 +150,7 @@ impl NetTransport {
                         tokio::spawn(settle(quic, self.known.clone(), address.to_owned()));
                         return Ok(connection);
                     }
-                    Err(tcp) => return either(address, joined(quic.await), tcp),
+                    Err(tcp) => return either(address, last_word(quic, &tcp, begun, address).await, tcp),
                 },
             },
         };
@@ -271,6 +273,23 @@ async fn settle(quic: JoinHandle<Result<Connection>>, known: Arc<Known>, address
     }
 }
 
+/// What QUIC comes to where TCP failed. A coordinator listens on both: where TCP is refused none runs, most likely, and QUIC, which
+/// hears of no refusal, need not be given all its time.
+async fn last_word(
+    quic: JoinHandle<Result<Connection>>,
+    tcp: &Error,
+    begun: Instant,
+    address: &str,
+) -> Result<Connection> {
+    if !matches!(tcp, Error::Unreachable { cause: Cause::Refused, .. }) {
+        return joined(quic.await);
+    }
+    match timeout_at(begun + WHERE_REFUSED, quic).await {
+        Ok(dialled) => joined(dialled),
+        Err(_) => Err(unreachable(address, Cause::SilentUdp, format!("nothing within {WHERE_REFUSED:?}"))),
+    }
+}
+
 fn joined(dialled: Result<Result<Connection>, tokio::task::JoinError>) -> Result<Connection> {
     dialled.unwrap_or_else(|error| Err(Error::Lost { detail: error.to_string() }))
 }
@@ -283,13 +302,14 @@ fn is_silence(error: &Error) -> bool {
 /// What to say where neither came through: a verdict on either way says more than silence.
 fn either(address: &str, quic: Result<Connection>, tcp: Error) -> Result<Connection> {
     match quic {
+        // Silence over UDP tells a firewall from a machine that is off as little as nothing: what TCP met tells more.
         Err(Error::Unreachable { detail, .. }) if is_silence(&tcp) => {
-            let of_tcp = match tcp {
-                Error::Unreachable { detail, .. } | Error::Lost { detail } => detail,
-                other => other.to_string(),
+            let (cause, of_tcp) = match tcp {
+                Error::Unreachable { detail, cause, .. } => (cause, detail),
+                Error::Lost { detail } => (Cause::Silent, detail),
+                other => (Cause::Silent, other.to_string()),
             };
-            let detail = format!("over UDP, {detail}; over TCP, {of_tcp}");
-            Err(Error::Unreachable { address: address.to_owned(), detail })
+            Err(unreachable(address, cause, format!("over UDP, {detail}; over TCP, {of_tcp}")))
         }
         Err(error) if is_silence(&error) => Err(tcp),
         settled => settled,
@@ -300,6 +320,8 @@ fn either(address: &str, quic: Result<Connection>, tcp: Error) -> Result<Connect
 const TRANSPORT: &str = "ARCHIPELAGO_TRANSPORT";
 /// How long QUIC is tried before TCP is tried as well.
 const HEAD_START: Duration = Duration::from_millis(500);
+/// How long QUIC is given where TCP was refused: a session gives its first attempt a second, and should hear this before.
+const WHERE_REFUSED: Duration = Duration::from_millis(900);
 /// After what time QUIC is tried first again where it failed.
 const QUIC_AGAIN: Duration = Duration::from_secs(3_600);
 /// Ports that are tried where any will do.

@@ -29,7 +29,7 @@ use crate::{
     BACKLOG, BoxFuture, Connection, End, FAREWELL, Link, Listener, Shutdown, Timing, Transport, Way,
     credentials::Credentials,
     dialling::{peer_of, resolve, unreachable, within},
-    error::{Error, Result},
+    error::{Cause, Error, Result},
     expiry,
     strangers::{Door, HANDSHAKES},
     stream::Stream,
@@ -56,9 +56,10 @@ impl QuicTransport {
     }
 
     async fn dial_any(&self, address: &str, node: NodeId) -> Result<Connection> {
-        let mut last = Err(unreachable(address, "it was not tried"));
+        let mut last = Err(unreachable(address, Cause::NoName, "it was not tried"));
         for socket in resolve(address).await? {
-            last = within(self.timing.handshake_timeout, address, self.dial_one(address, socket, node)).await;
+            let dial = self.dial_one(address, socket, node);
+            last = within(self.timing.handshake_timeout, address, Cause::SilentUdp, dial).await;
             if last.is_ok() {
                 break;
             }
@@ -76,11 +77,11 @@ impl QuicTransport {
         let connecting = self
             .dialling_endpoint(socket)?
             .connect_with(config, socket, &tls::server_name(address).to_str())
-            .map_err(|e| unreachable(address, e))?;
+            .map_err(|e| unreachable(address, Cause::Local, e))?;
         let explain = |error: ConnectionError| {
             let verdict = verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
             verdict.unwrap_or_else(|| match error {
-                ConnectionError::TimedOut => unreachable(address, "it did not answer in time"),
+                ConnectionError::TimedOut => unreachable(address, Cause::SilentUdp, "it did not answer in time"),
                 other => connection_error(other),
             })
         };

@@ -31,7 +31,7 @@ use crate::{
     BACKLOG, BoxFuture, Connection, End, FAREWELL, Link, Listener, Shutdown, Timing, Transport, Way,
     credentials::Credentials,
     dialling::{peer_of, resolve, unreachable, within},
-    error::{Error, Result},
+    error::{Cause, Error, Result},
     expiry,
     life::{Ended, Ending, Side, end},
     proxy::Proxy,
@@ -59,21 +59,22 @@ impl TcpTransport {
     }
 
     async fn dial_any(&self, address: &str, node: NodeId) -> Result<Connection> {
-        let limit = self.timing.handshake_timeout;
-        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_for(address)) {
-            let through = async {
-                let socket = proxy.connect(address).await.map_err(|detail| unreachable(address, detail))?;
-                self.dial_one(address, socket, node).await
-            };
-            return within(limit, address, through).await;
+        let dial = async { self.dial_over(address, self.socket(address).await?, node).await };
+        within(self.timing.handshake_timeout, address, Cause::Silent, dial).await
+    }
+
+    /// A socket to an address: through the proxy where there is one for it, else to the first of its places that answers.
+    pub(crate) async fn socket(&self, address: &str) -> Result<TcpStream> {
+        if let Some(proxy) = self.proxy_for(address) {
+            return proxy.connect(address).await.map_err(|detail| unreachable(address, Cause::Proxy, detail));
         }
-        let mut last = Err(unreachable(address, "it was not tried"));
-        for remote in resolve(address).await? {
-            let attempt = async {
-                let socket = TcpStream::connect(remote).await.map_err(|e| unreachable(address, e))?;
-                self.dial_one(address, socket, node).await
-            };
-            last = within(limit, address, attempt).await;
+        let mut last = Err(unreachable(address, Cause::NoName, "it was not tried"));
+        let places = resolve(address).await?;
+        // One that is silent leaves time for the others.
+        let each = self.timing.handshake_timeout / u32::try_from(places.len()).unwrap_or(u32::MAX);
+        for place in places {
+            let connect = async { TcpStream::connect(place).await.map_err(|e| unreachable(address, Cause::of(&e), e)) };
+            last = within(each, address, Cause::Silent, connect).await;
             if last.is_ok() {
                 break;
             }
@@ -81,7 +82,13 @@ impl TcpTransport {
         last
     }
 
-    async fn dial_one(&self, address: &str, socket: TcpStream, node: NodeId) -> Result<Connection> {
+    /// The proxy that an address is dialled through.
+    pub(crate) fn proxy_for(&self, address: &str) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.is_for(address))
+    }
+
+    /// The same connection over a socket that is there.
+    pub(crate) async fn dial_over(&self, address: &str, socket: TcpStream, node: NodeId) -> Result<Connection> {
         prepare(&socket);
         let remote = socket.peer_addr().map_or_else(|_| address.to_owned(), |remote| remote.to_string());
         let verdict = tls::Verdict::default();

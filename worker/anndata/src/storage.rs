@@ -48,6 +48,11 @@ impl Storage {
         Self(Arc::new(Budget { limit: memory, folder: folder.into(), held, spilled }))
     }
 
+    /// Bytes that arrays may take in memory.
+    pub fn limit(&self) -> u64 {
+        self.0.limit
+    }
+
     /// Where scratch files go.
     pub fn folder(&self) -> &Path {
         &self.0.folder

@@ -18,6 +18,7 @@ pub mod audit;
 pub mod completions;
 pub mod concat;
 pub mod defaults;
+pub mod doctor;
 pub mod export;
 pub mod file;
 pub mod generate;

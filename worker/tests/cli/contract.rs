@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 76] = [
+const COMMANDS: [(&str, Does); 77] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     (
         "search",
@@ -130,6 +130,7 @@ const COMMANDS: [(&str, Does); 76] = [
     ("models", ReadsOnly),
     ("generate", Writes("--n-cells 5 --n-genes 5", "--out", "generated.h5ad")),
     ("serve", ReadsOnly),
+    ("doctor", ReadsOnly),
     ("audit", ReadsOnly),
     ("completions", ReadsOnly),
     // Further results of commands above.

@@ -1,15 +1,16 @@
-//! A scripted coordinator over real QUIC: the protocol's own machines around a made-up state.
+//! A scripted coordinator over a real network: the protocol's own machines around a made-up state.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use archipelago_common::{
     BlobRef, Columns, ConditionKey, NodeId, Principal, TaskId, Version,
     record::{
-        AssignmentHead, AssignmentRecord, AssignmentState, Page, ReferenceHead, Submission, TaskHead, TaskRecord,
-        TaskState,
+        AssignmentHead, AssignmentRecord, AssignmentState, Page, ReferenceHead, StatusRecord, Submission, TaskHead,
+        TaskRecord, TaskState,
     },
     reference_dir::ReferenceDir,
     task::SurgeryTask,
@@ -22,7 +23,7 @@ use archipelago_protocol::{
 use archipelago_transport::{
     Connection, Credentials, Error, Stream, Transport as _,
     ca::{Authority, Validity},
-    quic::QuicTransport,
+    net::{NetTransport, Network},
 };
 use tokio::runtime::Runtime;
 
@@ -53,6 +54,10 @@ pub(crate) struct State {
     /// How many further downloads have a flipped bit.
     pub(crate) spoilt: u32,
     pub(crate) given_up: Option<String>,
+    /// Whether it lets nobody in.
+    pub(crate) shuts_out: bool,
+    /// How far its clock is ahead.
+    pub(crate) ahead_ms: i64,
 }
 
 impl Coordinator {
@@ -61,12 +66,17 @@ impl Coordinator {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let issued = authority.issue(&"coordinator/1".parse::<Principal>().unwrap(), Validity::days(1)).unwrap();
         let credentials = Credentials::from_pem(authority.certificate(), &issued.certificate, &issued.key).unwrap();
-        let mut listener = runtime.block_on(QuicTransport::new(credentials).listen("127.0.0.1:0")).unwrap();
+        let transport = NetTransport::new(credentials, Network::default());
+        let mut listener = runtime.block_on(transport.listen("127.0.0.1:0")).unwrap();
         let address = listener.address().to_owned();
         let state = Arc::new(Mutex::new(State::new(reference, task)));
         let shared = state.clone();
         runtime.spawn(async move {
             while let Some(connection) = listener.accept().await {
+                if shared.lock().unwrap().shuts_out {
+                    connection.refuse("site `north` is not enrolled");
+                    continue;
+                }
                 tokio::spawn(serve(shared.clone(), connection));
             }
         });
@@ -131,6 +141,8 @@ impl State {
             unlisted: 0,
             spoilt: 0,
             given_up: None,
+            shuts_out: false,
+            ahead_ms: 0,
         }
     }
 
@@ -157,6 +169,11 @@ impl State {
                 let own = assignments.get(site).map(AssignmentHead::from);
                 let head = TaskHead { id, task, publisher, published_ms, state, n_assigned: 1, n_accepted: 0, own };
                 Ok(Reply::TaskHeads(Page { items: vec![head], more: false }))
+            }
+            Request::Status => Ok(Reply::Status(status())),
+            Request::ShowTime => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+                Ok(Reply::Time(now.saturating_add_signed(self.ahead_ms)))
             }
             Request::ShowReferenceHead { .. } => Ok(Reply::ReferenceHead(Box::new(self.reference.clone()))),
             Request::ListConditions { owner, .. } => {
@@ -198,6 +215,22 @@ impl State {
             }
             other => panic!("a worker asked {other:?}"),
         }
+    }
+}
+
+fn status() -> StatusRecord {
+    let node = NodeId::new(1).unwrap();
+    StatusRecord {
+        node,
+        leader: Some(node),
+        term: 1,
+        applied: 1,
+        voters: vec![node],
+        references: 1,
+        sites: 1,
+        open_tasks: 1,
+        blobs: 1,
+        blob_bytes: 1,
     }
 }
 

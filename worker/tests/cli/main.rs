@@ -4,6 +4,7 @@ mod bad_input;
 mod contract;
 mod coordinator;
 mod day;
+mod doctor;
 mod faults;
 mod import;
 mod journey;

@@ -1,0 +1,68 @@
+//! `doctor`: what is wrong between an operator and the coordinators, step by step.
+
+use archipelago_client::doctor;
+use archipelago_common::{
+    finding::{Findings, Verdict, in_words},
+    health::OfNode,
+};
+use archipelago_protocol::message::{Reply, Request};
+use clap::Args;
+
+use super::{Connection, runtime, status::health_line};
+use crate::{
+    error::{Error, Result},
+    output::Output,
+};
+
+/// Look at everything on the way to the coordinators, and say what is wrong and what to type.
+///
+/// Names, UDP, TCP, proxy and certificates on the way to each; own certificate and key; clock; how each coordinator is. It changes
+/// nothing. Ends with 1 if something does not work.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-coordinator doctor --config operator.toml")]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Runs the command.
+///
+/// # Errors  [`Error::Unwell`] if something does not work
+pub fn run(args: &DoctorArgs, output: &Output) -> Result<()> {
+    let findings = runtime()?.block_on(look(args));
+    output.show(&findings, &findings);
+    let n_failed = findings.findings.iter().filter(|finding| finding.verdict == Verdict::Failed).count();
+    if n_failed > 0 { Err(Error::Unwell { n_failed, n_looked_at: findings.findings.len() }) } else { Ok(()) }
+}
+
+async fn look(args: &DoctorArgs) -> Findings {
+    let mut findings = Findings::default();
+    let config = match args.connection.resolve() {
+        Ok(config) => config,
+        Err(error) => {
+            findings.fail("configuration", in_words(&error), error.hint());
+            return findings;
+        }
+    };
+    let (certificate, key) = (config.certificate.clone(), config.key.clone());
+    let client = match args.connection.client(config) {
+        Ok(client) => client,
+        Err(error) => {
+            findings.fail("certificate", in_words(&error), error.hint());
+            return findings;
+        }
+    };
+    doctor::look_at_credentials(&client.credentials, &certificate, &key, &mut findings);
+    let Some(client) = doctor::look(client, &mut findings).await else { return findings };
+    // Sites may not ask, auditors and operators may.
+    if let Ok(Reply::Health(health)) = client.request(Request::ShowHealth).await {
+        for of_node in &health {
+            let (what, found) = (format!("coordinator {}, health", of_node.node), health_line(of_node));
+            match of_node {
+                OfNode { answer: Some(health), .. } if health.state.advice().is_none() => findings.ok(what, found),
+                _ => findings.fail(what, found, None::<String>),
+            }
+        }
+    }
+    findings
+}

@@ -1,0 +1,62 @@
+//! What may leave, in words.
+
+use archipelago_common::{
+    finding::Findings,
+    policy::{EmbeddingRelease, SitePolicy},
+};
+
+use crate::config::SiteConfig;
+
+/// The site's policy, where it can be read.
+pub(super) fn look(config: &SiteConfig, findings: &mut Findings) -> Option<SitePolicy> {
+    let policy = match config.read_policy() {
+        Ok(policy) => policy,
+        Err(error) => {
+            super::fail(findings, "policy", &error);
+            return None;
+        }
+    };
+    let place =
+        config.policy.as_ref().map_or("no file, so the default".to_owned(), |path| format!("`{}`", path.display()));
+    let found = format!("{place}: {}", in_words(&policy));
+    match policy.columns || policy.parts.is_some() {
+        true => findings.ok("policy", found),
+        false => {
+            findings.warn("policy", found, "with `columns = false` and no `parts` this site takes part in nothing")
+        }
+    }
+    Some(policy)
+}
+
+fn in_words(policy: &SitePolicy) -> String {
+    let mut words = Vec::new();
+    let may = |may, what: &str| format!("{what} {}", if may { "may leave" } else { "stay" });
+    words.push(may(policy.columns, "columns"));
+    words.push(may(policy.metrics, "metrics"));
+    words.push(may(policy.facts, "facts"));
+    words.push(match policy.embeddings {
+        EmbeddingRelease::None => "embeddings stay".to_owned(),
+        EmbeddingRelease::LabelMeans { min_cells, min_donors } => {
+            format!("means of embeddings by label may leave, of {min_cells} cells and {min_donors} donors or more")
+        }
+        EmbeddingRelease::Full => "EMBEDDINGS OF SINGLE CELLS MAY LEAVE".to_owned(),
+    });
+    words.push(match policy.parts {
+        None => "pooled counts and sums stay".to_owned(),
+        Some(parts) => {
+            format!(
+                "pooled counts and sums may leave, of {} cells and {} donors or more",
+                parts.min_cells, parts.min_donors
+            )
+        }
+    });
+    words.push(format!("batches of fewer than {} cells or {} donors stay", policy.min_cells, policy.min_donors));
+    if policy.noise_std > 0.0 {
+        words.push(format!("with noise of {}", policy.noise_std));
+    }
+    words.push(match policy.trusted_operators.is_empty() {
+        true => "references of any operator are run".to_owned(),
+        false => format!("references of {} are run", policy.trusted_operators.join(", ")),
+    });
+    words.join("; ")
+}
