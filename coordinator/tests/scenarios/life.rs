@@ -103,6 +103,35 @@ async fn blobs_that_nobody_uploaded_cannot_be_published_or_fetched() {
 }
 
 #[test]
+fn the_doctor_finds_a_consortium_well_and_says_which_coordinator_is_not() {
+    let mut consortium = Consortium::new(3);
+    let verdicts = |said: &serde_json::Value| -> BTreeMap<String, (String, String)> {
+        let findings = said["findings"].as_array().unwrap().iter();
+        let text = |finding: &serde_json::Value, name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+        findings.map(|f| (text(f, "what"), (text(f, "verdict"), text(f, "found") + &text(f, "advice")))).collect()
+    };
+    // A leader knows the time once a majority's clocks have agreed: with the first command.
+    consortium.ask(&["site", "add", "north"]);
+    let well = verdicts(&consortium.ask(&["doctor"]));
+    let of = |what: &str| well[what].0.as_str();
+    assert!(well.values().all(|(verdict, _)| verdict == "ok"), "{well:?}");
+    assert_eq!((of("coordinator 3, UDP"), of("coordinator 3, TCP"), of("clock")), ("ok", "ok", "ok"));
+    assert!(well["clock"].1.contains("within a second"), "{well:?}");
+
+    let dead = (1..=3).find(|node| *node != consortium.leader()).unwrap();
+    consortium.kill(dead);
+    let output = consortium.try_ask(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let hurt = verdicts(&serde_json::from_slice(&output.stdout).unwrap());
+    let (verdict, words) = &hurt[&format!("coordinator {dead}, TCP")];
+    assert!(
+        verdict == "failed" && words.contains("refused") && words.contains("check that the coordinator runs"),
+        "{hurt:?}"
+    );
+    assert_eq!(hurt["session"].0, "ok", "the others answer: {hurt:?}");
+}
+
+#[test]
 fn commands_end_with_the_documented_codes_and_words() {
     let consortium = Consortium::new(1);
     let code_and_error = |output: std::process::Output| {
