@@ -18,7 +18,7 @@ use crate::{
     proofs,
     space_summary::{SpaceProofs, SpaceSummary},
     story::{Leader, Story, added_last, text},
-    summary::Site,
+    summary::{Run, Site},
 };
 
 /// What this demonstration is called among models.
@@ -83,12 +83,14 @@ impl SpaceStory {
             n_sections: held.version().columns.keys().filter(|key| key.is_part()).count(),
             confidence: confidence.iter().sum::<f64>() / confidence.len().max(1) as f64,
             agreement: agreement(&adata, &cells.labels_key)?,
-            sites: learning(cells).iter().map(site).collect::<Result<_>>()?,
-            lineage: together.record.lineage.clone(),
-            leader_kills: together.leader_kills,
-            lost,
-            seconds: self.story.started.elapsed().as_secs_f64(),
-            phases: self.story.phases.clone(),
+            run: Run {
+                sites: learning(cells).iter().map(site).collect::<Result<_>>()?,
+                lineage: together.record.lineage.clone(),
+                leader_kills: together.leader_kills,
+                lost,
+                seconds: self.story.started.elapsed().as_secs_f64(),
+                phases: self.story.phases.clone(),
+            },
         };
         std::fs::write(out.join("summary.json"), serde_json::to_vec_pretty(&summary)?)?;
         let page = summary.page(&std::fs::read(sections)?, &std::fs::read(mapped)?);

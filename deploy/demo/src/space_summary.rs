@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use archipelago_analysis::page::{Page, data_uri};
-use archipelago_common::record::Event;
 use serde::Serialize;
 
 use crate::{
-    summary::{Phase, Site},
-    told::{Claim, Told},
+    summary::Run,
+    told::{self, Claim, Told},
 };
 
 /// What was proven; each field is computed, none is assumed.
@@ -39,18 +38,9 @@ pub struct SpaceSummary {
     pub confidence: f64,
     /// How much the parts of the best network tell of the mapped cells' types: normalised mutual information.
     pub agreement: f64,
-    /// What each site sent and kept.
-    pub sites: Vec<Site>,
-    /// How the ensemble came to be.
-    pub lineage: Vec<Event>,
-    /// How often the leading coordinator was killed.
-    pub leader_kills: u32,
-    /// Sites whose networks the version lacks though they were told that they are accepted.
-    pub lost: usize,
-    /// From the first process to the last proof.
-    pub seconds: f64,
-    /// Where the time went.
-    pub phases: Vec<Phase>,
+    /// How it went.
+    #[serde(flatten)]
+    pub run: Run,
 }
 
 impl SpaceSummary {
@@ -69,16 +59,14 @@ impl SpaceSummary {
             claims: self.claims(),
             figures: self.figures(),
             judged_by: "Judged by what the mapped cells really are",
-            sites: &self.sites,
             kinds: &[("networks", |site| site.bytes_out.parts), ("metrics", |site| site.bytes_out.metrics)],
-            lineage: &self.lineage,
-            seconds: self.seconds,
+            run: &self.run,
         }
     }
 
     fn claims(&self) -> Vec<Claim> {
         let exact = &self.exact;
-        let sent = self.sites.iter().all(|site| site.bytes_out.columns == 0 && site.bytes_out.embeddings == 0);
+        let sent = self.run.sites.iter().all(|site| site.bytes_out.columns == 0 && site.bytes_out.embeddings == 0);
         vec![
             (
                 exact.order_free,
@@ -100,11 +88,7 @@ impl SpaceSummary {
                 "A site can take its part back",
                 "after a withdrawal the earlier version is back".to_owned(),
             ),
-            (
-                self.lost == 0,
-                "Nothing acknowledged is lost",
-                format!("the leader was killed {} times; {} sites are missing", self.leader_kills, self.lost),
-            ),
+            told::nothing_lost(&self.run),
             (sent, "No cell and no place left a site", "networks did; see below".to_owned()),
         ]
     }

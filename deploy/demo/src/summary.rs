@@ -42,6 +42,23 @@ impl Summary {
     }
 }
 
+/// How a demonstration of contributions went, whatever they are.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// What each site sent and kept.
+    pub sites: Vec<Site>,
+    /// How the reference came to be.
+    pub lineage: Vec<Event>,
+    /// How often the leading coordinator was killed.
+    pub leader_kills: u32,
+    /// Sites whose contributions the version lacks though they were told that they are accepted.
+    pub lost: usize,
+    /// From the first process to the last proof.
+    pub seconds: f64,
+    /// Where the time went.
+    pub phases: Vec<Phase>,
+}
+
 /// One site's account.
 #[derive(Clone, Debug, Serialize)]
 pub struct Site {

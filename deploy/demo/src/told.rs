@@ -3,9 +3,11 @@
 use std::{fmt::Write as _, path::Path};
 
 use archipelago_analysis::page::{Page, bytes, table};
-use archipelago_common::record::Event;
 
-use crate::{page, summary::Site};
+use crate::{
+    page,
+    summary::{Run, Site},
+};
 
 /// Whether something holds, what it is, and how it was found out.
 pub(crate) type Claim = (bool, &'static str, String);
@@ -19,10 +21,14 @@ pub(crate) struct Told<'a> {
     pub(crate) figures: Vec<(&'static str, String)>,
     /// By what the figures judge.
     pub(crate) judged_by: &'static str,
-    pub(crate) sites: &'a [Site],
     pub(crate) kinds: &'a [Kind],
-    pub(crate) lineage: &'a [Event],
-    pub(crate) seconds: f64,
+    pub(crate) run: &'a Run,
+}
+
+/// The claim that every run makes.
+pub(crate) fn nothing_lost(run: &Run) -> Claim {
+    let detail = format!("the leader was killed {} times; {} sites are missing", run.leader_kills, run.lost);
+    (run.lost == 0, "Nothing acknowledged is lost", detail)
 }
 
 impl Told<'_> {
@@ -40,13 +46,13 @@ impl Told<'_> {
         for (name, value) in &self.figures {
             let _ = writeln!(text, "{name:<44} {value}");
         }
-        for site in self.sites {
+        for site in &self.run.sites {
             let left = self.kinds.iter().map(|(name, n_bytes)| format!("{} B {name}", n_bytes(site)));
             let left = left.collect::<Vec<_>>().join(", ");
             let Site { site, n_cells, bytes_kept, .. } = site;
             let _ = writeln!(text, "{site:<28} {n_cells} cells; out: {left}; kept: {bytes_kept} B");
         }
-        let _ = write!(text, "{last}\n{:.0} s; open {}", self.seconds, out.join("index.html").display());
+        let _ = write!(text, "{last}\n{:.0} s; open {}", self.run.seconds, out.join("index.html").display());
         text
     }
 
@@ -65,12 +71,12 @@ impl Told<'_> {
             let about = [site.site.clone(), site.n_cells.to_string()];
             about.into_iter().chain(left).chain([bytes(site.bytes_kept)]).collect()
         };
-        let rows: Vec<Vec<String>> = self.sites.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = self.run.sites.iter().map(row).collect();
         let left: Vec<String> = self.kinds.iter().map(|(name, _)| format!("{name} out")).collect();
         let head: Vec<&str> =
             ["site", "cells"].into_iter().chain(left.iter().map(String::as_str)).chain(["data kept"]).collect();
         page.section("What left each site", &table("By each site's own audit log", &head, &rows));
-        page.html(&page::lineage(self.lineage));
+        page.html(&page::lineage(&self.run.lineage));
         page.finish()
     }
 }

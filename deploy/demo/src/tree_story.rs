@@ -23,7 +23,7 @@ use crate::{
     consortium::{Consortium, Terms},
     proofs,
     story::{Leader, Story, find_mapped, text},
-    summary::Site,
+    summary::{Run, Site},
     tree_summary::{TreeProofs, TreeSummary},
 };
 
@@ -97,12 +97,14 @@ impl TreeStory {
                 .map(|all| tree::annotated(all, &shared))
                 .transpose()?
                 .unwrap_or_default(),
-            lost: labelled(cells).iter().filter(|site| !owners.contains(site.site.as_str())).count(),
-            sites: cells.sites.iter().map(site).collect::<Result<_>>()?,
-            lineage: learned.record_after.lineage.clone(),
-            leader_kills: learned.leader_kills,
-            seconds: self.story.started.elapsed().as_secs_f64(),
-            phases: self.story.phases.clone(),
+            run: Run {
+                sites: cells.sites.iter().map(site).collect::<Result<_>>()?,
+                lineage: learned.record_after.lineage.clone(),
+                leader_kills: learned.leader_kills,
+                lost: labelled(cells).iter().filter(|site| !owners.contains(site.site.as_str())).count(),
+                seconds: self.story.started.elapsed().as_secs_f64(),
+                phases: self.story.phases.clone(),
+            },
         };
         std::fs::write(out.join("summary.json"), serde_json::to_vec_pretty(&summary)?)?;
         std::fs::write(out.join("index.html"), summary.page(&std::fs::read(out.join("tree.svg"))?))?;

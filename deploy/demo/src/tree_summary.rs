@@ -3,12 +3,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use archipelago_analysis::page::{Page, data_uri, note, table};
-use archipelago_common::record::Event;
 use serde::Serialize;
 
 use crate::{
-    summary::{Phase, Site},
-    told::{Claim, Told},
+    summary::Run,
+    told::{self, Claim, Told},
 };
 
 /// What was proven; each field is computed, none is assumed.
@@ -50,18 +49,9 @@ pub struct TreeSummary {
     pub annotated_rightly: Option<f64>,
     /// Of cells without labels: how many the consortium knows to be at which node, or rejected.
     pub annotated: BTreeMap<String, u64>,
-    /// What each site sent and kept.
-    pub sites: Vec<Site>,
-    /// How the reference came to be.
-    pub lineage: Vec<Event>,
-    /// How often the leading coordinator was killed.
-    pub leader_kills: u32,
-    /// Sites whose machines the version lacks though they were told that they are accepted.
-    pub lost: usize,
-    /// From the first process to the last proof.
-    pub seconds: f64,
-    /// Where the time went.
-    pub phases: Vec<Phase>,
+    /// How it went.
+    #[serde(flatten)]
+    pub run: Run,
 }
 
 impl TreeSummary {
@@ -80,14 +70,12 @@ impl TreeSummary {
             claims: self.claims(),
             figures: self.figures(),
             judged_by: "Judged by the types that the cells really have",
-            sites: &self.sites,
             kinds: &[
                 ("columns", |site| site.bytes_out.columns),
                 ("machines and counts", |site| site.bytes_out.parts),
                 ("metrics", |site| site.bytes_out.metrics),
             ],
-            lineage: &self.lineage,
-            seconds: self.seconds,
+            run: &self.run,
         }
     }
 
@@ -114,13 +102,9 @@ impl TreeSummary {
                 "A site can take its part back",
                 "the tree after a withdrawal is that of the others' members".to_owned(),
             ),
+            told::nothing_lost(&self.run),
             (
-                self.lost == 0,
-                "Nothing acknowledged is lost",
-                format!("the leader was killed {} times; {} sites are missing", self.leader_kills, self.lost),
-            ),
-            (
-                self.sites.iter().all(|site| site.bytes_out.embeddings == 0),
+                self.run.sites.iter().all(|site| site.bytes_out.embeddings == 0),
                 "No position of a cell left a site",
                 "machines, counts and columns did; see below".to_owned(),
             ),
