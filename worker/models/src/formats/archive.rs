@@ -42,6 +42,15 @@ impl SavedArchive {
     /// # Errors  [`Error::Common`] if it cannot be written
     pub fn write(&self, folder: &Path) -> Result<PathBuf> {
         fs::create_dir(folder)?;
+        let path = folder.join(FILE);
+        self.write_file(&path)?;
+        Ok(path)
+    }
+
+    /// Writes one file, of any name.
+    ///
+    /// # Errors  [`Error::Common`] if it cannot be written
+    pub fn write_file(&self, path: &Path) -> Result<()> {
         let mut file = TorchWriter::default();
         file.dict(|file| {
             file.pickle.text(TENSORS);
@@ -51,9 +60,7 @@ impl SavedArchive {
                 file.pickle.json(value);
             }
         });
-        let path = folder.join(FILE);
-        fs::write_atomic(&path, &file.finish())?;
-        Ok(path)
+        Ok(fs::write_atomic(path, &file.finish())?)
     }
 
     /// An error about a saved model.

@@ -10,6 +10,7 @@ pub(super) fn is_known(class: &str) -> bool {
 
 /// Names with a meaning here, or plain containers.
 const KNOWN: &[&str] = &[
+    "_operator.getitem",
     "_codecs.encode",
     "__builtin__.bytearray",
     "__builtin__.bytes",
@@ -17,11 +18,13 @@ const KNOWN: &[&str] = &[
     "__builtin__.frozenset",
     "__builtin__.int",
     "__builtin__.list",
+    "__builtin__.long",
     "__builtin__.object",
     "__builtin__.set",
     "__builtin__.slice",
     "__builtin__.xrange",
     "__builtin__.str",
+    "__builtin__.type",
     "builtins.bytearray",
     "builtins.bytes",
     "builtins.dict",
@@ -33,16 +36,23 @@ const KNOWN: &[&str] = &[
     "builtins.set",
     "builtins.slice",
     "builtins.str",
+    "builtins.type",
     "collections.OrderedDict",
     "collections.defaultdict",
     "copy_reg._reconstructor",
     "copyreg._reconstructor",
+    "inspect._empty",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy.dtype",
     "numpy.ndarray",
+    "pandas.DataFrame",
+    "pandas.Index",
+    "pandas.RangeIndex",
+    "pandas.StringDtype",
+    "pandas.arrays.StringArray",
     "torch.BFloat16Storage",
     "torch.BoolStorage",
     "torch.ByteStorage",
@@ -54,6 +64,7 @@ const KNOWN: &[&str] = &[
     "torch.LongStorage",
     "torch.ShortStorage",
     "torch.Size",
+    "torch.Tensor",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_tensor_v2",
     "torch.device",
@@ -61,6 +72,18 @@ const KNOWN: &[&str] = &[
     "torch.tensor",
 ];
 
-/// Families whose objects are carried along as data: the training history, trees of cell types with their classifiers.
-const OPAQUE: &[&str] =
-    &["faiss.", "newick.", "pandas._libs.", "pandas.core.", "pandas.indexes.", "scHPL.", "sklearn."];
+/// Families whose objects are carried along as data: the training history, trees of cell types with their classifiers, networks
+/// that were pickled whole (with the signatures of their functions, as types).
+const OPAQUE: &[&str] = &[
+    "faiss.",
+    "newick.",
+    "pandas._libs.",
+    "pandas.core.",
+    "pandas.indexes.",
+    "scHPL.",
+    "scarches.models.sagenet.model.",
+    "sklearn.",
+    "torch.nn.modules.",
+    "torch_geometric.",
+    "typing.",
+];

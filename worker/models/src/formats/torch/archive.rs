@@ -89,7 +89,7 @@ impl<R: Read + Seek> TorchArchive<R> {
     }
 
     /// An error about this file.
-    pub(in crate::formats) fn refuse(&self, detail: impl Into<String>) -> Error {
+    pub(crate) fn refuse(&self, detail: impl Into<String>) -> Error {
         Error::Import { file: self.file.clone(), detail: detail.into() }
     }
 

@@ -5,10 +5,12 @@
 
 mod archive;
 mod embedded;
+mod module;
 mod tensor;
 mod write;
 
 pub use archive::TorchArchive;
 pub use embedded::read_embedded;
+pub use module::{attribute, read_module};
 pub use tensor::{is_tensor, read_tensor, read_tensors};
 pub use write::TorchWriter;

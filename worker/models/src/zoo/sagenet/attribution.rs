@@ -107,27 +107,27 @@ fn along(
 /// # Shapes   `x`: `[n_cells, n_genes]`; `classes`: one per cell
 pub fn ranks(network: &Network, x: ArrayView2<'_, f32>, classes: &[u32]) -> Vec<Option<u32>> {
     let mut of_classes = Array2::<f64>::zeros((network.n_classes(), x.ncols()));
-    let kernel = Kernel::new(network);
-    let rule = Quadrature::usual();
     let mut counts = vec![0_usize; network.n_classes()];
-    for (row, &class) in x.rows().into_iter().zip(classes) {
-        let row = row.to_vec();
-        let said: Vec<f64> = match &kernel {
-            Some(kernel) => kernel.attribution(&row, class as usize, &rule),
-            None => {
-                let x = Tensor::from_slice(&row).unsqueeze(0);
-                Vec::try_from(attributions(network, &x, &[i64::from(class)]).to_kind(Kind::Double).reshape(-1))
-                    .expect("a row of numbers")
-            }
-        };
+    let rows: Vec<Vec<f32>> = x.rows().into_iter().map(|row| row.to_vec()).collect();
+    let cells = rows.iter().map(Vec::as_slice).zip(classes.iter().copied());
+    let of_cells = match Kernel::new(network) {
+        Some(kernel) => kernel.attributions(cells, &Quadrature::usual()),
+        None => cells.map(|(row, class)| by_autograd(network, row, class)).collect(),
+    };
+    for (said, &class) in of_cells.iter().zip(classes) {
         let length = said.iter().map(|value| value * value).sum::<f64>().sqrt();
         if length > 0.0 {
             let mut of_class = of_classes.row_mut(class as usize);
-            of_class.iter_mut().zip(&said).for_each(|(sum, value)| *sum += value.abs() / length);
+            of_class.iter_mut().zip(said).for_each(|(sum, value)| *sum += value.abs() / length);
         }
         counts[class as usize] += 1;
     }
     best_ranks(&of_classes, &counts, &network.graph().has_neighbours())
+}
+
+fn by_autograd(network: &Network, x: &[f32], class: u32) -> Vec<f64> {
+    let found = attributions(network, &Tensor::from_slice(x).unsqueeze(0), &[i64::from(class)]);
+    Vec::try_from(found.to_kind(Kind::Double).reshape(-1)).expect("a row of numbers")
 }
 
 /// Where each gene stands in the class in which it stands best.

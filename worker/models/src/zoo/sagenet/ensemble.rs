@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_common::{ConditionKey, Section, part::Member};
+use archipelago_common::{BaseCard, ConditionKey, Section, part::Member};
 use ndarray::{Array2, Axis};
 
 use super::{
     COORDINATES, SagenetConfig,
+    config::NAME,
     member::{self, SectionNetworks},
     section::{OnEpoch, Partition, partitions, train_section},
 };
 use crate::{
     blueprint::Blueprint,
-    data::{CellConditions, Cells, Dataset, Slot, slot::Coordinates},
+    data::{CellConditions, Cells, Dataset, Encoding, Registry, Slot, slot::Coordinates},
     device::Engine,
     error::{Error, Result},
+    model::{Configured as _, Module},
     nn::{Builder, ConditionSource, Source, Trainable},
+    parts,
     reference::{self, Reference, Training},
 };
 
@@ -38,14 +41,54 @@ pub struct Learnt {
 /// # Errors  bad options, cells without places
 pub fn empty(training: &Training<'_>) -> Result<Reference> {
     let configured = training.model.configure(training.options)?;
-    let registry = crate::data::Registry::of(&configured.fields(), training.cells)?;
+    let registry = Registry::of(&configured.fields(), training.cells)?;
     let blueprint = Blueprint { model: configured, registry, n_genes: training.genes.len() };
-    let none = ConditionSource::Fresh(0);
-    let device = training.compute.device.to_tch();
-    let module = blueprint.build(Builder::new(Source::Fresh, none, Trainable::Everything, [0; 32], device))?;
+    let module = module(&blueprint)?;
     let layout = blueprint.layout(module.as_ref());
     let card = reference::card(training, &blueprint, layout, &[]);
     Ok(Reference::of_module(card, training.conditions.keys(), module.as_ref()))
+}
+
+/// An ensemble of networks that were trained elsewhere, on cells in a plane and on these genes.
+///
+/// # Errors  [`Error::Config`] for bad options, networks that do not fit them
+pub fn of_networks(
+    config: &SagenetConfig,
+    genes: &[String],
+    batch_key: &str,
+    sections: &BTreeMap<ConditionKey, SectionNetworks>,
+) -> Result<Reference> {
+    let registry = Registry::default().with(COORDINATES, Encoding::Coordinates(PLANE)).of_model(&config.fields());
+    let blueprint = Blueprint { model: Box::new(config.clone()), registry, n_genes: genes.len() };
+    let module = module(&blueprint)?;
+    let layout = blueprint.layout(module.as_ref());
+    let keys: Vec<ConditionKey> = sections.keys().cloned().collect();
+    let card = BaseCard {
+        format: layout.card_format(),
+        model: NAME.to_owned(),
+        config: blueprint.to_card_config(),
+        genes: genes.to_vec(),
+        batch_key: batch_key.to_owned(),
+        labels_key: None,
+        labels: Vec::new(),
+        layout,
+        moves_embedding: blueprint.model.moves_embedding(),
+        training: [(parts::OWN.to_owned(), parts::names(&keys))].into(),
+        recipe: None,
+    };
+    let mut ensemble = Reference::of_module(card, &[], module.as_ref());
+    for (key, networks) in sections {
+        let member = networks.to_member();
+        SectionNetworks::of_member(config, genes.len(), &member)?;
+        ensemble.parts.insert(part_key(key), member);
+    }
+    Ok(ensemble)
+}
+
+/// What stands for an ensemble among modules; it has no tensors.
+fn module(blueprint: &Blueprint) -> Result<Box<dyn Module>> {
+    let none = ConditionSource::Fresh(0);
+    blueprint.build(Builder::new(Source::Fresh, none, Trainable::Everything, [0; 32], tch::Device::Cpu))
 }
 
 /// The options of an ensemble.
@@ -117,3 +160,6 @@ pub(super) fn expression(dataset: &Dataset<'_>, cells: &[usize]) -> Array2<f32> 
     }
     x
 }
+
+/// Axes of the places that upstream's networks were trained with.
+const PLANE: usize = 2;

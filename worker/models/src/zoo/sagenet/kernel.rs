@@ -9,11 +9,19 @@
 use tch::Tensor;
 
 use super::{attribution::Quadrature, config::Classifier, network::Network};
-use crate::nn::{Noise as _, SeededNoise};
+use crate::{
+    kernels::{
+        Buffer, Level,
+        label::exp_of,
+        layer::{add_scaled, dot},
+    },
+    nn::{Noise as _, SeededNoise},
+};
 
 /// A network as plain numbers.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
+    level: Level,
     values: Values,
     velocity: Option<Values>,
     n_genes: usize,
@@ -25,20 +33,29 @@ pub(super) struct Kernel {
     neighbours: Vec<u32>,
 }
 
-/// Weights, biases and what else has their shapes, in the order of [`NAMES`].
-type Values = [Vec<f32>; 10];
+/// Weights and biases, or what else has their shapes.
+#[derive(Debug, Clone)]
+struct Values {
+    /// Those of the graph layer, in the order of [`NAMES`], and the last map's biases.
+    vectors: [Vec<f32>; 9],
+    /// The last map: a row for each class, padded.
+    last: Vec<Buffer>,
+}
 
 /// What a cell is on its way through the network.
 #[derive(Debug)]
 struct Cell {
+    /// Expression of each neighbour of each gene, in their order, and its share.
+    near: Vec<f32>,
+    shares: Buffer,
     /// Score of a neighbour for each unit of its value, mean of the neighbours, their variance; for each gene.
     slope: Vec<f32>,
     mean: Vec<f32>,
     variance: Vec<f32>,
-    /// Share of each neighbour, in their order.
-    shares: Vec<f32>,
-    /// What the graph layer gives, behind rectifier and dropout.
-    hidden: Vec<f32>,
+    /// What the graph layer gives, behind rectifier and dropout; padded.
+    hidden: Buffer,
+    /// The slope along it.
+    of_hidden: Buffer,
     logits: Vec<f32>,
 }
 
@@ -62,11 +79,16 @@ impl Kernel {
         if !is_usual || !is_single() {
             return None;
         }
-        let values = NAMES.map(|name| {
-            let flat = network.trained()[name].detach().reshape(-1);
-            Vec::try_from(flat).expect("weights are 32-bit floats")
-        });
+        let flat = |name: &str| -> Vec<f32> {
+            Vec::try_from(network.trained()[name].detach().reshape(-1)).expect("weights are 32-bit floats")
+        };
         let n_genes = network.graph().n_genes();
+        let width = config.n_hidden_gnn[0];
+        let row = |weights: &[f32]| {
+            let mut row = Buffer::zeros(weights.len());
+            row[..weights.len()].copy_from_slice(weights);
+            row
+        };
         let mut lists = vec![Vec::new(); n_genes];
         for &(a, b) in network.graph().pairs() {
             lists[a as usize].push(b);
@@ -77,10 +99,11 @@ impl Kernel {
             Some(*end)
         }));
         Some(Self {
-            values,
+            level: Level::best(),
+            values: Values { vectors: NAMES.map(flat), last: flat(LAST).chunks(n_genes * width).map(row).collect() },
             velocity: None,
             n_genes,
-            width: config.n_hidden_gnn[0],
+            width,
             n_classes: network.n_classes(),
             dropout: config.dropout_gnn,
             starts: starts.collect(),
@@ -90,9 +113,12 @@ impl Kernel {
 
     /// Gives the network what was learnt.
     pub(super) fn store(&self, network: &Network) {
+        let n = self.n_genes * self.width;
+        let last: Vec<f32> = self.values.last.iter().flat_map(|row| &row[..n]).copied().collect();
+        let vectors = NAMES.iter().copied().zip(&self.values.vectors);
         tch::no_grad(|| {
-            for (name, values) in NAMES.iter().zip(&self.values) {
-                let tensor = &network.trained()[*name];
+            for (name, values) in vectors.chain([(LAST, &last)]) {
+                let tensor = &network.trained()[name];
                 tensor.shallow_clone().copy_(&Tensor::from_slice(values).view_as(tensor));
             }
         });
@@ -115,53 +141,70 @@ impl Kernel {
         }
         let (mut cell, mut sums) = (self.cell(), Sums::default());
         for ((x, class), keep) in cells.zip(keep.chunks(self.n_genes * self.width)) {
-            self.forward(x, Some(keep), &mut cell);
+            self.convolve(x, &mut cell);
+            cell.hidden.iter_mut().zip(keep).for_each(|(hidden, keep)| *hidden *= keep);
+            self.classify(&mut cell);
             let mut of_logits = softmax(&cell.logits);
             sums.loss -= f64::from(of_logits[class as usize].max(f32::MIN_POSITIVE)).ln();
             sums.n_right += usize::from(most(&cell.logits) == class as usize);
             of_logits[class as usize] -= 1.0;
             of_logits.iter_mut().for_each(|value| *value /= n as f32);
-            let of_hidden = self.backward_last(&cell, &of_logits, Some(&mut gradient));
-            self.backward_graph(x, &cell, &of_hidden, Some(keep), &mut gradient);
+            self.backward_last(&mut cell, &of_logits, &mut gradient);
+            self.backward_graph(x, &cell, keep, &mut gradient);
         }
         self.descend(gradient, rate as f32, momentum as f32);
         sums
     }
 
-    /// Logits of a cell.
-    pub(super) fn logits(&self, x: &[f32]) -> Vec<f32> {
+    /// Logits of each cell.
+    pub(super) fn logits<'a>(&self, cells: impl Iterator<Item = &'a [f32]>) -> Vec<Vec<f32>> {
         let mut cell = self.cell();
-        self.forward(x, None, &mut cell);
-        cell.logits
+        let of_cell = |x: &[f32]| {
+            self.convolve(x, &mut cell);
+            self.classify(&mut cell);
+            cell.logits.clone()
+        };
+        cells.map(of_cell).collect()
     }
 
-    /// What each gene adds to the logit of a class.
-    pub(super) fn attribution(&self, x: &[f32], class: usize, rule: &Quadrature) -> Vec<f64> {
-        let (mut cell, mut sum) = (self.cell(), vec![0.0; x.len()]);
-        let mut of_logits = vec![0.0; self.n_classes];
-        of_logits[class] = 1.0;
-        for (point, weight) in rule.points.iter().zip(&rule.weights) {
-            let on_the_way: Vec<f32> = x.iter().map(|value| value * *point as f32).collect();
-            self.forward(&on_the_way, None, &mut cell);
-            let of_hidden = self.backward_last(&cell, &of_logits, None);
-            let slope = self.slope_of_input(&on_the_way, &cell, &of_hidden);
-            sum.iter_mut().zip(slope).for_each(|(sum, slope)| *sum += weight * f64::from(slope));
-        }
-        sum.iter().zip(x).map(|(sum, value)| sum * f64::from(*value)).collect()
+    /// What each gene adds to the logit of a class, for each cell and its class.
+    pub(super) fn attributions<'a>(
+        &self,
+        cells: impl Iterator<Item = (&'a [f32], u32)>,
+        rule: &Quadrature,
+    ) -> Vec<Vec<f64>> {
+        let (mut cell, mut on_the_way, mut slope) = (self.cell(), vec![0.0; self.n_genes], vec![0.0; self.n_genes]);
+        let of_cell = |(x, class): (&[f32], u32)| {
+            let mut sum = vec![0.0; x.len()];
+            for (&point, weight) in rule.points.iter().zip(&rule.weights) {
+                on_the_way.iter_mut().zip(x).for_each(|(on, value)| *on = value * point as f32);
+                self.convolve(&on_the_way, &mut cell);
+                self.slope_of_input(&mut cell, &self.values.last[class as usize], &mut slope);
+                sum.iter_mut().zip(&slope).for_each(|(sum, slope)| *sum += weight * f64::from(*slope));
+            }
+            sum.iter().zip(x).map(|(sum, value)| sum * f64::from(*value)).collect()
+        };
+        cells.map(of_cell).collect()
     }
 
     fn zeros(&self) -> Values {
-        std::array::from_fn(|at| vec![0.0; self.values[at].len()])
+        let Values { vectors, last } = &self.values;
+        Values {
+            vectors: std::array::from_fn(|at| vec![0.0; vectors[at].len()]),
+            last: last.iter().map(|row| Buffer::zeros(row.len())).collect(),
+        }
     }
 
     fn cell(&self) -> Cell {
-        let of_genes = || vec![0.0; self.n_genes];
+        let (of_genes, n_hidden) = (|| vec![0.0; self.n_genes], self.n_genes * self.width);
         Cell {
+            near: vec![0.0; self.neighbours.len()],
+            shares: Buffer::zeros(self.neighbours.len()),
             slope: of_genes(),
             mean: of_genes(),
             variance: of_genes(),
-            shares: vec![0.0; self.neighbours.len()],
-            hidden: vec![0.0; self.n_genes * self.width],
+            hidden: Buffer::zeros(n_hidden),
+            of_hidden: Buffer::zeros(n_hidden),
             logits: vec![0.0; self.n_classes],
         }
     }
@@ -169,133 +212,147 @@ impl Kernel {
     /// What a score is made of: its slope along the product of both genes' values, and along the neighbour's alone.
     fn score(&self) -> (f32, f32) {
         let scale = 1.0 / (self.width as f32).sqrt();
-        let [query, of_query, key, ..] = &self.values;
-        (dot(query, key) * scale, dot(of_query, key) * scale)
+        let [query, of_query, key, ..] = &self.values.vectors;
+        let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        (product(query, key) * scale, product(of_query, key) * scale)
     }
 
-    fn forward(&self, x: &[f32], keep: Option<&[f32]>, cell: &mut Cell) {
+    /// The neighbours of each gene, with their shares, and what the graph layer makes of them, behind its rectifier.
+    fn convolve(&self, x: &[f32], cell: &mut Cell) {
         let (both, alone) = self.score();
-        let [_, _, _, _, value, of_value, skip, of_skip, last, of_last] = &self.values;
+        for (near, &neighbour) in cell.near.iter_mut().zip(&self.neighbours) {
+            *near = x[neighbour as usize];
+        }
         for gene in 0..self.n_genes {
-            let (start, end) = (self.starts[gene], self.starts[gene + 1]);
             let slope = both * x[gene] + alone;
-            let (neighbours, shares) = (&self.neighbours[start..end], &mut cell.shares[start..end]);
-            let (mean, variance) = choose(x, neighbours, slope, shares);
-            (cell.slope[gene], cell.mean[gene], cell.variance[gene]) = (slope, mean, variance);
-            let is_joined = if end > start { 1.0 } else { 0.0 };
-            let hidden = &mut cell.hidden[gene * self.width..(gene + 1) * self.width];
+            cell.slope[gene] = slope;
+            let own = self.starts[gene]..self.starts[gene + 1];
+            let (near, scores) = (&cell.near[own.clone()], &mut cell.shares[own]);
+            let most = near.iter().map(|value| slope * value).fold(f32::NEG_INFINITY, f32::max);
+            scores.iter_mut().zip(near).for_each(|(score, value)| *score = slope * value - most);
+        }
+        cell.shares[self.neighbours.len()..].fill(0.0);
+        exp_of(self.level, &mut cell.shares);
+        let [_, _, _, _, value, of_value, skip, of_skip, _] = &self.values.vectors;
+        for (gene, hidden) in cell.hidden.chunks_mut(self.width).take(self.n_genes).enumerate() {
+            let own = self.starts[gene]..self.starts[gene + 1];
+            let is_joined = if own.is_empty() { 0.0 } else { 1.0 };
+            let (mean, variance) = moments(&cell.near[own.clone()], &mut cell.shares[own]);
+            (cell.mean[gene], cell.variance[gene]) = (mean, variance);
             for (unit, hidden) in hidden.iter_mut().enumerate() {
                 let sent = value[unit] * mean + of_value[unit] * is_joined;
                 *hidden = (sent + skip[unit] * x[gene] + of_skip[unit]).max(0.0);
             }
         }
-        if let Some(keep) = keep {
-            cell.hidden.iter_mut().zip(keep).for_each(|(hidden, keep)| *hidden *= keep);
-        }
-        for (class, logit) in cell.logits.iter_mut().enumerate() {
-            *logit = dot(&last[class * cell.hidden.len()..][..cell.hidden.len()], &cell.hidden) + of_last[class];
+    }
+
+    fn classify(&self, cell: &mut Cell) {
+        let Cell { hidden, logits, .. } = cell;
+        let biases = &self.values.vectors[OF_LAST];
+        for ((logit, row), bias) in logits.iter_mut().zip(&self.values.last).zip(biases) {
+            *logit = dot(self.level, row, hidden) + bias;
         }
     }
 
-    /// The slope along what the graph layer gives, and along the last map's numbers where these are wanted.
-    fn backward_last(&self, cell: &Cell, of_logits: &[f32], gradient: Option<&mut Values>) -> Vec<f32> {
-        let n = cell.hidden.len();
-        let mut of_hidden = vec![0.0; n];
+    /// The slope along what the graph layer gives, and along the last map's numbers.
+    fn backward_last(&self, cell: &mut Cell, of_logits: &[f32], gradient: &mut Values) {
+        cell.of_hidden.fill(0.0);
         for (class, &slope) in of_logits.iter().enumerate() {
-            add(&mut of_hidden, slope, &self.values[LAST][class * n..][..n]);
+            add_scaled(self.level, &mut cell.of_hidden, &self.values.last[class], slope);
+            add_scaled(self.level, &mut gradient.last[class], &cell.hidden, slope);
+            gradient.vectors[OF_LAST][class] += slope;
         }
-        if let Some(gradient) = gradient {
-            for (class, &slope) in of_logits.iter().enumerate() {
-                add(&mut gradient[LAST][class * n..][..n], slope, &cell.hidden);
-                gradient[LAST + 1][class] += slope;
-            }
-        }
-        of_hidden
     }
 
-    fn backward_graph(&self, x: &[f32], cell: &Cell, of_hidden: &[f32], keep: Option<&[f32]>, gradient: &mut Values) {
-        let scale = 1.0 / (self.width as f32).sqrt();
+    fn backward_graph(&self, x: &[f32], cell: &Cell, keep: &[f32], gradient: &mut Values) {
+        let (width, scale) = (self.width, 1.0 / (self.width as f32).sqrt());
+        let [query, of_query, key, _, value, ..] = &self.values.vectors;
+        let [to_query, to_of_query, to_key, _, to_value, to_of_value, to_skip, to_of_skip, _] = &mut gradient.vectors;
         let (mut of_both, mut of_alone) = (0.0, 0.0);
+        let mut of_units = vec![0.0; width];
         for (gene, &x) in x.iter().enumerate().take(self.n_genes) {
-            let at = gene * self.width;
-            let is_joined = if self.starts[gene + 1] > self.starts[gene] { 1.0 } else { 0.0 };
-            let mut of_mean = 0.0;
-            for unit in 0..self.width {
-                if cell.hidden[at + unit] <= 0.0 {
-                    continue;
-                }
-                let slope = of_hidden[at + unit] * keep.map_or(1.0, |keep| keep[at + unit]);
-                gradient[VALUE][unit] += slope * cell.mean[gene];
-                gradient[VALUE + 1][unit] += slope * is_joined;
-                gradient[SKIP][unit] += slope * x;
-                gradient[SKIP + 1][unit] += slope;
-                of_mean += slope * self.values[VALUE][unit];
+            let own = gene * width..(gene + 1) * width;
+            let (hidden, of_hidden, keep) = (&cell.hidden[own.clone()], &cell.of_hidden[own.clone()], &keep[own]);
+            for (unit, slope) in of_units.iter_mut().enumerate() {
+                *slope = if hidden[unit] > 0.0 { of_hidden[unit] * keep[unit] } else { 0.0 };
             }
+            let (mean, is_joined) =
+                (cell.mean[gene], if self.starts[gene + 1] > self.starts[gene] { 1.0 } else { 0.0 });
+            for (unit, slope) in of_units.iter().enumerate() {
+                to_value[unit] += slope * mean;
+                to_of_value[unit] += slope * is_joined;
+                to_skip[unit] += slope * x;
+                to_of_skip[unit] += slope;
+            }
+            let of_mean: f32 = of_units.iter().zip(value).map(|(slope, value)| slope * value).sum();
             let of_slope = of_mean * cell.variance[gene] * scale;
             of_both += of_slope * x;
             of_alone += of_slope;
         }
-        let [query, of_query, key, ..] = &self.values;
-        for unit in 0..self.width {
-            gradient[QUERY][unit] += of_both * key[unit];
-            gradient[QUERY + 1][unit] += of_alone * key[unit];
-            gradient[KEY][unit] += of_both * query[unit] + of_alone * of_query[unit];
+        for unit in 0..width {
+            to_query[unit] += of_both * key[unit];
+            to_of_query[unit] += of_alone * key[unit];
+            to_key[unit] += of_both * query[unit] + of_alone * of_query[unit];
         }
     }
 
-    /// The slope along each gene's value.
-    fn slope_of_input(&self, x: &[f32], cell: &Cell, of_hidden: &[f32]) -> Vec<f32> {
+    /// The slope along each gene's value, by the slopes along what the graph layer gives.
+    fn slope_of_input(&self, cell: &mut Cell, of_hidden: &[f32], slopes: &mut [f32]) {
         let (both, _) = self.score();
-        let mut slopes = vec![0.0; self.n_genes];
-        for gene in 0..self.n_genes {
-            let at = gene * self.width;
+        let [_, _, _, _, value, _, skip, ..] = &self.values.vectors;
+        let of_genes = cell.hidden.chunks(self.width).zip(of_hidden.chunks(self.width)).take(self.n_genes);
+        slopes.fill(0.0);
+        for (gene, (hidden, of_hidden)) in of_genes.enumerate() {
             let (mut of_mean, mut of_skip) = (0.0, 0.0);
-            for unit in (0..self.width).filter(|unit| cell.hidden[at + unit] > 0.0) {
-                of_mean += of_hidden[at + unit] * self.values[VALUE][unit];
-                of_skip += of_hidden[at + unit] * self.values[SKIP][unit];
+            for unit in 0..self.width {
+                let slope = if hidden[unit] > 0.0 { of_hidden[unit] } else { 0.0 };
+                of_mean += slope * value[unit];
+                of_skip += slope * skip[unit];
             }
             slopes[gene] += of_skip + of_mean * cell.variance[gene] * both;
+            let (mean, slope) = (cell.mean[gene], cell.slope[gene]);
             for at in self.starts[gene]..self.starts[gene + 1] {
-                let neighbour = self.neighbours[at] as usize;
-                let from_mean = x[neighbour] - cell.mean[gene];
-                slopes[neighbour] += of_mean * cell.shares[at] * (1.0 + cell.slope[gene] * from_mean);
+                let from_mean = cell.near[at] - mean;
+                slopes[self.neighbours[at] as usize] += of_mean * cell.shares[at] * (1.0 + slope * from_mean);
             }
         }
-        slopes
     }
 
     fn descend(&mut self, gradient: Values, rate: f32, momentum: f32) {
         let velocity = match self.velocity.take() {
             None => gradient,
             Some(mut velocity) => {
-                for (velocity, gradient) in velocity.iter_mut().zip(&gradient) {
+                for (velocity, gradient) in velocity.all().zip(gradient.rows()) {
                     velocity.iter_mut().zip(gradient).for_each(|(v, g)| *v = *v * momentum + g);
                 }
                 velocity
             }
         };
-        for (values, velocity) in self.values.iter_mut().zip(&velocity) {
-            add(values, -rate, velocity);
+        for (values, velocity) in self.values.all().zip(velocity.rows()) {
+            values.iter_mut().zip(velocity).for_each(|(value, velocity)| *value -= rate * velocity);
         }
         self.velocity = Some(velocity);
     }
 }
 
-/// Shares of neighbours by their values and a slope; mean and variance of the values under them.
-fn choose(x: &[f32], neighbours: &[u32], slope: f32, shares: &mut [f32]) -> (f32, f32) {
-    let value = |neighbour: &u32| x[*neighbour as usize];
-    let most = neighbours.iter().map(|j| slope * value(j)).fold(f32::NEG_INFINITY, f32::max);
-    let mut total = 0.0;
-    for (share, neighbour) in shares.iter_mut().zip(neighbours) {
-        *share = (slope * value(neighbour) - most).exp();
-        total += *share;
+impl Values {
+    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.vectors.iter().map(Vec::as_slice).chain(self.last.iter().map(|row| &row[..]))
     }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.vectors.iter_mut().map(Vec::as_mut_slice).chain(self.last.iter_mut().map(|row| &mut row[..]))
+    }
+}
+
+/// Powers to shares of their sum; mean and variance of values under these.
+fn moments(values: &[f32], shares: &mut [f32]) -> (f32, f32) {
+    let total: f32 = shares.iter().sum();
     if total > 0.0 {
         shares.iter_mut().for_each(|share| *share /= total);
     }
-    let mean: f32 = shares.iter().zip(neighbours).map(|(share, j)| share * value(j)).sum();
-    let variance = shares.iter().zip(neighbours).map(|(share, j)| share * (value(j) - mean).powi(2)).sum();
-    (mean, variance)
+    let mean: f32 = shares.iter().zip(values).map(|(share, value)| share * value).sum();
+    (mean, shares.iter().zip(values).map(|(share, value)| share * (value - mean).powi(2)).sum())
 }
 
 /// Probabilities of logits.
@@ -311,28 +368,8 @@ pub(super) fn most(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, at| if values[at] > values[best] { at } else { best })
 }
 
-/// The sum of products, in an order that keeps the lanes of a processor busy.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (a_whole, b_whole) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_whole.remainder().iter().zip(b_whole.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_whole.zip(b_whole) {
-        lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a * b);
-    }
-    lanes.iter().sum::<f32>() + rest
-}
-
-fn add(to: &mut [f32], times: f32, what: &[f32]) {
-    to.iter_mut().zip(what).for_each(|(to, what)| *to += times * what);
-}
-
-const LANES: usize = 16;
-const QUERY: usize = 0;
-const KEY: usize = 2;
-const VALUE: usize = 4;
-const SKIP: usize = 6;
-const LAST: usize = 8;
-const NAMES: [&str; 10] = [
+const OF_LAST: usize = 8;
+const NAMES: [&str; 9] = [
     "layers_GNN.0.lin_query.weight",
     "layers_GNN.0.lin_query.bias",
     "layers_GNN.0.lin_key.weight",
@@ -341,6 +378,6 @@ const NAMES: [&str; 10] = [
     "layers_GNN.0.lin_value.bias",
     "layers_GNN.0.lin_skip.weight",
     "layers_GNN.0.lin_skip.bias",
-    "last_layer_FC.weight",
     "last_layer_FC.bias",
 ];
+const LAST: &str = "last_layer_FC.weight";

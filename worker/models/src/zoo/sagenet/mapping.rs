@@ -131,8 +131,9 @@ pub fn probabilities(network: &Network, x: ArrayView2<'_, f32>) -> Array2<f64> {
     let mut logits = Array2::<f64>::zeros((x.nrows(), network.n_classes()));
     match Kernel::new(network) {
         Some(kernel) => {
-            for (mut row, x) in logits.rows_mut().into_iter().zip(x.rows()) {
-                let found = kernel.logits(&x.to_vec());
+            let x = x.as_standard_layout();
+            let cells = x.rows().into_iter().map(|row| row.to_slice().expect("rows are in order"));
+            for (mut row, found) in logits.rows_mut().into_iter().zip(kernel.logits(cells)) {
                 row.iter_mut().zip(found).for_each(|(to, from)| *to = from.into());
             }
         }

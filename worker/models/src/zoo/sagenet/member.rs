@@ -23,7 +23,7 @@ pub const PART: &str = "networks";
 /// The networks of one section.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SectionNetworks {
-    /// The penalty under which the network of genes was found.
+    /// The penalty under which the network of genes was found; not a number where that is not known.
     pub alpha: f64,
     /// Pairs of genes that go together.
     pub pairs: Vec<(u32, u32)>,
@@ -39,9 +39,9 @@ pub struct SectionNetworks {
 pub struct Trained {
     /// Its tensors, by upstream's names.
     pub tensors: StateDict,
-    /// Cross entropy of the last epoch, with dropout.
+    /// Cross entropy of the last epoch, with dropout; not a number where that is not known.
     pub loss: f64,
-    /// Share of cells put into their part in the last epoch, with dropout.
+    /// Share of cells put into their part in the last epoch, with dropout; likewise.
     pub accuracy: f64,
 }
 
@@ -67,14 +67,18 @@ impl SectionNetworks {
         let mut state = StateDict::new();
         let pairs: Vec<i64> = self.pairs.iter().flat_map(|&(a, b)| [a.into(), b.into()]).collect();
         state.insert(EDGES, Stored::from_i64(&[self.pairs.len(), 2], &pairs));
-        state.insert(ALPHA, Stored::from_f32(&[1], &[self.alpha as f32]));
+        if self.alpha.is_finite() {
+            state.insert(ALPHA, Stored::from_f32(&[1], &[self.alpha as f32]));
+        }
         if let Some(importance) = &self.importance {
             let ranks: Vec<i64> = importance.iter().map(|rank| rank.map_or(NO_RANK, i64::from)).collect();
             state.insert(IMPORTANCE, Stored::from_i64(&[ranks.len()], &ranks));
         }
         for (partition, trained) in &self.networks {
             let figures = [trained.loss as f32, trained.accuracy as f32];
-            state.insert(format!("{partition}/{FIGURES}"), Stored::from_f32(&[2], &figures));
+            if figures.iter().all(|figure| figure.is_finite()) {
+                state.insert(format!("{partition}/{FIGURES}"), Stored::from_f32(&[2], &figures));
+            }
             for (name, tensor) in trained.tensors.iter() {
                 state.insert(format!("{partition}/{name}"), tensor.clone());
             }
@@ -100,7 +104,7 @@ impl SectionNetworks {
         let gene = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
         let pairs: Vec<(u32, u32)> = flat.chunks_exact(2).map(|pair| (gene(pair[0]), gene(pair[1]))).collect();
         let graph = GeneGraph::new(n_genes, &pairs)?;
-        let alpha = state.require(WHAT, ALPHA)?.numbers().next().unwrap_or_default();
+        let alpha = state.get(ALPHA).and_then(|alpha| alpha.numbers().next()).unwrap_or(f64::NAN);
         let importance = state.get(IMPORTANCE).map(|ranks| ranks.to_i64(IMPORTANCE)).transpose()?;
         if let Some(ranks) = importance.as_ref().filter(|ranks| ranks.len() != n_genes) {
             let (part, axis) = (IMPORTANCE.to_owned(), "genes");

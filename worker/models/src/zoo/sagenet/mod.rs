@@ -20,6 +20,7 @@ mod parameters;
 pub mod schedule;
 mod section;
 mod training;
+pub mod upstream;
 
 pub use config::{Classifier, SagenetConfig};
 pub use graph::GeneGraph;
