@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 venv=${ARCHIPELAGO_SCARCHES:-${XDG_CACHE_HOME:-$HOME/.cache}/archipelago/scarches-0.6.1}
-if ! "$venv/bin/python" -c 'import scarches' >/dev/null 2>&1; then
+if ! "$venv/bin/python" -c 'import captum, scarches, tensorboard, torch_geometric' >/dev/null 2>&1; then
   found=
   for python in "${ARCHIPELAGO_PYTHON311:-}" python3.11 "$(uv python find 3.11 2>/dev/null || true)"; do
     if [ -n "$python" ] && "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then

@@ -5,7 +5,7 @@
     python benches/peers/tree_same.py target/release/archipelago-worker pbmc_sorted_hierarchy.h5ad label_fine
 
 The space is ten principal components of log-normalised counts. Data sets are the batches, the query those of obs column
-`split`; without it three random parts. Needs what `tree_speed.py` needs. `svm converged` gives scHPL a solver that ends.
+`split`; without it three random parts. Needs what `speed_trees.py` needs. `svm converged` gives scHPL a solver that ends.
 """
 import contextlib, copy, io, json, os, subprocess, sys, tempfile, warnings
 

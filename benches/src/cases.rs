@@ -9,6 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Gamma, LogNormal, Poisson};
 use rayon::prelude::*;
 
+use crate::{space, trees};
+
 /// One data set, with which everything is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -38,6 +40,10 @@ pub(crate) enum ModelArg {
     Scpoli,
     /// Multigrate: counts of genes, and the logarithms of some as a second modality.
     Multigrate,
+    /// SageNet: networks of one section.
+    Sagenet,
+    /// treeArches: trees of cell types in a latent space.
+    Treearches,
 }
 
 impl ModelArg {
@@ -51,6 +57,17 @@ impl ModelArg {
             Self::Expimap => "expimap",
             Self::Scpoli => "scpoli",
             Self::Multigrate => "multigrate",
+            Self::Sagenet => "sagenet",
+            Self::Treearches => "treearches",
+        }
+    }
+
+    /// What is measured of it, in the table's order.
+    pub(crate) fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Self::Sagenet => &space::KINDS,
+            Self::Treearches => &trees::KINDS,
+            _ => &["train", "surgery", "latent"],
         }
     }
 
@@ -77,6 +94,10 @@ pub(crate) enum Source {
     Synthetic(usize, usize, f64),
     /// The PBMC of five batches; three make the reference, one is the query.
     Pbmc(PathBuf),
+    /// Cells, dimensions and types of a latent space.
+    Latent(usize, usize, usize),
+    /// A file whose first section is learnt.
+    Section(PathBuf),
 }
 
 /// All cases, or those that the goals speak of.
@@ -112,6 +133,15 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
         let (name, model, source) = ("pbmc_5batch".to_owned(), ModelArg::Scvi, Source::Pbmc(file));
         cases.push(Case { name, model, source, epochs: 5, rounds: 2 });
     }
+    let trees = |cells, types| {
+        let (name, source) = (format!("treearches-{cells}x10-{types}"), Source::Latent(cells, 10, types));
+        Case { name, model: ModelArg::Treearches, source, epochs: 1, rounds: 1 }
+    };
+    cases.extend([trees(MOST_OF_SCHPL, 10), trees(100_000, 30)]);
+    if let Some(file) = shared_file("spatial_starmap.h5ad") {
+        let (name, model, source) = ("sagenet-starmap".to_owned(), ModelArg::Sagenet, Source::Section(file));
+        cases.push(Case { name, model, source, epochs: 3, rounds: 2 });
+    }
     cases
 }
 
@@ -123,11 +153,18 @@ fn shared_file(name: &str) -> Option<PathBuf> {
 }
 
 impl Case {
+    /// Whether its peer would take longer than anybody waits.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self.source, Source::Latent(cells, ..) if cells > MOST_OF_SCHPL)
+    }
+
     /// Writes `reference.h5ad`, `query.h5ad` and what both are validated on.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         match &self.source {
             Source::Synthetic(cells, genes, library) => write_synthetic(folder, *cells, *genes, *library),
             Source::Pbmc(file) => write_pbmc(folder, file),
+            Source::Latent(cells, dims, types) => trees::write(folder, *cells, *dims, *types),
+            Source::Section(file) => space::write(folder, file),
         }
     }
 }
@@ -260,6 +297,8 @@ fn frames(n_cells: usize, n_genes: usize, batches: &[&str]) -> Result<(DataFrame
     Ok((obs, DataFrame::new((0..n_genes).map(|gene| format!("g{gene}")))))
 }
 
+/// scHPL's time grows with the square of the cells: ten times as many would take half an hour.
+const MOST_OF_SCHPL: usize = 10_000;
 /// Seeds from which the native models start: enough to tell a difference in ELBO from the start's.
 const NATIVE_ROUNDS: usize = 4;
 /// Memory that the counts of a streamed file take while it is made.

@@ -36,3 +36,14 @@ pub(crate) fn peak_mib() -> Result<f64> {
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }
+
+/// Seconds of processors that this process's threads have taken.
+pub(crate) fn processor_s() -> Result<f64> {
+    let mut nanoseconds = 0.0;
+    for thread in std::fs::read_dir("/proc/self/task").context("failed to list the threads")? {
+        let times =
+            std::fs::read_to_string(thread?.path().join("schedstat")).context("failed to read a thread's time")?;
+        nanoseconds += times.split_whitespace().next().unwrap_or_default().parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
+}

@@ -9,7 +9,9 @@ mod large;
 mod machine;
 mod measure;
 mod report;
+mod space;
 mod suite;
+mod trees;
 
 use std::path::PathBuf;
 

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cases::{LABELS, ModelArg, TYPES},
-    machine, report,
+    machine, report, space, trees,
 };
 
 /// What one process measures.
@@ -172,6 +172,16 @@ impl Clock {
     }
 }
 
+/// Does one piece of work that has no epochs, and notes the processor's seconds.
+pub(crate) fn timed<T>(kinds: &mut Kinds, kind: &str, work: impl FnOnce() -> T) -> Result<T> {
+    machine::reset_peak()?;
+    let start = machine::processor_s()?;
+    let result = work();
+    let epochs_s = vec![machine::processor_s()? - start];
+    kinds.insert(kind.to_owned(), Measured { epochs_s, elbo: None, peak_mib: machine::peak_mib()? });
+    Ok(result)
+}
+
 /// Measures and prints JSON.
 pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
@@ -180,6 +190,14 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
     anyhow::ensure!(!args.cuda || device != Device::Cpu, "libtorch finds no CUDA device");
     let engine = if args.autograd || args.cuda { Engine::Autograd } else { Engine::Fast };
     let compute = Compute { device, engine };
+    match args.model {
+        ModelArg::Treearches => return report::say(&serde_json::to_string(&trees::measure(&args.folder)?)?),
+        ModelArg::Sagenet => {
+            let spec = TrainSpec { seed: args.seed, ..spec(args.epochs, 0.0) };
+            return report::say(&serde_json::to_string(&space::measure(&args.folder, &spec)?)?);
+        }
+        _ => {}
+    }
     let mut kinds = Kinds::new();
     let reference = {
         let file = File::read(&args.folder, "reference", args.model)?;
@@ -237,7 +255,7 @@ fn spec_of(model: ModelArg, epochs: u32) -> TrainSpec {
 fn weight_decay_of(model: ModelArg) -> f64 {
     match model {
         ModelArg::Trvae | ModelArg::Scpoli => 0.04,
-        ModelArg::Scgen | ModelArg::Expimap => 0.0,
+        ModelArg::Scgen | ModelArg::Expimap | ModelArg::Sagenet | ModelArg::Treearches => 0.0,
         ModelArg::Scvi | ModelArg::Scanvi => 1e-6,
         ModelArg::Multigrate => 1e-3,
     }
@@ -249,7 +267,7 @@ fn check_engine(found: Engine, model: ModelArg, compute: Compute) -> Result<()> 
 }
 
 /// Values as scGen takes them.
-fn log_normalised(counts: &Csr) -> Result<Csr> {
+pub(crate) fn log_normalised(counts: &Csr) -> Result<Csr> {
     let view = CsrView::new(counts.n_cols(), counts.indptr(), counts.indices(), counts.data())?;
     let mut values = normalize_total(view, CP10K);
     log1p(&mut values);

@@ -12,18 +12,19 @@ use crate::growth::Point;
 pub(crate) struct Row {
     /// `surgery-10000x2000-d12`
     pub(crate) name: String,
-    /// Seconds per epoch, or of the whole for embeddings; medians.
+    /// Seconds per epoch, or of the whole for embeddings; medians. Of trees and sections the processor's seconds.
     pub(crate) ours_s: f64,
-    pub(crate) peer_s: f64,
+    /// None where the peer was not run.
+    pub(crate) peer_s: Option<f64>,
     /// How many times faster ours is.
-    pub(crate) ratio: f64,
+    pub(crate) ratio: Option<f64>,
     /// What the dense products alone take at the machine's rate.
     pub(crate) bound_s: Option<f64>,
     /// ELBO per validation cell over the rounds, nats; higher is better.
     pub(crate) ours_elbo: Option<Spread>,
     pub(crate) peer_elbo: Option<Spread>,
     pub(crate) ours_peak_mib: f64,
-    pub(crate) peer_peak_mib: f64,
+    pub(crate) peer_peak_mib: Option<f64>,
 }
 
 /// A figure over rounds that start elsewhere.
@@ -73,23 +74,25 @@ impl Summary {
                 self.threads, self.gemm_gflops, self.load_before
             ),
             format!(
-                "{:<28} {:>9} {:>9} {:>7} {:>9} {:>17} {:>17} {:>9} {:>9}",
+                "{:<34} {:>9} {:>9} {:>7} {:>9} {:>17} {:>17} {:>9} {:>9}",
                 "case", "ours s", "peer s", "ratio", "bound s", "ours ELBO", "peer ELBO", "ours MiB", "peer MiB"
             ),
         ];
+        let optional =
+            |value: Option<f64>, n_digits: usize| value.map_or_else(String::new, |value| format!("{value:.n_digits$}"));
         let elbo = |spread: &Option<Spread>| spread.map_or_else(String::new, |spread| spread.to_string());
         for row in &self.cases {
             lines.push(format!(
-                "{:<28} {:>9.4} {:>9.3} {:>6.1}× {:>9} {:>17} {:>17} {:>9.0} {:>9.0}",
+                "{:<34} {:>9.4} {:>9} {:>7} {:>9} {:>17} {:>17} {:>9.0} {:>9}",
                 row.name,
                 row.ours_s,
-                row.peer_s,
-                row.ratio,
-                row.bound_s.map_or_else(String::new, |bound| format!("{bound:.4}")),
+                optional(row.peer_s, 3),
+                row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.1}×")),
+                optional(row.bound_s, 4),
                 elbo(&row.ours_elbo),
                 elbo(&row.peer_elbo),
                 row.ours_peak_mib,
-                row.peer_peak_mib
+                optional(row.peer_peak_mib, 0)
             ));
         }
         for point in &self.growth {

@@ -70,6 +70,8 @@ impl SuiteArgs {
     fn peer_of(&self, case: &Case) -> Option<(&Path, &'static str)> {
         match case.model {
             ModelArg::Multigrate => Some((self.multigrate_peer.as_deref()?, "peers/speed_multigrate.py")),
+            ModelArg::Sagenet => Some((self.native_peer.as_deref()?, "peers/speed_space.py")),
+            ModelArg::Treearches => Some((self.native_peer.as_deref()?, "peers/speed_trees.py")),
             model if model.is_native() => Some((self.native_peer.as_deref()?, "peers/speed_native.py")),
             _ => Some((&self.peer, "peers/speed.py")),
         }
@@ -86,11 +88,13 @@ fn compare(case: &Case, args: &SuiteArgs, gemm: f64) -> Result<Vec<Row>> {
         // Each round starts elsewhere, and both sides say how far that moves the ELBO.
         let seed = round as u64 - 1;
         ours.push(run_ours(&folder, case, args, seed)?);
-        note(&format!("{}: round {round} of {}, the peer", case.name, case.rounds));
-        theirs.push(run_peer(&folder, case, args, seed)?);
+        if !case.is_alone() {
+            note(&format!("{}: round {round} of {}, the peer", case.name, case.rounds));
+            theirs.push(run_peer(&folder, case, args, seed)?);
+        }
     }
     std::fs::remove_dir_all(&folder)?;
-    let kinds = ["train", "surgery", "latent"].into_iter();
+    let kinds = case.model.kinds().iter();
     kinds.map(|kind| row(case, kind, &collect(&ours, kind)?, &collect(&theirs, kind)?, gemm)).collect()
 }
 
@@ -138,19 +142,19 @@ fn row(case: &Case, kind: &str, ours: &[Measured], theirs: &[Measured], gemm: f6
     };
     let bound = |n_products: f64| match case.source {
         Source::Synthetic(cells, genes, _) => Some(n_products * 2.0 * (cells * genes * N_HIDDEN) as f64 / gemm),
-        Source::Pbmc(_) => None,
+        Source::Pbmc(_) | Source::Latent(..) | Source::Section(_) => None,
     };
-    let (ours_s, peer_s) = (seconds(ours), seconds(theirs));
+    let (ours_s, peer_s) = (seconds(ours), (!theirs.is_empty()).then(|| seconds(theirs)));
     Ok(Row {
         name: format!("{kind}-{}", case.name),
         ours_s,
         peer_s,
-        ratio: peer_s / ours_s,
+        ratio: peer_s.map(|peer_s| peer_s / ours_s),
         bound_s: n_products.and_then(bound),
         ours_elbo: elbo(ours),
         peer_elbo: elbo(theirs),
         ours_peak_mib: peak(ours),
-        peer_peak_mib: peak(theirs),
+        peer_peak_mib: (!theirs.is_empty()).then(|| peak(theirs)),
     })
 }
 
