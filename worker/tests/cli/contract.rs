@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 77] = [
+const COMMANDS: [(&str, Does); 79] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     (
         "search",
@@ -117,6 +117,8 @@ const COMMANDS: [(&str, Does); 77] = [
     ("space train", Writes("logged.h5ad --batches a --network-epochs 2", "--out", "sections-again")),
     ("space map", WritesCells("sections logged.h5ad", "--out", "mapped-in-space.h5ad")),
     ("space show", Writes("sections", "--picture", "sections.svg")),
+    ("space import", Writes("saved-sections --cells logged.h5ad", "--out", "imported-sections")),
+    ("space export", Writes("sections", "--out", "exported-sections")),
     ("metrics", Writes("cells.h5ad --labels-key cell_type", "--out", "figures.json")),
     ("plot embedding", Writes("cells.h5ad --basis X_pca --color cell_type", "--out", "embedding.png")),
     ("plot violin", Writes("cells.h5ad --values GENE00001 --groupby cell_type", "--out", "violin.svg")),
@@ -172,6 +174,7 @@ fn prepared() -> Bench {
     );
     run("preprocess cells.h5ad --normalize --out logged.h5ad");
     run("space train logged.h5ad --batches a,b --network-epochs 2 --out sections");
+    run("space export sections --out saved-sections");
     run("train logged.h5ad --batches a,b --model scgen --labels-key cell_type --epochs 1 --out scgen");
     super::terms::write_sets(&bench);
     run(

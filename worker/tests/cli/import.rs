@@ -53,6 +53,25 @@ fn a_saved_model_becomes_a_reference_and_a_saved_model_again() {
     }
 }
 
+/// scvi-tools 1.5.1 under pandas 3.1, with its training history in the file.
+#[test]
+fn a_model_of_today_s_stack_places_cells_as_it_did_there() {
+    let bench = empty_bench();
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files");
+    std::fs::create_dir(bench.path("model")).unwrap();
+    std::fs::copy(files.join("scanvi_1.5.1.pt"), bench.path("model/model.pt")).unwrap();
+    let cells = files.join("scanvi_1.5.1_cells.h5ad");
+    let imported = bench.run_json(&import("model", "reference"));
+    assert_eq!((imported["model"].as_str(), &imported["labels"]), (Some("scanvi"), &serde_json::json!(["y", "x"])));
+    assert!(imported["saved_by"].as_str().unwrap().contains("1.5.1"), "{imported}");
+    bench.run(&["latent", "reference", cells.to_str().unwrap(), "--out", "latent.h5ad"]);
+    let adata = AnnData::read(bench.path("latent.h5ad")).unwrap();
+    let values = |key: &str| adata.obsm(key).unwrap().to_table(key).unwrap().values;
+    for (ours, theirs) in values("X_archipelago").iter().zip(values("latent")) {
+        assert!((ours - theirs).abs() < 1e-4 * (1.0 + theirs.abs()), "{ours}, upstream {theirs}");
+    }
+}
+
 #[test]
 fn a_query_is_mapped_onto_an_imported_model() {
     let bench = empty_bench();

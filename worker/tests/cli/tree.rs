@@ -226,6 +226,19 @@ fn cells_of_another_space_and_damaged_trees_are_refused() {
     let again = ["tree", "update", "tree", "cells.h5ad", "--order", "b", "--out", "larger"];
     check(&bench, 2, &again, &["`b`, which the tree has already"]);
 
+    // Cells that another version of the network placed, in as many dimensions.
+    let mut adata = AnnData::read(bench.path("cells.h5ad")).unwrap();
+    let places = adata.obsm.remove("X_pca").unwrap();
+    adata.obsm.insert("X_archipelago".to_owned(), places);
+    for (file, digest) in [("first.h5ad", "0123456789abcdef"), ("second.h5ad", "fedcba9876543210")] {
+        adata.uns.insert("archipelago_network".to_owned(), Element::from(digest));
+        adata.write(bench.path(file), Compression::None).unwrap();
+    }
+    let by_first = [&LEARN[..2], &["first.h5ad"], &LEARN[3..6], &["--use-rep", "X_archipelago", "--out=by-first"]];
+    bench.run(&by_first.concat());
+    let predict = ["tree", "predict", "by-first", "second.h5ad", "--out", "placed.h5ad"];
+    check(&bench, 1, &predict, &["second.h5ad", "fedcba987654", "0123456789ab"]);
+
     let arrays = bench.path("tree/arrays.safetensors");
     let mut bytes = std::fs::read(&arrays).unwrap();
     *bytes.last_mut().unwrap() ^= 1;

@@ -18,7 +18,9 @@ use clap::Args;
 use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
-use super::{CONFIDENCE, ENTROPY, IMPORTANCE, PREDICTED, check_genes, importance_column, open, train::numbered};
+use super::{
+    CONFIDENCE, ENTROPY, IMPORTANCE, PREDICTED, check_genes, importance_column, network_name, open, train::numbered,
+};
 use crate::{
     cells::dense,
     commands::CellArgs,
@@ -167,9 +169,8 @@ fn write_columns(adata: &mut AnnData, mapping: &Mapping) -> archipelago_anndata:
     adata.obs.insert(CONFIDENCE, Column::Plain(Values::F64(mapping.confidence.clone())))
 }
 
-/// A column cannot have a slash in its name.
 fn column_name(placed: &Placed) -> String {
-    placed.name().replace('/', ".")
+    network_name(&placed.tag, &placed.partition)
 }
 
 fn write_importance(

@@ -1,5 +1,7 @@
 //! `space`: cells without places mapped onto sections, one file per verb.
 
+mod export;
+mod import;
 mod map;
 mod picture;
 mod show;
@@ -39,6 +41,8 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     Map(Box<map::MapArgs>),
     Show(show::ShowArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
 }
 
 /// Runs the command.
@@ -49,6 +53,8 @@ pub fn run(args: &SpaceArgs, output: &Output) -> Result<()> {
         Verb::Train(args) => train::run(args, output),
         Verb::Map(args) => map::run(args, output),
         Verb::Show(args) => show::run(args, output),
+        Verb::Import(args) => import::run(args, output),
+        Verb::Export(args) => export::run(args, output),
     }
 }
 
@@ -85,6 +91,16 @@ fn importance_column(reference: &Reference, genes: &[String], ranks: &[Option<u3
         at.and_then(|at| ranks[at]).map_or(f64::NAN, f64::from)
     };
     genes.iter().map(rank).collect()
+}
+
+/// What a network is called in names of files and columns, which cannot have a slash.
+fn network_name(tag: &str, partition: &str) -> String {
+    format!("{tag}_{partition}").replace('/', ".")
+}
+
+/// A number that is not known of networks that were trained elsewhere.
+fn told(number: f64) -> String {
+    if number.is_nan() { "not known".to_owned() } else { format!("{number:.3}") }
 }
 
 /// The file of an ensemble's directory with the sections that it was trained on, and their partitions.

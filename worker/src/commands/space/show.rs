@@ -14,7 +14,7 @@ use archipelago_models::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{CONFIDENCE, SECTIONS, open, picture};
+use super::{CONFIDENCE, SECTIONS, open, picture, told};
 use crate::{
     commands::file::{read, within},
     error::{Error, Result},
@@ -162,9 +162,10 @@ impl fmt::Display for Ensemble {
         writeln!(f, "version     {}", self.version)?;
         write!(f, "genes       {}", self.n_genes)?;
         for Section { tag, n_edges, alpha, networks, informative } in &self.sections {
-            write!(f, "\n\n{tag}: {n_edges} pairs of genes (alpha {alpha:.3})")?;
+            write!(f, "\n\n{tag}: {n_edges} pairs of genes (alpha {})", told(*alpha))?;
             for Network { partition, n_parts, loss, accuracy } in networks {
-                write!(f, "\n  {partition:<16} {n_parts:>3} parts, loss {loss:.3}, accuracy {accuracy:.3}")?;
+                let (loss, accuracy) = (told(*loss), told(*accuracy));
+                write!(f, "\n  {partition:<16} {n_parts:>3} parts, loss {loss}, accuracy {accuracy}")?;
             }
             if !informative.is_empty() {
                 write!(f, "\n  genes that say most: {}", informative.join(", "))?;

@@ -223,13 +223,12 @@ impl Kernel {
         for (near, &neighbour) in cell.near.iter_mut().zip(&self.neighbours) {
             *near = x[neighbour as usize];
         }
-        for gene in 0..self.n_genes {
-            let slope = both * x[gene] + alone;
-            cell.slope[gene] = slope;
+        for (gene, (slope, value)) in cell.slope.iter_mut().zip(x).enumerate() {
+            *slope = both * value + alone;
             let own = self.starts[gene]..self.starts[gene + 1];
             let (near, scores) = (&cell.near[own.clone()], &mut cell.shares[own]);
-            let most = near.iter().map(|value| slope * value).fold(f32::NEG_INFINITY, f32::max);
-            scores.iter_mut().zip(near).for_each(|(score, value)| *score = slope * value - most);
+            let most = near.iter().map(|value| *slope * value).fold(f32::NEG_INFINITY, f32::max);
+            scores.iter_mut().zip(near).for_each(|(score, value)| *score = *slope * value - most);
         }
         cell.shares[self.neighbours.len()..].fill(0.0);
         exp_of(self.level, &mut cell.shares);
@@ -289,10 +288,10 @@ impl Kernel {
             of_both += of_slope * x;
             of_alone += of_slope;
         }
-        for unit in 0..width {
-            to_query[unit] += of_both * key[unit];
-            to_of_query[unit] += of_alone * key[unit];
-            to_key[unit] += of_both * query[unit] + of_alone * of_query[unit];
+        to_query.iter_mut().zip(key).for_each(|(to, key)| *to += of_both * key);
+        to_of_query.iter_mut().zip(key).for_each(|(to, key)| *to += of_alone * key);
+        for ((to, query), of_query) in to_key.iter_mut().zip(query).zip(of_query) {
+            *to += of_both * query + of_alone * of_query;
         }
     }
 
@@ -304,10 +303,10 @@ impl Kernel {
         slopes.fill(0.0);
         for (gene, (hidden, of_hidden)) in of_genes.enumerate() {
             let (mut of_mean, mut of_skip) = (0.0, 0.0);
-            for unit in 0..self.width {
-                let slope = if hidden[unit] > 0.0 { of_hidden[unit] } else { 0.0 };
-                of_mean += slope * value[unit];
-                of_skip += slope * skip[unit];
+            for (((hidden, of_hidden), value), skip) in hidden.iter().zip(of_hidden).zip(value).zip(skip) {
+                let slope = if *hidden > 0.0 { *of_hidden } else { 0.0 };
+                of_mean += slope * value;
+                of_skip += slope * skip;
             }
             slopes[gene] += of_skip + of_mean * cell.variance[gene] * both;
             let (mean, slope) = (cell.mean[gene], cell.slope[gene]);
