@@ -1,4 +1,4 @@
-//! `space export`: an ensemble as files that SageNet takes.
+//! `space export`: an ensemble as files that scArches takes.
 
 use std::{
     fmt,
@@ -20,10 +20,10 @@ use crate::{
     output::Output,
 };
 
-/// Export an ensemble for SageNet of scArches 0.6.1.
+/// Export an ensemble for scArches 0.6.1.
 ///
-/// Writes for each network `<section>_<partition>.pt`, which PyTorch opens in its restricted mode: `arguments` are those of SageNet's
-/// `Classifier`, whose `net` loads `state_dict`; and an h5ad file with the graph of genes. SageNet's own files are pickled objects of one
+/// Writes for each network `<section>_<partition>.pt`, which PyTorch opens in its restricted mode: `arguments` are those of its
+/// `Classifier`, whose `net` loads `state_dict`; and an h5ad file with the graph of genes. Its own files are pickled objects of one
 /// release of its libraries, and are not written.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  archipelago-worker space export ensemble --out saved")]
@@ -65,7 +65,7 @@ pub(super) fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// The graph as the matrix that SageNet looks for ones in.
+/// The graph as the matrix that upstream looks for ones in.
 fn write_graph(path: &Path, pairs: &[(u32, u32)], n_genes: usize) -> Result<()> {
     let mut adjacency = vec![0.0_f32; n_genes * n_genes];
     for &(a, b) in pairs {

@@ -1,4 +1,4 @@
-//! `space import`: networks that SageNet saved.
+//! `space import`: networks that scArches saved.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -33,7 +33,7 @@ use crate::{
     results,
 };
 
-/// Import networks that SageNet saved, as an ensemble.
+/// Import networks that scArches saved, as an ensemble.
 ///
 /// Reads a folder of `save_as_folder`: for each network a pickle, in which nothing is executed, and an h5ad file with its graph of genes;
 /// or the files of `space export`. A file's name is that of the section and that of the partition. Neither file names genes or says by
@@ -43,7 +43,7 @@ use crate::{
     archipelago-worker space import saved --cells section.h5ad --out ensemble\n  \
     archipelago-worker space import saved --cells section.h5ad --partition-keys region,leiden_0.1 --out ensemble")]
 pub(super) struct ImportArgs {
-    /// The folder that SageNet saved.
+    /// The folder that scArches saved.
     folder: PathBuf,
     /// The h5ad file of cells that the networks were trained on.
     #[arg(long, value_name = "FILE")]

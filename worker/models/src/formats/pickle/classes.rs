@@ -81,7 +81,7 @@ const OPAQUE: &[&str] = &[
     "pandas.core.",
     "pandas.indexes.",
     "scHPL.",
-    "scarches.models.sagenet.model.",
+    "scarches.models.",
     "sklearn.",
     "torch.nn.modules.",
     "torch_geometric.",
