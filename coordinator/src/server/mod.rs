@@ -27,7 +27,7 @@ use std::{sync::Arc, time::Duration};
 use archipelago_common::{Principal, fs};
 use archipelago_transport::{
     Credentials, Transport as _,
-    net::{NetTransport, Network, Ways},
+    net::{NetTransport, Network},
 };
 use tokio::task::JoinSet;
 
@@ -79,14 +79,8 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
         None => None,
     };
 
-    // Coordinators fall back to TCP among themselves only where that is asked for: after a way is cut in one direction they need
-    // half a minute and more over it, and three seconds over QUIC.
-    let between = match (config.transport, network.ways) {
-        (None, Ways::Auto) => Network { ways: Ways::Quic, ..network },
-        _ => network,
-    };
     let founders = config.peers.0;
-    let transport = Arc::new(NetTransport::with_timing(credentials, links::TIMING, between));
+    let transport = Arc::new(NetTransport::with_timing(credentials, links::TIMING, network));
     let links = Links::new(config.node, transport, &founders);
     let replicas = Replicas::new(store.clone(), links.clone(), raft.clone());
     let executor = Executor::new(raft.clone(), replicas.clone(), Quotas::new(config.quotas));
