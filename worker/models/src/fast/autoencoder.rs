@@ -21,10 +21,10 @@ use super::{
 };
 use crate::{
     data::Dataset,
-    kernels::{Buffer, Team, adam, likelihood, padded},
+    kernels::{Buffer, Team, likelihood, padded},
     model::{Module, Moments},
     nn::{Mode, Noise},
-    train::{Adam, AdamOptions, EVALUATION_MINIBATCH},
+    train::{AdamOptions, EVALUATION_MINIBATCH},
 };
 
 /// A module inside the kernels. It holds its own copy of the tensors; [`Autoencoder::store`] gives them back.
@@ -198,8 +198,8 @@ impl<'a> Autoencoder<'a> {
         let terms = self.differentiate(cells, labelled, kl_weight, noise);
         self.n_steps += 1;
         let n_steps = self.n_steps;
-        let mut steps = [adam_step(&adams[0], n_steps); MOST_GROUPS];
-        steps.iter_mut().zip(adams).for_each(|(step, adam)| *step = adam_step(adam, n_steps));
+        let mut steps = [adams[0].kernel_step(n_steps); MOST_GROUPS];
+        steps.iter_mut().zip(adams).for_each(|(step, adam)| *step = adam.kernel_step(n_steps));
         let (level, network, dataset) = (self.network.level, &self.network, self.dataset);
         let blocks = Differentiated::new(&self.blocks, cells.len(), labelled.len());
         let update = |part: &mut Part| {
@@ -496,16 +496,6 @@ impl<'a> Autoencoder<'a> {
 /// Pieces of so many numbers, and behind the last one pieces of none.
 fn pieces(numbers: &mut [f32], n: usize) -> impl Iterator<Item = &mut [f32]> {
     numbers.chunks_mut(n).chain(std::iter::repeat_with(Default::default))
-}
-
-fn adam_step(options: &AdamOptions, n_steps: i64) -> adam::Step {
-    let (correction_1, correction_2) = Adam::corrections(n_steps);
-    adam::Step {
-        rate: (options.rate / correction_1) as f32,
-        inverse_correction: (1.0 / correction_2.sqrt()) as f32,
-        eps: options.eps as f32,
-        weight_decay: options.weight_decay as f32,
-    }
 }
 
 /// Cells whose first layer is computed before it is put away; whole blocks.

@@ -9,7 +9,8 @@
 //!
 //! Blocks of 32 cells go their way each for itself (`walk`) and wait for each other where cells meet: at a batch norm of a minibatch, and
 //! where latent states of several cells are compared. What a module does not describe, or the kernels cannot compute, goes through autograd,
-//! and says so.
+//! and says so; of such a module the kernels may still compute likelihoods ([`CountsWithin`]),
+//! discrepancies ([`discrepancy_within`]), products with what does not train ([`FrozenProduct`]) and the optimiser's step.
 
 mod anchors;
 mod autoencoder;
@@ -18,7 +19,9 @@ mod batch_norm;
 mod batch_norm_tests;
 mod block;
 mod builder;
+mod counts_within;
 mod discrepancy;
+mod discrepancy_within;
 mod draws;
 mod embedding;
 #[cfg(test)]
@@ -27,6 +30,7 @@ mod exchange;
 #[cfg(test)]
 mod family_tests;
 mod first_layer;
+mod frozen_product;
 mod gradient;
 #[cfg(test)]
 mod label_tests;
@@ -46,6 +50,9 @@ mod walk;
 
 pub(crate) use autoencoder::MOST_GROUPS;
 pub use autoencoder::{Autoencoder, Purpose};
+pub(crate) use counts_within::CountsWithin;
+pub(crate) use discrepancy_within::discrepancy_within;
+pub(crate) use frozen_product::FrozenProduct;
 pub use spec::{
     AnchorFigures, AnchorSpec, BatchNormSpec, ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput,
     HeadSpec, LabelSpec, LayerSpec, Link, LogDispersionSpec, MaskedSpec, PosteriorSpec, ReconstructionSpec, Shrinking,

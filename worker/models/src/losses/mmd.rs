@@ -21,6 +21,19 @@ impl Coefficients {
     /// Those of cells of these conditions; whether a pair of conditions is among them. Without a boundary all pairs count, of a
     /// single cell too; with one, pairs of a condition below it and one from it on, of two cells or more each.
     pub fn set(&mut self, conditions: impl IntoIterator<Item = i64>, boundary: Option<usize>) -> bool {
+        match boundary {
+            None => self.set_pairs(conditions, 1, |_, _| true),
+            Some(m) => self.set_pairs(conditions, 2, |p, q| (p < m) != (q < m)),
+        }
+    }
+
+    /// The same, where pairs count of conditions that have enough cells each, and of which `counts` says so.
+    pub(crate) fn set_pairs(
+        &mut self,
+        conditions: impl IntoIterator<Item = i64>,
+        fewest: usize,
+        counts: impl Fn(usize, usize) -> bool,
+    ) -> bool {
         self.codes.clear();
         self.codes.extend(conditions.into_iter().map(|code| code as usize));
         let n = self.codes.iter().max().map_or(0, |last| last + 1);
@@ -29,13 +42,9 @@ impl Coefficients {
         self.codes.iter().for_each(|&code| self.n_cells[code] += 1);
         self.of_codes.clear();
         self.of_codes.resize(n * n, 0.0);
-        let fewest = if boundary.is_some() { 2 } else { 1 };
         let mut has_pairs = false;
         for p in (0..n).filter(|&p| self.n_cells[p] >= fewest) {
-            for q in (p + 1..n).filter(|&q| self.n_cells[q] >= fewest) {
-                if boundary.is_some_and(|m| (p < m) == (q < m)) {
-                    continue;
-                }
+            for q in (p + 1..n).filter(|&q| self.n_cells[q] >= fewest && counts(p, q)) {
                 has_pairs = true;
                 let (n_p, n_q) = (self.n_cells[p] as f32, self.n_cells[q] as f32);
                 self.of_codes[p * n + p] += 1.0 / (n_p * n_p);

@@ -1,12 +1,14 @@
 //! Linear maps with their covariate columns in separate tensors.
 
+use std::sync::OnceLock;
+
 use tch::Tensor;
 
 use super::{Builder, Init, Role};
 use crate::{
     data::Covariates,
     error::Result,
-    fast::{ColumnsSpec, Unsupported},
+    fast::{ColumnsSpec, FrozenProduct, Unsupported},
 };
 
 /// Which covariates a linear map takes.
@@ -42,6 +44,8 @@ pub struct Linear {
     condition: Option<Tensor>,
     /// One row per category, with the covariate's position, `[n_categories, n_out]`.
     categorical: Vec<(usize, Tensor)>,
+    /// The weight for kernels, of so many inputs, from when it was first asked for.
+    frozen: OnceLock<Option<FrozenProduct>>,
 }
 
 impl Linear {
@@ -68,7 +72,7 @@ impl Linear {
             let name = format!("{name}.covariate{position}");
             categorical.push((position, builder.tensor(&name, &[n, n_out], Role::Parameter, init)?));
         }
-        Ok(Self { name: name.to_owned(), weight, bias, condition, categorical })
+        Ok(Self { name: name.to_owned(), weight, bias, condition, categorical, frozen: OnceLock::new() })
     }
 
     /// A map from `n_in` to `n_out` units that adds nothing: no bias, no covariates; one tensor, `{name}.weight`.
@@ -76,7 +80,8 @@ impl Linear {
     /// # Errors  the stored tensor is missing or looks otherwise
     pub fn without_bias(builder: &mut Builder<'_>, name: &str, n_in: usize, n_out: usize) -> Result<Self> {
         let weight = builder.tensor(&format!("{name}.weight"), &[n_out, n_in], Role::Parameter, Init::FanIn(n_in))?;
-        Ok(Self { name: name.to_owned(), weight, bias: None, condition: None, categorical: Vec::new() })
+        let (bias, condition, categorical) = (None, None, Vec::new());
+        Ok(Self { name: name.to_owned(), weight, bias, condition, categorical, frozen: OnceLock::new() })
     }
 
     /// A map from `n_in` to `n_out` units that adds a row for each condition and nothing else; tensors `{name}.weight` and `.condition`.
@@ -86,7 +91,8 @@ impl Linear {
         let init = Init::FanIn(n_in + builder.n_conditions());
         let weight = builder.tensor(&format!("{name}.weight"), &[n_out, n_in], Role::Parameter, init)?;
         let condition = Some(builder.condition_rows(&format!("{name}.condition"), &[n_out], Role::Condition, init)?);
-        Ok(Self { name: name.to_owned(), weight, bias: None, condition, categorical: Vec::new() })
+        let (bias, categorical) = (None, Vec::new());
+        Ok(Self { name: name.to_owned(), weight, bias, condition, categorical, frozen: OnceLock::new() })
     }
 
     /// Its tensors' name, and how many units go in and come out.
@@ -104,6 +110,27 @@ impl Linear {
             (Some(_), []) => Ok(Some(ColumnsSpec::Conditions(format!("{}.condition", self.name)))),
             (None, [(position, _)]) => Ok(Some(ColumnsSpec::Covariate(format!("{}.covariate{position}", self.name)))),
             _ => Err(Unsupported("a layer takes several covariates")),
+        }
+    }
+
+    /// Applies the map to `x` with what stands beside it, `[n, n_in]` together: of `x` the values that are not 0 alone, where the weight
+    /// does not train. For a map that takes no covariates.
+    pub(crate) fn forward_beside(&self, x: &Tensor, beside: Option<&Tensor>) -> Tensor {
+        let n_in = x.size()[1];
+        // A weight that does not train never changes: it is arranged once.
+        let frozen = match self.weight.requires_grad() {
+            true => None,
+            false => self.frozen.get_or_init(|| FrozenProduct::new(&self.weight, n_in as usize)).as_ref(),
+        };
+        let product = frozen.and_then(|frozen| frozen.of(x));
+        match (product, beside) {
+            (Some(product), Some(beside)) => {
+                let rest = self.weight.narrow(1, n_in, self.weight.size()[1] - n_in);
+                product + beside.linear(&rest, self.bias.as_ref())
+            }
+            (Some(product), None) => self.bias.as_ref().map_or(product.shallow_clone(), |bias| &product + bias),
+            (None, Some(beside)) => Tensor::cat(&[x, beside], 1).linear(&self.weight, self.bias.as_ref()),
+            (None, None) => x.linear(&self.weight, self.bias.as_ref()),
         }
     }
 

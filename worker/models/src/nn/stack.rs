@@ -103,6 +103,14 @@ impl Stack {
         }
         y
     }
+
+    /// Applies all layers to `x` with what stands beside it, `[n, n_in]` together; see [`Linear::forward_beside`].
+    pub(crate) fn forward_beside(&self, x: &Tensor, beside: Option<&Tensor>, pass: &mut Pass<'_>) -> Tensor {
+        let Some((first, later)) = self.layers.split_first() else { return x.shallow_clone() };
+        let y = first.behind(first.linear.forward_beside(x, beside), pass);
+        let none = Covariates::none(&y);
+        later.iter().fold(y, |y, layer| layer.forward(&y, &none, pass))
+    }
 }
 
 impl Layer {
@@ -118,7 +126,12 @@ impl Layer {
     }
 
     fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
-        let mut y = self.linear.forward(x, covariates);
+        self.behind(self.linear.forward(x, covariates), pass)
+    }
+
+    /// What follows the linear map.
+    fn behind(&self, y: Tensor, pass: &mut Pass<'_>) -> Tensor {
+        let mut y = y;
         if let Some(norm) = &self.batch_norm {
             y = norm.forward(&y, pass.mode);
         }

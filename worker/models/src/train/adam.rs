@@ -5,6 +5,8 @@
 
 use tch::{Tensor, no_grad};
 
+use crate::kernels::adam;
+
 /// Options of Adam; betas are 0.9 and 0.999.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AdamOptions {
@@ -16,6 +18,24 @@ pub struct AdamOptions {
     pub weight_decay: f64,
     /// How weight decay acts.
     pub decay: Decay,
+}
+
+impl AdamOptions {
+    /// The numbers of the step that comes after so many, this one counted.
+    pub(crate) fn kernel_step(&self, n_steps: i64) -> adam::Step {
+        let (correction_1, correction_2) = Adam::corrections(n_steps);
+        let (decay, kept) = match self.decay {
+            Decay::L2 => (self.weight_decay, 1.0),
+            Decay::Decoupled => (0.0, 1.0 - self.rate * self.weight_decay),
+        };
+        adam::Step {
+            rate: (self.rate / correction_1) as f32,
+            inverse_correction: (1.0 / correction_2.sqrt()) as f32,
+            eps: self.eps as f32,
+            weight_decay: decay as f32,
+            kept: kept as f32,
+        }
+    }
 }
 
 /// How weight decay acts.
@@ -133,6 +153,11 @@ impl Slot {
             GradientUse::Applied => gradient,
             GradientUse::Masked => gradient.zeros_like(),
         };
+        let step = options.kernel_step(self.n_steps + 1);
+        if adam::step_tensor(step, &gradient, &mut self.tensor, &mut self.mean, &mut self.square) {
+            self.n_steps += 1;
+            return;
+        }
         let gradient = match options.decay {
             _ if options.weight_decay == 0.0 => gradient,
             Decay::L2 => gradient + &self.tensor * options.weight_decay,

@@ -42,7 +42,9 @@ pub struct TrainPlan {
     pub early_stopping: Option<EarlyStopping>,
     /// When to lower the learning rate.
     pub plateau: Option<Plateau>,
-    /// What both of these look at.
+    /// How many epochs the learning rate falls along a cosine before it starts anew; it stays where unset.
+    pub rate_period: Option<u32>,
+    /// What stopping and plateau look at.
     pub watched: Watched,
     /// Epochs between validations that nothing else asks for.
     pub validate_every: Option<u32>,
@@ -84,6 +86,9 @@ pub struct FurtherOptions {
     pub max_kl_weight: Option<f64>,
     /// How often the warm-up of the KL term begins in a run, at even distances; once if unset.
     pub kl_cycles: Option<u32>,
+    /// How often the learning rate falls along a cosine and starts anew, at even distances (Loshchilov, Hutter 2017); no plateau lowers
+    /// it then. It stays if unset.
+    pub rate_cycles: Option<u32>,
     /// How weight decay acts.
     pub decay: Option<Decay>,
     /// What early stopping watches, the validation cells if unset.
@@ -112,8 +117,9 @@ impl FurtherOptions {
         if let Some(share) = self.validation_size.filter(|share| !(0.0..1.0).contains(share)) {
             return refuse("validation size", share.to_string(), "a share of at least 0 and below 1");
         }
-        if self.kl_cycles == Some(0) {
-            return refuse("cycles of the KL weight", "0".to_owned(), "at least 1");
+        let cycles = [("cycles of the KL weight", self.kl_cycles), ("cycles of the learning rate", self.rate_cycles)];
+        if let Some((what, _)) = cycles.into_iter().find(|(_, n)| *n == Some(0)) {
+            return refuse(what, "0".to_owned(), "at least 1");
         }
         let weights = [("smallest KL weight", self.min_kl_weight), ("largest KL weight", self.max_kl_weight)];
         for (what, weight) in weights {
@@ -181,6 +187,7 @@ impl TrainPlan {
                 }
             },
             plateau: usual.plateau,
+            rate_period: None,
             watched: usual.watched,
             validate_every: None,
             clip: None,
@@ -216,11 +223,19 @@ impl TrainPlan {
             let min_delta = further.stopping_min_delta.unwrap_or(stop.min_delta);
             EarlyStopping::new(monitor, stop.patience, min_delta, further.stopping_warmup)
         });
-        self.plateau = further.plateau.or(self.plateau);
+        self.plateau = further.plateau.or(self.plateau).filter(|_| further.rate_cycles.is_none());
+        self.rate_period = further.rate_cycles.map(|cycles| self.n_epochs.div_ceil(cycles).max(1));
         self.validate_every = further.validate_every.or(self.validate_every);
         self.clip = further.clip.or(self.clip);
         (self.kept, self.sampling) = (further.kept, further.sampling);
         Ok(self)
+    }
+
+    /// The learning rate of an epoch, counted from 0, where it goes in cycles.
+    pub fn cyclic_rate(&self, epoch: u32) -> Option<f64> {
+        let period = self.rate_period?;
+        let share = f64::from(epoch % period) / f64::from(period);
+        Some(self.adam.rate * (1.0 + (std::f64::consts::PI * share).cos()) / 2.0)
     }
 
     /// Whether validation is asked for after an epoch, counted from 0, whatever the rule that ends training wants.
@@ -318,6 +333,25 @@ mod tests {
         let steps = TrainSpec { kl_warmup: Some(Warmup::over_steps(5)), ..spec.clone() };
         let by_steps = further(&steps, &FurtherOptions { kl_cycles: Some(2), ..FurtherOptions::default() });
         assert!(by_steps.unwrap_err().to_string().contains("over epochs"));
+    }
+
+    #[test]
+    fn the_learning_rate_stays_or_falls_in_cycles() {
+        let spec = TrainSpec { epochs: Some(8), learning_rate: Some(1.0), ..TrainSpec::default() };
+        let plan = |cycles: Option<u32>| {
+            let plateau = Some(Plateau::new(0.5, 1, 0.0, 0.0));
+            further(&spec, &FurtherOptions { rate_cycles: cycles, plateau, ..FurtherOptions::default() })
+        };
+        let twice = plan(Some(2)).unwrap();
+        let rates: Vec<f64> = (0..8).filter_map(|epoch| twice.cyclic_rate(epoch)).collect();
+        let half = (2.0_f64).sqrt() / 4.0;
+        let expected = [1.0, 0.5 + half, 0.5, 0.5 - half].repeat(2);
+        assert!(rates.iter().zip(&expected).all(|(rate, expected)| (rate - expected).abs() < 1e-12), "{rates:?}");
+        assert_eq!((rates.len(), twice.plateau), (8, None), "nothing else moves it");
+        let still = plan(None).unwrap();
+        assert_eq!(still.cyclic_rate(3), None);
+        assert!(still.plateau.is_some());
+        assert!(plan(Some(0)).unwrap_err().to_string().contains("cycles of the learning rate"));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
 use super::{
-    CheckpointStore, Decay, Epoch, Evaluation, GradientUse, Optimiser, Order, PlanRules, Recipe, Rule, Run, Seeds,
-    Seen, Step, TrainPlan, Verdict,
+    CheckpointStore, Epoch, Evaluation, GradientUse, Optimiser, Order, PlanRules, Recipe, Rule, Run, Seeds, Seen, Step,
+    TrainPlan, Verdict,
     ahead::RowsAhead,
     evaluation::{Sums, evaluate, evaluate_minibatches},
 };
@@ -127,11 +127,8 @@ impl<'a> Trainer<'a> {
 
     /// What of plan and recipe the kernels cannot do.
     fn foreign_to_kernels(&self) -> Option<&'static str> {
-        let Some(adams) = self.optimiser.adams().filter(|adams| adams.len() <= MOST_GROUPS) else {
+        if self.optimiser.adams().is_none_or(|adams| adams.len() > MOST_GROUPS) {
             return Some("tensors move in other ways than by Adam");
-        };
-        if adams.iter().any(|adam| adam.weight_decay != 0.0 && adam.decay == Decay::Decoupled) {
-            return Some("weight decay is apart from the gradient");
         }
         let is_foreign = self.recipe.hooks.iter().any(|hook| !hook.is_in_kernels());
         is_foreign.then_some("the model does something beside its steps")
@@ -236,8 +233,9 @@ impl<'a> Trainer<'a> {
         let ahead = RowsAhead::start(self.dataset.counts, kept, &order);
         for cells in order.minibatches().filter(|cells| cells.len() >= smallest) {
             ahead.step();
-            if let Some(rate) = self.recipe.rate {
-                self.optimiser.set_rate(rate(self.epoch, self.step));
+            let scheduled = self.recipe.rate.map(|rate| rate(self.epoch, self.step));
+            if let Some(rate) = scheduled.or(self.plan.cyclic_rate(self.epoch)) {
+                self.optimiser.set_rate(rate);
             }
             let weight = self.plan.kl.weight(self.epoch, self.step);
             match &mut self.fast {

@@ -79,6 +79,9 @@ pub(super) struct PlanArgs {
     /// The learning rate never falls below this.
     #[arg(long, default_value_t = 0.0, requires = "reduce_lr_on_plateau")]
     lr_min: f64,
+    /// Times that the learning rate falls along a cosine and starts anew in a run, at even distances [default: it stays]
+    #[arg(long, value_name = "N", conflicts_with = "reduce_lr_on_plateau")]
+    lr_cycles: Option<u32>,
     /// Cut gradients to this size, element by element [default: never]
     #[arg(long, value_name = "SIZE")]
     clip_value: Option<f64>,
@@ -148,6 +151,7 @@ impl PlanArgs {
             min_kl_weight: self.min_kl_weight,
             max_kl_weight: self.max_kl_weight,
             kl_cycles: self.kl_cycles,
+            rate_cycles: self.lr_cycles,
             decay: (self.optimizer == Optimizer::Adamw).then_some(Decay::Decoupled),
             monitor: (self.early_stopping_monitor == Watched::Train).then_some(Monitor::Train),
             stopping_min_delta: self.early_stopping_min_delta,
