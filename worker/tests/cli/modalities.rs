@@ -228,7 +228,7 @@ fn values_that_cannot_be_learnt_from_are_refused_in_words() {
     assert!(halves.contains("expected raw counts"), "{halves}");
     let unknown =
         bench.fail(2, &["map", "reference", "cite.h5mu", "--batches", "c", "--field", "atac=mod/prot", "--out", "x"]);
-    assert!(unknown.contains("takes no field `atac`") || unknown.contains("`atac`"), "{unknown}");
+    assert!(unknown.contains("`multigrate` does not take `atac`; it takes `rna`, `adt`, "), "{unknown}");
     let many = (0..8).map(|m| format!("m{m}")).collect::<Vec<_>>().join(",");
     let many = bench.fail(2, &["train", "cite.h5mu", "--model", "multigrate", "--modalities", &many, "--out", "x"]);
     assert!(many.contains("`modalities` makes 9 with gene expression, at most 8"), "{many}");
@@ -260,11 +260,20 @@ fn values_that_cannot_be_learnt_from_are_refused_in_words() {
 }
 
 #[test]
-fn the_weight_of_the_divergence_can_rise_in_cycles() {
+fn the_weight_of_the_divergence_and_the_learning_rate_can_go_in_cycles() {
     let bench = bench();
     let train = ["train", "cite.h5ad", "--model", "multigrate", "--modalities", "adt", "--losses", "nb"];
-    let more = ["--field", "adt=obsm/protein_expression", "--epochs", "4", "--z-dim", "3", "--out", "cycles"];
+    let more_of = |out| ["--field", "adt=obsm/protein_expression", "--epochs", "4", "--z-dim", "3", "--out", out];
+    let more = more_of("cycles");
     bench.run(&[&train[..], &more, &["--kl-cycles", "2", "--optimizer", "adamw"]].concat());
     let none = bench.fail(2, &[&train[..], &more, &["--kl-cycles", "0", "--overwrite"]].concat());
     assert!(none.contains("cycles of the KL weight"), "{none}");
+    let version = |more: &[&str]| {
+        let run = ["--initialization", "xavier", "--seed", "1", "--overwrite"];
+        bench.run_json(&[&train[..], &more_of("rates"), &run, more].concat())["version"].clone()
+    };
+    assert_ne!(version(&["--lr-cycles", "2"]), version(&[]));
+    assert_eq!(version(&["--lr-cycles", "2"]), version(&["--lr-cycles", "2"]));
+    let both = bench.fail(2, &[&train[..], &more, &["--lr-cycles", "2", "--reduce-lr-on-plateau"]].concat());
+    assert!(both.contains("--lr-cycles"), "{both}");
 }

@@ -145,6 +145,55 @@ fn a_state_is_chosen_by_the_criterion_that_is_asked_for() {
 }
 
 #[test]
+fn a_state_is_chosen_by_how_well_a_perturbation_is_predicted() {
+    let bench = bench();
+    rewrite(&bench, "tcells.h5ad", |adata| {
+        let states = (0..adata.n_obs()).map(|cell| if cell % 2 == 0 { "pre" } else { "post" }.to_owned());
+        adata.obs.insert("state", states.collect::<Vec<_>>()).unwrap();
+    });
+    let chosen = [&RECEPTOR[..], &["--selected-by", "modulation-prediction", "--overwrite"]].concat();
+    let with = |more: &[&'static str]| train(&[&chosen[..], more].concat());
+    let unnamed = bench.fail(2, &with(&["--labels-key", "cell_type"]));
+    assert!(unnamed.contains("asks for `unperturbed`"), "{unnamed}");
+    let pre = ["--unperturbed", "pre", "--field", "perturbation=obs/state"];
+    let groups = bench.fail(1, &with(&pre));
+    assert!(groups.contains("`labels` holds 0 with cells before and after the perturbation"), "{groups}");
+    let labels = ["--labels-key", "cell_type"];
+    let states = bench.fail(1, &with(&[&labels[..], &pre[..2]].concat()));
+    assert!(states.contains("expected `pre` among them, which `unperturbed` names"), "{states}");
+    let unknown = ["--unperturbed", "before", "--field", "perturbation=obs/state"];
+    let unknown = bench.fail(1, &with(&[&labels[..], &unknown].concat()));
+    assert!(unknown.contains("holds post, pre, expected `before` among them"), "{unknown}");
+    let single = bench.fail(1, &with(&[&["--labels-key", "batch_of_none"][..], &pre].concat()));
+    assert!(single.contains("batch_of_none"), "{single}");
+    bench.run(&with(&[&labels[..], &pre].concat()));
+    let history = std::fs::read_to_string(bench.path("reference/history.csv")).unwrap();
+    let values: Vec<f64> = column(&history, "validation_selection");
+    assert!(values.len() == 3 && values.iter().all(|value| (0.0..=1.0).contains(value)), "{history}");
+    // A query needs neither: exact surgery chooses nothing.
+    bench.run(&[
+        "map",
+        "reference",
+        "tcells.h5ad",
+        "--batches",
+        "c",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        "mapped",
+    ]);
+}
+
+/// The numbers of a column of a table.
+fn column(table: &str, name: &str) -> Vec<f64> {
+    let mut lines = table.lines();
+    let at = lines.next().unwrap().split(',').position(|head| head == name).unwrap_or_else(|| panic!("{table}"));
+    lines.map(|line| line.split(',').nth(at).unwrap().parse().unwrap()).collect()
+}
+
+#[test]
 fn a_reference_goes_to_its_package_and_comes_back() {
     let bench = bench();
     bench.run(&train(&RECEPTOR));

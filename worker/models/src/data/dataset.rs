@@ -82,6 +82,11 @@ impl<'a> Dataset<'a> {
         self.codes_at(slot.index)
     }
 
+    /// Label code of each cell that carries a label.
+    pub fn labels(&self, slot: Slot<Labels>) -> Vec<Option<i64>> {
+        self.codes(slot).iter().map(|&code| (code != slot.width() as i64).then_some(code)).collect()
+    }
+
     /// Labels that the reference does not know, whose codes come after that of cells without one.
     pub fn new_labels(&self, slot: Slot<Labels>) -> &[String] {
         match &self.fields[slot.index] {

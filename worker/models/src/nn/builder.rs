@@ -20,6 +20,8 @@ pub enum Init {
     Uniform(f64, f64),
     /// Standard normal.
     Normal,
+    /// Normal around 0 with this standard deviation.
+    NormalWithin(f64),
     /// One number everywhere.
     Constant(f64),
     /// A counter at zero.
@@ -227,6 +229,22 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// In a new module, draws once more what `init` says something of, by name and shape.
+    pub fn draw_again(&mut self, init: impl Fn(&str, &[i64]) -> Option<Init>) {
+        if !matches!(self.source, Source::Fresh) {
+            return;
+        }
+        let drawn = self.weights.iter().filter_map(|(name, weight)| {
+            let init = init(name, &weight.tensor.size())?;
+            Some((weight.tensor.shallow_clone(), init))
+        });
+        for (tensor, init) in drawn.collect::<Vec<_>>() {
+            let shape: Vec<usize> = tensor.size().into_iter().map(|n| n as usize).collect();
+            let fresh = self.fresh(&shape, init);
+            tch::no_grad(|| tensor.shallow_clone().copy_(&fresh));
+        }
+    }
+
     /// A [summary](Role::Summary) with a row of this shape for each of something of which the reference's cells have so many, and of which
     /// more can come to be: as many rows as the base keeps, and zeros up to `at_least` so many.
     ///
@@ -324,6 +342,9 @@ impl<'a> Builder<'a> {
             }
             Init::Uniform(low, high) => (0..count).map(|_| self.rng.random_range(low..=high) as f32).collect(),
             Init::Normal => (0..count).map(|_| self.rng.sample(StandardNormal)).collect(),
+            Init::NormalWithin(deviation) => {
+                (0..count).map(|_| self.rng.sample::<f32, _>(StandardNormal) * deviation as f32).collect()
+            }
             Init::Constant(value) => vec![value as f32; count],
             Init::Counter => return Tensor::zeros(sizes.as_slice(), (tch::Kind::Int64, Device::Cpu)),
         };

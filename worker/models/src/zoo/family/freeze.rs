@@ -92,3 +92,20 @@ impl LayerRules for Freeze {
         if self.remove_dropout { 0.0 } else { rate }
     }
 }
+
+/// Upstream's surgery of a model that freezes everything but tensors of its own choice: no flag tells more than whether it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Frozen {
+    /// Whether everything trains instead, as in a new model.
+    pub unfrozen: bool,
+    /// Whether the tensor of this upstream name trains all the same.
+    pub trains: fn(&Weights, &str) -> bool,
+}
+
+impl LayerRules for Frozen {}
+
+impl UpstreamRules for Frozen {
+    fn trainable(&self, weights: &Weights) -> Vec<(String, Tensor, GradientUse)> {
+        Freeze::those(weights, |upstream| self.unfrozen || (self.trains)(weights, upstream))
+    }
+}

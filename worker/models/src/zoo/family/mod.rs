@@ -31,7 +31,7 @@ pub(in crate::zoo) use cells::{library, totals};
 pub use choices::{LatentDistribution, MAX_UNITS, Norms, check_layers};
 pub use decoder::{Decoded, Decoder};
 pub use encoder::Encoder;
-pub use freeze::{Freeze, OfConditions};
+pub use freeze::{Freeze, Frozen, OfConditions};
 pub use linear::{Bias, Condition, ConditionalLinear, Hears};
 pub use reconstruction::{Output, ReconLoss};
 pub(in crate::zoo) use results::Native;

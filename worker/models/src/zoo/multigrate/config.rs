@@ -7,7 +7,7 @@ use crate::{
     data::Values,
     error::Result,
     model::Config,
-    nn::{Activation, StackOptions},
+    nn::{Activation, Init, StackOptions},
     options::{self, Choice, OptionCard, Options, options},
     zoo::family::{MAX_UNITS, keys},
 };
@@ -37,6 +37,8 @@ options! {
         normalization: Normalization = Normalization::Layer;
         /// Activation of every layer.
         activation: MultigrateActivation = MultigrateActivation::LeakyRelu;
+        /// How weights of linear maps start: by xavier, which suits leaky_relu, by kaiming, which suits tanh, or as in PyTorch with none.
+        initialization: Option<Initialization> = None;
         /// Dropout rate.
         dropout: f64 = 0.2, within 0.0..1.0;
         /// Layers of each modality's encoder.
@@ -110,6 +112,16 @@ pub enum MultigrateActivation {
     Tanh,
 }
 
+/// How weights of linear maps start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Initialization {
+    /// Uniform, by inputs and outputs and the gain of the activation (Glorot, Bengio 2010).
+    Xavier,
+    /// Normal, by inputs and the gain of ReLU whatever the activation (He et al. 2015).
+    Kaiming,
+}
+
 /// What a continuous covariate becomes before it is embedded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -181,6 +193,7 @@ impl Choice for Release {}
 impl Choice for ModalityLoss {}
 impl Choice for Normalization {}
 impl Choice for MultigrateActivation {}
+impl Choice for Initialization {}
 impl Choice for Curve {}
 impl Choice for Mix {}
 impl Choice for Alignment {}
@@ -199,6 +212,23 @@ impl ModalityLoss {
             Self::Nb | Self::Zinb => Values::Counts,
             Self::Mse => Values::Finite,
             Self::Bce => Values::Shares,
+        }
+    }
+}
+
+impl Initialization {
+    /// Of a map with this weight, `[n_out, n_in]`.
+    pub(super) fn init(self, activation: MultigrateActivation, (n_out, n_in): (i64, i64)) -> Init {
+        match self {
+            Self::Xavier => {
+                let squared_gain = match activation {
+                    MultigrateActivation::LeakyRelu => 2.0 / (1.0 + LEAKY_SLOPE * LEAKY_SLOPE),
+                    MultigrateActivation::Tanh => (5.0_f64 / 3.0).powi(2),
+                };
+                let bound = (squared_gain * 6.0 / (n_in + n_out) as f64).sqrt();
+                Init::Uniform(-bound, bound)
+            }
+            Self::Kaiming => Init::NormalWithin((2.0 / n_in as f64).sqrt()),
         }
     }
 }
@@ -328,5 +358,7 @@ fn of<T: Copy>(items: &[T], modality: usize) -> T {
     if items.len() == 1 { items[0] } else { items[modality] }
 }
 
+/// What PyTorch's leaky ReLU multiplies numbers below 0 by.
+const LEAKY_SLOPE: f64 = 0.01;
 /// Name in the zoo.
 pub(super) const NAME: &str = "multigrate";

@@ -7,7 +7,8 @@ use crate::{
     data::Covariates,
     distributions::negative_binomial,
     error::Result,
-    nn::{Builder, CovariateSizes, Linear, Pass, Stack},
+    fast::CountsWithin,
+    nn::{Builder, CovariateSizes, Init, Levels, Linear, Pass, Role, Stack},
 };
 
 /// The decoder of one modality.
@@ -20,12 +21,34 @@ pub(super) struct Decoder {
     dropout: Option<Linear>,
 }
 
+/// What was measured of the cells that a decoder speaks of.
+#[derive(Clone, Copy)]
+pub(super) struct Measured<'a> {
+    /// Values of the modality, `[n, n_features]`.
+    pub(super) x: &'a Tensor,
+    /// What stands for the total count of each cell, `[n, 1]`.
+    pub(super) size_factor: &'a Tensor,
+    /// The group of each cell, `[n]`.
+    pub(super) groups: &'a Tensor,
+    /// What each cell's loss is multiplied by: 0 where it lacks the modality, `[n]`.
+    pub(super) weights: &'a Tensor,
+}
+
+/// Log inverse dispersion of a modality of counts.
+#[derive(Debug)]
+pub(super) enum Theta {
+    /// The same for all cells, `[n_features]`.
+    OfAll(Tensor),
+    /// Of each group that is integrated on, `[n_groups, n_features]`.
+    OfGroups(Levels),
+}
+
 /// What a decoder says of cells.
 #[derive(Debug)]
 pub struct Decoded {
     loss: ModalityLoss,
-    /// Expected values; shares of the cell's total for counts, `[n, n_features]`.
-    pub value: Tensor,
+    /// What the last map gives, `[n, n_features]`.
+    head: Tensor,
     /// Logits of further zeros, `[n, n_features]`.
     pub dropout: Option<Tensor>,
 }
@@ -56,35 +79,86 @@ impl Decoder {
         let none = Covariates::none(x);
         let hidden = self.body.forward(x, &none, pass);
         let head = self.head.forward(&hidden, &none);
-        let value = match self.loss {
-            ModalityLoss::Mse => head,
-            ModalityLoss::Bce => head.sigmoid(),
-            ModalityLoss::Nb | ModalityLoss::Zinb => head.softmax(-1, head.kind()),
-        };
         let dropout = self.dropout.as_ref().map(|dropout| dropout.forward(&hidden, &none));
-        Decoded { loss: self.loss, value, dropout }
+        Decoded { loss: self.loss, head, dropout }
+    }
+}
+
+impl Theta {
+    /// Tensor `theta.{m}`, or `theta.{m}.condition` with a row for each group: a column, upstream.
+    pub(super) fn new(b: &mut Builder<'_>, config: &MultigrateConfig, m: usize, n_features: usize) -> Result<Self> {
+        match &config.integrate_on {
+            Some(key) => {
+                let name = format!("theta.{m}.condition");
+                Ok(Self::OfGroups(b.levels(key, &name, &[n_features], Role::Condition, Init::Normal)?))
+            }
+            None => Ok(Self::OfAll(b.tensor(&format!("theta.{m}"), &[n_features], Role::Parameter, Init::Normal)?)),
+        }
+    }
+
+    /// Of cells of these groups, `[n, n_features]`, or `[n_features]` where all have the same.
+    pub(super) fn of_cells(&self, groups: &Tensor) -> Tensor {
+        match self {
+            Self::OfAll(theta) => theta.shallow_clone(),
+            Self::OfGroups(levels) => levels.of_cells(groups),
+        }
+    }
+
+    /// Each that there is, `[n_rows, n_features]`.
+    fn rows(&self) -> Tensor {
+        match self {
+            Self::OfAll(theta) => theta.unsqueeze(0),
+            Self::OfGroups(levels) => levels.rows(),
+        }
+    }
+
+    /// The row of cells of these groups, `[n]`.
+    fn rows_of(&self, groups: &Tensor) -> Tensor {
+        match self {
+            Self::OfAll(_) => groups.zeros_like(),
+            Self::OfGroups(_) => groups.shallow_clone(),
+        }
     }
 }
 
 impl Decoded {
-    /// Reconstruction loss of each cell, `[n]`; `size_factor`: `[n, 1]`, `theta`: inverse dispersion like the values.
-    pub(super) fn reconstruction(&self, x: &Tensor, size_factor: &Tensor, theta: Option<&Tensor>) -> Tensor {
-        let theta = || theta.expect("a likelihood of counts has a dispersion");
-        let rate = || &self.value * size_factor;
-        let per_feature = match self.loss {
-            ModalityLoss::Mse => (&self.value - x).square(),
-            ModalityLoss::Nb => -negative_binomial::log_prob(x, &rate(), theta()),
-            ModalityLoss::Zinb => {
-                let dropout = self.dropout.as_ref().expect("zinb has logits of further zeros");
-                -negative_binomial::zero_inflated_log_prob(x, &rate(), theta(), dropout)
-            }
-            ModalityLoss::Bce => {
+    /// Expected values; shares of the cell's total for counts, `[n, n_features]`.
+    pub fn value(&self) -> Tensor {
+        match self.loss {
+            ModalityLoss::Mse => self.head.shallow_clone(),
+            ModalityLoss::Bce => self.head.sigmoid(),
+            ModalityLoss::Nb | ModalityLoss::Zinb => self.head.softmax(-1, self.head.kind()),
+        }
+    }
+
+    /// Reconstruction loss of each cell, weighted, `[n]`.
+    pub(super) fn reconstruction(&self, measured: &Measured<'_>, theta: Option<&Theta>) -> Tensor {
+        let Measured { x, size_factor, groups, weights } = measured;
+        let per_feature = match (self.loss, theta) {
+            (ModalityLoss::Mse, _) => (&self.head - *x).square(),
+            (ModalityLoss::Bce, _) => {
                 let log = |share: &Tensor| share.log().clamp_min(SMALLEST_LOG);
-                let (other, absent): (Tensor, Tensor) = (1.0 - &self.value, 1.0 - x);
-                -(x * log(&self.value) + absent * log(&other))
+                let value = self.value();
+                let (other, absent): (Tensor, Tensor) = (1.0 - &value, 1.0 - *x);
+                -(*x * log(&value) + absent * log(&other))
+            }
+            (ModalityLoss::Nb | ModalityLoss::Zinb, theta) => {
+                let theta = theta.expect("a likelihood of counts has a dispersion");
+                let (logits, dropout, log_r) = (&self.head, self.dropout.as_ref(), &theta.rows());
+                let (totals, group_of) = (*size_factor, theta.rows_of(groups));
+                let within =
+                    CountsWithin { logits, dropout, log_r, groups: &group_of, x: *x, totals, weights: *weights };
+                if let Some(loss) = within.loss() {
+                    return loss;
+                }
+                let (rate, theta) = (self.value() * *size_factor, theta.of_cells(groups).exp());
+                -match dropout {
+                    None => negative_binomial::log_prob(x, &rate, &theta),
+                    Some(dropout) => negative_binomial::zero_inflated_log_prob(x, &rate, &theta, dropout),
+                }
             }
         };
-        per_feature.sum_dim_intlist([-1_i64].as_slice(), false, x.kind())
+        per_feature.sum_dim_intlist([-1_i64].as_slice(), false, x.kind()) * *weights
     }
 }
 

@@ -22,6 +22,11 @@ impl Latent {
         Self { mean, log_var, z }
     }
 
+    /// Number of cells.
+    pub(super) fn n(&self) -> usize {
+        self.z.size()[0] as usize
+    }
+
     /// Those of some cells.
     pub(super) fn of_cells(&self, cells: &Tensor) -> Self {
         let rows = |tensor: &Tensor| tensor.index_select(0, cells);

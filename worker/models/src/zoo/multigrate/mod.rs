@@ -12,12 +12,14 @@ mod results;
 mod saved;
 mod upstream;
 
-pub use config::{Aligned, Alignment, Curve, KernelType, Mix, ModalityLoss, MultigrateConfig, Normalization, Release};
+pub use config::{
+    Aligned, Alignment, Curve, Initialization, KernelType, Mix, ModalityLoss, MultigrateConfig, Normalization, Release,
+};
 pub use decoder::Decoded;
 pub use experts::Latent;
 pub use module::{Inference, MultigrateLoss, MultigrateModule};
 pub use recipe::Grouped;
-pub use upstream::Frozen;
+pub use upstream::trains;
 
 use std::borrow::Cow;
 
@@ -33,7 +35,7 @@ use crate::{
     surgery::upstream::{Flags, UpstreamRules},
     train::{AdamOptions, Decay, EarlyStopping, Epochs, Monitor, TrainDefaults, WarmupDefault, Watched},
     upstream::Upstream,
-    zoo::family::keys,
+    zoo::family::{Frozen, keys},
 };
 
 /// The zoo's entry.
@@ -70,7 +72,7 @@ impl Model for Multigrate {
     }
 
     fn upstream_rules(&self, flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
-        Some(Box::new(Frozen::from(flags)))
+        Some(Box::new(Frozen { unfrozen: flags.unfrozen, trains }))
     }
 }
 
@@ -103,7 +105,7 @@ impl Configured for MultigrateConfig {
         let n = self.n_modalities().min(MAX_MODALITIES);
         match self.pulls_together() {
             true => &FIGURES[..3 + n],
-            false => &FIGURES_APART[..2 + n],
+            false => &FIGURES_WITHOUT[..2 + n],
         }
     }
 
@@ -118,57 +120,44 @@ impl Configured for MultigrateConfig {
 
 /// Modalities that figures tell apart, gene expression among them.
 const MAX_MODALITIES: usize = 8;
-/// Names of the modalities' losses, upstream's.
-const MODALITY_FIGURES: [&str; MAX_MODALITIES] = [
-    "modality_0_reconstruction_loss",
-    "modality_1_reconstruction_loss",
-    "modality_2_reconstruction_loss",
-    "modality_3_reconstruction_loss",
-    "modality_4_reconstruction_loss",
-    "modality_5_reconstruction_loss",
-    "modality_6_reconstruction_loss",
-    "modality_7_reconstruction_loss",
+/// The figures of the modalities' losses, upstream's names.
+const MODALITY_FIGURES: [(&str, &str); MAX_MODALITIES] = [
+    ("modality_0_reconstruction_loss", "loss of the first modality"),
+    ("modality_1_reconstruction_loss", "loss of the second modality"),
+    ("modality_2_reconstruction_loss", "loss of the third modality"),
+    ("modality_3_reconstruction_loss", "loss of the fourth modality"),
+    ("modality_4_reconstruction_loss", "loss of the fifth modality"),
+    ("modality_5_reconstruction_loss", "loss of the sixth modality"),
+    ("modality_6_reconstruction_loss", "loss of the seventh modality"),
+    ("modality_7_reconstruction_loss", "loss of the eighth modality"),
 ];
 /// The figure of what pulls together, without its weight.
 const INTEG: &str = "integ_loss";
 
-/// What is reported of a fit where something pulls together: the sum of the modalities, and each of them.
-static FIGURES: [Figure; 3 + MAX_MODALITIES] = [
-    Figure::ELBO,
-    Figure::RECONSTRUCTION,
-    Figure {
-        name: Cow::Borrowed(INTEG),
-        title: Cow::Borrowed("distance of groups and modalities"),
-        unit: Cow::Borrowed("without its weight"),
-        better: Better::Lower,
-        opposed_to: None,
-    },
-    of_modality(0, "loss of the first modality"),
-    of_modality(1, "loss of the second modality"),
-    of_modality(2, "loss of the third modality"),
-    of_modality(3, "loss of the fourth modality"),
-    of_modality(4, "loss of the fifth modality"),
-    of_modality(5, "loss of the sixth modality"),
-    of_modality(6, "loss of the seventh modality"),
-    of_modality(7, "loss of the eighth modality"),
-];
-/// What is reported of a fit where nothing does.
-static FIGURES_APART: [Figure; 2 + MAX_MODALITIES] = [
-    Figure::ELBO,
-    Figure::RECONSTRUCTION,
-    of_modality(0, "loss of the first modality"),
-    of_modality(1, "loss of the second modality"),
-    of_modality(2, "loss of the third modality"),
-    of_modality(3, "loss of the fourth modality"),
-    of_modality(4, "loss of the fifth modality"),
-    of_modality(5, "loss of the sixth modality"),
-    of_modality(6, "loss of the seventh modality"),
-    of_modality(7, "loss of the eighth modality"),
-];
+/// These figures, and behind them those of all modalities.
+macro_rules! before_modalities {
+    ($($figure:expr),+) => {
+        [$($figure,)+ modality(0), modality(1), modality(2), modality(3), modality(4), modality(5), modality(6), modality(7)]
+    };
+}
 
-const fn of_modality(m: usize, title: &'static str) -> Figure {
+/// What is reported of a fit where something pulls together: the sum of the modalities, and each of them.
+static FIGURES: [Figure; 3 + MAX_MODALITIES] = before_modalities![Figure::ELBO, Figure::RECONSTRUCTION, APART];
+/// What is reported of a fit where nothing does.
+static FIGURES_WITHOUT: [Figure; 2 + MAX_MODALITIES] = before_modalities![Figure::ELBO, Figure::RECONSTRUCTION];
+
+const APART: Figure = Figure {
+    name: Cow::Borrowed(INTEG),
+    title: Cow::Borrowed("distance of groups and modalities"),
+    unit: Cow::Borrowed("without its weight"),
+    better: Better::Lower,
+    opposed_to: None,
+};
+
+const fn modality(m: usize) -> Figure {
+    let (name, title) = MODALITY_FIGURES[m];
     Figure {
-        name: Cow::Borrowed(MODALITY_FIGURES[m]),
+        name: Cow::Borrowed(name),
         title: Cow::Borrowed(title),
         unit: Cow::Borrowed("per cell, weighted"),
         better: Better::Lower,

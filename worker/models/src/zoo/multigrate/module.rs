@@ -6,7 +6,7 @@ use super::{
     alignment::alignment,
     config::{MultigrateConfig, Release},
     covariates::Embeddings,
-    decoder::{Decoded, Decoder},
+    decoder::{Decoded, Decoder, Measured, Theta},
     experts::{Latent, mixed},
     recipe,
 };
@@ -18,7 +18,7 @@ use crate::{
     error::Result,
     losses::LossTerms,
     model::{CountModel, Embedder, Module},
-    nn::{Builder, CovariateSizes, Init, Levels, Linear, Mode, Pass, Posterior, Role, Stack, Weights},
+    nn::{Builder, CovariateSizes, Linear, Mode, Pass, Posterior, Stack, Weights},
     results::{Answer, Asked, Given},
     train::{Recipe, Run},
 };
@@ -49,15 +49,6 @@ struct Encoder {
     body: Stack,
     mean: Linear,
     log_var: Linear,
-}
-
-/// Log inverse dispersion.
-#[derive(Debug)]
-enum Theta {
-    /// The same for all cells, `[n_features]`.
-    OfAll(Tensor),
-    /// Of each group that is integrated on, `[n_groups, n_features]`.
-    OfGroups(Levels),
 }
 
 /// What the encoders say about cells.
@@ -108,6 +99,15 @@ impl MultigrateModule {
         };
         let modalities = panels.into_iter().enumerate().map(modality).collect::<Result<_>>()?;
         let size_factor = registry.find(SIZE_FACTOR)?;
+        if let Some(initialization) = config.initialization {
+            // Of all maps, and not of tables, which have rows.
+            b.draw_again(|name, size| match size {
+                &[n_out, n_in] if name.ends_with(".weight") && !name.contains("_embeddings.") => {
+                    Some(initialization.init(config.activation, (n_out, n_in)))
+                }
+                _ => None,
+            });
+        }
         Ok(Self { config, modalities, embeddings, size_factor, weights: b.finish() })
     }
 
@@ -183,11 +183,10 @@ impl MultigrateModule {
     /// Posteriors of the cells and one draw from each: of the modalities in order, then of the joint one.
     pub fn inference(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Inference {
         let embedded = self.embedded(minibatch, &minibatch.covariates, pass);
+        let beside = self.config.condition_encoders.then_some(&embedded);
         let mut marginal = Vec::with_capacity(self.modalities.len());
         for (modality, x) in self.modalities.iter().zip(self.values(minibatch)) {
-            let input =
-                if self.config.condition_encoders { Tensor::cat(&[x, &embedded], 1) } else { x.shallow_clone() };
-            let (mean, log_var) = modality.encoder.forward(&input, pass);
+            let (mean, log_var) = modality.encoder.forward(x, beside, pass);
             let noise = pass.noise.normal("modality", &mean.size(), mean.device());
             marginal.push(Latent::drawn(mean, log_var, &noise));
         }
@@ -231,9 +230,9 @@ impl MultigrateModule {
             Release::Legacy => sum.gt(0.0),
         });
         let of_modality = |(m, (modality, x)): (usize, (&Modality, &Tensor))| {
-            let theta = modality.theta.as_ref().map(|theta| theta.of_cells(&groups).exp());
-            let loss = decoded[m].reconstruction(x, &size_factor, theta.as_ref());
-            loss * present.select(1, m as i64) * self.config.modality_coef(m)
+            let weights = present.select(1, m as i64) * self.config.modality_coef(m);
+            let measured = Measured { x, size_factor: &size_factor, groups: &groups, weights: &weights };
+            decoded[m].reconstruction(&measured, modality.theta.as_ref())
         };
         let pairs = self.modalities.iter().zip(self.values(minibatch));
         let of_modalities: Vec<Tensor> = pairs.enumerate().map(of_modality).collect();
@@ -272,30 +271,10 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> (Tensor, Tensor) {
+    fn forward(&self, x: &Tensor, beside: Option<&Tensor>, pass: &mut Pass<'_>) -> (Tensor, Tensor) {
         let none = Covariates::none(x);
-        let hidden = self.body.forward(x, &none, pass);
+        let hidden = self.body.forward_beside(x, beside, pass);
         (self.mean.forward(&hidden, &none), self.log_var.forward(&hidden, &none))
-    }
-}
-
-impl Theta {
-    /// Tensor `theta.{m}`, or `theta.{m}.condition` with a row for each group: a column, upstream.
-    fn new(b: &mut Builder<'_>, config: &MultigrateConfig, m: usize, n_features: usize) -> Result<Self> {
-        match &config.integrate_on {
-            Some(key) => {
-                let name = format!("theta.{m}.condition");
-                Ok(Self::OfGroups(b.levels(key, &name, &[n_features], Role::Condition, Init::Normal)?))
-            }
-            None => Ok(Self::OfAll(b.tensor(&format!("theta.{m}"), &[n_features], Role::Parameter, Init::Normal)?)),
-        }
-    }
-
-    fn of_cells(&self, groups: &Tensor) -> Tensor {
-        match self {
-            Self::OfAll(theta) => theta.shallow_clone(),
-            Self::OfGroups(levels) => levels.of_cells(groups),
-        }
     }
 }
 
@@ -309,7 +288,8 @@ impl Module for MultigrateModule {
         let decoded = self.generative(&inference.joint.z, &inference, pass);
         let terms = self.loss_terms(minibatch, &inference, &decoded, pass.mode);
         let loss = terms.total(kl_weight, &self.config);
-        let of_modalities = super::MODALITY_FIGURES.iter().copied().zip(terms.of_modalities);
+        let names = super::MODALITY_FIGURES.iter().map(|(name, _)| *name);
+        let of_modalities = names.zip(terms.of_modalities);
         let further = of_modalities.chain([(super::INTEG, terms.integ)]).collect();
         LossTerms { loss, reconstruction: terms.reconstruction, kl_local: terms.kl, further, latent: None }
     }

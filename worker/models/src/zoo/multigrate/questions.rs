@@ -84,8 +84,8 @@ impl MultigrateModule {
             let inference = self.inference(minibatch, pass);
             let decoded = self.generative(state(&inference, given), &inference, pass);
             let of = |&m: &usize| {
-                let value = &decoded[m].value;
-                if self.config().loss(m).is_of_counts() { value * total } else { value.shallow_clone() }
+                let value = decoded[m].value();
+                if self.config().loss(m).is_of_counts() { value * total } else { value }
             };
             Tensor::cat(&picked.iter().map(of).collect::<Vec<_>>(), 1)
         });

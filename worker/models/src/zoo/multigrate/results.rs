@@ -31,9 +31,10 @@ impl CountModel for MultigrateModule {
         let embedded = self.embedded(minibatch, covariates, pass);
         let decoded = self.decoded(&draw.z, &embedded, pass).swap_remove(0);
         let likelihood = if decoded.dropout.is_some() { Likelihood::Zinb } else { Likelihood::Nb };
-        let (rate, r) = (&decoded.value * &draw.library, self.dispersion(0, covariates));
+        let scale = decoded.value();
+        let (rate, r) = (&scale * &draw.library, self.dispersion(0, covariates));
         let counts = CountParameters { rate, r, dropout: decoded.dropout };
-        vec![Box::new(CountBlock { scale: decoded.value, counts, likelihood })]
+        vec![Box::new(CountBlock { scale, counts, likelihood })]
     }
 
     /// Of all modalities.

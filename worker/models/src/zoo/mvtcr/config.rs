@@ -64,10 +64,15 @@ options! {
         tcr_dropout: f64 = 0.25, within 0.0..1.0;
         /// Whether clonotypes are balanced in training: a cell of a large clone is drawn less often.
         balanced_sampling: bool = true;
-        /// What the state that training ends with is best by: the loss or the pseudo-metric, of the validation cells.
+        /// What the state that training ends with is best by: the loss or the pseudo-metric of the validation cells, the labels of their
+        /// nearest training cells, or how well the answer of each label's cells to a perturbation is predicted by another's.
         selected_by: Criterion = Criterion::Reconstruction;
         /// Weights of clonotype and of labels in the pseudo-metric.
         pseudo_metric_weights: Vec<f64> = vec![1.0, 10.0], within 0.0..;
+        /// Name of the cells before the perturbation, in the field `perturbation`.
+        unperturbed: Option<String> = None;
+        /// Genes that predictions are compared by: those that the perturbation changes most.
+        n_perturbed_genes: usize = 100, within 2..;
     }
 }
 
@@ -107,6 +112,8 @@ pub enum Criterion {
     PseudoMetric,
     /// Whether nearest training cells have the same labels.
     KnnPrediction,
+    /// Whether expression after a perturbation is predicted for labels that were only seen before.
+    ModulationPrediction,
 }
 
 impl Choice for Variant {}
@@ -160,6 +167,18 @@ impl Options for MvtcrConfig {
         }
         if self.chains == Chains::Both && !self.hdim.is_multiple_of(2) {
             return Err(format!("`hdim` is {}, expected an even number: two chains share it", self.hdim));
+        }
+        if self.selected_by == Criterion::ModulationPrediction {
+            if self.unperturbed.is_none() {
+                return Err("`selected_by` is modulation-prediction, which asks for `unperturbed`: the name of cells before the \
+                            perturbation"
+                    .to_owned());
+            }
+            if !self.variant.has_rna() {
+                return Err(
+                    "`selected_by` is modulation-prediction, which compares expression: tcr has none".to_owned()
+                );
+            }
         }
         if self.tcr_from_rna_only && self.variant != Variant::Moe {
             return Err("`tcr_from_rna_only` is for moe".to_owned());

@@ -5,10 +5,12 @@ use archipelago_analysis::{
     metrics::Confusion,
     neighbours::{knn, self_knn},
 };
+use archipelago_anndata::Csr;
 use archipelago_common::StateDict;
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+use tch::{Kind, Tensor};
 
-use super::{config::Criterion, module::MvtcrModule};
+use super::{config::Criterion, modulation::Modulation, module::MvtcrModule};
 use crate::{
     data::Minibatches,
     error::Result,
@@ -93,6 +95,7 @@ pub(super) struct Watch<'a> {
     pub(super) module: &'a MvtcrModule,
     pub(super) clonotypes: Option<Vec<i64>>,
     pub(super) labels: Option<Vec<Option<i64>>>,
+    pub(super) modulation: Option<(Modulation, &'a Csr)>,
 }
 
 impl Watch<'_> {
@@ -100,13 +103,19 @@ impl Watch<'_> {
         let latent = |cells: &[usize]| self.latent(minibatches, cells);
         let of = |labels: &[Option<i64>], cells: &[usize]| cells.iter().map(|&cell| labels[cell]).collect::<Vec<_>>();
         let config = self.module.config();
+        // The prediction of a perturbation is for all cells, as upstream: those of one group are few.
+        if let Some((modulation, expression)) = &self.modulation {
+            let all: Vec<usize> = (0..expression.n_rows()).collect();
+            let decoded = |cells: &[usize], z: Array2<f32>| self.mean_expression(minibatches, cells, &z);
+            return Ok(modulation.score(latent(&all).view(), expression, decoded));
+        }
         let placed = latent(validation);
         match config.selected_by {
             Criterion::KnnPrediction => {
                 let labels = self.labels.as_deref().unwrap_or_default();
                 f1_across((latent(train).view(), &of(labels, train)), (placed.view(), &of(labels, validation)))
             }
-            Criterion::Reconstruction | Criterion::PseudoMetric => {
+            Criterion::Reconstruction | Criterion::PseudoMetric | Criterion::ModulationPrediction => {
                 let mut sum = 0.0;
                 if let Some(clonotypes) = &self.clonotypes {
                     let clonotypes: Vec<Option<i64>> = validation.iter().map(|&cell| Some(clonotypes[cell])).collect();
@@ -121,15 +130,23 @@ impl Watch<'_> {
     }
 
     fn latent(&self, minibatches: &Minibatches<'_>, cells: &[usize]) -> Array2<f32> {
-        let _guard = tch::no_grad_guard();
         let mut rows = Array2::zeros((0, self.module.config().zdim));
         for cells in cells.chunks(EVALUATION_MINIBATCH) {
-            let mut noise = SeededNoise::new([0; 32]);
-            let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
-            let mean = self.module.posterior(&minibatches.of(cells), &mut pass).mean;
+            let mean = at_rest(|pass| self.module.posterior(&minibatches.of(cells), pass).mean);
             rows.append(Axis(0), to_array(&mean).view()).expect("all have the latent space's width");
         }
         rows
+    }
+
+    /// Mean expression of cells if their latent states were these, `[n, zdim]`.
+    fn mean_expression(&self, minibatches: &Minibatches<'_>, cells: &[usize], z: &Array2<f32>) -> Array1<f64> {
+        let minibatch = minibatches.of(cells);
+        let z = Tensor::from_slice(&z.iter().copied().collect::<Vec<_>>()).view([cells.len() as i64, -1]);
+        let decoded =
+            at_rest(|pass| self.module.expression(&z.to_device(minibatch.x.device()), &minibatch.covariates, pass));
+        let decoded = decoded.expect("the options ask for a variant with expression");
+        let means = decoded.mean_dim([0_i64].as_slice(), false, Kind::Double);
+        Array1::from(Vec::try_from(means).expect("they are numbers"))
     }
 }
 
@@ -150,6 +167,13 @@ impl Hook for Watch<'_> {
     fn state(&self) -> StateDict {
         StateDict::new()
     }
+}
+
+/// What the network says in evaluation, without gradients.
+fn at_rest<T>(say: impl FnOnce(&mut Pass<'_>) -> T) -> T {
+    let _guard = tch::no_grad_guard();
+    let mut noise = SeededNoise::new([0; 32]);
+    say(&mut Pass { mode: Mode::Evaluation, noise: &mut noise })
 }
 
 /// The criterion of the validation cells, less of which is better.

@@ -118,8 +118,8 @@ impl MlpActivation {
         match self {
             Self::Linear => y,
             Self::Relu => y.relu(),
-            // libtorch's leaky ReLU has a slope of its own that tch does not let choose.
-            Self::Leakyrelu => y.maximum(&(&y * LEAKY_SLOPE)),
+            // libtorch's leaky ReLU has a slope of its own that tch does not let choose; that of its PReLU is a tensor.
+            Self::Leakyrelu => y.prelu(&Tensor::from(LEAKY_SLOPE).to_kind(y.kind()).to_device(y.device())),
             Self::Sigmoid => y.sigmoid(),
             Self::Softmax => y.softmax(1, y.kind()),
             Self::Exponential => y.exp(),

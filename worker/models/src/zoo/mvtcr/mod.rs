@@ -7,6 +7,7 @@ mod config;
 pub mod criterion;
 mod loss;
 mod mlp;
+mod modulation;
 mod module;
 mod network;
 mod questions;
@@ -21,7 +22,7 @@ pub use loss::MvtcrLoss;
 pub use mlp::MlpActivation;
 pub use module::{Inference, MvtcrModule};
 pub use network::{Decoded, Latent};
-pub use upstream::Frozen;
+pub use upstream::trains;
 
 use rand_chacha::ChaCha8Rng;
 
@@ -35,6 +36,7 @@ use crate::{
     surgery::upstream::{Flags, UpstreamRules},
     train::{AdamOptions, Decay, EarlyStopping, Epochs, Monitor, TrainDefaults, WarmupDefault, Watched},
     upstream::Upstream,
+    zoo::family::Frozen,
 };
 
 /// The zoo's entry.
@@ -75,7 +77,7 @@ impl Model for Mvtcr {
     }
 
     fn upstream_rules(&self, flags: &Flags) -> Option<Box<dyn UpstreamRules>> {
-        Some(Box::new(Frozen::from(flags)))
+        Some(Box::new(Frozen { unfrozen: flags.unfrozen, trains }))
     }
 }
 
@@ -91,7 +93,11 @@ impl Configured for MvtcrConfig {
         let labels = FieldKind::Labels { unlabelled: None };
         let labels = Field::new(LABELS, labels, Need::Free, "names by which a state is chosen").growing();
         let receptor = self.variant.has_tcr().then_some(receptor);
-        [Field::rna(Values::LogNormalised)].into_iter().chain(receptor).chain([labels]).collect()
+        let states = FieldKind::Labels { unlabelled: None };
+        let states =
+            Field::new(module::PERTURBATION, states, Need::Free, "states before and after a perturbation").growing();
+        let states = (self.selected_by == Criterion::ModulationPrediction).then_some(states);
+        [Field::rna(Values::LogNormalised)].into_iter().chain(receptor).chain([labels]).chain(states).collect()
     }
 
     fn moves_embedding(&self) -> bool {
@@ -101,7 +107,9 @@ impl Configured for MvtcrConfig {
     fn chosen_by(&self) -> Watched {
         match self.selected_by {
             Criterion::Reconstruction => Watched::LOSS,
-            Criterion::PseudoMetric | Criterion::KnnPrediction => Watched { figure: criterion::FIGURE, sign: -1 },
+            Criterion::PseudoMetric | Criterion::KnnPrediction | Criterion::ModulationPrediction => {
+                Watched { figure: criterion::FIGURE, sign: -1 }
+            }
         }
     }
 

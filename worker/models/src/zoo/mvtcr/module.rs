@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     data::{
-        LABELS, Minibatch, Registry, Slot,
+        Covariates, Dataset, LABELS, Minibatch, Registry, Slot,
         slot::{Labels, Receptor},
     },
     error::{Error, Result},
@@ -27,8 +27,17 @@ pub struct MvtcrModule {
     config: MvtcrConfig,
     receptor: Option<Slot<Receptor>>,
     labels: Option<Slot<Labels>>,
+    states: Option<States>,
     network: Network,
     weights: Weights,
+}
+
+/// States before and after a perturbation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct States {
+    slot: Slot<Labels>,
+    /// The code of those before.
+    before: i64,
 }
 
 /// What the network makes of cells.
@@ -52,7 +61,8 @@ impl MvtcrModule {
             // Upstream has it for another likelihood of expression, and never uses it.
             let _ = b.tensor("theta", &[n_genes], Role::Buffer, Init::Normal)?;
         }
-        Ok(Self { config, receptor, labels: registry.find(LABELS)?, network, weights: b.finish() })
+        let (labels, states) = (registry.find(LABELS)?, States::of(&config, registry)?);
+        Ok(Self { config, receptor, labels, states, network, weights: b.finish() })
     }
 
     /// The options it was built with.
@@ -68,6 +78,11 @@ impl MvtcrModule {
     /// Where labels are, of cells that have some.
     pub fn labels(&self) -> Option<Slot<Labels>> {
         self.labels
+    }
+
+    /// States before and after a perturbation, of cells that have some.
+    pub(super) fn states(&self) -> Option<States> {
+        self.states
     }
 
     /// The posteriors of the cells, the joint one of a product last.
@@ -115,6 +130,11 @@ impl MvtcrModule {
         self.network.decode((&from.0, &from.1), tokens, &minibatch.covariates, pass)
     }
 
+    /// Expression that joint latent states of cells are decoded to, `[n, n_genes]`; nothing without expression.
+    pub(super) fn expression(&self, z: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Option<Tensor> {
+        self.network.decode((&[z], &[]), None, covariates, pass).rna.pop()
+    }
+
     /// The terms of the loss, with the annealing factor of the divergence.
     pub fn loss_terms(
         &self,
@@ -140,6 +160,31 @@ impl MvtcrModule {
                 Posterior { mean: joint.mean.shallow_clone(), var: joint.log_var.exp() }
             }
         }
+    }
+}
+
+impl States {
+    fn of(config: &MvtcrConfig, registry: &Registry) -> Result<Option<Self>> {
+        let names = registry.remembered::<Labels>(PERTURBATION);
+        let (Some(slot), Some(names), Some(name)) = (registry.find(PERTURBATION)?, names, &config.unperturbed) else {
+            return Ok(None);
+        };
+        let Some(before) = names.names.iter().position(|other| other == name) else {
+            let found = if names.names.is_empty() { "no state of any cell".to_owned() } else { names.names.join(", ") };
+            let part = PERTURBATION.to_owned();
+            return Err(Error::Value {
+                part,
+                found,
+                expected: format!("`{name}` among them, which `unperturbed` names"),
+            });
+        };
+        Ok(Some(Self { slot, before: before as i64 }))
+    }
+
+    /// Whether each cell is one from before; nothing of a cell without a state.
+    pub(super) fn are_before(self, dataset: &Dataset<'_>) -> Vec<Option<bool>> {
+        let states = dataset.labels(self.slot).into_iter();
+        states.map(|state| Some(state? == self.before)).collect()
     }
 }
 
@@ -191,3 +236,5 @@ impl Embedder for MvtcrModule {
 
 /// The field of receptors.
 pub(super) const RECEPTOR: &str = "receptor";
+/// The field of states before and after a perturbation.
+pub(super) const PERTURBATION: &str = "perturbation";

@@ -11,7 +11,10 @@ use archipelago_models::{
     nn::{Mode, Pass, Trainable},
     surgery::upstream::UpstreamRules as _,
     train::{GradientUse, Optimiser, Sampler as _},
-    zoo::multigrate::{Frozen, Grouped, Inference, MultigrateModule},
+    zoo::{
+        family::Frozen,
+        multigrate::{self, Grouped, Inference, MultigrateModule},
+    },
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -91,7 +94,7 @@ fn a_pass_and_every_term_of_its_loss() {
         close("out/logvar", &inference.joint.log_var);
         close("out/z_joint", &inference.joint.z);
         for (m, decoded) in decoded.iter().enumerate() {
-            close(&format!("out/r{m}"), &decoded.value);
+            close(&format!("out/r{m}"), &decoded.value());
             if let Some(logits) = &decoded.dropout {
                 close(&format!("out/r{m}_zi"), logits);
             }
@@ -142,7 +145,7 @@ fn surgery_trains_the_tables_that_grew_and_dispersions_of_groups() {
     case::run(MODEL, is_surgery, |case, report| {
         let module = module(case, "query/param/", Trainable::Nothing);
         let listed: Vec<&str> = strings(&case.json["trainable_after_load_query_data"]);
-        let rules = Frozen { unfrozen: false };
+        let rules = Frozen { unfrozen: false, trains: multigrate::trains };
         // In a case the first covariate has gained nothing; its rows are the reference's there, and no query's.
         let grew = |name: &str| !name.starts_with("cat_covariate_embeddings.0");
         let owned: Vec<_> = rules.trainable(module.weights()).into_iter().filter(|(name, ..)| grew(name)).collect();

@@ -11,7 +11,10 @@ use archipelago_models::{
     surgery::upstream::UpstreamRules as _,
     train::{GradientUse, Optimiser},
     upstream::{Layout, Named},
-    zoo::mvtcr::{Frozen, MvtcrModule, clonotypes::ByClonotype, criterion},
+    zoo::{
+        family::Frozen,
+        mvtcr::{self, MvtcrModule, clonotypes::ByClonotype, criterion},
+    },
 };
 use ndarray::Array2;
 use serde_json::Value;
@@ -154,7 +157,7 @@ fn is_constant(name: &str) -> bool {
 fn surgery_trains_the_table_of_conditions_and_nothing_else() {
     case::run(MODEL, is_surgery, |case, report| {
         let module = module(case, "query/param/", Trainable::Nothing);
-        let owned = Frozen { unfrozen: false }.trainable(module.weights());
+        let owned = Frozen { unfrozen: false, trains: mvtcr::trains }.trainable(module.weights());
         let listed: BTreeSet<&str> =
             case.json["trainable"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
         let names: Vec<&str> = owned.iter().map(|(name, ..)| name.trim_end_matches(".row")).collect();
