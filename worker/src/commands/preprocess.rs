@@ -18,15 +18,15 @@ use crate::{
     output::Output,
     recipe::{
         CellFilter, CentreName, FlavorName, GeneFilter, GeneNames, GeneSets, HighlyVariable, Normalize, Proteins,
-        Quality, Recipe, Report, Table, Unmapped,
+        Quality, Recipe, Report, Table, TfIdf, Unmapped,
     },
 };
 
 /// Filter, normalise and annotate cells by a recipe, as scanpy does.
 ///
 /// The steps come from a recipe file, from flags, or from both (a flag wins over the file). They run in this order: names
-/// of genes, figures of quality, filter of cells, filter of genes, highly variable genes, normalisation, proteins, gene
-/// sets. The file that is written says by which recipe it was prepared, and so does a reference that is trained on it:
+/// of genes, figures of quality, filter of cells, filter of genes, highly variable genes, normalisation or TF-IDF, proteins,
+/// gene sets. The file that is written says by which recipe it was prepared, and so does a reference that is trained on it:
 /// `map` and `serve` then prepare raw cells the same way.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -74,6 +74,9 @@ A complete recipe (every part can be left out):
   [normalize]
   target_sum = 10000.0                      # the median without it; counts stay in layers['counts']
   log1p = true
+  # [tf_idf]                                # in its place, for peaks
+  # scale = 10000.0
+  # idf_of = "reference_peaks.h5ad"         # a query is weighed as its reference
   [highly_variable]
   flavor = "seurat_v3"                      # or "seurat", "cell_ranger"
   n_top_genes = 2000
@@ -138,6 +141,12 @@ struct MeasureArgs {
     /// Normalise each cell to the median sum and take ln(1 + x).
     #[arg(long, conflicts_with = "target_sum")]
     normalize: bool,
+    /// Weigh peaks by term frequency and inverse document frequency; counts stay in layers['counts'], the latter in var['idf'].
+    #[arg(long, conflicts_with_all = ["target_sum", "normalize"])]
+    tf_idf: bool,
+    /// Weigh peaks as in this file, which `--tf-idf` has written: a query as its reference.
+    #[arg(long, value_name = "FILE", requires = "tf_idf")]
+    idf_of: Option<PathBuf>,
     /// Choose so many highly variable genes.
     #[arg(long)]
     n_top_genes: Option<usize>,
@@ -261,6 +270,10 @@ impl MeasureArgs {
     fn add_to(&self, recipe: &mut Recipe) {
         if self.normalize || self.target_sum.is_some() {
             recipe.normalize = Some(Normalize { target_sum: self.target_sum, log1p: true });
+        }
+        if self.tf_idf {
+            let step = recipe.tf_idf.get_or_insert_with(TfIdf::default);
+            step.idf_of = self.idf_of.clone().or(step.idf_of.take());
         }
         if self.n_top_genes.is_some() || self.flavor.is_some() || self.subset {
             let step = recipe.highly_variable.get_or_insert_with(HighlyVariable::default);

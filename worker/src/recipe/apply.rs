@@ -1,19 +1,19 @@
 //! All steps of a recipe on a whole file in memory.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use archipelago_analysis::{
     CsrView, Labels,
     preprocess::{
         CellQuality, GeneBounds, Keep, SetOptions, VariableGenes, clr, filter_genes, gene_quality, gene_sets,
-        highly_variable_genes, log1p, median_total, normalize_total,
+        highly_variable_genes, inverse_frequencies, log1p, median_total, normalize_total, tf_idf,
     },
 };
-use archipelago_anndata::{AnnData, Array, Csr, Dict, Element, Matrix, RAW, counts};
+use archipelago_anndata::{AnnData, Array, Csr, Dict, Element, H5adFile, Matrix, RAW, counts};
 use ndarray::ArrayView2;
 use serde::Serialize;
 
-use super::{FlavorName, GeneSets, HighlyVariable, Proteins, Recipe, Stored};
+use super::{FlavorName, GeneSets, HighlyVariable, Proteins, Recipe, Stored, TfIdf};
 use crate::{
     cells::{column, view},
     error::{Error, Result},
@@ -164,6 +164,12 @@ impl Recipe {
         if let Some(step) = variable.filter(|step| step.flavor == FlavorName::SeuratV3) {
             step.annotate(adata, raw, report)?;
         }
+        if let Some(step) = &self.tf_idf {
+            let idf = step.inverse_frequencies(adata.var_names(), raw)?;
+            let values = tf_idf(raw, &idf, step.scale);
+            adata.var.insert(IDF, idf)?;
+            return replace(adata, counts, values);
+        }
         let Some(normalize) = self.normalize else { return Ok(()) };
         let target = normalize.target_sum.unwrap_or_else(|| median_total(raw));
         let mut values = normalize_total(raw, target);
@@ -176,11 +182,34 @@ impl Recipe {
         if let Some(step) = variable.filter(|step| step.flavor != FlavorName::SeuratV3) {
             step.annotate(adata, raw.with_data(&values)?, report)?;
         }
-        let normalised =
-            Csr::new(counts.n_rows(), counts.n_cols(), counts.indptr().to_vec(), counts.indices().to_vec(), values)?;
-        adata.layers.insert(COUNTS.to_owned(), counts.clone().into());
-        adata.x = Some(normalised.into());
-        Ok(())
+        replace(adata, counts, values)
+    }
+}
+
+/// Puts values in the place of counts, which go to their layer.
+fn replace(adata: &mut AnnData, counts: &Csr, values: Vec<f32>) -> Result<()> {
+    let values =
+        Csr::new(counts.n_rows(), counts.n_cols(), counts.indptr().to_vec(), counts.indices().to_vec(), values)?;
+    adata.layers.insert(COUNTS.to_owned(), counts.clone().into());
+    adata.x = Some(values.into());
+    Ok(())
+}
+
+impl TfIdf {
+    /// Of each peak: those of another file, or of these cells.
+    fn inverse_frequencies(&self, peaks: &[String], counts: CsrView<'_>) -> Result<Vec<f64>> {
+        let Some(path) = &self.idf_of else { return Ok(inverse_frequencies(counts)) };
+        let cells = |source| Error::Cells { path: path.clone(), source };
+        let file = H5adFile::open(path).map_err(cells)?;
+        let values = file.var().column(IDF).map_err(cells)?.to_f64().unwrap_or_default();
+        let known: BTreeMap<&String, f64> = file.var().index().iter().zip(values).collect();
+        let of = |peak: &String| {
+            known.get(peak).copied().ok_or_else(|| {
+                let (found, expected) = (format!("without `{peak}`"), "every peak of these cells");
+                Error::Setting { what: "--idf-of", found: format!("{} {found}", path.display()), expected }
+            })
+        };
+        peaks.iter().map(of).collect()
     }
 }
 
@@ -316,6 +345,8 @@ fn positions(kept: &[bool]) -> Vec<usize> {
     (0..kept.len()).filter(|&at| kept[at]).collect()
 }
 
+/// The var column of inverse frequencies.
+const IDF: &str = "idf";
 /// The layer that raw counts move to.
 pub(crate) const COUNTS: &str = "counts";
 

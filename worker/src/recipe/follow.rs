@@ -44,7 +44,8 @@ impl Preparation {
             (None, Some(recipe)) => Some(recipe.recipe.clone()),
             _ => None,
         };
-        let moved = prepared_by.as_ref().is_some_and(|stored| stored.recipe.normalize.is_some());
+        let moves = |recipe: &Recipe| recipe.normalize.is_some() || recipe.tf_idf.is_some();
+        let moved = prepared_by.as_ref().is_some_and(|stored| moves(&stored.recipe));
         // What was moved are the counts; a model of logarithms takes what is in their place.
         let is_moved = moved && spec.values() == Values::Counts;
         let layer = spec.fields.rna_layer().map(str::to_owned).or_else(|| is_moved.then(|| COUNTS.to_owned()));

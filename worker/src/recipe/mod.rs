@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use archipelago_analysis::preprocess::{Centre, Flavor};
+use archipelago_analysis::preprocess::{CP10K, Centre, Flavor};
 use archipelago_anndata::{AnnData, Array, Dict, Element};
 use archipelago_common::{fs, hash::Digest};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub struct Recipe {
     /// Library size and logarithm; the counts move to `layers['counts']`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalize: Option<Normalize>,
+    /// What peaks are weighed by instead; the counts move to `layers['counts']`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tf_idf: Option<TfIdf>,
     /// Highly variable genes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub highly_variable: Option<HighlyVariable>,
@@ -91,6 +94,24 @@ pub struct Normalize {
 impl Default for Normalize {
     fn default() -> Self {
         Self { target_sum: None, log1p: true }
+    }
+}
+
+/// Term frequency and inverse document frequency of peaks.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TfIdf {
+    /// What the counts of a cell are scaled to before the logarithm.
+    pub scale: f64,
+    /// The file whose inverse frequencies are taken, from `var['idf']`: a query is weighed as its reference was. Those of the cells
+    /// themselves if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idf_of: Option<PathBuf>,
+}
+
+impl Default for TfIdf {
+    fn default() -> Self {
+        Self { scale: CP10K, idf_of: None }
     }
 }
 
@@ -201,7 +222,8 @@ impl Recipe {
         if let Some(genes) = &mut recipe.genes {
             genes.read_table(folder)?;
         }
-        for file in recipe.gene_sets.iter_mut().flat_map(|sets| &mut sets.files) {
+        let of_sets = recipe.gene_sets.iter_mut().flat_map(|sets| &mut sets.files);
+        for file in of_sets.chain(recipe.tf_idf.iter_mut().flat_map(|step| &mut step.idf_of)) {
             *file = folder.join(&*file);
         }
         recipe.check(path)?;
@@ -219,6 +241,12 @@ impl Recipe {
                 let detail = format!("`filter_cells.max_percent` names the set `{name}`, `quality.sets` has {known}");
                 return Err(invalid(path, &detail));
             }
+        }
+        if self.normalize.is_some() && self.tf_idf.is_some() {
+            return Err(invalid(
+                path,
+                "`normalize` and `tf_idf` both say what becomes of the counts, expected one of them",
+            ));
         }
         let Some(variable) = &self.highly_variable else { return Ok(()) };
         match (variable.flavor, &self.normalize, variable.n_top_genes) {

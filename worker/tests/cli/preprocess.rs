@@ -98,3 +98,33 @@ fn a_recipe_that_does_not_fit_is_a_usage_error() {
     assert!(said.contains("needs `[normalize]`"), "{said}");
     assert!(!bench.path("x.h5ad").exists());
 }
+
+#[test]
+fn peaks_of_a_query_are_weighed_as_those_of_its_reference() {
+    let bench = Bench::new();
+    let weigh = |file: &str, more: &[&str], out: &str| {
+        bench.run(&[&["preprocess", file, "--tf-idf", "--out", out], more].concat());
+        AnnData::read(bench.path(out)).unwrap()
+    };
+    bench.run(&["subset", "cells.h5ad", "--obs", "batch=a,b", "--out", "known.h5ad"]);
+    bench.run(&["subset", "cells.h5ad", "--obs", "batch=c", "--out", "query.h5ad"]);
+    let known = weigh("known.h5ad", &[], "reference.h5ad");
+    let idf = |adata: &AnnData| adata.var.column("idf").unwrap().to_f64().unwrap();
+    let (alone, query) =
+        (weigh("query.h5ad", &[], "alone.h5ad"), weigh("query.h5ad", &["--idf-of", "reference.h5ad"], "weighed.h5ad"));
+    assert_eq!(idf(&query), idf(&known));
+    assert_ne!(idf(&alone), idf(&known));
+    let counts = query.layers["counts"].to_csr().unwrap();
+    let values = query.matrix(None).unwrap().to_csr().unwrap();
+    let (at, gene) = (0, counts.indices()[0] as usize);
+    let expected = (f64::from(counts.data()[at]) * 1e4 / counts.row_sums()[0]).ln_1p() * idf(&known)[gene];
+    assert!((f64::from(values.data()[at]) - expected).abs() < 1e-4, "{} for {expected}", values.data()[at]);
+
+    let both = bench.fail(2, &["preprocess", "cells.h5ad", "--tf-idf", "--normalize", "--out", "x.h5ad"]);
+    assert!(both.contains("--normalize"), "{both}");
+    let none = bench.fail(1, &["preprocess", "cells.h5ad", "--tf-idf", "--idf-of", "known.h5ad", "--out", "x.h5ad"]);
+    assert!(none.contains("known.h5ad") && none.contains("`idf`"), "{none}");
+    std::fs::write(bench.path("both.toml"), "[normalize]\n[tf_idf]\n").unwrap();
+    let both = bench.fail(2, &["preprocess", "cells.h5ad", "--recipe", "both.toml", "--out", "x.h5ad"]);
+    assert!(both.contains("`normalize` and `tf_idf`"), "{both}");
+}
