@@ -5,6 +5,7 @@ mod contract;
 mod coordinator;
 mod day;
 mod doctor;
+mod exchange;
 mod faults;
 mod import;
 mod journey;

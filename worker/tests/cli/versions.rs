@@ -14,7 +14,7 @@ use archipelago_anndata::{AnnData, Compression};
 use super::Bench;
 
 /// The Python of an environment with these packages; `None`, with a line that says why, where there is none.
-fn python(name: &str, interpreters: &[&str], packages: &[&str]) -> Option<PathBuf> {
+pub(super) fn python(name: &str, interpreters: &[&str], packages: &[&str]) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?.join("archipelago");
     let folder = cache.join(format!("venv-{name}"));
