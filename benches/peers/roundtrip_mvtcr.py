@@ -14,42 +14,19 @@ Prints one line per variant and exits with 1 if any differs.
 """
 
 import argparse
-import contextlib
-import importlib
-import io
-import logging
 import pathlib
 import sys
 import tempfile
-import types
-import warnings
-
-warnings.filterwarnings("ignore")
-logging.disable(logging.WARNING)
 
 import anndata
 import numpy as np
 import torch
 
+from of_mvtcr import LETTERS, VARIANTS, prepared, silently
 from ours import TOLERANCE, must
 
-# Imported by mvtcr for preprocessing that is not used here.
-for name in ["scirpy", "muon"]:
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        sys.modules[name] = types.ModuleType(name)
-
-with contextlib.redirect_stdout(io.StringIO()):
-    from mvtcr.models.mixture_modules.moe import MoEModel
-    from mvtcr.models.mixture_modules.poe import PoEModel
-    from mvtcr.models.mixture_modules.separate_model import SeparateModel
-
 N_CELLS, N_GENES, LENGTH = 90, 30, 12
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-TOKENS = {letter: code for code, letter in enumerate("_" + LETTERS + "+<>")}
 REFERENCE, ALL = ["d0", "d1"], ["d0", "d1", "d2"]
-VARIANTS = {"moe": MoEModel, "poe": PoEModel, "concat": SeparateModel}
 
 
 def cells(seed=0):
@@ -68,18 +45,6 @@ def cells(seed=0):
     return adata
 
 
-def prepared(adata, donors):
-    """What mvtcr reads beside the table: tokens, lengths, one-hot donors."""
-    adata = adata.copy()
-    for name in ["alpha", "beta"]:
-        texts = [text.ljust(LENGTH, "_") for text in adata.obs[name]]
-        adata.obsm[f"{name}_seq"] = np.array([[TOKENS[letter] for letter in text] for text in texts])
-        adata.obs[f"{name}_len"] = [len(text) for text in adata.obs[name]]
-    adata.obsm["donor_ohe"] = np.array([[donor == one for one in donors] for donor in adata.obs["donor"]]).astype(float)
-    adata.uns["aa_to_id"] = TOKENS
-    return adata
-
-
 def architecture():
     joint = dict(activation="leakyrelu", batch_norm=True, dropout=0.1, hdim=8, losses=["MSE", "CE"], num_layers=1,
                  shared_hidden=[10], zdim=4, c_embedding_dim=3)
@@ -94,8 +59,7 @@ def model_of(kind, adata):
 
 
 def latent(model, adata):
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return np.asarray(model.get_latent(adata, metadata=[], return_mean=True).X)
+    return np.asarray(silently(model.get_latent, adata, metadata=[], return_mean=True).X)
 
 
 def differ(one, other):
@@ -108,10 +72,9 @@ def roundtrip(kind, worker, folder):
     adata.write_h5ad(at("cells.h5ad"))
     known = adata[adata.obs["donor"].isin(REFERENCE)].copy()
     known.write_h5ad(at("known.h5ad"))
-    theirs = prepared(known, REFERENCE)
+    theirs = prepared(known, "donor", REFERENCE, LENGTH)
     model = model_of(kind, theirs)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        model.train(4, 32, 1e-3, [1.0, 0.1, 1e-4], None, None, str(folder), None)
+    silently(model.train, 4, 32, 1e-3, [1.0, 0.1, 1e-4], None, None, str(folder), None)
     model.save(at("saved.pt"))
     places = latent(model, theirs)
     fields = ["--field", "receptor=obs/alpha", "--field", "receptor=obs/beta"]
@@ -131,7 +94,7 @@ def roundtrip(kind, worker, folder):
     must(worker, "map", at("imported"), at("query.h5ad"), "--batch-key", "donor", "--owner", "reference", "--dataset",
           "atlas", *fields, "--epochs", "2", "--out", at("mapped"))
     must(worker, "export", at("mapped"), "--out", at("grown"))
-    everyone = prepared(adata, ALL)
+    everyone = prepared(adata, "donor", ALL, LENGTH)
     grown = model_of(kind, everyone)
     grown.load(at("grown/model.pt"), map_location=torch.device("cpu"))
     of_query = anndata.read_h5ad(at("mapped/mapped.h5ad"))

@@ -5,17 +5,11 @@ usage: speed_native.py <folder with reference.h5ad, reference_validation.h5ad, q
 
 Needs scArches 0.6.1 in a Python 3.11 of its own: it does not work with current releases of what it is built on.
 """
-import argparse, contextlib, gc, importlib, io, json, logging, os, sys, time, warnings
+import contextlib, importlib, io, json, logging, sys, time
 
-ap = argparse.ArgumentParser()
-ap.add_argument("folder")
-ap.add_argument("--model", default="trvae", choices=["trvae", "scgen", "expimap", "scpoli"])
-ap.add_argument("--epochs", type=int, default=3)
-ap.add_argument("--threads", type=int, default=2)
-ap.add_argument("--seed", type=int, default=0)
-a = ap.parse_args()
-os.environ["OMP_NUM_THREADS"] = str(a.threads)
-warnings.filterwarnings("ignore")
+from timing import arguments, measure, passes, quietly
+
+a = arguments(["trvae", "scgen", "expimap", "scpoli"])
 logging.disable(logging.WARNING)
 import anndata, numpy as np, torch
 
@@ -55,37 +49,11 @@ def read(name):
     return adata
 
 
-def reset_peak():
-    gc.collect()
-    with open("/proc/self/clear_refs", "w") as f:
-        f.write("5")
-
-
-def peak_mib():
-    with open("/proc/self/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM")) / 1024
-
-
-def quietly(call, *args, **kwargs):
-    with contextlib.redirect_stdout(io.StringIO()):
-        return call(*args, **kwargs)
-
-
 def train(model, **more):
     epochs.clear()
     timed_epochs.last = time.perf_counter()
     quietly(model.train, n_epochs=a.epochs, monitor=False, seed=a.seed, **more)
     return list(epochs)
-
-
-def passes(n, call):
-    """Seconds of each of `n` calls, and what the last one gave."""
-    seconds = []
-    for _ in range(n):
-        start = time.perf_counter()
-        given = quietly(call)
-        seconds.append(time.perf_counter() - start)
-    return seconds, given
 
 
 class Conditional:
@@ -196,7 +164,9 @@ class ScGen:
         return passes(1, lambda: scgen.map_query_data(corrected, query, model, batch_key="study", return_latent=True))
 
     def elbo(self, model, name):
-        """Its loss is no bound of a likelihood: minus the mean squared error of a draw, as ours."""
+        """Its loss is no bound of a likelihood: minus the mean squared error of a draw, as ours. A mapped query is cells, and no model."""
+        if not hasattr(model, "model"):
+            return None
         torch.manual_seed(0)
         adata = self.read(name)
         net, total = model.model.eval(), 0.0
@@ -207,28 +177,15 @@ class ScGen:
         return -total / adata.n_obs
 
 
-def measure(peer):
+def measured(peer):
+    """What every peer's script measures, with a watched trainer."""
     module, trainer, *last_of_epoch = peer.trainer
     timed_epochs(getattr(importlib.import_module(f"scarches.trainers.{module}"), trainer), *last_of_epoch)
-    adata = peer.read("reference")
     torch.manual_seed(a.seed)
     np.random.seed(a.seed)
-    model = quietly(peer.build, adata)
-    trained = {"epochs_s": peer.fit(model), "peak_mib": peak_mib()}
-    reset_peak()
-    seconds, _ = passes(a.epochs, lambda: peer.embed(model, adata))
-    latent = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
-    trained["elbo"] = peer.elbo(model, "reference_validation")
-    reference = peer.before_query(model, adata)
-    del adata
-    reset_peak()
-    seconds, mapped = peer.map(reference, peer.read("query"))
-    surgery = {"epochs_s": seconds, "peak_mib": peak_mib(), "elbo": None}
-    if hasattr(mapped, "model"):
-        surgery["elbo"] = peer.elbo(mapped, "query_validation")
-    return {"train": trained, "latent": latent, "surgery": surgery}
+    return measure(peer, a.epochs)
 
 
 peers = {"trvae": Trvae, "expimap": Expimap, "scgen": ScGen, "scpoli": ScPoli}
-out = {"scarches": scarches.__version__, "torch": torch.__version__, **measure(peers[a.model]())}
+out = {"scarches": scarches.__version__, "torch": torch.__version__, **measured(peers[a.model]())}
 json.dump(out, sys.stdout)
