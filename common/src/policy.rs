@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+mod bounds;
+
+pub use bounds::{Budget, TaskBounds};
+
 /// A site's policy file (TOML). The default lets columns and aggregate metrics out and nothing else.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,7 +26,7 @@ pub struct SitePolicy {
     pub clip_norm: Option<f64>,
     /// Standard deviation of Gaussian noise added to every number of the columns before they leave.
     pub noise_std: f64,
-    /// Operators whose references this site runs; empty is any operator of the consortium.
+    /// Operators whose references and tasks this site runs; empty is any operator of the consortium.
     pub trusted_operators: Vec<String>,
     /// Whether facts about the data (such as which features were measured) may leave with the columns. Without them the
     /// site takes part in no task of a model that has some.
@@ -32,6 +36,19 @@ pub struct SitePolicy {
     /// What may leave of contributions that are no columns; nothing unless it is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<PartRelease>,
+    /// What a reference's card may have read of the cells beside what the site's configuration names: columns of obs by their names,
+    /// or places such as `obsm/protein_expression`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub may_read: Vec<String>,
+    /// Whether names of labels may leave that the reference does not have. Without them such cells count as cells without a label.
+    #[serde(skip_serializing_if = "is_false")]
+    pub new_labels: bool,
+    /// What a task may be.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub tasks: TaskBounds,
+    /// How much of one set of cells may leave over all tasks.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub budget: Budget,
 }
 
 /// Which parts leave a site. They are neither clipped nor noised: a sum with noise is another sum.
@@ -49,6 +66,15 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Default for SitePolicy {
     fn default() -> Self {
         Self {
@@ -63,6 +89,10 @@ impl Default for SitePolicy {
             trusted_operators: Vec::new(),
             facts: true,
             parts: None,
+            may_read: Vec::new(),
+            new_labels: false,
+            tasks: TaskBounds::default(),
+            budget: Budget::default(),
         }
     }
 }

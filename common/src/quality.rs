@@ -29,6 +29,27 @@ pub struct ConditionMetrics {
     pub deterministic: bool,
 }
 
+impl ConditionMetrics {
+    /// These figures as they leave a site: to three digits, and no more cells than there are. `least` is what a task asks for, which
+    /// rounding does not miss.
+    #[must_use]
+    pub fn rounded(mut self, least: u64) -> Self {
+        let unit = 10_u64.pow(self.n_cells.max(1).ilog10().saturating_sub(FURTHER_DIGITS));
+        self.n_cells = (self.n_cells / unit * unit).max(least.min(self.n_cells));
+        self.gene_coverage = to_three_digits(self.gene_coverage);
+        self.figures.values_mut().for_each(|figure| *figure = to_three_digits(*figure));
+        self.training_ms = to_three_digits(self.training_ms as f64) as u64;
+        self
+    }
+}
+
+/// Digits behind the first one.
+const FURTHER_DIGITS: u32 = 2;
+
+fn to_three_digits(number: f64) -> f64 {
+    format!("{number:.2e}").parse().unwrap_or(number)
+}
+
 /// What a task may ask of the quality of every condition, beside its minimum of cells and its bound on norms. Each
 /// figure is the site's own word (a [`ConditionMetrics`]); a condition that comes without them meets no gate.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

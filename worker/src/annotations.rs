@@ -84,6 +84,18 @@ impl Annotations {
         }
     }
 
+    /// Takes away every label that is not among these; says of how many cells.
+    pub fn leave_labels_among(&mut self, known: &[String]) -> usize {
+        let mut n_taken = 0;
+        for annotated in self.fields.values_mut() {
+            let Found::Labels(labels) = &mut annotated.found else { continue };
+            for label in labels.iter_mut().filter(|label| label.as_ref().is_some_and(|name| !known.contains(name))) {
+                (*label, n_taken) = (None, n_taken + 1);
+            }
+        }
+        n_taken
+    }
+
     /// Donor of each cell, where the file names donors.
     pub fn donors(&self) -> Option<&[Option<String>]> {
         self.donors.as_deref()

@@ -23,7 +23,7 @@ use serde::{
 
 use crate::{
     additions::Additions,
-    data::DataSpec,
+    data::{Consent, DataSpec},
     error::{Error, Result},
     fields::{FieldSpellings, SourceMap},
     memory,
@@ -160,6 +160,9 @@ impl SiteConfig {
         if !(policy.noise_std.is_finite() && policy.noise_std >= 0.0) {
             return refuse(format!("`noise_std` is {}, expected 0 or a number above it", policy.noise_std));
         }
+        if let Some(detail) = policy.tasks.senseless().or_else(|| policy.budget.senseless()) {
+            return refuse(detail);
+        }
         match policy.clip_norm {
             Some(norm) if !(norm.is_finite() && norm > 0.0) => {
                 refuse(format!("`clip_norm` is {norm}, expected a number above 0"))
@@ -175,8 +178,14 @@ impl SiteConfig {
             donor_key: policy.donor_key.clone(),
             batches: self.data.batches.clone(),
             duplicate_genes: self.data.duplicate_genes,
+            consent: Some(Consent { may_read: policy.may_read.clone(), cell_filters: policy.tasks.cell_filters }),
             ..DataSpec::new(&self.data.path, &self.data.batch_key)
         }
+    }
+
+    /// The ledger of how much left of which cells.
+    pub fn ledger_path(&self) -> PathBuf {
+        self.state_dir.join("ledger.jsonl")
     }
 
     /// The audit log of what left.
@@ -330,6 +339,9 @@ mod tests {
         assert!(refused("min_donors = 3").contains("`donor_key` is missing"));
         assert!(refused("noise_std = -1.0").contains("`noise_std` is -1"));
         assert!(refused("clip_norm = 0.0").contains("`clip_norm` is 0"));
+        assert!(refused("[tasks]\nlearning_rate = [0.1, 0.01]").contains("`tasks.learning_rate` is [0.1, 0.01]"));
+        assert!(refused("[tasks]\nmax_hiden = 3").contains("max_hiden"));
+        assert!(refused("[budget]\ncolumns = -1.0").contains("`budget.columns` is -1"));
         assert!(refused("parts = { min_donors = 2 }").contains("`donor_key` is missing"));
         assert!(refused("embedings = \"full\"").contains("embedings"));
     }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub use counts::AlignedCounts;
-pub use spec::DataSpec;
+pub use spec::{Consent, DataSpec};
 
 mod counts;
 mod joint;
@@ -120,6 +120,19 @@ impl SiteData {
         CellNames { batch, axes: self.spec.axes().filter_map(axis).collect() }
     }
 
+    /// The same cells, with labels only where they are among these.
+    #[must_use]
+    pub fn with_labels_among(mut self, known: &[String]) -> Self {
+        let n_unknown = self.annotations.leave_labels_among(known);
+        if n_unknown > 0 {
+            tracing::warn!(
+                n_unknown,
+                "cells whose labels the reference does not have count as cells without one (`new_labels`)"
+            );
+        }
+        self
+    }
+
     /// Some of the cells used, by their positions, ascending.
     #[must_use]
     pub fn keeping(mut self, cells: &[usize]) -> Self {
@@ -147,6 +160,12 @@ impl SiteData {
     pub fn cell_names(&self) -> impl ExactSizeIterator<Item = &str> {
         let names = self.file.obs().index();
         self.rows.iter().map(move |&row| names[row].as_str())
+    }
+
+    /// Names of some of the cells, by their positions among those used.
+    pub fn names_of(&self, cells: impl Iterator<Item = usize>) -> impl Iterator<Item = &str> {
+        let names = self.file.obs().index();
+        cells.map(move |cell| names[self.rows[cell]].as_str())
     }
 
     /// Whether the cells used can be written with everything that is known of them: asked before they are trained on.

@@ -13,6 +13,8 @@ use archipelago_common::{
     id::{Name, SiteId, VersionId},
 };
 
+use crate::bounds::Bound;
+
 /// The result of an operation of the worker.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -484,8 +486,8 @@ pub enum Error {
         /// Which rule, with found and expected.
         reason: String,
     },
-    /// The audit log does not hold together.
-    #[error("the audit log `{}` is broken at line {line}: {detail}", path.display())]
+    /// The audit log, or the ledger, does not hold together.
+    #[error("the log `{}` is broken at line {line}: {detail}", path.display())]
     AuditBroken {
         /// The log.
         path: PathBuf,
@@ -493,6 +495,22 @@ pub enum Error {
         line: usize,
         /// What is wrong with it.
         detail: &'static str,
+    },
+    /// A task is more than the site's policy allows.
+    #[error("the task is declined, {bound}: {detail}")]
+    Declined {
+        /// Which bound, in the words that a coordinator is told.
+        bound: Bound,
+        /// What was found and what the policy allows, for the site.
+        detail: String,
+    },
+    /// A reference's card names a place in the site's file that the site does not let it read.
+    #[error("the reference takes `{field}` from `{place}`, which this site does not let a reference read")]
+    MayNotRead {
+        /// The field.
+        field: String,
+        /// The place.
+        place: String,
     },
     /// The audit log lacks an entry that was noted elsewhere.
     #[error("the audit log `{}` does not contain the head {head}", path.display())]

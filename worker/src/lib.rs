@@ -6,7 +6,9 @@
 pub mod additions;
 pub mod annotations;
 pub mod audit;
+pub mod bounds;
 pub mod cells;
+pub mod chain;
 pub mod checkpoint;
 pub mod cli;
 pub mod colours;
@@ -26,6 +28,7 @@ pub mod generate;
 mod gmt;
 pub mod graph_file;
 mod lease;
+pub mod ledger;
 pub mod lists;
 pub mod local;
 pub mod mapping;

@@ -1,4 +1,4 @@
-//! Gaussian noise for columns that leave, drawn anew for no one.
+//! The site's secret, and what it keys: Gaussian noise for columns that leave, drawn anew for no one, and names of sets of cells.
 //!
 //! A site that submits the same columns twice, after a restart say, must add the same noise twice: whoever saw two draws
 //! could average them away. So the noise is a function of the columns, their key and a secret that stays at the site.
@@ -14,7 +14,10 @@ use rand::{Rng as _, SeedableRng as _, TryRngCore as _, rngs::OsRng};
 use rand_chacha::ChaCha20Rng;
 use rand_distr::StandardNormal;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    ledger::CellSet,
+};
 
 /// The site's secret: 32 random bytes.
 #[derive(Clone)]
@@ -37,6 +40,18 @@ impl NoiseKey {
         let bytes = fs::read_bounded(path, KEY_BYTES + 1)?;
         let detail = format!("it has {} bytes, expected {KEY_BYTES}", bytes.len());
         bytes.try_into().map(Self).map_err(|_| Error::NoiseKey { path: path.into(), detail })
+    }
+
+    /// A set of cells, by a digest that only who has the secret can make: names of cells can be guessed.
+    pub fn cell_set<'a>(&self, names: impl Iterator<Item = &'a str>) -> CellSet {
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        let mut digest = FieldHasher::new("archipelago/cells/1");
+        digest.field(&self.0);
+        for name in &names {
+            digest.field(name.as_bytes());
+        }
+        CellSet { digest: digest.finish(), n_cells: names.len() as u64 }
     }
 
     /// A stream of normal numbers of mean 0 for these columns; zeros for a standard deviation of 0.
@@ -106,6 +121,14 @@ mod tests {
         assert_ne!(first, draw(&key, "s/d/b", &[1.0]));
         assert_ne!(first, draw(&key, "s/d/a", &[1.5]));
         assert_ne!(first, draw(&NoiseKey([8; 32]), "s/d/a", &[1.0]));
+    }
+
+    #[test]
+    fn a_set_of_cells_is_the_same_in_any_order_and_under_one_secret_only() {
+        let set = |key: u8, names: &[&str]| NoiseKey([key; 32]).cell_set(names.iter().copied());
+        assert_eq!(set(7, &["a", "b"]), set(7, &["b", "a"]));
+        assert_ne!(set(7, &["a", "b"]).digest, set(7, &["ab"]).digest);
+        assert_ne!(set(7, &["a", "b"]).digest, set(8, &["a", "b"]).digest);
     }
 
     #[test]

@@ -11,7 +11,6 @@ use archipelago_common::{
     id::TaskId,
     principal::Principal,
     record::{ReferenceHead, Stage, TaskHead, TaskState},
-    task::Asks,
 };
 use archipelago_models::{Device, zoo};
 use archipelago_protocol::message::{Notice, Refusal};
@@ -20,12 +19,14 @@ use tokio::sync::watch;
 
 use crate::{
     audit::AuditLog,
+    bounds::Bound,
     checkpoint::{Checkpoints, EPOCHS_PER_CHECKPOINT},
     config::SiteConfig,
     data::{DataSpec, SiteData},
     egress::{Gate, Lease, Uplink},
     error::{Error, Result},
     faults::{Aside, Reach},
+    ledger::Ledger,
     noise::NoiseKey,
     ops::{Metrics, TaskEnd},
     output,
@@ -52,6 +53,8 @@ pub enum Reason {
     SubmissionRefused,
     /// Something at the site failed that has nothing to do with the task.
     LocalFault,
+    /// The site's policy does not allow such a task.
+    Declined(Bound),
 }
 
 impl fmt::Display for Reason {
@@ -65,6 +68,7 @@ impl fmt::Display for Reason {
             Self::Diverged => "training diverged",
             Self::SubmissionRefused => "the submission was refused",
             Self::LocalFault => "a fault at the site",
+            Self::Declined(bound) => return write!(f, "declined by the site: {bound}"),
         })
     }
 }
@@ -87,6 +91,8 @@ impl Reason {
             | Error::FieldNotGiven { .. }
             | Error::Models(Models::MissingField { .. }) => Self::DataUnusable,
             Error::Withheld { .. } => Self::NothingMayLeave,
+            Error::Declined { bound, .. } => Self::Declined(*bound),
+            Error::MayNotRead { .. } => Self::Declined(Bound::Reading),
             Error::Reference { .. } | Error::Client(ClientError::Transfer { .. }) => Self::ReferenceUnusable,
             Error::Diverged { .. } | Error::Models(Models::Diverged { .. }) => Self::Diverged,
             Error::Models(_) => Self::SurgeryImpossible,
@@ -101,7 +107,7 @@ impl Reason {
 pub enum Until {
     /// Never.
     Stopped,
-    /// When a task was submitted and accepted.
+    /// When a task was submitted and accepted, or there is none left that the site's policy does not decline.
     FirstAccepted,
 }
 
@@ -117,6 +123,8 @@ pub struct Site {
     stop: watch::Receiver<bool>,
     // Tasks returned or passed over since the worker started; a restart looks at them again.
     aside: Aside,
+    // The last task that the policy declined since then.
+    declined: Option<Error>,
 }
 
 impl Site {
@@ -142,7 +150,7 @@ impl Site {
         archipelago_common::fs::create_dir(&config.out_dir)?;
         archipelago_common::fs::create_dir(&config.scratch)?;
         let noise = NoiseKey::open(&config.state_dir.join("noise.key"))?;
-        let audit = AuditLog::open(&config.audit_path())?;
+        let logs = (AuditLog::open(&config.audit_path())?, Ledger::open(&config.ledger_path())?);
         let coordinators = config.nodes().expect("a configuration that was read names its coordinators");
         let software = concat!("archipelago-worker ", env!("CARGO_PKG_VERSION")).to_owned();
         tracing::info!(site = %config.site, n_coordinators = coordinators.len(), "calling the coordinators");
@@ -150,7 +158,7 @@ impl Site {
         let network = config.network().expect("a configuration that was read says how they are reached");
         let client = ClientConfig { coordinators, credentials, software, patience: Patience::Forever, known, network };
         Ok(Self {
-            gate: Gate::new(config.site.clone(), policy, noise, audit, metrics.clone()),
+            gate: Gate::new(config.site.clone(), policy, noise, logs, metrics.clone()),
             uplink: Uplink::connect(client).await?,
             checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"), EPOCHS_PER_CHECKPOINT)?,
             config,
@@ -159,18 +167,20 @@ impl Site {
             device,
             stop,
             aside: Aside::default(),
+            declined: None,
         })
     }
 
     /// Takes tasks until told to stop, or until one was accepted.
     ///
-    /// # Errors  [`Error::Client`] if every coordinator shuts this site out; what goes wrong with a task is told to
+    /// # Errors  [`Error::Client`] if every coordinator shuts this site out; [`Error::Declined`] where one task was to be done and the
+    /// policy declines all there are; what goes wrong with a task is told to
     /// the coordinator and logged, and the work goes on
     pub async fn serve(&mut self, until: Until) -> Result<()> {
         let mut notices = self.uplink.notices();
         let mut stop = self.stop.clone();
         loop {
-            let round = self.round(&mut notices);
+            let round = self.round(&mut notices, until);
             let accepted = tokio::select! {
                 accepted = round => accepted?,
                 _ = stop.wait_for(|stop| *stop) => {
@@ -185,7 +195,7 @@ impl Site {
     }
 
     /// Does the first task there is, or waits until there may be one. Says whether a task was accepted.
-    async fn round(&mut self, notices: &mut Notices) -> Result<bool> {
+    async fn round(&mut self, notices: &mut Notices, until: Until) -> Result<bool> {
         let tasks = match in_contact(&self.metrics, self.uplink.tasks()).await {
             Ok(tasks) => tasks,
             Err(error) => {
@@ -206,9 +216,12 @@ impl Site {
                 return self.perform(&task).await;
             }
         }
+        if let (Until::FirstAccepted, Some(declined)) = (until, self.declined.take()) {
+            return Err(declined);
+        }
         let now = Instant::now();
-        let until = self.aside.next(now).map_or(LOOK_AGAIN, |next| LOOK_AGAIN.min(next.saturating_duration_since(now)));
-        wait_for_news(notices, until).await;
+        let pause = self.aside.next(now).map_or(LOOK_AGAIN, |next| LOOK_AGAIN.min(next.saturating_duration_since(now)));
+        wait_for_news(notices, pause).await;
         Ok(false)
     }
 
@@ -253,21 +266,23 @@ impl Site {
                 return bear(error, "the reference of a task cannot be looked at").map(|()| false);
             }
         };
-        let Some(obstacle) = self.obstacle(&reference, record.task.asks) else { return Ok(true) };
+        let Some(obstacle) = self.obstacle(&reference, record) else { return Ok(true) };
         tracing::warn!(task = %record.id, reference = %record.task.reference, obstacle, "the task is passed over");
         self.aside.put(record.id);
         Ok(false)
     }
 
-    fn obstacle(&self, reference: &ReferenceHead, asks: Asks) -> Option<&'static str> {
+    fn obstacle(&self, reference: &ReferenceHead, record: &TaskHead) -> Option<&'static str> {
         let policy = self.gate.policy();
         let is_trusted =
             |name: &str| policy.trusted_operators.is_empty() || policy.trusted_operators.iter().any(|t| t == name);
-        let kept = self.gate.obstacle(asks);
+        let kept = self.gate.obstacle(record.task.asks);
         if kept.is_some() {
             kept
         } else if !is_trusted(reference.publisher.as_str()) {
             Some("the policy does not trust the operator who published the reference")
+        } else if !is_trusted(record.publisher.as_str()) {
+            Some("the policy does not trust the operator who published the task")
         } else if zoo::model(&reference.summary.model).is_err() {
             Some("this worker does not know the reference's model")
         } else {
@@ -325,7 +340,11 @@ impl Site {
         }
         let reason = Reason::of(&error);
         tracing::error!(%task, %reason, error = output::chain(&error), "the task is returned");
-        match self.uplink.give_up(lease, reason).await {
+        let returned = self.uplink.give_up(lease, reason).await;
+        if matches!(reason, Reason::Declined(_)) {
+            self.declined = Some(error);
+        }
+        match returned {
             Err(Error::Client(ClientError::Refused(refusal))) => {
                 tracing::info!(%task, %refusal, "the coordinator had taken it back already");
                 Ok(())

@@ -3,6 +3,7 @@
 //! Heavy work runs on a blocking thread; beside it the lease is renewed with every word of progress. A lease that lapsed
 //! meanwhile is claimed again: the columns do not depend on the epoch under which they were trained.
 
+mod checks;
 mod of_tree;
 
 use std::{
@@ -21,11 +22,11 @@ use archipelago_common::{
     condition::{Columns, ConditionKey},
     fs,
     hash::Digest,
-    id::{Name, VersionId},
+    id::VersionId,
     layout::{Growth, Layout},
     limits,
     part::Member,
-    policy::EmbeddingRelease,
+    policy::{EmbeddingRelease, TaskBounds},
     progress::{Continue, EpochReport},
     record::{Progress, TaskHead},
     task::TrainSpec,
@@ -42,15 +43,18 @@ use tokio::{sync::watch, time::Instant};
 
 use self::of_tree::OfTree;
 use crate::{
-    annotations::Annotations,
     audit::AuditTrail,
+    bounds,
     checkpoint::Checkpoints,
     data::{AlignedCounts, DataSpec, SiteData},
     egress::{
-        ContributingCells, Latent, Lease, MappedCells, Released, ReleasedCondition, ReleasedPart, TrainedCondition,
+        ContributingCells, Gate, Latent, Lease, MappedCells, Released, ReleasedCondition, ReleasedPart,
+        TrainedCondition,
     },
     error::{Error, Result},
-    faults, lease, local,
+    faults, lease,
+    ledger::CellSet,
+    local,
     mapping::{self, OBSM_KEY, QueryGroup, QueryKeys, Rules, Surgeon},
     memory::{self, Handling, Spilled},
     ops::Metrics,
@@ -97,6 +101,8 @@ struct Prepared {
     /// What this site adds to the reference's model.
     extension: Extension,
     train: TrainSpec,
+    /// Where the columns of each key begin, where the policy hides it.
+    starts: Option<BTreeMap<ConditionKey, Columns>>,
     device: Device,
     checkpoints: Checkpoints,
 }
@@ -137,6 +143,8 @@ impl<'a> SurgeryTask<'a> {
     /// Fetches what is missing of the reference and reads the data.
     async fn prepare(&mut self) -> Result<Prepared> {
         let task = &self.record.task;
+        let bounds = self.site.gate.policy().tasks.clone();
+        bounds::check_task(&bounds, task)?;
         let reference = self.site.uplink.reference(&task.reference).await?;
         // All versions of a reference have one base, and columns depend on nothing else.
         let blob = reference.base;
@@ -149,8 +157,12 @@ impl<'a> SurgeryTask<'a> {
         let storage = memory::storage(self.site.config.memory, &self.site.config.scratch);
         let quiet = Handling::quiet(storage.clone());
         let adds = self.site.config.adds.clone();
-        let opened = self.beside_renewals(blocking(move || open(&path, blob, data, quiet)));
+        let opened = self.beside_renewals(blocking(move || open(&path, blob, data, quiet, &bounds)));
         let (base, data) = opened.await?;
+        let data = match self.site.gate.policy().new_labels {
+            true => data,
+            false => data.with_labels_among(&base.card.labels),
+        };
         let layout = layout_of(&base)?;
         let (data, withheld) = self.withhold(data, &layout, &merged)?;
         let read = blocking(move || {
@@ -173,11 +185,14 @@ impl<'a> SurgeryTask<'a> {
                 gene_coverage: alignment.coverage(),
                 withheld,
                 train,
+                starts: None,
                 device,
                 checkpoints,
             })
         });
         let mut prepared = self.beside_renewals(read).await?;
+        self.check_training(&prepared)?;
+        prepared.starts = self.hidden_starts(&prepared);
         self.check_adds(&prepared)?;
         prepared.parts = self.members(&prepared).await?;
         if tree::is_declared(&prepared.layout) {
@@ -228,87 +243,6 @@ impl<'a> SurgeryTask<'a> {
         Ok(members)
     }
 
-    /// Refuses a task for parts of what sites add, at a site that adds nothing: its cells would be trained on in vain.
-    fn check_adds(&self, prepared: &Prepared) -> Result<()> {
-        let of_additions = zoo::model(&prepared.base.card.model)?.kept_parts();
-        let are_all = prepared.layout.parts.keys().all(|part| of_additions.contains(&part.as_str()));
-        if self.record.task.asks.for_columns() || !prepared.extension.is_empty() || !are_all {
-            return Ok(());
-        }
-        let key = prepared.groups[0].conditions.keys()[0].clone();
-        let reason =
-            "the task asks for what sites add to the model, and `[adds]` of this site's configuration adds nothing";
-        Err(Error::Withheld { key: Box::new(key), reason: reason.to_owned() })
-    }
-
-    /// Takes out the conditions that could not leave, before any is trained in vain: what is bound to others by a name on one of
-    /// several condition keys is trained without them then.
-    fn withhold(
-        &self,
-        data: SiteData,
-        layout: &Layout,
-        merged: &BTreeSet<ConditionKey>,
-    ) -> Result<(SiteData, BTreeMap<ConditionKey, String>)> {
-        let config = &self.site.config;
-        let conditions = QueryKeys::new(&data, &config.site, &config.data.dataset, layout)?.conditions;
-        let own = conditions.cells_of_own_keys(layout);
-        let (mut withheld, mut left, mut last) = (BTreeMap::new(), Vec::new(), None);
-        for key in conditions.keys() {
-            let cells = &own[key];
-            let keys = conditions.select_cells(&cells[..1]).all_keys();
-            let checked = keys
-                .iter()
-                .filter(|key| own.contains_key(key))
-                .try_for_each(|own_key| self.check_merged(key, own_key, merged, layout));
-            match checked.and_then(|()| self.check_size(key, cells, data.annotations())) {
-                Ok(()) => left.extend(cells),
-                Err(error) => {
-                    tracing::warn!(%error, "a condition is left out");
-                    withheld.insert(key.clone(), error.to_string());
-                    last = Some(error);
-                }
-            }
-        }
-        match last {
-            Some(error) if left.is_empty() => Err(error),
-            None => Ok((data, withheld)),
-            Some(_) => {
-                left.sort_unstable();
-                Ok((data.keeping(&left), withheld))
-            }
-        }
-    }
-
-    fn check_merged(
-        &self,
-        key: &ConditionKey,
-        own: &ConditionKey,
-        merged: &BTreeSet<ConditionKey>,
-        layout: &Layout,
-    ) -> Result<()> {
-        let member = |part: &Name| own.clone().in_section(Section::Part(part.clone()));
-        let is_merged = match self.record.task.asks.for_columns() {
-            true => merged.contains(own),
-            // Columns stay where they are; parts are there or not.
-            false => key == own && layout.parts.keys().all(|part| merged.contains(&member(part))),
-        };
-        let reason = match is_merged {
-            false => return Ok(()),
-            true if key == own => "it is part of the reference already".to_owned(),
-            true => format!("`{own}` is part of the reference already; offer new cells of it as another data set"),
-        };
-        Err(Error::Withheld { key: Box::new(key.clone()), reason })
-    }
-
-    fn check_size(&self, key: &ConditionKey, cells: &[usize], annotations: &Annotations) -> Result<()> {
-        let (n_cells, least) = (cells.len() as u64, self.record.task.min_cells);
-        if n_cells < least {
-            let reason = format!("it has {n_cells} cells, the task asks for {least}");
-            return Err(Error::Withheld { key: Box::new(key.clone()), reason });
-        }
-        self.site.gate.check_size(key, self.record.task.asks, n_cells, annotations.n_donors(cells))
-    }
-
     /// Path of a blob in the site's cache, fetched if it is not there. What is there is verified when it is loaded.
     async fn cached(&mut self, blob: BlobRef) -> Result<PathBuf> {
         let dir = self.site.config.state_dir.join("blobs");
@@ -336,10 +270,7 @@ impl<'a> SurgeryTask<'a> {
         self.beside_renewals(blocking(move || {
             prepared.surgeon().map_all(&prepared.groups, &|group, report| {
                 count_epoch(&metrics, group.n_cells(), report);
-                progress.send_modify(|progress| {
-                    progress.epochs_done += 1;
-                    progress.loss = Some(report.loss).filter(|loss| loss.is_finite());
-                });
+                progress.send_modify(|progress| progress.epochs_done += 1);
                 tracing::debug!(%task, conditions = group.name(), epoch = report.epoch, loss = report.loss, "epoch");
                 if cancelled.load(Ordering::Relaxed) { Continue::No } else { Continue::Yes }
             })
@@ -361,12 +292,13 @@ impl<'a> SurgeryTask<'a> {
         for (group, surgery) in prepared.groups.iter().zip(surgeries) {
             let mut of_group = ReleasedColumns::new();
             for (key, cells) in group.cells_of_keys(&prepared.layout) {
+                let set = cell_set(&self.site.gate, &prepared.data, group, &cells);
                 let columns = self.site.gate.release_columns(&TrainedCondition {
                     task: self.record.id,
                     key: &key,
                     columns: &surgery.columns[&key],
                     layout: &prepared.layout,
-                    n_cells: cells.len() as u64,
+                    cells: set,
                     n_donors: group.n_donors(&cells),
                     frozen_before: surgery.frozen,
                     frozen_after: surgery.frozen,
@@ -421,7 +353,7 @@ impl<'a> SurgeryTask<'a> {
         columns: Vec<ReleasedColumns>,
         latents: &[Latent],
     ) -> Result<BTreeMap<ConditionKey, ReleasedCondition>> {
-        let (task, asked) = (self.record.id, self.record.task.embeddings);
+        let (task, asked, least) = (self.record.id, self.record.task.embeddings, self.record.task.min_cells);
         let gate = &mut self.site.gate;
         let mut conditions = BTreeMap::new();
         for (((group, surgery), columns), latent) in prepared.groups.iter().zip(surgeries).zip(columns).zip(latents) {
@@ -436,9 +368,11 @@ impl<'a> SurgeryTask<'a> {
                 let (latent, of_key) = (latent.select(&cells[&key]), group.annotations.select(&cells[&key]));
                 let (labels, donors) = (of_key.labels(), of_key.donors());
                 let is_identifying = of_key.identify_people();
-                let mapped = MappedCells { task, key: &key, latent: &latent, labels, donors, is_identifying };
+                let set = cell_set(gate, &prepared.data, group, &cells[&key]);
+                let mapped =
+                    MappedCells { task, key: &key, cells: set, latent: &latent, labels, donors, is_identifying };
                 let embeddings = gate.release_embeddings(asked, &mapped)?;
-                let metrics = gate.release_metrics(task, &key, metrics)?;
+                let metrics = gate.release_metrics(task, &key, metrics, least)?;
                 conditions.insert(key, ReleasedCondition { columns, embeddings, metrics });
             }
         }
@@ -453,10 +387,16 @@ impl<'a> SurgeryTask<'a> {
             let of_group = surgery.contributions.iter().flat_map(|(key, all)| all.iter().map(move |one| (key, one)));
             let of_model =
                 of_group.map(|(condition, one)| (condition.clone().in_section(Section::Part(one.part.clone())), one));
+            let cells_of_keys = group.cells_of_keys(&prepared.layout);
+            let of_group: Vec<usize> = (0..group.cells.len()).collect();
             let of_tree = of_tree.contributions.get(place).into_iter().flatten().map(|(key, one)| (key.clone(), one));
             for (key, contribution) in of_model.chain(of_tree).filter(|(key, _)| asks.is_for(key.section())) {
                 let (task, donors, layout) = (self.record.id, group.annotations.donors(), &prepared.layout);
-                let cells = ContributingCells { task, key: &key, contribution, donors, layout };
+                // Counts by one tree of many have a name of their own, and are of all cells of the group.
+                let of_condition = cells_of_keys.get(&key.clone().in_section(Section::Condition));
+                let of_condition = of_condition.unwrap_or(&of_group);
+                let cells = cell_set(&self.site.gate, &prepared.data, group, of_condition);
+                let cells = ContributingCells { task, key: &key, cells, contribution, donors, layout };
                 let ReleasedPart { member, withheld } = self.site.gate.release_part(&cells)?;
                 if let Some(reason) = withheld {
                     tracing::warn!(%key, reason, "something of a part is left out");
@@ -569,7 +509,7 @@ impl Prepared {
             compute: self.device.into(),
             checkpoints: Some(&self.checkpoints),
             parts: &self.parts,
-            start: Start::Asked,
+            start: self.starts.as_ref().map_or(Start::Asked, Start::At),
         }
     }
 }
@@ -577,17 +517,29 @@ impl Prepared {
 /// The released columns of the keys of one group.
 type ReleasedColumns = BTreeMap<ConditionKey, Released<Columns>>;
 
+/// Some cells of a group as the ledger knows them.
+fn cell_set(gate: &Gate, data: &SiteData, group: &QueryGroup, cells: &[usize]) -> CellSet {
+    gate.cell_set(data.names_of(cells.iter().map(|&cell| group.cells[cell])))
+}
+
 /// What the site keeps for itself of a group, by condition.
 fn local_of(group: &QueryGroup, surgery: &JointSurgery) -> Vec<(ConditionKey, StateDict)> {
     group.conditions.keys().iter().map(|key| (key.clone(), surgery.local.clone())).collect()
 }
 
-fn open(path: &Path, blob: BlobRef, data: DataSpec, handling: Handling) -> Result<(Base, SiteData)> {
+fn open(
+    path: &Path,
+    blob: BlobRef,
+    data: DataSpec,
+    handling: Handling,
+    bounds: &TaskBounds,
+) -> Result<(Base, SiteData)> {
     let failed = |source| Error::Reference { path: path.into(), source };
     let bytes = fs::read_bounded(path, limits::BLOB_BYTES).map_err(failed)?;
     blob.verify("the reference", &bytes).map_err(failed)?;
     let base = Base::from_bytes(&bytes).map_err(failed)?;
     drop(bytes);
+    bounds::check_reference(bounds, &base)?;
     let data = SiteData::open(data.seen_through(&base.card)?)?.handled(handling);
     data.check_writable()?;
     Ok((base, data))

@@ -41,6 +41,6 @@ pub use options::OptionCard;
 pub use place::Place;
 pub use prediction::LabelPrediction;
 pub use pretrained::train_reference_from;
-pub use reference::{Latent, Reference, Trained, Training, layout_of, train_reference};
+pub use reference::{Latent, Reference, Trained, Training, layout_of, train_reference, zoo_layout};
 pub use surgery::{Query, Surgery, surgery, surgery_of_many};
 pub use train::{CheckpointStore, Evaluation, NoCheckpoints};

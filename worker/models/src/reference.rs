@@ -216,9 +216,22 @@ pub fn layout_of(base: &Base) -> Result<Layout> {
     if base.card.format > BaseCard::PLAIN_FORMAT {
         return Ok(base.card.layout.clone());
     }
+    zoo_layout(base)
+}
+
+/// The layout that the zoo gives a reference with this card's options and these tensors, whatever its card declares. What a card
+/// can have beside it are names that axes share, and the parts of a tree.
+///
+/// # Errors  [`Error::UnknownModel`], tensors that do not fit the card
+pub fn zoo_layout(base: &Base) -> Result<Layout> {
     let blueprint = Blueprint::of_card(&base.card)?;
     let source = (Source::Stored(&base.tensors), ConditionSource::Mean(1));
-    let builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], tch::Device::Cpu);
+    let mut builder = Builder::new(source.0, source.1, Trainable::Nothing, [0; 32], tch::Device::Cpu);
+    for (axis, _) in blueprint.axes() {
+        let declared = base.card.layout.axis(&Section::Axis(axis.clone()));
+        let n_shared = declared.map_or(0, |declared| declared.shared.len());
+        builder = builder.with_axis(axis.clone(), ConditionSource::Mean(1)).sharing(axis, n_shared);
+    }
     Ok(blueprint.layout(blueprint.build(builder)?.as_ref()))
 }
 

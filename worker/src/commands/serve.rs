@@ -56,15 +56,22 @@ use crate::{
     donor_key = \"donor\"\n  \
     clip_norm = 30.0\n  \
     noise_std = 0.0\n  \
-    trusted_operators = [\"alice\"]          # default: any\n  \
+    trusted_operators = [\"alice\"]          # of references and tasks; default: any\n  \
+    may_read = [\"cell_type\"]               # columns that a reference may have read, beside those named above\n  \
+    new_labels = false                     # whether names of labels leave that the reference does not have\n  \
     facts = true                           # such as which proteins were measured\n  \
     parts = { min_cells = 50, min_donors = 3 }   # contributions that are no columns; default: none\n  \
-    embeddings = { label-means = { min_cells = 20, min_donors = 2 } }   # or \"none\", \"full\"")]
+    embeddings = { label-means = { min_cells = 20, min_donors = 2 } }   # or \"none\", \"full\"\n\n  \
+    [tasks]                                # what a task may be: docs/policy.md has all of it\n  \
+    models = [\"scvi\", \"scanvi\"]           # default: all\n  \
+    max_numbers_per_cell = 2.5\n\n  \
+    [budget]                               # numbers for each cell, over all tasks\n  \
+    columns = 25.0")]
 pub struct ServeArgs {
     /// The site's configuration.
     #[arg(long, value_name = "FILE", env = "ARCHIPELAGO_SITE")]
     config: PathBuf,
-    /// End when a task was submitted and accepted.
+    /// End when a task was submitted and accepted, or with an error when the policy declines all there are.
     #[arg(long)]
     once: bool,
     /// Where to compute.

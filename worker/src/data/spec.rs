@@ -41,6 +41,30 @@ pub struct DataSpec {
     pub sets: SetOptions,
     /// How the reference's cells were prepared, for a file that is not prepared yet.
     pub recipe: Option<Stored>,
+    /// What a reference may have done with the cells; everything where a person chose it.
+    pub consent: Option<Consent>,
+}
+
+/// What a reference that others made may have done with a site's cells.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Consent {
+    /// Columns of obs by their names, or places, that its card may have read.
+    pub may_read: Vec<String>,
+    /// Whether its recipe may leave cells out.
+    pub cell_filters: bool,
+}
+
+impl Consent {
+    /// Whether the card may have a place read. What was measured of the cells and what is known of genes is what models are about.
+    fn lets_read(&self, place: &Source) -> bool {
+        let is_listed = |text: &str| self.may_read.iter().any(|listed| listed == text);
+        match place {
+            Source::Obs(column) => is_listed(column) || is_listed(&place.to_string()),
+            Source::Obsm { key, .. } => is_listed(&format!("obsm/{key}")),
+            Source::File(_) => false,
+            Source::Varm { .. } | Source::Matrix { .. } | Source::Nowhere => true,
+        }
+    }
 }
 
 impl DataSpec {
@@ -57,6 +81,7 @@ impl DataSpec {
             duplicate_genes: Duplicates::Refuse,
             sets: SetOptions::default(),
             recipe: None,
+            consent: None,
         }
     }
 
@@ -84,8 +109,9 @@ impl DataSpec {
     /// The same cells as a reference takes them: with every field that it took, where it found them unless something else is
     /// said, and prepared as its own cells were. What it does not take is left out; labels stay, for the site's own use.
     ///
-    /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`], [`Error::FieldNotGiven`]
+    /// # Errors  [`Error::Models`] if the card cannot be read, [`Error::CardRecipe`], [`Error::FieldNotGiven`], [`Error::MayNotRead`]
     pub fn seen_through(self, card: &BaseCard) -> Result<Self> {
+        let own = self.fields.clone();
         let Blueprint { registry, model, .. } = Blueprint::of_card(card)?;
         let takes = model.fields();
         let is_taken = |field: &Field| {
@@ -96,6 +122,7 @@ impl DataSpec {
         let left_out: Vec<String> =
             spec.fields.names().filter(|name| !spec.has_use_of(name)).map(str::to_owned).collect();
         left_out.iter().for_each(|name| spec.fields.remove(name));
+        spec.check_consent(&own)?;
         spec.name_batches();
         let needed = spec.takes.iter().filter(|field| field.need != Need::ToTrain && !field.grows && field.name != RNA);
         match needed.into_iter().find(|field| spec.fields.get(&field.name).or(spec.usual.get(&field.name)).is_none()) {
@@ -116,7 +143,41 @@ impl DataSpec {
                 _ => {}
             }
         }
-        Ok(Self { recipe: Stored::in_card(card)?, ..self })
+        let mut recipe = Stored::in_card(card)?;
+        if let (Some(stored), Some(Consent { cell_filters: false, .. })) = (&mut recipe, &self.consent)
+            && stored.recipe.filter_cells.take().is_some()
+        {
+            tracing::warn!("the reference's recipe leaves cells out; here it leaves out none (`tasks.cell_filters`)");
+        }
+        Ok(Self { recipe, ..self })
+    }
+
+    /// Refuses what the card alone names and the site does not let it read. Labels are left out: a query need not have any.
+    fn check_consent(&mut self, own: &SourceMap) -> Result<()> {
+        if self.consent.is_none() {
+            return Ok(());
+        }
+        let is_refused = |place: &&Source| !self.lets_read(own, place);
+        let mut from_card = self.fields.iter().filter(|(name, _)| own.get(name).is_none());
+        if let Some((field, place)) = from_card.find_map(|(name, places)| Some((name, places.iter().find(is_refused)?)))
+        {
+            return Err(Error::MayNotRead { field: field.to_owned(), place: place.to_string() });
+        }
+        let refused = self.usual.iter().filter(|(_, places)| places.iter().any(|place| is_refused(&place)));
+        let refused: Vec<String> = refused.map(|(name, _)| name.to_owned()).collect();
+        for name in refused.iter().filter(|name| own.get(name).is_none()) {
+            tracing::info!(field = name, "the reference's own place for it is not read: the site does not name it");
+        }
+        refused.iter().for_each(|name| self.usual.remove(name));
+        Ok(())
+    }
+
+    /// Whether a place may be read that a card names: one that the site lists, or has read itself.
+    fn lets_read(&self, own: &SourceMap, place: &Source) -> bool {
+        let is_own = |places: &[Source]| places.contains(place);
+        *place == Source::obs(&self.batch_key)
+            || own.iter().any(|(_, places)| is_own(places))
+            || self.consent.as_ref().is_none_or(|consent| consent.lets_read(place))
     }
 
     /// The condition keys, where a model takes several; none where the batch is one column.

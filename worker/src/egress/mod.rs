@@ -30,8 +30,10 @@ pub use self::{
 };
 
 use crate::{
-    audit::{AuditLog, Release},
+    audit::{AuditLog, Kind, Release},
+    bounds::{self, Bound},
     error::{Error, Result},
+    ledger::{self, CellSet, Ledger, Spending},
     noise::NoiseKey,
     ops::Metrics,
 };
@@ -68,7 +70,7 @@ pub struct TrainedCondition<'a> {
     /// What the reference's keys own: what is clipped, noised and left alone.
     pub layout: &'a Layout,
     /// Cells it was trained on.
-    pub n_cells: u64,
+    pub cells: CellSet,
     /// Donors of these cells, where the data names them.
     pub n_donors: Option<u64>,
     /// Digest of the frozen part before training.
@@ -84,6 +86,8 @@ pub struct MappedCells<'a> {
     pub task: TaskId,
     /// Their condition.
     pub key: &'a ConditionKey,
+    /// Who they are.
+    pub cells: CellSet,
     /// Their positions.
     pub latent: &'a Latent,
     /// Label of each cell, where the data has labels.
@@ -102,6 +106,8 @@ pub struct ContributingCells<'a> {
     pub task: TaskId,
     /// The key under which it will stand: that of the cells' condition, in the part's section.
     pub key: &'a ConditionKey,
+    /// Who the condition's cells are.
+    pub cells: CellSet,
     /// The contribution.
     pub contribution: &'a Contribution,
     /// Donor of each cell, where the data names donors.
@@ -127,19 +133,44 @@ pub struct Gate {
     policy_digest: Digest,
     noise: NoiseKey,
     audit: AuditLog,
+    ledger: Ledger,
     metrics: Arc<Metrics>,
 }
 
 impl Gate {
     /// A gate for one site. `noise` keys the noise that the policy may ask for.
-    pub fn new(site: SiteId, policy: SitePolicy, noise: NoiseKey, audit: AuditLog, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        site: SiteId,
+        policy: SitePolicy,
+        noise: NoiseKey,
+        (audit, ledger): (AuditLog, Ledger),
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let policy_digest = Digest::of(&serde_json::to_vec(&policy).expect("a policy is JSON"));
-        Self { site, policy, policy_digest, noise, audit, metrics }
+        Self { site, policy, policy_digest, noise, audit, ledger, metrics }
+    }
+
+    /// A set of cells as the ledger knows it.
+    pub fn cell_set<'a>(&self, names: impl Iterator<Item = &'a str>) -> CellSet {
+        self.noise.cell_set(names)
     }
 
     /// The policy in force.
     pub fn policy(&self) -> &SitePolicy {
         &self.policy
+    }
+
+    /// Where a key's columns begin whose policy hides it: moved from these by noise that the site's secret keys.
+    pub fn hidden_start(&self, key: &ConditionKey, from: &Columns) -> Columns {
+        let mut noise = self.noise.normal(key, from, self.policy.tasks.start_std);
+        let moved = |(name, tensor): (&str, &Tensor)| match tensor.dtype() {
+            DType::F32 => {
+                let values: Vec<f32> = tensor.numbers().map(|value| (value + noise.next()) as f32).collect();
+                (name.to_owned(), Tensor::from_f32(tensor.shape(), &values))
+            }
+            _ => (name.to_owned(), tensor.clone()),
+        };
+        Columns(from.0.iter().map(moved).collect())
     }
 
     /// Lets the columns of a condition out, clipped and with noise as the policy says; facts as they are, or not at all.
@@ -154,11 +185,11 @@ impl Gate {
         }
         self.check_condition(trained)?;
         let columns = self.protected(trained)?;
-        self.release(trained.task, Some(trained.key), columns)
+        self.release_counted(trained.task, trained.key, trained.cells, columns)
     }
 
-    /// Lets embeddings out, the lesser of what the task asks and the policy allows; `None` where that is nothing. Of cells whose places
-    /// identify people, means of enough cells at most.
+    /// Lets embeddings out, the lesser of what the task asks and the policy allows; `None` where that is nothing, or more than the
+    /// budget has left. Of cells whose places identify people, means of enough cells at most.
     ///
     /// # Errors  [`Error::File`] where the audit record cannot be written
     pub fn release_embeddings(
@@ -176,6 +207,11 @@ impl Gate {
         };
         let embeddings = match asked.at_most(allowed) {
             EmbeddingRelease::None => return Ok(None),
+            EmbeddingRelease::Full if cells.latent.n_latent as u64 > self.policy.tasks.max_embedding_dims => {
+                let (found, most) = (cells.latent.n_latent, self.policy.tasks.max_embedding_dims);
+                tracing::warn!(key = %cells.key, found, most, "embeddings have more dimensions than the policy lets out");
+                return Ok(None);
+            }
             EmbeddingRelease::Full => Embeddings::Cells(cells.latent.sorted()),
             EmbeddingRelease::LabelMeans { min_cells, min_donors } => {
                 let Some(labels) = cells.labels else { return Ok(None) };
@@ -186,7 +222,13 @@ impl Gate {
                 Embeddings::LabelMeans(means)
             }
         };
-        self.release(cells.task, Some(cells.key), embeddings).map(Some)
+        match self.release_counted(cells.task, cells.key, cells.cells, embeddings) {
+            Err(Error::Declined { detail, .. }) => {
+                tracing::warn!(key = %cells.key, detail, "embeddings stay at home");
+                Ok(None)
+            }
+            released => released.map(Some),
+        }
     }
 
     /// Lets what a condition's cells contribute to a part out. Entries made of too few cells or donors are left out. The rest
@@ -197,17 +239,17 @@ impl Gate {
         let Some(PartRelease { min_cells, min_donors }) = self.policy.parts else {
             return Ok(ReleasedPart { member: None, withheld: Some(NO_PARTS.to_owned()) });
         };
-        let ContributingCells { task, key, contribution, donors, layout } = *cells;
+        let ContributingCells { task, key, cells, contribution, donors, layout } = *cells;
         if contribution.part.as_str() == tree::POINTS && self.policy.embeddings != EmbeddingRelease::Full {
             return Ok(ReleasedPart { member: None, withheld: Some(NO_POSITIONS.to_owned()) });
         }
         let mut left_out = Vec::new();
         let mut is_enough = |entry: &str| {
-            let cells = contribution.cells.get(entry).map(Vec::as_slice).unwrap_or_default();
+            let of_entry = contribution.cells.get(entry).map(Vec::as_slice).unwrap_or_default();
             let of_cells = |donors: &[Option<String>]| {
-                cells.iter().filter_map(|&cell| donors[cell].as_deref()).collect::<BTreeSet<_>>().len() as u64
+                of_entry.iter().filter_map(|&cell| donors[cell].as_deref()).collect::<BTreeSet<_>>().len() as u64
             };
-            let enough = enough("cells", Some(cells.len() as u64), min_cells)
+            let enough = enough("cells", Some(of_entry.len() as u64), min_cells)
                 .and_then(|()| enough("donors", donors.map(of_cells), min_donors));
             let Err(reason) = enough else { return true };
             left_out.push(if entry.is_empty() { reason } else { format!("`{entry}`: {reason}") });
@@ -235,10 +277,11 @@ impl Gate {
         let Some(member) = member else { return Ok(ReleasedPart { member: None, withheld }) };
         check::part(key, &member.to_bytes(), layout)
             .map_err(|error| Error::Withheld { key: Box::new(key.clone()), reason: error.to_string() })?;
-        Ok(ReleasedPart { member: Some(self.release(task, Some(key), member)?), withheld })
+        Ok(ReleasedPart { member: Some(self.release_counted(task, key, cells, member)?), withheld })
     }
 
-    /// Lets aggregate figures of a condition out; `None` where the policy keeps them.
+    /// Lets aggregate figures of a condition out, rounded; `None` where the policy keeps them. `least` is the number of cells that the
+    /// task asks for.
     ///
     /// # Errors  [`Error::File`] where the audit record cannot be written
     pub fn release_metrics(
@@ -246,19 +289,19 @@ impl Gate {
         task: TaskId,
         key: &ConditionKey,
         metrics: ConditionMetrics,
+        least: u64,
     ) -> Result<Option<Released<ConditionMetrics>>> {
         if !self.policy.metrics {
             return Ok(None);
         }
-        self.release(task, Some(key), metrics).map(Some)
+        self.release(task, Some(key), metrics.rounded(least)).map(Some)
     }
 
-    /// Lets progress out, without the loss where the policy keeps metrics.
+    /// Lets progress out: epochs, and never a loss, which step by step tells more of cells than the figures at the end.
     ///
     /// # Errors  [`Error::File`] where the audit record cannot be written
     pub fn release_progress(&mut self, task: TaskId, progress: Progress) -> Result<Released<Progress>> {
-        let loss = progress.loss.filter(|_| self.policy.metrics);
-        self.release(task, None, Progress { loss, ..progress })
+        self.release(task, None, Progress { loss: None, ..progress })
     }
 
     /// Whether the policy keeps all that a task asks for, whatever its cells are.
@@ -282,8 +325,40 @@ impl Gate {
         enough.map_err(|reason| Error::Withheld { key: Box::new(key.clone()), reason })
     }
 
+    /// Whether the columns of a key of an axis may leave, by the numbers that the policy allows for its cells in this task and in all.
+    /// Asked before training, as [`Self::check_size`] is.
+    ///
+    /// # Errors  [`Error::Declined`]
+    pub fn check_numbers(&self, task: TaskId, key: &ConditionKey, axis: &Axis, cells: CellSet) -> Result<()> {
+        bounds::check_numbers(&self.policy.tasks, axis, cells.n_cells)?;
+        // What has left once for this task is the same bytes again.
+        if self.ledger.has(Kind::Columns, task, key) {
+            return Ok(());
+        }
+        self.check_budget(&Spending {
+            kind: Kind::Columns,
+            task,
+            condition: key.clone(),
+            cells: cells.digest,
+            n_cells: cells.n_cells,
+            numbers: bounds::numbers(axis),
+            digest: Digest::of(b""),
+        })
+    }
+
+    fn check_budget(&self, spending: &Spending) -> Result<()> {
+        let Some(most) = ledger::allowed(&self.policy.budget, spending.kind) else { return Ok(()) };
+        let (found, most) = (self.ledger.with(spending), most * spending.n_cells as f64);
+        if found as f64 <= most {
+            return Ok(());
+        }
+        let (key, kind) = (&spending.condition, spending.kind.name());
+        let detail = format!("with this, {found} numbers of {kind} would have left of the cells of `{key}`, of {most}");
+        Err(Error::Declined { bound: Bound::Budget, detail })
+    }
+
     fn check_condition(&self, trained: &TrainedCondition<'_>) -> Result<()> {
-        self.check_size(trained.key, Asks::Columns, trained.n_cells, trained.n_donors)?;
+        self.check_size(trained.key, Asks::Columns, trained.cells.n_cells, trained.n_donors)?;
         let axis = axis_of(trained)?;
         if let Some(fact) = axis.of_kind(TensorKind::Fact).next().filter(|_| !self.policy.facts) {
             let reason = format!("`{fact}` is a fact about its cells, and the policy lets no facts out");
@@ -294,8 +369,13 @@ impl Gate {
             return Err(Error::Withheld { key: Box::new(trained.key.clone()), reason });
         }
         for kind in [TensorKind::Trained, TensorKind::Statistic] {
-            if !check::norm(trained.columns, axis, kind).is_finite() {
+            let (norm, most) = (check::norm(trained.columns, axis, kind), self.policy.tasks.max_column_norm);
+            if !norm.is_finite() {
                 return Err(Error::Diverged { key: trained.key.clone() });
+            }
+            if norm > most && self.policy.clip_norm.is_none() {
+                let detail = format!("columns of `{}` have a norm of {norm:.3}, the policy allows {most}", trained.key);
+                return Err(Error::Declined { bound: Bound::Norm, detail });
             }
         }
         Ok(())
@@ -343,6 +423,28 @@ impl Gate {
             protected.insert(name, moved);
         }
         Ok(Columns(protected))
+    }
+
+    // What is told of cells is in the ledger before it is in the audit log.
+    fn release_counted<T: Outbound>(
+        &mut self,
+        task: TaskId,
+        key: &ConditionKey,
+        cells: CellSet,
+        value: T,
+    ) -> Result<Released<T>> {
+        let spending = Spending {
+            kind: value.kind(),
+            task,
+            condition: key.clone(),
+            cells: cells.digest,
+            n_cells: cells.n_cells,
+            numbers: value.numbers(),
+            digest: Digest::of(&value.to_wire()),
+        };
+        self.check_budget(&spending)?;
+        self.ledger.note(spending)?;
+        self.release(task, Some(key), value)
     }
 
     // The record is on disk before the released value exists.

@@ -28,6 +28,8 @@ pub trait Outbound: sealed::Sealed {
     fn kind(&self) -> Kind;
     /// The bytes that the value stands for on its way.
     fn to_wire(&self) -> Vec<u8>;
+    /// How many numbers it tells about cells, for the ledger.
+    fn numbers(&self) -> u64;
 }
 
 /// Embeddings as they leave: one row per cell without its name, or one per label.
@@ -144,6 +146,14 @@ impl Outbound for Columns {
     fn to_wire(&self) -> Vec<u8> {
         self.to_bytes()
     }
+
+    fn numbers(&self) -> u64 {
+        numbers_of(&self.0)
+    }
+}
+
+fn numbers_of(tensors: &StateDict) -> u64 {
+    tensors.iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>() as u64).sum()
 }
 
 impl sealed::Sealed for Embeddings {}
@@ -175,6 +185,13 @@ impl Outbound for Embeddings {
             }
         }
     }
+
+    fn numbers(&self) -> u64 {
+        match self {
+            Self::Cells(latent) => latent.values.len() as u64,
+            Self::LabelMeans(means) => means.values().map(|of_label| 1 + of_label.mean.len() as u64).sum(),
+        }
+    }
 }
 
 impl sealed::Sealed for ConditionMetrics {}
@@ -185,6 +202,10 @@ impl Outbound for ConditionMetrics {
 
     fn to_wire(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers are JSON")
+    }
+
+    fn numbers(&self) -> u64 {
+        4 + self.figures.len() as u64
     }
 }
 
@@ -197,6 +218,16 @@ impl Outbound for Member {
     fn to_wire(&self) -> Vec<u8> {
         self.to_bytes()
     }
+
+    fn numbers(&self) -> u64 {
+        match self {
+            Self::Tensors(tensors) => numbers_of(tensors),
+            Self::Sums(pool) => {
+                let of_entry: usize = pool.specs().values().map(|spec| spec.shape.iter().product::<usize>()).sum();
+                (pool.entries().len() * of_entry) as u64
+            }
+        }
+    }
 }
 
 impl sealed::Sealed for Progress {}
@@ -207,5 +238,9 @@ impl Outbound for Progress {
 
     fn to_wire(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers are JSON")
+    }
+
+    fn numbers(&self) -> u64 {
+        2
     }
 }

@@ -24,8 +24,10 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let audit = AuditLog::open(&dir.path().join("audit.jsonl")).unwrap();
         let noise = NoiseKey::open(&dir.path().join("noise.key")).unwrap();
+        let ledger = Ledger::open(&dir.path().join("ledger.jsonl")).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
-        Self { gate: Gate::new("north".parse().unwrap(), policy, noise, audit, metrics), dir, is_identifying: false }
+        let gate = Gate::new("north".parse().unwrap(), policy, noise, (audit, ledger), metrics);
+        Self { gate, dir, is_identifying: false }
     }
 
     fn trail(&self) -> AuditTrail {
@@ -39,7 +41,7 @@ impl Site {
             key: &key(),
             columns,
             layout: &layout(),
-            n_cells,
+            cells: cells(n_cells),
             n_donors,
             frozen_before: frozen,
             frozen_after: frozen,
@@ -53,6 +55,7 @@ impl Site {
         let cells = MappedCells {
             task: TaskId(1),
             key: &key(),
+            cells: cells(4),
             latent: &latent,
             labels: Some(&labels),
             donors,
@@ -60,6 +63,10 @@ impl Site {
         };
         self.gate.release_embeddings(asked, &cells).unwrap().map(|released| released.value)
     }
+}
+
+fn cells(n_cells: u64) -> CellSet {
+    CellSet { digest: Digest::of(b"cells"), n_cells }
 }
 
 fn key() -> ConditionKey {
@@ -183,7 +190,7 @@ fn a_moved_frozen_part_lets_nothing_out() {
         key: &key(),
         columns: &columns(&[1.0]),
         layout: &layout(),
-        n_cells: 100,
+        cells: cells(100),
         n_donors: None,
         frozen_before: Digest::of(b"before"),
         frozen_after: Digest::of(b"after"),
@@ -247,7 +254,7 @@ fn rows_of_embeddings_leave_in_an_order_that_says_nothing() {
 }
 
 #[test]
-fn without_metrics_neither_figures_nor_losses_leave() {
+fn without_metrics_no_figures_leave_and_losses_never_do() {
     let mut site = Site::new(SitePolicy { metrics: false, ..SitePolicy::default() });
     let progress = Progress { epochs_done: 1, epochs_planned: 2, loss: Some(5.0) };
     assert_eq!(site.gate.release_progress(TaskId(1), progress).unwrap().value().loss, None);
@@ -259,7 +266,7 @@ fn without_metrics_neither_figures_nor_losses_leave() {
         training_ms: 1,
         deterministic: true,
     };
-    assert!(site.gate.release_metrics(TaskId(1), &key(), metrics).unwrap().is_none());
+    assert!(site.gate.release_metrics(TaskId(1), &key(), metrics, 0).unwrap().is_none());
     assert_eq!(site.trail().entries.len(), 1);
 }
 
@@ -287,6 +294,7 @@ fn release_part(site: &mut Site, key: &str, donors: Donors) -> Result<ReleasedPa
     site.gate.release_part(&ContributingCells {
         task: TaskId(1),
         key: &key,
+        cells: cells(40),
         contribution: &contribution,
         donors,
         layout: &layout,
@@ -402,7 +410,7 @@ fn columns_of_other_types_are_bounded_as_well() {
             key: &key(),
             columns,
             layout: &layout_of(dtype),
-            n_cells: 100,
+            cells: cells(100),
             n_donors: None,
             frozen_before: frozen,
             frozen_after: frozen,
@@ -435,7 +443,8 @@ fn cells_for_a_tree_leave_only_where_embeddings_do_and_never_a_type_of_few() {
         let key = "north/pbmc+tree-points/b1".parse().unwrap();
         let (task, contribution, donors) = (TaskId(1), &contribution, None);
         let mut site = Site::new(SitePolicy { embeddings, ..with_parts(20, 0) });
-        let cells = ContributingCells { task, key: &key, contribution, donors, layout: &layout };
+        let of = self::cells(40);
+        let cells = ContributingCells { task, key: &key, cells: of, contribution, donors, layout: &layout };
         site.gate.release_part(&cells).unwrap()
     };
     for kept in [EmbeddingRelease::None, EmbeddingRelease::LabelMeans { min_cells: 1, min_donors: 1 }] {
@@ -463,7 +472,8 @@ fn a_machine_for_a_type_of_few_cells_stays_and_those_of_the_others_leave() {
         let key = "north/pbmc+tree-machines/b1".parse().unwrap();
         let (task, contribution, donors) = (TaskId(1), &contribution, None);
         let mut site = Site::new(with_parts(min_cells, 0));
-        let cells = ContributingCells { task, key: &key, contribution, donors, layout: &layout };
+        let of = self::cells(40);
+        let cells = ContributingCells { task, key: &key, cells: of, contribution, donors, layout: &layout };
         site.gate.release_part(&cells).unwrap()
     };
     let ReleasedPart { member, withheld } = released(20);

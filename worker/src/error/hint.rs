@@ -116,6 +116,10 @@ impl Error {
             Self::FrozenMoved { .. } => "nothing was sent; please report this with the version of the worker".into(),
             Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),
             Self::Withheld { .. } => "the site's policy file decides this".into(),
+            Self::Declined { .. } => "`[tasks]` and `[budget]` of the site's policy file decide this: docs/policy.md".into(),
+            Self::MayNotRead { field, place } => format!(
+                "say where it is with `{field} = \"{place}\"` under `[data.fields]` of site.toml, or list it in `may_read` of the policy"
+            ),
             Self::AuditBroken { .. } | Self::AuditShortened { .. } => {
                 "keep the file as evidence, find out who changed it, and start a new log under another path".into()
             }
