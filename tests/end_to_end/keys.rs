@@ -15,8 +15,9 @@ fn sites_that_bring_the_same_level_of_a_key_stay_apart() -> Result<()> {
     }
     let at_first = world.version("here")?;
     for site in ["north", "south"] {
-        let data = format!("path = \"../../{site}.h5ad\"\ndataset = \"pbmc\"\n");
-        world.add_site(site, "columns = true\nmin_cells = 5\n", &data)?;
+        let cells = format!("path = \"../../{site}.h5ad\"\ndataset = \"pbmc\"\n");
+        let data = format!("{cells}\n[data.fields]\ncell_type = \"obs/cell_type\"\n");
+        world.add_site(site, POLICY, &data)?;
     }
     for reference in ["here", "there", "alone"] {
         world.operator(&["task", "publish", reference, "--epochs", "2", "--max-norm", "1000"])?;
@@ -79,3 +80,6 @@ fn prepare_cells(world: &World) -> Result<()> {
         ["train", "atlas.h5ad", "--model", "scpoli", "--owner", "anna", "--dataset", "core", "--out", "reference"];
     world.worker(&[&train[..], &keys, &small].concat()).map(drop)
 }
+
+/// Of sites with small conditions, which own a number for each gene.
+const POLICY: &str = "columns = true\nmin_cells = 5\n[tasks]\nmax_numbers_per_cell = 10.0\n";

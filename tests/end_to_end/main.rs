@@ -8,6 +8,7 @@ mod prototypes;
 mod shared_tree;
 mod space;
 mod terms;
+mod traps;
 mod world;
 
 use std::{

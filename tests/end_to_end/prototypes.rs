@@ -71,7 +71,7 @@ fn prepare_cells(world: &World) -> Result<()> {
 
 /// Parts of types with so many cells, of two donors.
 fn policy(min_cells: u32) -> String {
-    format!("parts = {{ min_cells = {min_cells}, min_donors = 2 }}\ndonor_key = \"donor\"\n")
+    format!("new_labels = true\nparts = {{ min_cells = {min_cells}, min_donors = 2 }}\ndonor_key = \"donor\"\n")
 }
 
 /// Maps a site's batch under the names that it has in the consortium.

@@ -13,7 +13,8 @@ fn three_sites_learn_one_tree_in_every_order_and_a_withdrawal_leaves_that_of_the
     let dir = tempfile::tempdir()?;
     let world = World::found(dir.path())?;
     prepare(&world)?;
-    let policy = &format!("parts = {{ min_cells = {FEWEST}, min_donors = 1 }}\ndonor_key = \"donor\"\n");
+    let parts = format!("parts = {{ min_cells = {FEWEST}, min_donors = 1 }}\n");
+    let policy = &format!("new_labels = true\n{parts}donor_key = \"donor\"\n");
     for site in SITES {
         world.add_site(site, policy, &cells_of("cells.h5ad", "pbmc", site, "labels_key = \"cell_type\"\n"))?;
     }
@@ -87,7 +88,8 @@ fn sites_that_share_positions_give_cells_and_the_others_machines() -> Result<()>
     world.publish_twice("open")?;
     for site in SITES {
         let embeddings = if site == "east" { "none" } else { "full" };
-        let policy = format!("embeddings = \"{embeddings}\"\nparts = {{ min_cells = {FEWEST} }}\n");
+        let parts = format!("parts = {{ min_cells = {FEWEST} }}\n");
+        let policy = format!("embeddings = \"{embeddings}\"\nnew_labels = true\n{parts}");
         world.add_site(site, &policy, &cells_of("cells.h5ad", "pbmc", site, "labels_key = \"cell_type\"\n"))?;
     }
     world.in_both_orders(&["--epochs", "2", "--ask", "both"], &SITES)?;

@@ -97,6 +97,23 @@ impl World {
         Ok(())
     }
 
+    /// Has a site's worker decline the only task that it may do: it ends, and the operator reads why.
+    pub(crate) fn declines(&self, task: &str, site: &str, why: &str) -> Result<()> {
+        let config = format!("net/{site}/site.toml");
+        let told = self.worker(&["serve", "--config", &config, "--once"]);
+        let told = told.err().context("the task was done")?.to_string();
+        ensure!(told.contains("the task is declined"), "{told}");
+        let shown = self.operator(&["task", "show", task])?["assignments"][site]["state"].to_string();
+        ensure!(shown.contains(&format!("declined by the site: {why}")), "task {task} of {site}: {shown}");
+        Ok(())
+    }
+
+    /// Enrols another operator, who has a folder of its name.
+    pub(crate) fn add_operator(&self, name: &str) -> Result<()> {
+        self.consortium.issue(&format!("operator/{name}"), name)?;
+        Ok(std::fs::write(self.path(&format!("net/{name}/operator.toml")), self.credentials())?)
+    }
+
     /// Has a site's worker look at the tasks, until it says why it takes none.
     pub(crate) fn passes_over(&self, site: &str, why: &str) -> Result<()> {
         let (folder, log) = (self.path(&format!("net/{site}")), self.path("log.txt"));
@@ -118,8 +135,12 @@ impl World {
     }
 
     pub(crate) fn operator(&self, arguments: &[&str]) -> Result<Value> {
-        let as_anna = ["--config", "anna/operator.toml", "--format", "json"];
-        let printed = self.consortium.run(&[arguments, &as_anna].concat())?;
+        self.operator_of("anna", arguments)
+    }
+
+    pub(crate) fn operator_of(&self, name: &str, arguments: &[&str]) -> Result<Value> {
+        let config = format!("{name}/operator.toml");
+        let printed = self.consortium.run(&[arguments, &["--config", &config, "--format", "json"]].concat())?;
         serde_json::from_str(&printed).with_context(|| format!("{arguments:?} printed {printed}"))
     }
 

@@ -180,9 +180,10 @@ impl Story {
         consortium.publish(&published)?;
         let lines: Vec<(&str, String)> =
             cells.sites.iter().map(|site| (site.site.as_str(), site.field_lines())).collect();
+        let policy = policy(self.args.fields.iter().chain(&cells.train));
         let terms = |site: &SiteCells| {
             let fields = lines.iter().find(|(name, _)| *name == site.site).map_or("", |(_, lines)| lines);
-            Terms { labels_key: Some(&cells.labels_key), policy: "", fields }
+            Terms { labels_key: Some(&cells.labels_key), policy: &policy, fields }
         };
         let leader_kills =
             self.see_through(&mut consortium, cells, ("both", &cells.sites, Leader::IsKilled), &terms)?;
@@ -372,6 +373,12 @@ pub(crate) fn find_mapped(results: &Path) -> Result<PathBuf> {
     let folders = results.read_dir().with_context(|| format!("failed to list `{}`", results.display()))?;
     let files = folders.filter_map(|entry| Some(entry.ok()?.path().join("mapped.h5ad"))).filter(|file| file.is_file());
     files.last().with_context(|| format!("`{}` holds no mapped cells", results.display()))
+}
+
+/// The policy of every site: the defaults, and that the reference may read its fields where the demonstration put them.
+fn policy<'a>(words: impl Iterator<Item = &'a String>) -> String {
+    let places: Vec<&str> = words.filter_map(|word| Some(word.split_once('=')?.1)).collect();
+    if places.is_empty() { String::new() } else { format!("may_read = {places:?}\n") }
 }
 
 fn layer(cells: &Cells) -> impl Iterator<Item = &str> {

@@ -156,7 +156,7 @@ fn federate(story: &Story, cells: &Cells, trained: &Path) -> Result<Learned> {
     let names: Vec<&str> = cells.sites.iter().map(|site| site.site.as_str()).collect();
     consortium.enrol(&names)?;
     consortium.publish(&shared)?;
-    let policy = format!("parts = {{ min_cells = {MIN_CELLS} }}\n");
+    let policy = format!("new_labels = true\nparts = {{ min_cells = {MIN_CELLS} }}\n");
     let terms = |site: &SiteCells| {
         let is_known = labelled.iter().any(|known| known.site == site.site);
         Terms { labels_key: is_known.then_some(OWN_NAMES), policy: &policy, fields: "" }

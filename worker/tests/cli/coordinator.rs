@@ -49,6 +49,8 @@ pub(crate) struct State {
     /// Whether an accepted submission ends the task for the site, as it should; without, a test may repeat it.
     pub(crate) remembers: bool,
     pub(crate) n_renewals: u32,
+    /// The losses that renewals told.
+    pub(crate) losses: Vec<Option<f64>>,
     /// How many further lists of tasks are refused as too large.
     pub(crate) unlisted: u32,
     /// How many further downloads have a flipped bit.
@@ -99,6 +101,11 @@ impl Coordinator {
 }
 
 impl State {
+    /// A blob that is at the coordinator.
+    pub(crate) fn bytes(&self, blob: BlobRef) -> Vec<u8> {
+        self.blobs[&blob].clone()
+    }
+
     /// Columns that are at the coordinator.
     pub(crate) fn columns(&self, blob: BlobRef) -> Columns {
         Columns::from_bytes(&self.blobs[&blob]).unwrap()
@@ -138,6 +145,7 @@ impl State {
             lapses: 0,
             remembers: false,
             n_renewals: 0,
+            losses: vec![],
             unlisted: 0,
             spoilt: 0,
             given_up: None,
@@ -189,8 +197,9 @@ impl State {
                 self.task.assignments.insert(site.clone(), held);
                 Ok(Reply::Assigned { epoch, lease_until_ms: u64::MAX })
             }
-            Request::Renew { .. } => {
+            Request::Renew { progress, .. } => {
                 self.n_renewals += 1;
+                self.losses.push(progress.loss);
                 Ok(Reply::Assigned { epoch, lease_until_ms: u64::MAX })
             }
             Request::GiveUp { reason, .. } => {

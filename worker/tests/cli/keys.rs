@@ -71,7 +71,8 @@ fn a_site_hands_in_a_key_of_every_axis_that_is_its_own_and_none_that_it_shares()
     write_site(&bench, &authority, "site/north", &coordinator.address);
     let config = std::fs::read_to_string(bench.path("site.toml")).unwrap();
     let config = config.replace("cells.h5ad", "c.h5ad").replace("batches = [\"c\"]\n", "");
-    std::fs::write(bench.path("site.toml"), config).unwrap();
+    std::fs::write(bench.path("policy.toml"), "may_read = [\"cell_type\"]\n").unwrap();
+    std::fs::write(bench.path("site.toml"), format!("policy = \"policy.toml\"\n{config}")).unwrap();
     bench.run(&["serve", "--config", "site.toml", "--once"]);
 
     let summary = read_json(&bench.path("results/task-1/summary.json"));

@@ -27,6 +27,7 @@ mod surgery;
 mod task;
 mod terms;
 mod terms_of_sites;
+mod traps;
 mod tree;
 mod tutorials;
 mod versions;

@@ -227,7 +227,8 @@ fn a_site_serves_a_model_of_proteins() {
         write_site(&bench, &authority, "site/north", &coordinator.address);
         let config = std::fs::read_to_string(bench.path("site.toml")).unwrap();
         let config = config.replace("path = \"cells.h5ad\"", &format!("path = \"{file}\"\n{proteins}"));
-        std::fs::write(bench.path("site.toml"), config).unwrap();
+        std::fs::write(bench.path("policy.toml"), POLICY).unwrap();
+        std::fs::write(bench.path("site.toml"), format!("policy = \"policy.toml\"\n{config}")).unwrap();
         bench.run(&["serve", "--config", "site.toml", "--once"]);
         let state = coordinator.state();
         let [submission] = &state.submissions[..] else { panic!("{} submissions", state.submissions.len()) };
@@ -264,7 +265,9 @@ fn a_task_trains_a_model_as_map_does() {
         }
         write_site(&bench, &authority, "site/north", &coordinator.address);
         let config = std::fs::read_to_string(bench.path("site.toml")).unwrap();
-        std::fs::write(bench.path("site.toml"), config.replace("cells.h5ad", file)).unwrap();
+        std::fs::write(bench.path("policy.toml"), POLICY).unwrap();
+        let config = format!("policy = \"policy.toml\"\n{}", config.replace("cells.h5ad", file));
+        std::fs::write(bench.path("site.toml"), config).unwrap();
         bench.run(&["serve", "--config", "site.toml", "--once"]);
         let state = coordinator.state();
         let [submission] = &state.submissions[..] else { panic!("{} submissions", state.submissions.len()) };
@@ -294,3 +297,6 @@ fn proteins_that_cannot_be_used_are_refused() {
     let modality = refused(1, "cite.h5mu", "totalvi", &["--protein-modality", "adt"]);
     assert!(modality.contains("adt") && modality.contains("prot"), "{modality}");
 }
+
+/// Of a site that lets a reference have its proteins, with fewer cells than numbers in the columns: totalVI's have one for each gene.
+const POLICY: &str = "may_read = [\"obsm/protein_expression\"]\n[tasks]\nmax_numbers_per_cell = 10.0\n";

@@ -184,7 +184,8 @@ fn a_lapsed_lease_is_claimed_again_and_the_same_columns_handed_in() {
 #[test]
 fn label_means_leave_where_task_and_policy_agree() {
     let (bench, coordinator) = set_up(|task| task.embeddings = EmbeddingRelease::Full);
-    with_policy(&bench, "embeddings = { label-means = { min_cells = 2, min_donors = 0 } }\nmetrics = false\n");
+    let means = "embeddings = { label-means = { min_cells = 2, min_donors = 0 } }\n";
+    with_policy(&bench, &format!("{means}metrics = false\nnew_labels = true\n"));
     bench.run(&ONCE);
     let state = coordinator.state();
     let condition = state.submissions[0].conditions.values().next().unwrap();
