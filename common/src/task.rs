@@ -17,7 +17,7 @@ mod layouts;
 pub use asks::Asks;
 
 pub use crate::quality::{Bound, ConditionMetrics, QualityGates};
-pub use crate::train_spec::{ColumnInit, EarlyStopping, Stopping, TrainSpec, Warmup};
+pub use crate::train_spec::{ColumnInit, EarlyStopping, MissingGenes, Stopping, TrainSpec, Warmup};
 
 /// When accepted submissions become a version. Both end at the same version for the same columns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

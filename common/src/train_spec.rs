@@ -36,6 +36,15 @@ pub struct TrainSpec {
     pub init: ColumnInit,
     /// Seed of minibatch order, noise and initial values, together with the condition key.
     pub seed: u64,
+    /// Optimiser steps: training ends with the last of them, in the middle of an epoch if need be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Weight of the KL term once it has risen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_kl_weight: Option<f64>,
+    /// What genes of the panel are to surgery that the cells' file lacks.
+    #[serde(skip_serializing_if = "MissingGenes::is_usual")]
+    pub missing_genes: MissingGenes,
 }
 
 impl TrainSpec {
@@ -50,6 +59,9 @@ impl TrainSpec {
         if self.epochs == Some(0) {
             return refuse("number of epochs", 0, "at least 1");
         }
+        if self.max_steps == Some(0) {
+            return refuse("number of steps", 0, "at least 1");
+        }
         if self.minibatch == Some(0) {
             return refuse("minibatch size", 0, "at least 1");
         }
@@ -57,6 +69,9 @@ impl TrainSpec {
         positive("Adam epsilon", self.adam_eps)?;
         if let Some(decay) = self.weight_decay.filter(|decay| !(decay.is_finite() && *decay >= 0.0)) {
             return refuse("weight decay", decay, "0 or a number above it");
+        }
+        if let Some(weight) = self.max_kl_weight.filter(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+            return refuse("largest KL weight", weight, "0 or a number above it");
         }
         if let Some(share) = self.train_size.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
             return refuse("train size", share, "a share above 0 and up to 1");
@@ -108,6 +123,13 @@ pub enum Stopping {
     After(EarlyStopping),
 }
 
+impl Stopping {
+    /// After so many epochs without any improvement; never with 0 of them.
+    pub fn with_patience(patience: u32) -> Self {
+        if patience == 0 { Self::Never } else { Self::After(EarlyStopping { patience, min_delta: 0.0 }) }
+    }
+}
+
 /// When to end training early, on the model's validation figure.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +138,37 @@ pub struct EarlyStopping {
     pub patience: u32,
     /// Smallest change that counts as improvement.
     pub min_delta: f64,
+}
+
+/// What genes of the panel are to surgery that nobody measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingGenes {
+    /// Nothing: the loss is over the others, and what columns have of them stays as it starts.
+    #[default]
+    LeftOut,
+    /// Genes without a count, as upstream has it.
+    Zeros,
+}
+
+impl MissingGenes {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl FromStr for MissingGenes {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "left-out" => Ok(Self::LeftOut),
+            "zeros" => Ok(Self::Zeros),
+            _ => {
+                let (what, expected) = ("meaning of missing genes", "`left-out` or `zeros`");
+                Err(Error::InvalidValue { what, found: shorten(text), expected })
+            }
+        }
+    }
 }
 
 /// How the columns of a new condition start.
@@ -157,6 +210,8 @@ mod tests {
             (TrainSpec { adam_eps: Some(0.0), ..asked.clone() }, "epsilon"),
             (TrainSpec { weight_decay: Some(-1.0), ..asked.clone() }, "weight decay"),
             (TrainSpec { train_size: Some(1.5), ..asked.clone() }, "train size"),
+            (TrainSpec { max_steps: Some(0), ..asked.clone() }, "steps"),
+            (TrainSpec { max_kl_weight: Some(f64::INFINITY), ..asked.clone() }, "KL weight"),
         ] {
             let error = bad.check().unwrap_err();
             assert!(matches!(error, Error::InvalidValue { .. }) && error.to_string().contains(what), "{error}");

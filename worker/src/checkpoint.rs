@@ -20,7 +20,7 @@ use archipelago_common::{
     part::{Contribution, Member},
     progress::EpochReport,
     state_dict::{DType, StateDict, Tensor},
-    task::ColumnInit,
+    task::{ColumnInit, MissingGenes},
 };
 use archipelago_models::{
     CellConditions, CheckpointStore, Engine, Evaluation, Extension,
@@ -49,6 +49,8 @@ pub struct Inputs<'a> {
     pub start: Start<'a>,
     /// Digest of its cells, as the base's model sees them.
     pub cells: Digest,
+    /// Genes that its cells have, where these are not all, and what the others are to it.
+    pub genes: (Option<&'a [usize]>, MissingGenes),
     /// What the site adds to the base's model.
     pub extension: &'a Extension,
 }
@@ -64,6 +66,9 @@ impl Inputs<'_> {
             .field(self.cells.as_bytes());
         if !self.extension.is_empty() {
             hasher.field(format!("{:?}", self.extension).as_bytes());
+        }
+        if let (Some(genes), MissingGenes::LeftOut) = self.genes {
+            hasher.field(format!("{genes:?}").as_bytes());
         }
         let (word, given) = match self.start {
             Start::Asked => return hasher.finish(),
@@ -422,7 +427,8 @@ mod tests {
         let (one, two) = (columns(1.0), columns(2.0));
         let extension = &Extension::default();
         let cells = Digest::of(b"cells");
-        let usual = Inputs { base: Digest::of(b"1"), keys: &a, plan: &plan, init, start, cells, extension };
+        let genes = (None, MissingGenes::LeftOut);
+        let usual = Inputs { base: Digest::of(b"1"), keys: &a, plan: &plan, init, start, cells, genes, extension };
         let added = Extension { options: [("n_ext".to_owned(), 3.into())].into(), gene_sets: None };
         let digests = [
             usual,
@@ -430,6 +436,8 @@ mod tests {
             Inputs { keys: &b, ..usual },
             Inputs { keys: &bound, ..usual },
             Inputs { plan: &longer, ..usual },
+            Inputs { genes: (Some(&[0, 2]), MissingGenes::LeftOut), ..usual },
+            Inputs { genes: (Some(&[0, 1]), MissingGenes::LeftOut), ..usual },
             Inputs { init: (ColumnInit::Random, 0), ..usual },
             Inputs { init: (ColumnInit::Mean, 1), ..usual },
             Inputs { start: Start::At(&one), ..usual },

@@ -3,9 +3,13 @@
 //! Each batch becomes a condition `owner/dataset/batch` and is trained by itself, several at a time; batches that share a new name on
 //! one of several condition keys are trained together. What was finished earlier is taken from its checkpoint.
 
-use std::{collections::BTreeMap, path::Path, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
-use archipelago_anndata::{Array, Column, Csr, Element};
+use archipelago_anndata::{Array, Column, Csr, Element, align::Alignment};
 use archipelago_common::{
     Base, BaseCard, Layout, StateDict,
     condition::{Columns, ConditionKey},
@@ -19,9 +23,11 @@ use archipelago_models::{
     Blueprint, CellConditions, Cells, CheckpointStore, Compute, Evaluation, Extension, Moments, NoCheckpoints,
     Reference,
     surgery::{JointQuery, JointSurgery, Start, surgery_from},
-    train::{Aim, TrainPlan},
+    train::{Aim, Seeds, TrainPlan},
     zoo,
 };
+use rand::{SeedableRng as _, seq::index};
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::{
@@ -103,6 +109,8 @@ pub struct QueryGroup {
     pub counts: Csr,
     /// What else is known of them.
     pub annotations: Annotations,
+    /// Positions in the panel of the genes that were measured.
+    pub measured: Arc<[usize]>,
 }
 
 /// The keys of a site's cells, and who is trained with whom.
@@ -127,15 +135,34 @@ impl QueryKeys {
 }
 
 impl QueryGroup {
-    /// The groups of the data, with their counts as [`SiteData::counts_by_group`] gives them.
-    pub fn all(data: &SiteData, keys: &QueryKeys, counts: Vec<Csr>) -> Vec<Self> {
+    /// The groups of the data, with their counts as [`SiteData::counts_by_group`] gives them and how the genes met the panel.
+    pub fn all(data: &SiteData, keys: &QueryKeys, counts: Vec<Csr>, alignment: &Alignment) -> Vec<Self> {
+        let measured: Arc<[usize]> = alignment.found().into();
         let groups = keys.groups.iter().zip(counts).map(|(cells, counts)| Self {
             conditions: keys.conditions.select_cells(cells),
             counts,
             annotations: data.annotations().select(cells),
             cells: cells.clone(),
+            measured: measured.clone(),
         });
         groups.collect()
+    }
+
+    /// Some of the cells, this share of them and at least one, drawn by a seed.
+    #[must_use]
+    pub fn sample(&self, share: f64, seed: u64) -> Self {
+        let n_cells = self.cells.len();
+        let n_drawn = ((share * n_cells as f64).ceil() as usize).clamp(1, n_cells);
+        let mut rng = ChaCha8Rng::from_seed(Seeds::new(seed, self.name()).of("sample", 0));
+        let mut drawn = index::sample(&mut rng, n_cells, n_drawn).into_vec();
+        drawn.sort_unstable();
+        Self {
+            conditions: self.conditions.select_cells(&drawn),
+            cells: drawn.iter().map(|&row| self.cells[row]).collect(),
+            counts: self.counts.select_rows(&drawn),
+            annotations: self.annotations.select(&drawn),
+            measured: self.measured.clone(),
+        }
     }
 
     /// What people call it: its conditions.
@@ -162,7 +189,7 @@ impl QueryGroup {
     ///
     /// # Errors  [`Error::MissingValues`] for a cell without a label where every cell needs one
     pub fn cells(&self) -> Result<Cells<'_>> {
-        self.annotations.cells(&self.counts)
+        Ok(self.annotations.cells(&self.counts)?.measuring(&self.measured))
     }
 }
 
@@ -204,7 +231,8 @@ impl Surgeon<'_> {
         let cells = blueprint.encode(&query.cells, &query.conditions)?.digest();
         let (plan, init) = (self.plan(group.cells.len())?, (self.train.init, self.train.seed));
         let (base, keys, extension, start) = (self.base_digest, &query.conditions, self.extension, self.start);
-        let name = Inputs { base, keys, plan: &plan, init, start, cells, extension }.digest();
+        let genes = (query.cells.measured(), self.train.missing_genes);
+        let name = Inputs { base, keys, plan: &plan, init, start, cells, genes, extension }.digest();
         if let Some(finished) = checkpoints.load(&name) {
             tracing::info!(conditions = group.name(), "taken from its checkpoint");
             for report in &finished.history {

@@ -173,7 +173,7 @@ impl<'a> SurgeryTask<'a> {
             }
             Ok(Prepared {
                 extension: adds.to_task(&base.card)?,
-                groups: QueryGroup::all(&data, &keys, counts),
+                groups: QueryGroup::all(&data, &keys, counts, &alignment),
                 parts: BTreeMap::new(),
                 tree: None,
                 merged,

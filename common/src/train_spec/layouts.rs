@@ -1,10 +1,10 @@
-//! How a [`TrainSpec`] is written: by name where people read it, in one of two layouts on the wire, in the log and in
+//! How a [`TrainSpec`] is written: by name where people read it, in one of three layouts on the wire, in the log and in
 //! snapshots.
 //!
 //! The first layout says every value; it is from a time when a spec had no unsaid ones, and what it can say is still
-//! written in it, to the same bytes. The second says what was asked and nothing else. The first byte tells them apart:
-//! it used to say whether a number of epochs follows (0 or 1). A peer, or a coordinator's log, that knows the first layout
-//! only refuses the second.
+//! written in it, to the same bytes. The second says what was asked and nothing else; the third says more beside it. The first byte
+//! tells them apart: it used to say whether a number of epochs follows (0 or 1). A peer, or a coordinator's log, refuses a layout
+//! that it does not know.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 
-use super::{ColumnInit, EarlyStopping, Stopping, TrainSpec, Warmup};
+use super::{ColumnInit, EarlyStopping, MissingGenes, Stopping, TrainSpec, Warmup};
 
 /// The first layout behind its number of epochs.
 #[derive(Serialize, Deserialize)]
@@ -32,6 +32,8 @@ struct AllSaid {
 
 /// The first byte of the second layout.
 const ASKED: u8 = 2;
+/// The first byte of the third layout.
+const FURTHER: u8 = 3;
 
 impl TrainSpec {
     /// Whether it can be written in the first layout, which every version reads.
@@ -39,7 +41,15 @@ impl TrainSpec {
         self.all_said().is_some()
     }
 
+    /// Whether it can be written in the first or the second layout.
+    pub fn is_in_second_layout(&self) -> bool {
+        self.further() == Further::default()
+    }
+
     fn all_said(&self) -> Option<AllSaid> {
+        if !self.is_in_second_layout() {
+            return None;
+        }
         Some(AllSaid {
             minibatch: self.minibatch?,
             learning_rate: self.learning_rate?,
@@ -59,6 +69,25 @@ impl TrainSpec {
             seed: self.seed,
         })
     }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            epochs: self.epochs,
+            minibatch: self.minibatch,
+            learning_rate: self.learning_rate,
+            adam_eps: self.adam_eps,
+            weight_decay: self.weight_decay,
+            kl_warmup: self.kl_warmup,
+            train_size: self.train_size,
+            early_stopping: self.early_stopping,
+            init: self.init,
+            seed: self.seed,
+        }
+    }
+
+    fn further(&self) -> Further {
+        Further { max_steps: self.max_steps, max_kl_weight: self.max_kl_weight, missing_genes: self.missing_genes }
+    }
 }
 
 impl AllSaid {
@@ -74,13 +103,53 @@ impl AllSaid {
             early_stopping: Some(self.early_stopping.map_or(Stopping::Never, Stopping::After)),
             init: self.init,
             seed: self.seed,
+            ..TrainSpec::default()
         }
     }
 }
 
 /// The second layout behind its mark: what was asked, field by field.
 #[derive(Serialize, Deserialize)]
-struct Asked(#[serde(with = "TrainSpec")] TrainSpec);
+struct Asked {
+    epochs: Option<u32>,
+    minibatch: Option<u32>,
+    learning_rate: Option<f64>,
+    adam_eps: Option<f64>,
+    weight_decay: Option<f64>,
+    kl_warmup: Option<Warmup>,
+    train_size: Option<f64>,
+    early_stopping: Option<Stopping>,
+    init: ColumnInit,
+    seed: u64,
+}
+
+/// What the third layout says behind what the second one says.
+#[derive(Serialize, Deserialize, PartialEq, Default)]
+struct Further {
+    max_steps: Option<u64>,
+    max_kl_weight: Option<f64>,
+    missing_genes: MissingGenes,
+}
+
+impl Asked {
+    fn with(self, Further { max_steps, max_kl_weight, missing_genes }: Further) -> TrainSpec {
+        TrainSpec {
+            epochs: self.epochs,
+            minibatch: self.minibatch,
+            learning_rate: self.learning_rate,
+            adam_eps: self.adam_eps,
+            weight_decay: self.weight_decay,
+            kl_warmup: self.kl_warmup,
+            train_size: self.train_size,
+            early_stopping: self.early_stopping,
+            init: self.init,
+            seed: self.seed,
+            max_steps,
+            max_kl_weight,
+            missing_genes,
+        }
+    }
+}
 
 impl Serialize for TrainSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -89,7 +158,8 @@ impl Serialize for TrainSpec {
         }
         match self.all_said() {
             Some(said) => (self.epochs, said).serialize(serializer),
-            None => (ASKED, Asked(self.clone())).serialize(serializer),
+            None if self.is_in_second_layout() => (ASKED, self.asked()).serialize(serializer),
+            None => (FURTHER, (self.asked(), self.further())).serialize(serializer),
         }
     }
 }
@@ -118,7 +188,8 @@ impl<'de> Visitor<'de> for Layouts {
         let epochs = match next(&mut parts)? {
             0_u8 => None,
             1 => Some(next(&mut parts)?),
-            ASKED => return next(&mut parts).map(|Asked(spec)| spec),
+            ASKED => return next(&mut parts).map(|asked: Asked| asked.with(Further::default())),
+            FURTHER => return next(&mut parts).map(|(asked, further): (Asked, Further)| asked.with(further)),
             other => return Err(de::Error::custom(format!("layout {other} of a training is not known"))),
         };
         next(&mut parts).map(|said: AllSaid| said.with_epochs(epochs))
@@ -158,6 +229,7 @@ mod tests {
             early_stopping: Some(Stopping::Never),
             init: ColumnInit::Mean,
             seed: 0,
+            ..TrainSpec::default()
         }
     }
 
@@ -182,6 +254,9 @@ mod tests {
             TrainSpec { kl_warmup: Some(Warmup::Steps(1 << 40)), ..all_said() },
             TrainSpec { kl_warmup: Some(Warmup::Epochs(0)), ..all_said() },
             TrainSpec { epochs: Some(7), early_stopping: Some(patience), ..TrainSpec::default() },
+            TrainSpec { max_steps: Some(200), ..all_said() },
+            TrainSpec { max_kl_weight: Some(0.5), seed: 3, ..TrainSpec::default() },
+            TrainSpec { missing_genes: MissingGenes::Zeros, ..TrainSpec::default() },
         ] {
             let behind = (spec.clone(), 7_u8);
             let bytes = codec::encode("training", &behind, 1000).unwrap();
@@ -200,8 +275,10 @@ mod tests {
         // As the first version read it.
         type First = (Option<u32>, AllSaid);
         assert!(codec::decode::<First>("training", &bytes, 1000).is_err());
+        let steps = codec::encode("training", &TrainSpec { max_steps: Some(9), ..asked }, 1000).unwrap();
+        assert_eq!(steps[1], FURTHER);
         let mut unknown = bytes;
-        unknown[1] = 3;
-        assert!(decoded(&unknown).unwrap_err().to_string().contains("layout 3"));
+        unknown[1] = 4;
+        assert!(decoded(&unknown).unwrap_err().to_string().contains("layout 4"));
     }
 }

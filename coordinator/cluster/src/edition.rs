@@ -19,11 +19,13 @@ pub enum Edition {
     Third,
     /// Tasks may ask for annotations.
     Fourth,
+    /// Tasks may say how many steps are taken, and how much the KL term weighs.
+    Fifth,
 }
 
 impl Edition {
     /// The latest that this build knows.
-    pub const LATEST: Self = Self::Fourth;
+    pub const LATEST: Self = Self::Fifth;
 
     /// By its number, for coordinators that tell one another what they know.
     pub fn of_number(number: u32) -> Option<Self> {
@@ -32,6 +34,7 @@ impl Edition {
             2 => Some(Self::Second),
             3 => Some(Self::Third),
             4 => Some(Self::Fourth),
+            5 => Some(Self::Fifth),
             _ => None,
         }
     }
@@ -43,6 +46,7 @@ impl Edition {
             Self::Second => 2,
             Self::Third => 3,
             Self::Fourth => 4,
+            Self::Fifth => 5,
         }
     }
 }

@@ -7,7 +7,9 @@ use archipelago_common::{
     Figure, Name, SiteId, TaskId, VersionId, limits,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, TaskHead, TaskRecord, TaskState},
-    task::{Asks, Bound, ColumnInit, PublishMode, QualityGates, SurgeryTask, TrainSpec, Warmup},
+    task::{
+        Asks, Bound, ColumnInit, MissingGenes, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup,
+    },
     text::printable,
 };
 use archipelago_protocol::message::{Reply, Request, Which};
@@ -48,6 +50,18 @@ pub struct PublishArgs {
     /// Epochs over which the KL term fades in; 0 starts at full weight [default: the model's]
     #[arg(long)]
     n_epochs_kl_warmup: Option<u32>,
+    /// Weight of the KL term once it has faded in [default: the model's]
+    #[arg(long, value_name = "WEIGHT")]
+    max_kl_weight: Option<f64>,
+    /// Optimiser steps of a condition; without --epochs there are as many of these as it takes [default: no bound]
+    #[arg(long, value_name = "STEPS")]
+    max_steps: Option<u64>,
+    /// End a condition's training after so many epochs without a better validation figure; 0 is never [default: the model's]
+    #[arg(long, value_name = "EPOCHS")]
+    early_stopping_patience: Option<u32>,
+    /// Genes of the reference that a site's cells lack: `left-out` of the loss, or taken as `zeros`.
+    #[arg(long, value_name = "HOW", default_value = "left-out")]
+    missing_genes: MissingGenes,
     /// Share of the cells that is trained on [default: the model's]
     #[arg(long)]
     train_size: Option<f64>,
@@ -202,12 +216,17 @@ impl PublishArgs {
     }
 
     fn task(&self, version: VersionId) -> Result<SurgeryTask> {
+        let stopping = self.early_stopping_patience.map(Stopping::with_patience);
         let train = TrainSpec {
             epochs: self.epochs,
             minibatch: self.batch_size,
             learning_rate: self.learning_rate,
             kl_warmup: self.n_epochs_kl_warmup.map(Warmup::over_epochs),
+            max_kl_weight: self.max_kl_weight,
+            max_steps: self.max_steps,
+            missing_genes: self.missing_genes,
             train_size: self.train_size,
+            early_stopping: stopping,
             init: self.init,
             seed: self.seed,
             ..TrainSpec::default()
@@ -287,11 +306,12 @@ fn training(train: &TrainSpec) -> String {
         None => format!("{what} as the model has it"),
     };
     let (epochs, minibatch) = (or_usual("epochs", train.epochs), or_usual("minibatch", train.minibatch));
+    let steps = train.max_steps.map_or_else(String::new, |most| format!(", at most {most} steps"));
     let init = match train.init {
         ColumnInit::Mean => "the mean column",
         ColumnInit::Random => "random columns",
     };
-    format!("{epochs}, {minibatch}, from {init}, seed {}", train.seed)
+    format!("{epochs}{steps}, {minibatch}, from {init}, seed {}", train.seed)
 }
 
 fn asked(task: &SurgeryTask) -> String {
@@ -379,6 +399,14 @@ mod tests {
             ..TrainSpec::default()
         };
         assert_eq!(train(&said), expected);
+        let by_steps = ["--max-steps", "200", "--max-kl-weight", "0.5", "--early-stopping-patience", "0"];
+        let expected = TrainSpec {
+            max_steps: Some(200),
+            max_kl_weight: Some(0.5),
+            early_stopping: Some(Stopping::Never),
+            ..TrainSpec::default()
+        };
+        assert_eq!(train(&by_steps), expected);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use archipelago_common::{
     member::{MemberRecord, MemberStatus, MembersRecord},
     part,
     record::Submission,
-    task::Asks,
+    task::{Asks, SurgeryTask},
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
 
@@ -207,12 +207,12 @@ fn members_behind(
 /// everything else is proposed.
 fn command(principal: Principal, key: RequestKey, body: Body) -> Step {
     if let Body::PublishTask(task) | Body::PublishGatedTask { task, .. } = &body
-        && task.asks == Asks::Annotations
+        && let Some((since, what)) = later_edition(task)
     {
-        return Step::Read(Box::new(move |cluster, _| match cluster.edition() >= Edition::Fourth {
+        return Step::Read(Box::new(move |cluster, _| match cluster.edition() >= since {
             true => propose(principal, key, body),
             false => {
-                let reason = "a coordinator does not know tasks for annotations yet; upgrade all of them".to_owned();
+                let reason = format!("a coordinator does not know tasks {what} yet; upgrade all of them");
                 Step::Done(Err(Refusal::Invalid { reason }))
             }
         }));
@@ -227,6 +227,14 @@ fn command(principal: Principal, key: RequestKey, body: Body) -> Step {
         }));
     }
     propose(principal, key, body)
+}
+
+/// The edition with which a task could first be said, and what of it, where that is a later one than the log is read with.
+fn later_edition(task: &SurgeryTask) -> Option<(Edition, &'static str)> {
+    if !task.train.is_in_second_layout() {
+        return Some((Edition::Fifth, "of so many steps, or with a weight of the KL term"));
+    }
+    (task.asks == Asks::Annotations).then_some((Edition::Fourth, "for annotations"))
 }
 
 fn propose(principal: Principal, key: RequestKey, body: Body) -> Step {

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_common::{DType, SiteId, record::SubmittedCondition, state_dict::TensorSpec, task::SurgeryTask};
+use archipelago_common::{
+    DType, SiteId,
+    record::SubmittedCondition,
+    state_dict::TensorSpec,
+    task::{SurgeryTask, TrainSpec},
+};
 
 use super::*;
 
@@ -99,20 +104,35 @@ fn a_reference_that_was_published_is_not_refused_where_its_blobs_are_missing() {
 #[test]
 fn a_task_that_not_all_coordinators_can_read_is_not_proposed() {
     let task = SurgeryTask::new("atlas".parse().unwrap(), version().id(), Default::default());
-    let published = |cluster: &Cluster, asks| {
-        let task = Box::new(SurgeryTask { asks, ..task.clone() });
-        follow(begin(who("operator/anna"), RequestKey([8; 16]), Request::PublishTask(task), Room::default()), cluster)
+    let published = |cluster: &Cluster, task: SurgeryTask| {
+        let task = Request::PublishTask(Box::new(task));
+        follow(begin(who("operator/anna"), RequestKey([8; 16]), task, Room::default()), cluster)
     };
     let mut cluster = Cluster::default();
     let mut raise = |edition| {
         let body = Body::RaiseEdition { edition };
         let command = Proposal { key: KEY, principal: who("coordinator/1"), body }.stamped(1_000);
         cluster.apply(&command).outcome.unwrap();
-        [Asks::Parts, Asks::Annotations].map(|asks| published(&cluster, asks))
+        let of_steps = TrainSpec { max_steps: Some(200), ..TrainSpec::default() };
+        [
+            SurgeryTask { asks: Asks::Parts, ..task.clone() },
+            SurgeryTask { asks: Asks::Annotations, ..task.clone() },
+            SurgeryTask { train: of_steps, ..task.clone() },
+        ]
+        .map(|task| published(&cluster, task))
     };
-    let [Step::Propose(..), Step::Done(Err(refusal))] = raise(Edition::Third) else { panic!("the third edition") };
-    assert!(refusal.to_string().contains("upgrade all of them"), "{refusal}");
-    assert!(matches!(raise(Edition::Fourth), [Step::Propose(..), Step::Propose(..)]));
+    let refuses = |step: &Step| match step {
+        Step::Done(Err(refusal)) => refusal.to_string().contains("upgrade all of them"),
+        Step::Propose(..) => false,
+        _ => panic!("a task is proposed or refused"),
+    };
+    for (edition, refused) in [
+        (Edition::Third, [false, true, true]),
+        (Edition::Fourth, [false, false, true]),
+        (Edition::Fifth, [false, false, false]),
+    ] {
+        assert_eq!(raise(edition).each_ref().map(refuses), refused, "{edition:?}");
+    }
 }
 
 #[test]

@@ -279,9 +279,10 @@ pub(super) fn since_keys<'a>(keys: impl IntoIterator<Item = &'a ConditionKey>) -
 }
 
 /// The protocol version in which this request for work can be said: before 3 a task said everything about its training, and asked for
-/// everything; before 4 none asked for annotations.
+/// everything; before 4 none asked for annotations; before 6 none said how many steps are taken.
 pub(super) fn since_asked(task: &SurgeryTask) -> u16 {
     match task.asks {
+        _ if !task.train.is_in_second_layout() => 6,
         Asks::Annotations => 4,
         Asks::Both | Asks::Columns | Asks::Parts if task.is_in_first_layout() => 1,
         Asks::Both | Asks::Columns | Asks::Parts => 3,

@@ -92,6 +92,12 @@ pub(crate) fn asked_task() -> SurgeryTask {
     SurgeryTask { train, ..surgery_task() }
 }
 
+/// A task that says how many steps are taken, and how much the KL term weighs.
+pub(crate) fn task_of_steps() -> SurgeryTask {
+    let train = TrainSpec { max_steps: Some(200), max_kl_weight: Some(0.5), ..asked_task().train };
+    SurgeryTask { train, ..surgery_task() }
+}
+
 /// A condition, a key of a further axis and the member of a part.
 pub(crate) fn submission_with_parts() -> Submission {
     let bare = |name: &str| SubmittedCondition { columns: blob(name), embeddings: None, metrics: None };

@@ -29,7 +29,7 @@ mod examples;
 use examples::{
     asked_task, assignments, blob, changes, collected, gates, gates_on_accuracy, greeting, health, key, member, node,
     presentation, progress, reference, reference_head, status, submission, submission_with_accuracy,
-    submission_with_parts, surgery_task, task_head, task_record, version,
+    submission_with_parts, surgery_task, task_head, task_of_steps, task_record, version,
 };
 
 #[test]
@@ -179,6 +179,7 @@ fn requests(golden: &mut Golden) {
         Request::PublishTask(Box::new(SurgeryTask { asks: Asks::Parts, ..surgery_task() })),
         Request::PublishTask(Box::new(SurgeryTask { asks: Asks::Annotations, ..surgery_task() })),
         Request::ShowTime,
+        Request::PublishTask(Box::new(task_of_steps())),
     ];
     for (id, body) in (1..).zip(requests) {
         let name = match &body {
@@ -201,6 +202,7 @@ fn requests(golden: &mut Golden) {
             Request::PublishReference { .. } => "publish-reference",
             Request::PublishTask(task) if task.asks == Asks::Annotations => "publish-task-annotations",
             Request::PublishTask(task) if task.asks != Asks::Both => "publish-task-parts",
+            Request::PublishTask(task) if !task.train.is_in_second_layout() => "publish-task-steps",
             Request::PublishTask(task) if !task.train.is_in_first_layout() => "publish-task-asked",
             Request::PublishTask(_) => "publish-task",
             Request::CloseTask { .. } => "close-task",

@@ -4,7 +4,7 @@
 //! become zero columns, extra ones are dropped. What upstream does as `prepare_query_anndata`, with duplicates refused
 //! instead of taken at random.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +83,11 @@ impl Alignment {
     /// Share of the panel's genes that the query has, from 0 to 1; below 0.8 a caller should warn.
     pub fn coverage(&self) -> f64 {
         self.n_found as f64 / self.n_panel as f64
+    }
+
+    /// Panel positions of the genes that the query has, ascending.
+    pub fn found(&self) -> Vec<usize> {
+        self.targets.iter().flatten().map(|&target| target as usize).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Whether query and panel are the same genes in the same order.

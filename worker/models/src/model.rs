@@ -169,6 +169,9 @@ pub trait Configured: fmt::Debug {
         false
     }
 
+    /// Says what its options leave to the number of genes, as it is for so many: over fewer genes its network is otherwise the same.
+    fn settle(&mut self, _n_genes: usize) {}
+
     /// The tensors that upstream draws for a new model with so many conditions, in its order; `None` where it is not known,
     /// and the model starts from numbers of our own.
     fn upstream_start(&self, _registry: &Registry, _n_genes: usize, _n_conditions: usize) -> Option<Vec<Drawn>> {

@@ -8,6 +8,8 @@ mod expimap;
 mod labels;
 #[path = "zoo/layout.rs"]
 mod layout;
+#[path = "zoo/missing.rs"]
+mod missing;
 #[path = "zoo/proteins.rs"]
 mod proteins;
 #[path = "zoo/results.rs"]

@@ -20,6 +20,8 @@ pub struct Cells<'a> {
     sources: BTreeMap<String, String>,
     /// What is known instead of counts, which are all 0 then.
     pub minified: Option<Minified>,
+    /// Positions of the genes that were measured, ascending; all of them where nothing is said.
+    measured: Option<Vec<usize>>,
 }
 
 /// What is kept of cells whose counts are gone: what an encoder said of them.
@@ -36,7 +38,7 @@ pub struct Minified {
 impl<'a> Cells<'a> {
     /// Cells of which only the expression is known.
     pub fn new(counts: &'a Csr) -> Self {
-        Self { counts, fields: BTreeMap::new(), sources: BTreeMap::new(), minified: None }
+        Self { counts, fields: BTreeMap::new(), sources: BTreeMap::new(), minified: None, measured: None }
     }
 
     /// The same cells, with a field.
@@ -62,7 +64,19 @@ impl<'a> Cells<'a> {
     /// The same cells with the expression of these genes.
     pub fn with_counts<'b>(&self, counts: &'b Csr) -> Cells<'b> {
         let Self { fields, sources, minified, .. } = self.clone();
-        Cells { counts, fields, sources, minified }
+        Cells { counts, fields, sources, minified, measured: None }
+    }
+
+    /// The same cells, of which the genes at these positions were measured, ascending. The others have no counts.
+    #[must_use]
+    pub fn measuring(self, genes: &[usize]) -> Self {
+        let is_all = genes.len() == self.counts.n_cols();
+        Self { measured: (!is_all).then(|| genes.to_vec()), ..self }
+    }
+
+    /// Positions of the genes that were measured, where these are not all.
+    pub fn measured(&self) -> Option<&[usize]> {
+        self.measured.as_deref()
     }
 
     /// The same cells, with a word on where a field was found, such as `obs/cell_type`.

@@ -26,6 +26,8 @@ pub struct Field {
     pub grows: bool,
     /// Whether single cells may lack it: zeros stand for it there. Only of a matrix.
     pub partial: bool,
+    /// Names that say, in a file, that a cell has none, as no value at all does. Only of labels.
+    pub none: Vec<String>,
 }
 
 /// What a field is.
@@ -120,7 +122,7 @@ impl Need {
 impl Field {
     /// A field of this kind.
     pub const fn new(name: &'static str, kind: FieldKind, need: Need, help: &'static str) -> Self {
-        Self { name: Cow::Borrowed(name), kind, need, help, grows: false, partial: false }
+        Self { name: Cow::Borrowed(name), kind, need, help, grows: false, partial: false, none: Vec::new() }
     }
 
     /// The same field, of which a query may bring labels that the reference does not have, or none.
@@ -128,6 +130,12 @@ impl Field {
     pub const fn growing(mut self) -> Self {
         self.grows = true;
         self
+    }
+
+    /// The same field, of which these names say that a cell has none.
+    #[must_use]
+    pub fn without(self, none: &[String]) -> Self {
+        Self { none: none.to_vec(), ..self }
     }
 
     /// The expression of genes, which every model takes.
@@ -153,7 +161,7 @@ impl Field {
             Names::Common => "names of one condition key, which mean the same at every site",
         };
         let name = Cow::Owned(name.as_str().to_owned());
-        Self { name, kind: FieldKind::Axis(names), need: Need::Required, help, grows: false, partial: false }
+        Self { name, ..Self::new("", FieldKind::Axis(names), Need::Required, help) }
     }
 
     /// The gene sets that a reference is built on.

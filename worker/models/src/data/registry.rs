@@ -92,12 +92,32 @@ impl Registry {
     /// be new.
     #[must_use]
     pub fn grown_by(mut self, cells: &Cells<'_>) -> Self {
-        for (name, field) in self.fields.iter_mut().filter(|(name, _)| self.growing.contains(*name)) {
-            if let (Encoding::Labels(labels), Some(FieldValues::Category(column))) =
-                (&mut field.encoding, cells.get(name))
-            {
-                let new = labels.new_among(column);
+        for (name, new) in self.new_labels(cells) {
+            if let Some(Registered { encoding: Encoding::Labels(labels), .. }) = self.fields.get_mut(&name) {
                 labels.names.extend(new);
+            }
+        }
+        self
+    }
+
+    /// The labels of these cells that it does not know, by field; of fields whose labels may be new.
+    pub fn new_labels(&self, cells: &Cells<'_>) -> BTreeMap<String, Vec<String>> {
+        let growing = self.fields.iter().filter(|(name, _)| self.growing.contains(*name));
+        let of_field = |(name, field): (&String, &Registered)| match (&field.encoding, cells.get(name)) {
+            (Encoding::Labels(labels), Some(FieldValues::Category(column))) => {
+                Some((name.clone(), labels.new_among(column))).filter(|(_, new)| !new.is_empty())
+            }
+            _ => None,
+        };
+        growing.filter_map(of_field).collect()
+    }
+
+    /// The same registry over another panel of genes; `own` are those that it speaks of.
+    #[must_use]
+    pub(crate) fn on_panel(mut self, own: &[String], panel: &[String]) -> Self {
+        for field in self.fields.values_mut() {
+            if let Encoding::GeneSets(sets) = &mut field.encoding {
+                *sets = sets.on_panel(own, panel);
             }
         }
         self

@@ -11,14 +11,15 @@ use archipelago_common::{
     layout::Growth,
     part::Contribution,
     progress::{Continue, EpochReport, Progress},
-    task::{ColumnInit, TrainSpec},
+    task::{ColumnInit, MissingGenes, TrainSpec},
 };
 use rayon::prelude::*;
 
+use super::measured::Measured;
 use crate::{
     blueprint::Blueprint,
-    data::{CellConditions, Cells},
-    device::{Compute, Engine, OneThread},
+    data::{CellConditions, Cells, Dataset, GrownAxis},
+    device::{Compute, Device, Engine, OneThread},
     error::{Error, Result},
     extension::Extension,
     model::Module,
@@ -210,9 +211,6 @@ fn map(
     let _one_thread = OneThread::new();
     let blueprint = Blueprint::extended(&base.card, extension)?;
     let (dataset, axes) = blueprint.encode_to_grow(cells, conditions, &base.card.layout)?;
-    let model = zoo::model(&base.card.model)?;
-    let plan = TrainPlan::new(model, Aim::ExactSurgery, spec, dataset.n_cells())?;
-
     let own: Vec<&[ConditionKey]> = std::iter::once(conditions.keys()).chain(axes.iter().map(|a| &*a.own)).collect();
     let keys: Vec<String> = own.concat().iter().map(ToString::to_string).collect();
     let seeds = Seeds::new(spec.seed, keys.join("\n"));
@@ -222,49 +220,122 @@ fn map(
         (None, ColumnInit::Random) => ConditionSource::Fresh(own[axis].len()),
         (None, ColumnInit::Mean) => ConditionSource::Mean(own[axis].len()),
     };
-    let (stored, seed) = (Source::Stored(&base.tensors), seeds.of("columns", 0));
-    let builder = Builder::new(stored, source(0), Trainable::Conditions, seed, device.to_tch());
-    let mut builder = builder.after(n_conditions(base));
-    for (at, axis) in (1..).zip(&axes) {
-        builder = builder.with_axis(axis.name.clone(), source(at)).sharing(axis.name.clone(), axis.n_shared);
-    }
-    let module = blueprint.build(builder)?;
+    let module = build(&blueprint, base, &base.tensors, &axes, (&source, &seeds, device))?;
     module.prepare(&dataset);
     let (initial, frozen) = (columns_of(module.as_ref(), &own), module.weights().base().digest());
 
-    let trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds.clone(), Mode::Evaluation)?;
-    let mut trainer = trainer.with_engine(engine);
-    let history = match (&base.card.layout.growth, start) {
-        (Growth::Surgery, Start::Asked | Start::At(_)) => trainer.run(progress, checkpoints)?,
-        // The cells are looked at and contribute, and nothing moves.
-        (Growth::NoSurgery { .. }, _) | (_, Start::Untrained(_)) => Vec::new(),
+    let run = Mapping { base, conditions, spec, trains: trains(base, start), seeds, engine, progress, checkpoints };
+    let measured = match spec.missing_genes {
+        MissingGenes::LeftOut => Measured::new((&base.card, &base.tensors), extension, cells)?,
+        MissingGenes::Zeros => None,
+    };
+    let (mapped, columns, local) = match measured {
+        None => {
+            let mapped = run.of(module.as_ref(), &dataset)?;
+            (mapped, columns_of(module.as_ref(), &own), module.weights().local())
+        }
+        Some(measured) => {
+            let narrow = |key: &ConditionKey| measured.narrow(&initial[key]);
+            let starts = own.iter().map(|keys| keys.iter().map(narrow).collect()).collect::<Result<Vec<Vec<_>>>>()?;
+            let starts: Vec<Vec<&Columns>> = starts.iter().map(|columns| columns.iter().collect()).collect();
+            let source = |axis: usize| ConditionSource::Stored(&starts[axis]);
+            let cells = cells.with_counts(&measured.counts);
+            let (dataset, axes) = measured.blueprint.encode_to_grow(&cells, conditions, &base.card.layout)?;
+            let part = build(&measured.blueprint, base, &measured.base, &axes, (&source, &run.seeds, device))?;
+            let mapped = run.of(part.as_ref(), &dataset)?;
+            let widen = |(key, trained): (ConditionKey, Columns)| {
+                let columns = measured.widen(&trained, &initial[&key])?;
+                Ok((key, columns))
+            };
+            let columns = columns_of(part.as_ref(), &own).into_iter().map(widen).collect::<Result<_>>()?;
+            (mapped, columns, StateDict::new())
+        }
     };
     if module.weights().base().digest() != frozen {
         return Err(Error::FrozenMoved);
     }
-    let (mut fit, mut contributions) = (BTreeMap::new(), BTreeMap::new());
-    for (code, key) in conditions.keys().iter().enumerate() {
-        let is_of_key = |&cell: &usize| dataset.conditions[cell] == code as i64;
-        let cells: Vec<usize> = (0..dataset.n_cells()).filter(is_of_key).collect();
-        let noise = SeededNoise::new(seeds.of("evaluation", 0));
-        fit.insert(key.clone(), trainer.evaluate(&cells, 1.0, noise));
-        // A base from before the model had a part takes none of it.
-        let mut of_key = module.contributions(&dataset, &cells)?;
-        of_key.retain(|contribution| base.card.layout.parts.contains_key(&contribution.part));
-        contributions.insert(key.clone(), of_key);
-    }
+    let Mapped { history, fit, contributions, engine } = mapped;
     Ok(JointSurgery {
-        columns: columns_of(module.as_ref(), &own),
+        columns,
         contributions,
-        local: module.weights().local(),
+        local,
         initial,
         history,
         frozen,
         fit,
         n_cells: dataset.n_cells(),
         deterministic: device.is_deterministic(),
-        engine: trainer.engine(),
+        engine,
     })
+}
+
+/// The module of a base's tensors, over its whole panel or a part of it, with rows for the keys of every axis.
+fn build<'s>(
+    blueprint: &Blueprint,
+    base: &Base,
+    tensors: &StateDict,
+    axes: &[GrownAxis],
+    (source, seeds, device): (&dyn Fn(usize) -> ConditionSource<'s>, &Seeds, Device),
+) -> Result<Box<dyn Module>> {
+    let seed = seeds.of("columns", 0);
+    let builder = Builder::new(Source::Stored(tensors), source(0), Trainable::Conditions, seed, device.to_tch());
+    let mut builder = builder.after(n_conditions(base));
+    for (at, axis) in (1..).zip(axes) {
+        builder = builder.with_axis(axis.name.clone(), source(at)).sharing(axis.name.clone(), axis.n_shared);
+    }
+    blueprint.build(builder)
+}
+
+/// Whether columns are trained, and not only looked at.
+fn trains(base: &Base, start: Start<'_>) -> bool {
+    // Where nothing moves, the cells are evaluated and contribute all the same.
+    base.card.layout.growth == Growth::Surgery && !matches!(start, Start::Untrained(_))
+}
+
+/// How cells are mapped.
+struct Mapping<'a> {
+    base: &'a Base,
+    conditions: &'a CellConditions,
+    spec: &'a TrainSpec,
+    trains: bool,
+    seeds: Seeds,
+    engine: Engine,
+    progress: &'a mut dyn Progress,
+    checkpoints: &'a mut dyn CheckpointStore,
+}
+
+/// What comes of it, beside the module's tensors.
+struct Mapped {
+    history: Vec<EpochReport>,
+    fit: BTreeMap<ConditionKey, Evaluation>,
+    contributions: BTreeMap<ConditionKey, Vec<Contribution>>,
+    engine: Engine,
+}
+
+impl Mapping<'_> {
+    /// Trains the rows of a module, and looks at the cells of each condition.
+    fn of(self, module: &dyn Module, dataset: &Dataset<'_>) -> Result<Mapped> {
+        let plan = TrainPlan::new(zoo::model(&self.base.card.model)?, Aim::ExactSurgery, self.spec, dataset.n_cells())?;
+        let frozen = module.weights().base().digest();
+        let trainer = Trainer::new(module, dataset, plan, self.seeds.clone(), Mode::Evaluation)?;
+        let mut trainer = trainer.with_engine(self.engine);
+        let history = if self.trains { trainer.run(self.progress, self.checkpoints)? } else { Vec::new() };
+        if module.weights().base().digest() != frozen {
+            return Err(Error::FrozenMoved);
+        }
+        let (mut fit, mut contributions) = (BTreeMap::new(), BTreeMap::new());
+        for (code, key) in self.conditions.keys().iter().enumerate() {
+            let is_of_key = |&cell: &usize| dataset.conditions[cell] == code as i64;
+            let cells: Vec<usize> = (0..dataset.n_cells()).filter(is_of_key).collect();
+            let noise = SeededNoise::new(self.seeds.of("evaluation", 0));
+            fit.insert(key.clone(), trainer.evaluate(&cells, 1.0, noise));
+            // A base from before the model had a part takes none of it.
+            let mut of_key = module.contributions(dataset, &cells)?;
+            of_key.retain(|contribution| self.base.card.layout.parts.contains_key(&contribution.part));
+            contributions.insert(key.clone(), of_key);
+        }
+        Ok(Mapped { history, fit, contributions, engine: trainer.engine() })
+    }
 }
 
 impl<'a> Start<'a> {

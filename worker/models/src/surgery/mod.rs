@@ -6,6 +6,7 @@
 
 mod approximate;
 mod exact;
+mod measured;
 mod shot;
 pub mod upstream;
 

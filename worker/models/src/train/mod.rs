@@ -33,7 +33,7 @@ pub use evaluation::{ELBO, Evaluation, RECONSTRUCTION, evaluate};
 pub use hook::{Epoch, Hook, Step};
 pub use optimiser::{GroupSpec, Method, Optimiser, SgdOptions};
 pub use order::{Balanced, InOrder, Order, Sampler, Shuffled};
-pub use plan::{Aim, FurtherOptions, Kept, Sampling, TrainPlan};
+pub use plan::{Aim, FurtherOptions, Kept, Sampling, Slowing, TrainPlan};
 pub use plateau::Plateau;
 pub use recipe::{Means, Recipe, Run};
 pub use resume::{restore_state, state_of};

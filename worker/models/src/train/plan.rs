@@ -26,8 +26,12 @@ pub enum Aim {
 /// How a module is trained.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TrainPlan {
+    /// What it is for.
+    pub aim: Aim,
     /// Passes over the training cells.
     pub n_epochs: u32,
+    /// Steps after which training ends, wherever it is in an epoch.
+    pub max_steps: Option<u64>,
     /// Cells per minibatch; the last one may be smaller.
     pub minibatch: usize,
     /// The optimiser's options.
@@ -75,6 +79,15 @@ pub struct Sampling {
     pub n_draws: Option<usize>,
 }
 
+/// Whether the learning rate falls in a run.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Slowing {
+    /// It stays.
+    Never,
+    /// It falls where what is watched stands still.
+    On(Plateau),
+}
+
 /// What a reference's training can be told beyond a [`TrainSpec`]. Tasks carry none of it, so surgery has none of it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct FurtherOptions {
@@ -97,8 +110,8 @@ pub struct FurtherOptions {
     pub stopping_min_delta: Option<f64>,
     /// Epochs at the beginning that early stopping does not look at.
     pub stopping_warmup: u32,
-    /// When to lower the learning rate.
-    pub plateau: Option<Plateau>,
+    /// Whether the learning rate falls, and when.
+    pub slowing: Option<Slowing>,
     /// Epochs between validations that nothing else asks for.
     pub validate_every: Option<u32>,
     /// Gradients are cut to this size, element by element.
@@ -133,7 +146,7 @@ impl FurtherOptions {
         if self.sampling.n_draws == Some(0) {
             return refuse("draws of an epoch", "0".to_owned(), "at least 1");
         }
-        let Some(Plateau { factor, min_rate, threshold, .. }) = self.plateau else { return Ok(()) };
+        let Some(Slowing::On(Plateau { factor, min_rate, threshold, .. })) = self.slowing else { return Ok(()) };
         if !(factor > 0.0 && factor < 1.0) {
             return refuse("plateau factor", factor.to_string(), "a number between 0 and 1");
         }
@@ -157,10 +170,20 @@ impl TrainPlan {
             Aim::FromPretrained => pretrained_epochs(n_cells),
             Aim::Reference | Aim::ExactSurgery => usual.epochs.for_cells(n_cells),
         };
-        let n_epochs = spec.epochs.unwrap_or(usual_epochs);
+        let minibatch = spec.minibatch.map_or(usual.minibatch, |n| n as usize);
+        let train_size = match spec.train_size {
+            None => usual.train_size,
+            Some(share) if share == TrainSize::DEFAULT_SHARE => TrainSize::Default,
+            Some(share) => TrainSize::Share(share),
+        };
+        let n_train = (train_size.share() * n_cells as f64).ceil();
+        let epochs_of = |steps: u64| epochs_of(steps, (n_train / minibatch as f64).ceil());
+        let n_epochs = spec.epochs.or(spec.max_steps.map(epochs_of)).unwrap_or(usual_epochs);
         Ok(Self {
+            aim,
             n_epochs,
-            minibatch: spec.minibatch.map_or(usual.minibatch, |n| n as usize),
+            max_steps: spec.max_steps,
+            minibatch,
             adam: AdamOptions {
                 rate: spec.learning_rate.unwrap_or(usual.adam.rate),
                 eps: spec.adam_eps.unwrap_or(usual.adam.eps),
@@ -170,14 +193,10 @@ impl TrainPlan {
             kl: KlWarmup {
                 over: spec.kl_warmup.unwrap_or_else(|| warmup(&usual, n_epochs, n_cells)),
                 min: 0.0,
-                max: usual.max_kl_weight,
+                max: spec.max_kl_weight.unwrap_or(usual.max_kl_weight),
                 period: None,
             },
-            train_size: match spec.train_size {
-                None => usual.train_size,
-                Some(share) if share == TrainSize::DEFAULT_SHARE => TrainSize::Default,
-                Some(share) => TrainSize::Share(share),
-            },
+            train_size,
             validation_size: None,
             early_stopping: match spec.early_stopping {
                 None => usual.early_stopping,
@@ -223,7 +242,12 @@ impl TrainPlan {
             let min_delta = further.stopping_min_delta.unwrap_or(stop.min_delta);
             EarlyStopping::new(monitor, stop.patience, min_delta, further.stopping_warmup)
         });
-        self.plateau = further.plateau.or(self.plateau).filter(|_| further.rate_cycles.is_none());
+        let plateau = match further.slowing {
+            None => self.plateau,
+            Some(Slowing::Never) => None,
+            Some(Slowing::On(plateau)) => Some(plateau),
+        };
+        self.plateau = plateau.filter(|_| further.rate_cycles.is_none());
         self.rate_period = further.rate_cycles.map(|cycles| self.n_epochs.div_ceil(cycles).max(1));
         self.validate_every = further.validate_every.or(self.validate_every);
         self.clip = further.clip.or(self.clip);
@@ -242,6 +266,11 @@ impl TrainPlan {
     pub fn validates_after(&self, epoch: u32) -> bool {
         self.validate_every.is_some_and(|every| (epoch + 1).is_multiple_of(every.max(1)))
     }
+}
+
+/// Epochs in which so many steps are taken, some of them in the last one.
+fn epochs_of(n_steps: u64, steps_per_epoch: f64) -> u32 {
+    (n_steps as f64 / steps_per_epoch.max(1.0)).ceil().clamp(1.0, f64::from(u32::MAX)) as u32
 }
 
 fn warmup(usual: &TrainDefaults, n_epochs: u32, n_cells: usize) -> Warmup {
@@ -339,8 +368,8 @@ mod tests {
     fn the_learning_rate_stays_or_falls_in_cycles() {
         let spec = TrainSpec { epochs: Some(8), learning_rate: Some(1.0), ..TrainSpec::default() };
         let plan = |cycles: Option<u32>| {
-            let plateau = Some(Plateau::new(0.5, 1, 0.0, 0.0));
-            further(&spec, &FurtherOptions { rate_cycles: cycles, plateau, ..FurtherOptions::default() })
+            let slowing = Some(Slowing::On(Plateau::new(0.5, 1, 0.0, 0.0)));
+            further(&spec, &FurtherOptions { rate_cycles: cycles, slowing, ..FurtherOptions::default() })
         };
         let twice = plan(Some(2)).unwrap();
         let rates: Vec<f64> = (0..8).filter_map(|epoch| twice.cyclic_rate(epoch)).collect();
@@ -352,6 +381,18 @@ mod tests {
         assert_eq!(still.cyclic_rate(3), None);
         assert!(still.plateau.is_some());
         assert!(plan(Some(0)).unwrap_err().to_string().contains("cycles of the learning rate"));
+    }
+
+    #[test]
+    fn steps_say_how_many_epochs_there_are_where_these_are_not_asked_for() {
+        let plan = |spec: TrainSpec| of("scvi", Aim::ExactSurgery, &spec);
+        let steps = |max_steps: u64| TrainSpec { max_steps: Some(max_steps), ..TrainSpec::default() };
+        // 900 cells train, 8 minibatches of 128.
+        assert_eq!((plan(steps(100)).n_epochs, plan(steps(100)).max_steps), (13, Some(100)));
+        assert_eq!(plan(steps(3)).n_epochs, 1);
+        assert_eq!(plan(TrainSpec { epochs: Some(2), ..steps(100) }).n_epochs, 2);
+        let lighter = TrainSpec { max_kl_weight: Some(0.5), kl_warmup: Some(Warmup::Off), ..TrainSpec::default() };
+        assert_eq!(plan(lighter).kl.weight(0, 0), 0.5);
     }
 
     #[test]
@@ -385,7 +426,7 @@ mod tests {
         let none = FurtherOptions::default;
         assert!(refused(FurtherOptions { validation_size: Some(1.0), ..none() }).contains("validation size"));
         assert!(refused(FurtherOptions { max_kl_weight: Some(-1.0), ..none() }).contains("largest KL weight"));
-        let plateau = Some(Plateau::new(1.0, 3, 0.0, 0.0));
-        assert!(refused(FurtherOptions { plateau, ..none() }).contains("plateau factor"));
+        let slowing = Some(Slowing::On(Plateau::new(1.0, 3, 0.0, 0.0)));
+        assert!(refused(FurtherOptions { slowing, ..none() }).contains("plateau factor"));
     }
 }

@@ -1,6 +1,6 @@
 //! How a module wants to be trained, beside its plan.
 
-use super::{GroupSpec, Hook, Rule, Sampler, Seeds, Shuffled, TrainPlan};
+use super::{Aim, GroupSpec, Hook, Rule, Sampler, Seeds, Shuffled, TrainPlan};
 use crate::{
     data::{Dataset, Split},
     nn::Mode,
@@ -63,11 +63,16 @@ pub struct Run<'a, 'r> {
     pub plan: &'r TrainPlan,
     /// Seeds of the run.
     pub seeds: &'r Seeds,
-    /// Training, or evaluation: exact surgery.
+    /// In which mode steps run.
     pub mode: Mode,
 }
 
 impl Run<'_, '_> {
+    /// Whether a condition's columns are trained and nothing else: what depends on other cells than its own has no place there.
+    pub fn is_exact(&self) -> bool {
+        self.plan.aim == Aim::ExactSurgery
+    }
+
     /// The smallest minibatch of any use: batch statistics of a single cell have no variance.
     pub fn smallest_minibatch(&self) -> usize {
         match self.mode {

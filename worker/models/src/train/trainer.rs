@@ -160,7 +160,7 @@ impl<'a> Trainer<'a> {
         }
         let start = Instant::now();
         let before_ms = self.history.last().map_or(0, |report| report.elapsed_ms);
-        while self.epoch < self.plan.n_epochs && !self.stopped {
+        while self.epoch < self.plan.n_epochs && !self.stopped && !self.has_taken_all_steps() {
             let seen = self.run_epoch()?;
             let elapsed_ms = before_ms + start.elapsed().as_millis() as u64;
             let report = self.report(&seen, elapsed_ms);
@@ -223,6 +223,11 @@ impl<'a> Trainer<'a> {
         Ok(seen)
     }
 
+    /// Whether the plan has no step left.
+    fn has_taken_all_steps(&self) -> bool {
+        self.plan.max_steps.is_some_and(|most| self.step >= most)
+    }
+
     fn take_steps(&mut self, round: u64) -> Evaluation {
         let mut rng = ChaCha8Rng::from_seed(self.seeds.of("order", round));
         let order = self.recipe.sampler.training(&self.split.train, self.plan.minibatch, &mut rng);
@@ -232,6 +237,9 @@ impl<'a> Trainer<'a> {
         let kept = self.fast.as_ref().and_then(Autoencoder::kept_rows);
         let ahead = RowsAhead::start(self.dataset.counts, kept, &order);
         for cells in order.minibatches().filter(|cells| cells.len() >= smallest) {
+            if self.has_taken_all_steps() {
+                break;
+            }
             ahead.step();
             let scheduled = self.recipe.rate.map(|rate| rate(self.epoch, self.step));
             if let Some(rate) = scheduled.or(self.plan.cyclic_rate(self.epoch)) {

@@ -5,7 +5,12 @@ mod extension_args;
 mod shot;
 mod upstream;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    time::Instant,
+};
 
 use archipelago_anndata::{Csr, align::Alignment};
 use archipelago_common::{
@@ -14,7 +19,7 @@ use archipelago_common::{
     fs,
     id::{Name, SiteId, VersionId},
     reference_dir::ReferenceDir,
-    task::{ColumnInit, ConditionMetrics, TrainSpec, Warmup},
+    task::{ColumnInit, ConditionMetrics, MissingGenes, Stopping, TrainSpec, Warmup},
 };
 use archipelago_models::{
     Blueprint, CellConditions, Engine, Extension,
@@ -43,8 +48,8 @@ use crate::{
 ///
 /// Each batch becomes a new condition `owner/dataset/batch`; where the reference takes several condition keys, what a cell's names make
 /// together is its batch. By exact surgery (the default) only its own columns are trained,
-/// so the result can be merged with others; upstream's surgery follows scvi-tools to the letter, moves more, and is labelled
-/// approximate. Shot surgery trains nothing: a batch takes over the columns of that batch of the reference as which its cells are
+/// so the result can be merged with others; upstream's surgery follows scvi-tools to the letter (in evaluation mode, as it does with a
+/// current Lightning), moves more, and is labelled approximate. Shot surgery trains nothing: a batch takes over the columns of that batch of the reference as which its cells are
 /// reconstructed best; with `--epochs` exact surgery starts from these. A reference that takes labels learns from those that the
 /// query has, and takes a cell without one as unlabelled. The directory that is written holds the grown reference (to map onto again, to compare), the mapped cells with
 /// their positions in `obsm['X_archipelago']`, the history of training and a summary. A run that was killed goes on when the
@@ -79,6 +84,9 @@ pub struct MapArgs {
     /// Under whose rules.
     #[arg(long, value_enum, default_value_t = SurgeryArg::Exact)]
     surgery: SurgeryArg,
+    /// Share of a batch's cells by which shot surgery finds the batch that it is most like [default: all of them]
+    #[arg(long, value_name = "SHARE")]
+    subsample: Option<f64>,
     #[command(flatten)]
     upstream: UpstreamArgs,
     #[command(flatten)]
@@ -105,12 +113,27 @@ struct PlanArgs {
     #[arg(long, help = defaults::help("Adam's step size", |training| training.adam.rate.to_string()))]
     learning_rate: Option<f64>,
     #[arg(long, help = defaults::help(
-        "Epochs over which the weight of the KL term rises to 1; 0 starts at 1", defaults::kl_warmup
+        "Epochs over which the weight of the KL term rises; 0 starts at its full weight", defaults::kl_warmup
     ))]
     n_epochs_kl_warmup: Option<u32>,
+    #[arg(long, value_name = "WEIGHT", help = defaults::help(
+        "Full weight of the KL term", |training| training.max_kl_weight.to_string()
+    ))]
+    max_kl_weight: Option<f64>,
+    /// Optimiser steps of each condition; without --epochs there are as many of these as it takes [default: no bound]
+    #[arg(long, value_name = "STEPS")]
+    max_steps: Option<u64>,
+    #[arg(long, value_name = "EPOCHS", help = defaults::help(
+        "End after so many epochs without a better figure of the condition's own validation cells; 0 is never",
+        defaults::patience,
+    ))]
+    early_stopping_patience: Option<u32>,
     /// How new columns start: mean (of the reference's) or random; upstream's surgery knows random only.
     #[arg(long, default_value = "mean")]
     init: ColumnInit,
+    /// Genes of the reference that the cells lack: left-out of the loss, or taken as zeros; upstream's surgery knows zeros only.
+    #[arg(long, value_name = "HOW", default_value = "left-out")]
+    missing_genes: MissingGenes,
     /// Epochs from one checkpoint to the next; a run that was killed goes on from the last.
     #[arg(long, value_name = "EPOCHS", default_value_t = EPOCHS_PER_CHECKPOINT)]
     checkpoint_every: u32,
@@ -120,11 +143,19 @@ struct PlanArgs {
 }
 
 impl PlanArgs {
+    /// Whether shot surgery trains from what it has found.
+    fn trains(&self) -> bool {
+        self.epochs.is_some() || self.max_steps.is_some()
+    }
+
     /// The first of the settings that say how epochs are, if one was given.
     fn of_epochs(&self) -> Option<(&'static str, String)> {
         let batch_size = self.batch_size.map(|n| ("--batch-size", n.to_string()));
         let rate = self.learning_rate.map(|rate| ("--learning-rate", rate.to_string()));
-        batch_size.or(rate).or(self.n_epochs_kl_warmup.map(|n| ("--n-epochs-kl-warmup", n.to_string())))
+        let warmup = self.n_epochs_kl_warmup.map(|n| ("--n-epochs-kl-warmup", n.to_string()));
+        let weight = self.max_kl_weight.map(|weight| ("--max-kl-weight", weight.to_string()));
+        let patience = self.early_stopping_patience.map(|n| ("--early-stopping-patience", n.to_string()));
+        batch_size.or(rate).or(warmup).or(weight).or(patience)
     }
 }
 
@@ -153,6 +184,9 @@ struct Summary {
     /// How the features of the cells met those of the reference, by field.
     #[serde(flatten)]
     panels: BTreeMap<String, PanelMet>,
+    /// Labels of the cells that the reference does not know, by field.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    new_labels: BTreeMap<String, Vec<String>>,
     conditions: BTreeMap<ConditionKey, ConditionMetrics>,
     /// The reference's batch that each is most like, of shot surgery.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -236,6 +270,7 @@ pub fn run(args: &MapArgs, output: &Output) -> Result<()> {
         n_genes_found: mapping.alignment.n_found,
         n_genes_panel: mapping.alignment.n_panel,
         panels: mapping.panels_met()?,
+        new_labels: mapping.new_labels()?,
         conditions: mapped.conditions,
         likeness: mapped.likeness,
         figures: mapping.parent.reference.base.card.layout.figures.clone(),
@@ -279,7 +314,7 @@ impl<'a> Mapping<'a> {
             }
         };
         let AlignedCounts { counts: of_groups, alignment, n_empty_cells } = of_groups;
-        let groups = QueryGroup::all(&data, &keys, of_groups);
+        let groups = QueryGroup::all(&data, &keys, of_groups, &alignment);
         let (train, conditions) = (args.spec(), keys.conditions);
         Ok(Self { args, parent, data, alignment, n_empty_cells, counts, conditions, groups, extension, train })
     }
@@ -301,6 +336,18 @@ impl<'a> Mapping<'a> {
         Ok(registry.panels().map(met).collect())
     }
 
+    /// Labels that the reference does not know, of fields in which such ones are taken.
+    fn new_labels(&self) -> Result<BTreeMap<String, Vec<String>>> {
+        let registry = Blueprint::of_card(&self.parent.reference.base.card)?.registry;
+        let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for group in &self.groups {
+            for (field, new) in registry.new_labels(&group.cells()?) {
+                all.entry(field).or_default().extend(new);
+            }
+        }
+        Ok(all.into_iter().map(|(field, new)| (field, new.into_iter().collect())).collect())
+    }
+
     fn write_cells(&self, positions: &[(&str, Vec<crate::egress::Latent>)]) -> Result<()> {
         let path = self.args.out.join("mapped.h5ad");
         let base = &self.parent.dir.version().base.digest;
@@ -320,6 +367,14 @@ impl MapArgs {
 
     fn check(&self) -> Result<()> {
         let refuse = |what, found: &str, expected| Err(Error::Setting { what, found: found.to_owned(), expected });
+        if let Some(share) = self.subsample {
+            if self.surgery != SurgeryArg::Shot {
+                return refuse("--subsample", &share.to_string(), "nothing without `--surgery shot`");
+            }
+            if !(share > 0.0 && share <= 1.0) {
+                return refuse("--subsample", &share.to_string(), "a share above 0 and up to 1");
+            }
+        }
         let given = self.upstream.given();
         match (self.surgery, given.first()) {
             (SurgeryArg::Exact | SurgeryArg::Shot, Some((what, found))) => {
@@ -328,8 +383,10 @@ impl MapArgs {
             (SurgeryArg::Upstream, _) if self.untrained => {
                 refuse("--untrained", "given", "nothing with `--surgery upstream`")
             }
-            (SurgeryArg::Shot, None) if self.plan.epochs.is_none() => match self.plan.of_epochs() {
-                Some((what, found)) => refuse(what, &found, "nothing without `--epochs`: shot surgery trains nothing"),
+            (SurgeryArg::Shot, None) if !self.plan.trains() => match self.plan.of_epochs() {
+                Some((what, found)) => {
+                    refuse(what, &found, "nothing without `--epochs` or `--max-steps`: shot surgery trains nothing")
+                }
                 None => Ok(()),
             },
             _ => Ok(()),
@@ -344,6 +401,10 @@ impl MapArgs {
             learning_rate: self.plan.learning_rate,
             weight_decay: self.upstream.weight_decay(),
             kl_warmup: self.plan.n_epochs_kl_warmup.map(Warmup::over_epochs),
+            max_kl_weight: self.plan.max_kl_weight,
+            max_steps: self.plan.max_steps,
+            missing_genes: self.plan.missing_genes,
+            early_stopping: self.plan.early_stopping_patience.map(Stopping::with_patience),
             init: self.plan.init,
             seed: self.plan.seed,
             ..TrainSpec::default()
@@ -363,6 +424,9 @@ impl fmt::Display for Summary {
             writeln!(f, "{field:<11} {} of {n_panel} in the panel", n_panel - missing.len())?;
             writeln!(f, "  missing   {}", list(missing))?;
             writeln!(f, "  left out  {}", list(unknown))?;
+        }
+        for (field, new) in &self.new_labels {
+            writeln!(f, "{field:<11} new to the reference: {}", new.join(", "))?;
         }
         writeln!(f, "time        {:.1} s", self.seconds)?;
         for (key, metrics) in &self.conditions {

@@ -14,14 +14,15 @@ use crate::{
 
 pub(super) fn map(mapping: &Mapping<'_>, output: &Output) -> Result<Mapped> {
     let (args, reference) = (mapping.args, &mapping.parent.reference);
-    let trains = args.plan.epochs.is_some();
+    let trains = args.plan.trains();
     if !trains && !mapping.extension.is_empty() {
-        let expected = "nothing without `--epochs`: what is added would stay as it is drawn";
+        let expected = "nothing without `--epochs` or `--max-steps`: what is added would stay as it is drawn";
         return Err(Error::Setting { what: "what the query adds", found: "given".to_owned(), expected });
     }
     let mut found: BTreeMap<ConditionKey, Likeness> = BTreeMap::new();
     for group in &mapping.groups {
-        let of_group = likeness(reference, &group.cells()?, args.plan.seed, args.compute)?;
+        let looked_at = group.sample(args.subsample.unwrap_or(1.0), args.plan.seed);
+        let of_group = likeness(reference, &looked_at.cells()?, args.plan.seed, args.compute)?;
         found.extend(group.conditions.keys().iter().map(|key| (key.clone(), of_group.clone())));
     }
     let taken_over =

@@ -1,7 +1,7 @@
 //! Flags that say how a reference is trained.
 
 use archipelago_common::task::{EarlyStopping, Stopping, TrainSpec, Warmup};
-use archipelago_models::train::{Decay, FurtherOptions, Kept, Monitor, Plateau, Sampling};
+use archipelago_models::train::{Decay, FurtherOptions, Kept, Monitor, Plateau, Sampling, Slowing};
 use clap::{Args, ValueEnum};
 
 use crate::{checkpoint::EPOCHS_PER_CHECKPOINT, commands::defaults};
@@ -64,9 +64,9 @@ pub(super) struct PlanArgs {
     /// Epochs at the beginning that early stopping does not look at.
     #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
     early_stopping_warmup_epochs: u32,
-    /// Lower the learning rate where the validation ELBO stalls.
-    #[arg(long)]
-    reduce_lr_on_plateau: bool,
+    /// Lower the learning rate where what is watched stalls [default: as the model's authors do]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    reduce_lr_on_plateau: Option<bool>,
     /// What the learning rate is multiplied by on a plateau.
     #[arg(long, default_value_t = 0.6, requires = "reduce_lr_on_plateau")]
     lr_factor: f64,
@@ -145,7 +145,10 @@ impl PlanArgs {
 
     /// What only a reference's training has.
     pub(super) fn further(&self) -> FurtherOptions {
-        let plateau = || Plateau::new(self.lr_factor, self.lr_patience, self.lr_threshold, self.lr_min);
+        let slowing = |falls: bool| match falls {
+            true => Slowing::On(Plateau::new(self.lr_factor, self.lr_patience, self.lr_threshold, self.lr_min)),
+            false => Slowing::Never,
+        };
         FurtherOptions {
             validation_size: self.validation_size,
             min_kl_weight: self.min_kl_weight,
@@ -156,7 +159,7 @@ impl PlanArgs {
             monitor: (self.early_stopping_monitor == Watched::Train).then_some(Monitor::Train),
             stopping_min_delta: self.early_stopping_min_delta,
             stopping_warmup: self.early_stopping_warmup_epochs,
-            plateau: self.reduce_lr_on_plateau.then(plateau),
+            slowing: self.reduce_lr_on_plateau.map(slowing),
             validate_every: self.check_val_every_n_epoch,
             clip: self.clip_value,
             kept: if self.keep_last_state { Kept::Last } else { Kept::Best },

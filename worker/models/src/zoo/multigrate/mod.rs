@@ -93,6 +93,7 @@ impl Configured for MultigrateConfig {
             help: "values of a modality",
             grows: false,
             partial: true,
+            none: vec![],
         };
         let axes = keys::axes(&self.condition_keys, &self.common_condition_keys);
         let has_counts = (0..self.n_modalities()).any(|m| self.loss(m).is_of_counts());
