@@ -41,6 +41,10 @@ fn surgery_under_upstreams_rules_is_labelled_everywhere() {
     };
     assert_eq!(marked("mapped/mapped.h5ad"), "approximate: upstream's rules");
     assert_eq!(bench.run_json(&upstream)["version"], mapped["version"], "one seed, one result");
+    assert_eq!(shown["training"]["train_mode"], false, "as scvi-tools maps today");
+    let training = bench.run_json(&[&upstream[..], &["--train-mode"]].concat());
+    assert_ne!(training["version"], mapped["version"], "batch statistics take part");
+    assert_eq!(bench.run_json(&["inspect", "mapped"])["training"]["train_mode"], true);
 
     let exact = bench.run_json(&MAP);
     assert_eq!((&exact["surgery"], marked("mapped/mapped.h5ad").as_str()), (&"exact".into(), "exact"));
@@ -54,12 +58,15 @@ fn exact_surgery_takes_no_flag_of_upstreams() {
         (&["--unfrozen"], "--unfrozen` is true"),
         (&["--freeze-classifier", "false"], "--freeze-classifier` is false"),
         (&["--placement", "end"], "--placement"),
+        (&["--train-mode"], "--train-mode` is true"),
     ] {
         let said = bench.fail(2, &[&MAP[..], flags].concat());
         assert!(said.contains(word) && said.contains("--surgery upstream"), "{said}");
     }
     bench.fail(2, &[&MAP[..], &["--surgery", "upstream", "--untrained"]].concat());
     bench.fail(2, &[&MAP[..], &["--surgery", "fast"]].concat());
+    let said = bench.fail(2, &[&MAP[..], &["--subsample", "0.5"]].concat());
+    assert!(said.contains("--surgery shot"), "{said}");
 }
 
 #[test]
@@ -93,8 +100,15 @@ fn shot_surgery_takes_over_what_the_likest_batch_owns_and_trains_only_if_it_is_a
     assert_ne!(owned("mapped/version.json", key), owned("reference/version.json", nearest));
     assert_eq!(run(&[])["version"], kept["version"], "a trained run leaves nothing behind that another takes up");
 
+    let half = run(&["--subsample", "0.5"]);
+    let of_half = half["likeness"][key]["losses"].as_object().unwrap();
+    assert!(of_half.iter().all(|(known, loss)| *loss != losses[known]), "other cells are looked at: {half}");
+    assert_eq!(half["conditions"][key]["n_cells"], kept["conditions"][key]["n_cells"], "and all are mapped");
+    assert_eq!(run(&["--subsample", "0.5"])["likeness"], half["likeness"], "one seed, the same cells");
+
     for (flags, word) in [
-        (&["--learning-rate", "0.1"][..], "`--learning-rate` is 0.1, expected nothing without `--epochs`"),
+        (&["--subsample", "0"][..], "`--subsample` is 0, expected a share above 0"),
+        (&["--learning-rate", "0.1"], "`--learning-rate` is 0.1, expected nothing without `--epochs` or"),
         (&["--weight-decay", "0.1"], "--surgery upstream"),
     ] {
         let args = shot(flags);

@@ -98,11 +98,12 @@ pub fn upstream_surgery(
     let owned = rules.trainable(module.weights());
 
     let plan = TrainPlan::new(model, Aim::Reference, ask.spec, dataset.n_cells())?;
-    let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, Mode::Training)?.with_tensors(owned);
+    let mut trainer = Trainer::new(module.as_ref(), &dataset, plan, seeds, rules.mode())?.with_tensors(owned);
     let history = trainer.run(progress, checkpoints)?;
     let mut card = reference.base.card.clone();
     let (fact, value) = BaseCard::APPROXIMATE;
     card.training.insert(fact.to_owned(), value.into());
+    card.training.insert(TRAIN_MODE.to_owned(), (rules.mode() == Mode::Training).into());
     card.config = blueprint.to_card_config();
     card.labels = blueprint.registry.labels().to_vec();
     let keys: Vec<ConditionKey> = axes.into_iter().flat_map(|table| table.keys).collect();
@@ -184,6 +185,9 @@ fn with_facts(mut columns: Columns, facts: Columns) -> Columns {
     }
     columns
 }
+
+/// The fact that says in which mode the steps of a surgery ran.
+const TRAIN_MODE: &str = "train_mode";
 
 fn upstream_tensors(module: &dyn Module) -> StateDict {
     let joined = Layout::of(module.weights()).join(module.weights(), |_, tensor| Some(tensor.detach()));

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use crate::{
     error::{Error, Result},
-    nn::{LayerRules, Weights, from_tch, to_tch},
+    nn::{LayerRules, Mode, Weights, from_tch, to_tch},
     train::GradientUse,
 };
 
@@ -16,9 +16,14 @@ use crate::{
 pub trait UpstreamRules: LayerRules {
     /// The tensors that upstream's optimiser would own, ours by name, with their gradients switched on; all others off.
     fn trainable(&self, weights: &Weights) -> Vec<(String, Tensor, GradientUse)>;
+
+    /// In which mode upstream's steps run: in evaluation there is no dropout, and batch norm takes the statistics that it has.
+    fn mode(&self) -> Mode {
+        Mode::Training
+    }
 }
 
-/// What upstream's surgery can be told, under the names of scvi-tools' flags and with its defaults. What of it a model knows, and what that
+/// What upstream's surgery can be told, under the names of scvi-tools' and scArches' flags and with their defaults. What of it a model knows, and what that
 /// means to its tensors, its rules say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flags {
@@ -36,6 +41,12 @@ pub struct Flags {
     pub freeze_batchnorm_decoder: bool,
     /// The classifier stays, as far as upstream's rule goes.
     pub freeze_classifier: bool,
+    /// Steps run in training mode. A package that maps in evaluation mode does so for want of a call, and did otherwise before.
+    pub train_mode: bool,
+    /// Dropout off, in scArches' models.
+    pub remove_dropout: bool,
+    /// What a query adds to scArches' models trains.
+    pub unfreeze_ext: bool,
 }
 
 impl Default for Flags {
@@ -48,6 +59,9 @@ impl Default for Flags {
             freeze_batchnorm_encoder: true,
             freeze_batchnorm_decoder: false,
             freeze_classifier: true,
+            train_mode: false,
+            remove_dropout: true,
+            unfreeze_ext: true,
         }
     }
 }

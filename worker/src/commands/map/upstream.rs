@@ -37,7 +37,7 @@ pub(super) struct UpstreamArgs {
     /// Train everything, as in a new model [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     unfrozen: Option<bool>,
-    /// Switch dropout off [default: false]
+    /// Switch dropout off, in scvi-tools' models [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     freeze_dropout: Option<bool>,
     /// Keep the gene columns of the encoder's first layer [default: true]
@@ -55,6 +55,16 @@ pub(super) struct UpstreamArgs {
     /// Keep the classifier [default: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     freeze_classifier: Option<bool>,
+    /// Train in training mode, with dropout and batch statistics: what scvi-tools did before Lightning 2.2. Models of other packages
+    /// always do [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    train_mode: Option<bool>,
+    /// Switch dropout off, in scArches' models [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    remove_dropout: Option<bool>,
+    /// Train the new terms that the query adds to expiMap [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    unfreeze_ext: Option<bool>,
     /// Where new columns stand in a matrix with further covariates [default: own-block]
     #[arg(long, value_enum)]
     placement: Option<PlacementArg>,
@@ -80,6 +90,9 @@ impl UpstreamArgs {
             ("--freeze-batchnorm-encoder", self.freeze_batchnorm_encoder),
             ("--freeze-batchnorm-decoder", self.freeze_batchnorm_decoder),
             ("--freeze-classifier", self.freeze_classifier),
+            ("--train-mode", self.train_mode),
+            ("--remove-dropout", self.remove_dropout),
+            ("--unfreeze-ext", self.unfreeze_ext),
         ];
         let switches = switches.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())));
         let decay = self.weight_decay.map(|decay| ("--weight-decay", decay.to_string()));
@@ -101,6 +114,9 @@ impl UpstreamArgs {
             freeze_batchnorm_encoder: self.freeze_batchnorm_encoder.unwrap_or(usual.freeze_batchnorm_encoder),
             freeze_batchnorm_decoder: self.freeze_batchnorm_decoder.unwrap_or(usual.freeze_batchnorm_decoder),
             freeze_classifier: self.freeze_classifier.unwrap_or(usual.freeze_classifier),
+            train_mode: self.train_mode.unwrap_or(usual.train_mode),
+            remove_dropout: self.remove_dropout.unwrap_or(usual.remove_dropout),
+            unfreeze_ext: self.unfreeze_ext.unwrap_or(usual.unfreeze_ext),
         }
     }
 

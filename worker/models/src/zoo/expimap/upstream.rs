@@ -43,7 +43,7 @@ impl Default for FreezeTerms {
 
 impl From<&Flags> for FreezeTerms {
     fn from(flags: &Flags) -> Self {
-        Self { common: flags.into(), ..Self::default() }
+        Self { common: flags.into(), unfreeze_ext: flags.unfreeze_ext }
     }
 }
 

@@ -39,9 +39,10 @@ impl Default for Freeze {
 }
 
 impl From<&Flags> for Freeze {
-    /// What of all flags scArches' models know. Dropout is off whatever is asked, as there.
+    /// What of all flags scArches' models know.
     fn from(flags: &Flags) -> Self {
-        Self { freeze: !flags.unfrozen, freeze_expression: flags.freeze_expression, ..Self::default() }
+        let Flags { unfrozen, freeze_expression, remove_dropout, .. } = *flags;
+        Self { freeze: !unfrozen, freeze_expression, remove_dropout, ..Self::default() }
     }
 }
 

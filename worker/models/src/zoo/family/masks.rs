@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::{
-    nn::{LayerRules, Weights},
+    nn::{LayerRules, Mode, Weights},
     surgery::upstream::{Flags, UpstreamRules},
     train::GradientUse,
     upstream::{Layout, Part, PartKind},
@@ -102,6 +102,11 @@ impl UpstreamRules for Masks {
             }
         }
         owned
+    }
+
+    /// `load_query_data` leaves a module in evaluation mode, and Lightning's `fit` has left that as it is since its version 2.2.
+    fn mode(&self) -> Mode {
+        if self.0.train_mode { Mode::Training } else { Mode::Evaluation }
     }
 }
 

@@ -1,16 +1,15 @@
 //! How scPoli is trained: cells split type by type, embeddings without decay, prototypes from some epoch on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{ScpoliModule, levels::Levels, module::UNWEIGHTED_LOSS, phase::PrototypePhase};
+use super::{ScpoliModule, config::NAME, levels::Levels, module::UNWEIGHTED_LOSS, phase::PrototypePhase};
 use crate::{
     data::{Dataset, Split},
-    error::Result,
+    error::{Error, Result},
     model::Module as _,
-    nn::Mode,
     train::{AdamOptions, GroupSpec, Kept, Method, Monitor, Recipe, Run, Seen},
     zoo::family::recipe::{KeepBest, StoppingRule, sampler},
 };
@@ -18,10 +17,10 @@ use crate::{
 /// The recipe of a run of this module. In exact surgery cells are drawn to nothing: what prototypes add to the loss depends on which
 /// cells of a type are in a minibatch together, and a condition's columns are to depend on its own cells alone.
 ///
-/// # Errors  options of the plan that the rule does not take
+/// # Errors  options of the plan that the rule does not take, cells of a type that the reference has no prototype of where none is made
 pub(super) fn of_run<'a>(module: &'a ScpoliModule, run: Run<'a, '_>) -> Result<Recipe<'a>> {
     let (plan, weights) = (run.plan, module.weights());
-    let seen = if run.mode == Mode::Training { Types::Seen } else { Types::Unseen };
+    let seen = if run.is_exact() { Types::Unseen } else { Types::Seen };
     let split = split(module.levels(), run.dataset, seen, plan.train_size.share(), run.seeds.of("split", 0));
     let mut recipe = Recipe { split: Some(split), sampler: sampler(run, false), ..Recipe::default() };
     recipe.rule = Some(Box::new(StoppingRule::new(plan, watched)?));
@@ -29,13 +28,40 @@ pub(super) fn of_run<'a>(module: &'a ScpoliModule, run: Run<'a, '_>) -> Result<R
         let adam = AdamOptions { weight_decay: 0.0, ..plan.adam };
         recipe.groups.push(GroupSpec { takes: |name| name.contains("embedding"), method: Method::Adam(adam) });
     }
+    check_prototypes(module, run)?;
     let has_types = module.levels().finest().is_some();
-    if run.mode == Mode::Training && module.config().prototype_training && has_types {
+    if !run.is_exact() && module.config().prototype_training && has_types {
         let keeps_best = plan.early_stopping.is_some() && plan.kept == Kept::Best;
         let best = keeps_best.then(|| KeepBest::new(weights, watched));
         recipe.hooks.push(Box::new(PrototypePhase::new(module, run, best)));
     }
     Ok(recipe)
+}
+
+/// Refuses cells of a type that has no prototype, and gets none in this run, where other types have one: the type would be lost. A reference
+/// may have none at all.
+fn check_prototypes(module: &ScpoliModule, run: Run<'_, '_>) -> Result<()> {
+    let (config, present) = (module.config(), module.prototypes().are_present());
+    let why = if !config.prototype_training {
+        "`prototype_training` is false".to_owned()
+    } else if config.pretraining(run.plan.n_epochs) >= run.plan.n_epochs {
+        format!("`pretraining_epochs` leaves none of {} epochs", run.plan.n_epochs)
+    } else {
+        return Ok(());
+    };
+    if run.is_exact() || !present.contains(&true) {
+        return Ok(());
+    }
+    let levels = module.levels();
+    let of_cells: BTreeSet<usize> =
+        (0..run.dataset.n_cells()).flat_map(|cell| levels.of_cell(run.dataset, cell)).collect();
+    let lost: Vec<&str> =
+        of_cells.into_iter().filter(|&code| !present[code]).map(|code| levels.types()[code].as_str()).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("cells are of `{}`, which the reference has no prototype of, and {why}", lost.join("`, `"));
+    Err(Error::Config { model: NAME, detail })
 }
 
 /// The loss at full weights, of the validation cells where there are some. It is there once prototypes draw cells: before that nothing
@@ -104,7 +130,7 @@ mod tests {
         let counts = Csr::zeros(24, 1);
         let types: Vec<&str> = (0..24).map(|cell| ["T", "?", "B"][usize::min(cell / 10, 2)]).collect();
         let cells = Cells::new(&counts).with(LABELS, Categorical::from_values(&types));
-        let fields: Vec<_> = levels::fields("?").collect();
+        let fields: Vec<_> = levels::fields("?", &[]).collect();
         let registry = Registry::of(&fields, &cells).unwrap();
         let (dataset, levels) = (registry.encode(&cells, &[0; 24], 1).unwrap(), Levels::new(&registry).unwrap());
         let found = split(&levels, &dataset, Types::Seen, 0.9, [7; 32]);

@@ -10,8 +10,8 @@ use crate::{
     error::Result,
     losses::LossTerms,
     nn::{
-        Activation, Builder, ConditionSource, CovariateSizes, Linear, Pass, Source, Stack, StackOptions, Trainable,
-        Weights,
+        Activation, Builder, ConditionSource, CovariateSizes, Linear, Mode, Pass, Source, Stack, StackOptions,
+        Trainable, Weights,
     },
     train::{Adam, AdamOptions, GradientUse, Hook, Step, restore_state, state_of},
 };
@@ -103,19 +103,24 @@ impl Adversary {
     }
 }
 
+/// It is no part of the model, and trains whatever mode the model is in.
+fn training<'a>(pass: &'a mut Pass<'_>) -> Pass<'a> {
+    Pass { mode: Mode::Training, noise: &mut *pass.noise }
+}
+
 impl Hook for Adversary {
     /// The less the KL term weighs, the more the model has to fool the classifier.
     fn add_to_loss(&mut self, step: Step<'_>, terms: &mut LossTerms, pass: &mut Pass<'_>) {
         self.latent = terms.latent.take();
         if let Some(latent) = self.latent.as_ref().filter(|_| step.kl_weight < 1.0) {
-            let fooled = self.fool_loss(latent, &step.minibatch.covariates.condition, pass);
+            let fooled = self.fool_loss(latent, &step.minibatch.covariates.condition, &mut training(pass));
             terms.loss += fooled * (1.0 - step.kl_weight);
         }
     }
 
     fn after_step(&mut self, step: Step<'_>, pass: &mut Pass<'_>) {
         if let Some(latent) = self.latent.take() {
-            self.learn(&latent, &step.minibatch.covariates.condition, 1.0 - step.kl_weight, pass);
+            self.learn(&latent, &step.minibatch.covariates.condition, 1.0 - step.kl_weight, &mut training(pass));
         }
     }
 

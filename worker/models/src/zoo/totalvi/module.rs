@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     losses::LossTerms,
     model::{CountModel, Embedder, Module},
-    nn::{Builder, Init, LibraryPrior, LogDispersion, Mode, Pass, Posterior, Role, Weights, rows_of},
+    nn::{Builder, Init, LibraryPrior, LogDispersion, Pass, Posterior, Role, Weights, rows_of},
     results::{Answer, Asked, Given},
     train::{Recipe, Run},
     zoo::family::LatentDistribution,
@@ -314,7 +314,7 @@ impl Module for TotalviModule {
         let lacks_some = |&code: &i64| self.measured.get(code).min().double_value(&[]) == 0.0;
         let n_conditions = self.weights.n_conditions();
         let mut recipe = Recipe::default();
-        if run.mode == Mode::Training && n_conditions > 1 && conditions.iter().any(lacks_some) {
+        if !run.is_exact() && n_conditions > 1 && conditions.iter().any(lacks_some) {
             let (seed, device) = (run.seeds.of("adversary", 0), self.weights.device());
             let adversary = Adversary::new(self.config.n_latent, n_conditions, run.plan.adam, seed, device)?;
             recipe.hooks.push(Box::new(adversary));

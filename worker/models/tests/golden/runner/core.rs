@@ -56,7 +56,7 @@ pub(crate) fn optimiser_steps<G: Golden>() {
         for n_steps in [1, 3] {
             let module = module::<G>(case, Trainable::Everything);
             let mut adam = adam(&case.json["optimiser"], all_tensors(&module));
-            step::<G>(case, &module, &mut adam, n_steps);
+            step::<G>(case, &module, &mut adam, (Mode::Training, n_steps));
             report.group(case, &format!("step{n_steps}/"), &upstream(&module), "param/", |_| case.tolerance("step"));
         }
     });
@@ -79,11 +79,11 @@ pub(super) fn compare_pass<G: Golden>(
     G::compare_pass(case, group, module, &mut Pass { mode, noise: &mut noise }, report)
 }
 
-/// Steps on the same minibatch with the same noise.
-pub(super) fn step<G: Golden>(case: &Case, module: &G::Module, adam: &mut Adam, n_steps: usize) {
+/// Steps in a mode, on the same minibatch with the same noise.
+pub(super) fn step<G: Golden>(case: &Case, module: &G::Module, adam: &mut Adam, (mode, n_steps): (Mode, usize)) {
     for _ in 0..n_steps {
         let mut noise = FixedNoise::new(case);
-        adam.minimise(&G::loss(case, module, &mut Pass { mode: Mode::Training, noise: &mut noise }));
+        adam.minimise(&G::loss(case, module, &mut Pass { mode, noise: &mut noise }));
     }
 }
 

@@ -81,7 +81,7 @@ macro_rules! golden_tests {
         }
         $crate::runner::golden_tests! { @each $model: surgery
             tensors_grow_as_upstream_grows_them split_and_join_lose_nothing passes_and_results_after_surgery
-            gradients_after_masking masks steps_with_and_without_weight_decay every_freeze_flag
+            gradients_after_masking masks steps_with_and_without_weight_decay steps_of_train every_freeze_flag
         }
     };
     (@each $model:ty: $kind:ident $($test:ident)+) => {$(

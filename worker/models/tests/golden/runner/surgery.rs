@@ -1,4 +1,5 @@
-//! `surgery_*`: upstream's surgery to the letter: grown tensors, masks, gradients, steps, the outcome of every flag.
+//! `surgery_*`: upstream's surgery to the letter: grown tensors, masks, gradients, steps, the outcome of every flag. `query_*`: steps as
+//! `train()` of a query model takes them.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +21,16 @@ use crate::{
 };
 
 pub(crate) fn is_one<G: Golden>(name: &str) -> bool {
-    name.starts_with("surgery_") && !G::has_own_test(name)
+    (name.starts_with("surgery_") && !G::has_own_test(name)) || is_query(name)
+}
+
+/// Whether a case says what `train()` makes of the query model of another case.
+fn is_query(name: &str) -> bool {
+    name.starts_with("query_")
 }
 
 fn check<G: Golden>(test: impl Fn(&Case, &mut Report)) {
-    case::run(G::MODEL, is_one::<G>, test);
+    case::run(G::MODEL, |name| is_one::<G>(name) && !is_query(name), test);
 }
 
 /// The query model right after surgery with default flags, and what its optimiser owns.
@@ -89,8 +95,26 @@ pub(crate) fn steps_with_and_without_weight_decay<G: Golden>() {
             [("step1/", "optimiser", 1), ("step3/", "optimiser", 3), ("wdstep3/", "optimiser_wdstep", 3)]
         {
             let (module, owned) = query_model::<G>(case);
-            core::step::<G>(case, &module, &mut core::adam(&case.json[options], owned), n_steps);
+            core::step::<G>(case, &module, &mut core::adam(&case.json[options], owned), (Mode::Training, n_steps));
             report.group(case, prefix, &upstream(&module), "param/", |_| case.tolerance("step"));
+        }
+    });
+}
+
+/// Steps in the mode that the public methods train in: those of `surgery_*` were taken by hand, in training mode.
+pub(crate) fn steps_of_train<G: Golden>() {
+    case::run(G::MODEL, is_query, |query, report| {
+        let of = query.json["of"].as_str().unwrap();
+        let Case { json, mut tensors, .. } = case::find(G::MODEL, of).unwrap();
+        query.tensors.iter().for_each(|(name, tensor)| drop(tensors.insert(name, tensor.clone())));
+        let case = Case { name: query.name.clone(), json, tensors };
+        let mode = Rules::default().mode();
+        let trains = query.json["trains"].as_bool().unwrap();
+        report.holds(&format!("{}: steps run in {mode:?}", case.name), trains == (mode == Mode::Training));
+        for n_steps in [1, 3] {
+            let (module, owned) = query_model::<G>(&case);
+            core::step::<G>(&case, &module, &mut core::adam(&case.json["optimiser"], owned), (mode, n_steps));
+            report.group(&case, &format!("query{n_steps}/"), &upstream(&module), "param/", |_| case.tolerance("step"));
         }
     });
 }
