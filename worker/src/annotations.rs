@@ -63,7 +63,11 @@ impl Annotations {
                 _ => match places {
                     // A reference's own column is looked at where there is one: a query need not have labels.
                     [Source::Obs(column)] if is_usual && reading.file.obs().column(column).is_err() => continue,
-                    [Source::Obs(column)] => Found::Labels(reading.texts(column)?),
+                    [Source::Obs(column)] => {
+                        let none = field.as_ref().map_or(&[][..], |field| &field.none);
+                        let texts = reading.texts(column)?.into_iter();
+                        Found::Labels(texts.map(|label| label.filter(|label| !none.contains(label))).collect())
+                    }
                     _ => {
                         let (field, place) = (name.to_owned(), places[0].to_string());
                         return Err(Error::WrongPlace { field, place, expected: "a column of obs, `obs/COLUMN`" });
@@ -249,6 +253,8 @@ mod tests {
         let labelled = |names: &[&str]| Some(Categorical::from_values(names).into());
         let partial = || Some(Field::some_labels("?".to_owned()));
         assert_eq!(labels_of(partial(), &[0, 1, 2]).unwrap(), labelled(&["B", "?", "T"]));
+        let further = partial().map(|field| field.without(&["T".to_owned()]));
+        assert_eq!(labels_of(further, &[0, 1, 2]).unwrap(), labelled(&["B", "?", "?"]));
         assert_eq!(labels_of(None, &[0, 1, 2]).unwrap(), None);
         assert!(read(&spec(None), &[0]).unwrap().labels().is_some(), "labels that no model takes are the site's");
         assert_eq!(labels_of(Some(Field::labels()), &[0, 2]).unwrap(), labelled(&["B", "T"]));

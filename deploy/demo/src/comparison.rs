@@ -30,8 +30,8 @@ impl FromIterator<(String, f64)> for Figures {
 pub struct Spread {
     /// Mean.
     pub mean: f64,
-    /// Sample standard deviation; 0 for a single seed.
-    pub std: f64,
+    /// Sample standard deviation; a single seed has none.
+    pub std: Option<f64>,
 }
 
 impl Spread {
@@ -42,7 +42,7 @@ impl Spread {
         }
         let mean = values.iter().sum::<f64>() / n;
         let sum: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        Some(Self { mean, std: if values.len() > 1 { (sum / (n - 1.0)).sqrt() } else { 0.0 } })
+        Some(Self { mean, std: (values.len() > 1).then(|| (sum / (n - 1.0)).sqrt()) })
     }
 }
 
@@ -79,9 +79,10 @@ impl Comparison {
                 .unwrap_or_default();
             let (ours, peer) = (Spread::of(&ours)?, Spread::of(&theirs));
             // A single run has no spread to be within.
-            let is_as_good = peer
-                .filter(|_| theirs.len() > 1)
-                .map(|peer| figure.sign * (ours.mean - peer.mean) >= -2.0 * peer.std - ROUNDING);
+            let is_as_good = peer.and_then(|peer| {
+                let away = figure.sign * (ours.mean - peer.mean);
+                Some(away >= -2.0 * peer.std? - ROUNDING)
+            });
             Some(Line { name: figure.name, ours, peer, is_as_good })
         };
         Self { model: model.to_owned(), lines: FIGURES.iter().chain(of_sections::FIGURES).filter_map(line).collect() }
@@ -96,7 +97,8 @@ impl Comparison {
         for Line { name, ours, peer, is_as_good } in &self.lines {
             let shown = |spread: &Spread| {
                 let digits = if spread.mean.abs() >= 10.0 { 1 } else { 3 };
-                format!("{:.digits$} ± {:.digits$}", spread.mean, spread.std)
+                let std = spread.std.map_or_else(|| " (one seed)".to_owned(), |std| format!(" ± {std:.digits$}"));
+                format!("{:.digits$}{std}", spread.mean)
             };
             let verdict = match is_as_good {
                 Some(true) => "yes",

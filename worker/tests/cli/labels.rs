@@ -89,6 +89,26 @@ fn a_partly_labelled_query_is_mapped_and_its_labels_matter() {
 }
 
 #[test]
+fn several_names_can_stand_for_cells_without_a_type_and_new_types_are_told() {
+    let bench = Bench::new();
+    let name = |cell: usize| Some(["T", "B", "unsure", "doublet"][cell % 4].to_owned());
+    relabel(&bench, |cell, _| name(cell));
+    let scpoli = ["train", "cells.h5ad", "--model", "scpoli", "--labels-key", "cell_type", "--batches", "a,b"];
+    let unknown = ["--unlabeled-category", "unsure", "--unknown-ct-names", "doublet,debris"];
+    bench.run(&[&scpoli[..], &unknown, &["--epochs", "2", "--pretraining-epochs", "1", "--out", "reference"]].concat());
+    bench.run(&["results", "prototypes", "reference", "--out", "prototypes.csv"]);
+    let table = std::fs::read_to_string(bench.path("prototypes.csv")).unwrap();
+    let types: Vec<&str> = table.lines().skip(1).map(|line| line.split(',').nth(1).unwrap()).collect();
+    assert_eq!(types, ["B", "T"], "{table}");
+
+    relabel(&bench, |cell, _| if cell % 2 == 0 { Some("novel".to_owned()) } else { name(cell) });
+    let map = ["map", "reference", "cells.h5ad", "--batches", "c", "--epochs", "2", "--out"];
+    assert_eq!(bench.run_json(&[&map[..], &["mapped"]].concat())["new_labels"]["labels"], serde_json::json!(["novel"]));
+    let said = bench.fail(2, &[&map[..], &["x", "--surgery", "upstream", "--prototype-training", "false"]].concat());
+    assert!(said.contains("`novel`, which the reference has no prototype of"), "{said}");
+}
+
+#[test]
 fn labels_are_asked_for_where_a_model_needs_them() {
     let bench = Bench::with_reference();
     let said = bench.fail(1, &["predict", "reference", "cells.h5ad", "--batches", "a", "--out", "p.csv"]);

@@ -69,7 +69,7 @@ proptest! {
         z_dimension in 1_usize..12,
     ) {
         tch::set_num_threads(1);
-        let config = ScgenConfig { hidden_layer_sizes, z_dimension, dr_rate: 0.3 };
+        let config = ScgenConfig { hidden_layer_sizes, z_dimension, dr_rate: 0.3, ..ScgenConfig::default() };
         check(|seed| compare(&scgen(&config, example.n_genes), &example, seed));
     }
 

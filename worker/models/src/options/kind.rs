@@ -38,6 +38,8 @@ pub enum Kind {
     Name,
     /// A list of names, each once.
     Names,
+    /// A list of texts.
+    Texts,
     /// Further options, by name.
     Further(Vec<OptionCard>),
 }
@@ -100,6 +102,7 @@ impl Kind {
                 let names: Vec<Option<Name>> = items.iter().map(name).collect();
                 names.iter().enumerate().all(|(at, name)| name.is_some() && !names[..at].contains(name))
             }),
+            Self::Texts => all(&|item| item.is_string()),
             Self::Further(_) => false,
         }
     }
@@ -109,10 +112,12 @@ impl Kind {
         let json = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
         match self {
             Self::Text | Self::Name | Self::Choice(_) => text.into(),
-            Self::Integers(_) | Self::Numbers(_) | Self::Choices(_) | Self::Names if text.is_empty() => {
+            Self::Integers(_) | Self::Numbers(_) | Self::Choices(_) | Self::Names | Self::Texts if text.is_empty() => {
                 Value::Array(vec![])
             }
-            Self::Names | Self::Choices(_) => text.split(',').map(|item| Value::from(item.trim())).collect(),
+            Self::Names | Self::Texts | Self::Choices(_) => {
+                text.split(',').map(|item| Value::from(item.trim())).collect()
+            }
             Self::Integers(_) | Self::Numbers(_) => text.split(',').map(|item| json(item.trim())).collect(),
             Self::Integer(_) | Self::Number(_) | Self::Truth | Self::Further(_) => json(text),
         }
@@ -132,6 +137,7 @@ impl fmt::Display for Kind {
             Self::Integers(interval) => write!(f, "integers{interval}, separated by commas"),
             Self::Numbers(interval) => write!(f, "numbers{interval}, separated by commas"),
             Self::Names => f.write_str("names of a-z, 0-9, `.`, `_` and `-`, each once, separated by commas"),
+            Self::Texts => f.write_str("texts, separated by commas"),
             Self::Further(cards) => {
                 let inner: Vec<String> =
                     cards.iter().map(|card| format!("{} ({})", card.name, card.values())).collect();
@@ -246,6 +252,12 @@ impl<C: Choice> OptionValue for Vec<C> {
 impl OptionValue for Vec<Name> {
     fn kind() -> Kind {
         Kind::Names
+    }
+}
+
+impl OptionValue for Vec<String> {
+    fn kind() -> Kind {
+        Kind::Texts
     }
 }
 

@@ -151,14 +151,25 @@ impl<'a> Asked<'a> {
     }
 
     /// A row for every cell, computed chunk by chunk without gradients.
-    pub fn by_chunk(&self, purpose: &str, mut rows: impl FnMut(&Minibatch, &mut Pass<'_>) -> Tensor) -> Array2<f32> {
+    pub fn by_chunk(&self, purpose: &str, rows: impl FnMut(&Minibatch, &mut Pass<'_>) -> Tensor) -> Array2<f32> {
+        self.by_chunk_in(Mode::Evaluation, purpose, rows)
+    }
+
+    /// The same in a mode. In training all cells are one chunk, of two at least: batch statistics are theirs together.
+    pub fn by_chunk_in(
+        &self,
+        mode: Mode,
+        purpose: &str,
+        mut rows: impl FnMut(&Minibatch, &mut Pass<'_>) -> Tensor,
+    ) -> Array2<f32> {
         let _guard = tch::no_grad_guard();
         let mut noise = self.noise(purpose);
-        let chunk = |cells: &Vec<usize>| {
-            let mut pass = Pass { mode: Mode::Evaluation, noise: &mut noise };
-            to_array(&rows(&self.minibatch(cells), &mut pass))
+        let chunk = |cells: &Vec<usize>| to_array(&rows(&self.minibatch(cells), &mut Pass { mode, noise: &mut noise }));
+        let chunks = match mode {
+            Mode::Evaluation => self.chunks(),
+            Mode::Training => vec![(0..self.dataset.n_cells()).collect()],
         };
-        stacked(&self.chunks().iter().map(chunk).collect::<Vec<_>>())
+        stacked(&chunks.iter().map(chunk).collect::<Vec<_>>())
     }
 
     /// A number for every cell, computed chunk by chunk without gradients.

@@ -63,6 +63,33 @@ fn a_site_maps_apart_as_it_maps_with_another() {
     assert_ne!(moved.slice(s![..60, ..]), alone, "upstream's anchor is the largest batch");
 }
 
+#[test]
+fn upstreams_mapping_takes_the_statistics_of_the_cells_at_hand() {
+    let reference = reference();
+    let (a, north) = (batch(1, 60), batch(3, 30));
+    let question = question("remove-batch");
+    let asked = |flags: &[&'static str], batches: &[(&str, &Batch)]| {
+        let given =
+            flags.iter().fold(Given::defaults(question.arguments), |given, flag| given.with(flag, Value::Flag(true)));
+        ask(&reference, batches, question, given)
+    };
+    let both = [("a", &a), ("north", &north)];
+    let evaluated = asked(&[], &both).unwrap();
+    let trained = asked(&["train_mode"], &both).unwrap();
+    assert_ne!(trained, evaluated);
+    assert_eq!(asked(&["train_mode"], &both).unwrap(), trained, "one seed, the same units dropped");
+    assert_eq!(asked(&[], &both).unwrap(), evaluated, "the reference keeps its statistics");
+    let alone = asked(&["train_mode"], &both[..1]).unwrap();
+    assert_ne!(alone, trained.slice(s![..60, ..]), "whoever is mapped with them moves cells");
+    for (flags, batches, word) in [
+        (&["train_mode", "onto_reference"][..], &both[..], "nothing with `--onto-reference`"),
+        (&["train_mode"], &[("north", &batch(3, 1))], "batch norm needs two"),
+    ] {
+        let refused = asked(flags, batches).unwrap_err().to_string();
+        assert!(refused.contains(word), "{refused}");
+    }
+}
+
 fn mapped(reference: &Reference, batches: &[(&str, &Batch)]) -> Array2<f32> {
     let all = joined(&batches.iter().map(|(_, batch)| *batch).collect::<Vec<_>>());
     let names: Vec<&str> = batches.iter().flat_map(|(name, batch)| vec![*name; batch.labels.len()]).collect();

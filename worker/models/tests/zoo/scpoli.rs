@@ -182,6 +182,33 @@ fn the_reference_prototypes_stay_under_upstreams_rules_and_new_types_get_theirs(
     }
 }
 
+#[test]
+fn labels_unknown_to_the_prototypes_are_refused_where_they_would_be_lost() {
+    let (reference, query) = (reference(), batch(3, 60));
+    let labels: Vec<String> = query.labels.iter().map(|label| label.replace("type2", "novel")).collect();
+    let novel = Cells::new(&query.counts).with(LABELS, Categorical::from_values(&labels));
+    let options = |name: &str, value: serde_json::Value| Extension {
+        options: [(name.to_owned(), value)].into(),
+        ..Extension::default()
+    };
+    let map = |cells: &Cells<'_>, n_epochs: u32, extension: &Extension| {
+        by_upstreams_rules(&reference, cells, n_epochs, Placement::OwnBlock, extension)
+    };
+    let untrained = options("prototype_training", false.into());
+    for (n_epochs, extension, why) in [
+        (4, &untrained, "`prototype_training` is false"),
+        (20, &Extension::default(), "`pretraining_epochs` leaves none of 20 epochs"),
+    ] {
+        let refused = map(&novel, n_epochs, extension).unwrap_err().to_string();
+        assert!(refused.contains("cells are of `novel`, which the reference has no prototype of"), "{refused}");
+        assert!(refused.contains(why), "{refused}");
+    }
+    map(&cells(&query), 4, &untrained).unwrap();
+    // By exact surgery nothing is lost: the cells are contributed.
+    let contributed = map_as(&reference, "q", novel);
+    assert!(sums(&contributed).entries().any(|name| name == "novel"));
+}
+
 /// The new reference that upstream's surgery of condition `q` gives.
 fn by_upstreams_rules(
     reference: &Reference,

@@ -16,6 +16,8 @@ options! {
         z_dimension: usize = 10, within 1..=MAX_UNITS;
         /// Dropout rate.
         dr_rate: f64 = 0.05, within 0.0..1.0;
+        /// Whether cells are shuffled before the first of them train and the rest validate; each epoch takes them in the order of then.
+        shuffle: bool = true;
     }
 }
 

@@ -52,7 +52,7 @@ impl ScgenModule {
     ///
     /// # Errors  stored tensors that do not fit
     pub fn new(config: ScgenConfig, registry: &Registry, n_genes: usize, mut b: Builder<'_>) -> Result<Self> {
-        let ScgenConfig { hidden_layer_sizes: hidden, z_dimension, dr_rate } = &config;
+        let ScgenConfig { hidden_layer_sizes: hidden, z_dimension, dr_rate, .. } = &config;
         let encoder = Encoder::new(&mut b, n_genes, hidden, *z_dimension, *dr_rate)?;
         let decoder = Decoder::new(&mut b, *z_dimension, hidden, n_genes, *dr_rate)?;
         let labels = registry.find(LABELS)?.map(|slot| (slot, registry.labels().to_vec()));
@@ -141,7 +141,7 @@ impl Module for ScgenModule {
     }
 
     fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
-        recipe::of_run(&self.weights, run)
+        recipe::of_run(&self.config, &self.weights, run)
     }
 
     fn contributions(&self, dataset: &Dataset<'_>, cells: &[usize]) -> Result<Vec<Contribution>> {

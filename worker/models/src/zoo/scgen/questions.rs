@@ -16,7 +16,7 @@ use super::{
 use crate::{
     data::Categorical,
     error::{Error, Result},
-    nn::{Pass, of_rows},
+    nn::{Mode, Pass, of_rows},
     results::{Answer, Argument, Asked, Given, QuestionCard},
 };
 
@@ -27,7 +27,9 @@ pub(super) const REMOVE_BATCH: QuestionCard = QuestionCard {
            The batch with most cells of a type stands still, or the one that `--anchor` names; a type that this one lacks does \
            not move. Cells need their types (`--labels-key`). Mapped cells need no cell of the reference: with \
            `--onto-reference` they move onto the means that the reference holds, each batch as if the others were not there, bit \
-           for bit.",
+           for bit.\n\n\
+           Upstream maps a query by this, on cells of the reference and the query together, through a network in training mode: with \
+           dropout, and batch norm by the statistics of these cells (`--train-mode`).",
     examples: &[
         "remove-batch reference cells.h5ad --out corrected.h5ad",
         "remove-batch mapped query.h5ad --onto-reference --what expression --out query-corrected.h5ad",
@@ -48,6 +50,7 @@ pub(super) const REMOVE_BATCH: QuestionCard = QuestionCard {
             "The batch that stands still [default: for each type the one with most of its cells]",
         ),
         Argument::flag(ONTO_REFERENCE, "Lay the cells onto the means that the reference holds, as `map` does."),
+        Argument::flag(TRAIN_MODE, "Compute in training mode, all cells at once, as upstream's mapping of a query."),
         Argument::flag(SAMPLE, "Draw latent states, as upstream does, where their means would be taken."),
     ],
 };
@@ -129,7 +132,8 @@ fn remove_batch(module: &ScgenModule, asked: &Asked<'_>, given: &Given) -> Resul
             return Err(Error::Argument { name: ANCHOR, found, expected: "one".to_owned() });
         }
     };
-    let mut latent = encode(module, asked, given.flag(SAMPLE));
+    let mode = mode(asked, given)?;
+    let mut latent = encode(module, (asked, mode), given.flag(SAMPLE));
     let own = means(latent.view(), &labels, &groups);
     let shifts = match given.flag(ONTO_REFERENCE) {
         true => shifts_onto(&label_means::means(asked.parts().of_reference(label_means::PART))?, &own),
@@ -145,9 +149,24 @@ fn remove_batch(module: &ScgenModule, asked: &Asked<'_>, given: &Given) -> Resul
                 let x = module.decode(z, pass);
                 state(module, &x, given.flag(SAMPLE), pass)
             };
-            Ok(Answer::Cells { columns, values: by_chunk(asked, &latent, "re-encode", corrected) })
+            Ok(Answer::Cells { columns, values: by_chunk((asked, mode), &latent, "re-encode", corrected) })
         }
-        _ => Ok(Answer::Cells { columns: asked.genes().to_vec(), values: decode(module, asked, &latent) }),
+        _ => Ok(Answer::Cells { columns: asked.genes().to_vec(), values: decode(module, (asked, mode), &latent) }),
+    }
+}
+
+/// The mode that batch effects are removed in.
+fn mode(asked: &Asked<'_>, given: &Given) -> Result<Mode> {
+    let refuse = |found: &str, expected: &str| {
+        Err(Error::Argument { name: TRAIN_MODE, found: found.to_owned(), expected: expected.to_owned() })
+    };
+    match given.flag(TRAIN_MODE) {
+        false => Ok(Mode::Evaluation),
+        true if given.flag(ONTO_REFERENCE) => {
+            refuse("given", "nothing with `--onto-reference`: the reference's means are of evaluation mode")
+        }
+        true if asked.dataset().n_cells() < 2 => refuse("given", "nothing for one cell: batch norm needs two"),
+        true => Ok(Mode::Training),
     }
 }
 
@@ -167,7 +186,8 @@ fn predict_perturbation(module: &ScgenModule, asked: &Asked<'_>, given: &Given) 
             return Err(without(STIMULATED, "a type of the control cells", "cells of a type that control cells have"));
         }
     }
-    let mut latent = encode(module, asked, given.flag(SAMPLE));
+    let as_trained = (asked, Mode::Evaluation);
+    let mut latent = encode(module, as_trained, given.flag(SAMPLE));
     let delta = match given.flag(SAMPLE) {
         false => (stimulated.mean(&latent) - control.mean(&latent)).mapv(|difference| difference as f32),
         true => {
@@ -184,7 +204,7 @@ fn predict_perturbation(module: &ScgenModule, asked: &Asked<'_>, given: &Given) 
         }
     };
     latent += &delta;
-    Ok(Answer::Cells { columns: asked.genes().to_vec(), values: decode(module, asked, &latent) })
+    Ok(Answer::Cells { columns: asked.genes().to_vec(), values: decode(module, as_trained, &latent) })
 }
 
 fn without(name: &'static str, what: &str, expected: &str) -> Error {
@@ -232,24 +252,24 @@ fn state(module: &ScgenModule, x: &Tensor, is_drawn: bool, pass: &mut Pass<'_>) 
     if is_drawn { module.draw(x, pass) } else { module.encode(x, pass).mean }
 }
 
-fn encode(module: &ScgenModule, asked: &Asked<'_>, is_drawn: bool) -> Array2<f32> {
-    asked.by_chunk("encode", |minibatch, pass| state(module, &minibatch.x, is_drawn, pass))
+fn encode(module: &ScgenModule, (asked, mode): (&Asked<'_>, Mode), is_drawn: bool) -> Array2<f32> {
+    asked.by_chunk_in(mode, "encode", |minibatch, pass| state(module, &minibatch.x, is_drawn, pass))
 }
 
-fn decode(module: &ScgenModule, asked: &Asked<'_>, latent: &Array2<f32>) -> Array2<f32> {
+fn decode(module: &ScgenModule, asked: (&Asked<'_>, Mode), latent: &Array2<f32>) -> Array2<f32> {
     by_chunk(asked, latent, "decode", |z, pass| module.decode(z, pass))
 }
 
 /// A row for the latent state of every cell.
 fn by_chunk(
-    asked: &Asked<'_>,
+    (asked, mode): (&Asked<'_>, Mode),
     latent: &Array2<f32>,
     purpose: &str,
     mut rows: impl FnMut(&Tensor, &mut Pass<'_>) -> Tensor,
 ) -> Array2<f32> {
     let device = asked.module().weights().device();
     let mut start = 0;
-    asked.by_chunk(purpose, |minibatch, pass| {
+    asked.by_chunk_in(mode, purpose, |minibatch, pass| {
         let end = start + minibatch.n_cells();
         let z = of_rows(latent.slice(ndarray::s![start..end, ..]));
         start = end;
@@ -265,6 +285,7 @@ const ANCHOR: &str = "anchor";
 const SAMPLE: &str = "sample";
 const ONTO_REFERENCE: &str = "onto_reference";
 const OWN: &str = "reference_only";
+const TRAIN_MODE: &str = "train_mode";
 const ALL_TYPES: &str = "all_types";
 const CONTROL: &str = "control";
 const STIMULATED: &str = "stimulated";

@@ -3,6 +3,7 @@
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
+use super::ScgenConfig;
 use crate::{
     data::Split,
     error::Result,
@@ -15,10 +16,11 @@ use crate::{
 /// millionth of the weight of the error, and would drown it at full weight.
 ///
 /// # Errors  options of the plan that the rule does not take
-pub(super) fn of_run<'a>(weights: &'a Weights, run: Run<'a, '_>) -> Result<Recipe<'a>> {
-    let share = run.plan.train_size.share();
+pub(super) fn of_run<'a>(config: &ScgenConfig, weights: &'a Weights, run: Run<'a, '_>) -> Result<Recipe<'a>> {
+    let (n_cells, share) = (run.dataset.n_cells(), run.plan.train_size.share());
+    let shuffled = config.shuffle.then(|| run.seeds.of("split", 0));
     let mut recipe = Recipe {
-        split: Some(split(run.dataset.n_cells(), share, run.seeds.of("split", 0))),
+        split: Some(split(n_cells, share, shuffled)),
         sampler: Box::new(InOrder),
         means: Means::OverMinibatches,
         smallest_minibatch: Some(2),
@@ -31,14 +33,15 @@ pub(super) fn of_run<'a>(weights: &'a Weights, run: Run<'a, '_>) -> Result<Recip
     Ok(recipe)
 }
 
-/// The first of the shuffled cells train, the others validate; both are shuffled once more.
-fn split(n_cells: usize, share: f64, seed: [u8; 32]) -> Split {
-    let mut rng = ChaCha8Rng::from_seed(seed);
+/// The first cells train, the others validate. With a seed all are shuffled before, and both once more.
+fn split(n_cells: usize, share: f64, seed: Option<[u8; 32]>) -> Split {
+    let mut rng = seed.map(ChaCha8Rng::from_seed);
+    let mut shuffle = |cells: &mut Vec<usize>| rng.iter_mut().for_each(|rng| cells.shuffle(rng));
     let mut train: Vec<usize> = (0..n_cells).collect();
-    train.shuffle(&mut rng);
+    shuffle(&mut train);
     let mut validation = train.split_off(((share * n_cells as f64) as usize).min(n_cells));
-    train.shuffle(&mut rng);
-    validation.shuffle(&mut rng);
+    shuffle(&mut train);
+    shuffle(&mut validation);
     Split { train, validation, test: vec![] }
 }
 
@@ -68,7 +71,7 @@ mod tests {
         let module = ScgenModule::new(ScgenConfig::default(), &Registry::default(), 3, builder).unwrap();
         let seeds = Seeds::new(0, "test");
         let run = Run { dataset: &dataset, plan: &plan, seeds: &seeds, mode: Mode::Training };
-        let mut rule = of_run(crate::model::Module::weights(&module), run).unwrap().rule.unwrap();
+        let mut rule = of_run(module.config(), crate::model::Module::weights(&module), run).unwrap().rule.unwrap();
         let stops = (1..=100).find(|&epoch| {
             let figures = BTreeMap::from([("elbo".to_owned(), f64::from(epoch))]);
             let fit = Evaluation { loss: 1.0 + f64::from(epoch) / 1e3, figures };
@@ -81,10 +84,12 @@ mod tests {
 
     #[test]
     fn a_split_takes_every_cell_once_and_rounds_down() {
-        let Split { train, validation, test } = split(19, 0.9, [3; 32]);
+        let Split { train, validation, test } = split(19, 0.9, Some([3; 32]));
         assert_eq!((train.len(), validation.len(), test.len()), (17, 2, 0));
         let mut all = [train, validation].concat();
         all.sort_unstable();
         assert_eq!(all, (0..19).collect::<Vec<_>>());
+        let in_order = split(19, 0.9, None);
+        assert_eq!((in_order.train, in_order.validation), ((0..17).collect(), vec![17, 18]));
     }
 }

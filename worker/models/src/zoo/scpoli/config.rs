@@ -39,6 +39,8 @@ options! {
         use_ln: bool = true;
         /// The category that stands for cells without a type; cells with no value at all are such cells too.
         unlabeled_category: String = "Unknown".to_owned();
+        /// Names that stand for cells without a type beside it.
+        unknown_ct_names: Vec<String> = vec![];
         /// Epochs before prototypes; nine tenths of all with none.
         pretraining_epochs: Option<usize> = None;
         /// Whether the prototypes of cell types draw their cells to them.

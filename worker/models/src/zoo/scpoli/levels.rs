@@ -28,13 +28,13 @@ pub(super) const FIELDS: [&str; 4] = [LABELS, "labels_2", "labels_3", "labels_4"
 /// The type of a cell that has none.
 pub(super) const NO_TYPE: i64 = -1;
 
-/// The fields of all levels; this category stands for cells without a type.
-pub(super) fn fields(unlabelled: &str) -> impl Iterator<Item = Field> {
+/// The fields of all levels; this category stands for cells without a type, and so do these names.
+pub(super) fn fields(unlabelled: &str, unknown: &[String]) -> impl Iterator<Item = Field> {
     let kind = FieldKind::Labels { unlabelled: Some(unlabelled.to_owned()) };
     FIELDS.iter().map(move |&name| {
         let help =
             if name == LABELS { "cell types of those cells that have one" } else { "cell types of a further level" };
-        Field::new(name, kind.clone(), Need::Optional, help).growing()
+        Field::new(name, kind.clone(), Need::Optional, help).growing().without(unknown)
     })
 }
 
@@ -140,7 +140,7 @@ mod tests {
         let column = |values: &[&str]| Categorical::from_values(values);
         let cells =
             Cells::new(&counts).with(LABELS, column(&["T", "?", "B"])).with("labels_3", column(&["CD4", "T", "?"]));
-        let fields: Vec<Field> = fields("?").collect();
+        let fields: Vec<Field> = fields("?", &[]).collect();
         let registry = Registry::of(&fields, &cells).unwrap();
         let levels = Levels::new(&registry).unwrap();
         assert_eq!(levels.types(), ["T", "B", "CD4"]);

@@ -129,11 +129,19 @@ impl Configured for ScpoliConfig {
     fn fields(&self) -> Vec<Field> {
         let values = if self.recon_loss.likelihood().is_some() { Values::Counts } else { Values::LogNormalised };
         let axes = keys::axes(&self.condition_keys, &self.common_condition_keys);
-        [Field::rna(values)].into_iter().chain(axes).chain(levels::fields(&self.unlabeled_category)).collect()
+        [Field::rna(values)]
+            .into_iter()
+            .chain(axes)
+            .chain(levels::fields(&self.unlabeled_category, &self.unknown_ct_names))
+            .collect()
     }
 
     fn moves_embedding(&self) -> bool {
         self.inject_condition.in_encoder()
+    }
+
+    fn settle(&mut self, n_genes: usize) {
+        self.hidden_layer_sizes = Some(self.hidden(n_genes));
     }
 
     fn upstream_start(&self, _registry: &Registry, n_genes: usize, n_conditions: usize) -> Option<Vec<Drawn>> {

@@ -83,6 +83,7 @@ impl ScarchesModel for Scpoli {
             }
         };
         let prototypes = Attributes::of(reference, &blueprint)?;
+        let unknown: Vec<&String> = [&config.unlabeled_category].into_iter().chain(&config.unknown_ct_names).collect();
         let dims: Vec<usize> = match (config.embedding_dims.as_slice(), further_axes(reference).len()) {
             ([one], n) => vec![*one; n.max(1)],
             (several, _) => several.to_vec(),
@@ -106,7 +107,7 @@ impl ScarchesModel for Scpoli {
             ("cell_types", prototypes.types),
             ("prototypes_labeled", prototypes.labelled),
             ("prototypes_unlabeled", prototypes.unlabelled),
-            ("unknown_ct_names", json!([config.unlabeled_category])),
+            ("unknown_ct_names", json!(unknown)),
             ("labeled_indices", json!([])),
             ("share_metadata", json!(true)),
             ("obs_metadata", json!({ CLASS: "pandas.core.frame.DataFrame" })),
@@ -135,8 +136,9 @@ fn options(saved: &SavedFolder) -> Config {
         };
         options.insert("inject_condition".to_owned(), word.into());
     }
-    if let Some(first) = texts(saved.attributes.get("unknown_ct_names_")).into_iter().next() {
-        options.insert("unlabeled_category".to_owned(), first.into());
+    if let [first, others @ ..] = texts(saved.attributes.get("unknown_ct_names_")).as_slice() {
+        options.insert("unlabeled_category".to_owned(), first.clone().into());
+        options.insert("unknown_ct_names".to_owned(), others.into());
     }
     options
 }
