@@ -146,8 +146,7 @@ impl Decoded {
                 let theta = theta.expect("a likelihood of counts has a dispersion");
                 let (logits, dropout, log_r) = (&self.head, self.dropout.as_ref(), &theta.rows());
                 let (totals, group_of) = (*size_factor, theta.rows_of(groups));
-                let within =
-                    CountsWithin { logits, dropout, log_r, groups: &group_of, x: *x, totals, weights: *weights };
+                let within = CountsWithin { logits, dropout, log_r, groups: &group_of, x, totals, weights };
                 if let Some(loss) = within.loss() {
                     return loss;
                 }
