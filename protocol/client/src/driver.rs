@@ -156,12 +156,12 @@ impl Driver {
         if let Err(error) = self.session.handle_frame(now_ms, frame) {
             return self.note(TransportError::BadPeer { detail: error.to_string() });
         }
-        if before.is_none()
-            && let Some(node) = self.session.node()
-        {
-            info!(%node, "session stands");
+        // What follows the welcome says who the coordinators are: only then is it known that these are the right ones.
+        if before.is_some() {
             self.said.clear();
             self.told.forget();
+        } else if let Some(node) = self.session.node() {
+            info!(%node, "session stands");
             // Whatever was said while there was no session was missed.
             let _ = self.notices.send(Notice::TasksChanged);
         }

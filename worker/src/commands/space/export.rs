@@ -17,7 +17,9 @@ use serde::Serialize;
 use super::{network_name, open};
 use crate::{
     error::{Error, Result},
+    existing,
     output::Output,
+    results,
 };
 
 /// Export an ensemble for scArches 0.6.1.
@@ -51,6 +53,7 @@ pub(super) fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let (open, config) = open(&args.ensemble)?;
     let n_genes = open.reference.base.card.genes.len();
     fs::create_dir(&args.out)?;
+    existing::begin(&args.out)?;
     let mut networks = Vec::new();
     for (tag, section) in members_of(&open.reference)? {
         for (partition, trained) in &section.networks {
@@ -61,7 +64,9 @@ pub(super) fn run(args: &ExportArgs, output: &Output) -> Result<()> {
             networks.push(name);
         }
     }
-    output.show(&Summary { out: args.out.clone(), version: open.dir.version().id(), networks });
+    let summary = Summary { out: args.out.clone(), version: open.dir.version().id(), networks };
+    results::write_json(&args.out.join(existing::SUMMARY), &summary)?;
+    output.show(&summary);
     Ok(())
 }
 
