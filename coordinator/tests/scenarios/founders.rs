@@ -31,7 +31,12 @@ fn of_two_lists_without_a_founder_in_common_an_operator_stays_with_the_one_it_kn
     wait_until("the first becomes a cluster", 60, || {
         consortium.try_ask_at(&first, &["site", "add", "north"]).status.success()
     });
-    wait_until("the second, which is one too, is told from it", 120, || {
+    // A command that came as early as the first one may have been answered before it was said who the coordinators are.
+    wait_until("the operator knows the first", 60, || {
+        let asked = consortium.try_ask_at(&first, &["site", "list"]);
+        asked.status.success() && consortium.path("anna/coordinators.known").exists()
+    });
+    wait_until("the second, which is one too, is told from it", 60, || {
         let refused = consortium.try_ask_at(&second, &["site", "list"]);
         !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is of another cluster")
     });

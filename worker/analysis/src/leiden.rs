@@ -125,7 +125,7 @@ fn by_size(clusters: &[u32]) -> Vec<u32> {
 }
 
 /// A single start may end a percent below the best.
-const N_STARTS: u64 = 4;
+const N_STARTS: u64 = 8;
 /// The share of all weight that a round must gain for another to follow.
 const LEAST_GAIN: f64 = 1e-12;
 

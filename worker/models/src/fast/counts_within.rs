@@ -191,20 +191,23 @@ mod tests {
     const N: i64 = 70;
     const N_GENES: i64 = 45;
 
+    /// Logits, logits of further zeros, what counts are made of, and log dispersions. Drawn once for both sides: the generator is the
+    /// process's, and other tests draw from it.
+    fn drawn() -> [Tensor; 4] {
+        let of = |n_rows| Tensor::randn([n_rows, N_GENES], (Kind::Float, Device::Cpu));
+        [of(N), of(N), of(N), of(3)]
+    }
+
     /// Loss and gradients of logits, logits of further zeros and log dispersions, by the kernels or in double precision by autograd.
-    fn losses(is_inflated: bool, by_kernels: bool) -> Vec<Tensor> {
-        tch::manual_seed(3);
+    fn losses([logits, dropout, x, log_r]: &[Tensor; 4], is_inflated: bool, by_kernels: bool) -> Vec<Tensor> {
         let cpu = (Kind::Float, Device::Cpu);
-        let draws = || Tensor::randn([N, N_GENES], cpu);
-        let (logits, dropout) = (draws(), draws());
-        let x = (draws() * 2.0).relu().floor();
-        let log_r = Tensor::randn([3, N_GENES], cpu) - 0.5;
+        let (x, log_r) = ((x * 2.0).relu().floor(), log_r - 0.5);
         let groups = Tensor::arange(N, (Kind::Int64, Device::Cpu)).remainder(3);
         let totals = x.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float) * 1.5 + 1.0;
         let weights = Tensor::arange(N, cpu).remainder(4) * 0.5;
         let kind = if by_kernels { Kind::Float } else { Kind::Double };
         let of = |tensor: &Tensor| tensor.to_kind(kind).detach().set_requires_grad(true);
-        let leaves = [of(&logits), of(&dropout), of(&log_r)];
+        let leaves = [of(logits), of(dropout), of(&log_r)];
         let [logits, dropout, log_r] = &leaves;
         let [x, totals, weights] = [x, totals, weights].map(|tensor| tensor.to_kind(kind));
         let loss = if by_kernels {
@@ -228,7 +231,8 @@ mod tests {
     #[test]
     fn value_and_gradients_are_those_of_autograd() {
         for is_inflated in [false, true] {
-            let (ours, theirs) = (losses(is_inflated, true), losses(is_inflated, false));
+            let drawn = drawn();
+            let (ours, theirs) = (losses(&drawn, is_inflated, true), losses(&drawn, is_inflated, false));
             assert_eq!((ours.len(), theirs.len()), (if is_inflated { 4 } else { 3 }, ours.len()));
             for (at, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
                 let off =

@@ -115,7 +115,7 @@ impl Measured {
 }
 
 /// The dimensions of a module's tensors that are genes: those that have another size over another panel. `None` where sizes follow from the
-/// number of genes in another way, and where a site keeps tensors for itself. totalVI is such a model: its encoder takes genes and
+/// number of genes in another way, and where a site keeps tensors for itself. A model of genes and proteins is such: its encoder takes genes and
 /// proteins as one, and shares of all genes, which would be others over fewer.
 fn gene_dimensions(whole: &Blueprint, part: &Blueprint) -> Option<BTreeMap<String, Vec<i64>>> {
     let sizes = |blueprint: &Blueprint| -> Option<BTreeMap<String, Vec<i64>>> {

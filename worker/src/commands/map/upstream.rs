@@ -62,7 +62,7 @@ pub(super) struct UpstreamArgs {
     /// Switch dropout off, in scArches' models [default: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     remove_dropout: Option<bool>,
-    /// Train the new terms that the query adds to expiMap [default: true]
+    /// Train the new terms that the query adds to a model of gene sets [default: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     unfreeze_ext: Option<bool>,
     /// Where new columns stand in a matrix with further covariates [default: own-block]

@@ -1,6 +1,6 @@
 //! mvTCR's criterion for perturbations: how well expression after one is predicted for a group of cells that was never seen with it.
 //!
-//! As scGen predicts: the latent shift of the group that looks most alike before is added to the cells' own states, and what these
+//! By a shift in the latent space: that of the group that looks most alike before is added to the cells' own states, and what these
 //! are decoded to is compared with the group's cells after the perturbation.
 
 use archipelago_anndata::Csr;
