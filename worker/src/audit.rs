@@ -1,4 +1,4 @@
-//! The site's log of everything that left it, on disk before the bytes go: a [chain](crate::chain).
+//! The site's log of everything that left it, on disk before the bytes go: a hash chain ([`crate::chain`]).
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! How much left of which cells, over all tasks and references: a [chain](crate::chain) beside the audit log, and a budget.
+//! How much left of which cells, over all tasks and references: a hash chain ([`crate::chain`]) beside the audit log, and a budget.
 //!
 //! A task sees what it asks for; whoever publishes many sees the sum. So numbers are counted by set of cells, whatever task,
 //! reference or data set they left under, and a site's policy bounds how many may leave for each cell. The same bytes of the same

@@ -9,8 +9,8 @@
 //!
 //! Blocks of 32 cells go their way each for itself (`walk`) and wait for each other where cells meet: at a batch norm of a minibatch, and
 //! where latent states of several cells are compared. What a module does not describe, or the kernels cannot compute, goes through autograd,
-//! and says so; of such a module the kernels may still compute likelihoods ([`CountsWithin`]),
-//! discrepancies ([`discrepancy_within`]), products with what does not train ([`FrozenProduct`]) and the optimiser's step.
+//! and says so; of such a module the kernels may still compute likelihoods (`CountsWithin`),
+//! discrepancies (`discrepancy_within`), products with what does not train (`FrozenProduct`) and the optimiser's step.
 
 mod anchors;
 mod autoencoder;
