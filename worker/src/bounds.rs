@@ -158,7 +158,8 @@ pub fn check_training(bounds: &TaskBounds, card: &BaseCard, task: &SurgeryTask, 
     let certain =
         plan.early_stopping.map_or(u32::MAX, |rule| rule.warmup.saturating_add(rule.patience).saturating_add(1));
     let of_epoch = (n_train / minibatch).ceil();
-    let n_steps = u64::from(plan.n_epochs.min(certain)) * of_epoch as u64;
+    let most_steps = plan.max_steps.unwrap_or(u64::MAX);
+    let n_steps = (u64::from(plan.n_epochs.min(certain)) * of_epoch as u64).min(most_steps);
     if n_steps < bounds.min_steps {
         let least = bounds.min_steps;
         return declined(Bound::Steps, format!("{n_steps} steps are certain, the policy asks for {least}"));

@@ -101,6 +101,8 @@ fn each_bound_on_training_is_held() {
         (TrainSpec { adam_eps: Some(1e3), ..usual() }, 127, Some(Bound::AdamEps)),
         (TrainSpec { epochs: Some(1), ..usual() }, 127, Some(Bound::Steps)),
         (TrainSpec { epochs: Some(1), ..usual() }, 430, None),
+        (TrainSpec { max_steps: Some(1), ..usual() }, 430, Some(Bound::Steps)),
+        (TrainSpec { max_steps: Some(2), ..usual() }, 430, None),
         (TrainSpec { early_stopping: stops(0), ..usual() }, 127, Some(Bound::Steps)),
         (TrainSpec { early_stopping: stops(1), ..usual() }, 127, None),
         (TrainSpec { train_size: Some(0.01), ..usual() }, 127, Some(Bound::TrainShare)),
