@@ -30,6 +30,16 @@ pub struct Finding {
     pub advice: Option<String>,
 }
 
+/// Things that do not work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{n_failed} of {n_looked_at} things that are needed here do not work")]
+pub struct Unwell {
+    /// How many.
+    pub n_failed: usize,
+    /// Of how many.
+    pub n_looked_at: usize,
+}
+
 /// Everything that was looked at, in order.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Findings {
@@ -58,9 +68,12 @@ impl Findings {
         self.findings.extend(others.findings);
     }
 
-    /// The worst verdict; good if nothing was looked at.
-    pub fn worst(&self) -> Verdict {
-        self.findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok)
+    /// How it ends: well, or with how much that does not work.
+    ///
+    /// # Errors  [`Unwell`]
+    pub fn outcome(&self) -> Result<(), Unwell> {
+        let n_failed = self.findings.iter().filter(|finding| finding.verdict == Verdict::Failed).count();
+        if n_failed > 0 { Err(Unwell { n_failed, n_looked_at: self.findings.len() }) } else { Ok(()) }
     }
 
     fn push(
@@ -114,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_counts_and_each_has_its_line() {
+    fn what_failed_counts_and_each_has_its_line() {
         let mut findings = Findings::default();
-        assert_eq!(findings.worst(), Verdict::Ok);
+        assert_eq!(findings.outcome(), Ok(()));
         findings.ok("disk", "12 GiB free");
         findings.warn("key", "anybody may read it", "chmod 600 key.pem");
-        assert_eq!(findings.worst(), Verdict::Warning);
+        assert_eq!(findings.outcome(), Ok(()));
         findings.fail("data", "no such file", None::<String>);
-        assert_eq!(findings.worst(), Verdict::Failed);
+        assert_eq!(findings.outcome(), Err(Unwell { n_failed: 1, n_looked_at: 3 }));
         let text = findings.to_string();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[..2], ["ok       disk  12 GiB free", "warning  key   anybody may read it"]);

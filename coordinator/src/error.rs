@@ -177,13 +177,8 @@ pub enum Error {
         id: archipelago_common::VersionId,
     },
     /// `doctor` found things that do not work.
-    #[error("{n_failed} of {n_looked_at} things that this operator needs do not work")]
-    Unwell {
-        /// How many.
-        n_failed: usize,
-        /// Of how many.
-        n_looked_at: usize,
-    },
+    #[error(transparent)]
+    Unwell(#[from] archipelago_common::finding::Unwell),
     /// The process lacks what it needs from the operating system.
     #[error("failed to start the runtime")]
     Runtime {

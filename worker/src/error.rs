@@ -51,13 +51,8 @@ pub enum Error {
         found: String,
     },
     /// `doctor` found things that do not work.
-    #[error("{n_failed} of {n_looked_at} things that this site needs do not work")]
-    Unwell {
-        /// How many.
-        n_failed: usize,
-        /// Of how many.
-        n_looked_at: usize,
-    },
+    #[error(transparent)]
+    Unwell(#[from] archipelago_common::finding::Unwell),
     /// A task names a version that its reference does not have.
     #[error("reference `{reference}` has no version {version}")]
     UnknownVersion {

@@ -2,17 +2,14 @@
 
 use archipelago_client::doctor;
 use archipelago_common::{
-    finding::{Findings, Verdict, in_words},
+    finding::{Findings, in_words},
     health::OfNode,
 };
 use archipelago_protocol::message::{Reply, Request};
 use clap::Args;
 
 use super::{Connection, runtime, status::health_line};
-use crate::{
-    error::{Error, Result},
-    output::Output,
-};
+use crate::{error::Result, output::Output};
 
 /// Look at everything on the way to the coordinators, and say what is wrong and what to type.
 ///
@@ -27,12 +24,11 @@ pub struct DoctorArgs {
 
 /// Runs the command.
 ///
-/// # Errors  [`Error::Unwell`] if something does not work
+/// # Errors  [`archipelago_common::finding::Unwell`] if something does not work
 pub fn run(args: &DoctorArgs, output: &Output) -> Result<()> {
     let findings = runtime()?.block_on(look(args));
     output.show(&findings, &findings);
-    let n_failed = findings.findings.iter().filter(|finding| finding.verdict == Verdict::Failed).count();
-    if n_failed > 0 { Err(Error::Unwell { n_failed, n_looked_at: findings.findings.len() }) } else { Ok(()) }
+    Ok(findings.outcome()?)
 }
 
 async fn look(args: &DoctorArgs) -> Findings {

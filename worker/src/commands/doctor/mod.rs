@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use archipelago_client::{Client, ClientConfig, Patience, doctor};
 use archipelago_common::{
-    finding::{Findings, Verdict, in_words},
+    finding::{Findings, in_words},
     principal::Principal,
 };
 use archipelago_transport::Credentials;
@@ -40,14 +40,13 @@ pub struct DoctorArgs {
 
 /// Runs the command.
 ///
-/// # Errors  [`Error::Unwell`] if something does not work
+/// # Errors  [`archipelago_common::finding::Unwell`] if something does not work
 pub fn run(args: &DoctorArgs, output: &Output) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| Error::Runtime { source })?;
     let findings = runtime.block_on(look(args));
     output.show(&findings);
-    let n_failed = findings.findings.iter().filter(|finding| finding.verdict == Verdict::Failed).count();
-    if n_failed > 0 { Err(Error::Unwell { n_failed, n_looked_at: findings.findings.len() }) } else { Ok(()) }
+    Ok(findings.outcome()?)
 }
 
 async fn look(args: &DoctorArgs) -> Findings {

@@ -54,9 +54,13 @@ fn in_words(policy: &SitePolicy) -> String {
     if policy.noise_std > 0.0 {
         words.push(format!("with noise of {}", policy.noise_std));
     }
+    words.push(format!(
+        "at most {} numbers of columns for each cell in a task, {} in all",
+        policy.tasks.max_numbers_per_cell, policy.budget.columns
+    ));
     words.push(match policy.trusted_operators.is_empty() {
-        true => "references of any operator are run".to_owned(),
-        false => format!("references of {} are run", policy.trusted_operators.join(", ")),
+        true => "references and tasks of any operator are run".to_owned(),
+        false => format!("references and tasks of {} are run", policy.trusted_operators.join(", ")),
     });
     words.join("; ")
 }
