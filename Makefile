@@ -71,8 +71,6 @@ peers: build ## Compare with scvi-tools, scArches, mvTCR and Multigrate: saved m
 	peer=$$(benches/peers/install_scarches.sh) && { test -z "$$peer" || \
 		"$$peer" benches/peers/roundtrip_scarches.py --worker $(BIN)/archipelago-worker && \
 		"$$peer" benches/peers/roundtrip_sagenet.py --worker $(BIN)/archipelago-worker && \
-		{ "$$peer" -c 'import importlib.util as u; assert u.find_spec("mvtcr")' 2>/dev/null || \
-			"$$peer" -m pip install --quiet --no-deps mvtcr==0.2.1.2; } && \
 		"$$peer" benches/peers/roundtrip_mvtcr.py --worker $(BIN)/archipelago-worker; }
 	peer=$$(benches/peers/install_multigrate.sh) && { test -z "$$peer" || \
 		"$$peer" benches/peers/roundtrip_multigrate.py --worker $(BIN)/archipelago-worker; }

@@ -40,6 +40,8 @@ pub(crate) enum ModelArg {
     Scpoli,
     /// Multigrate: counts of genes, and the logarithms of some as a second modality.
     Multigrate,
+    /// mvTCR: log-normalised expression and receptors.
+    Mvtcr,
     /// SageNet: networks of one section.
     Sagenet,
     /// treeArches: trees of cell types in a latent space.
@@ -57,6 +59,7 @@ impl ModelArg {
             Self::Expimap => "expimap",
             Self::Scpoli => "scpoli",
             Self::Multigrate => "multigrate",
+            Self::Mvtcr => "mvtcr",
             Self::Sagenet => "sagenet",
             Self::Treearches => "treearches",
         }
@@ -73,12 +76,17 @@ impl ModelArg {
 
     /// Whether our kernels compute it.
     pub(crate) fn has_kernels(self) -> bool {
-        self != Self::Multigrate
+        !matches!(self, Self::Multigrate | Self::Mvtcr)
     }
 
     /// Whether its peer is a native model of scArches.
     pub(crate) fn is_native(self) -> bool {
         matches!(self, Self::Trvae | Self::Expimap | Self::Scgen | Self::Scpoli)
+    }
+
+    /// Whether it takes log-normalised expression.
+    pub(crate) fn takes_logarithms(self) -> bool {
+        matches!(self, Self::Scgen | Self::Mvtcr)
     }
 
     /// Whether cells come with their types.
@@ -126,6 +134,8 @@ pub(crate) fn all(quick: bool) -> Vec<Case> {
     cases.push(Case { model: ModelArg::Scpoli, ..scpoli });
     let multigrate = synthetic("multigrate-10000x2000-d12", 10_000, 2_000, 350.0, 3, 2);
     cases.push(Case { model: ModelArg::Multigrate, ..multigrate });
+    let mvtcr = synthetic("mvtcr-3000x2000-d12", 3_000, 2_000, 350.0, 3, 2);
+    cases.push(Case { model: ModelArg::Mvtcr, ..mvtcr });
     cases.push(synthetic("10000x1000-d12", 10_000, 1_000, 350.0, 3, 2));
     cases.push(synthetic("10000x2000-d32", 10_000, 2_000, 2_000.0, 3, 1));
     cases.push(synthetic("100000x2000-d8", 100_000, 2_000, 210.0, 2, 1));
@@ -277,9 +287,24 @@ fn write(folder: &Path, name: &str, counts: Csr, batches: &[&str]) -> Result<()>
     let label = |cell| if name.starts_with("query") { UNLABELLED.to_owned() } else { of_type(cell) };
     obs.insert(LABELS, Column::categorical(&(0..counts.n_rows()).map(label).collect::<Vec<_>>()))?;
     obs.insert(TYPES, Column::categorical(&(0..counts.n_rows()).map(of_type).collect::<Vec<_>>()))?;
+    for (chain, start, every) in [(ALPHA, "CAV", 3), (BETA, "CASS", 2)] {
+        let receptors = (0..counts.n_rows()).map(|cell| sequence(start, cell / every));
+        obs.insert(chain, Column::categorical(&receptors.collect::<Vec<_>>()))?;
+    }
     AnnData::new(counts, obs, var)?.write(folder.join(format!("{name}.h5ad")), Compression::None)?;
     Ok(())
 }
+
+/// The amino acids of a chain, others for each number; 12 to 15 of them, as most receptors have.
+fn sequence(start: &str, number: usize) -> String {
+    const LETTERS: [char; 8] = ['A', 'D', 'G', 'L', 'N', 'Q', 'S', 'T'];
+    let letters = (0..8 + number % 3).map(|place| LETTERS[((number >> (3 * (place % 5))) % 8) ^ (place % 8)]);
+    start.chars().chain(letters).chain(['F']).collect()
+}
+
+/// The obs columns of receptors.
+pub(crate) const ALPHA: &str = "alpha";
+pub(crate) const BETA: &str = "beta";
 
 /// The obs column of labels, which have nothing to do with the counts.
 pub(crate) const LABELS: &str = "cell_type";

@@ -26,7 +26,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cases::{LABELS, ModelArg, TYPES},
+    cases::{ALPHA, BETA, LABELS, ModelArg, TYPES},
     machine, report, space, trees,
 };
 
@@ -75,20 +75,26 @@ pub(crate) struct File {
     pub(crate) genes: Vec<String>,
     pub(crate) conditions: CellConditions,
     labels: Option<Categorical>,
+    receptors: data::Receptors,
 }
 
 impl File {
     pub(crate) fn read(folder: &Path, name: &str, model: ModelArg) -> Result<Self> {
         let file = H5adFile::open(folder.join(format!("{name}.h5ad")))?;
         let counts = file.rows(None)?.read_all()?;
-        let counts = if model == ModelArg::Scgen { log_normalised(&counts)? } else { counts };
+        let counts = if model.takes_logarithms() { log_normalised(&counts)? } else { counts };
         let batches: Option<Vec<String>> = file.obs().column("batch")?.to_strings().into_iter().collect();
         let batches = Categorical::from_values(&batches.context("a cell has no batch")?);
         let conditions = CellConditions::from_batches(&batches, |batch| format!("bench/data/{batch}").parse())?;
         let column = if model == ModelArg::Scgen { TYPES } else { LABELS };
         let labels = file.obs().column(column).ok().and_then(|labels| labels.to_strings().into_iter().collect());
         let labels = labels.map(|labels: Vec<String>| Categorical::from_values(&labels));
-        Ok(Self { counts, genes: file.var().index().to_vec(), conditions, labels })
+        let chain = |chain: data::Chain| {
+            let column = file.obs().column(if chain == data::Chain::Alpha { ALPHA } else { BETA }).ok();
+            (chain, column.map_or(vec![], |texts| texts.to_strings().into_iter().flatten().collect()))
+        };
+        let receptors = data::Receptors::new([data::Chain::Alpha, data::Chain::Beta].map(chain).into());
+        Ok(Self { counts, genes: file.var().index().to_vec(), conditions, labels, receptors })
     }
 
     /// The cells as the model takes them.
@@ -96,6 +102,9 @@ impl File {
         let cells = Cells::new(&self.counts);
         if model == ModelArg::Multigrate {
             return cells.with("adt", second(&self.counts, &self.genes));
+        }
+        if model == ModelArg::Mvtcr {
+            return cells.with("receptor", self.receptors.clone());
         }
         if model == ModelArg::Expimap {
             return cells.with(data::GENE_SETS, gene_sets(self.genes.len()));
@@ -143,6 +152,9 @@ fn options_of(model: ModelArg) -> Result<Config> {
     if model == ModelArg::Multigrate {
         let options = [("modalities", serde_json::json!(["adt"])), ("losses", serde_json::json!(["nb", "mse"]))];
         return Ok(options.map(|(name, value)| (name.to_owned(), value)).into());
+    }
+    if model == ModelArg::Mvtcr {
+        return Ok(Config::new());
     }
     Ok(if model.is_native() { zoo::model(model.name())?.options_for_surgery() } else { options() })
 }
@@ -241,11 +253,12 @@ fn train(file: &File, args: &MeasureArgs, compute: Compute) -> Result<(Reference
     Ok((trained.reference, Measured { epochs_s: clock.epochs_s, elbo, peak_mib }))
 }
 
-/// How the peers' scripts train; scGen's trainer always holds a tenth of the cells out.
+/// How the peers' scripts train; those of scGen and mvTCR always hold a tenth of the cells out.
 fn spec_of(model: ModelArg, epochs: u32) -> TrainSpec {
     let spec = spec(epochs, weight_decay_of(model));
     match model {
         ModelArg::Scgen => TrainSpec { train_size: None, early_stopping: None, ..spec },
+        ModelArg::Mvtcr => TrainSpec { train_size: None, ..spec },
         ModelArg::Multigrate => TrainSpec { minibatch: Some(128), ..spec },
         _ => spec,
     }
@@ -255,7 +268,7 @@ fn spec_of(model: ModelArg, epochs: u32) -> TrainSpec {
 fn weight_decay_of(model: ModelArg) -> f64 {
     match model {
         ModelArg::Trvae | ModelArg::Scpoli => 0.04,
-        ModelArg::Scgen | ModelArg::Expimap | ModelArg::Sagenet | ModelArg::Treearches => 0.0,
+        ModelArg::Scgen | ModelArg::Expimap | ModelArg::Mvtcr | ModelArg::Sagenet | ModelArg::Treearches => 0.0,
         ModelArg::Scvi | ModelArg::Scanvi => 1e-6,
         ModelArg::Multigrate => 1e-3,
     }
@@ -302,7 +315,12 @@ fn map(reference: Reference, args: &MeasureArgs, compute: Compute) -> Result<Mea
 /// Mean ELBO per cell; minus the mean squared error for a model whose loss is no bound of a likelihood.
 fn elbo(reference: &Reference, file: &File, model: ModelArg, compute: Compute) -> Result<Option<f64>> {
     let fit = reference.evaluate(&file.cells(model), &file.conditions, 0, compute)?;
-    Ok(Some(if model == ModelArg::Scgen { -fit.reconstruction() } else { fit.elbo() }))
+    Ok(match model {
+        ModelArg::Scgen => Some(-fit.reconstruction()),
+        // Its loss is no bound of a likelihood of one kind, and the peer's script gives none.
+        ModelArg::Mvtcr => None,
+        _ => Some(fit.elbo()),
+    })
 }
 
 /// A condition of the growth measurements.

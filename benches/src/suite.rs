@@ -22,7 +22,7 @@ pub(crate) struct SuiteArgs {
     /// The Python that has scvi-tools.
     #[arg(long, value_name = "FILE")]
     peer: PathBuf,
-    /// The Python that has scArches 0.6.1; without it native models are not measured.
+    /// The Python that has scArches 0.6.1 and mvTCR; without it native models are not measured.
     #[arg(long, value_name = "FILE")]
     native_peer: Option<PathBuf>,
     /// The Python that has Multigrate 1.0.1; without it Multigrate is not measured.
@@ -70,6 +70,7 @@ impl SuiteArgs {
     fn peer_of(&self, case: &Case) -> Option<(&Path, &'static str)> {
         match case.model {
             ModelArg::Multigrate => Some((self.multigrate_peer.as_deref()?, "peers/speed_multigrate.py")),
+            ModelArg::Mvtcr => Some((self.native_peer.as_deref()?, "peers/speed_mvtcr.py")),
             ModelArg::Sagenet => Some((self.native_peer.as_deref()?, "peers/speed_space.py")),
             ModelArg::Treearches => Some((self.native_peer.as_deref()?, "peers/speed_trees.py")),
             model if model.is_native() => Some((self.native_peer.as_deref()?, "peers/speed_native.py")),

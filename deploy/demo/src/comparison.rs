@@ -260,6 +260,10 @@ const FIGURES: &[Figure] = &[
     more("transfer_rna_macro_f1", "/transfer_knn/query_rna/macro_f1"),
     more("transfer_proteins_accuracy", "/transfer_knn/query_adt/accuracy"),
     more("transfer_proteins_macro_f1", "/transfer_knn/query_adt/macro_f1"),
+    more("means_transfer_all_accuracy", NO_PEER),
+    more("means_knn_purity", NO_PEER),
+    more("means_other_batch_share", NO_PEER),
+    more("means_asw_batch", NO_PEER),
     more("imputed_proteins_reference_per_feature", "/imputation/proteins_ref_rna/pearson_per_feature"),
     more("imputed_proteins_reference_per_cell", "/imputation/proteins_ref_rna/pearson_per_cell"),
     less("imputed_proteins_reference_rmse", "/imputation/proteins_ref_rna/rmse"),
@@ -279,6 +283,9 @@ const FIGURES: &[Figure] = &[
     less("reconstruction_reference", "/reconstruction_reference"),
     less("reconstruction_query", "/reconstruction_query"),
 ];
+
+/// Where no peer has a figure.
+const NO_PEER: &str = "/";
 
 /// Differences below this are of the last digit shown.
 const ROUNDING: f64 = 5e-4;

@@ -63,11 +63,19 @@ impl SeedRun<'_> {
         let train = ["train", &cells, "--model", "multigrate", "--batches", &own, "--epochs", &epochs[0]];
         self.seeded(&[&train[..], &RECIPE, &["--out", &reference]].concat())?;
         self.seeded(&["map", &reference, &cells, "--batches", &query, "--epochs", &epochs[1], "--out", &mapped])?;
-        let latent = self.path("reference.h5ad");
-        self.seeded(&["latent", &reference, &cells, "--batches", &own, "--out", &latent])?;
         let mut figures = Figures::default();
         self.losses(&mut figures)?;
-        self.places(&latent, &format!("{mapped}/mapped.h5ad"), &mut figures)?;
+        // The peer's places are draws from the posterior: like is compared with like. Ours by default are means.
+        for (place, named) in [("draw", ""), ("mean", "means_")] {
+            let sides =
+                [(&reference, &own, "reference"), (&mapped, &query, "query")].map(|(network, batches, side)| {
+                    let out = self.path(&format!("{side}-{place}.h5ad"));
+                    let latent = ["latent", network, &cells, "--batches", batches, "--place", place, "--out", &out];
+                    self.seeded(&latent).map(|_| out)
+                });
+            let [reference, query] = sides;
+            self.places(&reference?, &query?, named, &mut figures)?;
+        }
         for (reference, sample, modality, name) in [
             (&reference, "ref-rna", "adt", "proteins_reference"),
             (&mapped, "query-rna", "adt", "proteins_query"),
@@ -138,21 +146,22 @@ impl SeedRun<'_> {
         Ok(())
     }
 
-    /// How well types are transferred, to all cells of the query and to those of each sample, and how well samples mix.
-    fn places(&self, reference: &str, mapped: &str, figures: &mut Figures) -> Result<()> {
+    /// How well types are transferred, to all cells of the query and to those of each sample, and how well samples mix. `named` stands
+    /// before the figures' names.
+    fn places(&self, reference: &str, mapped: &str, named: &str, figures: &mut Figures) -> Result<()> {
         let read = |file: &str| Embedding::read(Path::new(file), "X_archipelago", "samplename", &self.args.labels_key);
         let (reference, query) = (read(reference)?, read(mapped)?);
         let all = quality::judge(&reference, &query, 0)?;
-        let Value::Object(named) = serde_json::to_value(&all)? else { anyhow::bail!("figures are an object") };
+        let Value::Object(judged) = serde_json::to_value(&all)? else { anyhow::bail!("figures are an object") };
         let of_types = ["knn_accuracy", "macro_f1", "balanced_accuracy", "knn_accuracy_seen_types"];
-        let mixing = named.iter().filter(|(name, _)| !of_types.contains(&name.as_str()));
+        let mixing = judged.iter().filter(|(name, _)| !of_types.contains(&name.as_str()));
         mixing
             .filter_map(|(name, value)| Some((name, value.as_f64()?)))
-            .for_each(|(name, value)| figures.insert(name, value));
+            .for_each(|(name, value)| figures.insert(&format!("{named}{name}"), value));
         let mut add = |name: &str, judged: &archipelago_analysis::metrics::MappingQuality| {
             for (figure, value) in [("accuracy", judged.knn_accuracy), ("macro_f1", judged.macro_f1)] {
                 if let Some(value) = value {
-                    figures.insert(&format!("transfer_{name}_{figure}"), value);
+                    figures.insert(&format!("{named}transfer_{name}_{figure}"), value);
                 }
             }
         };
