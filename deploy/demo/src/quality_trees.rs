@@ -40,7 +40,7 @@ impl SeedRun<'_> {
         let [cells, reference, mapped] = ["cells.h5ad", "reference", "mapped"].map(|name| self.path(name));
         let [of_known, of_new] = [&known, &new].map(|parts| parts.join(","));
         let (trained, moved) = (self.args.reference_epochs().to_string(), self.args.surgery_epochs().to_string());
-        let sizes = ["--n-layers", "2", "--n-latent", "10", "--epochs", &trained];
+        let sizes = ["--n-layers", "2", "--deeply-inject-covariates", "true", "--epochs", &trained];
         let by = ["--batch-key", PART];
         let train = ["train", &cells, "--batches", &of_known, "--out", &reference];
         let map = ["map", &reference, &cells, "--batches", &of_new, "--epochs", &moved, "--out", &mapped];

@@ -3,7 +3,7 @@
 //! # Source   Friedman, Hastie & Tibshirani 2008; `GraphicalLassoCV` of scikit-learn, whose stopping rules decide which entries
 //! are zero and are kept
 
-use faer::{Mat, Side};
+use faer::{Mat, Side, linalg::solvers::DenseSolveCore as _};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
@@ -279,16 +279,17 @@ fn sweep_gene(
     alpha: f64,
     most_sweeps: usize,
 ) {
-    let others: Vec<usize> = (0..empirical.nrows()).filter(|&other| other != gene).collect();
-    let q = covariance.select(Axis(0), &others).select(Axis(1), &others);
-    let row: Vec<f64> = others.iter().map(|&other| empirical[[gene, other]]).collect();
     let scale = precision[[gene, gene]] + 1000.0 * f64::EPSILON;
-    let mut weights: Vec<f64> = others.iter().map(|&other| -precision[[other, gene]] / scale).collect();
-    let products = lasso(&q, &row, &mut weights, alpha, most_sweeps);
-    let explained: f64 = others.iter().zip(&weights).map(|(&other, weight)| covariance[[other, gene]] * weight).sum();
+    let mut weights: Vec<f64> = precision.column(gene).iter().map(|value| -value / scale).collect();
+    // The gene's own place is among the others, so that rows of the covariance are read as they lie, and holds zeros.
+    weights[gene] = 0.0;
+    let mut target = empirical.row(gene).to_vec();
+    target[gene] = 0.0;
+    let products = lasso(covariance, gene, &target, &mut weights, alpha, most_sweeps);
+    let explained: f64 = covariance.row(gene).iter().zip(&weights).map(|(value, weight)| value * weight).sum();
     let own = 1.0 / (covariance[[gene, gene]] - explained);
     precision[[gene, gene]] = own;
-    for ((&other, weight), product) in others.iter().zip(&weights).zip(&products) {
+    for (other, (weight, product)) in weights.iter().zip(&products).enumerate().filter(|(other, _)| *other != gene) {
         precision[[other, gene]] = -own * weight;
         precision[[gene, other]] = -own * weight;
         covariance[[other, gene]] = *product;
@@ -296,13 +297,28 @@ fn sweep_gene(
     }
 }
 
-/// Minimises `w'Qw / 2 − s'w + alpha |w|` by coordinate descent from the given weights; returns `Qw`.
-fn lasso(q: &Array2<f64>, target: &[f64], weights: &mut [f64], alpha: f64, most_sweeps: usize) -> Vec<f64> {
-    let mut products: Vec<f64> = q.dot(&Array1::from(weights.to_vec())).to_vec();
+/// Minimises `w'Qw / 2 − s'w + alpha |w|` over all genes but one by coordinate descent from the given weights; returns `Qw`, zero at
+/// that gene.
+fn lasso(
+    q: &Array2<f64>,
+    gene: usize,
+    target: &[f64],
+    weights: &mut [f64],
+    alpha: f64,
+    most_sweeps: usize,
+) -> Vec<f64> {
+    let mut products = vec![0.0; weights.len()];
+    let add = |products: &mut [f64], at: usize, step: f64| {
+        products.iter_mut().zip(q.row(at)).for_each(|(product, q)| *product += step * q);
+        products[gene] = 0.0;
+    };
+    for (at, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+        add(&mut products, at, weight);
+    }
     let squared: f64 = target.iter().map(|value| value * value).sum();
     for sweep in 1..=most_sweeps {
         let (mut largest, mut change) = (0.0f64, 0.0f64);
-        for at in 0..weights.len() {
+        for at in (0..weights.len()).filter(|&at| at != gene) {
             let (own, before) = (q[[at, at]], weights[at]);
             if own == 0.0 {
                 continue;
@@ -310,8 +326,7 @@ fn lasso(q: &Array2<f64>, target: &[f64], weights: &mut [f64], alpha: f64, most_
             let pull = target[at] - (products[at] - before * own);
             let after = pull.signum() * (pull.abs() - alpha).max(0.0) / own;
             if after != before {
-                let step = after - before;
-                products.iter_mut().zip(q.row(at)).for_each(|(product, q)| *product += step * q);
+                add(&mut products, at, after - before);
                 weights[at] = after;
             }
             change = change.max((after - before).abs());
@@ -345,10 +360,18 @@ fn dual_gap(empirical: &Array2<f64>, precision: &Array2<f64>, alpha: f64) -> f64
     fit - precision.nrows() as f64 + alpha * off_diagonal
 }
 
-/// Eigenvalues near zero count as zero.
+/// Eigenvalues near zero count as zero; where none is, it is the inverse.
 fn pseudo_inverse(matrix: &Array2<f64>) -> Option<Array2<f64>> {
     let n = matrix.nrows();
-    let eigen = Mat::from_fn(n, n, |i, j| matrix[[i, j]]).self_adjoint_eigen(Side::Lower).ok()?;
+    let given = Mat::from_fn(n, n, |i, j| matrix[[i, j]]);
+    // Which is the rule: what is shrunk has no eigenvalue near zero, if no gene is constant.
+    if let Ok(factors) = given.llt(Side::Lower)
+        && (0..n).all(|i| factors.L()[(i, i)] > LEAST_PIVOT)
+    {
+        let inverse = factors.inverse();
+        return Some(Array2::from_shape_fn((n, n), |(i, j)| inverse[(i, j)]));
+    }
+    let eigen = given.self_adjoint_eigen(Side::Lower).ok()?;
     let values: Vec<f64> = eigen.S().column_vector().iter().copied().collect();
     let least = values.iter().fold(0.0f64, |most, value| most.max(value.abs())) * n as f64 * f64::EPSILON;
     let inverse: Vec<f64> = values.iter().map(|&value| if value.abs() > least { 1.0 / value } else { 0.0 }).collect();
@@ -362,6 +385,8 @@ const MOST_SWEEPS: usize = 100;
 const TOLERANCE: f64 = 1e-4;
 const LASSO_TOLERANCE: f64 = 1e-4;
 const SHRINKAGE: f64 = 0.95;
+/// Below it a matrix of genes with deviation 1 is not taken for one that has an inverse.
+const LEAST_PIVOT: f64 = 1e-3;
 /// A score beyond is a fit that went wrong.
 const TOO_GOOD: f64 = 0.1 / f64::EPSILON;
 
