@@ -59,7 +59,7 @@ pub fn gene_network(x: ArrayView2<'_, f64>, alphas: &Alphas) -> Result<GeneNetwo
         return Err(AnalysisError::NotFinite { what: "the expression", row, column });
     }
     let x = standardised(x);
-    let (empirical, _) = covariance(x.view());
+    let (folds, empirical) = Fold::all(&x);
     let (n_rounds, mut grid) = match alphas {
         Alphas::Given(given) => (1, given.clone()),
         Alphas::Grid(n) => {
@@ -71,7 +71,6 @@ pub fn gene_network(x: ArrayView2<'_, f64>, alphas: &Alphas) -> Result<GeneNetwo
         let found = format!("{grid:?}");
         return Err(AnalysisError::Option { option: "alphas", expected: "numbers above 0", found });
     }
-    let folds = Fold::all(&x);
     let mut path: Vec<(f64, Vec<f64>)> = Vec::new();
     let mut best = 0;
     for _ in 0..n_rounds {
@@ -107,16 +106,31 @@ fn standardised(x: ArrayView2<'_, f64>) -> Array2<f64> {
     x
 }
 
-/// Covariance by the number of cells, and the means.
-fn covariance(x: ArrayView2<'_, f64>) -> (Array2<f64>, Array1<f64>) {
-    let n = x.nrows() as f64;
-    let mean = x.sum_axis(Axis(0)) / n;
-    (about(x, &mean), mean)
+/// Sums over some cells, of which covariances follow: those of the cells that train are all cells' less those of the cells left out.
+struct Sums {
+    n: f64,
+    first: Array1<f64>,
+    second: Array2<f64>,
 }
 
-fn about(x: ArrayView2<'_, f64>, mean: &Array1<f64>) -> Array2<f64> {
-    let centred = &x - mean;
-    centred.t().dot(&centred) / x.nrows() as f64
+impl Sums {
+    fn of(x: ArrayView2<'_, f64>) -> Self {
+        Self { n: x.nrows() as f64, first: x.sum_axis(Axis(0)), second: x.t().dot(&x) }
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        Self { n: self.n + other.n, first: &self.first + &other.first, second: &self.second + &other.second }
+    }
+
+    fn less(&self, other: &Self) -> Self {
+        Self { n: self.n - other.n, first: &self.first - &other.first, second: &self.second - &other.second }
+    }
+
+    /// Covariance about the cells' own mean, by their number.
+    fn covariance(&self) -> Array2<f64> {
+        let mean = (&self.first / self.n).insert_axis(Axis(1));
+        &self.second / self.n - mean.dot(&mean.t())
+    }
 }
 
 fn largest_off_diagonal(covariance: &Array2<f64>) -> f64 {
@@ -167,19 +181,20 @@ struct Fold {
 }
 
 impl Fold {
-    /// Five runs of cells in order; the first ones are one longer where the cells do not divide.
-    fn all(x: &Array2<f64>) -> Vec<Self> {
+    /// Five runs of cells in order, the first ones one longer where the cells do not divide; and the covariance of all cells.
+    fn all(x: &Array2<f64>) -> (Vec<Self>, Array2<f64>) {
         let n = x.nrows();
         let mut start = 0;
-        let fold = |fold: usize| {
+        let run = |fold: usize| {
             let end = start + n / N_FOLDS + usize::from(fold < n % N_FOLDS);
-            let rows: Vec<usize> = (0..start).chain(end..n).collect();
-            let (train, _) = covariance(x.select(Axis(0), &rows).view());
-            let (test, _) = covariance(x.slice(s![start..end, ..]));
+            let sums = Sums::of(x.slice(s![start..end, ..]));
             start = end;
-            Self { train, test }
+            sums
         };
-        (0..N_FOLDS).map(fold).collect()
+        let runs: Vec<Sums> = (0..N_FOLDS).map(run).collect();
+        let all = runs.iter().fold(Sums::of(x.slice(s![..0, ..])), |sum, run| sum.plus(run));
+        let fold = |run: &Sums| Self { train: all.less(run).covariance(), test: run.covariance() };
+        (runs.iter().map(fold).collect(), all.covariance())
     }
 
     /// Log-likelihood of the cells left out at each penalty, each fit started from the one before.
