@@ -8,7 +8,7 @@ use std::{
 use archipelago_anndata::Csr;
 use archipelago_models::{
     Categorical, Cells,
-    data::{Field, FieldKind, FieldValues, GeneSets, LABELS},
+    data::{Field, FieldKind, FieldValues, GeneSets, LABELS, Need},
 };
 
 use crate::{
@@ -88,13 +88,20 @@ impl Annotations {
         }
     }
 
-    /// Takes away every label that is not among these; says of how many cells.
+    /// Takes away every label that is not among these; says of how many cells. A model that can do without labels, and has no place for
+    /// single cells without one, goes without.
     pub fn leave_labels_among(&mut self, known: &[String]) -> usize {
         let mut n_taken = 0;
         for annotated in self.fields.values_mut() {
             let Found::Labels(labels) = &mut annotated.found else { continue };
+            let before = n_taken;
             for label in labels.iter_mut().filter(|label| label.as_ref().is_some_and(|name| !known.contains(name))) {
                 (*label, n_taken) = (None, n_taken + 1);
+            }
+            let needs_all = FieldKind::Labels { unlabelled: None };
+            let is_free = |field: &mut Field| field.need == Need::Free && field.kind == needs_all;
+            if n_taken > before && annotated.field.as_mut().is_some_and(is_free) {
+                annotated.field = None;
             }
         }
         n_taken
@@ -260,6 +267,22 @@ mod tests {
         assert_eq!(labels_of(Some(Field::labels()), &[0, 2]).unwrap(), labelled(&["B", "T"]));
         let error = labels_of(Some(Field::labels()), &[0, 1, 2]).unwrap_err();
         assert_eq!(error.to_string(), "1 of 3 cells in `cells.h5ad` have no value in obs column `cell_type`");
+    }
+
+    #[test]
+    fn labels_that_are_taken_away_are_missed_by_models_that_need_them_alone() {
+        let known = ["T".to_owned()];
+        let left = |labels: Field| {
+            let mut annotations = read(&spec(Some(labels)), &[0, 2]).unwrap();
+            assert_eq!(annotations.leave_labels_among(&known), 1);
+            assert_eq!(annotations.labels().unwrap(), [None, Some("T".to_owned())]);
+            annotations.cells(&Csr::zeros(2, 1)).map(|cells| cells.get(LABELS).cloned())
+        };
+        let some = Categorical::from_values(&["?", "T"]);
+        assert_eq!(left(Field::some_labels("?".to_owned())).unwrap(), Some(some.into()));
+        assert!(matches!(left(Field::labels()), Err(Error::MissingValues { n_missing: 1, n_cells: 2, .. })));
+        let free = Field::new(LABELS, FieldKind::Labels { unlabelled: None }, Need::Free, "names");
+        assert_eq!(left(free).unwrap(), None);
     }
 
     #[test]
