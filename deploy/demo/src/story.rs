@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use archipelago_common::{ConditionKey, record::ReferenceRecord, reference_dir::ReferenceDir};
+use archipelago_common::{ConditionKey, policy::TaskBounds, record::ReferenceRecord, reference_dir::ReferenceDir};
 use archipelago_processes::{program, run, wait_until};
 
 use crate::{
@@ -180,7 +180,7 @@ impl Story {
         consortium.publish(&published)?;
         let lines: Vec<(&str, String)> =
             cells.sites.iter().map(|site| (site.site.as_str(), site.field_lines())).collect();
-        let policy = policy(self.args.fields.iter().chain(&cells.train));
+        let policy = policy(self.args.fields.iter().chain(&cells.train), &published, cells)?;
         let terms = |site: &SiteCells| {
             let fields = lines.iter().find(|(name, _)| *name == site.site).map_or("", |(_, lines)| lines);
             Terms { labels_key: Some(&cells.labels_key), policy: &policy, fields }
@@ -375,10 +375,19 @@ pub(crate) fn find_mapped(results: &Path) -> Result<PathBuf> {
     files.last().with_context(|| format!("`{}` holds no mapped cells", results.display()))
 }
 
-/// The policy of every site: the defaults, and that the reference may read its fields where the demonstration put them.
-fn policy<'a>(words: impl Iterator<Item = &'a String>) -> String {
+/// The policy of every site: the defaults, that the reference may read its fields where the demonstration put them, and, where the
+/// smallest site has fewer cells than the columns of the model ask for by default, how many numbers a cell it agrees to.
+fn policy<'a>(words: impl Iterator<Item = &'a String>, reference: &Path, cells: &Cells) -> Result<String> {
     let places: Vec<&str> = words.filter_map(|word| Some(word.split_once('=')?.1)).collect();
-    if places.is_empty() { String::new() } else { format!("may_read = {places:?}\n") }
+    let mut policy = if places.is_empty() { String::new() } else { format!("may_read = {places:?}\n") };
+    let columns = ReferenceDir::open(reference)?.base()?.card.layout.columns();
+    let n_numbers: usize = columns.values().map(|spec| spec.shape.iter().product::<usize>()).sum();
+    let n_cells = cells.sites.iter().map(|site| site.n_cells).min().unwrap_or(1).max(1);
+    let a_cell = n_numbers as f64 / n_cells as f64;
+    if a_cell > TaskBounds::default().max_numbers_per_cell {
+        policy += &format!("[tasks]\nmax_numbers_per_cell = {:.1}\n", (10.0 * a_cell).ceil() / 10.0);
+    }
+    Ok(policy)
 }
 
 fn layer(cells: &Cells) -> impl Iterator<Item = &str> {

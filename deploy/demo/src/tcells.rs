@@ -34,8 +34,12 @@ pub(crate) fn prepare(args: &Args, worker: &Path, dir: &Path) -> Result<Cells> {
         true => SITES.map(str::to_owned).into(),
         false => args.query.clone(),
     };
-    cells::split(&prepared, dir, BATCH_KEY, LABELS_KEY, None, &query)
+    let cells = cells::split(&prepared, dir, BATCH_KEY, LABELS_KEY, None, &query)?;
+    Ok(Cells { train: ["--max-tcr-length", LENGTH].map(str::to_owned).into(), ..cells })
 }
+
+/// Amino acids of a chain that the model looks at: the patients of the sites have longer ones than those of the reference.
+const LENGTH: &str = "30";
 
 /// Cells of patients with acute respiratory distress.
 const FILE: &str = "tcr_lung_blood.h5ad";
