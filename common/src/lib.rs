@@ -9,6 +9,7 @@ pub mod blob;
 pub mod check;
 pub mod codec;
 pub mod condition;
+pub mod enrolment;
 pub mod error;
 pub mod figure;
 pub mod finding;
@@ -38,6 +39,7 @@ pub mod tree;
 
 pub use blob::BlobRef;
 pub use condition::{Columns, ConditionKey, Section};
+pub use enrolment::Fingerprint;
 pub use error::{Error, Result};
 pub use figure::Figure;
 pub use hash::Digest;

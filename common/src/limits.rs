@@ -41,6 +41,14 @@ pub const REASON_BYTES: usize = 1_024;
 pub const OPEN_TASKS: usize = 1_024;
 /// Sites that may be enrolled.
 pub const SITES: usize = 16_384;
+/// Invitations that are open, wait for an operator, or were answered and have not expired: sites come one by one.
+pub const INVITATIONS: usize = 1_024;
+/// Longest life of an invitation, in milliseconds: 30 days. It is as good as a password while it lives.
+pub const LONGEST_INVITATION_MS: u64 = 30 * 24 * 3_600_000;
+/// Bytes of a signing request or of a certificate, PEM: each is under 1 KiB with the keys that are made here.
+pub const CERTIFICATE_BYTES: usize = 8 << 10;
+/// How long before its end a certificate is worth a warning, in milliseconds: 30 days, time for a person who is on holiday.
+pub const CERTIFICATE_WARNING_MS: u64 = 30 * 24 * 3_600_000;
 /// Request keys of one asker that are remembered for answering a repeated request with its first answer; an asker has some
 /// dozens under way at once.
 pub const REMEMBERED_REQUESTS: usize = 8_192;

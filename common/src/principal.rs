@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    enrolment::Fingerprint,
     error::{Error, Result},
     id::{Name, NodeId, SiteId, shorten},
 };
@@ -20,6 +21,8 @@ pub enum Principal {
     Operator(Name),
     /// Someone who may read everything and change nothing.
     Auditor(Name),
+    /// Whoever has the key of this invitation: may ask, once, to become the site that is invited, and hear what came of it.
+    Invited(Fingerprint),
 }
 
 impl fmt::Display for Principal {
@@ -29,6 +32,7 @@ impl fmt::Display for Principal {
             Self::Site(site) => write!(f, "site/{site}"),
             Self::Operator(name) => write!(f, "operator/{name}"),
             Self::Auditor(name) => write!(f, "auditor/{name}"),
+            Self::Invited(key) => write!(f, "invited/{key}"),
         }
     }
 }
@@ -41,6 +45,7 @@ impl FromStr for Principal {
             Some(("site", site)) => site.parse().map(Self::Site),
             Some(("operator", name)) => Name::parse("operator name", name).map(Self::Operator),
             Some(("auditor", name)) => Name::parse("auditor name", name).map(Self::Auditor),
+            Some(("invited", key)) => key.parse().map(Self::Invited),
             _ => Err(Error::InvalidName {
                 what: "role",
                 found: shorten(text),
@@ -85,9 +90,11 @@ const SCHEME: &str = "archipelago://";
 mod tests {
     use super::*;
 
+    const INVITED: &str = "invited/00aa-11bb-22cc-33dd-44ee-55ff-6677-8899";
+
     #[test]
     fn identities_round_trip_as_uris() {
-        for text in ["coordinator/3", "site/charite", "operator/anna.k", "auditor/dpo"] {
+        for text in ["coordinator/3", "site/charite", "operator/anna.k", "auditor/dpo", INVITED] {
             let uri = format!("archipelago://lung/{text}");
             assert_eq!(uri.parse::<Identity>().unwrap().to_string(), uri);
         }
@@ -98,6 +105,7 @@ mod tests {
             "archipelago://lung/site/../a",
             "archipelago://lung/root/a",
             "archipelago://lung/coordinator/0",
+            "archipelago://lung/invited/north",
         ] {
             assert!(bad.parse::<Identity>().is_err(), "{bad}");
         }

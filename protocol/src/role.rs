@@ -9,9 +9,14 @@ use crate::message::{Refusal, Request, StreamOpen, Withdrawal};
 ///
 /// # Errors  [`Refusal::Forbidden`]
 pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
-    use Principal::{Auditor, Coordinator, Operator, Site};
+    use Principal::{Auditor, Coordinator, Invited, Operator, Site};
     match (request, who) {
         (_, Coordinator(_)) => Err(forbidden("a coordinator asks nothing of another's sessions")),
+        (Request::RequestCertificate { .. } | Request::ShowEnrolment, Invited(_)) => Ok(()),
+        (_, Invited(_)) => Err(forbidden("an invitation is there to ask for a certificate and for nothing else")),
+        (Request::RequestCertificate { .. } | Request::ShowEnrolment, Site(_) | Operator(_) | Auditor(_)) => {
+            Err(forbidden("this is for whoever comes with an invitation"))
+        }
         (
             Request::Status
             | Request::ListReferences
@@ -32,12 +37,21 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             Site(_) | Operator(_) | Auditor(_),
         ) => Ok(()),
         (
-            Request::ListSites | Request::ListSitesAfter { .. } | Request::ListMembers | Request::ShowHealth,
+            Request::ListSites
+            | Request::ListSitesAfter { .. }
+            | Request::ListMembers
+            | Request::ShowHealth
+            | Request::ListEnrolments { .. }
+            | Request::ListKeys { .. },
             Operator(_) | Auditor(_),
         ) => Ok(()),
-        (Request::ListSites | Request::ListSitesAfter { .. }, Site(_)) => {
-            Err(forbidden("the list of sites is for operators and auditors"))
-        }
+        (
+            Request::ListSites
+            | Request::ListSitesAfter { .. }
+            | Request::ListEnrolments { .. }
+            | Request::ListKeys { .. },
+            Site(_),
+        ) => Err(forbidden("the list of sites is for operators and auditors")),
         (Request::ListMembers | Request::ShowHealth, Site(_)) => {
             Err(forbidden("the state of the coordinators is for operators and auditors"))
         }
@@ -67,7 +81,10 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::CollectBlobs { .. }
             | Request::VerifyBlobs
             | Request::PublishGatedTask { .. }
-            | Request::SetClock { .. },
+            | Request::SetClock { .. }
+            | Request::Invite { .. }
+            | Request::ApproveSite { .. }
+            | Request::RefuseSite { .. },
             Operator(_),
         ) => Ok(()),
         (
@@ -84,7 +101,10 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::CollectBlobs { .. }
             | Request::VerifyBlobs
             | Request::PublishGatedTask { .. }
-            | Request::SetClock { .. },
+            | Request::SetClock { .. }
+            | Request::Invite { .. }
+            | Request::ApproveSite { .. }
+            | Request::RefuseSite { .. },
             Site(_) | Auditor(_),
         ) => Err(forbidden("this is for operators")),
     }
@@ -94,9 +114,10 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
 ///
 /// # Errors  [`Refusal::Forbidden`]
 pub fn permit_stream(who: &Principal, open: &StreamOpen) -> Result<(), Refusal> {
-    use Principal::{Auditor, Coordinator, Operator, Site};
+    use Principal::{Auditor, Coordinator, Invited, Operator, Site};
     match (open, who) {
-        (StreamOpen::Control(_), Site(_) | Operator(_) | Auditor(_)) => Ok(()),
+        (StreamOpen::Control(_), Site(_) | Operator(_) | Auditor(_) | Invited(_)) => Ok(()),
+        (_, Invited(_)) => Err(forbidden("an invitation is there to ask for a certificate and for nothing else")),
         (StreamOpen::Control(_), Coordinator(_)) => Err(forbidden("a coordinator has no session")),
         (StreamOpen::Put(_), Site(_) | Operator(_) | Coordinator(_)) => Ok(()),
         (StreamOpen::Put(_), Auditor(_)) => Err(forbidden("an auditor changes nothing")),

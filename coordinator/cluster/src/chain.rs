@@ -53,7 +53,7 @@ impl Cluster {
     pub(crate) fn begin_chain(&mut self) {
         if self.edition >= Edition::Third && self.chain.is_none() {
             // A state that cannot be encoded has no snapshot either, and is refused long before.
-            self.chain = self.digest().ok().map(Chain::beginning_with);
+            self.chain = self.digest_of_edition().ok().map(Chain::beginning_with);
         }
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Digest, Layout, Name, NodeId, Principal, Result, SiteId, TaskId, Version, VersionId, codec,
+    BlobRef, ConditionKey, Digest, Fingerprint, Layout, Name, NodeId, Principal, Result, SiteId, TaskId, Version,
+    VersionId, codec,
+    enrolment::CertifiedKey,
     limits,
     member::Incarnation,
     record::{BaseSummary, Progress, Submission},
@@ -176,6 +178,38 @@ pub enum Body {
         bytes: u64,
         /// What it may upload in a day, as the leader is configured.
         limit: u64,
+    },
+    /// Invite a site. Operator. Since edition 6, as all about invitations.
+    Invite {
+        /// The site.
+        site: SiteId,
+        /// The key that comes with the invitation.
+        invitation: Fingerprint,
+        /// The last moment at which anything comes of it, Unix milliseconds.
+        expires_ms: u64,
+    },
+    /// Use an invitation up: ask to have a key certified. Whoever is invited.
+    RequestCertificate {
+        /// The site's own key, as the leader read it from the request.
+        key: Fingerprint,
+        /// The signing request, PEM; the leader has verified its signature.
+        request: String,
+    },
+    /// Enrol a site whose request waits. Operator.
+    ApproveSite {
+        /// The site.
+        site: SiteId,
+        /// The key that is certified and until when, as the leader read it from the certificate.
+        certified: CertifiedKey,
+        /// The certificate, PEM.
+        certificate: String,
+    },
+    /// Say no to a request, or take an invitation back. Operator.
+    RefuseSite {
+        /// The site.
+        site: SiteId,
+        /// In words.
+        reason: String,
     },
 }
 

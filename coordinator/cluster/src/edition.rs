@@ -21,11 +21,13 @@ pub enum Edition {
     Fourth,
     /// Tasks may say how many steps are taken, and how much the KL term weighs.
     Fifth,
+    /// Sites come in by invitations.
+    Sixth,
 }
 
 impl Edition {
     /// The latest that this build knows.
-    pub const LATEST: Self = Self::Fifth;
+    pub const LATEST: Self = Self::Sixth;
 
     /// By its number, for coordinators that tell one another what they know.
     pub fn of_number(number: u32) -> Option<Self> {
@@ -35,6 +37,7 @@ impl Edition {
             3 => Some(Self::Third),
             4 => Some(Self::Fourth),
             5 => Some(Self::Fifth),
+            6 => Some(Self::Sixth),
             _ => None,
         }
     }
@@ -47,6 +50,7 @@ impl Edition {
             Self::Third => 3,
             Self::Fourth => 4,
             Self::Fifth => 5,
+            Self::Sixth => 6,
         }
     }
 }
@@ -70,7 +74,8 @@ impl Cluster {
             self.edition = edition;
             self.requests.regroup();
             // As builds count that know no later fields: all apply the same entry.
-            let later = codec::size(&(&self.chain, &self.uploads)) - codec::size(&());
+            let later =
+                codec::size(&(&self.chain, &self.uploads, &self.enrolments, &self.certified)) - codec::size(&());
             self.n_bytes = codec::size(self) - later;
             self.begin_chain();
         }

@@ -11,7 +11,7 @@ use crate::{Cluster, command::Body};
 /// the sessions that it holds; merging, in contrast, touches names of blobs only and happens inside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// End every session of a revoked site.
+    /// End every session of a site that may not be here any more: it was revoked, or its key was replaced.
     CutSessions {
         /// The site.
         site: SiteId,
@@ -24,7 +24,8 @@ impl Effect {
     /// What follows from a command that was carried out.
     pub(crate) fn of(body: &Body) -> Option<Self> {
         match body {
-            Body::RevokeSite { site } => Some(Self::CutSessions { site: site.clone() }),
+            // An approval may replace the key of a site: whoever has the earlier one goes.
+            Body::RevokeSite { site } | Body::ApproveSite { site, .. } => Some(Self::CutSessions { site: site.clone() }),
             // An enrolled site may find tasks that wait for it; a withdrawal may end work on a version.
             Body::AddSite { .. }
             | Body::PublishTask(_)
@@ -47,7 +48,10 @@ impl Effect {
             | Body::Derive { .. }
             | Body::RaiseEdition { .. }
             | Body::Introduce { .. }
-            | Body::Grant { .. } => None,
+            | Body::Grant { .. }
+            | Body::Invite { .. }
+            | Body::RequestCertificate { .. }
+            | Body::RefuseSite { .. } => None,
             // Leases and deadlines may be over.
             Body::AgreeOnTime { .. } | Body::SetClock { .. } => Some(Self::AnnounceTasks),
         }
@@ -59,7 +63,8 @@ impl Cluster {
     /// snapshot, starts with.
     pub fn outstanding(&self) -> Vec<Effect> {
         let revoked = self.sites.values().filter(|site| site.revoked_ms.is_some());
-        let mut effects: Vec<_> = revoked.map(|site| Effect::CutSessions { site: site.site.clone() }).collect();
+        let cut = revoked.map(|site| &site.site).chain(self.certified.keys());
+        let mut effects: Vec<_> = cut.map(|site| Effect::CutSessions { site: site.clone() }).collect();
         if !self.index.open().is_empty() {
             effects.push(Effect::AnnounceTasks);
         }

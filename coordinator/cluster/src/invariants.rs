@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId, limits,
+    BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId,
+    enrolment::EnrolmentState,
+    limits,
     member::MemberRole,
     record::{AssignmentRecord, AssignmentState, SubmittedCondition, TaskRecord, TaskState, Why},
     task::PublishMode,
@@ -44,6 +46,7 @@ const CHECKS: &[Check] = &[
     gates_belong_to_tasks,
     layouts_belong_to_references,
     memory_is_bounded,
+    enrolments_are_of_one_site_each,
 ];
 
 /// Else two coordinators could mean different columns by one version. All of a history is hashed where that is soon done; of
@@ -285,6 +288,20 @@ fn layouts_belong_to_references(cluster: &Cluster) -> Result<(), String> {
 }
 
 /// No peer can make the state grow without bound; and what is remembered has its place in the order of forgetting.
+/// Else an operator could approve another request than the one that was looked at. Whoever was approved is enrolled.
+fn enrolments_are_of_one_site_each(cluster: &Cluster) -> Result<(), String> {
+    let mut sites = BTreeSet::new();
+    for (invitation, record) in &cluster.enrolments {
+        let site = &record.site;
+        ensure(record.invitation == *invitation, || format!("the invitation of `{site}` is under another key"))?;
+        ensure(sites.insert(site), || format!("`{site}` has two invitations"))?;
+        let is_approved = matches!(record.state, EnrolmentState::Approved { .. });
+        ensure(!is_approved || cluster.sites.contains_key(site), || format!("`{site}` was approved and is no site"))?;
+    }
+    let stranger = cluster.certified.keys().find(|site| !cluster.sites.contains_key(site));
+    stranger.map_or(Ok(()), |site| Err(format!("`{site}` has a key and is no site")))
+}
+
 fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
     ensure(cluster.requests.is_consistent(), || "remembered requests disagree with their order".to_owned())?;
     let n_open = cluster.tasks.values().filter(|task| task.state == TaskState::Open).count();
@@ -294,6 +311,7 @@ fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
         ("tasks", cluster.tasks.len(), limits::TASKS),
         ("open tasks", n_open, limits::OPEN_TASKS),
         ("members", cluster.members.len(), limits::MEMBERS),
+        ("invitations", cluster.enrolments.len(), limits::INVITATIONS),
     ];
     let over = counts.iter().find(|(_, found, limit)| found > limit);
     over.map_or(Ok(()), |(what, found, limit)| Err(format!("{found} {what}, more than {limit}")))

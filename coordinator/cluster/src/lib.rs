@@ -10,7 +10,8 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Layout, Name, NodeId, SiteId, TaskId,
+    Fingerprint, Layout, Name, NodeId, SiteId, TaskId,
+    enrolment::{CertifiedKey, EnrolmentRecord},
     member::{Incarnation, MemberRecord},
     record::{SiteRecord, TaskRecord},
     task::QualityGates,
@@ -23,6 +24,7 @@ mod derive;
 mod earlier_formats;
 mod edition;
 mod effect;
+mod enrolment;
 mod founding;
 mod growth;
 mod history;
@@ -81,6 +83,10 @@ pub struct Cluster {
     chain: Option<Chain>,
     /// What sites upload in a day.
     uploads: BTreeMap<SiteId, Uploads>,
+    /// Invitations that are open or were answered lately, by the keys that come with them; one of each site.
+    enrolments: BTreeMap<Fingerprint, EnrolmentRecord>,
+    /// The keys of sites that came in by an invitation. One that was certified by hand may have any that the authority has signed.
+    certified: BTreeMap<SiteId, CertifiedKey>,
     #[serde(skip)]
     index: Index,
 }
@@ -137,6 +143,12 @@ impl Cluster {
             Body::SetClock { now_ms } => self.set_clock(principal, *now_ms),
             Body::Grant { site, bytes, limit } => self.grant(principal, site, *bytes, *limit),
             Body::Introduce { node, incarnation } => self.introduce(principal, *node, *incarnation),
+            Body::Invite { site, invitation, expires_ms } => self.invite(principal, site, *invitation, *expires_ms),
+            Body::RequestCertificate { key, request } => self.request_certificate(principal, *key, request),
+            Body::ApproveSite { site, certified, certificate } => {
+                self.approve_site(principal, site, *certified, certificate)
+            }
+            Body::RefuseSite { site, reason } => self.refuse_site(principal, site, reason),
         }
     }
 }

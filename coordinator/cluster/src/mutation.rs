@@ -58,11 +58,13 @@ pub enum Rule {
     PagesEnd,
     /// The pages of a version are of that version, whatever is merged between them.
     PagesOfVersion,
+    /// An invitation is used once: a second key that comes with it is refused.
+    InvitationOnce,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -89,6 +91,7 @@ impl Rule {
         Self::DayStays,
         Self::PagesEnd,
         Self::PagesOfVersion,
+        Self::InvitationOnce,
     ];
 }
 

@@ -1,6 +1,6 @@
 //! What comes of a command.
 
-use archipelago_common::{Name, TaskId, VersionId, record::SiteRecord};
+use archipelago_common::{Fingerprint, Name, TaskId, VersionId, record::SiteRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
@@ -47,6 +47,8 @@ pub enum Outcome {
     },
     /// To `RaiseEdition`, `Introduce`, `AdoptMembers`, `AddMember`, `PromoteMember`, `RemoveMember`: see [`crate::Cluster::members`].
     Members,
+    /// To `Invite`, `RequestCertificate`, `ApproveSite`, `RefuseSite`: see [`crate::Cluster::enrolment`].
+    Enrolment(Fingerprint),
 }
 
 /// Why a command was not carried out. A refused command leaves the state as it was, but for the time.

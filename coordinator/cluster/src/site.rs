@@ -12,10 +12,10 @@ use archipelago_common::{
 use crate::{Cluster, Outcome, Refusal, growth};
 
 impl Cluster {
-    /// Whether a peer may hold a session: anyone but a site that is not enrolled or was revoked, and a coordinator that
-    /// was removed.
+    /// Whether a peer may hold a session: anyone but a site that is not enrolled or was revoked, a coordinator that
+    /// was removed, and whoever comes with an invitation that has ended.
     ///
-    /// # Errors  [`Refusal::Forbidden`]
+    /// # Errors  [`Refusal::Forbidden`], [`Refusal::Stale`]
     pub fn admit(&self, principal: &Principal) -> Result<(), Refusal> {
         match principal {
             Principal::Site(site) => self.require_enrolled(site),
@@ -25,6 +25,7 @@ impl Cluster {
                 Some(MemberRole::Learner | MemberRole::Voter) | None => Ok(()),
             },
             Principal::Operator(_) | Principal::Auditor(_) => Ok(()),
+            Principal::Invited(invitation) => self.require_invited(invitation).map(drop),
         }
     }
 
@@ -35,17 +36,9 @@ impl Cluster {
 
     pub(crate) fn add_site(&mut self, principal: &Principal, site: &SiteId) -> Result<Outcome, Refusal> {
         require_operator(principal)?;
+        self.require_free(site)?;
         if let Some(record) = self.sites.get(site) {
-            return match record.revoked_ms {
-                None => Ok(Outcome::Site(record.clone())),
-                // A certificate that was revoked must not come alive again under its old name.
-                Some(_) => Err(Refusal::conflict(format!("site `{site}` was revoked; enrol it under a new name"))),
-            };
-        }
-        if self.references.values().any(|reference| reference.publisher() == site.name()) {
-            let reason =
-                format!("`{site}` is the namespace of an operator who published a reference; choose another name");
-            return Err(Refusal::conflict(reason));
+            return Ok(Outcome::Site(record.clone()));
         }
         require_room("enrolled sites", self.sites.len(), limits::SITES)?;
         self.require_growth(growth::PLACE)?;
@@ -67,6 +60,22 @@ impl Cluster {
             self.assign(id, site, AssignmentRecord { state: AssignmentState::Lapsed, ..assignment });
         }
         Ok(Outcome::Site(record))
+    }
+
+    /// Refuses a name under which no site can be here.
+    pub(crate) fn require_free(&self, site: &SiteId) -> Result<(), Refusal> {
+        match self.sites.get(site) {
+            // A certificate that was revoked must not come alive again under its old name.
+            Some(SiteRecord { revoked_ms: Some(_), .. }) => {
+                Err(Refusal::conflict(format!("site `{site}` was revoked; enrol it under a new name")))
+            }
+            None if self.references.values().any(|reference| reference.publisher() == site.name()) => {
+                let reason =
+                    format!("`{site}` is the namespace of an operator who published a reference; choose another name");
+                Err(Refusal::conflict(reason))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The site that asks, if it is one, enrolled and not revoked.

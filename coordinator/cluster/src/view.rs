@@ -4,7 +4,9 @@
 use std::{collections::BTreeSet, ops::Bound};
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Digest, Name, Principal, SiteId, TaskId, VersionId, codec, limits,
+    BlobRef, ConditionKey, Digest, Fingerprint, Name, Principal, SiteId, TaskId, VersionId, codec,
+    enrolment::{CertifiedKey, EnrolmentRecord},
+    limits,
     record::{
         AssignmentHead, AssignmentState, Change, Page, ReferenceHead, SiteRecord, Stage, SubmittedCondition, TaskHead,
         TaskRecord, TaskState,
@@ -130,6 +132,18 @@ impl Cluster {
     pub fn site_page(&self, room: Room, after: Option<&SiteId>) -> Page<SiteRecord> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         page(room, self.sites.range::<SiteId, _>((from, Bound::Unbounded)).map(|(_, site)| site.clone()))
+    }
+
+    /// The keys of sites after this one.
+    pub fn key_page(&self, room: Room, after: Option<&SiteId>) -> Page<(SiteId, CertifiedKey)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.certified.range::<SiteId, _>((from, Bound::Unbounded));
+        page(room, keys.map(|(site, certified)| (site.clone(), *certified)))
+    }
+
+    /// The invitations after this one.
+    pub fn enrolment_page(&self, room: Room, after: Option<&Fingerprint>) -> Page<EnrolmentRecord> {
+        page(room, self.enrolments_after(after).cloned())
     }
 
     /// The tasks after this one that a peer may see, as it may see them: a site those it may take or has taken, without

@@ -5,7 +5,10 @@
 use std::sync::LazyLock;
 
 use archipelago_cluster::Cluster;
-use archipelago_common::health::{HealthRecord, NodeState};
+use archipelago_common::{
+    health::{HealthRecord, NodeState},
+    limits,
+};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector, exponential_buckets,
@@ -95,11 +98,19 @@ pub static SUBMISSIONS_ACCEPTED_TOTAL: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::new(name, "Submissions accepted through this node").expect("a well-formed metric")
 });
 
+/// Requests to be let in.
+pub static REQUESTS_WAITING: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_enrolment_requests", "Sites that wait for an operator to let them in"));
+/// Certificates that end within 30 days.
+pub static CERTIFICATES_ENDING: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("archipelago_site_certificates_ending", "Sites whose certificate has ended or ends within 30 days")
+});
+
 static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
 /// Registers every metric, so that those which nothing has touched yet are shown too. Call it once.
 pub fn register_all() {
-    let collectors: [Box<dyn Collector>; 25] = [
+    let collectors: [Box<dyn Collector>; 27] = [
         Box::new(RAFT_IS_LEADER.clone()),
         Box::new(RAFT_TERM.clone()),
         Box::new(RAFT_APPLIED_INDEX.clone()),
@@ -125,6 +136,8 @@ pub fn register_all() {
         Box::new(REFERENCES.clone()),
         Box::new(STATE_BYTES.clone()),
         Box::new(SUBMISSIONS_ACCEPTED_TOTAL.clone()),
+        Box::new(REQUESTS_WAITING.clone()),
+        Box::new(CERTIFICATES_ENDING.clone()),
     ];
     for collector in collectors {
         // A second registration is refused and changes nothing.
@@ -156,6 +169,9 @@ pub fn cluster(cluster: &Cluster) {
     SITES_ENROLLED.set(counts.sites as i64);
     REFERENCES.set(counts.references as i64);
     STATE_BYTES.set(i64::try_from(cluster.size().0).unwrap_or(i64::MAX));
+    let (n_waiting, n_ending) = cluster.attention(limits::CERTIFICATE_WARNING_MS);
+    REQUESTS_WAITING.set(n_waiting as i64);
+    CERTIFICATES_ENDING.set(n_ending as i64);
 }
 
 fn gauge(name: &str, help: &str) -> IntGauge {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_cluster::Effect;
+use archipelago_cluster::{Cluster, Effect};
 use archipelago_common::{
     Principal,
     member::{MemberRole, Origin},
@@ -143,9 +143,13 @@ fn cut_removed(connection: &Connection, who: &Principal, view: &View) -> bool {
 
 /// Ends the connection of a peer that may not be here.
 async fn admit(connection: &Connection, who: &Principal, executor: &Executor) -> bool {
-    let asker = who.clone();
+    let (asker, key) = (who.clone(), connection.key());
+    let look = move |cluster: &Cluster| {
+        cluster.admit(&asker)?;
+        key.map_or(Ok(()), |key| cluster.recognise_key(&asker, key))
+    };
     // A node too busy to look lets the peer in: every command is checked again where it is applied.
-    let admitted = executor.raft().peek(move |cluster| cluster.admit(&asker)).await.unwrap_or(Ok(()));
+    let admitted = executor.raft().peek(look).await.unwrap_or(Ok(()));
     if let Err(refusal) = &admitted {
         tracing::info!(%who, remote = connection.remote(), %refusal, "a peer is not let in");
         connection.refuse(&refusal.to_string());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use archipelago_cluster::{Cluster, Reference, Room, Which};
 use archipelago_common::{
-    Name, Principal, TaskId, limits,
+    Fingerprint, Name, Principal, TaskId, limits,
     record::{ReferenceRecord, TaskHead, TaskRecord},
 };
 use archipelago_protocol::message::{self, Refusal, Reply, Request};
@@ -53,6 +53,8 @@ pub(super) fn page(cluster: &Cluster, room: Room, who: &Principal, request: Requ
             let found = cluster.submission_page(room, who, (task, &site), after.as_ref()).map(Reply::Submitted);
             found.ok_or_else(|| Refusal::NotFound { what: format!("submission of `{site}` for task {task}") })
         }
+        Request::ListKeys { after } => Ok(Reply::Keys(cluster.key_page(room, after.as_ref()))),
+        Request::ListEnrolments { after } => Ok(Reply::Enrolments(cluster.enrolment_page(room, after.as_ref()))),
         Request::ListSitesAfter { after } => Ok(Reply::SitePage(cluster.site_page(room, after.as_ref()))),
         _ => Err(Refusal::Invalid { reason: "this request asks for no page".to_owned() }),
     }
@@ -117,6 +119,20 @@ pub(super) fn sites(cluster: &Cluster) -> Result<Reply, Refusal> {
 pub(super) fn gates(cluster: &Cluster, task: TaskId) -> Result<Reply, Refusal> {
     let known = cluster.task(task).map(|_| Reply::Gates(cluster.gates(task)));
     known.ok_or_else(|| no_task(task))
+}
+
+/// What came of an invitation, and what it was for.
+pub(super) fn enrolment(cluster: &Cluster, invitation: &Fingerprint) -> Result<Reply, Refusal> {
+    let found = cluster.enrolment(invitation).map(|record| Reply::Enrolment(Box::new(record.clone())));
+    found.ok_or_else(|| Refusal::NotFound { what: format!("invitation {invitation}") })
+}
+
+/// What came of the invitation that somebody comes with.
+pub(super) fn own_enrolment(cluster: &Cluster, who: &Principal) -> Result<Reply, Refusal> {
+    match who {
+        Principal::Invited(invitation) => enrolment(cluster, invitation),
+        _ => Err(Refusal::Invalid { reason: format!("`{who}` does not come with an invitation") }),
+    }
 }
 
 fn require_reference<'a>(cluster: &'a Cluster, name: &Name) -> Result<&'a Reference, Refusal> {

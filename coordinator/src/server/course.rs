@@ -24,7 +24,7 @@ use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdra
 use super::{
     answers,
     checks::{self, Shelf},
-    refusal,
+    enrolment, refusal,
 };
 
 /// What is to be done next for a request. A step that cannot be carried out ends it, with the refusal that says why.
@@ -89,13 +89,18 @@ pub fn begin(who: Principal, key: RequestKey, request: Request, room: Room) -> S
         | Request::ShowTaskHead { .. }
         | Request::ListAssignments { .. }
         | Request::ListSubmitted { .. }
-        | Request::ListSitesAfter { .. }) => ask(who, move |cluster, who| answers::page(cluster, room, who, request)),
+        | Request::ListSitesAfter { .. }
+        | Request::ListEnrolments { .. }
+        | Request::ListKeys { .. }) => ask(who, move |cluster, who| answers::page(cluster, room, who, request)),
+        Request::ShowEnrolment => ask(who, answers::own_enrolment),
         request => Step::Lead(Box::new(move || match request {
             Request::PublishReference { name, version } => publish(who, key, name, version),
             Request::Submit(submission) => submit(who, key, submission),
             Request::Derive { reference, version, value, result } => {
                 derive(who, key, Derived { reference, version, value, result })
             }
+            Request::RequestCertificate { request } => enrolment::request(who, key, request),
+            Request::ApproveSite { site, certificate } => enrolment::approve(who, key, site, certificate),
             request => match body(request) {
                 Ok(body) => command(who, key, body),
                 Err(refusal) => Step::Done(Err(refusal)),
@@ -205,7 +210,16 @@ fn members_behind(
 
 /// A renewal that comes too soon after the last is answered without a log entry, and what a member could not read is refused;
 /// everything else is proposed.
-fn command(principal: Principal, key: RequestKey, body: Body) -> Step {
+pub(super) fn command(principal: Principal, key: RequestKey, body: Body) -> Step {
+    if let Body::Invite { .. } = &body {
+        return Step::Read(Box::new(move |cluster, _| match cluster.edition() >= Edition::Sixth {
+            true => propose(principal, key, body),
+            false => {
+                let reason = "a coordinator does not know invitations yet; upgrade all of them".to_owned();
+                Step::Done(Err(Refusal::Invalid { reason }))
+            }
+        }));
+    }
     if let Body::PublishTask(task) | Body::PublishGatedTask { task, .. } = &body
         && let Some((since, what)) = later_edition(task)
     {
@@ -253,6 +267,9 @@ fn reply(who: Principal, outcome: Outcome) -> Step {
             Step::Peek(Box::new(move |cluster, _| Step::Done(answers::changed_reference(cluster, &name))))
         }
         Outcome::Members => Step::Peek(Box::new(|cluster, _| Step::Done(Ok(members(cluster))))),
+        Outcome::Enrolment(invitation) => {
+            Step::Peek(Box::new(move |cluster, _| Step::Done(answers::enrolment(cluster, &invitation))))
+        }
         Outcome::Task(task) => {
             Step::Peek(Box::new(move |cluster, _| Step::Done(answers::changed_task(cluster, &who, task))))
         }
@@ -291,6 +308,8 @@ fn body(request: Request) -> Result<Body, Refusal> {
         Request::CloseTask { task } => Body::CloseTask { task },
         Request::CancelTask { task } => Body::CancelTask { task },
         Request::SetClock { now_ms } => Body::SetClock { now_ms },
+        Request::Invite { site, invitation, expires_ms } => Body::Invite { site, invitation, expires_ms },
+        Request::RefuseSite { site, reason } => Body::RefuseSite { site, reason },
         Request::Status
         | Request::ShowTime
         | Request::ListReferences
@@ -316,6 +335,11 @@ fn body(request: Request) -> Result<Body, Refusal> {
         | Request::ListSubmitted { .. }
         | Request::ListSitesAfter { .. }
         | Request::Derive { .. }
+        | Request::ShowEnrolment
+        | Request::ListEnrolments { .. }
+        | Request::ListKeys { .. }
+        | Request::RequestCertificate { .. }
+        | Request::ApproveSite { .. }
         | Request::Submit(_) => {
             return Err(Refusal::Invalid { reason: "this request is no command as it stands".to_owned() });
         }

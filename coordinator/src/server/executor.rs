@@ -249,6 +249,13 @@ fn kind(request: &Request) -> &'static str {
         Request::ListAssignments { .. } => "list_assignments",
         Request::ListSubmitted { .. } => "list_submitted",
         Request::ListSitesAfter { .. } => "list_sites_after",
+        Request::Invite { .. } => "invite",
+        Request::RequestCertificate { .. } => "request_certificate",
+        Request::ShowEnrolment => "show_enrolment",
+        Request::ListEnrolments { .. } => "list_enrolments",
+        Request::ApproveSite { .. } => "approve_site",
+        Request::RefuseSite { .. } => "refuse_site",
+        Request::ListKeys { .. } => "list_keys",
         Request::Derive { .. } => "derive",
         Request::SetClock { .. } => "set_clock",
     }

@@ -114,6 +114,7 @@ impl Counted {
             Principal::Site(_) => "site",
             Principal::Operator(_) => "operator",
             Principal::Auditor(_) => "auditor",
+            Principal::Invited(_) => "invited",
         };
         let labels = [role, way.as_str()];
         metrics::SESSIONS.with_label_values(&labels).inc();

@@ -10,6 +10,7 @@ pub mod doctor;
 mod driver;
 mod error;
 mod get;
+pub mod invite;
 mod known;
 mod pages;
 mod partial;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{
     BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId,
+    enrolment::{CertifiedKey, EnrolmentRecord},
     record::{
         AssignmentHead, AssignmentRecord, AssignmentState, Change, Page, ReferenceHead, ReferenceHistory, SiteRecord,
         Stage, Submission, SubmittedCondition, TaskHead, TaskRecord,
@@ -149,6 +150,32 @@ impl Client {
             other => Err(other),
         })
         .await
+    }
+
+    /// All invitations that are open or were answered lately.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn enrolments(&self) -> Result<Vec<EnrolmentRecord>> {
+        let ask =
+            |after: Option<&EnrolmentRecord>| Request::ListEnrolments { after: after.map(|record| record.invitation) };
+        self.all(ask, |reply| match reply {
+            Reply::Enrolments(page) => Ok(page),
+            other => Err(other),
+        })
+        .await
+    }
+
+    /// The keys of all sites that came in by an invitation, and until when they are certified.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn keys(&self) -> Result<BTreeMap<SiteId, CertifiedKey>> {
+        let ask =
+            |after: Option<&(SiteId, CertifiedKey)>| Request::ListKeys { after: after.map(|(site, _)| site.clone()) };
+        let all = self.all(ask, |reply| match reply {
+            Reply::Keys(page) => Ok(page),
+            other => Err(other),
+        });
+        Ok(all.await?.into_iter().collect())
     }
 
     async fn submitted(&self, task: TaskId, site: &SiteId) -> Result<BTreeMap<ConditionKey, SubmittedCondition>> {

@@ -3,6 +3,7 @@
 use archipelago_common::{
     blob::BlobRef,
     condition::ConditionKey,
+    enrolment::{CertifiedKey, EnrolmentRecord},
     health::{Collected, HealthRecord, OfNode},
     id::{NodeId, SiteId, VersionId},
     member::MembersRecord,
@@ -77,6 +78,12 @@ pub enum Reply {
     SitePage(Page<SiteRecord>),
     /// To `ShowTime`: Unix milliseconds by what a majority's clocks agreed on last.
     Time(u64),
+    /// To `Invite`, `RequestCertificate`, `ShowEnrolment`, `ApproveSite` and `RefuseSite`.
+    Enrolment(Box<EnrolmentRecord>),
+    /// To `ListEnrolments`.
+    Enrolments(Page<EnrolmentRecord>),
+    /// To `ListKeys`.
+    Keys(Page<(SiteId, CertifiedKey)>),
 }
 
 impl Reply {

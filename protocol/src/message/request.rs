@@ -3,6 +3,7 @@
 use archipelago_common::{
     blob::BlobRef,
     condition::{ConditionKey, Section},
+    enrolment::Fingerprint,
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
     record::{Progress, Submission},
@@ -226,6 +227,47 @@ pub enum Request {
     },
     /// What time it is for the coordinators. Any role. Since version 5.
     ShowTime,
+    /// Invite a site: whoever comes with this key may ask, once, to have the site's own key certified. Operator. Since version 7, as
+    /// all about invitations.
+    Invite {
+        /// The site.
+        site: SiteId,
+        /// The key that comes with the invitation.
+        invitation: Fingerprint,
+        /// The last moment at which anything comes of it, Unix milliseconds.
+        expires_ms: u64,
+    },
+    /// Ask to have a key certified as the site's that is invited. Whoever is invited.
+    RequestCertificate {
+        /// The signing request, PEM.
+        request: String,
+    },
+    /// What came of an invitation. Whoever is invited.
+    ShowEnrolment,
+    /// The invitations after one. Operator or auditor.
+    ListEnrolments {
+        /// From the first if there is none.
+        after: Option<Fingerprint>,
+    },
+    /// Let a site in whose request waits. Operator.
+    ApproveSite {
+        /// The site.
+        site: SiteId,
+        /// The certificate of the key that asked, PEM.
+        certificate: String,
+    },
+    /// Say no to a request that waits, or take an invitation back. Operator.
+    RefuseSite {
+        /// The site.
+        site: SiteId,
+        /// In words.
+        reason: String,
+    },
+    /// The keys of sites that came in by an invitation, after one, and until when they are certified. Operator or auditor.
+    ListKeys {
+        /// From the first if there is none.
+        after: Option<SiteId>,
+    },
 }
 
 /// Which tasks are meant.
@@ -268,6 +310,13 @@ impl Request {
             | Self::Derive { .. }
             | Self::SetClock { .. } => 3,
             Self::ShowTime => 5,
+            Self::Invite { .. }
+            | Self::RequestCertificate { .. }
+            | Self::ShowEnrolment
+            | Self::ListEnrolments { .. }
+            | Self::ApproveSite { .. }
+            | Self::RefuseSite { .. }
+            | Self::ListKeys { .. } => 7,
             _ => 1,
         }
     }

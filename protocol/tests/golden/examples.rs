@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
-    ConditionKey, Digest, NodeId, SiteId, TaskId, Version, VersionId,
+    ConditionKey, Digest, Fingerprint, NodeId, SiteId, TaskId, Version, VersionId,
     blob::BlobRef,
+    enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
     health::{Collected, HealthRecord, NodeState},
     member::{Incarnation, MemberRecord, MemberRole, MemberStatus, Origin},
     policy::EmbeddingRelease,
@@ -235,4 +236,31 @@ pub(crate) fn health() -> HealthRecord {
 
 pub(crate) fn collected() -> Collected {
     Collected { blobs: 2, bytes: 1 << 20, partials: 1 }
+}
+
+/// An invitation that nobody has come with.
+pub(crate) fn enrolment() -> EnrolmentRecord {
+    EnrolmentRecord {
+        site: "charite".parse().unwrap(),
+        invitation: Fingerprint::of(b"invitation"),
+        invited_by: "anna".parse().unwrap(),
+        invited_ms: 1_700_000_000_000,
+        expires_ms: 1_700_000_600_000,
+        state: EnrolmentState::Invited,
+    }
+}
+
+/// One in every other state.
+pub(crate) fn enrolments() -> Vec<EnrolmentRecord> {
+    let (key, by, at_ms) = (Fingerprint::of(b"own"), || "ben".parse().unwrap(), 1_700_000_300_000);
+    let states = [
+        EnrolmentState::Asked { key, request: "a signing request".to_owned(), at_ms },
+        EnrolmentState::Approved { key, certificate: "a certificate".to_owned(), by: by(), at_ms },
+        EnrolmentState::Refused { key: None, reason: "not one of ours".to_owned(), by: by(), at_ms },
+    ];
+    states.map(|state| EnrolmentRecord { state, ..enrolment() }).into()
+}
+
+pub(crate) fn certified_key() -> CertifiedKey {
+    CertifiedKey { key: Fingerprint::of(b"own"), expires_ms: 1_731_000_000_000 }
 }

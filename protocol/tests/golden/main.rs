@@ -25,11 +25,12 @@ use archipelago_protocol::{
 use proptest::prelude::*;
 
 mod examples;
+mod roles;
 
 use examples::{
-    asked_task, assignments, blob, changes, collected, gates, gates_on_accuracy, greeting, health, key, member, node,
-    presentation, progress, reference, reference_head, status, submission, submission_with_accuracy,
-    submission_with_parts, surgery_task, task_head, task_of_steps, task_record, version,
+    asked_task, assignments, blob, certified_key, changes, collected, enrolment, enrolments, gates, gates_on_accuracy,
+    greeting, health, key, member, node, presentation, progress, reference, reference_head, status, submission,
+    submission_with_accuracy, submission_with_parts, surgery_task, task_head, task_of_steps, task_record, version,
 };
 
 #[test]
@@ -118,10 +119,20 @@ fn stream_openings(golden: &mut Golden) {
 }
 
 fn requests(golden: &mut Golden) {
+    for (id, body) in (1..).zip(all_requests()) {
+        let name = name_of(&body);
+        let key = RequestKey([id as u8; 16]);
+        golden.check(&format!("request-{name}"), &ToCoordinator::Request { id, key, body });
+    }
+    golden.check("ping", &ToCoordinator::Ping);
+}
+
+/// One of each kind, and of those that can say more than they always could.
+fn all_requests() -> Vec<Request> {
     let (name, task) = ("lung-atlas".parse().unwrap(), TaskId(7));
     let site = || "charite".parse().unwrap();
     let withdraw = |what| Request::Withdraw { reference: "lung-atlas".parse().unwrap(), what };
-    let requests = [
+    vec![
         Request::Status,
         Request::ListReferences,
         Request::ShowReference { name },
@@ -180,62 +191,74 @@ fn requests(golden: &mut Golden) {
         Request::PublishTask(Box::new(SurgeryTask { asks: Asks::Annotations, ..surgery_task() })),
         Request::ShowTime,
         Request::PublishTask(Box::new(task_of_steps())),
-    ];
-    for (id, body) in (1..).zip(requests) {
-        let name = match &body {
-            Request::Status => "status",
-            Request::ListReferences => "list-references",
-            Request::ShowReference { .. } => "show-reference",
-            Request::ListTasks => "list-tasks",
-            Request::ShowTask { .. } => "show-task",
-            Request::ListSites => "list-sites",
-            Request::Claim { .. } => "claim",
-            Request::Renew { .. } => "renew",
-            Request::GiveUp { .. } => "give-up",
-            Request::Submit(submission) if *submission == submission_with_accuracy() => "submit-figures",
-            Request::Submit(submission) if submission.conditions.len() > 1 => "submit-parts",
-            Request::Submit(_) => "submit",
-            Request::Withdraw { what: Withdrawal::Site(_), .. } => "withdraw-site",
-            Request::Withdraw { what: Withdrawal::Keys(_), .. } => "withdraw-keys",
-            Request::AddSite { .. } => "add-site",
-            Request::RevokeSite { .. } => "revoke-site",
-            Request::PublishReference { .. } => "publish-reference",
-            Request::PublishTask(task) if task.asks == Asks::Annotations => "publish-task-annotations",
-            Request::PublishTask(task) if task.asks != Asks::Both => "publish-task-parts",
-            Request::PublishTask(task) if !task.train.is_in_second_layout() => "publish-task-steps",
-            Request::PublishTask(task) if !task.train.is_in_first_layout() => "publish-task-asked",
-            Request::PublishTask(_) => "publish-task",
-            Request::CloseTask { .. } => "close-task",
-            Request::CancelTask { .. } => "cancel-task",
-            Request::ListMembers => "list-members",
-            Request::AddMember { .. } => "add-member",
-            Request::PromoteMember { .. } => "promote-member",
-            Request::RemoveMember { .. } => "remove-member",
-            Request::TransferLeadership { .. } => "transfer-leadership",
-            Request::ShowHealth => "show-health",
-            Request::CollectBlobs { .. } => "collect-blobs",
-            Request::VerifyBlobs => "verify-blobs",
-            Request::PublishGatedTask { gates, .. } if !gates.are_in_first_layout() => "publish-gated-task-figures",
-            Request::PublishGatedTask { .. } => "publish-gated-task",
-            Request::ShowGates { .. } => "show-gates",
-            Request::ListReferenceHeads { .. } => "list-reference-heads",
-            Request::ShowReferenceHead { .. } => "show-reference-head",
-            Request::ListConditions { .. } => "list-conditions",
-            Request::ListChanges { .. } => "list-changes",
-            Request::ListChanged { .. } => "list-changed",
-            Request::ListTaskHeads { .. } => "list-task-heads",
-            Request::ShowTaskHead { .. } => "show-task-head",
-            Request::ListAssignments { .. } => "list-assignments",
-            Request::ListSubmitted { .. } => "list-submitted",
-            Request::ListSitesAfter { .. } => "list-sites-after",
-            Request::Derive { .. } => "derive",
-            Request::SetClock { .. } => "set-clock",
-            Request::ShowTime => "show-time",
-        };
-        let key = RequestKey([id as u8; 16]);
-        golden.check(&format!("request-{name}"), &ToCoordinator::Request { id, key, body });
+        Request::Invite { site: site(), invitation: enrolment().invitation, expires_ms: 1_700_000_600_000 },
+        Request::RequestCertificate { request: "a signing request".to_owned() },
+        Request::ShowEnrolment,
+        Request::ListEnrolments { after: Some(enrolment().invitation) },
+        Request::ApproveSite { site: site(), certificate: "a certificate".to_owned() },
+        Request::RefuseSite { site: site(), reason: "not one of ours".to_owned() },
+        Request::ListKeys { after: Some(site()) },
+    ]
+}
+
+fn name_of(request: &Request) -> &'static str {
+    match request {
+        Request::Status => "status",
+        Request::ListReferences => "list-references",
+        Request::ShowReference { .. } => "show-reference",
+        Request::ListTasks => "list-tasks",
+        Request::ShowTask { .. } => "show-task",
+        Request::ListSites => "list-sites",
+        Request::Claim { .. } => "claim",
+        Request::Renew { .. } => "renew",
+        Request::GiveUp { .. } => "give-up",
+        Request::Submit(submission) if *submission == submission_with_accuracy() => "submit-figures",
+        Request::Submit(submission) if submission.conditions.len() > 1 => "submit-parts",
+        Request::Submit(_) => "submit",
+        Request::Withdraw { what: Withdrawal::Site(_), .. } => "withdraw-site",
+        Request::Withdraw { what: Withdrawal::Keys(_), .. } => "withdraw-keys",
+        Request::AddSite { .. } => "add-site",
+        Request::RevokeSite { .. } => "revoke-site",
+        Request::PublishReference { .. } => "publish-reference",
+        Request::PublishTask(task) if task.asks == Asks::Annotations => "publish-task-annotations",
+        Request::PublishTask(task) if task.asks != Asks::Both => "publish-task-parts",
+        Request::PublishTask(task) if !task.train.is_in_second_layout() => "publish-task-steps",
+        Request::PublishTask(task) if !task.train.is_in_first_layout() => "publish-task-asked",
+        Request::PublishTask(_) => "publish-task",
+        Request::CloseTask { .. } => "close-task",
+        Request::CancelTask { .. } => "cancel-task",
+        Request::ListMembers => "list-members",
+        Request::AddMember { .. } => "add-member",
+        Request::PromoteMember { .. } => "promote-member",
+        Request::RemoveMember { .. } => "remove-member",
+        Request::TransferLeadership { .. } => "transfer-leadership",
+        Request::ShowHealth => "show-health",
+        Request::CollectBlobs { .. } => "collect-blobs",
+        Request::VerifyBlobs => "verify-blobs",
+        Request::PublishGatedTask { gates, .. } if !gates.are_in_first_layout() => "publish-gated-task-figures",
+        Request::PublishGatedTask { .. } => "publish-gated-task",
+        Request::ShowGates { .. } => "show-gates",
+        Request::ListReferenceHeads { .. } => "list-reference-heads",
+        Request::ShowReferenceHead { .. } => "show-reference-head",
+        Request::ListConditions { .. } => "list-conditions",
+        Request::ListChanges { .. } => "list-changes",
+        Request::ListChanged { .. } => "list-changed",
+        Request::ListTaskHeads { .. } => "list-task-heads",
+        Request::ShowTaskHead { .. } => "show-task-head",
+        Request::ListAssignments { .. } => "list-assignments",
+        Request::ListSubmitted { .. } => "list-submitted",
+        Request::ListSitesAfter { .. } => "list-sites-after",
+        Request::Derive { .. } => "derive",
+        Request::SetClock { .. } => "set-clock",
+        Request::ShowTime => "show-time",
+        Request::Invite { .. } => "invite",
+        Request::RequestCertificate { .. } => "request-certificate",
+        Request::ShowEnrolment => "show-enrolment",
+        Request::ListEnrolments { .. } => "list-enrolments",
+        Request::ApproveSite { .. } => "approve-site",
+        Request::RefuseSite { .. } => "refuse-site",
+        Request::ListKeys { .. } => "list-keys",
     }
-    golden.check("ping", &ToCoordinator::Ping);
 }
 
 fn replies(golden: &mut Golden) {
@@ -266,6 +289,9 @@ fn replies(golden: &mut Golden) {
         Reply::Submitted(Page { items: submission().conditions.into_iter().collect(), more: true }),
         Reply::SitePage(Page { items: vec![site_record], more: true }),
         Reply::Time(1_700_000_000_000),
+        Reply::Enrolment(Box::new(enrolment())),
+        Reply::Enrolments(Page { items: enrolments(), more: true }),
+        Reply::Keys(Page { items: vec![("charite".parse().unwrap(), certified_key())], more: false }),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -293,6 +319,9 @@ fn replies(golden: &mut Golden) {
             Reply::Submitted(_) => "submitted",
             Reply::SitePage(_) => "site-page",
             Reply::Time(_) => "time",
+            Reply::Enrolment(_) => "enrolment",
+            Reply::Enrolments(_) => "enrolments",
+            Reply::Keys(_) => "keys",
         };
         golden.check(&format!("reply-{name}"), &FromCoordinator::Response { id, result: Ok(reply) });
     }

@@ -5,17 +5,17 @@
 
 use std::{io::Write as _, path::Path};
 
-use archipelago_common::{Identity, Name, Principal, fs};
+use archipelago_common::{Fingerprint, Identity, Name, Principal, fs, limits};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::FromDer as _;
 
 use crate::{
-    credentials::file_error,
+    credentials::{self, file_error},
     error::{Error, Result},
 };
 
@@ -33,6 +33,13 @@ impl Validity {
     pub fn days(days: u32) -> Self {
         let now = OffsetDateTime::now_utc();
         Self { not_before: now - CLOCK_TOLERANCE, not_after: now.saturating_add(Duration::days(days.into())) }
+    }
+
+    /// From the last hour until then, Unix milliseconds.
+    pub fn until_ms(end_ms: u64) -> Self {
+        let now = OffsetDateTime::now_utc();
+        let end_s = i64::try_from(end_ms / 1_000).unwrap_or(i64::MAX);
+        Self { not_before: now - CLOCK_TOLERANCE, not_after: OffsetDateTime::from_unix_timestamp(end_s).unwrap_or(now) }
     }
 }
 
@@ -116,6 +123,20 @@ impl Authority {
         Ok(Issued { certificate, key: key.serialize_pem() })
     }
 
+    /// Makes a key to be invited with, and certifies it for that and nothing else.
+    ///
+    /// # Errors  [`Error::Issue`]
+    pub fn invite(&self, validity: Validity) -> Result<(Fingerprint, Issued)> {
+        let key = KeyPair::generate().map_err(|e| issue("a key", &e))?;
+        let fingerprint = Fingerprint::of(&key.subject_public_key_info());
+        let certificate = self
+            .params(&Principal::Invited(fingerprint), validity)?
+            .signed_by(&key, &self.issuer)
+            .map_err(|e| issue("a certificate", &e))?
+            .pem();
+        Ok((fingerprint, Issued { certificate, key: key.serialize_pem() }))
+    }
+
     /// Certifies the key of a signing request (PEM) as this principal's. Only the key is taken from the request, after
     /// its signature has been verified; who it is for is the operator's word.
     ///
@@ -156,11 +177,81 @@ impl Authority {
 /// # Errors  [`Error::Issue`]
 pub fn signing_request(principal: &Principal) -> Result<(String, String)> {
     let key = KeyPair::generate().map_err(|e| issue("a key", &e))?;
+    let request = request_of(&key, principal)?;
+    Ok((key.serialize_pem(), request))
+}
+
+/// The request to certify a key that was made before (PEM), and the key's fingerprint.
+///
+/// # Errors  [`Error::File`], [`Error::Credentials`] naming the file
+pub fn signing_request_of(key: &Path, principal: &Principal) -> Result<(String, Fingerprint)> {
+    let bad = |e: rcgen::Error| Error::Credentials { what: "key", path: key.into(), detail: e.to_string() };
+    let key = KeyPair::from_pem(&read_text(key)?).map_err(bad)?;
+    Ok((request_of(&key, principal)?, Fingerprint::of(&key.subject_public_key_info())))
+}
+
+fn request_of(key: &KeyPair, principal: &Principal) -> Result<String> {
     let mut params = CertificateParams::default();
     params.distinguished_name = named(&principal.to_string());
-    let request =
-        params.serialize_request(&key).and_then(|request| request.pem()).map_err(|e| issue("a signing request", &e))?;
-    Ok((key.serialize_pem(), request))
+    params.serialize_request(key).and_then(|request| request.pem()).map_err(|e| issue("a signing request", &e))
+}
+
+/// What a signing request says, whose signature was verified: it was made by whoever has the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// For whom, as it says itself: role and name, where it was made by [`signing_request`].
+    pub name: String,
+    /// The key that it wants certified.
+    pub key: Fingerprint,
+}
+
+impl Asked {
+    /// Reads a signing request, PEM.
+    ///
+    /// # Errors  what is wrong with it, in words
+    pub fn read(request: &str) -> Result<Self, String> {
+        require_size(request)?;
+        let parsed = CertificateSigningRequestParams::from_pem(request).map_err(|e| format!("it is malformed: {e}"))?;
+        let name = match parsed.params.distinguished_name.get(&DnType::CommonName) {
+            Some(DnValue::Utf8String(name)) => name.clone(),
+            Some(DnValue::PrintableString(name)) => name.as_str().to_owned(),
+            _ => String::new(),
+        };
+        Ok(Self { name, key: Fingerprint::of(&parsed.public_key.subject_public_key_info()) })
+    }
+}
+
+/// Whom a certificate speaks of, as it says itself; who signed it is not looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Certified {
+    /// Who it is.
+    pub identity: Identity,
+    /// The key that is certified.
+    pub key: Fingerprint,
+    /// When it ends, seconds since the Unix epoch.
+    pub expires_unix_s: i64,
+}
+
+impl Certified {
+    /// Reads a certificate, PEM.
+    ///
+    /// # Errors  what is wrong with it, in words
+    pub fn read(certificate: &str) -> Result<Self, String> {
+        require_size(certificate)?;
+        let (_, pem) =
+            x509_parser::pem::parse_x509_pem(certificate.as_bytes()).map_err(|e| format!("it is not PEM: {e}"))?;
+        let certificate = pem.contents.into();
+        Ok(Self {
+            identity: credentials::identity(&certificate)?,
+            key: credentials::fingerprint(&certificate)?,
+            expires_unix_s: credentials::expiry(&certificate)?.unix_timestamp(),
+        })
+    }
+}
+
+fn require_size(pem: &str) -> Result<(), String> {
+    let (found, limit) = (pem.len(), limits::CERTIFICATE_BYTES);
+    if found <= limit { Ok(()) } else { Err(format!("it has {found} bytes, expected at most {limit}")) }
 }
 
 /// Writes a secret to a new file that only its owner can read.

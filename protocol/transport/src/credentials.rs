@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use archipelago_common::{Identity, fs};
+use archipelago_common::{Fingerprint, Identity, fs};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
@@ -176,6 +176,11 @@ pub(crate) fn names(certificate: &CertificateDer<'_>) -> Result<(String, String)
 /// When a certificate ends.
 pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Result<OffsetDateTime, String> {
     Ok(parse_x509(certificate)?.validity().not_after.to_datetime())
+}
+
+/// The key that a certificate certifies.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> Result<Fingerprint, String> {
+    Ok(Fingerprint::of(parse_x509(certificate)?.public_key().raw))
 }
 
 fn parse_x509<'a>(

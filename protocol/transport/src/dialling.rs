@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use archipelago_common::Identity;
+use archipelago_common::{Fingerprint, Identity};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
@@ -38,9 +38,24 @@ pub(crate) async fn within<T>(
     tokio::time::timeout(limit, dial).await.unwrap_or_else(late)
 }
 
-/// Who a peer is by its certificate, and until when.
-pub(crate) fn peer_of(chain: Option<&[CertificateDer<'_>]>) -> Result<(Identity, OffsetDateTime)> {
-    let leaf = chain.and_then(<[_]>::first).ok_or_else(|| "it presented none".to_owned());
-    let read = leaf.and_then(|leaf| Ok((credentials::identity(leaf)?, credentials::expiry(leaf)?)));
-    read.map_err(|detail| Error::BadPeer { detail })
+/// What a peer has proven with its certificate.
+pub(crate) struct Proven {
+    /// Who it is.
+    pub(crate) peer: Identity,
+    /// Which key it has.
+    pub(crate) key: Fingerprint,
+    /// Until when.
+    pub(crate) expires: OffsetDateTime,
+}
+
+impl Proven {
+    /// By a chain of certificates that was verified.
+    pub(crate) fn by(chain: Option<&[CertificateDer<'_>]>) -> Result<Self> {
+        let leaf = chain.and_then(<[_]>::first).ok_or_else(|| "it presented none".to_owned());
+        let read = leaf.and_then(|leaf| {
+            let (peer, key) = (credentials::identity(leaf)?, credentials::fingerprint(leaf)?);
+            Ok(Self { peer, key, expires: credentials::expiry(leaf)? })
+        });
+        read.map_err(|detail| Error::BadPeer { detail })
+    }
 }

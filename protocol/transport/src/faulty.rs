@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_common::{Identity, NodeId};
+use archipelago_common::{Fingerprint, Identity, NodeId};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore as _, SeedableRng as _},
@@ -182,6 +182,10 @@ impl Link for FaultyLink {
 
     fn peer(&self) -> &Identity {
         self.inner.peer()
+    }
+
+    fn key(&self) -> Option<Fingerprint> {
+        self.inner.key()
     }
 
     fn remote(&self) -> String {

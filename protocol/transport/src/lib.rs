@@ -29,7 +29,7 @@ mod conformance;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use archipelago_common::{Identity, NodeId};
+use archipelago_common::{Fingerprint, Identity, NodeId};
 use tokio::sync::mpsc;
 
 pub use credentials::Credentials;
@@ -62,6 +62,7 @@ pub trait Transport: Send + Sync {
 pub(crate) trait Link: Send + Sync {
     fn way(&self) -> Way;
     fn peer(&self) -> &Identity;
+    fn key(&self) -> Option<Fingerprint>;
     fn remote(&self) -> String;
     fn open(&self) -> BoxFuture<'_, Result<Stream>>;
     fn accept(&self) -> BoxFuture<'_, Result<Stream>>;
@@ -124,6 +125,11 @@ impl Connection {
     /// Who the peer is, from its certificate.
     pub fn peer(&self) -> &Identity {
         self.link.peer()
+    }
+
+    /// Which key the peer has shown that it has; none where there are no certificates, in memory.
+    pub fn key(&self) -> Option<Fingerprint> {
+        self.link.key()
     }
 
     /// Where the peer is, for the log.

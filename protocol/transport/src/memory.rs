@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use archipelago_common::{Identity, NodeId, Principal};
+use archipelago_common::{Fingerprint, Identity, NodeId, Principal};
 use tokio::{
     io::DuplexStream,
     sync::{Mutex as AsyncMutex, mpsc, watch},
@@ -145,6 +145,10 @@ impl Link for MemoryLink {
 
     fn peer(&self) -> &Identity {
         &self.peer
+    }
+
+    fn key(&self) -> Option<Fingerprint> {
+        None
     }
 
     fn remote(&self) -> String {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_common::{Identity, NodeId, limits, text::printable};
+use archipelago_common::{Fingerprint, Identity, NodeId, limits, text::printable};
 use quinn::{
     ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming, ReadError,
     ServerConfig, TransportConfig, VarInt, WriteError,
@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     BACKLOG, BoxFuture, Connection, End, FAREWELL, Link, Listener, Shutdown, Timing, Transport, Way,
     credentials::Credentials,
-    dialling::{peer_of, resolve, unreachable, within},
+    dialling::{Proven, resolve, unreachable, within},
     error::{Cause, Error, Result},
     expiry,
     strangers::{Door, HANDSHAKES},
@@ -212,19 +212,20 @@ async fn handshake(incoming: Incoming) -> Result<Connection> {
 struct QuicLink {
     connection: quinn::Connection,
     peer: Identity,
+    key: Fingerprint,
 }
 
 impl QuicLink {
     fn new(connection: quinn::Connection) -> Result<Self> {
         let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let (peer, expires) = peer_of(chain.as_ref().map(|chain| &chain[..]))?;
+        let Proven { peer, key, expires } = Proven::by(chain.as_ref().map(|chain| &chain[..]))?;
         let watched = connection.clone();
         tokio::spawn(async move {
             if expiry::comes_first(expires, watched.closed()).await {
                 watched.close(REFUSED, expiry::REASON.as_bytes());
             }
         });
-        Ok(Self { connection, peer })
+        Ok(Self { connection, peer, key })
     }
 }
 
@@ -235,6 +236,10 @@ impl Link for QuicLink {
 
     fn peer(&self) -> &Identity {
         &self.peer
+    }
+
+    fn key(&self) -> Option<Fingerprint> {
+        Some(self.key)
     }
 
     fn remote(&self) -> String {

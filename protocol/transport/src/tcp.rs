@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_common::{Identity, NodeId};
+use archipelago_common::{Fingerprint, Identity, NodeId};
 use rustls::{CommonState, ServerConfig};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -30,7 +30,7 @@ use socket::from_socket;
 use crate::{
     BACKLOG, BoxFuture, Connection, End, FAREWELL, Link, Listener, Shutdown, Timing, Transport, Way,
     credentials::Credentials,
-    dialling::{peer_of, resolve, unreachable, within},
+    dialling::{Proven, resolve, unreachable, within},
     error::{Cause, Error, Result},
     expiry,
     life::{Ended, Ending, Side, end},
@@ -195,15 +195,13 @@ async fn accept_connections(
 
 /// Who the peer is, from its certificate, and where.
 struct Facts {
-    peer: Identity,
-    expires: time::OffsetDateTime,
+    proven: Proven,
     remote: String,
 }
 
 impl Facts {
     fn of(tls: &CommonState, remote: String) -> Result<Self> {
-        let (peer, expires) = peer_of(tls.peer_certificates())?;
-        Ok(Self { peer, expires, remote })
+        Ok(Self { proven: Proven::by(tls.peer_certificates())?, remote })
     }
 }
 
@@ -227,6 +225,7 @@ impl Guests {
 
 struct TcpLink {
     peer: Identity,
+    key: Fingerprint,
     remote: String,
     mux: Mux,
 }
@@ -239,7 +238,7 @@ impl TcpLink {
         timing: Timing,
         alive: Option<mpsc::Sender<()>>,
     ) -> Result<(Connection, Ending)> {
-        let Facts { peer, expires, remote } = facts;
+        let Facts { proven: Proven { peer, key, expires }, remote } = facts;
         let mux = Mux::start(tls, side, timing, alive).await?;
         let ending = mux.ending();
         let (watched, over) = (ending.clone(), mux.over());
@@ -248,7 +247,7 @@ impl TcpLink {
                 end(&watched, Ended::By(side, End::Refused { reason: expiry::REASON.to_owned() }));
             }
         });
-        Ok((Connection::new(Self { peer, remote, mux }), ending))
+        Ok((Connection::new(Self { peer, key, remote, mux }), ending))
     }
 }
 
@@ -259,6 +258,10 @@ impl Link for TcpLink {
 
     fn peer(&self) -> &Identity {
         &self.peer
+    }
+
+    fn key(&self) -> Option<Fingerprint> {
+        Some(self.key)
     }
 
     fn remote(&self) -> String {

@@ -58,8 +58,17 @@ const LATEST: &str = "
     coordinator/1 raise-edition 3
     coordinator/1 grant charite 4096 1000000";
 
+/// What came with format 5, after [`LATEST`].
+const INVITED: &str = "
+    coordinator/1 raise-edition 6
+    operator/anna invite north invite 100000
+    invited:invite ask own
+    operator/anna approve north own
+    operator/anna invite south another 100000
+    operator/anna refuse south not yet";
+
 /// The latest format of the state; see `snapshot.rs`.
-const STATE: u32 = 4;
+const STATE: u32 = 5;
 
 #[test]
 fn every_command_has_the_bytes_it_always_had() {
@@ -67,6 +76,7 @@ fn every_command_has_the_bytes_it_always_had() {
     script.run(MORE);
     script.run(LATER);
     script.run(LATEST);
+    script.run(INVITED);
     let mut names = BTreeSet::new();
     for command in &script.log {
         let name = format!("command-{}.bin", name(&command.body));
@@ -117,6 +127,8 @@ fn a_state_of_every_format_is_read_and_the_latest_is_written() {
     script.run(LATER);
     assert_eq!(read(3), script.cluster);
     script.run(LATEST);
+    assert_eq!(read(4), script.cluster);
+    script.run(INVITED);
     check(&format!("state-{STATE}.bin"), &script.cluster.snapshot().unwrap());
     assert_eq!(read(STATE), script.cluster);
 }
@@ -161,5 +173,9 @@ fn name(body: &Body) -> &'static str {
         Body::AgreeOnTime { .. } => "agree-on-time",
         Body::SetClock { .. } => "set-clock",
         Body::Grant { .. } => "grant",
+        Body::Invite { .. } => "invite",
+        Body::RequestCertificate { .. } => "request-certificate",
+        Body::ApproveSite { .. } => "approve-site",
+        Body::RefuseSite { .. } => "refuse-site",
     }
 }

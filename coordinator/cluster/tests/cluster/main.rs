@@ -4,6 +4,7 @@
 
 mod claims;
 mod clocks;
+mod enrolments;
 mod golden;
 mod growth;
 mod members;

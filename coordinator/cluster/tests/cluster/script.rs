@@ -1,7 +1,7 @@
 //! Commands as lines of text: `[@<ms>] <principal> <verb> <words>… [key=<n>]`.
 //!
 //! `@<ms>` is the leader's stamp, kept for the lines after it. Every line is a new request unless `key=` says that it
-//! repeats one. A blob is written as any word and stands for the digest of that word; every reference has the same
+//! repeats one. Whoever has the key `k` of an invitation is `invited:k`. A blob is written as any word and stands for the digest of that word; every reference has the same
 //! base. `v=<n>` is the n-th entry of the reference's lineage, counted from 0, and the current version where it is
 //! left out.
 
@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use archipelago_cluster::{Applied, Body, Cluster, Command, Edition, Outcome, Refusal, Selection, invariants};
 use archipelago_common::{
-    BlobRef, ConditionKey, DType, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
+    BlobRef, ConditionKey, DType, Fingerprint, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
+    enrolment::CertifiedKey,
     figure::{Better, Figure},
     layout::{Axis, Derivation, Rule},
     member::Incarnation,
@@ -146,6 +147,17 @@ impl Script {
             }
             "promote-member" => Body::PromoteMember { node: words[0].parse().unwrap() },
             "remove-member" => Body::RemoveMember { node: words[0].parse().unwrap() },
+            "invite" => Body::Invite {
+                site: words[0].parse().unwrap(),
+                invitation: key(words[1]),
+                expires_ms: number(words[2]),
+            },
+            "ask" => Body::RequestCertificate { key: key(words[0]), request: words[0].to_owned() },
+            "approve" => {
+                let certified = CertifiedKey { key: key(words[1]), expires_ms: 1_000_000 };
+                Body::ApproveSite { site: words[0].parse().unwrap(), certified, certificate: words[1].to_owned() }
+            }
+            "refuse" => Body::RefuseSite { site: words[0].parse().unwrap(), reason: words[1..].join(" ") },
             "close-task" => Body::CloseTask { task: task() },
             "cancel-task" => Body::CancelTask { task: task() },
             "claim" => Body::Claim { task: task() },
@@ -325,6 +337,11 @@ fn gates(options: &Options<'_>) -> QualityGates {
     }
 }
 
+/// A key is written as any word.
+pub(crate) fn key(word: &str) -> Fingerprint {
+    Fingerprint::of(word.as_bytes())
+}
+
 /// Reads `<node>=<ms>`.
 fn clock(word: &str) -> (NodeId, u64) {
     let (node, ms) = word.split_once('=').unwrap_or_else(|| panic!("`{word}` shows no time"));
@@ -342,7 +359,10 @@ pub(crate) fn name(text: &str) -> Name {
 }
 
 pub(crate) fn principal(text: &str) -> Principal {
-    text.parse().unwrap()
+    match text.strip_prefix("invited:") {
+        Some(word) => Principal::Invited(key(word)),
+        None => text.parse().unwrap(),
+    }
 }
 
 fn number(text: &str) -> u64 {
