@@ -4,24 +4,26 @@ use archipelago_common::telemetry::{self, LogFormat};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    commands::{blobs, ca, clock, completions, doctor, init, members, reference, serve, site, status, task, withdraw},
+    commands::{
+        approve, blobs, ca, clock, completions, doctor, found, init, invite, members, reference, refuse, requests,
+        serve, site, status, task, withdraw,
+    },
     error::Result,
     output::{Format, Output},
 };
 
 /// The coordinator of a consortium: keeps versioned reference models and publishes surgery tasks.
 ///
-/// `serve` runs a node. The other commands found a consortium (`ca`, `init`) or ask the running cluster as an operator.
+/// `serve` runs a node. The other commands found a consortium (`found`, or by hand `ca` and `init`) or ask the running cluster as an operator.
 #[derive(Parser, Debug)]
 #[command(
     name = "archipelago-coordinator",
     version,
     after_help = "Example, a consortium with one coordinator:\n  \
-        archipelago-coordinator ca init lung --out ca\n  \
-        archipelago-coordinator ca issue coordinator/1 --ca ca --out node1\n  \
-        archipelago-coordinator ca issue operator/anna --ca ca --out anna\n  \
-        archipelago-coordinator init --node 1 --peers 1=127.0.0.1:7101 --credentials node1 --out node1\n  \
-        archipelago-coordinator serve --config node1/node.toml"
+        archipelago-coordinator found lung --nodes 127.0.0.1:7101 --operator anna\n  \
+        archipelago-coordinator serve --config lung/node1/node.toml\n  \
+        archipelago-coordinator invite north --config lung/operator/operator.toml\n  \
+        archipelago-coordinator approve north --config lung/operator/operator.toml"
 )]
 struct Cli {
     #[command(flatten)]
@@ -49,7 +51,12 @@ struct Global {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    Found(found::FoundArgs),
     Serve(serve::ServeArgs),
+    Invite(invite::InviteArgs),
+    Requests(requests::RequestsArgs),
+    Approve(approve::ApproveArgs),
+    Refuse(refuse::RefuseArgs),
     #[command(subcommand)]
     Ca(ca::CaCommand),
     Init(init::InitArgs),
@@ -86,7 +93,12 @@ pub fn run() -> Result<()> {
     telemetry::init(level, if global.log_json { LogFormat::Json } else { LogFormat::Text });
     let output = Output { format: global.format, is_quiet: global.quiet };
     match &command {
+        Verb::Found(args) => found::run(args, &output),
         Verb::Serve(args) => serve::run(args, &output),
+        Verb::Invite(args) => invite::run(args, &output),
+        Verb::Requests(args) => requests::run(args, &output),
+        Verb::Approve(args) => approve::run(args, &output),
+        Verb::Refuse(args) => refuse::run(args, &output),
         Verb::Ca(command) => ca::run(command, &output),
         Verb::Init(args) => init::run(args, &output),
         Verb::Site(command) => site::run(command, &output),

@@ -72,14 +72,18 @@ pub struct OperatorConfig {
     pub certificate: PathBuf,
     /// The operator's private key, PEM.
     pub key: PathBuf,
-    /// The coordinators, as `host:port` by node id.
-    pub coordinators: Peers,
+    /// The folder with the consortium's authority, where this operator keeps it: `invite` and `approve` certify with it. It is
+    /// never on a coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<PathBuf>,
     /// Which ways are taken: `auto` for both, `quic` or `tcp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<Ways>,
     /// The HTTP proxy that TCP goes through, as `http://[user:password@]host:port`; `HTTPS_PROXY` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+    /// The coordinators, as `host:port` by node id.
+    pub coordinators: Peers,
 }
 
 /// Addresses by node id. TOML wants text as keys.
@@ -122,6 +126,9 @@ impl OperatorConfig {
     pub fn read(path: &Path) -> Result<Self> {
         let mut config: Self = read_toml(path)?;
         make_relative_to(path, [&mut config.ca, &mut config.certificate, &mut config.key]);
+        if let Some(authority) = &mut config.authority {
+            make_relative_to(path, [authority]);
+        }
         Ok(config)
     }
 }

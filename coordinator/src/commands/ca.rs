@@ -137,7 +137,8 @@ pub fn run(command: &CaCommand, output: &Output) -> Result<()> {
     Ok(())
 }
 
-fn load(dir: &Path) -> Result<Authority> {
+/// The authority in a folder.
+pub(super) fn load(dir: &Path) -> Result<Authority> {
     Ok(Authority::load(&dir.join(CA), &dir.join(CA_KEY))?)
 }
 
@@ -152,6 +153,7 @@ pub(super) const CA: &str = "ca.pem";
 pub(super) const CERTIFICATE: &str = "cert.pem";
 /// A member's key.
 pub(super) const KEY: &str = "key.pem";
-const CA_KEY: &str = "ca.key";
+/// The authority's key.
+pub(super) const CA_KEY: &str = "ca.key";
 /// A signing request is under 1 KiB.
 const REQUEST_BYTES: u64 = 64 << 10;

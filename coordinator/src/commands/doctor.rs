@@ -1,6 +1,6 @@
 //! `doctor`: what is wrong between an operator and the coordinators, step by step.
 
-use archipelago_client::doctor;
+use archipelago_client::{Client, doctor};
 use archipelago_common::{
     finding::{Findings, in_words},
     health::OfNode,
@@ -8,7 +8,7 @@ use archipelago_common::{
 use archipelago_protocol::message::{Reply, Request};
 use clap::Args;
 
-use super::{Connection, runtime, status::health_line};
+use super::{Connection, requests, runtime, status::health_line};
 use crate::{error::Result, output::Output};
 
 /// Look at everything on the way to the coordinators, and say what is wrong and what to type.
@@ -50,6 +50,7 @@ async fn look(args: &DoctorArgs) -> Findings {
     };
     doctor::look_at_credentials(&client.credentials, &certificate, &key, &mut findings);
     let Some(client) = doctor::look(client, &mut findings).await else { return findings };
+    look_at_requests(&client, &mut findings).await;
     // Sites may not ask, auditors and operators may.
     if let Ok(Reply::Health(health)) = client.request(Request::ShowHealth).await {
         for of_node in &health {
@@ -61,4 +62,19 @@ async fn look(args: &DoctorArgs) -> Findings {
         }
     }
     findings
+}
+
+/// Who waits for an operator's word.
+async fn look_at_requests(client: &Client, findings: &mut Findings) {
+    // Coordinators of before protocol 7 know of none.
+    let Ok(records) = client.enrolments().await else { return };
+    let waiting: Vec<_> =
+        records.iter().filter(|record| requests::is_waiting(record)).map(|record| record.site.as_str()).collect();
+    match waiting.is_empty() {
+        true => findings.ok("requests", "nobody asks to be let in"),
+        false => {
+            let found = format!("asking to be let in: {}", waiting.join(", "));
+            findings.warn("requests", found, "look at them with `archipelago-coordinator requests`");
+        }
+    }
 }

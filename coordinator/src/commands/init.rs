@@ -78,7 +78,6 @@ pub fn run(args: &InitArgs, output: &Output) -> Result<()> {
             detail: format!("it is missing, and `{own_address}` in --peers is not an IP address to listen on"),
         })?,
     };
-    fs::create_dir(&args.out)?;
     let credential = |name: &str| absolute(&args.credentials.join(name));
     let config = NodeConfig {
         node: args.node,
@@ -93,22 +92,32 @@ pub fn run(args: &InitArgs, output: &Output) -> Result<()> {
         storage: Storage::default(),
         quotas: Limits::default(),
     };
-    let path = args.out.join("node.toml");
-    let resolved = NodeConfig { data_dir: args.out.join("data"), ..config.clone() };
-    fs::create_private_dir(&resolved.data_dir)?;
     let state = Cluster::founded().snapshot()?;
     let beginning = match args.join {
         true => Beginning::joining(state),
         false => Beginning::of_founders(&args.peers.0, state),
     };
-    LogStore::create(&resolved.log_path(), args.node, &beginning)?;
-    let text =
-        toml::to_string(&config).map_err(|e| Error::Config { place: "node.toml".to_owned(), detail: e.to_string() })?;
-    fs::write_atomic(&path, text.as_bytes())?;
+    let path = begin(&args.out, &config, &beginning)?;
     let text = format!("wrote {0}\nstart it with `archipelago-coordinator serve --config {0}`", path.display());
     output.show(&Founded { config: path, node: args.node }, text);
     Ok(())
 }
+
+/// Makes a node's folder: its configuration, which is returned, and its log.
+pub(super) fn begin(out: &Path, config: &NodeConfig, beginning: &Beginning) -> Result<PathBuf> {
+    fs::create_dir(out)?;
+    let path = out.join(NODE_FILE);
+    let resolved = NodeConfig { data_dir: out.join(&config.data_dir), ..config.clone() };
+    fs::create_private_dir(&resolved.data_dir)?;
+    LogStore::create(&resolved.log_path(), config.node, beginning)?;
+    let text =
+        toml::to_string(config).map_err(|e| Error::Config { place: NODE_FILE.to_owned(), detail: e.to_string() })?;
+    fs::write_atomic(&path, text.as_bytes())?;
+    Ok(path)
+}
+
+/// A node's configuration.
+pub(super) const NODE_FILE: &str = "node.toml";
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     let failed = |source| archipelago_common::Error::File { action: "find", path: path.to_owned(), source };

@@ -12,14 +12,20 @@ use crate::{
     error::{Error, Result},
 };
 
+pub mod approve;
+pub mod authority;
 pub mod blobs;
 pub mod ca;
 pub mod clock;
 pub mod completions;
 pub mod doctor;
+pub mod found;
 pub mod init;
+pub mod invite;
 pub mod members;
 pub mod reference;
+pub mod refuse;
+pub mod requests;
 pub mod serve;
 pub mod site;
 pub mod status;
@@ -67,6 +73,7 @@ impl Connection {
             ca: path(&self.ca, |file| &file.ca, "ca")?,
             certificate: path(&self.cert, |file| &file.certificate, "cert")?,
             key: path(&self.key, |file| &file.key, "key")?,
+            authority: file.as_ref().and_then(|file| file.authority.clone()),
             transport: file.as_ref().and_then(|file| file.transport),
             proxy: file.as_ref().and_then(|file| file.proxy.clone()),
         })

@@ -2,11 +2,17 @@
 
 use std::fmt::Write as _;
 
-use archipelago_common::{SiteId, record::SiteRecord};
+use archipelago_common::{
+    SiteId,
+    enrolment::{CertifiedKey, EnrolmentRecord},
+    limits,
+    record::SiteRecord,
+};
 use archipelago_protocol::message::{Reply, Request};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
-use super::{Connection, unexpected, utc};
+use super::{Connection, invite::coordinators_time, requests, unexpected, utc};
 use crate::{error::Result, output::Output};
 
 /// Enrol, revoke and list sites.
@@ -38,7 +44,7 @@ pub struct RevokeArgs {
     connection: Connection,
 }
 
-/// List all sites.
+/// List all sites, and those that ask to be let in.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  archipelago-coordinator site list --config operator.toml")]
 pub struct ListArgs {
@@ -54,8 +60,16 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
         SiteCommand::Add(args) => (&args.connection, Request::AddSite { site: args.site.clone() }),
         SiteCommand::Revoke(args) => (&args.connection, Request::RevokeSite { site: args.site.clone() }),
         SiteCommand::List(args) => {
-            let sites = args.connection.talk(async |client| Ok(client.sites().await?))?;
-            output.show(&sites, table(&sites));
+            let (listed, waiting, now_ms) = args.connection.talk(async |client| {
+                // Coordinators of before protocol 7 know of neither.
+                let (waiting, keys) = (client.enrolments().await, client.keys().await);
+                let (waiting, mut keys) = (waiting.unwrap_or_default(), keys.unwrap_or_default());
+                let listed = client.sites().await?.into_iter();
+                let listed = listed.map(|record| Listed { certified: keys.remove(&record.site), record });
+                let waiting: Vec<_> = waiting.into_iter().filter(requests::is_waiting).collect();
+                Ok((listed.collect::<Vec<_>>(), waiting, coordinators_time(client).await?))
+            })?;
+            output.show(&listed, table(&listed, &waiting, now_ms));
             return Ok(());
         }
     };
@@ -66,6 +80,20 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
     Ok(())
 }
 
+/// When a certificate ends, and what to do where that is soon.
+fn end_of(site: &SiteId, expires_ms: u64, now_ms: u64) -> String {
+    let days = expires_ms.saturating_sub(now_ms) / DAY_MS;
+    match expires_ms.saturating_sub(now_ms) {
+        0 => format!("ENDED {}: `invite {site}` and its `join` give it another", utc(expires_ms)),
+        1..limits::CERTIFICATE_WARNING_MS => {
+            format!("ENDS {}, in {days} days: `invite {site}` and its `join` give it another", utc(expires_ms))
+        }
+        _ => format!("ends {}, in {days} days", utc(expires_ms)),
+    }
+}
+
+const DAY_MS: u64 = 86_400_000;
+
 fn line(SiteRecord { site, enrolled_ms, revoked_ms }: &SiteRecord) -> String {
     match revoked_ms {
         None => format!("{site}  enrolled {}", utc(*enrolled_ms)),
@@ -73,10 +101,25 @@ fn line(SiteRecord { site, enrolled_ms, revoked_ms }: &SiteRecord) -> String {
     }
 }
 
-fn table(sites: &[SiteRecord]) -> String {
+/// A site, and the key that counts for it where one was approved by name.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    record: SiteRecord,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certified: Option<CertifiedKey>,
+}
+
+fn table(sites: &[Listed], waiting: &[EnrolmentRecord], now_ms: u64) -> String {
     let mut text = String::new();
-    for site in sites {
-        let _ = writeln!(text, "{}", line(site));
+    for Listed { record, certified } in sites {
+        let _ = writeln!(text, "{}", line(record));
+        if let Some(CertifiedKey { key, expires_ms }) = certified.filter(|_| record.revoked_ms.is_none()) {
+            let _ = writeln!(text, "    key {key}, its certificate {}", end_of(&record.site, expires_ms, now_ms));
+        }
+    }
+    for record in waiting {
+        let _ = writeln!(text, "{}", requests::line(record));
     }
     if text.is_empty() { "no sites".to_owned() } else { text }
 }
