@@ -9,9 +9,9 @@ use clap::{
 
 use crate::{
     commands::{
-        audit, completions, concat, doctor, export, generate, import, inspect, latent, leiden, map, metrics, models,
-        neighbors, organize, pca, plot, predict, preprocess, receptors, report, results, search, serve, space, subset,
-        train, transfer, tree, tsne, umap,
+        audit, completions, concat, doctor, export, generate, import, inspect, join, latent, leiden, map, metrics,
+        models, neighbors, organize, pca, plot, predict, preprocess, receptors, report, results, search, serve, space,
+        subset, train, transfer, tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -90,6 +90,7 @@ enum Verb {
     Report(report::ReportArgs),
     Models(models::ModelsArgs),
     Generate(generate::GenerateArgs),
+    Join(join::JoinArgs),
     Serve(serve::ServeArgs),
     Doctor(doctor::DoctorArgs),
     Audit(audit::AuditArgs),
@@ -174,6 +175,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Report(args) => report::run(args, &output),
         Verb::Models(args) => models::run(args, &output),
         Verb::Generate(args) => generate::run(args, &output),
+        Verb::Join(args) => join::run(args, &output),
         Verb::Serve(args) => serve::run(args, &output),
         Verb::Doctor(args) => doctor::run(args, &output),
         Verb::Audit(args) => audit::run(args, &output),

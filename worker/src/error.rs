@@ -36,6 +36,17 @@ pub enum Error {
     /// The site's certificate or key cannot be used.
     #[error(transparent)]
     Transport(#[from] archipelago_transport::Error),
+    /// An invitation cannot be used.
+    #[error(transparent)]
+    Invite(#[from] archipelago_client::invite::InviteError),
+    /// A site cannot come in.
+    #[error("{place}: {detail}")]
+    Join {
+        /// File, flag or site.
+        place: String,
+        /// What was found, what is expected, what to do.
+        detail: String,
+    },
     /// A coordinator answered something else than what was asked.
     #[error("a coordinator answered with `{found}`, which does not fit the request")]
     UnexpectedReply {

@@ -24,6 +24,7 @@ pub mod file;
 pub mod generate;
 pub mod import;
 pub mod inspect;
+pub mod join;
 pub mod known;
 pub mod latent;
 pub mod leiden;

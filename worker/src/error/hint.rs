@@ -77,6 +77,7 @@ impl Error {
                 "a tree is a directory that `tree learn` wrote, or a file such as `((CD4,CD8)T,B)root` (`.nwk`, `.json`)".into()
             }
             Self::NothingLeft { .. } => "loosen the bounds, and look at the figures of quality first".into(),
+            Self::Invite(source) => source.hint().to_owned(),
             Self::Client(source) => return source.hint().map(str::to_owned),
             Self::Transport(source) => return source.hint().map(str::to_owned),
             Self::Config { .. } | Self::ConfigFile { .. } => {

@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 79] = [
+const COMMANDS: [(&str, Does); 80] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     (
         "search",
@@ -131,6 +131,7 @@ const COMMANDS: [(&str, Does); 79] = [
     ("report", Writes("mapped", "--out", "report.html")),
     ("models", ReadsOnly),
     ("generate", Writes("--n-cells 5 --n-genes 5", "--out", "generated.h5ad")),
+    ("join", ReadsOnly),
     ("serve", ReadsOnly),
     ("doctor", ReadsOnly),
     ("audit", ReadsOnly),
