@@ -79,6 +79,11 @@ impl Running {
         Self::spawn(name, &mut command, log)
     }
 
+    /// Starts a command that is put together already; its output goes to a log.
+    pub fn start_command(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        Self::spawn(name, command.stdin(Stdio::null()).stdout(log_file(log)?), log)
+    }
+
     fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
         let child = command.stderr(log_file(log)?).spawn();
         let child = child.with_context(|| format!("failed to start {}", shown(command)))?;
