@@ -122,7 +122,7 @@ fn second_use_and_other_mistakes(desk: &mut Desk) -> Result<()> {
     desk.types("archipelago-coordinator refuse south --reason no-such-hospital")?;
     let mut south = south;
     wait_until("the refused site hears it", PATIENCE, || {
-        Ok(south.ended()?.map(|status| ensure_failed(status.success())).transpose()?)
+        south.ended()?.map(|status| ensure_failed(status.success())).transpose()
     })?;
     let log = desk.log("south")?;
     ensure!(log.contains("operator `anna` said no: no-such-hospital"), "{log}");

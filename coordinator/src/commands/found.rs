@@ -248,3 +248,71 @@ const OPERATOR_FILE: &str = "operator.toml";
 const AUTHORITY: &str = "authority";
 /// As `ca init` makes it.
 const AUTHORITY_DAYS: u32 = 3650;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(out: &Path, nodes: &[&str]) -> FoundArgs {
+        FoundArgs {
+            consortium: "lung".parse().unwrap(),
+            nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
+            operator: "anna".parse().unwrap(),
+            out: Some(out.to_owned()),
+            ops: None,
+            days: 365,
+        }
+    }
+
+    fn found(args: &FoundArgs) -> Result<Founded> {
+        let (peers, out) = (peers(&args.nodes)?, args.out.clone().unwrap());
+        if !out.exists() {
+            write_all(args, &peers, &out)?;
+        }
+        look(args, &peers, &out)
+    }
+
+    const NODES: [&str; 3] = ["a.example.org:7101", "10.0.0.2:7102", "[::1]:7103"];
+
+    #[test]
+    fn what_is_founded_can_be_moved_and_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, moved) = (dir.path().join("lung"), dir.path().join("elsewhere"));
+        std::fs::create_dir(dir.path().join(".lung.part")).unwrap();
+        std::fs::write(dir.path().join(".lung.part/half"), "of an interrupted run").unwrap();
+        assert_eq!(found(&args(&first, &NODES)).unwrap().nodes.len(), 3);
+        assert!(!dir.path().join(".lung.part").exists() && !first.join("half").exists());
+        std::fs::rename(&first, &moved).unwrap();
+        std::fs::rename(moved.join("node2"), dir.path().join("machine2")).unwrap();
+        let found = found(&args(&moved, &NODES)).unwrap();
+        assert_eq!(found.nodes.keys().map(|node| node.as_u64()).collect::<Vec<_>>(), [1, 3]);
+        let listens = |node: &Path| NodeConfig::read(&node.join(NODE_FILE)).unwrap().listen.to_string();
+        assert_eq!(listens(&moved.join("node1")), "0.0.0.0:7101", "a name may lead anywhere");
+        assert_eq!(listens(&dir.path().join("machine2")), "10.0.0.2:7102");
+        let config = NodeConfig::read(&dir.path().join("machine2/node.toml")).unwrap();
+        assert!(config.log_path().exists());
+        Credentials::load(&config.ca, &config.certificate, &config.key).unwrap();
+    }
+
+    #[test]
+    fn another_consortium_in_its_place_and_addresses_that_are_none_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("lung");
+        found(&args(&out, &NODES)).unwrap();
+        let refused = |args: &FoundArgs, why: &str| {
+            let error = found(args).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(why), "{error}");
+        };
+        refused(&args(&out, &NODES[..2]), "expected `a.example.org:7101`, `10.0.0.2:7102`; give another --out");
+        refused(&FoundArgs { operator: "ben".parse().unwrap(), ..args(&out, &NODES) }, "operator/anna");
+        refused(
+            &FoundArgs { consortium: "liver".parse().unwrap(), ..args(&out, &NODES) },
+            "it holds the consortium `lung`",
+        );
+        let other = dir.path().join("other");
+        refused(&args(&other, &["a"]), "`<host>:<port>`");
+        refused(&args(&other, &["a:1", "a:1"]), "is there twice");
+        refused(&args(&other, &["a:1", "a:2", "a:3", "a:4", "a:5", "a:6", "a:7", "a:8"]), "expected at most 7");
+        assert!(!other.exists());
+    }
+}

@@ -35,9 +35,9 @@ pub struct InviteArgs {
     /// For how many days the invitation is good, its approval included.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=limits::LONGEST_INVITATION_MS / DAY_MS))]
     days: u64,
-    /// The folder to write to; each file has its site's name, with .invite.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    out: PathBuf,
+    /// The folder to write to; each file has its site's name, with .invite [default: this one]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     authority: AuthorityArgs,
     #[command(flatten)]
@@ -56,13 +56,16 @@ struct Written {
 ///
 /// # Errors  a file that exists, an authority that cannot be used, the cluster's refusal, or that it cannot be reached
 pub fn run(args: &InviteArgs, output: &Output) -> Result<()> {
-    let files: Vec<_> = args.sites.iter().map(|site| args.out.join(format!("{site}.invite"))).collect();
+    let out = args.out.clone().unwrap_or_default();
+    let files: Vec<_> = args.sites.iter().map(|site| out.join(format!("{site}.invite"))).collect();
     if let Some(file) = files.iter().find(|file| file.exists()) {
         let detail = "it exists already; give another --out, or remove it if nobody has used it".to_owned();
         return Err(Error::Config { place: format!("`{}`", file.display()), detail });
     }
     let (authority, _) = args.authority.load(&args.connection)?;
-    fs::create_dir(&args.out)?;
+    if let Some(out) = &args.out {
+        fs::create_dir(out)?;
+    }
     let written = args.connection.talk(async |client| {
         let mut written = Vec::new();
         for (site, file) in args.sites.iter().zip(files) {
