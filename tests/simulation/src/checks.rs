@@ -46,6 +46,7 @@ impl World {
         self.check_founding(node, &cluster)?;
         self.watch.submissions(node, applied, &cluster)?;
         self.watch.fencing(node, applied, &cluster)?;
+        self.watch.invitations(node, &cluster)?;
         let now_ms = cluster.now_ms();
         for rule in STATE_RULES {
             self.coverage.note(rule);
@@ -180,7 +181,7 @@ impl World {
     pub(crate) fn sites(&self) -> impl Iterator<Item = SiteId> {
         self.peers.iter().filter_map(|peer| match &peer.role {
             Role::Worker(worker) => Some(worker.site.clone()),
-            Role::Operator(_) | Role::Reader(_) | Role::Hoarder(_) => None,
+            Role::Operator(_) | Role::Reader(_) | Role::Hoarder(_) | Role::Joiner(_) => None,
         })
     }
 
@@ -237,12 +238,13 @@ impl World {
 }
 
 /// What is checked whenever a node's state has changed.
-const STATE_RULES: [&str; 6] = [
+const STATE_RULES: [&str; 7] = [
     "checked: one founding",
     "checked: state-machine equality",
     "checked: no acknowledged submission lost",
     "checked: none accepted twice",
     "checked: fencing",
+    "checked: invitations used once",
     "checked: time",
 ];
 /// What time may be ahead: clocks jump by 40 s, and a majority of them may agree on that.

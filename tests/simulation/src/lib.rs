@@ -21,6 +21,7 @@ mod founding;
 mod harm;
 mod hoarder;
 mod host;
+mod joiner;
 mod members;
 #[cfg(feature = "mutations")]
 pub mod mutations;

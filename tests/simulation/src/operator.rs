@@ -13,6 +13,7 @@ use archipelago_common::{
 use archipelago_protocol::message::{Reply, Request, Withdrawal};
 
 use crate::{
+    joiner,
     peer::{Act, HOARDER, Heard, View},
     training::{self, Facts},
     trees,
@@ -54,6 +55,7 @@ pub(crate) struct Operator {
     /// The current version of each reference, as far as this person has heard.
     current: Vec<(Name, VersionId)>,
     n_published: u64,
+    has_invited: bool,
     /// The keys of the version of [`EACH`] that this person last heard of.
     held: Option<(VersionId, Vec<ConditionKey>)>,
     /// Every coordinator that there is or may be.
@@ -82,12 +84,29 @@ impl Operator {
             script.push_back(Line::Ask(Request::PublishReference { name: name(reference), version }));
         }
         let nodes = (1..=n_founders + 2).filter_map(NodeId::new).collect();
-        Self { script, sites, open: Vec::new(), current: Vec::new(), n_published: 0, held: None, nodes }
+        Self {
+            script,
+            sites,
+            open: Vec::new(),
+            current: Vec::new(),
+            n_published: 0,
+            has_invited: false,
+            held: None,
+            nodes,
+        }
     }
 
     pub(crate) fn hear(&mut self, view: &mut View<'_>, heard: Heard) -> Vec<Act> {
         match heard {
-            Heard::Started | Heard::Time => self.next(view),
+            Heard::Started | Heard::Time => {
+                if !std::mem::replace(&mut self.has_invited, true) {
+                    let (site, invitation) = (joiner::site(), joiner::invitation());
+                    // Clocks jump by days here, and an invitation that has ended is of no use.
+                    let expires_ms = view.clock_ms + archipelago_common::limits::LONGEST_INVITATION_MS * 2 / 3;
+                    self.script.push_back(Line::Ask(Request::Invite { site, invitation, expires_ms }));
+                }
+                self.next(view)
+            }
             Heard::TasksChanged => Vec::new(),
             Heard::Uploaded(_, Ok(())) => {
                 self.script.pop_front();
@@ -138,8 +157,9 @@ impl Operator {
         let open = view.chance.pick(&self.open).copied();
         let site = view.chance.pick(&self.sites).cloned();
         let reference = name(if view.chance.one_in(3) { AT_CLOSE } else { EACH });
-        match (view.chance.within(0..24), open, site) {
+        match (view.chance.within(0..26), open, site) {
             _ if view.is_calm => Request::ListTasks,
+            (24..26, _, _) => Request::ListEnrolments { after: None },
             (0..9, _, _) if self.open.len() < 4 => self.task(view, &reference),
             (9..11, Some(task), _) => Request::CloseTask { task },
             (11, Some(task), _) => Request::CancelTask { task },
@@ -197,6 +217,9 @@ impl Operator {
                     self.held = held.map(|keys| (record.current, keys.collect()));
                 }
                 self.current.push((record.name, record.current));
+            }
+            Some(Reply::Enrolments(page)) => {
+                self.script.extend(page.items.iter().filter_map(joiner::approval).map(Line::Ask));
             }
             Some(Reply::Task(task)) => self.learn_task(&task),
             Some(Reply::Tasks(tasks)) => tasks.iter().for_each(|task| self.learn_task(task)),

@@ -12,6 +12,7 @@ use archipelago_protocol::{
 use crate::{
     chance::Chance,
     hoarder::Hoarder,
+    joiner::{self, Joiner},
     network::{Actor, StreamId},
     operator::Operator,
     reader::Reader,
@@ -50,6 +51,7 @@ pub(crate) enum Role {
     Operator(Box<Operator>),
     Reader(Reader),
     Hoarder(Hoarder),
+    Joiner(Joiner),
 }
 
 /// What a role wants done.
@@ -101,6 +103,8 @@ pub(crate) fn all(chance: &mut Chance, n_founders: u64) -> Vec<Peer> {
     let readers = ["auditor/eve", "operator/ben"].map(|who| (who.to_owned(), Role::Reader(Reader::default())));
     let hoarder = (format!("site/{HOARDER}"), Role::Hoarder(Hoarder));
     let all = std::iter::once(operator).chain(sites.iter().map(worker)).chain(readers).chain([hoarder]);
+    let joiners = Joiner::both().map(|joiner| (joiner::invited().to_string(), Role::Joiner(joiner)));
+    let all = all.chain(joiners);
     all.map(|(who, role)| Peer {
         who: who.parse().expect("the names above are sound"),
         role,
@@ -276,6 +280,7 @@ impl World {
             Role::Operator(operator) => operator.hear(&mut view, heard),
             Role::Reader(reader) => reader.hear(&mut view, heard),
             Role::Hoarder(hoarder) => hoarder.hear(&mut view, heard),
+            Role::Joiner(joiner) => joiner.hear(&mut view, heard),
         };
         for act in acts {
             match act {
@@ -288,7 +293,7 @@ impl World {
                     self.after(delay, Happening::PeerTime { peer, run, timer });
                 }
                 Act::Judge(Ok(what)) => self.coverage.note(what),
-                Act::Judge(Err(why)) => self.fail(format!("pages: p{peer} {why}")),
+                Act::Judge(Err(why)) => self.fail(format!("p{peer}: {why}")),
                 Act::Die(pause) => {
                     self.coverage.note("peers that died");
                     self.kill_peer(peer);

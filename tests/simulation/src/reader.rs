@@ -56,7 +56,7 @@ impl Reader {
         match &answer {
             Ok(reply) if is_page => acts.extend(self.go_on(reply)),
             // What is to be read does not go away.
-            Err(refusal) if is_page => acts.push(Act::Judge(Err(format!("no page: {refusal}")))),
+            Err(refusal) if is_page => acts.push(Act::Judge(Err(format!("pages: none came: {refusal}")))),
             _ => {}
         }
         match answer {
@@ -89,7 +89,7 @@ impl Reader {
                 }
                 acts
             }
-            Some(Next::Wrong(why)) => vec![Act::Judge(Err(why))],
+            Some(Next::Wrong(why)) => vec![Act::Judge(Err(format!("pages: {why}")))],
         }
     }
 }

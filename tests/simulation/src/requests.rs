@@ -389,6 +389,7 @@ fn is_page(reply: &Reply) -> bool {
             | Reply::Assignments(_)
             | Reply::Submitted(_)
             | Reply::SitePage(_)
+            | Reply::Enrolments(_)
     )
 }
 

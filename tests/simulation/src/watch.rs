@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_cluster::{Cluster, Reference, invariants};
 use archipelago_common::{
-    BlobRef, Digest, Name, NodeId, SiteId, TaskId, Version, VersionId,
+    BlobRef, Digest, Fingerprint, Name, NodeId, SiteId, TaskId, Version, VersionId,
+    enrolment::EnrolmentState,
     record::{AssignmentState, Submission, Why},
 };
 use archipelago_histories::History;
@@ -39,6 +40,8 @@ pub(crate) struct Watch {
     lineages: BTreeMap<Name, usize>,
     versions: BTreeMap<VersionId, Name>,
     blobs: BTreeSet<BlobRef>,
+    /// The key that used an invitation up.
+    used_by: BTreeMap<Fingerprint, Fingerprint>,
 }
 
 type Verdict = Result<(), String>;
@@ -152,6 +155,26 @@ impl Watch {
                     )
                 })?;
             }
+        }
+        Ok(())
+    }
+
+    /// An invitation is used by one key, and whoever is in was approved with it.
+    pub(crate) fn invitations(&mut self, node: NodeId, cluster: &Cluster) -> Verdict {
+        for record in cluster.enrolments() {
+            let (key, is_in) = match &record.state {
+                EnrolmentState::Asked { key, .. } => (*key, false),
+                EnrolmentState::Approved { key, .. } => (*key, true),
+                EnrolmentState::Invited | EnrolmentState::Refused { .. } => continue,
+            };
+            let first = *self.used_by.entry(record.invitation).or_insert(key);
+            ensure(first == key, || {
+                format!("invitations: on n{node} that of `{}` was used by key {first} and by key {key}", record.site)
+            })?;
+            let is_enrolled = cluster.sites().any(|site| site.site == record.site);
+            ensure(is_enrolled || !is_in, || {
+                format!("invitations: on n{node} `{}` is approved and no site", record.site)
+            })?;
         }
         Ok(())
     }
