@@ -7,10 +7,10 @@ use std::{fmt, mem::discriminant};
 
 use archipelago_common::{Base, BaseCard, Layout, layout::Axis, policy::TaskBounds, task::SurgeryTask, tree};
 use archipelago_models::{
+    Size,
     train::{Aim, TrainPlan},
     zoo, zoo_layout,
 };
-use serde_json::Value;
 
 use crate::error::{Error, Result};
 
@@ -107,11 +107,11 @@ pub fn check_reference(bounds: &TaskBounds, base: &Base) -> Result<()> {
     if !bounds.models.is_empty() && !bounds.models.contains(&card.model) {
         return declined(Bound::Model, format!("`{}` is not among `tasks.models`", card.model));
     }
-    if let Some((name, found)) = widest(card, |name| !NO_WIDTHS.contains(&name)).filter(|w| w.1 > bounds.max_hidden) {
+    if let Some((name, found)) = widest(card, |size| size != Size::Nothing)?.filter(|w| w.1 > bounds.max_hidden) {
         return declined(Bound::Hidden, format!("`{name}` is {found}, the policy allows {}", bounds.max_hidden));
     }
     let most = bounds.max_latent_share * card.genes.len() as f64;
-    if let Some((name, found)) = widest(card, |name| LATENT.contains(&name)).filter(|w| w.1 as f64 > most) {
+    if let Some((name, found)) = widest(card, |size| size == Size::Latent)?.filter(|w| w.1 as f64 > most) {
         let n_genes = card.genes.len();
         return declined(Bound::Latent, format!("`{name}` is {found} over {n_genes} genes, the policy allows {most}"));
     }
@@ -194,18 +194,11 @@ fn declined(bound: Bound, detail: String) -> Result<()> {
     Err(Error::Declined { bound, detail })
 }
 
-/// The largest whole number among the options that are meant, and its name.
-fn widest(card: &BaseCard, is_meant: impl Fn(&str) -> bool) -> Option<(&str, u64)> {
-    let options = card.config.iter().filter(|(name, _)| is_meant(name));
-    options.filter_map(|(name, value)| Some((name.as_str(), largest(value)?))).max_by_key(|(_, found)| *found)
-}
-
-fn largest(value: &Value) -> Option<u64> {
-    match value {
-        Value::Number(number) => number.as_u64(),
-        Value::Array(items) => items.iter().filter_map(largest).max(),
-        _ => None,
-    }
+/// The largest whole number among the options that size the network so, and its name.
+fn widest(card: &BaseCard, is_meant: impl Fn(Size) -> bool) -> Result<Option<(&'static str, u64)>> {
+    let options = zoo::model(&card.model)?.options().into_iter();
+    let given = options.filter_map(|option| option.largest(card.config.get(option.name)?, &is_meant));
+    Ok(given.max_by_key(|(_, found)| *found))
 }
 
 /// In what a declared layout is none that the zoo makes.
@@ -230,24 +223,6 @@ fn differs(declared: &Layout, made: &Layout) -> Option<String> {
     (discriminant(&declared.growth) != discriminant(&made.growth) && !declared.is_plain())
         .then(|| "the card declares another way to grow than its model has".to_owned())
 }
-
-/// Options that are whole numbers and no width of a layer.
-const NO_WIDTHS: [&str; 12] = [
-    "registry",
-    "gamma_epoch_anneal",
-    "gamma_anneal_each",
-    "n_samples_per_label",
-    "pretraining_epochs",
-    "mmd_boundary",
-    "network_epochs",
-    "network_minibatch",
-    "network_seed",
-    "n_spatial_neighbors",
-    "n_alphas",
-    "n_clusters",
-];
-/// What models call the width of their latent space.
-const LATENT: [&str; 5] = ["n_latent", "latent_dim", "z_dimension", "z_dim", "zdim"];
 
 #[cfg(test)]
 mod tests;

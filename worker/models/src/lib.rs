@@ -37,7 +37,7 @@ pub use device::{Compute, Device, Engine};
 pub use error::{Error, Result};
 pub use extension::Extension;
 pub use model::{Config, ModelCard, Moments, PredictFrom};
-pub use options::OptionCard;
+pub use options::{OptionCard, Size};
 pub use place::Place;
 pub use prediction::LabelPrediction;
 pub use pretrained::train_reference_from;

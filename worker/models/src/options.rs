@@ -29,6 +29,20 @@ pub struct OptionCard {
     pub is_optional: bool,
     /// The value where none is given.
     pub default: Value,
+    /// What its whole numbers are to the size of a network.
+    pub size: Size,
+}
+
+/// What whole numbers are to the size of a network. Whoever bounds what a network may be reads it here and knows no names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Size {
+    /// Units of layers, or how many layers there are: what a whole number is where its declaration says nothing else, so that a
+    /// forgotten word makes a bound stricter.
+    Layers,
+    /// Dimensions of the latent space.
+    Latent,
+    /// Nothing: epochs, numbers of cells, seeds.
+    Nothing,
 }
 
 /// A struct of options.
@@ -83,7 +97,32 @@ impl OptionCard {
     /// The card of an option whose value is of this type.
     pub(crate) fn new<V: OptionValue + Serialize>(name: &'static str, help: &str, default: &V) -> Self {
         let default = serde_json::to_value(default).expect("options are plain values");
-        Self { name, help: sentence(help), kind: V::kind(), is_optional: V::IS_OPTIONAL, default }
+        let (kind, size) = (V::kind(), Size::Layers);
+        Self { name, help: sentence(help), kind, is_optional: V::IS_OPTIONAL, default, size }
+    }
+
+    /// The same with another meaning of its whole numbers.
+    pub(crate) fn sizes(self, size: Size) -> Self {
+        Self { size, ..self }
+    }
+
+    /// The largest whole number of a value that sizes a network in a way that is meant, and the option's name; of options inside an
+    /// option too.
+    pub fn largest(&self, value: &Value, is_meant: &dyn Fn(Size) -> bool) -> Option<(&'static str, u64)> {
+        match (&self.kind, value) {
+            (Kind::Further(cards), Value::Object(inner)) => {
+                let given = cards.iter().filter_map(|card| card.largest(inner.get(card.name)?, is_meant));
+                given.max_by_key(|(_, found)| *found)
+            }
+            (Kind::Integer(_) | Kind::Integers(_), _) if is_meant(self.size) => {
+                let found = match value {
+                    Value::Array(items) => items.iter().filter_map(Value::as_u64).max(),
+                    value => value.as_u64(),
+                };
+                found.map(|found| (self.name, found))
+            }
+            _ => None,
+        }
     }
 
     /// The same with bounds on its number, or on each of its numbers.
@@ -144,13 +183,14 @@ fn sentence(comment: &str) -> String {
 pub const NO_VALUE: &str = "none";
 
 /// Makes a struct of options from one statement per option: its help as a doc comment, `name: type = default`, and where they are
-/// narrower than the type, the values it takes (`within` an interval, `among` some names).
+/// narrower than the type, the values it takes (`within` an interval, `among` some names), and what its whole numbers size
+/// ([`Size`]) where that is not layers.
 macro_rules! options {
     (
         $(#[doc = $about:literal])+
         $vis:vis struct $config:ident {$(
             $(#[doc = $help:literal])+
-            $name:ident: $value:ty = $default:expr $(, within $interval:expr)? $(, among $names:expr)?;
+            $name:ident: $value:ty = $default:expr $(, within $interval:expr)? $(, among $names:expr)? $(, sizes $size:ident)?;
         )+}
     ) => {
         $(#[doc = $about])+
@@ -172,7 +212,7 @@ macro_rules! options {
                 let default = Self::default();
                 vec![$(
                     $crate::options::OptionCard::new(stringify!($name), concat!($($help),+), &default.$name)
-                        $(.within($interval))? $(.among(&$names))?,
+                        $(.within($interval))? $(.among(&$names))? $(.sizes($crate::options::Size::$size))?,
                 )+]
             }
         }
@@ -209,6 +249,8 @@ mod tests {
         struct Inner {
             /// Whether it is on.
             on: bool = true;
+            /// How wide it is.
+            width: usize = 2;
         }
     }
 
@@ -224,6 +266,10 @@ mod tests {
             shape: Shape = Shape::Flat, among ["flat", "long-tail"];
             /// Sizes of layers.
             sizes: Vec<usize> = vec![128, 64], within 1..=512;
+            /// Dimensions of the latent space.
+            latent: usize = 5, sizes Latent;
+            /// When it begins.
+            epoch: Option<usize> = None, sizes Nothing;
             /// Weights.
             weights: Vec<f64> = vec![1.0], within 0.0..;
             /// What several look like.
@@ -260,11 +306,13 @@ mod tests {
             ("share", "0.5", "a number of 0 or more and below 1"),
             ("shape", "flat", "flat or long-tail"),
             ("sizes", "128,64", "integers from 1 to 512, separated by commas"),
+            ("latent", "5", "an integer"),
+            ("epoch", "none", "an integer, or none"),
             ("weights", "1.0", "numbers of 0 or more, separated by commas"),
             ("shapes", "flat,flat", "long-tail, flat or round, several separated by commas"),
             ("name", "x", "text"),
             ("maybe", "none", "true or false, or none"),
-            ("inner", "{\"on\":true}", "a JSON object with on (true or false)"),
+            ("inner", "{\"on\":true,\"width\":2}", "a JSON object with on (true or false), width (an integer)"),
         ];
         assert_eq!(told, expected.map(|(name, default, values)| (name, default.to_owned(), values.to_owned())));
         assert_eq!(cards[0].help, "How many, counted");
@@ -272,6 +320,21 @@ mod tests {
         assert_eq!(config, Every::default());
         assert_eq!(to_config(&config).len(), cards.len());
         assert_eq!(parse::<Every>("every", &to_config(&config)).unwrap(), config);
+    }
+
+    #[test]
+    fn whole_numbers_size_layers_unless_their_declaration_says_otherwise() {
+        let largest = |config: &Value, is_meant: &dyn Fn(Size) -> bool| {
+            let given = Every::cards().into_iter().filter_map(|card| card.largest(&config[card.name], is_meant));
+            given.max_by_key(|(_, found)| *found)
+        };
+        let config =
+            json!({ "n": 3, "sizes": [9, 7], "latent": 11, "epoch": 500, "share": 0.5, "inner": { "width": 10 } });
+        let layers = |size| size == Size::Layers;
+        assert_eq!(largest(&config, &layers), Some(("width", 10)), "also inside an option");
+        assert_eq!(largest(&config, &|size| size == Size::Latent), Some(("latent", 11)));
+        assert_eq!(largest(&config, &|size| size == Size::Nothing), Some(("epoch", 500)));
+        assert_eq!(largest(&json!({ "sizes": [], "share": 3.0 }), &layers), None);
     }
 
     #[test]
@@ -312,7 +375,7 @@ mod tests {
             ("shapes", json!(["flat", "thin"]), "`shapes` is flat,thin, expected long-tail, flat or round"),
             ("maybe", json!(1), "`maybe` is 1"),
             ("inner", json!({ "on": 1 }), "`inner`: `on` is 1"),
-            ("inner", json!({ "of": true }), "`inner`: there is no option `of`; there are on"),
+            ("inner", json!({ "of": true }), "`inner`: there is no option `of`; there are on, width"),
             ("m", json!(1), "there is no option `m`; there are n, share"),
         ] {
             let error = check(name, value).unwrap_err();

@@ -38,16 +38,15 @@ fn stored_references_pass_and_every_model_as_its_authors_made_it() {
     }
     let mut card = stored("scvi").card;
     card.genes = (0..300).map(|gene| format!("g{gene}")).collect();
-    // Of SageNet nothing is trained by surgery.
-    for model in zoo::ZOO.iter().filter(|model| model.card().name != "sagenet") {
+    for model in zoo::ZOO {
         card.model = model.card().name.to_owned();
-        let required = model.options().into_iter().map(|option| (option.name.to_owned(), option.default));
-        card.config = required.collect();
-        assert!(
-            widest(&card, |name| !NO_WIDTHS.contains(&name)).is_none_or(|w| w.1 <= bounds.max_hidden),
-            "{}",
-            card.model
-        );
+        card.config = model.options().into_iter().map(|option| (option.name.to_owned(), option.default)).collect();
+        let widest = widest(&card, |size| size != Size::Nothing).unwrap();
+        assert!(widest.is_some_and(|w| w.1 <= bounds.max_hidden), "{}: {widest:?}", card.model);
+        // Of SageNet nothing is trained by surgery: its sites train networks of sections of their own.
+        if card.model == "sagenet" {
+            continue;
+        }
         // The tutorials' sites have 430 cells, the smallest of the tests 40.
         for n_cells in [40, 430, 100_000] {
             check_training(&bounds, &card, &task(TrainSpec::default()), n_cells).unwrap();

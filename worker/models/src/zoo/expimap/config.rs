@@ -30,7 +30,7 @@ options! {
         /// Genes outside a term's set may get weights, which alpha_l1 shrinks.
         soft_mask: bool = false;
         /// New terms without a gene set.
-        n_ext: usize = 0, within 0..=MAX_UNITS;
+        n_ext: usize = 0, within 0..=MAX_UNITS, sizes Latent;
         /// Genes outside the set of a new term may get weights, which alpha_l1 shrinks.
         soft_ext_mask: bool = false;
         /// Keep new terms without a set independent of the others (Hilbert-Schmidt independence criterion).
@@ -48,15 +48,15 @@ options! {
         /// Shrinks weights outside soft masks; start at 0.5 and raise it by 0.05.
         alpha_l1: Option<f64> = None, within 0.0..;
         /// Epochs over which alpha_l1 rises to its full weight.
-        alpha_l1_epoch_anneal: Option<usize> = None, within 1..;
+        alpha_l1_epoch_anneal: Option<usize> = None, within 1.., sizes Nothing;
         /// Epochs from one step of that rise to the next.
-        alpha_l1_anneal_each: usize = 5, within 1..;
+        alpha_l1_anneal_each: usize = 5, within 1.., sizes Nothing;
         /// Shrinks all weights of new terms without a gene set.
         gamma_ext: Option<f64> = None, within 0.0..;
         /// Epochs over which gamma_ext rises to its full weight.
-        gamma_epoch_anneal: Option<usize> = None, within 1..;
+        gamma_epoch_anneal: Option<usize> = None, within 1.., sizes Nothing;
         /// Epochs from one step of that rise to the next.
-        gamma_anneal_each: usize = 5, within 1..;
+        gamma_anneal_each: usize = 5, within 1.., sizes Nothing;
     }
 }
 

@@ -20,7 +20,7 @@ options! {
         /// Reconstruction loss of each modality: nb or zinb on counts, mse on any values, bce on shares.
         losses: Vec<ModalityLoss> = vec![ModalityLoss::Mse];
         /// Dimensions of the latent space.
-        z_dim: usize = 16, within 1..=MAX_UNITS;
+        z_dim: usize = 16, within 1..=MAX_UNITS, sizes Latent;
         /// Numbers that stand for a category.
         cond_dim: usize = 16, within 1..=MAX_UNITS;
         /// Condition keys, where there are several: categorical covariates, in order, each with embeddings. Without any the batch has some.

@@ -41,7 +41,7 @@ options! {
         /// Units of the layers between encoders and the latent space.
         shared_hidden: Vec<usize> = vec![100, 100], within 1..=MAX_UNITS;
         /// Dimensions of the latent space.
-        zdim: usize = 50, within 1..=MAX_UNITS;
+        zdim: usize = 50, within 1..=MAX_UNITS, sizes Latent;
         /// Units of the layers that encode expression.
         gene_hidden: Vec<usize> = vec![500, 500, 500], within 1..=MAX_UNITS;
         /// Activation of these layers.
@@ -72,7 +72,7 @@ options! {
         /// Name of the cells before the perturbation, in the field `perturbation`.
         unperturbed: Option<String> = None;
         /// Genes that predictions are compared by: those that the perturbation changes most.
-        n_perturbed_genes: usize = 100, within 2..;
+        n_perturbed_genes: usize = 100, within 2.., sizes Nothing;
     }
 }
 

@@ -25,19 +25,19 @@ options! {
         /// Dropout rate of fully connected layers.
         dropout_fc: f64 = 0.3, within 0.0..1.0;
         /// Terms of each layer of the kind chebnet.
-        k: usize = 4, within 1..=64;
+        k: usize = 4, within 1..=64, sizes Nothing;
         /// Penalties that the network of genes is chosen from.
         alphas: Vec<f64> = vec![0.25, 0.5], within 0.0..;
         /// How many penalties to choose from on a grid of its own instead.
-        n_alphas: Option<usize> = None, within 2..=100;
+        n_alphas: Option<usize> = None, within 2..=100, sizes Nothing;
         /// Nearest cells that a cell is joined to in space.
-        n_spatial_neighbors: usize = 6, within 1..=1000;
+        n_spatial_neighbors: usize = 6, within 1..=1000, sizes Nothing;
         /// Resolutions of the partitions of a section; there is a network for each.
         resolutions: Vec<f64> = vec![0.05, 0.1, 0.5], within 0.0..;
         /// Passes over the cells of a section, for each network.
-        network_epochs: usize = 15, within 1..=100_000;
+        network_epochs: usize = 15, within 1..=100_000, sizes Nothing;
         /// Cells per minibatch of a network.
-        network_minibatch: usize = 32, within 1..=65_536;
+        network_minibatch: usize = 32, within 1..=65_536, sizes Nothing;
         /// Learning rate at the start of each of the schedule's periods.
         network_rate: f64 = 1e-3, within 0.0..;
         /// Momentum of the steps.
@@ -45,7 +45,7 @@ options! {
         /// Whether to compute how much each gene says of where its cell lies.
         importance: bool = true;
         /// Seed of partitions, networks and draws.
-        network_seed: usize = 0;
+        network_seed: usize = 0, sizes Nothing;
     }
 }
 

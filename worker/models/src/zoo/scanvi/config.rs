@@ -36,7 +36,7 @@ options! {
         /// Weight of the classification loss.
         classification_ratio: f64 = 50.0, within 0.0..;
         /// Labelled cells of each label that an epoch trains on at most; all of them without a number.
-        n_samples_per_label: Option<usize> = None, within 1..;
+        n_samples_per_label: Option<usize> = None, within 1.., sizes Nothing;
     }
 }
 

@@ -13,7 +13,7 @@ options! {
         /// Units of the encoder's layers; the decoder has them in reverse.
         hidden_layer_sizes: Vec<usize> = vec![128, 128], within 1..=MAX_UNITS;
         /// Dimensions of the latent space.
-        z_dimension: usize = 10, within 1..=MAX_UNITS;
+        z_dimension: usize = 10, within 1..=MAX_UNITS, sizes Latent;
         /// Dropout rate.
         dr_rate: f64 = 0.05, within 0.0..1.0;
         /// Whether cells are shuffled before the first of them train and the rest validate; each epoch takes them in the order of then.

@@ -18,7 +18,7 @@ options! {
         /// Units of the encoder's layers; the decoder has them in reverse. One layer of the square root of the number of genes with none.
         hidden_layer_sizes: Option<Vec<usize>> = None, within 1..=MAX_UNITS;
         /// Dimensions of the latent space.
-        latent_dim: usize = 10, within 1..=MAX_UNITS;
+        latent_dim: usize = 10, within 1..=MAX_UNITS, sizes Latent;
         /// Condition keys, where there are several: each has embeddings, and what a cell's names on them make together is its condition.
         condition_keys: Vec<Name> = vec![];
         /// Condition keys whose names mean the same at every site.
@@ -42,7 +42,7 @@ options! {
         /// Names that stand for cells without a type beside it.
         unknown_ct_names: Vec<String> = vec![];
         /// Epochs before prototypes; nine tenths of all with none.
-        pretraining_epochs: Option<usize> = None;
+        pretraining_epochs: Option<usize> = None, sizes Nothing;
         /// Whether the prototypes of cell types draw their cells to them.
         prototype_training: bool = true;
         /// Whether cells without a type get prototypes of their own, where there are such cells.
@@ -58,7 +58,7 @@ options! {
         /// Resolution of the Leiden clustering.
         clustering_res: f64 = 2.0, within 0.0..;
         /// Clusters of k-means.
-        n_clusters: Option<usize> = None, within 1..;
+        n_clusters: Option<usize> = None, within 1.., sizes Nothing;
     }
 }
 

@@ -17,7 +17,7 @@ options! {
         /// Units of hidden layers.
         n_hidden: usize = 128, within 1..=MAX_UNITS;
         /// Dimensions of the latent space.
-        n_latent: usize = 10, within 1..=MAX_UNITS;
+        n_latent: usize = 10, within 1..=MAX_UNITS, sizes Latent;
         /// Hidden layers of encoder and decoder.
         n_layers: usize = 1, within 1..=MAX_UNITS;
         /// Dropout rate of the encoder.

@@ -16,7 +16,7 @@ options! {
     /// Options of totalVI.
     pub struct TotalviConfig {
         /// Dimensions of the latent space.
-        n_latent: usize = 20, within 1..=MAX_UNITS;
+        n_latent: usize = 20, within 1..=MAX_UNITS, sizes Latent;
         /// What the inverse dispersion of genes depends on.
         gene_dispersion: GeneDispersion = GeneDispersion::Gene;
         /// What the inverse dispersion of proteins depends on.

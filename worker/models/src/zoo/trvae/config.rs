@@ -15,7 +15,7 @@ options! {
         /// Units of the encoder's layers; the decoder has them in reverse.
         hidden_layer_sizes: Vec<usize> = vec![256, 64], within 1..=MAX_UNITS;
         /// Dimensions of the latent space.
-        latent_dim: usize = 10, within 1..=MAX_UNITS;
+        latent_dim: usize = 10, within 1..=MAX_UNITS, sizes Latent;
         /// Dropout rate.
         dr_rate: f64 = 0.05, within 0.0..1.0;
         /// Whether conditions are pulled together (maximum mean discrepancy).
@@ -23,7 +23,7 @@ options! {
         /// What is pulled together: drawn latent states (z), or what the decoder's first block gives (y).
         mmd_on: MmdOn = MmdOn::Z;
         /// Pull only conditions before this one, counted in name order, to those from it on.
-        mmd_boundary: Option<usize> = None;
+        mmd_boundary: Option<usize> = None, sizes Nothing;
         /// Reconstruction loss: nb or zinb on counts, mse on normalised log values.
         recon_loss: ReconLoss = ReconLoss::Nb, among ["mse", "nb", "zinb"];
         /// Weight of what pulls conditions together: larger mixes more and may remove biology.
