@@ -30,6 +30,7 @@ mod quality;
 pub mod record;
 pub mod reference_dir;
 pub mod shown;
+pub mod signature;
 pub mod state_dict;
 pub mod task;
 pub mod telemetry;

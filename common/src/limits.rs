@@ -92,6 +92,8 @@ pub const PICKLE_OBJECTS: usize = 1 << 24;
 pub const PICKLE_REFERENCES: usize = 4 * PICKLE_OBJECTS;
 /// Containers that are open at once in a pickle. Python's own writer ends at some thousands.
 pub const PICKLE_DEPTH: usize = 1 << 16;
+/// Bytes of a signature with its certificates: one of an operator with one authority is some 700.
+pub const SIGNATURE_BYTES: usize = 16 << 10;
 /// Bytes of a coordinator's address: a DNS name of 253 and a port.
 pub const ADDRESS_BYTES: usize = 259;
 /// Coordinators that ever were members of one cluster: ids are never reused, so each replaced disk costs one.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 mod bounds;
 
-pub use bounds::{Budget, TaskBounds};
+pub use bounds::{Approval, Budget, TaskBounds, Unsigned};
 
 /// A site's policy file (TOML). The default lets columns and aggregate metrics out and nothing else.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

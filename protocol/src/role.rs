@@ -33,7 +33,8 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::ShowTaskHead { .. }
             | Request::ListAssignments { .. }
             | Request::ListSubmitted { .. }
-            | Request::ShowTime,
+            | Request::ShowTime
+            | Request::ShowSignature { .. },
             Site(_) | Operator(_) | Auditor(_),
         ) => Ok(()),
         (
@@ -84,7 +85,9 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::SetClock { .. }
             | Request::Invite { .. }
             | Request::ApproveSite { .. }
-            | Request::RefuseSite { .. },
+            | Request::RefuseSite { .. }
+            | Request::PublishSignedReference { .. }
+            | Request::PublishSignedTask { .. },
             Operator(_),
         ) => Ok(()),
         (
@@ -104,7 +107,9 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::SetClock { .. }
             | Request::Invite { .. }
             | Request::ApproveSite { .. }
-            | Request::RefuseSite { .. },
+            | Request::RefuseSite { .. }
+            | Request::PublishSignedReference { .. }
+            | Request::PublishSignedTask { .. },
             Site(_) | Auditor(_),
         ) => Err(forbidden("this is for operators")),
     }

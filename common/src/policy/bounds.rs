@@ -4,11 +4,43 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::is_usual;
+
+/// Whether a person at the site is asked before a task is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// Nobody is: what trusted operators publish is taken, within the bounds.
+    #[default]
+    Trusted,
+    /// Somebody is, for every task.
+    Ask,
+}
+
+/// Which references and tasks without a signature are taken: those that programs before signatures published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unsigned {
+    /// All.
+    Accept,
+    /// Those of a publisher of whom this site has seen nothing signed yet: an upgrade breaks nothing, and who signs once always does.
+    #[default]
+    UntilSigned,
+    /// None.
+    Refuse,
+}
+
 /// The section `[tasks]` of a site's policy file. A task beyond one of these bounds is declined, with the bound's name and nothing
 /// else. `docs/policy.md` says what each of them is for, and what is left.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TaskBounds {
+    /// Whether a person is asked first.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub approve: Approval,
+    /// What is done with what nobody signed.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub unsigned: Unsigned,
     /// Models of the zoo that may be run; all that this worker has where none is named.
     pub models: Vec<String>,
     /// Most units of any layer. The published atlases have 128 to 1,024.
@@ -45,6 +77,8 @@ pub struct TaskBounds {
 impl Default for TaskBounds {
     fn default() -> Self {
         Self {
+            approve: Approval::default(),
+            unsigned: Unsigned::default(),
             models: Vec::new(),
             max_hidden: 1_024,
             max_latent_share: 0.5,

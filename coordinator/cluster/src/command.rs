@@ -9,6 +9,7 @@ use archipelago_common::{
     limits,
     member::Incarnation,
     record::{BaseSummary, Progress, Submission},
+    signature::Signature,
     task::{QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
@@ -210,6 +211,28 @@ pub enum Body {
         site: SiteId,
         /// In words.
         reason: String,
+    },
+    /// Publish a reference that its publisher signed. Operator.
+    PublishSignedReference {
+        /// Its name, unused so far.
+        name: Name,
+        /// Its first version.
+        version: Version,
+        /// What the leader read from the base blob.
+        summary: Box<BaseSummary>,
+        /// The rest of it.
+        layout: Box<Layout>,
+        /// The publisher's signature.
+        signature: Box<Signature>,
+    },
+    /// Publish a task that its publisher signed. Operator.
+    PublishSignedTask {
+        /// The task.
+        task: Box<SurgeryTask>,
+        /// What its submissions must meet.
+        gates: QualityGates,
+        /// The publisher's signature.
+        signature: Box<Signature>,
     },
 }
 

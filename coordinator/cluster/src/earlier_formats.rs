@@ -32,9 +32,9 @@ struct UpToTwo {
 /// # Errors  [`Error::Decode`]
 pub(crate) fn read(format: u32, mut state: Vec<u8>) -> Result<Cluster> {
     if format >= 3 {
-        // Invitations and keys of sites came at the end with format 5, the chain and what sites upload with format 4: none of each
-        // is one zero.
-        state.extend([0; 4].iter().take(if format == 4 { 2 } else { 4 }));
+        // Invitations, keys of sites and signatures came at the end with format 5, the chain and what sites upload with format 4: none
+        // of each is one zero.
+        state.extend([0; 5].iter().take(if format == 4 { 3 } else { 5 }));
         return codec::decode(WHAT, &state, limits::SNAPSHOT_BYTES);
     }
     if format < 2 {

@@ -21,7 +21,7 @@ pub enum Edition {
     Fourth,
     /// Tasks may say how many steps are taken, and how much the KL term weighs.
     Fifth,
-    /// Sites come in by invitations.
+    /// Sites come in by invitations, and publishers sign references and tasks.
     Sixth,
 }
 
@@ -74,8 +74,8 @@ impl Cluster {
             self.edition = edition;
             self.requests.regroup();
             // As builds count that know no later fields: all apply the same entry.
-            let later =
-                codec::size(&(&self.chain, &self.uploads, &self.enrolments, &self.certified)) - codec::size(&());
+            let since_third = (&self.chain, &self.uploads, &self.enrolments, &self.certified, &self.signatures);
+            let later = codec::size(&since_third) - codec::size(&());
             self.n_bytes = codec::size(self) - later;
             self.begin_chain();
         }

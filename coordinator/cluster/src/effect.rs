@@ -30,12 +30,14 @@ impl Effect {
             Body::AddSite { .. }
             | Body::PublishTask(_)
             | Body::PublishGatedTask { .. }
+            | Body::PublishSignedTask { .. }
             | Body::CloseTask { .. }
             | Body::CancelTask { .. }
             | Body::Withdraw { .. } => Some(Self::AnnounceTasks),
             Body::Tick
             | Body::PublishReference { .. }
             | Body::PublishLaidOutReference { .. }
+            | Body::PublishSignedReference { .. }
             | Body::Claim { .. }
             | Body::Renew { .. }
             | Body::GiveUp { .. }

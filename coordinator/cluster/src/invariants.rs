@@ -8,6 +8,7 @@ use archipelago_common::{
     limits,
     member::MemberRole,
     record::{AssignmentRecord, AssignmentState, SubmittedCondition, TaskRecord, TaskState, Why},
+    signature::{Statement, Subject},
     task::PublishMode,
 };
 
@@ -45,6 +46,7 @@ const CHECKS: &[Check] = &[
     members_can_go_on,
     gates_belong_to_tasks,
     layouts_belong_to_references,
+    signatures_are_of_what_they_stand_beside,
     memory_is_bounded,
     enrolments_are_of_one_site_each,
 ];
@@ -267,6 +269,24 @@ fn gates_belong_to_tasks(cluster: &Cluster) -> Result<(), String> {
         let layout = cluster.tasks.get(id).and_then(|task| cluster.layout(&task.task.reference));
         let is_right = layout.is_some_and(|layout| !gates.is_open() && gates.check(&layout.figures).is_ok());
         ensure(is_right, || format!("the quality gates of task {id} are not sound"))?;
+    }
+    Ok(())
+}
+
+/// A signature of something else would be refused by every site.
+fn signatures_are_of_what_they_stand_beside(cluster: &Cluster) -> Result<(), String> {
+    for (of, signature) in &cluster.signatures {
+        let signed = match of {
+            Subject::Reference(name) => {
+                cluster.references.get(name).and_then(|reference| Some(reference.changes().first()?.version.0))
+            }
+            Subject::Task(id) => {
+                let statement = |task: &TaskRecord| Statement::of_task(&task.task, signature.signed_ms).ok();
+                cluster.tasks.get(id).and_then(statement).map(|statement| statement.of)
+            }
+        };
+        let is_right = signed.is_some_and(|signed| signature.check(signed).is_ok());
+        ensure(is_right, || format!("the signature of {of:?} is of something else"))?;
     }
     Ok(())
 }

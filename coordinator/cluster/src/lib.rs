@@ -14,6 +14,7 @@ use archipelago_common::{
     enrolment::{CertifiedKey, EnrolmentRecord},
     member::{Incarnation, MemberRecord},
     record::{SiteRecord, TaskRecord},
+    signature::{Signature, Subject},
     task::QualityGates,
 };
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,7 @@ pub mod mutation;
 mod outcome;
 mod reference;
 mod requests;
+mod signature;
 mod site;
 mod snapshot;
 mod submission;
@@ -87,6 +89,8 @@ pub struct Cluster {
     enrolments: BTreeMap<Fingerprint, EnrolmentRecord>,
     /// The keys of sites that came in by an invitation. One that was certified by hand may have any that the authority has signed.
     certified: BTreeMap<SiteId, CertifiedKey>,
+    /// What publishers signed.
+    signatures: BTreeMap<Subject, Signature>,
     #[serde(skip)]
     index: Index,
 }
@@ -149,6 +153,12 @@ impl Cluster {
                 self.approve_site(principal, site, *certified, certificate)
             }
             Body::RefuseSite { site, reason } => self.refuse_site(principal, site, reason),
+            Body::PublishSignedReference { name, version, summary, layout, signature } => {
+                self.publish_signed_reference(principal, (name, version), (summary, layout), signature)
+            }
+            Body::PublishSignedTask { task, gates, signature } => {
+                self.publish_signed_task(principal, task, gates, signature)
+            }
         }
     }
 }

@@ -62,8 +62,8 @@ impl Cluster {
     pub(crate) fn digest_of_edition(&self) -> Result<Digest> {
         let mut state = self.encode()?;
         if self.edition < Edition::Sixth {
-            // There are no invitations and no keys of sites, and that is two zeros at the end.
-            state.truncate(state.len().saturating_sub(2));
+            // There are no invitations, no keys of sites and no signatures, and that is three zeros at the end.
+            state.truncate(state.len().saturating_sub(3));
         }
         Ok(Digest::of(&state))
     }

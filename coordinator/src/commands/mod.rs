@@ -27,6 +27,7 @@ pub mod reference;
 pub mod refuse;
 pub mod requests;
 pub mod serve;
+pub mod signing;
 pub mod site;
 pub mod status;
 pub mod task;

@@ -7,12 +7,13 @@ use archipelago_common::{
     BlobRef, ConditionKey, Name, Version, VersionId, fs, limits,
     record::{Change, ReferenceHead, ReferenceHistory, Why},
     reference_dir::ReferenceDir,
+    signature::Statement,
 };
 use archipelago_protocol::message::{Refusal, Reply, Request};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Connection, unexpected, utc};
+use super::{Connection, signing::Signing, unexpected, utc};
 use crate::{
     error::{Error, Result},
     output::Output,
@@ -29,7 +30,7 @@ pub enum ReferenceCommand {
     Derive(DeriveArgs),
 }
 
-/// Upload a reference directory and publish it under a name.
+/// Upload a reference directory and publish it under a name, signed with the operator's key.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
     archipelago-worker train cells.h5ad --out reference\n  \
@@ -39,6 +40,8 @@ pub struct PublishArgs {
     name: Name,
     /// The directory that `archipelago-worker train` or `map` wrote.
     dir: PathBuf,
+    #[command(flatten)]
+    signing: Signing,
     #[command(flatten)]
     connection: Connection,
 }
@@ -146,7 +149,12 @@ fn derive(args: &DeriveArgs, output: &Output) -> Result<()> {
 
 fn publish(args: &PublishArgs, output: &Output) -> Result<()> {
     let dir = ReferenceDir::open(&args.dir)?;
-    let request = Request::PublishReference { name: args.name.clone(), version: dir.version().clone() };
+    let (name, version) = (args.name.clone(), dir.version().clone());
+    let statement = |now_ms| Ok(Statement::of_reference(&name, version.id(), now_ms));
+    let request = match args.signing.sign(&args.connection, statement)? {
+        Some(signature) => Request::PublishSignedReference { name, version, signature },
+        None => Request::PublishReference { name, version },
+    };
     let history = args.connection.talk(async |client| {
         for (blob, path) in dir.files() {
             let what = path.display().to_string();

@@ -7,6 +7,7 @@ use archipelago_common::{
     Figure, Name, SiteId, TaskId, VersionId, limits,
     policy::EmbeddingRelease,
     record::{AssignmentRecord, AssignmentState, TaskHead, TaskRecord, TaskState},
+    signature::Statement,
     task::{
         Asks, Bound, ColumnInit, MissingGenes, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup,
     },
@@ -15,7 +16,11 @@ use archipelago_common::{
 use archipelago_protocol::message::{Reply, Request, Which};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Connection, unexpected, utc};
+use super::{
+    Connection,
+    signing::{Signing, now_ms},
+    unexpected, utc,
+};
 use crate::{error::Result, output::Output};
 
 /// Publish, list, show, close and cancel surgery tasks.
@@ -29,7 +34,7 @@ pub enum TaskCommand {
     Cancel(CancelArgs),
 }
 
-/// Ask the sites to map their batches onto a reference.
+/// Ask the sites to map their batches onto a reference, signed with the operator's key.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  archipelago-coordinator task publish lung --epochs 200 --config operator.toml")]
 pub struct PublishArgs {
@@ -111,6 +116,8 @@ pub struct PublishArgs {
     /// Refuse conditions with a higher figure.
     #[arg(long, value_name = "FIGURE=VALUE", value_parser = figure_bound)]
     max_figure: Vec<(String, f64)>,
+    #[command(flatten)]
+    signing: Signing,
     #[command(flatten)]
     connection: Connection,
 }
@@ -201,7 +208,11 @@ async fn publish(args: &PublishArgs, client: &Client) -> Result<TaskRecord> {
         None => client.reference(&args.reference).await?.current,
     };
     let (task, gates) = (Box::new(args.task(version)?), args.gates());
-    let request = if gates.is_open() { Request::PublishTask(task) } else { Request::PublishGatedTask { task, gates } };
+    let request = match args.signing.sign(&args.connection, |now_ms| Ok(Statement::of_task(&task, now_ms)?))? {
+        Some(signature) => Request::PublishSignedTask { task, gates, signature },
+        None if gates.is_open() => Request::PublishTask(task),
+        None => Request::PublishGatedTask { task, gates },
+    };
     changed(client, request).await
 }
 
@@ -241,7 +252,7 @@ impl PublishArgs {
             },
             publish: self.publish,
             allow: (!self.allow.is_empty()).then(|| self.allow.iter().cloned().collect()),
-            deadline_ms: self.deadline.map(|seconds| unix_ms().saturating_add(seconds.saturating_mul(1000))),
+            deadline_ms: self.deadline.map(|seconds| now_ms().saturating_add(seconds.saturating_mul(1000))),
             lease_ms: self.lease.saturating_mul(1000),
             min_cells: self.min_cells,
             max_column_norm: self.max_norm,
@@ -253,11 +264,6 @@ impl PublishArgs {
 fn figure_bound(text: &str) -> Result<(String, f64), String> {
     let parsed = text.split_once('=').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
     parsed.ok_or_else(|| "expected a figure and a number, such as `elbo=-600`".to_owned())
-}
-
-fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn table(tasks: &[TaskHead]) -> String {

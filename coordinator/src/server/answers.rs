@@ -7,6 +7,7 @@ use archipelago_cluster::{Cluster, Reference, Room, Which};
 use archipelago_common::{
     Fingerprint, Name, Principal, TaskId, limits,
     record::{ReferenceRecord, TaskHead, TaskRecord},
+    signature::Subject,
 };
 use archipelago_protocol::message::{self, Refusal, Reply, Request};
 
@@ -133,6 +134,15 @@ pub(super) fn own_enrolment(cluster: &Cluster, who: &Principal) -> Result<Reply,
         Principal::Invited(invitation) => enrolment(cluster, invitation),
         _ => Err(Refusal::Invalid { reason: format!("`{who}` does not come with an invitation") }),
     }
+}
+
+/// Who vouches for something.
+pub(super) fn signature(cluster: &Cluster, who: &Principal, of: &Subject) -> Result<Reply, Refusal> {
+    match of {
+        Subject::Reference(name) => drop(require_reference(cluster, name)?),
+        Subject::Task(task) => drop(cluster.task_head(who, *task).ok_or_else(|| no_task(*task))?),
+    }
+    Ok(Reply::Signature(cluster.signature(of).cloned().map(Box::new)))
 }
 
 fn require_reference<'a>(cluster: &'a Cluster, name: &Name) -> Result<&'a Reference, Refusal> {

@@ -17,7 +17,8 @@ use archipelago_common::{
     member::{MemberRecord, MemberStatus, MembersRecord},
     part,
     record::Submission,
-    task::{Asks, SurgeryTask},
+    signature::Signature,
+    task::Asks,
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdrawal};
 
@@ -80,6 +81,7 @@ pub fn begin(who: Principal, key: RequestKey, request: Request, room: Room) -> S
         Request::ShowTask { task } => ask(who, move |cluster, who| answers::task(cluster, who, task)),
         Request::ShowGates { task } => ask(who, move |cluster, _| answers::gates(cluster, task)),
         Request::ListSites => ask(who, |cluster, _| answers::sites(cluster)),
+        Request::ShowSignature { of } => ask(who, move |cluster, who| answers::signature(cluster, who, &of)),
         request @ (Request::ListReferenceHeads { .. }
         | Request::ShowReferenceHead { .. }
         | Request::ListConditions { .. }
@@ -94,7 +96,10 @@ pub fn begin(who: Principal, key: RequestKey, request: Request, room: Room) -> S
         | Request::ListKeys { .. }) => ask(who, move |cluster, who| answers::page(cluster, room, who, request)),
         Request::ShowEnrolment => ask(who, answers::own_enrolment),
         request => Step::Lead(Box::new(move || match request {
-            Request::PublishReference { name, version } => publish(who, key, name, version),
+            Request::PublishReference { name, version } => publish(who, key, name, version, None),
+            Request::PublishSignedReference { name, version, signature } => {
+                publish(who, key, name, version, Some(signature))
+            }
             Request::Submit(submission) => submit(who, key, submission),
             Request::Derive { reference, version, value, result } => {
                 derive(who, key, Derived { reference, version, value, result })
@@ -125,22 +130,32 @@ fn unless_answered(who: Principal, key: RequestKey, otherwise: impl FnOnce(&Clus
 }
 
 /// The base is read before the reference is proposed, because the state machine knows names of blobs only.
-fn publish(who: Principal, key: RequestKey, name: Name, version: Version) -> Step {
-    unless_answered(who.clone(), key, move |_| publish_checked(who, key, name, version))
+fn publish(who: Principal, key: RequestKey, name: Name, version: Version, signature: Option<Box<Signature>>) -> Step {
+    unless_answered(who.clone(), key, move |_| publish_checked(who, key, name, version, signature))
 }
 
-fn publish_checked(who: Principal, key: RequestKey, name: Name, version: Version) -> Step {
+fn publish_checked(
+    who: Principal,
+    key: RequestKey,
+    name: Name,
+    version: Version,
+    signature: Option<Box<Signature>>,
+) -> Step {
     let blobs = version.blobs().collect();
-    let inspect = move |shelf: &dyn Shelf| match checks::reference(shelf, &version) {
+    let inspect = move |shelf: &dyn Shelf| match (checks::reference(shelf, &version), signature) {
+        (Ok((summary, layout)), Some(signature)) => {
+            let (summary, layout) = (Box::new(summary), Box::new(layout));
+            command(who, key, Body::PublishSignedReference { name, version, summary, layout, signature })
+        }
         // The earlier command where it says it all, so that nodes of an earlier version still read the log.
-        Ok((summary, layout)) if layout.is_plain() => {
+        (Ok((summary, layout)), None) if layout.is_plain() => {
             command(who, key, Body::PublishReference { name, version, summary: Box::new(summary) })
         }
-        Ok((summary, layout)) => {
+        (Ok((summary, layout)), None) => {
             let (summary, layout) = (Box::new(summary), Box::new(layout));
             command(who, key, Body::PublishLaidOutReference { name, version, summary, layout })
         }
-        Err(refusal) => Step::Done(Err(refusal)),
+        (Err(refusal), _) => Step::Done(Err(refusal)),
     };
     Step::Durable(blobs, Box::new(move || Step::Inspect(Box::new(inspect))))
 }
@@ -211,22 +226,11 @@ fn members_behind(
 /// A renewal that comes too soon after the last is answered without a log entry, and what a member could not read is refused;
 /// everything else is proposed.
 pub(super) fn command(principal: Principal, key: RequestKey, body: Body) -> Step {
-    if let Body::Invite { .. } = &body {
-        return Step::Read(Box::new(move |cluster, _| match cluster.edition() >= Edition::Sixth {
-            true => propose(principal, key, body),
-            false => {
-                let reason = "a coordinator does not know invitations yet; upgrade all of them".to_owned();
-                Step::Done(Err(Refusal::Invalid { reason }))
-            }
-        }));
-    }
-    if let Body::PublishTask(task) | Body::PublishGatedTask { task, .. } = &body
-        && let Some((since, what)) = later_edition(task)
-    {
+    if let Some((since, what)) = later_edition(&body) {
         return Step::Read(Box::new(move |cluster, _| match cluster.edition() >= since {
             true => propose(principal, key, body),
             false => {
-                let reason = format!("a coordinator does not know tasks {what} yet; upgrade all of them");
+                let reason = format!("a coordinator does not know {what} yet; upgrade all of them");
                 Step::Done(Err(Refusal::Invalid { reason }))
             }
         }));
@@ -243,12 +247,20 @@ pub(super) fn command(principal: Principal, key: RequestKey, body: Body) -> Step
     propose(principal, key, body)
 }
 
-/// The edition with which a task could first be said, and what of it, where that is a later one than the log is read with.
-fn later_edition(task: &SurgeryTask) -> Option<(Edition, &'static str)> {
-    if !task.train.is_in_second_layout() {
-        return Some((Edition::Fifth, "of so many steps, or with a weight of the KL term"));
+/// The edition with which something could first be said, and what of it, where that is a later one than the log is read with.
+fn later_edition(body: &Body) -> Option<(Edition, &'static str)> {
+    match body {
+        Body::Invite { .. } => Some((Edition::Sixth, "invitations")),
+        Body::PublishSignedReference { .. } | Body::PublishSignedTask { .. } => Some((Edition::Sixth, "signatures")),
+        Body::PublishTask(task) | Body::PublishGatedTask { task, .. } => match task.asks {
+            _ if !task.train.is_in_second_layout() => {
+                Some((Edition::Fifth, "tasks of so many steps, or with a weight of the KL term"))
+            }
+            Asks::Annotations => Some((Edition::Fourth, "tasks for annotations")),
+            Asks::Both | Asks::Columns | Asks::Parts => None,
+        },
+        _ => None,
     }
-    (task.asks == Asks::Annotations).then_some((Edition::Fourth, "for annotations"))
 }
 
 fn propose(principal: Principal, key: RequestKey, body: Body) -> Step {
@@ -310,8 +322,11 @@ fn body(request: Request) -> Result<Body, Refusal> {
         Request::SetClock { now_ms } => Body::SetClock { now_ms },
         Request::Invite { site, invitation, expires_ms } => Body::Invite { site, invitation, expires_ms },
         Request::RefuseSite { site, reason } => Body::RefuseSite { site, reason },
+        Request::PublishSignedTask { task, gates, signature } => Body::PublishSignedTask { task, gates, signature },
         Request::Status
         | Request::ShowTime
+        | Request::ShowSignature { .. }
+        | Request::PublishSignedReference { .. }
         | Request::ListReferences
         | Request::ShowReference { .. }
         | Request::ListTasks

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_common::{
     DType, SiteId,
     record::SubmittedCondition,
+    signature::Statement,
     state_dict::TensorSpec,
     task::{SurgeryTask, TrainSpec},
 };
@@ -132,6 +133,23 @@ fn a_task_that_not_all_coordinators_can_read_is_not_proposed() {
         (Edition::Fifth, [false, false, false]),
     ] {
         assert_eq!(raise(edition).each_ref().map(refuses), refused, "{edition:?}");
+    }
+}
+
+#[test]
+fn a_signature_that_not_all_coordinators_can_read_is_not_proposed() {
+    let task = Box::new(SurgeryTask::new("atlas".parse().unwrap(), version().id(), Default::default()));
+    let of = Statement::of_task(&task, 900).unwrap().of;
+    let signature = Signature { of, signed_ms: 900, chain: vec![vec![0x30, 0]], scheme: 0x0403, bytes: vec![7] };
+    let mut cluster = Cluster::default();
+    for (edition, is_proposed) in [(Edition::Fifth, false), (Edition::Sixth, true)] {
+        let body = Body::RaiseEdition { edition };
+        let command = Proposal { key: KEY, principal: who("coordinator/1"), body }.stamped(1_000);
+        cluster.apply(&command).outcome.unwrap();
+        let (task, gates, signature) = (task.clone(), Default::default(), Box::new(signature.clone()));
+        let request = Request::PublishSignedTask { task, gates, signature };
+        let step = follow(begin(who("operator/anna"), RequestKey([8; 16]), request, Room::default()), &cluster);
+        assert_eq!(matches!(step, Step::Propose(..)), is_proposed, "{edition:?}");
     }
 }
 

@@ -258,6 +258,9 @@ fn kind(request: &Request) -> &'static str {
         Request::ListKeys { .. } => "list_keys",
         Request::Derive { .. } => "derive",
         Request::SetClock { .. } => "set_clock",
+        Request::PublishSignedReference { .. } => "publish_signed_reference",
+        Request::PublishSignedTask { .. } => "publish_signed_task",
+        Request::ShowSignature { .. } => "show_signature",
     }
 }
 

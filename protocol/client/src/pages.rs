@@ -9,8 +9,9 @@ use archipelago_common::{
         AssignmentHead, AssignmentRecord, AssignmentState, Change, Page, ReferenceHead, ReferenceHistory, SiteRecord,
         Stage, Submission, SubmittedCondition, TaskHead, TaskRecord,
     },
+    signature::{Signature, Subject},
 };
-use archipelago_protocol::message::{Reply, Request, Which};
+use archipelago_protocol::message::{Refusal, Reply, Request, Which};
 
 use crate::{Client, ClientError, Result};
 
@@ -34,6 +35,19 @@ impl Client {
         match self.request(Request::ShowReferenceHead { name: name.clone() }).await? {
             Reply::ReferenceHead(head) => Ok(*head),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The publisher's signature of a reference or a task, as it comes: verify it. None where nobody signed, and from coordinators
+    /// of an earlier version, which know none.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn signature(&self, of: Subject) -> Result<Option<Signature>> {
+        match self.request(Request::ShowSignature { of }).await {
+            Ok(Reply::Signature(signature)) => Ok(signature.map(|signature| *signature)),
+            Ok(other) => Err(unexpected(&other)),
+            Err(ClientError::Refused(Refusal::Invalid { .. })) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -11,6 +11,7 @@ use archipelago_common::{
         AssignmentHead, AssignmentState, Cause, Change, Page, ReferenceHead, ReferenceRecord, SiteRecord, StatusRecord,
         SubmittedCondition, TaskHead, TaskRecord,
     },
+    signature::Signature,
     task::QualityGates,
 };
 use serde::{Deserialize, Serialize};
@@ -25,12 +26,12 @@ pub enum Reply {
     Status(StatusRecord),
     /// To `ListReferences`.
     References(Vec<ReferenceRecord>),
-    /// To `ShowReference` and `PublishReference`, `Withdraw`. To the last two, of a long history only what fits: the current
+    /// To `ShowReference` and `PublishReference`, `PublishSignedReference`, `Withdraw`. To the last two, of a long history only what fits: the current
     /// version's id is always there.
     Reference(Box<ReferenceRecord>),
     /// To `ListTasks`.
     Tasks(Vec<TaskRecord>),
-    /// To `ShowTask`, `PublishTask`, `PublishGatedTask`, `CloseTask`, `CancelTask`.
+    /// To `ShowTask`, `PublishTask`, `PublishGatedTask`, `PublishSignedTask`, `CloseTask`, `CancelTask`.
     Task(Box<TaskRecord>),
     /// To `ListSites`.
     Sites(Vec<SiteRecord>),
@@ -84,6 +85,8 @@ pub enum Reply {
     Enrolments(Page<EnrolmentRecord>),
     /// To `ListKeys`.
     Keys(Page<(SiteId, CertifiedKey)>),
+    /// To `ShowSignature`; none where nobody signed.
+    Signature(Option<Box<Signature>>),
 }
 
 impl Reply {

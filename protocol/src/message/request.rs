@@ -7,6 +7,7 @@ use archipelago_common::{
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
     record::{Progress, Submission},
+    signature::{Signature, Subject},
     task::{Asks, ConditionMetrics, QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
@@ -268,6 +269,29 @@ pub enum Request {
         /// From the first if there is none.
         after: Option<SiteId>,
     },
+    /// Publish a reference that its publisher signed. Operator. Since version 7 too.
+    PublishSignedReference {
+        /// Its name.
+        name: Name,
+        /// Its first version.
+        version: Version,
+        /// The publisher's signature.
+        signature: Box<Signature>,
+    },
+    /// Publish a task that its publisher signed. Operator.
+    PublishSignedTask {
+        /// The task.
+        task: Box<SurgeryTask>,
+        /// What its submissions must meet; not signed, because it binds the coordinators and not the sites.
+        gates: QualityGates,
+        /// The publisher's signature.
+        signature: Box<Signature>,
+    },
+    /// The publisher's signature of a reference or a task, if there is one. Any role.
+    ShowSignature {
+        /// Of what.
+        of: Subject,
+    },
 }
 
 /// Which tasks are meant.
@@ -316,7 +340,10 @@ impl Request {
             | Self::ListEnrolments { .. }
             | Self::ApproveSite { .. }
             | Self::RefuseSite { .. }
-            | Self::ListKeys { .. } => 7,
+            | Self::ListKeys { .. }
+            | Self::PublishSignedReference { .. }
+            | Self::PublishSignedTask { .. }
+            | Self::ShowSignature { .. } => 7,
             _ => 1,
         }
     }

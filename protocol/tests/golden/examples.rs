@@ -14,6 +14,7 @@ use archipelago_common::{
         ReferenceHead, ReferenceRecord, StatusRecord, Submission, SubmittedCondition, TaskHead, TaskRecord, TaskState,
         Why,
     },
+    signature::Signature,
     state_dict::{DType, TensorSpec},
     task::{
         Bound, ConditionMetrics, EarlyStopping, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup,
@@ -84,6 +85,16 @@ pub(crate) fn surgery_task() -> SurgeryTask {
         deadline_ms: Some(1_700_000_000_000),
         lease_ms: 60_000,
         ..task
+    }
+}
+
+pub(crate) fn signature() -> Signature {
+    Signature {
+        of: version().id().0,
+        signed_ms: 1_700_000_000_000,
+        chain: vec![vec![0x30, 3, 2, 1, 7]],
+        scheme: 0x0403,
+        bytes: vec![0x30, 6, 2, 1, 1, 2, 1, 2],
     }
 }
 

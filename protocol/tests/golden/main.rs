@@ -13,6 +13,7 @@ use archipelago_common::{
     health::OfNode,
     member::{Incarnation, MembersRecord},
     record::{Page, SiteRecord},
+    signature::Subject,
     task::{Asks, SurgeryTask},
 };
 use archipelago_protocol::{
@@ -29,7 +30,7 @@ mod roles;
 
 use examples::{
     asked_task, assignments, blob, certified_key, changes, collected, enrolment, enrolments, gates, gates_on_accuracy,
-    greeting, health, key, member, node, presentation, progress, reference, reference_head, status, submission,
+    greeting, health, key, member, node, presentation, progress, reference, reference_head, signature, status, submission,
     submission_with_accuracy, submission_with_parts, surgery_task, task_head, task_of_steps, task_record, version,
 };
 
@@ -198,6 +199,13 @@ fn all_requests() -> Vec<Request> {
         Request::ApproveSite { site: site(), certificate: "a certificate".to_owned() },
         Request::RefuseSite { site: site(), reason: "not one of ours".to_owned() },
         Request::ListKeys { after: Some(site()) },
+        Request::PublishSignedReference {
+            name: reference().name,
+            version: version(),
+            signature: Box::new(signature()),
+        },
+        Request::PublishSignedTask { task: Box::new(surgery_task()), gates: gates(), signature: Box::new(signature()) },
+        Request::ShowSignature { of: Subject::Reference(reference().name) },
     ]
 }
 
@@ -258,6 +266,9 @@ fn name_of(request: &Request) -> &'static str {
         Request::ApproveSite { .. } => "approve-site",
         Request::RefuseSite { .. } => "refuse-site",
         Request::ListKeys { .. } => "list-keys",
+        Request::PublishSignedReference { .. } => "publish-signed-reference",
+        Request::PublishSignedTask { .. } => "publish-signed-task",
+        Request::ShowSignature { .. } => "show-signature",
     }
 }
 
@@ -292,6 +303,7 @@ fn replies(golden: &mut Golden) {
         Reply::Enrolment(Box::new(enrolment())),
         Reply::Enrolments(Page { items: enrolments(), more: true }),
         Reply::Keys(Page { items: vec![("charite".parse().unwrap(), certified_key())], more: false }),
+        Reply::Signature(Some(Box::new(signature()))),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -322,6 +334,7 @@ fn replies(golden: &mut Golden) {
             Reply::Enrolment(_) => "enrolment",
             Reply::Enrolments(_) => "enrolments",
             Reply::Keys(_) => "keys",
+            Reply::Signature(_) => "signature",
         };
         golden.check(&format!("reply-{name}"), &FromCoordinator::Response { id, result: Ok(reply) });
     }

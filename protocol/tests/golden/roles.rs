@@ -72,6 +72,9 @@ const TABLE: &[(&str, &str)] = &[
     ("approve-site", DECIDING),
     ("refuse-site", DECIDING),
     ("list-keys", LOOKING),
+    ("publish-signed-reference", DECIDING),
+    ("publish-signed-task", DECIDING),
+    ("show-signature", EVERYBODY),
 ];
 
 /// One of each role, with its name in the table.

@@ -114,6 +114,12 @@ pub enum Error {
         /// The day, as `YYYY-MM-DD`.
         expired_on: String,
     },
+    /// A signature that proves nothing.
+    #[error("the signature is not acceptable: {detail}")]
+    Signature {
+        /// Why.
+        detail: String,
+    },
     /// A certificate or key could not be made.
     #[error("failed to make {what}: {detail}")]
     Issue {

@@ -18,6 +18,7 @@ pub mod net;
 pub mod probe;
 pub mod proxy;
 pub mod quic;
+mod signature;
 mod strangers;
 pub mod stream;
 pub mod tcp;

@@ -59,13 +59,15 @@ const LATEST: &str = "
     coordinator/1 grant charite 4096 1000000";
 
 /// What came with format 5, after [`LATEST`].
-const INVITED: &str = "
+const TRUSTED: &str = "
     coordinator/1 raise-edition 6
     operator/anna invite north invite 100000
     invited:invite ask own
     operator/anna approve north own
     operator/anna invite south another 100000
-    operator/anna refuse south not yet";
+    operator/anna refuse south not yet
+    operator/anna publish-reference signed-atlas signed=900 anna/lung/ref=r
+    operator/anna publish-task signed-atlas signed=950 lease=60000";
 
 /// The latest format of the state; see `snapshot.rs`.
 const STATE: u32 = 5;
@@ -76,7 +78,7 @@ fn every_command_has_the_bytes_it_always_had() {
     script.run(MORE);
     script.run(LATER);
     script.run(LATEST);
-    script.run(INVITED);
+    script.run(TRUSTED);
     let mut names = BTreeSet::new();
     for command in &script.log {
         let name = format!("command-{}.bin", name(&command.body));
@@ -128,7 +130,7 @@ fn a_state_of_every_format_is_read_and_the_latest_is_written() {
     assert_eq!(read(3), script.cluster);
     script.run(LATEST);
     assert_eq!(read(4), script.cluster);
-    script.run(INVITED);
+    script.run(TRUSTED);
     check(&format!("state-{STATE}.bin"), &script.cluster.snapshot().unwrap());
     assert_eq!(read(STATE), script.cluster);
 }
@@ -177,5 +179,7 @@ fn name(body: &Body) -> &'static str {
         Body::RequestCertificate { .. } => "request-certificate",
         Body::ApproveSite { .. } => "approve-site",
         Body::RefuseSite { .. } => "refuse-site",
+        Body::PublishSignedReference { .. } => "publish-signed-reference",
+        Body::PublishSignedTask { .. } => "publish-signed-task",
     }
 }

@@ -14,6 +14,7 @@ mod references;
 mod requests;
 mod roles;
 mod script;
+mod signatures;
 mod snapshots;
 mod submissions;
 mod tasks;
