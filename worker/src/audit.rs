@@ -54,12 +54,14 @@ pub enum Kind {
     Progress,
     /// A member of a part: a site's contribution that is no columns.
     Parts,
+    /// What a person at the site said of a task; its digest is that of what was shown.
+    Decision,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 6] =
-        [Self::Columns, Self::Embeddings, Self::LabelMeans, Self::Metrics, Self::Progress, Self::Parts];
+    pub const ALL: [Self; 7] =
+        [Self::Columns, Self::Embeddings, Self::LabelMeans, Self::Metrics, Self::Progress, Self::Parts, Self::Decision];
 
     /// The name in logs, metrics and files.
     pub const fn name(self) -> &'static str {
@@ -70,6 +72,7 @@ impl Kind {
             Self::Metrics => "metrics",
             Self::Progress => "progress",
             Self::Parts => "parts",
+            Self::Decision => "decision",
         }
     }
 }

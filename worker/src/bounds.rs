@@ -45,11 +45,13 @@ pub enum Bound {
     Reading,
     /// What may leave of these cells has left.
     Budget,
+    /// The reference or the task is not what its publisher signed.
+    Signature,
 }
 
 impl Bound {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Model,
         Self::Hidden,
         Self::Latent,
@@ -64,6 +66,7 @@ impl Bound {
         Self::Norm,
         Self::Reading,
         Self::Budget,
+        Self::Signature,
     ];
 }
 
@@ -84,6 +87,9 @@ impl fmt::Display for Bound {
             Self::Norm => "its norm of columns is out of the site's range",
             Self::Reading => "its reference reads what the site does not let it read",
             Self::Budget => "the site's budget for its cells is spent",
+            Self::Signature => {
+                "its reference or the task is not what its publisher signed, or older than what the site has used"
+            }
         })
     }
 }

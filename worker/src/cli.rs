@@ -9,9 +9,9 @@ use clap::{
 
 use crate::{
     commands::{
-        audit, completions, concat, doctor, export, generate, import, inspect, join, latent, leiden, map, metrics,
-        models, neighbors, organize, pca, plot, predict, preprocess, receptors, report, results, search, serve, space,
-        subset, train, transfer, tree, tsne, umap,
+        approve, audit, completions, concat, decline, doctor, export, generate, import, inspect, join, latent, ledger,
+        leiden, map, metrics, models, neighbors, organize, pca, plot, predict, preprocess, receptors, report, results,
+        search, serve, space, subset, tasks, train, transfer, tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -92,8 +92,12 @@ enum Verb {
     Generate(generate::GenerateArgs),
     Join(join::JoinArgs),
     Serve(serve::ServeArgs),
+    Tasks(tasks::TasksArgs),
+    Approve(approve::ApproveArgs),
+    Decline(decline::DeclineArgs),
     Doctor(doctor::DoctorArgs),
     Audit(audit::AuditArgs),
+    Ledger(ledger::LedgerArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -177,8 +181,12 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Generate(args) => generate::run(args, &output),
         Verb::Join(args) => join::run(args, &output),
         Verb::Serve(args) => serve::run(args, &output),
+        Verb::Tasks(args) => tasks::run(args, &output),
+        Verb::Approve(args) => approve::run(args, &output),
+        Verb::Decline(args) => decline::run(args, &output),
         Verb::Doctor(args) => doctor::run(args, &output),
         Verb::Audit(args) => audit::run(args, &output),
+        Verb::Ledger(args) => ledger::run(args, &output),
         Verb::Completions(args) => completions::run(args, &mut Cli::command()),
     }
 }

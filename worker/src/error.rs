@@ -10,10 +10,10 @@ use std::{net::SocketAddr, path::PathBuf};
 use archipelago_common::{
     condition::ConditionKey,
     hash::Digest,
-    id::{Name, SiteId, VersionId},
+    id::{Name, SiteId, TaskId, VersionId},
 };
 
-use crate::bounds::Bound;
+use crate::{bounds::Bound, consent::Because};
 
 /// The result of an operation of the worker.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -509,6 +509,48 @@ pub enum Error {
         bound: Bound,
         /// What was found and what the policy allows, for the site.
         detail: String,
+    },
+    /// A person at the site said no to a task.
+    #[error("the task was declined by a person at this site: {because}")]
+    NotWanted {
+        /// The word that goes to the coordinators.
+        because: Because,
+    },
+    /// Nobody at the site has said yet whether a task may be done.
+    #[error("task {task} waits for the consent of a person at this site")]
+    AwaitsConsent {
+        /// The task.
+        task: TaskId,
+    },
+    /// What was shown of a task is not what there is now.
+    #[error("task {task} is not what was shown: its offer was {shown} and is {found}")]
+    OfferChanged {
+        /// The task.
+        task: TaskId,
+        /// Digest of what was shown.
+        shown: Digest,
+        /// Digest of what there is.
+        found: Digest,
+    },
+    /// A yes would change nothing.
+    #[error("task {task} cannot be approved: {reason}")]
+    CannotApprove {
+        /// The task.
+        task: TaskId,
+        /// Why the worker passes it over.
+        reason: String,
+    },
+    /// There is no such task for this site.
+    #[error("no task {task} is open for this site")]
+    NoTask {
+        /// What was named.
+        task: TaskId,
+    },
+    /// A coordinator says something else of a reference than its card does.
+    #[error("the card of reference `{reference}` is not what the coordinators say of it")]
+    OtherCard {
+        /// The reference.
+        reference: Name,
     },
     /// A reference's card names a place in the site's file that the site does not let it read.
     #[error("the reference takes `{field}` from `{place}`, which this site does not let a reference read")]

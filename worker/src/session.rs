@@ -1,6 +1,9 @@
 //! The worker's life with the coordinators: look for tasks, do them one at a time, come back after every break.
 
+mod admission;
+
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,18 +13,20 @@ use archipelago_client::{ClientConfig, ClientError, Notices, Patience};
 use archipelago_common::{
     id::TaskId,
     principal::Principal,
-    record::{ReferenceHead, Stage, TaskHead, TaskState},
+    record::{Stage, TaskHead, TaskState},
 };
-use archipelago_models::{Device, zoo};
+use archipelago_models::Device;
 use archipelago_protocol::message::{Notice, Refusal};
 use archipelago_transport::Credentials;
 use tokio::sync::watch;
 
+use self::admission::{Consent, is_told};
 use crate::{
     audit::AuditLog,
     bounds::Bound,
     checkpoint::{Checkpoints, EPOCHS_PER_CHECKPOINT},
     config::SiteConfig,
+    consent::{Because, Decisions},
     data::{DataSpec, SiteData},
     egress::{Gate, Lease, Uplink},
     error::{Error, Result},
@@ -32,6 +37,7 @@ use crate::{
     output,
     surgery_task::SurgeryTask,
     task_summary::TaskSummary,
+    vouched::{KnownFile, Vouched},
 };
 
 /// What a coordinator is told when a site returns a task. A closed list: no path, name of a cell or value can be in it.
@@ -55,6 +61,8 @@ pub enum Reason {
     LocalFault,
     /// The site's policy does not allow such a task.
     Declined(Bound),
+    /// A person at the site said no.
+    NotWanted(Because),
 }
 
 impl fmt::Display for Reason {
@@ -69,6 +77,7 @@ impl fmt::Display for Reason {
             Self::SubmissionRefused => "the submission was refused",
             Self::LocalFault => "a fault at the site",
             Self::Declined(bound) => return write!(f, "declined by the site: {bound}"),
+            Self::NotWanted(because) => return write!(f, "declined by a person at the site: {because}"),
         })
     }
 }
@@ -93,7 +102,10 @@ impl Reason {
             Error::Withheld { .. } => Self::NothingMayLeave,
             Error::Declined { bound, .. } => Self::Declined(*bound),
             Error::MayNotRead { .. } => Self::Declined(Bound::Reading),
-            Error::Reference { .. } | Error::Client(ClientError::Transfer { .. }) => Self::ReferenceUnusable,
+            Error::NotWanted { because } => Self::NotWanted(*because),
+            Error::Reference { .. } | Error::OtherCard { .. } | Error::Client(ClientError::Transfer { .. }) => {
+                Self::ReferenceUnusable
+            }
             Error::Diverged { .. } | Error::Models(Models::Diverged { .. }) => Self::Diverged,
             Error::Models(_) => Self::SurgeryImpossible,
             Error::Client(ClientError::Refused(_)) => Self::SubmissionRefused,
@@ -121,6 +133,11 @@ pub struct Site {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) device: Device,
     stop: watch::Receiver<bool>,
+    credentials: Credentials,
+    pub(crate) decisions: Decisions,
+    known: KnownFile,
+    // Tasks that wait for a person's consent, and when that was last said.
+    awaiting: BTreeMap<TaskId, Instant>,
     // Tasks returned or passed over since the worker started; a restart looks at them again.
     aside: Aside,
     // The last task that the policy declined since then.
@@ -156,11 +173,22 @@ impl Site {
         tracing::info!(site = %config.site, n_coordinators = coordinators.len(), "calling the coordinators");
         let known = Some(config.state_dir.join("coordinators"));
         let network = config.network().expect("a configuration that was read says how they are reached");
-        let client = ClientConfig { coordinators, credentials, software, patience: Patience::Forever, known, network };
+        let client = ClientConfig {
+            coordinators,
+            credentials: credentials.clone(),
+            software,
+            patience: Patience::Forever,
+            known,
+            network,
+        };
         Ok(Self {
             gate: Gate::new(config.site.clone(), policy, noise, logs, metrics.clone()),
             uplink: Uplink::connect(client).await?,
             checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"), EPOCHS_PER_CHECKPOINT)?,
+            decisions: Decisions::of_site(&config.state_dir),
+            known: KnownFile::open(&config.state_dir)?,
+            credentials,
+            awaiting: BTreeMap::new(),
             config,
             data,
             metrics,
@@ -174,7 +202,7 @@ impl Site {
     /// Takes tasks until told to stop, or until one was accepted.
     ///
     /// # Errors  [`Error::Client`] if every coordinator shuts this site out; [`Error::Declined`] where one task was to be done and the
-    /// policy declines all there are; what goes wrong with a task is told to
+    /// policy declines all there are, [`Error::AwaitsConsent`] where one waits for a person; what goes wrong with a task is told to
     /// the coordinator and logged, and the work goes on
     pub async fn serve(&mut self, until: Until) -> Result<()> {
         let mut notices = self.uplink.notices();
@@ -196,6 +224,8 @@ impl Site {
 
     /// Does the first task there is, or waits until there may be one. Says whether a task was accepted.
     async fn round(&mut self, notices: &mut Notices, until: Until) -> Result<bool> {
+        // Before any of them is read, so that none is missed that comes meanwhile.
+        let decided = self.decisions.snapshot();
         let tasks = match in_contact(&self.metrics, self.uplink.tasks()).await {
             Ok(tasks) => tasks,
             Err(error) => {
@@ -211,17 +241,41 @@ impl Site {
                 Err(error) => bear(error, "the summary of an accepted task cannot be written")?,
             }
         }
-        for task in tasks {
-            if self.is_ours(&task) && self.can_serve(&task).await? {
-                return self.perform(&task).await;
+        let mut awaited = Vec::new();
+        for task in tasks.iter().filter(|task| self.is_ours(task)).cloned().collect::<Vec<_>>() {
+            let Some(reference) = self.can_serve(&task).await? else { continue };
+            let Some(vouched) = self.vouch(&task, reference).await? else { continue };
+            match self.consent(&task, &vouched.reference).await {
+                Ok(Consent::Given) => return self.perform(&task, vouched).await,
+                // Not aside: whoever changes their mind is heard.
+                Ok(Consent::Refused(because)) if is_told(&task, &Error::NotWanted { because }) => {
+                    self.declined = Some(Error::NotWanted { because });
+                }
+                Ok(Consent::Refused(because)) => {
+                    return self.hand_back(&task, Error::NotWanted { because }).await.map(|()| false);
+                }
+                Ok(Consent::Awaited) => awaited.push(task.id),
+                Err(error) => {
+                    awaited.push(task.id);
+                    bear(error, "it cannot be told whether a person consents to a task")?;
+                }
             }
         }
-        if let (Until::FirstAccepted, Some(declined)) = (until, self.declined.take()) {
-            return Err(declined);
+        self.say_awaited(&awaited);
+        if until == Until::FirstAccepted {
+            if let Some(&task) = awaited.first() {
+                return Err(Error::AwaitsConsent { task });
+            }
+            if let Some(declined) = self.declined.take() {
+                return Err(declined);
+            }
         }
         let now = Instant::now();
         let pause = self.aside.next(now).map_or(LOOK_AGAIN, |next| LOOK_AGAIN.min(next.saturating_duration_since(now)));
-        wait_for_news(notices, pause).await;
+        tokio::select! {
+            () = wait_for_news(notices, pause) => {}
+            () = self.decisions.changed(&decided) => {}
+        }
         Ok(false)
     }
 
@@ -257,42 +311,13 @@ impl Site {
             && !self.aside.has(record.id, Instant::now())
     }
 
-    /// Looks at what a task asks before taking it. One that cannot be served is passed over until the next start.
-    async fn can_serve(&mut self, record: &TaskHead) -> Result<bool> {
-        let reference = match self.uplink.reference(&record.task.reference).await {
-            Ok(reference) => reference,
-            Err(error) => {
-                self.put_aside(record.id, &error);
-                return bear(error, "the reference of a task cannot be looked at").map(|()| false);
-            }
-        };
-        let Some(obstacle) = self.obstacle(&reference, record) else { return Ok(true) };
-        tracing::warn!(task = %record.id, reference = %record.task.reference, obstacle, "the task is passed over");
-        self.aside.put(record.id);
-        Ok(false)
-    }
-
-    fn obstacle(&self, reference: &ReferenceHead, record: &TaskHead) -> Option<&'static str> {
-        let policy = self.gate.policy();
-        let is_trusted =
-            |name: &str| policy.trusted_operators.is_empty() || policy.trusted_operators.iter().any(|t| t == name);
-        let kept = self.gate.obstacle(record.task.asks);
-        if kept.is_some() {
-            kept
-        } else if !is_trusted(reference.publisher.as_str()) {
-            Some("the policy does not trust the operator who published the reference")
-        } else if !is_trusted(record.publisher.as_str()) {
-            Some("the policy does not trust the operator who published the task")
-        } else if zoo::model(&reference.summary.model).is_err() {
-            Some("this worker does not know the reference's model")
-        } else {
-            None
-        }
-    }
-
     /// Does a task to its end, whatever that is. Says whether it was accepted.
-    async fn perform(&mut self, record: &TaskHead) -> Result<bool> {
+    async fn perform(&mut self, record: &TaskHead, vouched: Vouched) -> Result<bool> {
         let task = record.id;
+        if let Err(error) = self.known.note_used(record, &vouched) {
+            self.put_aside(task, &error);
+            return bear(error, "it cannot be kept what is used of a reference").map(|()| false);
+        }
         let lease = match self.uplink.claim(task).await {
             Ok(lease) => lease,
             Err(Error::Client(ClientError::Refused(refusal))) => {
@@ -307,7 +332,7 @@ impl Site {
         };
         tracing::info!(%task, epoch = lease.epoch, reference = %record.task.reference, "claimed");
         let (done, lease) = {
-            let mut work = SurgeryTask::new(self, record, lease);
+            let mut work = SurgeryTask::new(self, record, vouched, lease);
             let done = work.run().await;
             (done, work.lease())
         };
@@ -328,7 +353,9 @@ impl Site {
         if Reach::of(&error) == Reach::Worker {
             return Err(error);
         }
-        self.put_aside(task, &error);
+        if !matches!(error, Error::NotWanted { .. }) {
+            self.put_aside(task, &error);
+        }
         let end = match &error {
             Error::Client(ClientError::Refused(_)) => TaskEnd::Refused,
             _ => TaskEnd::GivenUp,
@@ -339,9 +366,12 @@ impl Site {
             return Ok(());
         }
         let reason = Reason::of(&error);
-        tracing::error!(%task, %reason, error = output::chain(&error), "the task is returned");
+        match &error {
+            Error::NotWanted { .. } => tracing::info!(%task, %reason, "the task is returned"),
+            _ => tracing::error!(%task, %reason, error = output::chain(&error), "the task is returned"),
+        }
         let returned = self.uplink.give_up(lease, reason).await;
-        if matches!(reason, Reason::Declined(_)) {
+        if matches!(reason, Reason::Declined(_) | Reason::NotWanted(_)) {
             self.declined = Some(error);
         }
         match returned {

@@ -28,7 +28,7 @@ use archipelago_common::{
     part::Member,
     policy::{EmbeddingRelease, TaskBounds},
     progress::{Continue, EpochReport},
-    record::{Progress, TaskHead},
+    record::{BaseSummary, Progress, TaskHead},
     task::TrainSpec,
     tree::{self, Sharing},
 };
@@ -46,6 +46,7 @@ use crate::{
     audit::AuditTrail,
     bounds,
     checkpoint::Checkpoints,
+    consent::Decision,
     data::{AlignedCounts, DataSpec, SiteData},
     egress::{
         ContributingCells, Gate, Latent, Lease, MappedCells, Released, ReleasedCondition, ReleasedPart,
@@ -62,12 +63,17 @@ use crate::{
     session::{Site, in_contact},
     shared_tree::{TreeParts, Wanted},
     task_summary::TaskSummary,
+    vouched::Vouched,
 };
 
 /// A task that this site has claimed.
 pub(crate) struct SurgeryTask<'a> {
     site: &'a mut Site,
     record: &'a TaskHead,
+    /// What was vouched for when the task was looked at, and consented to: not asked again.
+    vouched: Vouched,
+    /// What a person had said of the task when it was begun.
+    decided: Option<Decision>,
     lease: Lease,
     progress: watch::Sender<Progress>,
     // Set when the work is dropped or done, so that a training thread does not go on for nobody.
@@ -108,10 +114,11 @@ struct Prepared {
 }
 
 impl<'a> SurgeryTask<'a> {
-    pub(crate) fn new(site: &'a mut Site, record: &'a TaskHead, lease: Lease) -> Self {
+    pub(crate) fn new(site: &'a mut Site, record: &'a TaskHead, vouched: Vouched, lease: Lease) -> Self {
         let (progress, _) = watch::channel(Progress { epochs_done: 0, epochs_planned: 0, loss: None });
         let (cancelled, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
-        Self { site, record, lease, progress, cancelled, started }
+        let decided = site.decisions.about(record.id).ok().flatten();
+        Self { site, record, vouched, decided, lease, progress, cancelled, started }
     }
 
     /// The lease as it stands.
@@ -145,10 +152,9 @@ impl<'a> SurgeryTask<'a> {
         let task = &self.record.task;
         let bounds = self.site.gate.policy().tasks.clone();
         bounds::check_task(&bounds, task)?;
-        let reference = self.site.uplink.reference(&task.reference).await?;
         // All versions of a reference have one base, and columns depend on nothing else.
-        let blob = reference.base;
-        let merged = self.site.uplink.merged(&task.reference, reference.current, &self.site.config.site).await?;
+        let (blob, current) = (self.vouched.reference.base, self.vouched.reference.current);
+        let merged = self.site.uplink.merged(&task.reference, current, &self.site.config.site).await?;
         let path = self.cached(blob).await?;
         let (data, owner, dataset) =
             (self.site.data.clone(), self.site.config.site.clone(), self.site.config.data.dataset.clone());
@@ -159,6 +165,9 @@ impl<'a> SurgeryTask<'a> {
         let adds = self.site.config.adds.clone();
         let opened = self.beside_renewals(blocking(move || open(&path, blob, data, quiet, &bounds)));
         let (base, data) = opened.await?;
+        if BaseSummary::from(&base.card) != self.vouched.reference.summary {
+            return Err(Error::OtherCard { reference: self.vouched.reference.name.clone() });
+        }
         let data = match self.site.gate.policy().new_labels {
             true => data,
             false => data.with_labels_among(&base.card.labels),
@@ -215,7 +224,7 @@ impl<'a> SurgeryTask<'a> {
     /// Fetches the members of parts by which the model maps, and those of a tree: of those in the task's version, so that every
     /// site maps by the same and sees the same tree.
     async fn members(&mut self, prepared: &Prepared) -> Result<BTreeMap<ConditionKey, Member>> {
-        let (card, task) = (&prepared.base.card, &self.record.task);
+        let card = &prepared.base.card;
         let (maps_by, has_tree) = (zoo::model(&card.model)?.maps_by(), tree::is_declared(&prepared.layout));
         if maps_by.is_empty() && !has_tree {
             return Ok(BTreeMap::new());
@@ -228,7 +237,7 @@ impl<'a> SurgeryTask<'a> {
             }
             Section::Condition | Section::Axis(_) => false,
         };
-        let mut there = self.site.uplink.members(&task.reference, task.version).await?;
+        let mut there = self.vouched.held.clone();
         there.retain(|key, _| is_needed(key));
         let mut members = BTreeMap::new();
         for (key, blob) in there {
@@ -278,10 +287,13 @@ impl<'a> SurgeryTask<'a> {
         .await
     }
 
-    /// Runs work while the lease is kept. Ends early, with the coordinator's word, if the task is lost.
+    /// Runs work while the lease is kept. Ends early, with the coordinator's word, if the task is lost, and when a person here
+    /// declines it.
     async fn beside_renewals<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let (decisions, task, decided) = (self.site.decisions.clone(), self.record.id, self.decided);
         tokio::select! {
             done = work => done,
+            because = decisions.declined(task, decided) => Err(Error::NotWanted { because }),
             lost = lease::keep(self.site, self.record, &mut self.lease, self.progress.subscribe()) => Err(lost),
         }
     }
@@ -555,7 +567,7 @@ fn count_epoch(metrics: &Metrics, n_cells: u64, report: &EpochReport) {
 }
 
 /// Runs work that computes or reads files on a thread where it holds up nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         // The panic has been printed. It is this task's: a reference may be made so that the next worker meets it as well.

@@ -30,8 +30,9 @@ mod roles;
 
 use examples::{
     asked_task, assignments, blob, certified_key, changes, collected, enrolment, enrolments, gates, gates_on_accuracy,
-    greeting, health, key, member, node, presentation, progress, reference, reference_head, signature, status, submission,
-    submission_with_accuracy, submission_with_parts, surgery_task, task_head, task_of_steps, task_record, version,
+    greeting, health, key, member, node, presentation, progress, reference, reference_head, signature, status,
+    submission, submission_with_accuracy, submission_with_parts, surgery_task, task_head, task_of_steps, task_record,
+    version,
 };
 
 #[test]

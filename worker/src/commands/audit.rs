@@ -79,7 +79,8 @@ impl fmt::Display for Report {
     }
 }
 
-fn date(at_ms: u64) -> String {
+/// Milliseconds of a clock as text in UTC.
+pub(super) fn date(at_ms: u64) -> String {
     let seconds = i64::try_from(at_ms / 1000).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds)
         .ok()

@@ -13,10 +13,12 @@ use crate::{
     fields::FieldArgs,
 };
 
+pub mod approve;
 mod archived;
 pub mod audit;
 pub mod completions;
 pub mod concat;
+pub mod decline;
 pub mod defaults;
 pub mod doctor;
 pub mod export;
@@ -27,6 +29,7 @@ pub mod inspect;
 pub mod join;
 pub mod known;
 pub mod latent;
+pub mod ledger;
 pub mod leiden;
 pub mod map;
 pub mod metrics;
@@ -46,6 +49,7 @@ pub mod search;
 pub mod serve;
 pub mod space;
 pub mod subset;
+pub mod tasks;
 pub mod train;
 pub mod transfer;
 pub mod tree;

@@ -63,6 +63,8 @@ use crate::{
     parts = { min_cells = 50, min_donors = 3 }   # contributions that are no columns; default: none\n  \
     embeddings = { label-means = { min_cells = 20, min_donors = 2 } }   # or \"none\", \"full\"\n\n  \
     [tasks]                                # what a task may be: docs/policy.md has all of it\n  \
+    approve = \"trusted\"                    # or \"ask\": `archipelago-worker approve` each task\n  \
+    unsigned = \"until-signed\"              # what nobody signed; or \"accept\", \"refuse\"\n  \
     models = []                            # names of those that may be run; default: all\n  \
     max_numbers_per_cell = 2.5\n\n  \
     [budget]                               # numbers for each cell, over all tasks\n  \

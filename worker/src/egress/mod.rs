@@ -304,20 +304,26 @@ impl Gate {
         self.release(task, None, Progress { loss: None, ..progress })
     }
 
-    /// Whether the policy keeps all that a task asks for, whatever its cells are.
-    pub fn obstacle(&self, asks: Asks) -> Option<&'static str> {
-        match asks {
-            Asks::Both | Asks::Columns if !self.policy.columns => Some("the policy lets no columns out"),
-            Asks::Parts | Asks::Annotations if self.policy.parts.is_none() => Some(NO_PARTS),
-            _ => None,
-        }
+    /// Notes what a person said of a task, before it is acted on: which offer, and the word that goes to the coordinators.
+    ///
+    /// # Errors  [`Error::File`]: then nothing may be sent
+    pub fn note_decision(&mut self, task: TaskId, offer: Digest, word: &str) -> Result<()> {
+        self.audit.append(Release {
+            kind: Kind::Decision,
+            site: self.site.clone(),
+            task,
+            condition: None,
+            digest: offer,
+            size: word.len() as u64,
+            policy: self.policy_digest,
+        })
     }
 
     /// Whether something of a condition of this size could leave at all. Asked before training, so that none is trained in vain.
     ///
     /// # Errors  [`Error::Withheld`]
     pub fn check_size(&self, key: &ConditionKey, asks: Asks, n_cells: u64, n_donors: Option<u64>) -> Result<()> {
-        let enough = match self.obstacle(asks) {
+        let enough = match obstacle(&self.policy, asks) {
             Some(reason) => Err(reason.to_owned()),
             None => enough("cells", Some(n_cells), self.policy.min_cells)
                 .and_then(|()| enough("donors", n_donors, self.policy.min_donors)),
@@ -332,7 +338,7 @@ impl Gate {
     pub fn check_numbers(&self, task: TaskId, key: &ConditionKey, axis: &Axis, cells: CellSet) -> Result<()> {
         bounds::check_numbers(&self.policy.tasks, axis, cells.n_cells)?;
         // What has left once for this task is the same bytes again.
-        if self.ledger.has(Kind::Columns, task, key) {
+        if self.ledger.spent().has(Kind::Columns, task, key) {
             return Ok(());
         }
         self.check_budget(&Spending {
@@ -348,7 +354,7 @@ impl Gate {
 
     fn check_budget(&self, spending: &Spending) -> Result<()> {
         let Some(most) = ledger::allowed(&self.policy.budget, spending.kind) else { return Ok(()) };
-        let (found, most) = (self.ledger.with(spending), most * spending.n_cells as f64);
+        let (found, most) = (self.ledger.spent().with(spending), most * spending.n_cells as f64);
         if found as f64 <= most {
             return Ok(());
         }
@@ -462,6 +468,15 @@ impl Gate {
         })?;
         self.metrics.count_released(value.kind(), blob.size);
         Ok(Released { value, bytes, blob })
+    }
+}
+
+/// Whether a policy keeps all that a task asks for, whatever its cells are.
+pub fn obstacle(policy: &SitePolicy, asks: Asks) -> Option<&'static str> {
+    match asks {
+        Asks::Both | Asks::Columns if !policy.columns => Some("the policy lets no columns out"),
+        Asks::Parts | Asks::Annotations if policy.parts.is_none() => Some(NO_PARTS),
+        _ => None,
     }
 }
 

@@ -326,7 +326,7 @@ fn parts_stay_at_home_unless_the_policy_says_otherwise() {
 #[test]
 fn what_a_task_asks_for_decides_which_word_of_the_policy_counts() {
     let policy = |columns, parts| SitePolicy { columns, parts, ..SitePolicy::default() };
-    let obstacle = |policy, asks| Site::new(policy).gate.obstacle(asks);
+    let obstacle = |policy: SitePolicy, asks| obstacle(&policy, asks);
     let (some, none) = (Some(PartRelease::default()), None);
     for asks in [Asks::Parts, Asks::Annotations] {
         assert_eq!(obstacle(policy(false, some), asks), None);

@@ -15,6 +15,7 @@ use archipelago_common::{
     id::{Name, SiteId, TaskId, VersionId},
     part::Member,
     record::{Progress, ReferenceHead, Submission, SubmittedCondition, TaskHead},
+    signature::{Signature, Subject},
     task::ConditionMetrics,
 };
 use archipelago_protocol::message::{Reply, Request, Which};
@@ -85,13 +86,18 @@ impl Uplink {
         Ok(self.client.conditions(reference, version, Some(owner)).await?.into_keys().collect())
     }
 
-    /// The members of parts that are in a version.
+    /// What a version holds, as the coordinators say.
     ///
     /// # Errors  [`Error::Client`]
-    pub async fn members(&self, reference: &Name, version: VersionId) -> Result<BTreeMap<ConditionKey, BlobRef>> {
-        let mut all = self.client.conditions(reference, version, None).await?;
-        all.retain(|key, _| key.is_part());
-        Ok(all)
+    pub async fn conditions(&self, reference: &Name, version: VersionId) -> Result<BTreeMap<ConditionKey, BlobRef>> {
+        Ok(self.client.conditions(reference, version, None).await?)
+    }
+
+    /// Who vouches for a reference or a task, as it comes.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn signature(&self, of: Subject) -> Result<Option<Signature>> {
+        Ok(self.client.signature(of).await?)
     }
 
     /// Downloads a blob to a file, verified.

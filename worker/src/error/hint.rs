@@ -118,6 +118,12 @@ impl Error {
             Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),
             Self::Withheld { .. } => "the site's policy file decides this".into(),
             Self::Declined { .. } => "`[tasks]` and `[budget]` of the site's policy file decide this: docs/policy.md".into(),
+            Self::AwaitsConsent { task } => format!(
+                "look at `archipelago-worker tasks --config site.toml`, then `archipelago-worker approve {task} --config site.toml`, or decline it"
+            ),
+            Self::OfferChanged { .. } | Self::NoTask { .. } | Self::CannotApprove { .. } => {
+                "`archipelago-worker tasks --config site.toml` shows what there is now".into()
+            }
             Self::MayNotRead { field, place } => format!(
                 "say where it is with `{field} = \"{place}\"` under `[data.fields]` of site.toml, or list it in `may_read` of the policy"
             ),

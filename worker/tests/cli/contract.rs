@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 80] = [
+const COMMANDS: [(&str, Does); 84] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     (
         "search",
@@ -133,8 +133,12 @@ const COMMANDS: [(&str, Does); 80] = [
     ("generate", Writes("--n-cells 5 --n-genes 5", "--out", "generated.h5ad")),
     ("join", ReadsOnly),
     ("serve", ReadsOnly),
+    ("tasks", ReadsOnly),
+    ("approve", ReadsOnly),
+    ("decline", ReadsOnly),
     ("doctor", ReadsOnly),
     ("audit", ReadsOnly),
+    ("ledger", ReadsOnly),
     ("completions", ReadsOnly),
     // Further results of commands above.
     ("report", Writes("mapped", "", "mapped/report.html")),

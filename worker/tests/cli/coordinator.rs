@@ -13,6 +13,7 @@ use archipelago_common::{
         TaskRecord, TaskState,
     },
     reference_dir::ReferenceDir,
+    signature::{Signature, Subject},
     task::SurgeryTask,
 };
 use archipelago_protocol::{
@@ -36,10 +37,13 @@ pub(crate) struct Coordinator {
 
 /// What the coordinator knows and was told.
 pub(crate) struct State {
-    reference: ReferenceHead,
-    version: Version,
+    pub(crate) reference: ReferenceHead,
+    pub(crate) version: Version,
+    /// Versions that there were before, or are said to have been.
+    pub(crate) earlier: Vec<Version>,
     pub(crate) task: TaskRecord,
-    blobs: BTreeMap<BlobRef, Vec<u8>>,
+    pub(crate) signatures: BTreeMap<Subject, Signature>,
+    pub(crate) blobs: BTreeMap<BlobRef, Vec<u8>>,
     /// Blobs that a site uploaded.
     pub(crate) uploaded: Vec<BlobRef>,
     /// Submissions in the order in which they came, refused ones too.
@@ -138,7 +142,9 @@ impl State {
         Self {
             reference: head,
             version,
+            earlier: vec![],
             task,
+            signatures: BTreeMap::new(),
             blobs: reference.files().map(|(blob, path)| (blob, std::fs::read(path).unwrap())).collect(),
             uploaded: vec![],
             submissions: vec![],
@@ -184,9 +190,11 @@ impl State {
                 Ok(Reply::Time(now.saturating_add_signed(self.ahead_ms)))
             }
             Request::ShowReferenceHead { .. } => Ok(Reply::ReferenceHead(Box::new(self.reference.clone()))),
-            Request::ListConditions { owner, .. } => {
+            Request::ShowSignature { of } => Ok(Reply::Signature(self.signatures.get(&of).cloned().map(Box::new))),
+            Request::ListConditions { owner, version, .. } => {
                 let is_owners = |key: &ConditionKey| owner.as_ref().is_none_or(|owner| key.owner() == owner);
-                let items = self.version.columns.clone().into_iter().filter(|(key, _)| is_owners(key)).collect();
+                let held = self.earlier.iter().find(|earlier| earlier.id() == version).unwrap_or(&self.version);
+                let items = held.columns.clone().into_iter().filter(|(key, _)| is_owners(key)).collect();
                 Ok(Reply::Conditions(Page { items, more: false }))
             }
             Request::Claim { .. } => {

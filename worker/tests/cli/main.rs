@@ -1,12 +1,14 @@
 //! The program as a user meets it: commands on small data, and what it says when the input is bad.
 
 mod bad_input;
+mod consent;
 mod contract;
 mod coordinator;
 mod day;
 mod doctor;
 mod exchange;
 mod faults;
+mod forged;
 mod import;
 mod journey;
 mod keys;

@@ -16,7 +16,7 @@ use super::{
 const SERVE: [&str; 3] = ["serve", "--config", "site.toml"];
 
 /// Starts `serve` and reads its log until a line holds `word`.
-fn start(bench: &Bench, word: &str) -> Child {
+pub(crate) fn start(bench: &Bench, word: &str) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_archipelago-worker"))
         .args([&SERVE[..], &["--verbose"]].concat())
         .current_dir(bench.path("."))

@@ -2,7 +2,7 @@
 
 use archipelago_common::{
     finding::Findings,
-    policy::{EmbeddingRelease, SitePolicy},
+    policy::{Approval, EmbeddingRelease, SitePolicy, Unsigned},
 };
 
 use crate::config::SiteConfig;
@@ -61,6 +61,15 @@ fn in_words(policy: &SitePolicy) -> String {
     words.push(match policy.trusted_operators.is_empty() {
         true => "references and tasks of any operator are run".to_owned(),
         false => format!("references and tasks of {} are run", policy.trusted_operators.join(", ")),
+    });
+    words.push(match policy.tasks.approve {
+        Approval::Trusted => "without asking".to_owned(),
+        Approval::Ask => "once somebody here has approved them".to_owned(),
+    });
+    words.push(match policy.tasks.unsigned {
+        Unsigned::Accept => "UNSIGNED ONES TOO".to_owned(),
+        Unsigned::UntilSigned => "unsigned ones of who has signed nothing yet too".to_owned(),
+        Unsigned::Refuse => "signed ones only".to_owned(),
     });
     words.join("; ")
 }

@@ -1,0 +1,69 @@
+//! `ledger`: how much was told of which cells, and what is left of the budget.
+
+use std::{fmt, path::PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    config::SiteConfig,
+    error::Result,
+    ledger::{Account, Spent},
+    output::Output,
+};
+
+/// Verify the ledger of what was told of this site's cells, and show what is left of the policy's budget.
+///
+/// One line for each set of cells, the key that it left under and what is counted together. What left of the same cells under
+/// another key, or under the same key of other cells, counts against both.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  archipelago-worker ledger --config site.toml")]
+pub struct LedgerArgs {
+    /// The site's configuration.
+    #[arg(long, value_name = "FILE", env = "ARCHIPELAGO_SITE")]
+    config: PathBuf,
+}
+
+/// A verified ledger.
+#[derive(Serialize)]
+struct Report {
+    accounts: Vec<Account>,
+}
+
+/// Runs the command.
+///
+/// # Errors  a configuration or policy that cannot be used, [`crate::Error::AuditBroken`], [`crate::Error::Common`] if the file
+/// cannot be read
+pub fn run(args: &LedgerArgs, output: &Output) -> Result<()> {
+    let config = SiteConfig::read(&args.config)?;
+    let budget = config.read_policy()?.budget;
+    let path = config.ledger_path();
+    // A worker that has not served yet has told nothing.
+    let accounts = if path.exists() { Spent::read(&path)?.accounts(&budget) } else { Vec::new() };
+    output.show(&Report { accounts });
+    Ok(())
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.accounts.is_empty() {
+            return f.write_str("nothing was told of any cells");
+        }
+        for (place, Account { condition, cells, n_cells, kind, numbers, allowed, left, tasks }) in
+            self.accounts.iter().enumerate()
+        {
+            let of_budget = match (allowed, left) {
+                (Some(allowed), Some(left)) => format!("of {allowed}, {left} left"),
+                _ => "without a bound".to_owned(),
+            };
+            let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+            let (cells, tasks) = (cells.short(), tasks.join(", "));
+            let end = if place == 0 { "" } else { "\n" };
+            write!(
+                f,
+                "{end}{condition}  {n_cells} cells {cells}  {kind}: {numbers} numbers {of_budget}  for task {tasks}"
+            )?;
+        }
+        Ok(())
+    }
+}
