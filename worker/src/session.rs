@@ -119,7 +119,7 @@ impl Reason {
 pub enum Until {
     /// Never.
     Stopped,
-    /// When a task was submitted and accepted, or there is none left that the site's policy does not decline.
+    /// When a task was submitted and accepted, or there is none left that can be done here.
     FirstAccepted,
 }
 
@@ -140,8 +140,8 @@ pub struct Site {
     awaiting: BTreeMap<TaskId, Instant>,
     // Tasks returned or passed over since the worker started; a restart looks at them again.
     aside: Aside,
-    // The last task that the policy declined since then.
-    declined: Option<Error>,
+    // What was wrong with the last task since then that cannot be done here.
+    failed: Option<Error>,
 }
 
 impl Site {
@@ -195,15 +195,15 @@ impl Site {
             device,
             stop,
             aside: Aside::default(),
-            declined: None,
+            failed: None,
         })
     }
 
     /// Takes tasks until told to stop, or until one was accepted.
     ///
-    /// # Errors  [`Error::Client`] if every coordinator shuts this site out; [`Error::Declined`] where one task was to be done and the
-    /// policy declines all there are, [`Error::AwaitsConsent`] where one waits for a person; what goes wrong with a task is told to
-    /// the coordinator and logged, and the work goes on
+    /// # Errors  [`Error::Client`] if every coordinator shuts this site out; where one task was to be done, what was wrong with the last of
+    /// all there are, such as [`Error::Declined`], and [`Error::AwaitsConsent`] where one waits for a person; else what goes wrong with
+    /// a task is told to the coordinator and logged, and the work goes on
     pub async fn serve(&mut self, until: Until) -> Result<()> {
         let mut notices = self.uplink.notices();
         let mut stop = self.stop.clone();
@@ -249,7 +249,7 @@ impl Site {
                 Ok(Consent::Given) => return self.perform(&task, vouched).await,
                 // Not aside: whoever changes their mind is heard.
                 Ok(Consent::Refused(because)) if is_told(&task, &Error::NotWanted { because }) => {
-                    self.declined = Some(Error::NotWanted { because });
+                    self.failed = Some(Error::NotWanted { because });
                 }
                 Ok(Consent::Refused(because)) => {
                     return self.hand_back(&task, Error::NotWanted { because }).await.map(|()| false);
@@ -266,8 +266,8 @@ impl Site {
             if let Some(&task) = awaited.first() {
                 return Err(Error::AwaitsConsent { task });
             }
-            if let Some(declined) = self.declined.take() {
-                return Err(declined);
+            if let Some(error) = self.failed.take() {
+                return Err(error);
             }
         }
         let now = Instant::now();
@@ -371,8 +371,8 @@ impl Site {
             _ => tracing::error!(%task, %reason, error = output::chain(&error), "the task is returned"),
         }
         let returned = self.uplink.give_up(lease, reason).await;
-        if matches!(reason, Reason::Declined(_) | Reason::NotWanted(_)) {
-            self.declined = Some(error);
+        if Reach::of(&error) == Reach::Task {
+            self.failed = Some(error);
         }
         match returned {
             Err(Error::Client(ClientError::Refused(refusal))) => {

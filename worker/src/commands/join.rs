@@ -6,14 +6,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use archipelago_client::{Client, ClientConfig, ClientError, Patience, invite::Invite};
+use archipelago_client::{ClientConfig, Patience, invite::Invite};
 use archipelago_common::{
-    Fingerprint, Identity, Name, Principal, SiteId,
-    enrolment::{EnrolmentRecord, EnrolmentState},
-    fs, limits,
-    text::printable,
+    Fingerprint, Identity, Name, Principal, SiteId, enrolment::EnrolmentState, fs, limits, text::printable,
 };
-use archipelago_protocol::message::{Reply, Request};
 use archipelago_transport::{Credentials, ca, net::Network};
 use clap::Args;
 use serde::Serialize;
@@ -21,6 +17,7 @@ use serde::Serialize;
 use crate::{
     config::SiteConfig,
     data::{DataSpec, SiteData},
+    egress::enrolment::{Answer, Invited},
     error::{Error, Result},
     output::Output,
 };
@@ -110,8 +107,8 @@ async fn ask(invite: &Invite, network: Network, request: String, output: &Output
         known: None,
         network,
     };
-    let client = Client::connect(config).await?;
-    let mut record = enrolment(&client, Request::RequestCertificate { request }).await?;
+    let invited = Invited::connect(config).await?;
+    let mut record = invited.ask(request).await?;
     let waits_since = Instant::now();
     let mut told = None;
     let _waiting = output.waiting(format!("`approve {}`, says the operator", invite.site));
@@ -135,27 +132,11 @@ async fn ask(invite: &Invite, network: Network, request: String, output: &Output
         }
         tokio::time::sleep(LOOK).await;
         record = loop {
-            match enrolment(&client, Request::ShowEnrolment).await {
-                Err(Error::Client(error)) if may_pass(&error) => output.note(format!("{error}; trying again")),
-                answer => break answer?,
+            match invited.look().await? {
+                Answer::Record(record) => break record,
+                Answer::Later(error) => output.note(format!("{error}; trying again")),
             }
         };
-    }
-}
-
-async fn enrolment(client: &Client, request: Request) -> Result<EnrolmentRecord> {
-    match client.request(request).await? {
-        Reply::Enrolment(record) => Ok(*record),
-        other => Err(Error::UnexpectedReply { found: format!("{other:?}").chars().take(40).collect() }),
-    }
-}
-
-/// Whether coordinators that do not answer may do so later. One that says no means it.
-fn may_pass(error: &ClientError) -> bool {
-    match error {
-        ClientError::TimedOut { .. } => true,
-        ClientError::Unreachable { tried } => tried.0.iter().any(|attempt| attempt.said.is_transient()),
-        _ => false,
     }
 }
 

@@ -73,7 +73,7 @@ pub struct ServeArgs {
     /// The site's configuration.
     #[arg(long, value_name = "FILE", env = "ARCHIPELAGO_SITE")]
     config: PathBuf,
-    /// End when a task was submitted and accepted, or with an error when the policy declines all there are.
+    /// End when a task was submitted and accepted, or with an error when none of those there are can be done here.
     #[arg(long)]
     once: bool,
     /// Where to compute.

@@ -2,8 +2,10 @@
 //!
 //! [`Gate`] turns an [`Outbound`] value into a [`Released`] one: it checks the policy, clips and adds noise, and writes the
 //! audit record to disk. [`Uplink`] holds the connection and takes released values only, so nothing can reach the network
-//! around the gate: `Released` has no other constructor, and `Outbound` is sealed.
+//! around the gate: `Released` has no other constructor, and `Outbound` is sealed. A site that is not in yet has a line of its own,
+//! [`enrolment::Invited`], which takes a signing request and nothing else.
 
+pub mod enrolment;
 pub mod outbound;
 pub mod uplink;
 

@@ -94,7 +94,7 @@ impl Site {
             Ok(vouched) => Ok(Some(vouched)),
             Err(error @ Error::Declined { .. }) if is_told(record, &error) => {
                 self.aside.put(record.id);
-                self.declined = Some(error);
+                self.failed = Some(error);
                 Ok(None)
             }
             Err(error @ Error::Declined { .. }) => self.hand_back(record, error).await.map(|()| None),

@@ -249,6 +249,8 @@ fn cells_without_types_cannot_be_mapped_by_them() {
     assert!(said.contains("the model takes `labels`, which the data lack") && said.contains("--labels-key"), "{said}");
     std::fs::write(bench.path("policy.toml"), "parts = { min_cells = 2 }\n").unwrap();
     check_given_up(&bench, &coordinator, "the site's data cannot be used");
+    let said = bench.fail(1, &ONCE);
+    assert!(said.contains("which the data lack"), "who was to do one task ends where it cannot be done: {said}");
 }
 
 #[test]
