@@ -84,6 +84,9 @@ peers-day: build ## Compare the data scientist's day with scanpy and scib-metric
 tutorials: build ## Run the tutorials' commands on the real cells and renew their pictures
 	ARCHIPELAGO_TUTORIALS=1 $(CARGO) test --release --locked -p archipelago-worker --test cli tutorials
 
+# Property tests draw the same examples everywhere, so that a run that passes here passes there; PROPTEST_RNG_SEED= draws others.
+export PROPTEST_RNG_SEED ?= 1
+
 test: build ## Run all tests (with cargo-nextest where it is installed)
 	$(CARGO) test --release --locked --workspace --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

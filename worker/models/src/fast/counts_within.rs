@@ -186,16 +186,18 @@ mod tests {
     use tch::Device;
 
     use super::*;
-    use crate::distributions::negative_binomial;
+    use crate::{
+        distributions::negative_binomial,
+        nn::{Noise, SeededNoise},
+    };
 
     const N: i64 = 70;
     const N_GENES: i64 = 45;
 
-    /// Logits, logits of further zeros, what counts are made of, and log dispersions. Drawn once for both sides: the generator is the
-    /// process's, and other tests draw from it.
+    /// Logits, logits of further zeros, what counts are made of, and log dispersions.
     fn drawn() -> [Tensor; 4] {
-        let of = |n_rows| Tensor::randn([n_rows, N_GENES], (Kind::Float, Device::Cpu));
-        [of(N), of(N), of(N), of(3)]
+        let mut noise = SeededNoise::new([1; 32]);
+        [N, N, N, 3].map(|n_rows| noise.normal("values", &[n_rows, N_GENES], Device::Cpu))
     }
 
     /// Loss and gradients of logits, logits of further zeros and log dispersions, by the kernels or in double precision by autograd.

@@ -64,12 +64,13 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+    use crate::nn::{Noise, SeededNoise};
 
     #[test]
     fn it_is_the_product_with_the_first_columns() {
-        tch::manual_seed(1);
-        let cpu = (Kind::Float, Device::Cpu);
-        let (weight, x) = (Tensor::randn([40, 23], cpu), Tensor::randn([70, 20], cpu).relu());
+        let mut noise = SeededNoise::new([1; 32]);
+        let mut drawn = |size| noise.normal("values", size, Device::Cpu);
+        let (weight, x) = (drawn(&[40, 23]), drawn(&[70, 20]).relu());
         let expected = x.matmul(&weight.narrow(1, 0, 20).tr());
         let found = FrozenProduct::new(&weight, 20).unwrap().of(&x).unwrap();
         assert_eq!(found.size(), [70, 40]);

