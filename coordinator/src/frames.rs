@@ -28,5 +28,5 @@ pub(crate) fn stood_still() -> Error {
     archipelago_transport::Error::Lost { detail }.into()
 }
 
-/// One step of a transfer: a chunk on a slow line, or the fsync of a large blob.
+/// One step of a transfer: a chunk on a slow line, or reading or fsyncing a large blob.
 pub(crate) const STEP: Duration = Duration::from_secs(30);

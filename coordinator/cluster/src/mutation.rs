@@ -60,11 +60,13 @@ pub enum Rule {
     PagesOfVersion,
     /// An invitation is used once: a second key that comes with it is refused.
     InvitationOnce,
+    /// A copy of a blob counts when it has been read and is what came.
+    CountWhatIsRead,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -92,6 +94,7 @@ impl Rule {
         Self::PagesEnd,
         Self::PagesOfVersion,
         Self::InvitationOnce,
+        Self::CountWhatIsRead,
     ];
 }
 

@@ -48,12 +48,12 @@ impl Replicas {
         &self.links
     }
 
-    /// Waits until a blob that is here is durable on a majority of the voters, this node included if it is one. While
-    /// members change, on a majority before and after. It goes on to the others, learners too.
+    /// Waits until a blob that has just come here, or was held, is durable on a majority of the voters, this node included
+    /// if it is one. While members change, on a majority before and after. It goes on to the others, learners too.
     ///
     /// # Errors  [`Error::NoMajority`], [`Error::NoBlob`]
     pub async fn ensure_majority(&self, blob: BlobRef) -> Result<()> {
-        if !self.store.hold(&blob) {
+        if !self.store.contains(&blob) {
             return Err(Error::NoBlob { blob });
         }
         let links = self.links.all();

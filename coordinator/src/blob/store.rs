@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use archipelago_cluster::mutation::{self, Rule};
 use archipelago_common::{BlobRef, Digest, NodeId, fs};
 use tokio::sync::{Notify, watch};
 
@@ -73,14 +74,21 @@ impl BlobStore {
         &self.condition
     }
 
-    /// Whether a blob is here, whole.
+    /// Whether a blob is here, by its size; whether the disk has spoilt it shows when it is read.
     pub fn contains(&self, blob: &BlobRef) -> bool {
         std::fs::metadata(self.path(&blob.digest)).is_ok_and(|metadata| metadata.len() == blob.size)
     }
 
-    /// Whether a blob is here, whole; and if so, it is not collected before a grace period from now is over. Whoever is
-    /// about to rely on a blob that nothing refers to yet looks in this way.
+    /// Whether a blob is here as it came, which is found out by reading it; and if so, it is not collected before a grace
+    /// period from now is over. Whoever is about to rely on a blob that came earlier looks in this way: a copy that a disk
+    /// has spoilt since is put aside, and counts for nothing.
     pub fn hold(&self, blob: &BlobRef) -> bool {
+        // Before it is read, so that it is not collected meanwhile.
+        self.touch(blob)
+            && (mutation::is_broken(Rule::CountWhatIsRead) || matches!(self.make_digests(*blob), Ok(Some(_))))
+    }
+
+    fn touch(&self, blob: &BlobRef) -> bool {
         // Nothing is removed while this is locked.
         let _receiving = self.lock();
         let now = FileTimes::new().set_modified(SystemTime::now());

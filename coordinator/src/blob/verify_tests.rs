@@ -52,6 +52,17 @@ fn long() -> Vec<u8> {
 }
 
 #[test]
+fn a_spoilt_copy_is_not_held() {
+    let (_dir, store) = store();
+    let (small, large) = (put(&store, b"small"), put(&store, &long()));
+    assert!(store.hold(&small) && store.hold(&large));
+    flip(&store, small, 4);
+    flip(&store, large, (1 << 20) + 7);
+    assert!(!store.hold(&small) && !store.hold(&large));
+    assert!(!store.contains(&small) && !store.contains(&large), "it is put aside, so that it can come anew");
+}
+
+#[test]
 fn what_a_disk_has_spoilt_is_found_before_it_is_given_out_and_put_aside_at_once() {
     let (dir, store) = store();
     let blob = put(&store, &long());

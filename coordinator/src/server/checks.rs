@@ -35,7 +35,9 @@ pub(super) async fn require_durable(replicas: &Replicas, blobs: Vec<BlobRef>) ->
 }
 
 async fn durable(replicas: &Replicas, blob: BlobRef) -> CoordinatorResult<()> {
-    replicas.fetch(blob).await?;
+    if !tokio::task::block_in_place(|| replicas.store().hold(&blob)) {
+        replicas.fetch(blob).await?;
+    }
     replicas.ensure_majority(blob).await
 }
 

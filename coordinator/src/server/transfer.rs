@@ -55,7 +55,7 @@ async fn conclude(mut stream: Stream, received: Result<()>) -> Result<()> {
 /// Receives from the sender itself, and sees that the blob is on a majority.
 async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
     let (replicas, mut counted) = (executor.replicas(), executor.quotas().transfer(who)?);
-    if replicas.store().hold(&blob) {
+    if tokio::task::block_in_place(|| replicas.store().hold(&blob)) {
         send_from(stream, blob.n_chunks()).await?;
         return replicas.ensure_majority(blob).await;
     }
@@ -105,7 +105,7 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
 /// Receives what is whole at another coordinator.
 async fn receive_pushed(stream: &mut Stream, blob: BlobRef, executor: &Executor) -> Result<()> {
     let store = executor.replicas().store();
-    if store.hold(&blob) {
+    if tokio::task::block_in_place(|| store.hold(&blob)) {
         return send_from(stream, blob.n_chunks()).await;
     }
     let mut receiving = tokio::task::block_in_place(|| store.receive(blob))?;
@@ -120,7 +120,7 @@ async fn receive_pushed(stream: &mut Stream, blob: BlobRef, executor: &Executor)
 /// Receives what is still on its way at another coordinator, and confirms every chunk.
 async fn receive_relayed(stream: &mut Stream, blob: BlobRef, by: NodeId, executor: &Executor) -> Result<()> {
     let store = executor.replicas().store();
-    if store.hold(&blob) {
+    if tokio::task::block_in_place(|| store.hold(&blob)) {
         return send_from(stream, blob.n_chunks()).await;
     }
     let mut receiving = store.receive_relayed(blob, by, executor.raft().view().leader).await?;

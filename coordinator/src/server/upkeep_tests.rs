@@ -192,6 +192,24 @@ async fn a_blob_that_the_leaders_disk_has_spoilt_comes_to_whoever_asks_for_it_al
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_a_disk_has_spoilt_counts_for_nothing_and_comes_anew() {
+    let cluster = TestCluster::new(3, Options::default());
+    let nodes = three(&cluster).await;
+    let all: Vec<u8> = (0..3_u32 << 20).map(|i| (i / 5 % 253) as u8).collect();
+    let blob = BlobRef::of(&all);
+    let anna = client(&cluster, "operator/anna").await;
+    anna.put_blob(blob, Source::Bytes(&all), |_| ()).await.unwrap();
+    wait_until("all have it", || nodes.iter().all(|node| node.executor.replicas().store().contains(&blob))).await;
+    let mut spoilt = all.clone();
+    spoilt[(1 << 20) + 9] ^= 1;
+    nodes.iter().for_each(|node| std::fs::write(path(node, &blob), &spoilt).unwrap());
+    anna.put_blob(blob, Source::Bytes(&all), |_| ()).await.unwrap();
+    let sound = || nodes.iter().filter(|node| std::fs::read(path(node, &blob)).is_ok_and(|bytes| bytes == all)).count();
+    assert!(sound() >= 2, "it is on a majority as it came");
+    wait_until("it is everywhere as it came", || sound() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn blobs_that_disks_have_lost_are_missed_by_name_and_come_again() {
     let cluster = TestCluster::new(3, Options::default());
     let nodes = three(&cluster).await;

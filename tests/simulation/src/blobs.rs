@@ -130,8 +130,11 @@ impl World {
 
     fn fetch(&mut self, node: NodeId, blob: BlobRef, waiter: Waiter) {
         let others = self.others(node);
-        let Some((shelves, live)) = self.store(node) else { return };
-        let is_here = shelves.contains(&blob);
+        let is_here = match waiter {
+            Waiter::Nobody => self.store(node).is_some_and(|(shelves, _)| shelves.contains(&blob)),
+            Waiter::Put(_) | Waiter::Course { .. } => self.hold(node, blob),
+        };
+        let Some((_, live)) = self.store(node) else { return };
         let left = if live.receiving.contains(&blob) { Vec::new() } else { others };
         let quest = live.next_quest;
         live.next_quest += 1;
@@ -191,9 +194,8 @@ impl World {
 
     /// Pushes a blob of this node to all others; the waiter goes on when a majority has it.
     pub(crate) fn spread(&mut self, node: NodeId, blob: BlobRef, waiter: Waiter) {
-        let (others, now) = (self.others(node), self.now);
-        let Some((shelves, live)) = self.store(node) else { return };
-        shelves.hold(&blob, now);
+        let others = self.others(node);
+        let Some((_, live)) = self.store(node) else { return };
         let quest = live.next_quest;
         live.next_quest += 1;
         let stage = Stage::Spreading { holders: [node].into(), outstanding: others.len() };
@@ -293,6 +295,21 @@ impl World {
         if let Ok(frame) = frame::encode(reply) {
             self.send(stream, Actor::Node(node), frame);
         }
+    }
+
+    /// Whether a blob is here, for somebody who is about to rely on it; what is said of a copy is true when it is said.
+    pub(crate) fn hold(&mut self, node: NodeId, blob: BlobRef) -> bool {
+        let now = self.now;
+        let Some((shelves, _)) = self.store(node) else { return false };
+        let (was_here, is_sound) = (shelves.contains(&blob), shelves.is_sound(&blob));
+        let is_held = shelves.hold(&blob, now);
+        if is_held && !is_sound {
+            self.fail(format!("counted copies: n{node} counts its copy of {}, which is spoilt", blob.digest.short()));
+        }
+        if was_here && !is_held {
+            self.coverage.note("spoilt blobs that did not count");
+        }
+        is_held
     }
 
     pub(crate) fn store(&mut self, node: NodeId) -> Option<(&mut Shelves, &mut Live)> {

@@ -45,6 +45,12 @@ impl World {
                     .extend(named.iter().filter(fetches).filter(|blob| stays(first, blob)).map(|blob| (*first, *blob)));
             }
         }
+        // Or one that came and is not named yet: it is about to count for the command that names it.
+        if !is_aimed {
+            let named = leader.node.cluster().referenced_blobs();
+            let all = self.hosts.iter().flat_map(|(id, host)| host.shelves.all().into_iter().map(|blob| (*id, blob)));
+            targets.extend(all.filter(|(id, blob)| !named.contains(blob) && stays(id, blob)));
+        }
         if targets.is_empty() {
             let all = self.hosts[&node].shelves.all();
             targets.extend(all.into_iter().filter(|blob| stays(&node, blob)).map(|blob| (node, blob)));

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use archipelago_cluster::mutation::{self, Rule};
 use archipelago_common::{BlobRef, Digest};
 use archipelago_coordinator::{
     blob::{digests::ChunkDigests, verify::next_to_read},
@@ -40,11 +41,16 @@ impl Shelves {
         self.whole.get(&blob.digest).is_some_and(|kept| BlobRef::of(&kept.bytes) == *blob)
     }
 
-    /// A blob is relied upon now.
-    pub(crate) fn hold(&mut self, blob: &BlobRef, now: u64) {
-        if let Some(kept) = self.whole.get_mut(&blob.digest) {
-            kept.touched = now;
+    /// Whether a blob is here as it came, found out by reading it; and if so, it is relied upon now.
+    pub(crate) fn hold(&mut self, blob: &BlobRef, now: u64) -> bool {
+        let Some(kept) = self.whole.get_mut(&blob.digest) else { return false };
+        let read = || ChunkDigests::read(*blob, &mut &kept.bytes[..]).is_ok_and(|digests| digests.is_some());
+        let is_sound = mutation::is_broken(Rule::CountWhatIsRead) || read();
+        kept.touched = now;
+        if !is_sound {
+            self.lose(blob);
         }
+        is_sound
     }
 
     /// All that is here.

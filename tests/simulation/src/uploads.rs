@@ -39,10 +39,9 @@ pub(crate) struct Grant {
 impl World {
     /// Begins to serve an upload.
     pub(crate) fn serve_put(&mut self, node: NodeId, stream: StreamId, who: Principal, blob: BlobRef) {
-        let now = self.now;
-        let Some((shelves, live)) = self.store(node) else { return };
-        if shelves.contains(&blob) {
-            shelves.hold(&blob, now);
+        let is_here = self.hold(node, blob);
+        let Some((_, live)) = self.store(node) else { return };
+        if is_here {
             live.served.insert(stream, Served::Spreading);
             let from_chunk = blob.n_chunks();
             self.send_put_reply(node, stream, &PutReply::Send { from_chunk });
