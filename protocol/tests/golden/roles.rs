@@ -103,3 +103,23 @@ fn every_role_may_ask_for_what_the_table_says_and_nothing_else() {
     let asked: BTreeSet<_> = all_requests().iter().map(name_of).collect();
     assert_eq!(TABLE.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>(), asked);
 }
+
+#[test]
+fn the_page_for_governance_says_what_every_role_may_ask_for() {
+    const BEGIN: &str = "<!-- made by a test: roles -->\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/governance.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the table");
+    let (found, after) = rest.split_once("<!-- end -->").expect("and an end of it");
+    let roles = everyone().map(|(role, _)| role);
+    let mut table = format!("| Request | {} |\n|---|{}\n", roles.join(" | "), "---|".repeat(roles.len()));
+    for request in all_requests() {
+        let may = |(_, who): (_, Principal)| if role::permit(&who, &request).is_ok() { "yes" } else { "" };
+        table += &format!("| {} | {} |\n", name_of(&request).replace('-', " "), everyone().map(may).join(" | "));
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, format!("{before}{BEGIN}{table}<!-- end -->{after}")).unwrap();
+    } else {
+        assert!(found == table, "docs/governance.md has another table of roles; `UPDATE=1` renews it");
+    }
+}

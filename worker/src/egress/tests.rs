@@ -483,3 +483,11 @@ fn a_machine_for_a_type_of_few_cells_stays_and_those_of_the_others_leave() {
     assert_eq!(withheld.as_deref(), Some("`type/T`: it has 10 cells, the policy asks for 20"));
     assert!(released(35).member.is_none(), "machines without a type");
 }
+
+#[test]
+fn the_page_for_governance_names_everything_that_leaves() {
+    let page = include_str!("../../../docs/governance.md");
+    for kind in Kind::ALL {
+        assert!(page.contains(&format!("| `{}` |", kind.name())), "docs/governance.md lacks `{}`", kind.name());
+    }
+}
