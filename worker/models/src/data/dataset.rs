@@ -8,7 +8,7 @@ use tch::{Device, Tensor, kind::Element};
 use super::{
     CellConditions, Covariates, Minibatch, Minified, MinifiedBatch, Slot,
     cells::check_length,
-    slot::{Category, Coordinates, Labels, Matrix, Receptor},
+    slot::{Category, Coordinates, Labels, Matrix, Number, Receptor},
 };
 use crate::error::Result;
 
@@ -104,6 +104,19 @@ impl<'a> Dataset<'a> {
     pub fn matrix(&self, slot: Slot<Matrix>) -> &Csr {
         match &self.fields[slot.index] {
             Encoded::Matrix(values) => values,
+            _ => unreachable!("a slot is of its field's kind"),
+        }
+    }
+
+    /// The values of a panel's features, or those of genes where there is no slot.
+    pub(crate) fn values_of(&self, slot: Option<Slot<Matrix>>) -> &Csr {
+        slot.map_or(self.counts, |slot| self.matrix(slot))
+    }
+
+    /// A number of each cell, `[n_cells, 1]`.
+    pub fn numbers(&self, slot: Slot<Number>) -> &Array2<f32> {
+        match &self.fields[slot.index] {
+            Encoded::Numbers(values) => values,
             _ => unreachable!("a slot is of its field's kind"),
         }
     }

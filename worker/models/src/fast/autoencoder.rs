@@ -13,6 +13,7 @@ use super::{
     discrepancy::Discrepancy,
     first_layer::Inputs,
     gradient::{self, Differentiated, Source},
+    modalities::OfCells,
     network::{Head, Network, Refresh},
     part::{Part, Which},
     spec::{AnchorSpec, Divergence, Reconstruction, Shrinking, Unsupported},
@@ -37,17 +38,15 @@ pub struct Autoencoder<'a> {
     trained: Range<usize>,
     team: Team,
     pub(super) blocks: Vec<Block>,
-    first_layer: Option<Stored<f32>>,
+    /// What is known of the cells, of each modality.
+    of_cells: Vec<OfCells>,
     totals: Vec<f32>,
-    constants: Vec<f32>,
     /// How a step is computed.
     steps_as: Manner,
     /// What pulls the latent states of conditions together.
     discrepancy: Option<Discrepancy>,
     /// What draws latent states to points, in the epochs in which something does.
     anchors: Option<Anchors>,
-    /// The lowest layer of the encoder that trains.
-    lowest: Option<usize>,
     pub(super) n_steps: i64,
     pub(super) draws: Vec<f32>,
     /// Shape of each tensor.
@@ -113,6 +112,8 @@ impl<'a> Autoencoder<'a> {
         let reach = match purpose {
             Purpose::Train(..) | Purpose::Evaluate => Reach::Likelihood,
             Purpose::Embed(Moments::MeanAndVariance) => Reach::Posterior,
+            // What several encoders say is weighed by their variances.
+            Purpose::Embed(Moments::Mean) if spec.modalities.is_some() => Reach::Posterior,
             Purpose::Embed(Moments::Mean) => Reach::Mean,
         };
         let (network, mut parts) = Network::new(&spec, module.weights(), trains, statistics, reach)?;
@@ -127,11 +128,10 @@ impl<'a> Autoencoder<'a> {
         // Embedding, each thread takes a few runs of cells: enough that none waits long for another.
         let n_blocks = if reach != Reach::Likelihood { 4 * rayon::current_num_threads() } else { n_blocks };
         let blocks = (0..n_blocks).map(|_| Block::new(&network, &parts, reach)).collect();
-        let dispersions = match network.log_r {
-            Some(part) if parts[part].moments.is_some() => Dispersions::Train,
-            _ => Dispersions::Constant,
-        };
-        let lowest = network.lowest_trained(&parts);
+        let n_modalities = network.n_modalities();
+        let of_cells: Vec<OfCells> = (0..n_modalities).map(|m| OfCells::new(&network, m, &parts, dataset)).collect();
+        let trains = of_cells.iter().any(|of_cells| of_cells.trains);
+        let dispersions = if trains { Dispersions::Train } else { Dispersions::Constant };
         let discrepancy = network.discrepancy.map(Discrepancy::new);
         let sources = gradient::sources(&network, parts.len());
         for (part, source) in parts.iter_mut().zip(sources) {
@@ -148,23 +148,22 @@ impl<'a> Autoencoder<'a> {
             trained,
             team,
             blocks,
-            first_layer: None,
+            of_cells,
             totals: Vec::new(),
-            constants: Vec::new(),
             steps_as: Manner { drops, dispersions, statistics },
             discrepancy,
             anchors: None,
-            lowest,
             n_steps: 0,
             draws: Vec::new(),
             shapes: module.weights().iter().map(|(name, weight)| (name.to_owned(), weight.tensor.size())).collect(),
         };
         if reach == Reach::Likelihood {
             whole.set_anchors(spec.anchors);
-            whole.set_constants();
+            whole.set_totals();
+            (0..n_modalities).for_each(|m| whole.set_constants(m));
         }
         if matches!(purpose, Purpose::Train(..)) {
-            whole.cache_first_layer();
+            (0..n_modalities).for_each(|m| whole.cache_first_layer(m));
         }
         Ok(whole)
     }
@@ -367,7 +366,7 @@ impl<'a> Autoencoder<'a> {
         total
     }
 
-    /// Means of the posteriors of all cells, `[n_cells, n_latent]`, row by row; and variances, none if they are not wanted.
+    /// Means of the posteriors of all cells, `[n_cells, n_latent]`, row by row; and variances, none if they were not computed.
     pub fn embed(&mut self) -> (Vec<f32>, Vec<f32>) {
         self.embed_cells(&(0..self.dataset.n_cells()).collect::<Vec<_>>())
     }
@@ -386,11 +385,10 @@ impl<'a> Autoencoder<'a> {
         team.for_each(&mut runs, |(((means, vars), block), cells)| {
             let groups = means.chunks_mut(ROWS * n_latent).zip(pieces(vars, ROWS * n_latent));
             for ((means, vars), cells) in groups.zip(cells.chunks(ROWS)) {
-                block.cells.clear();
-                block.cells.extend_from_slice(cells);
+                block.put(cells);
                 block.encode(&pass, Point::Begin);
                 let width = padded(n_latent);
-                for (from, to) in [(&block.mean, means), (&block.var, vars)] {
+                for (from, to) in [(block.joint_mean(), means), (block.joint_var(), vars)] {
                     let rows = from.chunks_exact(width).zip(to.chunks_exact_mut(n_latent));
                     rows.for_each(|(from, to)| to.copy_from_slice(&from[..n_latent]));
                 }
@@ -403,33 +401,47 @@ impl<'a> Autoencoder<'a> {
     }
 
     fn pass(&self, Manner { drops, dispersions, statistics }: Manner, objective: Objective) -> Pass<'_> {
-        Pass {
+        let whole = Pass {
             network: &self.network,
             parts: &self.parts,
             dataset: self.dataset,
-            first_layer: self.first_layer.as_deref(),
+            values: self.dataset.counts,
+            of_cells: &self.of_cells,
+            measured: &[],
+            first_layer: None,
             totals: &self.totals,
-            constants: &self.constants,
+            constants: &[],
             drops,
             dispersions,
+            trained: dispersions,
             scale: objective.cells,
+            weight: 1.0,
             kl_weight: objective.kl_weight as f32,
             label_scale: objective.labelled,
             differentiates: objective.differentiates,
             statistics,
-            lowest: self.lowest,
+            lowest: None,
             meets: self.meets(),
             discrepancy: self.discrepancy.as_ref(),
-        }
+        };
+        whole.of_modality(0)
     }
 
     fn terms(&self, n_blocks: usize, kl_weight: f64) -> Terms {
         let sum = |of: fn(&BlockSums) -> f64| self.blocks[..n_blocks].iter().map(|block| of(&block.sums)).sum::<f64>();
-        let (reconstruction, kl) = (sum(|sums| sums.reconstruction), sum(|sums| sums.kl));
+        // Those of several modalities are added with their weights.
+        let reconstruction = match &self.network.modalities {
+            None => sum(|sums| sums.reconstruction),
+            Some(_) => 0.0,
+        };
+        let kl = sum(|sums| sums.kl);
         let blocks = &self.blocks[..n_blocks];
         let n_cells = blocks.iter().map(Block::n).sum::<usize>() as f64;
         let (loss, further) = (reconstruction + kl_weight * kl, Further::default());
         let mut terms = Terms { loss, negative_elbo: reconstruction + kl, reconstruction, further };
+        if let Some(modalities) = &self.network.modalities {
+            modalities.add_to(&mut terms, blocks);
+        }
         // These are added to a mean over cells.
         if let Some(discrepancy) = &self.discrepancy {
             discrepancy.add_to(&mut terms, blocks, n_cells);
@@ -440,32 +452,39 @@ impl<'a> Autoencoder<'a> {
         terms
     }
 
-    fn set_constants(&mut self) {
-        let (level, counts) = (self.network.level, self.dataset.counts);
-        let constant = self.steps_as.dispersions == Dispersions::Constant && self.network.log_r.is_some();
-        if let Reconstruction::Squared(..) = self.network.reconstruction {
+    fn set_totals(&mut self) {
+        let given = self.network.modalities.as_ref().and_then(|modalities| modalities.totals);
+        self.totals = match given {
+            Some(slot) => self.dataset.numbers(slot).iter().copied().collect(),
+            None => self.dataset.counts.row_sums().into_iter().map(|sum| sum as f32).collect(),
+        };
+    }
+
+    fn set_constants(&mut self, m: usize) {
+        let (network, conditions) = (self.network.of_modality(m), &self.dataset.conditions);
+        let (level, counts) = (network.level, self.dataset.values_of(network.slot));
+        let constant = !self.of_cells[m].trains && network.log_r.is_some();
+        if let Reconstruction::Squared(..) = network.reconstruction {
             return;
         }
-        let (network, conditions) = (&self.network, &self.dataset.conditions);
         let of_cell = |cell: usize| {
             let (genes, values) = counts.row(cell);
-            let total: f64 = values.iter().map(|&x| f64::from(x)).sum();
             let own = if network.dispersions.len() > 1 { conditions[cell] as usize } else { 0 };
             let dispersion = constant.then(|| &network.dispersions[own]);
-            (total as f32, likelihood::constants(level, genes, values, dispersion) as f32)
+            likelihood::constants(level, genes, values, dispersion) as f32
         };
-        (self.totals, self.constants) = (0..counts.n_rows()).into_par_iter().map(of_cell).unzip();
+        self.of_cells[m].constants = (0..counts.n_rows()).into_par_iter().map(of_cell).collect();
     }
 
     /// What the first layer makes of each cell without its column, where nothing of that trains.
-    fn cache_first_layer(&mut self) {
-        let first = &self.network.encoder[0].matrix;
+    fn cache_first_layer(&mut self, m: usize) {
+        let first = &self.network.of_modality(m).encoder[0].matrix;
         if first.panels.clone().chain([first.bias]).any(|part| self.parts[part].moments.is_some()) {
             return;
         }
         let width = first.width();
         let n_cells = self.dataset.n_cells();
-        let pass = self.pass(Manner::STILL, Objective::default());
+        let pass = self.pass(Manner::STILL, Objective::default()).of_modality(m);
         let mut some = Buffer::zeros(CACHED_AT_ONCE.min(n_cells) * width);
         // Where the counts lie there is room for this as well, in memory or in a scratch file.
         let mut cache = self.dataset.counts.storage().growing(n_cells * width);
@@ -479,7 +498,7 @@ impl<'a> Autoencoder<'a> {
             cache.extend(some)
         });
         match filled.and_then(|()| cache.finish()) {
-            Ok(cache) => self.first_layer = Some(cache),
+            Ok(cache) => self.of_cells[m].first_layer = Some(cache),
             // It is the same number by number when it is computed in each step.
             Err(error) => {
                 tracing::warn!(%error, "no room for what surgery computes once per cell: it is computed in every step")
@@ -489,7 +508,7 @@ impl<'a> Autoencoder<'a> {
 
     /// What is kept of each cell where it is constant, and how many numbers that is: see [`crate::train`].
     pub(crate) fn kept_rows(&self) -> Option<(Stored<f32>, usize)> {
-        Some((self.first_layer.clone()?, self.network.encoder[0].matrix.width()))
+        Some((self.of_cells[0].first_layer.clone()?, self.network.encoder[0].matrix.width()))
     }
 }
 

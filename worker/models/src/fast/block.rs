@@ -1,10 +1,13 @@
 //! A few cells on their way through the network and back. One thread works on a block; nothing in it depends on other blocks.
 
+use archipelago_anndata::Csr;
+
 use super::{
     batch_norm::Statistics,
     discrepancy::Discrepancy,
     first_layer::Inputs,
     labels::Labels,
+    modalities::{Joint, OfCells},
     network::{Head, Network},
     part::Part,
     stack::Activations,
@@ -38,6 +41,8 @@ pub(super) struct Block {
     pub(super) is_labelled: bool,
     /// What labels add, where the network has them.
     pub(super) labels: Option<Labels>,
+    /// The cells' other modalities and what all say together, where there are several.
+    pub(super) joint: Option<Joint>,
     /// Gradients of what they, or a discrepancy, add.
     pub(super) further: Further,
     /// Place of the first cell among the step's.
@@ -95,6 +100,12 @@ pub(super) struct Pass<'a> {
     pub(super) network: &'a Network,
     pub(super) parts: &'a [Part],
     pub(super) dataset: &'a Dataset<'a>,
+    /// The cells' values.
+    pub(super) values: &'a Csr,
+    /// What is known of the cells, of each modality.
+    pub(super) of_cells: &'a [OfCells],
+    /// Which cells are compared with what is decoded; all where there is none.
+    pub(super) measured: &'a [bool],
     /// What the first layer makes of each cell without its column, where that is constant.
     pub(super) first_layer: Option<&'a [f32]>,
     /// Total count of each cell.
@@ -105,8 +116,12 @@ pub(super) struct Pass<'a> {
     pub(super) drops: bool,
     /// What the dispersions do, see [`Dispersions`].
     pub(super) dispersions: Dispersions,
+    /// The same of all that train.
+    pub(super) trained: Dispersions,
     /// The loss is a sum over cells times this.
     pub(super) scale: f32,
+    /// What the reconstruction counts in it.
+    pub(super) weight: f32,
     /// Weight of the divergences.
     pub(super) kl_weight: f32,
     /// The loss of labelled cells is their summed cross entropy times this.
@@ -134,6 +149,34 @@ pub(super) enum Dispersions {
     Rest,
 }
 
+impl<'a> Pass<'a> {
+    /// The pass of one modality of the cells.
+    pub(super) fn of_modality(&self, m: usize) -> Self {
+        let (network, of_cells) = (self.network.of_modality(m), &self.of_cells[m]);
+        Self {
+            network,
+            values: self.dataset.values_of(network.slot),
+            measured: &of_cells.measured,
+            first_layer: of_cells.first_layer.as_deref(),
+            constants: &of_cells.constants,
+            dispersions: if of_cells.trains { self.trained } else { Dispersions::Constant },
+            weight: self.network.modalities.as_ref().map_or(1.0, |modalities| modalities.weight(m)),
+            lowest: of_cells.lowest,
+            ..*self
+        }
+    }
+
+    /// Whether a cell is compared with what is decoded.
+    pub(super) fn is_measured(&self, cell: usize) -> bool {
+        self.measured.get(cell).is_none_or(|&is| is)
+    }
+
+    /// The loss is a sum of reconstructions times this.
+    pub(super) fn reconstruction_scale(&self) -> f32 {
+        self.scale * self.weight
+    }
+}
+
 impl Block {
     pub(super) fn new(network: &Network, parts: &[Part], reach: Reach) -> Self {
         let rows = |n: usize| Buffer::zeros(ROWS * padded(n));
@@ -154,6 +197,7 @@ impl Block {
             reached: Point::Begin,
             is_labelled: false,
             labels: network.labels.as_ref().map(|labels| Labels::new(network, labels, parts)),
+            joint: network.modalities.as_ref().map(|modalities| Joint::new(network, modalities, parts, reach)),
             first: 0,
             slopes: Buffer::default(),
             further: Further { by_mean: rows(n_latent), by_var: rows(n_latent), by_z: rows(n_latent) },
@@ -168,6 +212,13 @@ impl Block {
             columns: Buffer::zeros(ROWS * network.widest_below()),
             sums: BlockSums::default(),
         }
+    }
+
+    /// Puts cells in.
+    pub(super) fn put(&mut self, cells: &[usize]) {
+        self.cells.clear();
+        self.cells.extend_from_slice(cells);
+        self.joint.iter_mut().flat_map(|joint| &mut joint.others).for_each(|other| other.put(cells));
     }
 
     /// Number of cells.

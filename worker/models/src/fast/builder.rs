@@ -31,11 +31,13 @@ pub(super) struct Builder<'a> {
     statistics: Statistics,
     pub(super) parts: Vec<Part>,
     pub(super) embeddings: Option<Embeddings>,
+    /// Whose network is being built.
+    pub(super) modality: usize,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(weights: &'a Weights, trains: &'a dyn Fn(&str) -> bool, statistics: Statistics) -> Self {
-        Self { weights, trains, statistics, parts: Vec::new(), embeddings: None }
+        Self { weights, trains, statistics, parts: Vec::new(), embeddings: None, modality: 0 }
     }
 
     fn tensor(&self, name: &str) -> Result<Vec<f32>, Unsupported> {
@@ -44,25 +46,26 @@ impl<'a> Builder<'a> {
     }
 
     fn part(&mut self, name: &str, layout: Layout, values: &[f32]) -> usize {
-        self.parts.push(Part::new(name, layout, values, (self.trains)(name)));
+        self.push(Part::new(name, layout, values, (self.trains)(name)))
+    }
+
+    fn push(&mut self, part: Part) -> usize {
+        self.parts.push(Part { modality: self.modality, ..part });
         self.parts.len() - 1
     }
 
     pub(super) fn matrix(&mut self, name: &str, n_in: usize, n_out: usize) -> Result<Matrix, Unsupported> {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let values = if n_out > 0 { self.tensor(&weight)? } else { Vec::new() };
-        let first = self.parts.len();
+        let (first, n_columns) = (self.parts.len(), values.len() / n_out.max(1));
         for p in 0..padded(n_out) / PANEL {
-            self.part(&weight, Layout::Panel { p, n_in, n_out }, &values);
+            self.part(&weight, Layout::Panel { p, n_in, n_out, n_columns }, &values);
         }
         let panels = first..self.parts.len();
         let layout = Layout::Rows { n_rows: 1, n: n_out };
         let bias = match self.weights.get(&bias) {
             Some(tensor) => self.part(&bias, layout, &values_of(tensor)),
-            None => {
-                self.parts.push(Part::new(&bias, layout, &vec![0.0; n_out], false));
-                self.parts.len() - 1
-            }
+            None => self.push(Part::new(&bias, layout, &vec![0.0; n_out], false)),
         };
         Ok(Matrix { n_in, n_out, panels, bias })
     }
@@ -145,9 +148,16 @@ impl<'a> Builder<'a> {
                 Some(self.part(name, Layout::Rows { n_rows: values.len() / spec.n_out, n: spec.n_out }, &values))
             }
             (Some(ColumnsSpec::Vectors { map, rows: Some(embedded) }), Categories::Conditions) => {
-                Some(self.embedded(map, embedded, spec.n_out)?)
+                let weight = format!("{map}.weight");
+                Some(self.embedded(&weight, embedded, (0, spec.n_out))?)
             }
-            (Some(ColumnsSpec::Vectors { .. }), _) => return Err(Unsupported("vectors stand for conditions")),
+            (Some(ColumnsSpec::Beside(embedded)), Categories::Conditions) => {
+                let weight = format!("{}.weight", spec.linear);
+                Some(self.embedded(&weight, embedded, (spec.n_in, spec.n_out))?)
+            }
+            (Some(ColumnsSpec::Vectors { .. } | ColumnsSpec::Beside(_)), _) => {
+                return Err(Unsupported("vectors stand for conditions"));
+            }
             (Some(_), _) => return Err(Unsupported("a layer takes further categorical covariates")),
         };
         let batch_norm = spec.batch_norm.as_ref().map(|norm| self.batch_norm(norm, spec.n_out)).transpose()?;
@@ -155,11 +165,16 @@ impl<'a> Builder<'a> {
         Ok(Layer { matrix, columns, batch_norm, layer_norm, slope, dropout, mask: mask(spec.n_out) })
     }
 
-    /// The columns that a map makes of the vectors of conditions.
-    fn embedded(&mut self, map: &str, embedded: &Embedded, n_out: usize) -> Result<usize, Unsupported> {
-        let weight = format!("{map}.weight");
-        let (weights, rows) = (self.tensor(&weight)?, self.tensor(&embedded.rows)?);
-        let n_numbers = weights.len() / n_out.max(1);
+    /// The columns that a weight makes of the vectors of conditions, which go in behind `n_in` other inputs.
+    fn embedded(
+        &mut self,
+        weight: &str,
+        embedded: &Embedded,
+        (n_in, n_out): (usize, usize),
+    ) -> Result<usize, Unsupported> {
+        let (weights, rows) = (self.tensor(weight)?, self.tensor(&embedded.rows)?);
+        let n_columns = weights.len() / n_out.max(1);
+        let n_numbers = n_columns - n_in;
         let n_rows = rows.len() / n_numbers.max(1);
         let mut embeddings = match self.embeddings.take() {
             Some(embeddings) => embeddings,
@@ -168,12 +183,11 @@ impl<'a> Builder<'a> {
                 Embeddings::new(part, n_rows, n_numbers, embedded.max_norm)
             }
         };
-        let weight = self.part(&weight, Layout::Rows { n_rows: n_out, n: n_numbers }, &weights);
-        let moves = [embeddings.rows, weight].iter().any(|&part| self.parts[part].moments.is_some());
+        let map = self.part(weight, Layout::Beside { n_rows: n_out, n: n_numbers, n_columns }, &weights);
+        let moves = [embeddings.rows, map].iter().any(|&part| self.parts[part].moments.is_some());
         // A name that no tensor has: it is made of two, and goes back to neither.
-        self.parts.push(Part::derived(&format!("{map} of conditions"), (n_rows, n_out), moves));
-        let columns = self.parts.len() - 1;
-        embeddings.maps.push(Map { weight, columns, n_out });
+        let columns = self.push(Part::derived(&format!("{weight} of conditions"), (n_rows, n_out), moves));
+        embeddings.maps.push(Map { weight: map, columns, n_out });
         self.embeddings = Some(embeddings);
         Ok(columns)
     }

@@ -23,11 +23,21 @@ impl Autoencoder<'_> {
         self.place_in_encoder(0, cells, noise, drops);
         let Self { network, blocks, draws, .. } = self;
         draws.resize(n * network.n_latent, 0.0);
+        for m in (0..network.n_modalities()).take_while(|_| network.modalities.is_some()) {
+            let other = network.of_modality(m);
+            if m > 0 && drops {
+                draw_keeps(noise, &other.encoder, n, blocks, |block| &mut block.of_modality_mut(m).encoder, draws);
+                draws.resize(n * network.n_latent, 0.0);
+            }
+            // What the module draws from each encoder's posterior is compared with nothing here.
+            noise.fill_normal("modality", [n, network.n_latent], draws);
+        }
         noise.fill_normal("z", [n, network.n_latent], draws);
         spread(draws, network.n_latent, blocks.iter_mut().map(|block| &mut block.noise));
         blocks.iter_mut().for_each(|block| block.is_labelled = false);
-        if drops {
-            draw_keeps(noise, &network.decoder, n, blocks, |block| &mut block.decoder, draws);
+        for m in (0..network.n_modalities()).take_while(|_| drops) {
+            let decoder = &network.of_modality(m).decoder;
+            draw_keeps(noise, decoder, n, blocks, |block| &mut block.of_modality_mut(m).decoder, draws);
         }
         self.draw_for_labels(n, noise, drops);
         self.draw_for_classifier(0, n, noise, drops);
@@ -43,8 +53,7 @@ impl Autoencoder<'_> {
     fn place_in_encoder(&mut self, first: usize, cells: &[usize], noise: &mut dyn Noise, drops: bool) {
         let blocks = &mut self.blocks[first..];
         for (block, cells) in blocks.iter_mut().zip(cells.chunks(ROWS)) {
-            block.cells.clear();
-            block.cells.extend_from_slice(cells);
+            block.put(cells);
         }
         if drops {
             draw_keeps(noise, &self.network.encoder, cells.len(), blocks, |block| &mut block.encoder, &mut self.draws);

@@ -28,7 +28,7 @@ impl Inputs {
         self.starts.push(0);
         self.cells.clear();
         for (row, cell) in rows.chunks_exact_mut(width).zip(cells) {
-            let (_, counts) = pass.dataset.counts.row(cell);
+            let (_, counts) = pass.values.row(cell);
             let start = self.values.len();
             match network.input {
                 EncoderInput::Count => self.values.extend_from_slice(counts),
@@ -47,7 +47,7 @@ impl Inputs {
             some.iter_mut().zip(panels).for_each(|(slot, part)| *slot = &part.values);
             let columns = at * AT_ONCE * PANEL..(at * AT_ONCE + panels.len()) * PANEL;
             for (i, (row, &cell)) in rows.chunks_exact_mut(width).zip(&self.cells).enumerate() {
-                let (genes, _) = pass.dataset.counts.row(cell);
+                let (genes, _) = pass.values.row(cell);
                 sparse::add_row(level, genes, self.of(i), &some[..panels.len()], &mut row[columns.clone()]);
             }
         }

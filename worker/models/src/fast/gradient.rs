@@ -58,27 +58,35 @@ pub(super) struct Differentiated<'a> {
     encoded: &'a [Block],
     /// Those whose cells were decoded.
     decoded: &'a [Block],
+    /// Whose gradients are looked at.
+    modality: usize,
 }
 
 impl<'a> Differentiated<'a> {
     /// The blocks of so many cells, and of labelled cells behind.
     pub(super) fn new(blocks: &'a [Block], n_cells: usize, n_labelled: usize) -> Self {
         let (decoded, labelled) = (n_cells.div_ceil(ROWS), n_labelled.div_ceil(ROWS));
-        Self { encoded: &blocks[..decoded + labelled], decoded: &blocks[..decoded] }
+        Self { encoded: &blocks[..decoded + labelled], decoded: &blocks[..decoded], modality: 0 }
     }
 
-    /// Those that a linear map has a gradient in.
-    fn of(self, id: MatrixId) -> &'a [Block] {
-        match id {
+    /// Those that a linear map has a gradient in, each as its modality has it.
+    fn of(self, id: MatrixId) -> impl ExactSizeIterator<Item = &'a Block> {
+        let blocks = match id {
             MatrixId::Encoder(_) | MatrixId::Mean | MatrixId::Var => self.encoded,
             MatrixId::Decoder(_) | MatrixId::Head | MatrixId::Dropout => self.decoded,
-        }
+        };
+        blocks.iter().map(move |block| block.of_modality(self.modality))
     }
 }
 
 /// The source of each part.
 pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
     let mut sources = vec![Source::LogDispersion; n_parts];
+    (0..network.n_modalities()).for_each(|m| set_sources(network.of_modality(m), &mut sources));
+    sources
+}
+
+fn set_sources(network: &Network, sources: &mut [Source]) {
     let mut of_matrix = |matrix: &Matrix, id| {
         sources[matrix.panels.clone()].fill(Source::Panel(id));
         sources[matrix.bias] = Source::Bias(id);
@@ -121,29 +129,29 @@ pub(super) fn sources(network: &Network, n_parts: usize) -> Vec<Source> {
     for (l, part) in network.decoder.iter().map(columns).enumerate().filter_map(|(l, part)| Some((l, part?))) {
         sources[part] = Source::Columns(MatrixId::Decoder(l));
     }
-    sources
 }
 
 /// Computes the gradient of a part that trains, unless it comes from those of other parts.
 pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differentiated<'_>, part: &mut Part) {
-    let Part { layout, source, moments, .. } = part;
+    let Part { layout, modality, source, moments, .. } = part;
+    let (network, blocks) = (network.of_modality(*modality), Differentiated { modality: *modality, ..blocks });
     let (level, source) = (network.level, *source);
     let Some(moments) = moments else { return };
     let gradient = &mut *moments.gradient;
     match (source, &*layout) {
         (Source::Panel(MatrixId::Encoder(0)), Layout::Panel { p, .. }) => {
             gradient.fill(0.0);
-            let width = network.encoder[0].matrix.width();
-            for block in blocks.encoded {
+            let (width, values) = (network.encoder[0].matrix.width(), dataset.values_of(network.slot));
+            for block in blocks.of(MatrixId::Encoder(0)) {
                 let deltas = block.encoder[0].delta.chunks_exact(width);
                 for (i, (&cell, delta)) in block.cells.iter().zip(deltas).enumerate() {
-                    let (genes, _) = dataset.counts.row(cell);
+                    let (genes, _) = values.row(cell);
                     sparse::add_outer(level, genes, block.inputs.of(i), &delta[p * PANEL..], gradient);
                 }
             }
         }
-        (Source::Panel(id), Layout::Panel { p, n_in, n_out }) => {
-            panel(level, blocks.of(id), id, (*p, *n_in, *n_out), gradient);
+        (Source::Panel(id), Layout::Panel { p, n_in, n_out, .. }) => {
+            panel(level, blocks, id, (*p, *n_in, *n_out), gradient);
         }
         (Source::Bias(id) | Source::Columns(id), Layout::Rows { n_rows, n }) => {
             gradient.fill(0.0);
@@ -158,7 +166,7 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differen
         }
         (Source::LogDispersion, _) => {
             gradient.fill(0.0);
-            blocks.decoded.iter().for_each(|block| layer::add(level, gradient, &block.of_log_r));
+            blocks.of(MatrixId::Head).for_each(|block| layer::add(level, gradient, &block.of_log_r));
         }
         (Source::Labels(at), _) => {
             gradient.fill(0.0);
@@ -190,11 +198,18 @@ fn norm_of(network: &Network, id: MatrixId) -> &BatchNorm {
 }
 
 /// 32 columns of the gradient of a matrix.
-fn panel(level: Level, blocks: &[Block], id: MatrixId, (p, n_in, n_out): (usize, usize, usize), gradient: &mut [f32]) {
+fn panel(
+    level: Level,
+    blocks: Differentiated<'_>,
+    id: MatrixId,
+    (p, n_in, n_out): (usize, usize, usize),
+    gradient: &mut [f32],
+) {
     let mut packed: [Square; AT_ONCE] = Default::default();
-    for (at, blocks) in blocks.chunks(AT_ONCE).enumerate() {
+    let mut blocks = blocks.of(id);
+    for at in 0..blocks.len().div_ceil(AT_ONCE) {
         let mut pieces = [Piece::default(); AT_ONCE];
-        for ((block, packed), piece) in blocks.iter().zip(&mut packed).zip(&mut pieces) {
+        for ((block, packed), piece) in blocks.by_ref().take(AT_ONCE).zip(&mut packed).zip(&mut pieces) {
             matrix::pack_panel(delta(block, id), padded(n_out), block.n(), p, &mut packed.0);
             let left = Left::transposed(input(block, id), padded(n_in));
             *piece = Piece { left, panel: &packed.0, depth: block.n() };

@@ -4,8 +4,8 @@
 //! cells. Which of its tensors train is the optimiser's business, and all that surgery differs in: what cannot change is computed once (the
 //! first layer's product with every cell, the likelihood's `lgamma` terms), gradients go down to the lowest column and no further, and Adam
 //! keeps state for columns only. Part of the description is what else the loss hears of: labels ([`LabelSpec`]), a discrepancy between
-//! conditions ([`DiscrepancySpec`]), points that draw cells ([`AnchorSpec`]); so are vectors that stand for conditions ([`Embedded`]) and a
-//! decoder whose elements are held to sets ([`MaskedSpec`]).
+//! conditions ([`DiscrepancySpec`]), points that draw cells ([`AnchorSpec`]); so are vectors that stand for conditions ([`Embedded`]), a
+//! decoder whose elements are held to sets ([`MaskedSpec`]), and further modalities with an encoder and a decoder each ([`ModalitiesSpec`]).
 //!
 //! Blocks of 32 cells go their way each for itself (`walk`) and wait for each other where cells meet: at a batch norm of a minibatch, and
 //! where latent states of several cells are compared. What a module does not describe, or the kernels cannot compute, goes through autograd,
@@ -38,6 +38,9 @@ mod labels;
 mod masked;
 #[cfg(test)]
 mod masked_tests;
+mod modalities;
+#[cfg(test)]
+mod modalities_tests;
 mod network;
 mod part;
 mod reconstruction;
@@ -55,7 +58,7 @@ pub(crate) use discrepancy_within::discrepancy_within;
 pub(crate) use frozen_product::FrozenProduct;
 pub use spec::{
     AnchorFigures, AnchorSpec, BatchNormSpec, ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput,
-    HeadSpec, LabelSpec, LayerSpec, Link, LogDispersionSpec, MaskedSpec, PosteriorSpec, ReconstructionSpec, Shrinking,
-    Shrinks, Unsupported, VaeSpec,
+    HeadSpec, LabelSpec, LayerSpec, Link, LogDispersionSpec, MaskedSpec, Measured, Mix, ModalitiesSpec, ModalitySpec,
+    PosteriorSpec, ReconstructionSpec, Shrinking, Shrinks, Unsupported, VaeSpec,
 };
 pub use terms::{Further, Terms};

@@ -8,11 +8,15 @@ use super::{
     builder::{Builder, Categories, mask},
     embedding::Embeddings,
     masked::Masked,
+    modalities::Modalities,
     part::Part,
     spec::{DiscrepancySpec, Divergence, EncoderInput, HeadSpec, LayerSpec, Reconstruction, Unsupported, VaeSpec},
 };
 use crate::{
-    data::{Slot, slot::Labels},
+    data::{
+        Slot,
+        slot::{Labels, Matrix as Values},
+    },
     kernels::{
         Buffer, Level,
         likelihood::{Dispersion, set_dispersion},
@@ -31,6 +35,8 @@ pub(super) struct Network {
     pub(super) divergence: Divergence,
     pub(super) variance_floor: f32,
     pub(super) input: EncoderInput,
+    /// Where the cells' values are; those of genes have no slot.
+    pub(super) slot: Option<Slot<Values>>,
     pub(super) n_genes: usize,
     pub(super) n_latent: usize,
     pub(super) encoder: Vec<Layer>,
@@ -51,6 +57,8 @@ pub(super) struct Network {
     pub(super) labels: Option<LabelNetwork>,
     /// What stands for conditions, where vectors do.
     pub(super) embeddings: Option<Embeddings>,
+    /// The other modalities, where there are several.
+    pub(super) modalities: Option<Modalities>,
 }
 
 /// The networks of labels, see [`LabelSpec`](super::spec::LabelSpec).
@@ -123,11 +131,37 @@ impl Network {
         statistics: Statistics,
         reach: Reach,
     ) -> Result<(Self, Vec<Part>), Unsupported> {
+        let mut builder = Builder::new(weights, trains, statistics);
+        let mut network = Self::of_modality_built(&mut builder, spec, reach)?;
+        if let Some(modalities) = &spec.modalities {
+            network.slot = modalities.of_each[0].slot;
+            let mut others = Vec::with_capacity(modalities.others.len());
+            for (spec, each) in modalities.others.iter().zip(&modalities.of_each[1..]) {
+                builder.modality += 1;
+                others.push(Self { slot: each.slot, ..Self::of_modality_built(&mut builder, spec, reach)? });
+            }
+            network.modalities = Some(Modalities::new(modalities, others));
+        }
+        let (mut parts, embeddings) = (builder.parts, builder.embeddings);
+        network.embeddings = embeddings;
+        if statistics == Statistics::OfMinibatch && network.has_batch_norm() {
+            if network.labels.is_some() {
+                return Err(Unsupported("labelled cells have batch statistics of their own"));
+            }
+            if network.modalities.is_some() {
+                return Err(Unsupported("several modalities have batch statistics"));
+            }
+        }
+        network.refresh(&mut parts, Refresh::All);
+        Ok((network, parts))
+    }
+
+    /// That of one modality, or the only one.
+    fn of_modality_built(builder: &mut Builder<'_>, spec: &VaeSpec, reach: Reach) -> Result<Self, Unsupported> {
         // Where nothing is decoded the decoder keeps its layers, and no gene; where no variance is wanted its map keeps no number.
         let decodes = reach == Reach::Likelihood;
         let n_genes = if decodes { spec.n_genes } else { 0 };
         let n_vars = if reach == Reach::Mean { 0 } else { spec.n_latent };
-        let mut builder = Builder::new(weights, trains, statistics);
         let hidden = |layers: &[LayerSpec]| layers.last().map(|layer| layer.n_out);
         let n_encoder = hidden(&spec.encoder).ok_or(Unsupported("the encoder has no layers"))?;
         let n_decoder = hidden(&spec.decoder).unwrap_or(spec.n_latent);
@@ -145,15 +179,15 @@ impl Network {
         let level = Level::best();
         let labels = spec.labels.as_ref().filter(|_| decodes);
         let labels = labels.map(|labels| builder.labels(level, labels, spec.n_latent)).transpose()?;
-        let (mut parts, embeddings) = (builder.parts, builder.embeddings);
-        let n_dispersions = log_r.map_or(1, |part| parts[part].values.len() / padded(spec.n_genes));
-        let mut network = Self {
+        let n_dispersions = log_r.map_or(1, |part| builder.parts[part].values.len() / padded(spec.n_genes));
+        Ok(Self {
             level,
             reach,
             reconstruction: spec.reconstruction()?,
             divergence: spec.divergence,
             variance_floor: spec.variance_floor as f32,
             input: spec.input,
+            slot: None,
             n_genes: spec.n_genes,
             n_latent: spec.n_latent,
             encoder,
@@ -167,13 +201,9 @@ impl Network {
             dispersions: vec![Dispersion::new(spec.n_genes); n_dispersions],
             discrepancy: spec.discrepancy.filter(|_| decodes),
             labels,
-            embeddings,
-        };
-        if network.labels.is_some() && statistics == Statistics::OfMinibatch && network.has_batch_norm() {
-            return Err(Unsupported("labelled cells have batch statistics of their own"));
-        }
-        network.refresh(&mut parts, Refresh::All);
-        Ok((network, parts))
+            embeddings: None,
+            modalities: None,
+        })
     }
 
     /// Brings up to date what follows from the parts; columns of embedded conditions that have moved, when they are looked up.
@@ -187,17 +217,21 @@ impl Network {
         if which == Refresh::All {
             self.refresh_norms(parts);
         }
+        let others = self.modalities.iter_mut().flat_map(|modalities| &mut modalities.others);
+        others.for_each(|other| other.refresh(parts, which));
         if let Some(embeddings) = self.embeddings.as_mut().filter(|_| which == Refresh::All) {
             embeddings.refresh(level, parts);
         }
     }
 
-    /// All layers, those of labels too.
+    /// All layers of all modalities, those of labels too.
     fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
+        let others = self.modalities.iter_mut().flat_map(|modalities| &mut modalities.others);
+        let of_others = others.flat_map(|other| other.encoder.iter_mut().chain(&mut other.decoder));
         let of_labels = self.labels.iter_mut().flat_map(|labels| {
             labels.classifier.iter_mut().chain(&mut labels.encoder.layers).chain(&mut labels.decoder.layers)
         });
-        self.encoder.iter_mut().chain(&mut self.decoder).chain(of_labels)
+        self.encoder.iter_mut().chain(&mut self.decoder).chain(of_labels).chain(of_others)
     }
 
     /// All batch norms.

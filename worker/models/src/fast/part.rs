@@ -13,6 +13,8 @@ pub(super) struct Part {
     /// The module's tensor.
     pub(super) name: String,
     pub(super) layout: Layout,
+    /// Of which modality's network it is a part.
+    pub(super) modality: usize,
     /// Where its gradient comes from.
     pub(super) source: Source,
     /// Which of the optimiser's groups moves it; none where it follows from other parts, and its gradient is theirs.
@@ -25,8 +27,10 @@ pub(super) struct Part {
 /// Which piece of a tensor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Layout {
-    /// Outputs `32 p..` of a `[n_out, n_in]` matrix, as rows of 32 for each input.
-    Panel { p: usize, n_in: usize, n_out: usize },
+    /// Outputs `32 p..` of the first columns of a `[n_out, n_columns]` matrix, as rows of 32 for each of `n_in` inputs.
+    Panel { p: usize, n_in: usize, n_out: usize, n_columns: usize },
+    /// The last `n` columns of a `[n_rows, n_columns]` matrix as such rows.
+    Beside { n_rows: usize, n: usize, n_columns: usize },
     /// Rows of `n` numbers, padded.
     Rows { n_rows: usize, n: usize },
     /// The elements at these places; the tensor is 0 at all places that no part has.
@@ -54,13 +58,13 @@ impl Part {
     pub(super) fn new(name: &str, layout: Layout, values: &[f32], trains: bool) -> Self {
         let n = match &layout {
             Layout::Panel { n_in, .. } => n_in * PANEL,
-            Layout::Rows { n_rows, n } => n_rows * padded(*n),
+            Layout::Rows { n_rows, n } | Layout::Beside { n_rows, n, .. } => n_rows * padded(*n),
             Layout::Listed(places) => places.len(),
         };
         let moments =
             trains.then(|| Moments { gradient: Buffer::zeros(n), mean: Buffer::zeros(n), square: Buffer::zeros(n) });
         let (name, source) = (name.to_owned(), Source::LogDispersion);
-        let mut part = Self { name, layout, source, group: Some(0), values: Buffer::zeros(n), moments };
+        let mut part = Self { name, layout, modality: 0, source, group: Some(0), values: Buffer::zeros(n), moments };
         part.read(Which::Value, values);
         part
     }
@@ -115,14 +119,19 @@ impl Layout {
     /// Calls `f` with the place of each number here and in the tensor.
     fn each(&self, mut f: impl FnMut(usize, usize)) {
         match self.clone() {
-            Self::Panel { p, n_in, n_out } => {
+            Self::Panel { p, n_in, n_out, n_columns } => {
                 for o in p * PANEL..n_out.min((p + 1) * PANEL) {
-                    (0..n_in).for_each(|i| f(i * PANEL + o % PANEL, o * n_in + i));
+                    (0..n_in).for_each(|i| f(i * PANEL + o % PANEL, o * n_columns + i));
                 }
             }
             Self::Rows { n_rows, n } => {
                 for row in 0..n_rows {
                     (0..n).for_each(|i| f(row * padded(n) + i, row * n + i));
+                }
+            }
+            Self::Beside { n_rows, n, n_columns } => {
+                for row in 0..n_rows {
+                    (0..n).for_each(|i| f(row * padded(n) + i, (row + 1) * n_columns - n + i));
                 }
             }
             Self::Listed(places) => places.iter().enumerate().for_each(|(at, &place)| f(at, place as usize)),

@@ -2,7 +2,10 @@
 
 pub use crate::kernels::values::Link;
 use crate::{
-    data::{Slot, slot::Labels},
+    data::{
+        Slot,
+        slot::{Labels, Matrix, Number},
+    },
     distributions::Likelihood,
     kernels::likelihood::Counts,
 };
@@ -43,6 +46,54 @@ pub struct VaeSpec {
     pub anchors: Option<AnchorSpec>,
     /// What takes the place of the divergence from a standard normal, where labels shape the latent state.
     pub labels: Option<LabelSpec>,
+    /// What else is measured of the cells, where they have several modalities; this is the network of the first one.
+    pub modalities: Option<ModalitiesSpec>,
+}
+
+/// Several modalities of the same cells, with networks of their own, whose posteriors are mixed to one. All are decoded from its draws.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ModalitiesSpec {
+    /// Of each modality, the first one among them.
+    pub of_each: Vec<ModalitySpec>,
+    /// The networks of the others. What they say of divergence, labels and the like is not looked at.
+    pub others: Vec<VaeSpec>,
+    /// How posteriors are mixed. A cell's encoder counts where the sum of the modality's values is above 0.
+    pub mix: Mix,
+    /// Weight of all reconstructions together in the loss.
+    pub weight: f64,
+    /// Which cells are compared with what is decoded.
+    pub measured: Measured,
+    /// What stands for the total count of cells; without it, that of the first modality.
+    pub totals: Option<Slot<Number>>,
+}
+
+/// One of several modalities.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ModalitySpec {
+    /// Where its values are; those of genes have no slot.
+    pub slot: Option<Slot<Matrix>>,
+    /// Weight of its reconstruction among the others.
+    pub weight: f64,
+    /// Name of that figure.
+    pub figure: &'static str,
+}
+
+/// How posteriors become one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mix {
+    /// Their product, with a standard normal among them.
+    Product,
+    /// The distribution of their mean.
+    Mean,
+}
+
+/// Which cells have a modality, by the sum of its values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Measured {
+    /// Those where it is not 0.
+    WhereNotZero,
+    /// Those where it is above 0.
+    WhereAboveZero,
 }
 
 /// The discrepancy between conditions' latent states, see [`crate::losses::mmd`].
@@ -226,6 +277,8 @@ pub enum ColumnsSpec {
     Conditions(String),
     /// Another covariate: labels, in the networks of labels.
     Covariate(String),
+    /// Conditions, each of which a vector stands for that goes into the linear map behind its other inputs.
+    Beside(Embedded),
     /// Conditions, each of which a vector stands for that a linear map makes columns of.
     Vectors {
         /// The map.

@@ -72,4 +72,4 @@ impl Default for Objective {
 }
 
 /// Figures of a model's own.
-const MOST: usize = 4;
+const MOST: usize = 8;

@@ -2,7 +2,7 @@
 
 use super::{
     block::{Block, Pass, Reach},
-    network::Head,
+    network::{Head, Network},
     spec::Reconstruction,
     stack::{self, Codes, Rows},
 };
@@ -48,6 +48,7 @@ impl Block {
                 return Point::Decoder(l);
             }
             self.label_terms(pass);
+            self.decode_others(pass);
         }
         if pass.differentiates
             && from <= Point::DecoderGradient(usize::MAX)
@@ -61,6 +62,10 @@ impl Block {
         if let (Some(discrepancy), Point::Meeting) = (pass.discrepancy, from) {
             discrepancy.of_block(pass, self);
         }
+        if let (Some(modalities), true) = (&pass.network.modalities, pass.differentiates) {
+            self.modalities_gradient(pass, modalities);
+            return Point::End;
+        }
         let lowest = pass.lowest.filter(|_| pass.differentiates);
         lowest.and_then(|lowest| self.encoder_gradient(pass, lowest, from)).map_or(Point::End, Point::EncoderGradient)
     }
@@ -68,6 +73,21 @@ impl Block {
     /// Encodes the cells and draws their latent states, where these are wanted; gives the layer, if there is one, whose norm waits for
     /// other blocks.
     pub(super) fn encode(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
+        let network = pass.network;
+        if let Some(waited) = self.posterior(pass, from) {
+            return Some(waited);
+        }
+        if let Some(modalities) = &network.modalities {
+            self.mix(pass, modalities);
+        } else if network.reach != Reach::Mean {
+            let n = self.n();
+            self.sums.kl = draw(network, (&self.mean, &mut self.var), &self.noise, &mut self.z, n);
+        }
+        None
+    }
+
+    /// What the encoder says of the cells; waits like [`Self::encode`].
+    pub(super) fn posterior(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
         let (network, parts, n) = (pass.network, pass.parts, self.n());
         let level = network.level;
         let waited = match from {
@@ -84,18 +104,8 @@ impl Block {
         }
         let hidden = &self.encoder[network.encoder.len() - 1].out;
         network.mean.forward(level, parts, (hidden, n), &mut self.mean, &mut self.columns);
-        if network.reach == Reach::Mean {
-            return None;
-        }
-        network.var.forward(level, parts, (hidden, n), &mut self.var, &mut self.columns);
-        let width = padded(network.n_latent);
-        let rows = self.z.chunks_exact_mut(width).zip(self.var.chunks_exact_mut(width));
-        let given = self.mean.chunks_exact(width).zip(self.noise.chunks_exact(width));
-        self.sums.kl = 0.0;
-        for ((z, var), (mean, noise)) in rows.zip(given).take(n) {
-            let (mask, floor) = (&*network.latent_mask, network.variance_floor);
-            let kl = layer::draw(level, layer::Draw { mean, var, noise, z, mask, floor });
-            self.sums.kl += f64::from(kl);
+        if network.reach != Reach::Mean {
+            network.var.forward(level, parts, (hidden, n), &mut self.var, &mut self.columns);
         }
         None
     }
@@ -111,7 +121,7 @@ impl Block {
     }
 
     /// Decodes the latent states to the gradient of the logits; waits like [`Self::encode`].
-    fn decode(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
+    pub(super) fn decode(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
         let (network, parts, n) = (pass.network, pass.parts, self.n());
         let level = network.level;
         let rows = rows_of(&self.cells, pass);
@@ -138,7 +148,7 @@ impl Block {
     }
 
     /// From the gradient of the logits to that of the decoder's first linear map, and of the latent state; waits like [`Self::encode`].
-    fn decoder_gradient(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
+    pub(super) fn decoder_gradient(&mut self, pass: &Pass<'_>, from: Point) -> Option<usize> {
         let waited = if let Point::DecoderGradient(l) = from { Some(l) } else { None };
         if waited.is_none() {
             self.head_gradient(pass);
@@ -171,20 +181,30 @@ impl Block {
 
     /// From the gradient of the latent state down to layer `lowest` of the encoder; waits like [`Self::encode`].
     fn encoder_gradient(&mut self, pass: &Pass<'_>, lowest: usize, from: Point) -> Option<usize> {
-        let network = pass.network;
-        let waited = if let Point::EncoderGradient(l) = from { Some(l) } else { None };
-        if waited.is_none() {
-            self.latent_gradient(pass, lowest);
+        if !matches!(from, Point::EncoderGradient(_)) {
+            self.latent_gradient(pass);
         }
+        self.below_latent(pass, lowest, from)
+    }
+
+    /// From the gradients of mean and variance down to layer `lowest` of the encoder; waits like [`Self::encode`].
+    pub(super) fn below_latent(&mut self, pass: &Pass<'_>, lowest: usize, from: Point) -> Option<usize> {
+        let (network, n) = (pass.network, self.n());
+        let waited = if let Point::EncoderGradient(l) = from { Some(l) } else { None };
         if lowest == network.encoder.len() {
             return None;
+        }
+        if waited.is_none() {
+            let last = &mut self.encoder[network.encoder.len() - 1].delta;
+            let heads = [(&network.mean, &*self.of_mean), (&network.var, &*self.of_var)];
+            stack::back(pass, heads, n, &mut self.columns, last);
         }
         let rows = rows_of(&self.cells, pass);
         stack::backward(pass, &network.encoder, &mut self.encoder, (rows, lowest), None, &mut self.columns, waited)
     }
 
-    /// From the gradient of the latent state to that of what goes into the encoder's heads, if something below them trains.
-    fn latent_gradient(&mut self, pass: &Pass<'_>, lowest: usize) {
+    /// From the gradient of the latent state to those of its mean and variance.
+    fn latent_gradient(&mut self, pass: &Pass<'_>) {
         let (network, n) = (pass.network, self.n());
         let pulls = network.labels.is_some() || pass.meets;
         let (level, width) = (network.level, padded(network.n_latent));
@@ -213,13 +233,24 @@ impl Block {
                 layer::add_posterior_gradient(level, of_mean, of_var, &self.var[row], by_mean, by_var);
             }
         }
-        if lowest == network.encoder.len() {
-            return;
-        }
-        let last = &mut self.encoder[network.encoder.len() - 1].delta;
-        let heads = [(&network.mean, &*self.of_mean), (&network.var, &*self.of_var)];
-        stack::back(pass, heads, n, &mut self.columns, last);
     }
+}
+
+/// Draws latent states of `n` cells; gives the sum of their divergences.
+pub(super) fn draw(
+    network: &Network,
+    (means, vars): (&[f32], &mut [f32]),
+    noises: &[f32],
+    zs: &mut [f32],
+    n: usize,
+) -> f64 {
+    let (width, mask, floor) = (padded(network.n_latent), &*network.latent_mask, network.variance_floor);
+    let rows = zs.chunks_exact_mut(width).zip(vars.chunks_exact_mut(width));
+    let given = means.chunks_exact(width).zip(noises.chunks_exact(width));
+    let each = rows.zip(given).take(n).map(|((z, var), (mean, noise))| {
+        f64::from(layer::draw(network.level, layer::Draw { mean, var, noise, z, mask, floor }))
+    });
+    each.sum()
 }
 
 /// The cells as rows of a stack.

@@ -14,6 +14,7 @@
 pub(crate) mod adam;
 pub(crate) mod batch_norm;
 pub(crate) mod buffer;
+pub(crate) mod experts;
 pub(crate) mod gaussian;
 pub(crate) mod label;
 pub(crate) mod lanes;

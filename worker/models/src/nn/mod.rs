@@ -28,8 +28,8 @@ pub use linear::{CovariateSizes, Linear, rows_of};
 pub use noise::{Noise, SeededNoise};
 pub(crate) use norm::layer_norm;
 pub use norm::{BatchNorm, BatchNormOptions};
-pub(crate) use stack::Dropout;
 pub use stack::{Activation, Stack, StackOptions};
+pub(crate) use stack::{Dropout, LEAKY_SLOPE};
 pub use torch_random::TorchGenerator;
 pub use weights::{Role, Weight, Weights, from_tch, of_rows, to_tch};
 

@@ -115,14 +115,17 @@ impl Stack {
 
 impl Layer {
     fn spec(&self) -> Result<LayerSpec, Unsupported> {
-        if self.activation != Activation::Relu {
-            return Err(Unsupported("the activation of a layer is no ReLU"));
-        }
+        let slope = match self.activation {
+            Activation::None => 1.0,
+            Activation::Relu => 0.0,
+            Activation::LeakyRelu => LEAKY_SLOPE,
+            Activation::Tanh => return Err(Unsupported("the activation of a layer is a hyperbolic tangent")),
+        };
         let (linear, n_in, n_out) = self.linear.spec();
         let columns = self.linear.columns_spec()?;
         let batch_norm = self.batch_norm.as_ref().map(BatchNorm::spec);
         let dropout = self.dropout.spec();
-        Ok(LayerSpec { linear, columns, n_in, n_out, batch_norm, layer_norm: self.layer_norm, slope: 0.0, dropout })
+        Ok(LayerSpec { linear, columns, n_in, n_out, batch_norm, layer_norm: self.layer_norm, slope, dropout })
     }
 
     fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
@@ -166,8 +169,11 @@ impl Dropout {
             return x;
         }
         match pass.noise.keep(&self.name, &x.size(), self.rate, x.device()) {
-            Some(keep) => x * keep / (1.0 - self.rate),
+            Some(keep) => x * (keep / (1.0 - self.rate)),
             None => x,
         }
     }
 }
+
+/// What libtorch's leaky ReLU multiplies numbers below 0 by.
+pub(crate) const LEAKY_SLOPE: f64 = 0.01;

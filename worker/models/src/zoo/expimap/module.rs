@@ -352,6 +352,7 @@ impl Module for ExpimapModule {
             discrepancy: None,
             anchors: None,
             labels: None,
+            modalities: None,
         })
     }
 

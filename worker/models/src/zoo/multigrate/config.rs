@@ -7,7 +7,7 @@ use crate::{
     data::Values,
     error::Result,
     model::Config,
-    nn::{Activation, Init, StackOptions},
+    nn::{Activation, Init, LEAKY_SLOPE, StackOptions},
     options::{self, Choice, OptionCard, Options, options},
     zoo::family::{MAX_UNITS, keys},
 };
@@ -358,7 +358,5 @@ fn of<T: Copy>(items: &[T], modality: usize) -> T {
     if items.len() == 1 { items[0] } else { items[modality] }
 }
 
-/// What PyTorch's leaky ReLU multiplies numbers below 0 by.
-const LEAKY_SLOPE: f64 = 0.01;
 /// Name in the zoo.
 pub(super) const NAME: &str = "multigrate";

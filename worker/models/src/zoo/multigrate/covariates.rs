@@ -7,6 +7,7 @@ use super::config::{Curve, MultigrateConfig};
 use crate::{
     data::{CONTINUOUS, Covariates, Minibatch, Registry, Slot, slot::Numbers},
     error::{Error, Result},
+    fast::{Embedded, Unsupported},
     nn::{Builder, CovariateSizes, Init, Levels, Linear, Pass, Role, Stack},
 };
 
@@ -45,11 +46,16 @@ impl Embeddings {
     /// # Errors  more than one continuous covariate, stored tensors that do not fit
     pub(super) fn new(b: &mut Builder<'_>, config: &MultigrateConfig, registry: &Registry) -> Result<Self> {
         let (keys, dim) = (&config.condition_keys, config.cond_dim);
-        let name = |k: usize| format!("cat_covariate_embeddings.{k}.weight.row");
         let tables = if keys.is_empty() {
-            Tables::OfConditions(b.rows_on(&Section::Condition, &name(0), &[dim], Role::Condition, Init::Normal)?)
+            Tables::OfConditions(b.rows_on(
+                &Section::Condition,
+                &table_name(0),
+                &[dim],
+                Role::Condition,
+                Init::Normal,
+            )?)
         } else {
-            let table = |(k, key)| b.levels(key, &name(k), &[dim], Role::Condition, Init::Normal);
+            let table = |(k, key)| b.levels(key, &table_name(k), &[dim], Role::Condition, Init::Normal);
             Tables::OfKeys(keys.iter().enumerate().map(table).collect::<Result<_>>()?)
         };
         let continuous = match registry.find::<Numbers>(CONTINUOUS)? {
@@ -68,6 +74,17 @@ impl Embeddings {
         cond_dim * (n_tables + usize::from(self.continuous.is_some()))
     }
 
+    /// What the kernels are told.
+    ///
+    /// # Errors  several keys, a continuous covariate
+    pub(super) fn spec(&self) -> std::result::Result<Embedded, Unsupported> {
+        match (&self.tables, &self.continuous) {
+            (Tables::OfConditions(_), None) => Ok(Embedded { rows: table_name(0), max_norm: f64::INFINITY }),
+            (Tables::OfKeys(_), None) => Err(Unsupported("there are several condition keys")),
+            (_, Some(_)) => Err(Unsupported("there is a continuous covariate")),
+        }
+    }
+
     /// What stands for the covariates of cells, `[n, width]`. `covariates` may name other categories than the cells' own.
     pub(super) fn of_cells(&self, minibatch: &Minibatch, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
         let mut parts = match &self.tables {
@@ -81,6 +98,11 @@ impl Embeddings {
         }
         Tensor::cat(&parts, 1)
     }
+}
+
+/// Our name of a table.
+fn table_name(k: usize) -> String {
+    format!("cat_covariate_embeddings.{k}.weight.row")
 }
 
 impl Continuous {

@@ -5,9 +5,9 @@ use tch::Tensor;
 use super::config::{ModalityLoss, MultigrateConfig};
 use crate::{
     data::Covariates,
-    distributions::negative_binomial,
+    distributions::{Likelihood, negative_binomial},
     error::Result,
-    fast::CountsWithin,
+    fast::{CountsWithin, LayerSpec, Link, LogDispersionSpec, ReconstructionSpec, Unsupported},
     nn::{Builder, CovariateSizes, Init, Levels, Linear, Pass, Role, Stack},
 };
 
@@ -19,6 +19,14 @@ pub(super) struct Decoder {
     head: Linear,
     /// Logits of further zeros.
     dropout: Option<Linear>,
+}
+
+/// What the kernels are told about a decoder.
+pub(super) struct DecoderSpec {
+    pub(super) layers: Vec<LayerSpec>,
+    pub(super) head: String,
+    pub(super) dropout: Option<String>,
+    pub(super) reconstruction: ReconstructionSpec,
 }
 
 /// What was measured of the cells that a decoder speaks of.
@@ -75,6 +83,20 @@ impl Decoder {
         Ok(Self { loss, body, head, dropout })
     }
 
+    /// What the kernels are told: layers, the maps to values and to further zeros, and what the values are compared by.
+    ///
+    /// # Errors  what they do not know
+    pub(super) fn spec(&self) -> std::result::Result<DecoderSpec, Unsupported> {
+        let reconstruction = match self.loss {
+            ModalityLoss::Mse => ReconstructionSpec::Squared { link: Link::Identity, is_mean: false },
+            ModalityLoss::Nb => ReconstructionSpec::Counts(Likelihood::Nb),
+            ModalityLoss::Zinb => ReconstructionSpec::Counts(Likelihood::Zinb),
+            ModalityLoss::Bce => return Err(Unsupported("a modality's loss is a binary cross entropy")),
+        };
+        let dropout = self.dropout.as_ref().map(|dropout| dropout.spec().0);
+        Ok(DecoderSpec { layers: self.body.spec()?, head: self.head.spec().0, dropout, reconstruction })
+    }
+
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Decoded {
         let none = Covariates::none(x);
         let hidden = self.body.forward(x, &none, pass);
@@ -93,6 +115,16 @@ impl Theta {
                 Ok(Self::OfGroups(b.levels(key, &name, &[n_features], Role::Condition, Init::Normal)?))
             }
             None => Ok(Self::OfAll(b.tensor(&format!("theta.{m}"), &[n_features], Role::Parameter, Init::Normal)?)),
+        }
+    }
+
+    /// What the kernels are told of that of a modality.
+    ///
+    /// # Errors  dispersions of groups
+    pub(super) fn spec(&self, m: usize) -> std::result::Result<LogDispersionSpec, Unsupported> {
+        match self {
+            Self::OfAll(_) => Ok(LogDispersionSpec::Gene(format!("theta.{m}"))),
+            Self::OfGroups(_) => Err(Unsupported("groups have dispersions of their own")),
         }
     }
 

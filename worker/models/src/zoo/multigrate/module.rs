@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     alignment::alignment,
-    config::{MultigrateConfig, Release},
+    config::{self, MultigrateConfig, Release},
     covariates::Embeddings,
     decoder::{Decoded, Decoder, Measured, Theta},
     experts::{Latent, mixed},
@@ -16,6 +16,9 @@ use crate::{
         slot::{Matrix, Number},
     },
     error::Result,
+    fast::{
+        self, ColumnsSpec, Divergence, EncoderInput, HeadSpec, Mix, ModalitiesSpec, ModalitySpec, Unsupported, VaeSpec,
+    },
     losses::LossTerms,
     model::{CountModel, Embedder, Module},
     nn::{Builder, CovariateSizes, Linear, Mode, Pass, Posterior, Stack, Weights},
@@ -148,10 +151,7 @@ impl MultigrateModule {
             let mut own = self.weights.iter().filter(|(name, _)| name.starts_with(&prefix));
             own.any(|(_, weight)| weight.tensor.requires_grad())
         };
-        let is_empty = |slot: Option<Slot<Matrix>>| {
-            let values = slot.map_or(dataset.counts, |slot| dataset.matrix(slot));
-            values.data().iter().all(|&value| value == 0.0)
-        };
+        let is_empty = |slot: Option<Slot<Matrix>>| dataset.values_of(slot).data().iter().all(|&value| value == 0.0);
         let mut found = self.modalities.iter().enumerate();
         let (m, _) = found.find(|(m, modality)| is_trained(*m) && is_empty(modality.slot))?;
         Some(if m == 0 { RNA } else { self.config.modalities[m - 1].as_str() })
@@ -160,7 +160,7 @@ impl MultigrateModule {
     /// The cells of a data set that have each modality, by the rule of the loss.
     pub(super) fn presence(&self, dataset: &Dataset<'_>) -> Vec<Vec<bool>> {
         let of = |modality: &Modality| {
-            let values = modality.slot.map_or(dataset.counts, |slot| dataset.matrix(slot));
+            let values = dataset.values_of(modality.slot);
             let has = |sum: f64| match self.config.release {
                 Release::Current => sum != 0.0,
                 Release::Legacy => sum > 0.0,
@@ -172,6 +172,65 @@ impl MultigrateModule {
 
     fn values<'a>(&self, minibatch: &'a Minibatch) -> Vec<&'a Tensor> {
         self.modalities.iter().map(|modality| modality.slot.map_or(&minibatch.x, |slot| minibatch.get(slot))).collect()
+    }
+
+    /// What the kernels are told about the networks, of which they may `decode` or encode only.
+    fn spec(&self, decodes: bool) -> std::result::Result<VaeSpec, Unsupported> {
+        let networks = self.modalities.iter().enumerate();
+        let mut networks = networks.map(|(m, modality)| self.modality_spec(m, modality, decodes));
+        let first = networks.next().expect("gene expression is always there")?;
+        let of_each = self.modalities.iter().zip(&super::MODALITY_FIGURES).enumerate();
+        let of_each = of_each.map(|(m, (modality, (figure, _)))| ModalitySpec {
+            slot: modality.slot,
+            weight: self.config.modality_coef(m),
+            figure,
+        });
+        let modalities = ModalitiesSpec {
+            of_each: of_each.collect(),
+            others: networks.collect::<std::result::Result<_, _>>()?,
+            mix: match self.config.mix {
+                config::Mix::Product => Mix::Product,
+                config::Mix::Mixture => Mix::Mean,
+            },
+            weight: self.config.recon_coef,
+            measured: match self.config.release {
+                Release::Current => fast::Measured::WhereNotZero,
+                Release::Legacy => fast::Measured::WhereAboveZero,
+            },
+            totals: self.size_factor,
+        };
+        Ok(VaeSpec { modalities: Some(modalities), ..first })
+    }
+
+    fn modality_spec(&self, m: usize, modality: &Modality, decodes: bool) -> std::result::Result<VaeSpec, Unsupported> {
+        let (mut encoder, decoder) = (modality.encoder.body.spec()?, modality.decoder.spec()?);
+        let mut layers = decoder.layers;
+        let hears =
+            [(self.config.condition_encoders, &mut encoder[0]), (self.config.condition_decoders, &mut layers[0])];
+        for (_, first) in hears.into_iter().filter(|(hears, _)| *hears) {
+            first.n_in -= self.embeddings.width(self.config.cond_dim);
+            first.columns = Some(ColumnsSpec::Beside(self.embeddings.spec()?));
+        }
+        let theta = modality.theta.as_ref().filter(|_| decodes);
+        Ok(VaeSpec {
+            n_genes: modality.slot.map_or(encoder[0].n_in, |slot| slot.width()),
+            n_latent: self.config.z_dim,
+            encoder,
+            mean: modality.encoder.mean.spec().0,
+            var: modality.encoder.log_var.spec().0,
+            variance_floor: 0.0,
+            divergence: Divergence::Times(self.config.kl_coef),
+            decoder: layers,
+            head: HeadSpec::Full(decoder.head),
+            dropout: decoder.dropout,
+            log_r: theta.map(|theta| theta.spec(m)).transpose()?,
+            reconstruction: decoder.reconstruction,
+            input: EncoderInput::Count,
+            discrepancy: None,
+            anchors: None,
+            labels: None,
+            modalities: None,
+        })
     }
 
     /// 1 where a cell has a modality, `[n, n_modalities]`, as told by the sum of its values.
@@ -294,6 +353,13 @@ impl Module for MultigrateModule {
         LossTerms { loss, reconstruction: terms.reconstruction, kl_local: terms.kl, further, latent: None }
     }
 
+    fn train_spec(&self) -> std::result::Result<VaeSpec, Unsupported> {
+        if self.config.pulls_together() {
+            return Err(Unsupported("something pulls groups or modalities together"));
+        }
+        self.spec(true)
+    }
+
     fn recipe<'a>(&'a self, run: Run<'a, '_>) -> Result<Recipe<'a>> {
         recipe::of_run(self, run)
     }
@@ -313,6 +379,10 @@ impl Module for MultigrateModule {
 }
 
 impl Embedder for MultigrateModule {
+    fn posterior_spec(&self) -> std::result::Result<VaeSpec, Unsupported> {
+        self.spec(false)
+    }
+
     /// The joint posterior; upstream's representation is a draw from it.
     fn posterior(&self, minibatch: &Minibatch, pass: &mut Pass<'_>) -> Posterior {
         match &minibatch.minified {

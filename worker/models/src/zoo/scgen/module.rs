@@ -183,6 +183,7 @@ impl Module for ScgenModule {
             discrepancy: None,
             anchors: None,
             labels: None,
+            modalities: None,
         })
     }
 

@@ -238,6 +238,7 @@ impl Module for ScpoliModule {
             discrepancy: None,
             anchors: self.anchors(),
             labels: None,
+            modalities: None,
         })
     }
 

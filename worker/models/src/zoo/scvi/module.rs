@@ -272,6 +272,7 @@ impl ScviModule {
             discrepancy: None,
             anchors: None,
             labels: None,
+            modalities: None,
         })
     }
 

@@ -172,6 +172,7 @@ impl Module for TrvaeModule {
             discrepancy: pulls.then_some(DiscrepancySpec { weight: self.config.beta, boundary, figure: mmd::FIGURE }),
             anchors: None,
             labels: None,
+            modalities: None,
         })
     }
 
