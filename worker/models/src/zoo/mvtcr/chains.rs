@@ -4,6 +4,7 @@ use tch::{Kind, Tensor, no_grad};
 
 use super::{
     config::MvtcrConfig,
+    sequences::{Sequences, WeightsOf},
     transformer::{Layer, LayerOptions, Side, later, layers},
 };
 use crate::{
@@ -18,6 +19,8 @@ pub(super) struct ChainEncoder {
     tokens: Tokens,
     layers: Vec<Layer>,
     reduced: Linear,
+    /// Units of sequences.
+    units: Sequences,
 }
 
 /// From units, and the tokens before it, to each token of a chain but the first.
@@ -27,6 +30,8 @@ pub(super) struct ChainDecoder {
     layers: Vec<Layer>,
     memory: Linear,
     out: Linear,
+    /// What the first layer makes of sequences before it looks at the memory.
+    started: Sequences,
     /// Positions of the memory.
     length: i64,
 }
@@ -54,11 +59,15 @@ impl ChainEncoder {
         let inside = format!("{name}.transformer_encoder");
         let layers = layers(b, &inside, config.encoding_layers, Side::Encoder, LayerOptions::of(config))?;
         let reduced = Linear::new(b, &format!("{name}.fc_reduction"), n_flat, n_out, &CovariateSizes::none())?;
-        Ok(Self { tokens, layers, reduced })
+        Ok(Self { tokens, layers, reduced, units: Sequences::default() })
     }
 
     /// Units of chains, `[n, n_out]`. Padding is read like any other token: nothing is masked.
     pub(super) fn forward(&self, tokens: &Tensor, pass: &mut Pass<'_>) -> Tensor {
+        self.units.of(tokens, self.tokens.weights(), pass, |tokens, pass| self.of_sequences(tokens, pass))
+    }
+
+    fn of_sequences(&self, tokens: &Tensor, pass: &mut Pass<'_>) -> Tensor {
         let x = self.tokens.forward(tokens, pass);
         let y = self.layers.iter().fold(x, |x, layer| layer.forward(&x, None, None, pass));
         self.reduced.forward(&y.flatten(1, -1), &Covariates::none(&y))
@@ -82,7 +91,7 @@ impl ChainDecoder {
         let inside = format!("{name}.transformer_decoder");
         let layers = layers(b, &inside, config.decoding_layers, Side::Decoder, LayerOptions::of(config))?;
         let out = Linear::new(b, &format!("{name}.fc_out"), width, N_TOKENS as usize, &none)?;
-        Ok(Self { tokens, layers, memory, out, length: length as i64 })
+        Ok(Self { tokens, layers, memory, out, started: Sequences::default(), length: length as i64 })
     }
 
     /// Logits of the tokens behind the first one, `[n, length - 1, n_tokens]`, from units and the true tokens.
@@ -90,9 +99,13 @@ impl ChainDecoder {
         let none = Covariates::none(units);
         let n = self.length - 1;
         let memory = self.memory.forward(units, &none).view([units.size()[0], self.length, -1]);
-        let x = self.tokens.forward(&tokens.narrow(1, 0, n), pass);
-        let hidden = later(n, &x);
-        let y = self.layers.iter().fold(x, |x, layer| layer.forward(&x, Some(&hidden), Some(&memory), pass));
+        let (first, rest) = self.layers.split_first().expect("options are of one layer or more");
+        let hidden = later(n, units);
+        let x = self.started.of(&tokens.narrow(1, 0, n), self.tokens.weights(), pass, |tokens, pass| {
+            first.among_themselves(&self.tokens.forward(tokens, pass), Some(&hidden), pass)
+        });
+        let x = first.beyond(&x, Some(&memory), pass);
+        let y = rest.iter().fold(x, |x, layer| layer.forward(&x, Some(&hidden), Some(&memory), pass));
         self.out.forward(&y, &none)
     }
 }
@@ -105,6 +118,11 @@ impl Tokens {
         let _ = no_grad(|| table.get(PADDING).zero_());
         let dropout = Dropout::new(b, format!("{name}.positional_encoding"), config.tcr_dropout);
         Ok(Self { table, dropout })
+    }
+
+    /// Whether the network trains: all its parameters do, or none.
+    fn weights(&self) -> WeightsOf {
+        if self.table.requires_grad() { WeightsOf::Training } else { WeightsOf::Frozen }
     }
 
     /// `[n, n_positions, width]`. Upstream scales by the number of tokens and not by the width, and adds the sum of embedding and

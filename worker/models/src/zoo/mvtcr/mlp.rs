@@ -102,14 +102,25 @@ impl Mlp {
 
     /// Applies all layers to `x`, `[n, n_in]`.
     pub(super) fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
-        self.layers.iter().fold(x.shallow_clone(), |x, layer| {
-            let y = layer.linear.forward(&x, covariates);
-            let y = match &layer.norm {
-                Some(norm) => norm.forward(&y, pass.mode),
-                None => y,
-            };
-            layer.dropout.forward(layer.activation.of(y), pass)
-        })
+        self.layers.iter().fold(x.shallow_clone(), |x, layer| layer.behind(layer.linear.forward(&x, covariates), pass))
+    }
+
+    /// The same of values of cells, most of which are 0, for layers without conditions.
+    pub(super) fn forward_cells(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
+        let Some((first, rest)) = self.layers.split_first() else { return x.shallow_clone() };
+        let y = first.behind(first.linear.forward_beside(x, None), pass);
+        rest.iter().fold(y, |y, layer| layer.behind(layer.linear.forward(&y, covariates), pass))
+    }
+}
+
+impl Layer {
+    /// What follows the linear map.
+    fn behind(&self, y: Tensor, pass: &mut Pass<'_>) -> Tensor {
+        let y = match &self.norm {
+            Some(norm) => norm.forward(&y, pass.mode),
+            None => y,
+        };
+        self.dropout.forward(self.activation.of(y), pass)
     }
 }
 

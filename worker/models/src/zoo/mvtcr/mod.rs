@@ -14,6 +14,7 @@ mod questions;
 mod recipe;
 mod saved;
 mod search;
+mod sequences;
 mod transformer;
 mod upstream;
 

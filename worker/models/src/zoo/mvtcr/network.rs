@@ -119,12 +119,12 @@ impl Network {
         let of_chains: Vec<&Tensor> = of_chains.iter().collect();
         match &self.shape {
             Shape::Experts { rna, tcr, genes } => {
-                let of_genes = genes.encoder.forward(x, covariates, pass);
+                let of_genes = genes.encoder.forward_cells(x, covariates, pass);
                 let of_rna = latent(rna, &[&of_genes], pass);
                 vec![of_rna, latent(tcr, &of_chains, pass)]
             }
             Shape::Shared { shared, genes } => {
-                let of_genes = genes.as_ref().map(|genes| genes.encoder.forward(x, covariates, pass));
+                let of_genes = genes.as_ref().map(|genes| genes.encoder.forward_cells(x, covariates, pass));
                 let parts: Vec<&Tensor> = of_genes.iter().chain(of_chains).collect();
                 vec![latent(shared, &parts, pass)]
             }

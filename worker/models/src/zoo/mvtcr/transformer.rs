@@ -112,22 +112,33 @@ impl Layer {
         memory: Option<&Tensor>,
         pass: &mut Pass<'_>,
     ) -> Tensor {
-        let mut step = 0;
-        let mut add = |x: &Tensor, y: Tensor, pass: &mut Pass<'_>| {
-            let sum = x + self.drops[step].forward(y, pass);
-            step += 1;
-            self.norms[step - 1].forward(&sum)
-        };
+        let x = self.among_themselves(x, hidden, pass);
+        self.beyond(&x, memory, pass)
+    }
+
+    /// Its first step: what positions take from one another.
+    pub(super) fn among_themselves(&self, x: &Tensor, hidden: Option<&Tensor>, pass: &mut Pass<'_>) -> Tensor {
         let y = self.own.forward(x, None, hidden, pass);
-        let mut x = add(x, y, pass);
+        self.add(0, x, y, pass)
+    }
+
+    /// The steps behind the first.
+    pub(super) fn beyond(&self, x: &Tensor, memory: Option<&Tensor>, pass: &mut Pass<'_>) -> Tensor {
+        let (mut x, mut step) = (x.shallow_clone(), 1);
         if let (Some(attention), Some(memory)) = (&self.memory, memory) {
             let y = attention.forward(&x, Some(memory), None, pass);
-            x = add(&x, y, pass);
+            x = self.add(step, &x, y, pass);
+            step += 1;
         }
         let none = Covariates::none(&x);
         let between = self.between.forward(self.first.forward(&x, &none).relu(), pass);
         let y = self.second.forward(&between, &none);
-        add(&x, y, pass)
+        self.add(step, &x, y, pass)
+    }
+
+    /// A step's result beside what went in, normalised.
+    fn add(&self, step: usize, x: &Tensor, y: Tensor, pass: &mut Pass<'_>) -> Tensor {
+        self.norms[step].forward(&(x + self.drops[step].forward(y, pass)))
     }
 }
 
@@ -165,11 +176,18 @@ impl Attention {
             Some(memory) => std::iter::once(part(x, 0, 1)).chain(part(memory, 1, 2).chunk(2, 2)).collect(),
         };
         let scale = 1.0 / ((width / self.n_heads) as f64).sqrt();
-        let mut scores = (heads(&all[0]) * scale).matmul(&heads(&all[1]).transpose(-2, -1));
-        if let Some(hidden) = hidden {
-            scores = scores.masked_fill(hidden, f64::NEG_INFINITY);
+        // libtorch's softmax is slow beyond whole vectors: the last one is filled up with keys that nobody may look at.
+        let n_keys = all[1].size()[1];
+        let filling = n_keys.unsigned_abs().next_multiple_of(VECTOR) as i64 - n_keys;
+        let keys = heads(&all[1]).pad([0, 0, 0, filling], "constant", 0.0);
+        let mut scores = (heads(&all[0]) * scale).matmul(&keys.transpose(-2, -1));
+        if hidden.is_some() || filling > 0 {
+            let none = || Tensor::zeros([1, n_keys], (Kind::Bool, x.device()));
+            let hidden = hidden.map_or_else(none, Tensor::shallow_clone).pad([0, filling], "constant", 1.0);
+            scores = scores.masked_fill(&hidden, f64::NEG_INFINITY);
         }
-        let weights = self.dropout.forward(scores.softmax(-1, scores.kind()), pass);
+        let weights = scores.softmax(-1, scores.kind()).narrow(-1, 0, n_keys);
+        let weights = self.dropout.forward(weights, pass);
         let taken = weights.matmul(&heads(&all[2])).transpose(1, 2).reshape(x.size());
         taken.linear(&self.out, Some(&self.out_bias))
     }
@@ -187,3 +205,6 @@ impl Norm {
         x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, false)
     }
 }
+
+/// Numbers that libtorch computes at once.
+const VECTOR: u64 = 16;
