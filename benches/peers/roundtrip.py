@@ -40,6 +40,7 @@ def cells(batches, seed):
     adata.obs["label"] = pd.Categorical(rng.choice(["B", "T", "unknown"], N_CELLS))
     adata.obs["donor_age"] = rng.normal(size=N_CELLS)
     adata.obs["chemistry"] = pd.Categorical(rng.choice(["v2", "v3"], N_CELLS))
+    adata.obs["tissue"] = pd.Categorical(rng.choice(["gut", "lung", "skin"], N_CELLS))
     adata.obsm["protein"] = rng.poisson(5, (N_CELLS, N_PROTEINS)).astype(np.float32)
     names = [f"CD{i}" for i in range(N_PROTEINS)]
     some = pd.DataFrame(adata.obsm["protein"].copy(), index=adata.obs_names, columns=names)
@@ -58,7 +59,9 @@ def models():
     yield "scVI, dispersion per batch", scvi.model.SCVI, scvi_setup, {**SURGERY, "dispersion": "gene-batch"}
     yield "scVI, no batch", scvi.model.SCVI, {}, SURGERY
     yield "scVI, numbered batches", scvi.model.SCVI, {"batch_key": "lane"}, SURGERY
-    covariates = {**scvi_setup, "categorical_covariate_keys": ["chemistry"], "continuous_covariate_keys": ["donor_age"]}
+    # Registered in another than name order, which is ours.
+    covariates = {**scvi_setup, "categorical_covariate_keys": ["tissue", "chemistry"],
+                  "continuous_covariate_keys": ["donor_age"]}
     yield "scVI, covariates", scvi.model.SCVI, covariates, SURGERY
     labels = {**scvi_setup, "labels_key": "label", "unlabeled_category": "unknown"}
     yield "scANVI", scvi.model.SCANVI, labels, SURGERY

@@ -17,10 +17,10 @@ use crate::{
         scvi_tools::{CategoricalField, Indices, SETUP_ANNDATA, SavedModel, SavedRegistry, VarNames},
     },
     model::{Config, Model, Module},
-    nn::{Builder, ConditionSource, Source, Trainable, from_tch},
+    nn::{Builder, ConditionSource, Source, Trainable, from_tch, to_tch},
     options::OptionCard,
     reference::Reference,
-    upstream::{Class, Layout, Named, Namespace, PartKind},
+    upstream::{Class, Layout, Named, Namespace, Part, PartKind},
 };
 
 /// What models take of a cell, labels and further modalities apart.
@@ -60,7 +60,7 @@ pub(in crate::zoo) fn import(
         training: provenance(saved, class),
         recipe: None,
     };
-    reference(blueprint, card, &conditions(saved, namespace)?, &saved.state_dict, facts)
+    reference(blueprint, card, &conditions(saved, namespace)?, saved, facts)
 }
 
 /// The condition of each batch, in order of the codes.
@@ -129,21 +129,22 @@ pub(in crate::zoo) fn export(
 
 /// The registry as models use it. `labels` are those that the model encodes, if it does.
 ///
-/// # Errors  [`Error::Import`] if categorical covariates are not in name order, the order of our blocks
+/// # Errors  [`Error::Import`] if two categorical covariates have one name
 pub(in crate::zoo) fn data_registry(saved: &SavedModel, labels: LabelNames) -> Result<Registry> {
     let SavedRegistry { categorical_covariates, continuous_covariates, size_factor_key, .. } = &saved.registry;
-    if !categorical_covariates.is_sorted_by(|a, b| a.key < b.key) {
-        let keys: Vec<&str> = categorical_covariates.iter().map(|covariate| covariate.key.as_str()).collect();
-        return Err(saved.refuse(format!("categorical covariates are {}, expected in name order", keys.join(", "))));
+    let mut categorical = BTreeMap::new();
+    for covariate in categorical_covariates {
+        if categorical.insert(covariate.key.clone(), covariate.names()).is_some() {
+            return Err(saved.refuse(format!("two categorical covariates are called `{}`", covariate.key)));
+        }
     }
-    let categorical = categorical_covariates.iter().map(|covariate| (covariate.key.clone(), covariate.names()));
     let mut registry = Registry::default();
     if !labels.names.is_empty() || labels.unlabelled.is_some() {
         let key = Some(format!("{OBS}{}", saved.registry.labels.key));
         registry = registry.with(LABELS, Encoding::Labels(labels)).found_at(LABELS, key);
     }
     if !categorical_covariates.is_empty() {
-        registry = registry.with(CATEGORICAL, Encoding::Categories(categorical.collect()));
+        registry = registry.with(CATEGORICAL, Encoding::Categories(categorical));
     }
     if !continuous_covariates.is_empty() {
         registry = registry.with(CONTINUOUS, Encoding::Numbers(continuous_covariates.clone()));
@@ -155,21 +156,21 @@ pub(in crate::zoo) fn data_registry(saved: &SavedModel, labels: LabelNames) -> R
     Ok(registry)
 }
 
-/// The reference with these upstream tensors. `facts` are what upstream keeps of conditions elsewhere, in order of the codes.
+/// The reference with the tensors of a saved model. `facts` are what upstream keeps of conditions elsewhere, in order of the codes.
 ///
 /// # Errors  tensors that do not fit the card
 fn reference(
     blueprint: &Blueprint,
     card: BaseCard,
     keys: &[ConditionKey],
-    tensors: &StateDict,
+    saved: &SavedModel,
     facts: &[Columns],
 ) -> Result<Reference> {
     let build = |source, conditions| {
         blueprint.build(Builder::new(source, conditions, Trainable::Nothing, [0; 32], tch::Device::Cpu))
     };
     let layout = Layout::of(build(Source::Fresh, ConditionSource::Fresh(keys.len()))?.weights());
-    let (base, mut columns) = layout.split(tensors)?;
+    let (base, mut columns) = layout.split(&in_name_order(saved, &layout)?)?;
     for (columns, facts) in columns.iter_mut().zip(facts) {
         facts.0.iter().for_each(|(name, fact)| drop(columns.0.insert(name, fact.clone())));
     }
@@ -178,6 +179,36 @@ fn reference(
     let layout = blueprint.layout(module.as_ref());
     let card = BaseCard { format: layout.card_format(), layout, ..card };
     Ok(Reference::of_module(card, keys, module.as_ref()))
+}
+
+/// The tensors of a saved model, with the columns of categorical covariates in name order, the order of our blocks. Upstream has them in the
+/// order in which the covariates were registered.
+///
+/// # Errors  a missing tensor
+fn in_name_order(saved: &SavedModel, layout: &Layout) -> Result<StateDict> {
+    let mut tensors = saved.state_dict.clone();
+    let (mut blocks, mut end) = (BTreeMap::new(), 0);
+    for covariate in &saved.registry.categorical_covariates {
+        // One of a single category has no column.
+        let n_columns = Some(covariate.categories.len() as i64).filter(|n| *n > 1).unwrap_or(0);
+        blocks.insert(&covariate.key, end..end + n_columns);
+        end += n_columns;
+    }
+    let sorted: Vec<i64> = blocks.into_values().flatten().collect();
+    if sorted.is_sorted() {
+        return Ok(tensors);
+    }
+    let takes_categories = |parts: &[Part]| parts.iter().any(|part| part.kind == PartKind::Categories);
+    for (name, _) in layout.iter().filter(|(_, parts)| takes_categories(parts)) {
+        let whole = to_tch(name, tensors.require("the model file", name)?)?;
+        // They are the last columns. A tensor too narrow for them is refused by its width.
+        let first = whole.size().last().map_or(0, |width| width - end);
+        if first >= 0 {
+            let order: Vec<i64> = (0..first).chain(sorted.iter().map(|column| first + column)).collect();
+            tensors.insert(name.to_owned(), from_tch(&whole.index_select(-1, &Tensor::from_slice(&order))));
+        }
+    }
+    Ok(tensors)
 }
 
 /// A module's tensors under upstream's names.
