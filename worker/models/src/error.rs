@@ -69,6 +69,17 @@ pub enum Error {
         /// Cells needed.
         expected: usize,
     },
+    /// The cells of a condition give a latent library size no prior.
+    #[error(
+        "the library size is latent, and the {n_cells} cells of `{condition}` have the same total count: their logarithms have no variance \
+         for its prior, at least 2 cells of different totals are needed"
+    )]
+    OneLibrarySize {
+        /// The condition.
+        condition: String,
+        /// Its cells.
+        n_cells: usize,
+    },
     /// A value of the data that the model cannot take.
     #[error("`{part}` holds {found}, expected {expected}")]
     Value {
@@ -350,6 +361,9 @@ impl Error {
                 )
             }
             Self::NoUpstreamSurgery { .. } => "leave out `--surgery upstream`: `map` has its own way".into(),
+            Self::OneLibrarySize { .. } => {
+                "leave the condition out or give it more cells, or train a reference whose library sizes are total counts".into()
+            }
             Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),
             Self::Pickle { .. } => {
                 "if you trust where the file comes from, load and save it again with scvi-tools".into()

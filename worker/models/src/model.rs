@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use archipelago_common::{Figure, Layout, StateDict, part::Contribution};
+use archipelago_common::{ConditionKey, Figure, Layout, StateDict, part::Contribution};
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -212,8 +212,13 @@ pub trait Module {
     /// Its tensors by name.
     fn weights(&self) -> &Weights;
 
-    /// Computes what follows from the cells and is not trained, such as priors per condition; before training.
-    fn prepare(&self, _dataset: &Dataset<'_>) {}
+    /// Computes what follows from the cells and is not trained, such as priors per condition; before training. `keys` are those of the
+    /// conditions, by code.
+    ///
+    /// # Errors  cells that give no prior, naming their condition
+    fn prepare(&self, _dataset: &Dataset<'_>, _keys: &[ConditionKey]) -> Result<()> {
+        Ok(())
+    }
 
     /// The loss, with the warm-up weight of the KL term.
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms;

@@ -136,7 +136,7 @@ pub(crate) fn train(
         let taken_over = pretrained.map(|reference| &reference.base.tensors);
         start::apply(&order, module.weights(), seeds.numpy(), taken_over)?;
     }
-    module.prepare(&dataset);
+    module.prepare(&dataset, training.conditions.keys())?;
 
     let aim = if pretrained.is_some() { Aim::FromPretrained } else { Aim::Reference };
     let plan = TrainPlan::new(training.model, aim, training.spec, dataset.n_cells())?.with(training.further)?;

@@ -597,6 +597,34 @@ fn a_minibatch_of_one_cell_leaves_batch_statistics_finite() {
     });
 }
 
+#[test]
+fn minibatches_of_one_cell_are_refused_in_words() {
+    every_model(|model| {
+        let alone = TrainSpec { minibatch: Some(1), ..spec(1) };
+        match train(model, &[("a", &batch(1, 40))], &alone, &mut NoCheckpoints) {
+            Err(error) => assert!(error.to_string().contains("`1` is not a valid minibatch size"), "{error}"),
+            Ok(trained) => assert!(learns_nothing(&trained.reference), "{}", model.card().name),
+        }
+    });
+}
+
+#[test]
+fn a_condition_whose_cells_give_a_latent_library_size_no_prior_is_named() {
+    for name in ["scvi", "scanvi", "totalvi"] {
+        let model = zoo::model(name).unwrap();
+        let latent = Config::from([("use_observed_lib_size".to_owned(), false.into())]);
+        let options = options(model).into_iter().chain(latent).collect();
+        let train = |a: &Batch, b: &Batch| {
+            train_as(model, &options, &[("a", a), ("b", b)], &spec(1), Device::Cpu.into(), &mut NoCheckpoints)
+        };
+        let trained = train(&batch(1, 40), &batch(2, 40)).unwrap();
+        let refused = map(&trained.reference.base, "q", &batch(3, 1), &spec(1)).unwrap_err().to_string();
+        assert!(refused.contains("the 1 cells of `site/data/q` have the same total count"), "{refused}");
+        let refused = train(&batch(1, 40), &batch(3, 1)).unwrap_err().to_string();
+        assert!(refused.contains("the 1 cells of `site/data/b` have the same total count"), "{refused}");
+    }
+}
+
 /// Keeps all checkpoints in memory, one per epoch.
 #[derive(Default)]
 struct InMemory(Vec<Vec<u8>>);

@@ -83,7 +83,7 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable) {
     let module = module(&example.config, &example.sets, example.n_conditions, trainable);
     let counts = Csr::from_dense(n_cells, example.n_genes(), &example.counts).unwrap();
     let dataset = dataset(&counts, example.conditions.clone());
-    module.prepare(&dataset);
+    module.prepare(&dataset, &[]).unwrap();
     let likelihood = example.config.recon_loss.likelihood();
     compare_unlabelled(&module, likelihood, &dataset, mode);
 }

@@ -1,11 +1,12 @@
 //! The prior of a latent library size.
 
+use archipelago_common::ConditionKey;
 use tch::Tensor;
 
 use super::{Builder, Init, Posterior, Role};
 use crate::{
     data::{Covariates, Dataset},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// Mean and variance of the log library size in each condition, from its cells and never trained.
@@ -29,12 +30,20 @@ impl LibraryPrior {
         })
     }
 
-    /// Takes the moments of each condition's cells.
-    pub fn set(&self, dataset: &Dataset<'_>) {
+    /// Takes the moments of each condition's cells; `keys` are those of the conditions, by code.
+    ///
+    /// # Errors  [`Error::OneLibrarySize`] for a condition whose cells all have the same total: no variance, no prior
+    pub fn set(&self, dataset: &Dataset<'_>, keys: &[ConditionKey]) -> Result<()> {
         let (means, vars) = dataset.log_library_moments(self.mean.size()[0] as usize);
+        if let Some(code) = vars.iter().position(|var| *var < NO_VARIANCE) {
+            let n_cells = dataset.conditions.iter().filter(|of| **of == code as i64).count();
+            let condition = keys.get(code).map_or_else(String::new, ToString::to_string);
+            return Err(Error::OneLibrarySize { condition, n_cells });
+        }
         for (buffer, values) in [(&self.mean, means), (&self.var, vars)] {
             buffer.shallow_clone().copy_(&Tensor::from_slice(&values).unsqueeze(1));
         }
+        Ok(())
     }
 
     /// The prior of each cell, `[n, 1]`.
@@ -45,3 +54,6 @@ impl LibraryPrior {
         }
     }
 }
+
+/// What rounding leaves of equal totals is below this.
+const NO_VARIANCE: f32 = 1e-12;

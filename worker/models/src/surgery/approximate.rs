@@ -79,7 +79,7 @@ pub fn upstream_surgery(
         .zip(further)
         .fold(builder, |builder, (name, table)| builder.with_axis(name, ConditionSource::Fresh(table.keys.len())));
     let fresh = blueprint.build(fresh)?;
-    fresh.prepare(&dataset);
+    fresh.prepare(&dataset, &conditions.keys)?;
 
     let model = zoo::model(&reference.base.card.model)?;
     let (base, columns) = grow(reference, conditions, fresh.as_ref(), ask.placement, ask.device)?;

@@ -221,7 +221,7 @@ fn map(
         (None, ColumnInit::Mean) => ConditionSource::Mean(own[axis].len()),
     };
     let module = build(&blueprint, base, &base.tensors, &axes, (&source, &seeds, device))?;
-    module.prepare(&dataset);
+    module.prepare(&dataset, conditions.keys())?;
     let (initial, frozen) = (columns_of(module.as_ref(), &own), module.weights().base().digest());
 
     let run = Mapping { base, conditions, spec, trains: trains(base, start), seeds, engine, progress, checkpoints };

@@ -62,6 +62,13 @@ impl<'a> Trainer<'a> {
         let mut recipe = module.recipe(run)?;
         recipe.clip = recipe.clip.or(plan.clip);
         let smallest = recipe.smallest_minibatch.unwrap_or(run.smallest_minibatch());
+        if plan.minibatch < smallest {
+            return Err(Error::Common(archipelago_common::Error::InvalidValue {
+                what: "minibatch size",
+                found: plan.minibatch.to_string(),
+                expected: "at least 2: a single cell has no statistics of a minibatch",
+            }));
+        }
         let split = recipe.split.take().unwrap_or_else(|| {
             let (n_cells, size, validation) = (dataset.n_cells(), plan.train_size, plan.validation_size);
             Split::new(n_cells, size, validation, plan.minibatch, seeds.numpy())

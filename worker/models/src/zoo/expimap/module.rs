@@ -1,6 +1,6 @@
 //! The network of expiMap: inference, generative, loss.
 
-use archipelago_common::part::Contribution;
+use archipelago_common::{ConditionKey, part::Contribution};
 use tch::{Kind, Tensor};
 
 use super::{
@@ -281,9 +281,10 @@ impl Module for ExpimapModule {
     }
 
     /// Numbers that upstream draws for weights outside the sets are none of the model's.
-    fn prepare(&self, _: &Dataset<'_>) {
+    fn prepare(&self, _: &Dataset<'_>, _: &[ConditionKey]) -> Result<()> {
         let added = self.added.iter().filter_map(|added| added.constrained.as_ref());
         std::iter::once(&self.annotated).chain(added).for_each(Masked::hold);
+        Ok(())
     }
 
     /// The new terms of a site that maps.

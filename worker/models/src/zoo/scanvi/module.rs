@@ -1,5 +1,6 @@
 //! The network of scANVI: scVI, a classifier, and a second latent state that labels shape.
 
+use archipelago_common::ConditionKey;
 use tch::{Kind, Tensor};
 
 use super::{Classifier, ScanviConfig, classifier::LabelNetworks, labelled::Labelled};
@@ -136,8 +137,8 @@ impl Module for ScanviModule {
         &self.weights
     }
 
-    fn prepare(&self, dataset: &Dataset<'_>) {
-        self.scvi.prepare(dataset);
+    fn prepare(&self, dataset: &Dataset<'_>, keys: &[ConditionKey]) -> Result<()> {
+        self.scvi.prepare(dataset, keys)
     }
 
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {

@@ -1,5 +1,6 @@
 //! The network of scVI: inference, generative, loss.
 
+use archipelago_common::ConditionKey;
 use tch::{Kind, Tensor};
 
 use super::{BatchRepresentation, Dispersion, ScviConfig};
@@ -290,10 +291,8 @@ impl Module for ScviModule {
         &self.weights
     }
 
-    fn prepare(&self, dataset: &Dataset<'_>) {
-        if let Some(latent) = &self.library {
-            latent.prior.set(dataset);
-        }
+    fn prepare(&self, dataset: &Dataset<'_>, keys: &[ConditionKey]) -> Result<()> {
+        self.library.iter().try_for_each(|latent| latent.prior.set(dataset, keys))
     }
 
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use archipelago_common::ConditionKey;
 use tch::{Kind, Tensor};
 
 use super::{
@@ -293,11 +294,10 @@ impl Module for TotalviModule {
         &self.weights
     }
 
-    fn prepare(&self, dataset: &Dataset<'_>) {
-        if let Some(prior) = &self.library_prior {
-            prior.set(dataset);
-        }
+    fn prepare(&self, dataset: &Dataset<'_>, keys: &[ConditionKey]) -> Result<()> {
+        self.library_prior.iter().try_for_each(|prior| prior.set(dataset, keys))?;
         background::prepare(self, dataset);
+        Ok(())
     }
 
     fn loss(&self, minibatch: &Minibatch, kl_weight: f64, pass: &mut Pass<'_>) -> LossTerms {
