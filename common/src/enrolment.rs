@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     hash::Digest,
     id::{Name, SiteId, shorten},
+    signature::Signature,
 };
 
 /// The fingerprint of a public key: half of the BLAKE3 digest of its X.509 form (`SubjectPublicKeyInfo`, DER). Two people can read it
@@ -76,14 +77,14 @@ impl<'de> Deserialize<'de> for Fingerprint {
     }
 }
 
-/// An invitation, and what has come of it.
+/// An invitation, or a site's request to have another key certified, and what has come of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EnrolmentRecord {
     /// The site that is invited.
     pub site: SiteId,
-    /// The key that comes with the invitation: whoever has it may ask, once.
+    /// The key that comes with the invitation: whoever has it may ask, once. Of a site's own request, the key that is to be certified.
     pub invitation: Fingerprint,
-    /// The operator who invites.
+    /// The operator who invites; the site where it asks by itself.
     pub invited_by: Name,
     /// When, Unix milliseconds.
     pub invited_ms: u64,
@@ -130,6 +131,17 @@ pub enum EnrolmentState {
         /// When, Unix milliseconds.
         at_ms: u64,
     },
+    /// The site itself asks, over its session, to have another key of its own certified. Since edition 7.
+    Renewing {
+        /// The new key.
+        key: Fingerprint,
+        /// The signing request of it, PEM.
+        request: String,
+        /// The site's signature of that, with the key that it has.
+        signature: Box<Signature>,
+        /// When it came, Unix milliseconds.
+        at_ms: u64,
+    },
 }
 
 /// The key that counts for a site since an operator has approved it: another one under its name is not the site.
@@ -144,7 +156,7 @@ pub struct CertifiedKey {
 impl EnrolmentRecord {
     /// Whether an operator has something to say to it at this time.
     pub fn waits(&self, now_ms: u64) -> bool {
-        matches!(self.state, EnrolmentState::Asked { .. }) && !self.is_over(now_ms)
+        matches!(self.state, EnrolmentState::Asked { .. } | EnrolmentState::Renewing { .. }) && !self.is_over(now_ms)
     }
 
     /// Whether nothing comes of it any more at this time.

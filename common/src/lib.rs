@@ -31,6 +31,7 @@ pub mod record;
 pub mod reference_dir;
 pub mod shown;
 pub mod signature;
+pub mod standing;
 pub mod state_dict;
 pub mod task;
 pub mod telemetry;

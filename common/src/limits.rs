@@ -45,6 +45,10 @@ pub const SITES: usize = 16_384;
 pub const INVITATIONS: usize = 1_024;
 /// Longest life of an invitation, in milliseconds: 30 days. It is as good as a password while it lives.
 pub const LONGEST_INVITATION_MS: u64 = 30 * 24 * 3_600_000;
+/// Names and certificates that coordinators keep the ends of: sites, and all others many times over.
+pub const PRINCIPALS: usize = 2 * SITES;
+/// Names, and keys, that are shut out and no sites.
+pub const REVOCATIONS: usize = 4_096;
 /// Bytes of a signing request or of a certificate, PEM: each is under 1 KiB with the keys that are made here.
 pub const CERTIFICATE_BYTES: usize = 8 << 10;
 /// How long before its end a certificate is worth a warning, in milliseconds: 30 days, time for a person who is on holiday.

@@ -25,14 +25,26 @@ pub enum Principal {
     Invited(Fingerprint),
 }
 
+impl Principal {
+    /// The role, in one word.
+    pub fn role(&self) -> &'static str {
+        match self {
+            Self::Coordinator(_) => "coordinator",
+            Self::Site(_) => "site",
+            Self::Operator(_) => "operator",
+            Self::Auditor(_) => "auditor",
+            Self::Invited(_) => "invited",
+        }
+    }
+}
+
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Coordinator(node) => write!(f, "coordinator/{node}"),
-            Self::Site(site) => write!(f, "site/{site}"),
-            Self::Operator(name) => write!(f, "operator/{name}"),
-            Self::Auditor(name) => write!(f, "auditor/{name}"),
-            Self::Invited(key) => write!(f, "invited/{key}"),
+            Self::Coordinator(node) => write!(f, "{}/{node}", self.role()),
+            Self::Site(site) => write!(f, "{}/{site}", self.role()),
+            Self::Operator(name) | Self::Auditor(name) => write!(f, "{}/{name}", self.role()),
+            Self::Invited(key) => write!(f, "{}/{key}", self.role()),
         }
     }
 }

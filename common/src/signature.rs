@@ -9,7 +9,7 @@ use crate::{
     codec,
     error::{Error, Result},
     hash::{Digest, FieldHasher},
-    id::{Name, TaskId, VersionId},
+    id::{Name, SiteId, TaskId, VersionId},
     limits,
     task::SurgeryTask,
 };
@@ -61,6 +61,12 @@ impl Statement {
     pub fn of_task(task: &SurgeryTask, signed_ms: u64) -> Result<Self> {
         let of = Digest::of(&codec::encode("task", task, limits::FRAME_BYTES)?);
         Ok(Self::new("archipelago/signed-task/1", task.reference.as_str().as_bytes(), of, signed_ms))
+    }
+
+    /// That a site asks for this signing request (PEM) to be answered: it has the key that it is certified with, and the new one is its
+    /// own.
+    pub fn of_renewal(site: &SiteId, request: &str, signed_ms: u64) -> Self {
+        Self::new("archipelago/renewal/1", site.as_str().as_bytes(), Digest::of(request.as_bytes()), signed_ms)
     }
 
     fn new(domain: &'static str, name: &[u8], of: Digest, signed_ms: u64) -> Self {
@@ -117,6 +123,8 @@ mod tests {
             Statement::of_task(&task, 1).unwrap(),
             Statement::of_task(&task, 2).unwrap(),
             Statement::of_task(&other, 1).unwrap(),
+            Statement::of_renewal(&"lung".parse().unwrap(), "one", 1),
+            Statement::of_renewal(&"lung".parse().unwrap(), "two", 1),
         ];
         let messages: std::collections::BTreeSet<_> = statements.iter().map(Statement::message).collect();
         assert_eq!(messages.len(), statements.len());

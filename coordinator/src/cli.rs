@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use crate::{
     commands::{
         approve, blobs, ca, clock, completions, doctor, found, init, invite, members, reference, refuse, requests,
-        serve, site, status, task, withdraw,
+        revoke, serve, site, status, task, withdraw,
     },
     error::Result,
     output::{Format, Output},
@@ -57,6 +57,7 @@ enum Verb {
     Requests(requests::RequestsArgs),
     Approve(approve::ApproveArgs),
     Refuse(refuse::RefuseArgs),
+    Revoke(revoke::RevokeArgs),
     #[command(subcommand)]
     Ca(ca::CaCommand),
     Init(init::InitArgs),
@@ -99,6 +100,7 @@ pub fn run() -> Result<()> {
         Verb::Requests(args) => requests::run(args, &output),
         Verb::Approve(args) => approve::run(args, &output),
         Verb::Refuse(args) => refuse::run(args, &output),
+        Verb::Revoke(args) => revoke::run(args, &output),
         Verb::Ca(command) => ca::run(command, &output),
         Verb::Init(args) => init::run(args, &output),
         Verb::Site(command) => site::run(command, &output),

@@ -112,6 +112,17 @@ impl Links {
         self.inner.read().unwrap_or_else(|e| e.into_inner()).links.get(&node).cloned()
     }
 
+    /// Ends every connection that this side has made; each is made again when it is needed.
+    pub async fn reconnect(&self) {
+        for link in self.all() {
+            for slot in [&link.connection, &link.for_relays] {
+                if let Some(connection) = slot.lock().await.take() {
+                    connection.close("comes again with another certificate");
+                }
+            }
+        }
+    }
+
     /// This side.
     pub fn own(&self) -> NodeId {
         self.own

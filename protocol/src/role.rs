@@ -12,10 +12,15 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
     use Principal::{Auditor, Coordinator, Invited, Operator, Site};
     match (request, who) {
         (_, Coordinator(_)) => Err(forbidden("a coordinator asks nothing of another's sessions")),
-        (Request::RequestCertificate { .. } | Request::ShowEnrolment, Invited(_)) => Ok(()),
+        (Request::RequestCertificate { .. } | Request::ShowEnrolment, Invited(_))
+        | (Request::RenewCertificate { .. } | Request::ShowEnrolment, Site(_)) => Ok(()),
         (_, Invited(_)) => Err(forbidden("an invitation is there to ask for a certificate and for nothing else")),
-        (Request::RequestCertificate { .. } | Request::ShowEnrolment, Site(_) | Operator(_) | Auditor(_)) => {
+        (Request::RequestCertificate { .. }, Site(_))
+        | (Request::RequestCertificate { .. } | Request::ShowEnrolment, Operator(_) | Auditor(_)) => {
             Err(forbidden("this is for whoever comes with an invitation"))
+        }
+        (Request::RenewCertificate { .. }, Operator(_) | Auditor(_)) => {
+            Err(forbidden("sites renew their certificates; yours comes from whoever has the authority's key"))
         }
         (
             Request::Status
@@ -43,14 +48,16 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::ListMembers
             | Request::ShowHealth
             | Request::ListEnrolments { .. }
-            | Request::ListKeys { .. },
+            | Request::ListKeys { .. }
+            | Request::ListStandings { .. },
             Operator(_) | Auditor(_),
         ) => Ok(()),
         (
             Request::ListSites
             | Request::ListSitesAfter { .. }
             | Request::ListEnrolments { .. }
-            | Request::ListKeys { .. },
+            | Request::ListKeys { .. }
+            | Request::ListStandings { .. },
             Site(_),
         ) => Err(forbidden("the list of sites is for operators and auditors")),
         (Request::ListMembers | Request::ShowHealth, Site(_)) => {
@@ -87,7 +94,8 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
             | Request::ApproveSite { .. }
             | Request::RefuseSite { .. }
             | Request::PublishSignedReference { .. }
-            | Request::PublishSignedTask { .. },
+            | Request::PublishSignedTask { .. }
+            | Request::Revoke { .. },
             Site(_) | Operator(_) | Auditor(_),
         ) => match who {
             Operator(_) => Ok(()),

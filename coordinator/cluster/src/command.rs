@@ -234,6 +234,31 @@ pub enum Body {
         /// The publisher's signature.
         signature: Box<Signature>,
     },
+    /// Ask to have another key of one's own certified. Site. Since edition 7, as all that follows.
+    RenewCertificate {
+        /// The new key, as the leader read it from the request.
+        key: Fingerprint,
+        /// The signing request, PEM; the leader has verified its signature.
+        request: String,
+        /// The site's signature of that, with the key that it has.
+        signature: Box<Signature>,
+    },
+    /// Note with which certificate somebody came. Coordinator.
+    NoteCertificate {
+        /// Who.
+        who: Principal,
+        /// The key, and its certificate's end.
+        certified: CertifiedKey,
+    },
+    /// Shut somebody out for good, or one key of theirs. Operator.
+    Revoke {
+        /// Who.
+        who: Principal,
+        /// The key that counts no more; without one, the name.
+        key: Option<Fingerprint>,
+        /// In words.
+        reason: String,
+    },
 }
 
 /// Which conditions to withdraw.
@@ -273,6 +298,7 @@ impl Body {
                 | Self::Introduce { .. }
                 | Self::AgreeOnTime { .. }
                 | Self::Grant { .. }
+                | Self::NoteCertificate { .. }
         )
     }
 

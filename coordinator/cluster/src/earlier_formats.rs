@@ -32,9 +32,14 @@ struct UpToTwo {
 /// # Errors  [`Error::Decode`]
 pub(crate) fn read(format: u32, mut state: Vec<u8>) -> Result<Cluster> {
     if format >= 3 {
-        // Invitations, keys of sites and signatures came at the end with format 5, the chain and what sites upload with format 4: none
-        // of each is one zero.
-        state.extend([0; 5].iter().take(if format == 4 { 3 } else { 5 }));
+        // Certificates and revocations came at the end with format 6, invitations, keys of sites and signatures with format 5, the chain and
+        // what sites upload with format 4: none of each is one zero.
+        let n_later = match format {
+            5 => 4,
+            4 => 7,
+            _ => 9,
+        };
+        state.resize(state.len() + n_later, 0);
         return codec::decode(WHAT, &state, limits::SNAPSHOT_BYTES);
     }
     if format < 2 {

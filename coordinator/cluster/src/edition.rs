@@ -23,11 +23,13 @@ pub enum Edition {
     Fifth,
     /// Sites come in by invitations, and publishers sign references and tasks.
     Sixth,
+    /// Sites renew their certificates over their sessions, everybody's end is known, and everybody can be shut out.
+    Seventh,
 }
 
 impl Edition {
     /// The latest that this build knows.
-    pub const LATEST: Self = Self::Sixth;
+    pub const LATEST: Self = Self::Seventh;
 
     /// By its number, for coordinators that tell one another what they know.
     pub fn of_number(number: u32) -> Option<Self> {
@@ -38,6 +40,7 @@ impl Edition {
             4 => Some(Self::Fourth),
             5 => Some(Self::Fifth),
             6 => Some(Self::Sixth),
+            7 => Some(Self::Seventh),
             _ => None,
         }
     }
@@ -51,6 +54,7 @@ impl Edition {
             Self::Fourth => 4,
             Self::Fifth => 5,
             Self::Sixth => 6,
+            Self::Seventh => 7,
         }
     }
 }
@@ -75,7 +79,8 @@ impl Cluster {
             self.requests.regroup();
             // As builds count that know no later fields: all apply the same entry.
             let since_third = (&self.chain, &self.uploads, &self.enrolments, &self.certified, &self.signatures);
-            let later = codec::size(&since_third) - codec::size(&());
+            let since_seventh = (&self.met, &self.renewed, &self.revoked, &self.revoked_keys);
+            let later = codec::size(&(since_third, since_seventh)) - codec::size(&());
             self.n_bytes = codec::size(self) - later;
             self.begin_chain();
         }

@@ -3,7 +3,7 @@
 //! Effects are idempotent and derivable from the state: nothing is lost when the node that should have carried one
 //! out dies, because its successor starts from [`Cluster::outstanding`].
 
-use archipelago_common::SiteId;
+use archipelago_common::Principal;
 
 use crate::{Cluster, command::Body};
 
@@ -11,10 +11,10 @@ use crate::{Cluster, command::Body};
 /// the sessions that it holds; merging, in contrast, touches names of blobs only and happens inside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// End every session of a site that may not be here any more: it was revoked, or its key was replaced.
+    /// End every session of somebody who may not be here any more: they were revoked, or the key of the session was, or it was replaced.
     CutSessions {
-        /// The site.
-        site: SiteId,
+        /// Who.
+        who: Principal,
     },
     /// Tell connected sites that the set of tasks open to them may have changed.
     AnnounceTasks,
@@ -24,8 +24,12 @@ impl Effect {
     /// What follows from a command that was carried out.
     pub(crate) fn of(body: &Body) -> Option<Self> {
         match body {
-            // An approval may replace the key of a site: whoever has the earlier one goes.
-            Body::RevokeSite { site } | Body::ApproveSite { site, .. } => Some(Self::CutSessions { site: site.clone() }),
+            // An approval may replace the key of a site, as may the first use of a renewed one: whoever has the earlier one goes.
+            Body::RevokeSite { site } | Body::ApproveSite { site, .. } => {
+                Some(Self::CutSessions { who: Principal::Site(site.clone()) })
+            }
+            Body::Revoke { who, .. } => Some(Self::CutSessions { who: who.clone() }),
+            Body::NoteCertificate { who: who @ Principal::Site(_), .. } => Some(Self::CutSessions { who: who.clone() }),
             // An enrolled site may find tasks that wait for it; a withdrawal may end work on a version.
             Body::AddSite { .. }
             | Body::PublishTask(_)
@@ -53,6 +57,8 @@ impl Effect {
             | Body::Grant { .. }
             | Body::Invite { .. }
             | Body::RequestCertificate { .. }
+            | Body::RenewCertificate { .. }
+            | Body::NoteCertificate { .. }
             | Body::RefuseSite { .. } => None,
             // Leases and deadlines may be over.
             Body::AgreeOnTime { .. } | Body::SetClock { .. } => Some(Self::AnnounceTasks),
@@ -65,8 +71,10 @@ impl Cluster {
     /// snapshot, starts with.
     pub fn outstanding(&self) -> Vec<Effect> {
         let revoked = self.sites.values().filter(|site| site.revoked_ms.is_some());
-        let cut = revoked.map(|site| &site.site).chain(self.certified.keys());
-        let mut effects: Vec<_> = cut.map(|site| Effect::CutSessions { site: site.clone() }).collect();
+        let sites = revoked.map(|site| &site.site).chain(self.certified.keys());
+        let cut = sites.map(|site| Principal::Site(site.clone())).chain(self.revoked.keys().cloned());
+        let cut = cut.chain(self.revoked_keys.values().map(|(who, _)| who.clone()));
+        let mut effects: Vec<_> = cut.map(|who| Effect::CutSessions { who }).collect();
         if !self.index.open().is_empty() {
             effects.push(Effect::AnnounceTasks);
         }

@@ -4,6 +4,8 @@
 //! of that key is known here, and nobody who reads the log can come with it. The first request uses it up, whoever leads and whatever
 //! restarts: one with another key is refused from then on. An operator compares the fingerprint of the site's own key with what the
 //! site says it is, certifies it at home, and the certificate is here to be fetched until the invitation ends.
+//!
+//! A site that is in asks for another key in the same place, over its session ([`Cluster::renew_certificate`]).
 
 use std::ops::Bound;
 
@@ -11,12 +13,14 @@ use archipelago_common::{
     Fingerprint, Principal, SiteId,
     enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
     limits,
+    signature::{Signature, Statement},
 };
 
 use crate::{
     Cluster, Edition, Outcome, Refusal, growth,
     mutation::{self, Rule},
     site,
+    standing::in_words,
 };
 
 impl Cluster {
@@ -41,14 +45,9 @@ impl Cluster {
         self.enrolments.values().find(|record| record.site == *site)
     }
 
-    /// How many requests wait for an operator, and how many sites' certificates end within so many milliseconds.
-    pub fn attention(&self, within_ms: u64) -> (usize, usize) {
-        let n_waiting = self.enrolments.values().filter(|record| record.waits(self.now_ms)).count();
-        let soon_ms = self.now_ms.saturating_add(within_ms);
-        let ends_soon = |(site, certified): &(&SiteId, &CertifiedKey)| {
-            certified.expires_ms <= soon_ms && self.require_enrolled(site).is_ok()
-        };
-        (n_waiting, self.certified.iter().filter(ends_soon).count())
+    /// How many requests wait for an operator.
+    pub fn n_waiting(&self) -> usize {
+        self.enrolments.values().filter(|record| record.waits(self.now_ms)).count()
     }
 
     /// The key of a site that came in by an invitation.
@@ -60,9 +59,13 @@ impl Cluster {
     ///
     /// # Errors  [`Refusal::Forbidden`]
     pub fn recognise_key(&self, principal: &Principal, key: Fingerprint) -> Result<(), Refusal> {
+        if let Some((_, revocation)) = self.revoked_keys.get(&key) {
+            return Err(Refusal::forbidden(format!("key {key} of `{principal}` was revoked{}", in_words(revocation))));
+        }
         let Principal::Site(site) = principal else { return Ok(()) };
+        let is_renewed = self.renewed.get(site).is_some_and(|renewed| renewed.key == key);
         match self.certified.get(site) {
-            Some(certified) if certified.key != key => Err(Refusal::forbidden(format!(
+            Some(certified) if certified.key != key && !is_renewed => Err(Refusal::forbidden(format!(
                 "the key of `{site}` is {}, and this one is {key}: it was replaced, or was never that of `{site}`",
                 certified.key
             ))),
@@ -115,19 +118,26 @@ impl Cluster {
         }
         self.require_free(site)?;
         let now_ms = self.now_ms;
-        if let Some(EnrolmentRecord { state: EnrolmentState::Asked { key, .. }, .. }) =
-            self.enrolment_of(site).filter(|record| record.waits(now_ms))
+        if let Some(EnrolmentRecord {
+            state: EnrolmentState::Asked { key, .. } | EnrolmentState::Renewing { key, .. },
+            ..
+        }) = self.enrolment_of(site).filter(|record| record.waits(now_ms))
         {
             return Err(Refusal::conflict(format!(
                 "a request of `{site}` waits, with key {key}: say `approve {site}` or `refuse {site}` first"
             )));
         }
         let stays = |record: &EnrolmentRecord| record.site != *site && !record.is_over(now_ms);
-        let n_staying = self.enrolments.values().filter(|record| stays(record)).count();
+        // Since edition 7 those count that may bring another site: who is in may renew, and that takes no place.
+        let counts = |record: &EnrolmentRecord| {
+            stays(record) && (self.edition < Edition::Seventh || !self.sites.contains_key(&record.site))
+        };
+        let n_staying = self.enrolments.values().filter(|record| counts(record)).count();
         site::require_room("invitations", n_staying, limits::INVITATIONS)?;
         self.require_growth(growth::PLACE)?;
         self.grew(growth::PLACE);
         self.enrolments.retain(|_, record| stays(record));
+        self.renewed.remove(site);
         let state = EnrolmentState::Invited;
         let record =
             EnrolmentRecord { site: site.clone(), invitation, invited_by, invited_ms: now_ms, expires_ms, state };
@@ -150,7 +160,9 @@ impl Cluster {
         let (site, by) = (record.site.clone(), record.invited_by.clone());
         let used_by = match &record.state {
             EnrolmentState::Invited => None,
-            EnrolmentState::Asked { key, .. } | EnrolmentState::Approved { key, .. } => Some(*key),
+            EnrolmentState::Asked { key, .. }
+            | EnrolmentState::Approved { key, .. }
+            | EnrolmentState::Renewing { key, .. } => Some(*key),
             EnrolmentState::Refused { reason, by, .. } => {
                 return Err(Refusal::conflict(format!("operator `{by}` refused `{site}`: {reason}")));
             }
@@ -175,6 +187,61 @@ impl Cluster {
         Ok(Outcome::Enrolment(*invitation))
     }
 
+    /// A site asks for another key of its own. Whatever became of earlier requests, this one waits now; but an invitation that came
+    /// between is there because an operator wants another key under this name, and goes first.
+    pub(crate) fn renew_certificate(
+        &mut self,
+        principal: &Principal,
+        key: Fingerprint,
+        request: &str,
+        signature: &Signature,
+    ) -> Result<Outcome, Refusal> {
+        let site = self.require_site(principal)?.clone();
+        self.recognise_new_key(principal, key)?;
+        let statement = Statement::of_renewal(&site, request, signature.signed_ms);
+        signature.check(statement.of).map_err(|e| Refusal::invalid(e.to_string()))?;
+        require_size("signing request", request)?;
+        let now_ms = self.now_ms;
+        match self.enrolment_of(&site).filter(|record| !record.is_over(now_ms)).map(|record| &record.state) {
+            // Asked again after a lost answer, or after an interruption.
+            Some(EnrolmentState::Renewing { key: known, .. } | EnrolmentState::Approved { key: known, .. })
+                if *known == key =>
+            {
+                return Ok(Outcome::Enrolment(key));
+            }
+            Some(EnrolmentState::Refused { key: Some(known), reason, by, .. }) if *known == key => {
+                return Err(Refusal::conflict(format!("operator `{by}` refused another key of `{site}`: {reason}")));
+            }
+            Some(EnrolmentState::Invited | EnrolmentState::Asked { .. }) => {
+                return Err(Refusal::conflict(format!(
+                    "`{site}` was invited anew, and what comes of that comes first; ask again later"
+                )));
+            }
+            _ => {}
+        }
+        let n_bytes = growth::bytes_of(&request).saturating_add(growth::bytes_of(signature));
+        self.require_growth(n_bytes)?;
+        self.grew(n_bytes);
+        self.enrolments.retain(|_, record| record.site != site && !record.is_over(now_ms));
+        self.renewed.remove(&site);
+        let state = EnrolmentState::Renewing {
+            key,
+            request: request.to_owned(),
+            signature: Box::new(signature.clone()),
+            at_ms: now_ms,
+        };
+        let record = EnrolmentRecord {
+            invitation: key,
+            invited_by: site.name().clone(),
+            site,
+            invited_ms: now_ms,
+            expires_ms: now_ms.saturating_add(limits::LONGEST_INVITATION_MS),
+            state,
+        };
+        self.enrolments.insert(key, record);
+        Ok(Outcome::Enrolment(key))
+    }
+
     pub(crate) fn approve_site(
         &mut self,
         principal: &Principal,
@@ -186,12 +253,14 @@ impl Cluster {
         let by = site::require_operator(principal)?.clone();
         let record = self.require_enrolment(site)?;
         let invitation = record.invitation;
+        let is_renewal = matches!(record.state, EnrolmentState::Renewing { .. });
         match &record.state {
             EnrolmentState::Approved { key: approved, .. } if *approved == key => {
                 return Ok(Outcome::Enrolment(invitation));
             }
-            EnrolmentState::Asked { key: asked, .. } if *asked == key => {}
-            EnrolmentState::Asked { key: asked, .. } => {
+            EnrolmentState::Asked { key: asked, .. } | EnrolmentState::Renewing { key: asked, .. } if *asked == key => {
+            }
+            EnrolmentState::Asked { key: asked, .. } | EnrolmentState::Renewing { key: asked, .. } => {
                 return Err(Refusal::conflict(format!(
                     "the certificate is of key {key}, but the key of `{site}` that waits is {asked}"
                 )));
@@ -206,12 +275,17 @@ impl Cluster {
                 return Err(Refusal::conflict(format!("`{site}` was refused; invite it anew")));
             }
         }
+        self.recognise_new_key(&Principal::Site(site.clone()), key)?;
         require_size("certificate", certificate)?;
         let n_bytes = growth::bytes_of(&certificate);
         self.require_growth(n_bytes)?;
         self.add_site(principal, site)?;
         self.grew(n_bytes);
-        self.certified.insert(site.clone(), certified);
+        // The key that a site has counts until the one comes that takes its place.
+        match is_renewal {
+            true => self.renewed.insert(site.clone(), certified),
+            false => self.certified.insert(site.clone(), certified),
+        };
         let certificate = certificate.to_owned();
         self.set_enrolment(&invitation, EnrolmentState::Approved { key, certificate, by, at_ms: self.now_ms });
         Ok(Outcome::Enrolment(invitation))
@@ -236,7 +310,7 @@ impl Cluster {
                 let reason = format!("`{site}` was approved already; shut it out with `site revoke {site}`");
                 return Err(Refusal::conflict(reason));
             }
-            EnrolmentState::Asked { key, .. } => Some(*key),
+            EnrolmentState::Asked { key, .. } | EnrolmentState::Renewing { key, .. } => Some(*key),
             EnrolmentState::Invited => None,
         };
         let state = EnrolmentState::Refused { key, reason: reason.to_owned(), by, at_ms: self.now_ms };

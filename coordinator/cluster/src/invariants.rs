@@ -318,7 +318,8 @@ fn enrolments_are_of_one_site_each(cluster: &Cluster) -> Result<(), String> {
         let is_approved = matches!(record.state, EnrolmentState::Approved { .. });
         ensure(!is_approved || cluster.sites.contains_key(site), || format!("`{site}` was approved and is no site"))?;
     }
-    let stranger = cluster.certified.keys().find(|site| !cluster.sites.contains_key(site));
+    let stranger =
+        cluster.certified.keys().chain(cluster.renewed.keys()).find(|site| !cluster.sites.contains_key(*site));
     stranger.map_or(Ok(()), |site| Err(format!("`{site}` has a key and is no site")))
 }
 
@@ -331,7 +332,11 @@ fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
         ("tasks", cluster.tasks.len(), limits::TASKS),
         ("open tasks", n_open, limits::OPEN_TASKS),
         ("members", cluster.members.len(), limits::MEMBERS),
-        ("invitations", cluster.enrolments.len(), limits::INVITATIONS),
+        // An invitation of somebody else, and a request of each site.
+        ("invitations", cluster.enrolments.len(), limits::INVITATIONS + limits::SITES),
+        ("names whose certificates are known", cluster.met.len(), limits::PRINCIPALS),
+        ("names that are shut out", cluster.revoked.len(), limits::REVOCATIONS),
+        ("keys that are shut out", cluster.revoked_keys.len(), limits::REVOCATIONS),
     ];
     let over = counts.iter().find(|(_, found, limit)| found > limit);
     over.map_or(Ok(()), |(what, found, limit)| Err(format!("{found} {what}, more than {limit}")))

@@ -10,11 +10,12 @@
 use std::collections::BTreeMap;
 
 use archipelago_common::{
-    Fingerprint, Layout, Name, NodeId, SiteId, TaskId,
+    Fingerprint, Layout, Name, NodeId, Principal, SiteId, TaskId,
     enrolment::{CertifiedKey, EnrolmentRecord},
     member::{Incarnation, MemberRecord},
     record::{SiteRecord, TaskRecord},
     signature::{Signature, Subject},
+    standing::Revocation,
     task::QualityGates,
 };
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,7 @@ mod requests;
 mod signature;
 mod site;
 mod snapshot;
+mod standing;
 mod submission;
 mod task;
 mod time;
@@ -91,6 +93,14 @@ pub struct Cluster {
     certified: BTreeMap<SiteId, CertifiedKey>,
     /// What publishers signed.
     signatures: BTreeMap<Subject, Signature>,
+    /// Until when everybody is certified who has come; see [`standing`].
+    met: BTreeMap<Principal, CertifiedKey>,
+    /// Keys that sites have asked for by themselves and that were approved, until each comes for the first time.
+    renewed: BTreeMap<SiteId, CertifiedKey>,
+    /// Names that are shut out, and are no sites.
+    revoked: BTreeMap<Principal, Revocation>,
+    /// Keys that are shut out, and whose they were.
+    revoked_keys: BTreeMap<Fingerprint, (Principal, Revocation)>,
     #[serde(skip)]
     index: Index,
 }
@@ -116,6 +126,7 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, Command { principal, body, .. }: &Command) -> Result<Outcome, Refusal> {
+        self.require_heard(principal)?;
         match body {
             Body::Tick => site::require_coordinator(principal).map(|()| Outcome::Ticked),
             Body::AddSite { site } => self.add_site(principal, site),
@@ -159,6 +170,11 @@ impl Cluster {
             Body::PublishSignedTask { task, gates, signature } => {
                 self.publish_signed_task(principal, task, gates, signature)
             }
+            Body::RenewCertificate { key, request, signature } => {
+                self.renew_certificate(principal, *key, request, signature)
+            }
+            Body::NoteCertificate { who, certified } => self.note_certificate(principal, who, *certified),
+            Body::Revoke { who, key, reason } => self.revoke(principal, who, *key, reason),
         }
     }
 }

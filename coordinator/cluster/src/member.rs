@@ -132,6 +132,9 @@ impl Cluster {
                 "node {node} {state} already, and ids are never reused; add it as node {free}"
             )));
         }
+        if self.revoked.contains_key(&Principal::Coordinator(node)) {
+            return Err(Refusal::conflict(format!("coordinator {node} was revoked; add it under another id")));
+        }
         if let Some(other) = self.members.values().find(|m| m.address == address && m.role != MemberRole::Removed) {
             let reason = format!("`{address}` is the address of node {}; remove that first", other.node);
             return Err(Refusal::conflict(reason));

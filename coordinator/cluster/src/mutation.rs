@@ -62,11 +62,13 @@ pub enum Rule {
     InvitationOnce,
     /// A copy of a blob counts when it has been read and is what came.
     CountWhatIsRead,
+    /// Whoever was revoked has nothing carried out any more.
+    RevokedAreSilent,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -95,6 +97,7 @@ impl Rule {
         Self::PagesOfVersion,
         Self::InvitationOnce,
         Self::CountWhatIsRead,
+        Self::RevokedAreSilent,
     ];
 }
 

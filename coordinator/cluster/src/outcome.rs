@@ -1,6 +1,6 @@
 //! What comes of a command.
 
-use archipelago_common::{Fingerprint, Name, TaskId, VersionId, record::SiteRecord};
+use archipelago_common::{Fingerprint, Name, Principal, TaskId, VersionId, record::SiteRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
@@ -18,7 +18,7 @@ pub struct Applied {
 /// record, it reads it from the state by the name given here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Outcome {
-    /// To `Tick`, `AgreeOnTime`, `SetClock`, `Grant`.
+    /// To `Tick`, `AgreeOnTime`, `SetClock`, `Grant`, `NoteCertificate`.
     Ticked,
     /// To `AddSite` and `RevokeSite`.
     Site(SiteRecord),
@@ -47,8 +47,10 @@ pub enum Outcome {
     },
     /// To `RaiseEdition`, `Introduce`, `AdoptMembers`, `AddMember`, `PromoteMember`, `RemoveMember`: see [`crate::Cluster::members`].
     Members,
-    /// To `Invite`, `RequestCertificate`, `ApproveSite`, `RefuseSite`: see [`crate::Cluster::enrolment`].
+    /// To `Invite`, `RequestCertificate`, `RenewCertificate`, `ApproveSite`, `RefuseSite`: see [`crate::Cluster::enrolment`].
     Enrolment(Fingerprint),
+    /// To `Revoke`: see [`crate::Cluster::standing`].
+    Standing(Principal),
 }
 
 /// Why a command was not carried out. A refused command leaves the state as it was, but for the time.

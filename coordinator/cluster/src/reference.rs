@@ -116,7 +116,7 @@ impl Cluster {
     pub(crate) fn require_live(&self, reference: &Name, version: VersionId) -> Result<&Reference, Refusal> {
         match self.edition {
             Edition::First => self.require_unspoilt(reference, version),
-            Edition::Second | Edition::Third | Edition::Fourth | Edition::Fifth | Edition::Sixth => {
+            _ => {
                 let record = self.require_reference(reference)?;
                 match record.has(version) && !mutation::is_broken(Rule::WorkOutlivesWithdrawal) {
                     true => Ok(record),

@@ -12,11 +12,12 @@ use archipelago_common::{
 use crate::{Cluster, Outcome, Refusal, growth};
 
 impl Cluster {
-    /// Whether a peer may hold a session: anyone but a site that is not enrolled or was revoked, a coordinator that
+    /// Whether a peer may hold a session: anyone but a site that is not enrolled, whoever was revoked, a coordinator that
     /// was removed, and whoever comes with an invitation that has ended.
     ///
     /// # Errors  [`Refusal::Forbidden`], [`Refusal::Stale`]
     pub fn admit(&self, principal: &Principal) -> Result<(), Refusal> {
+        self.require_heard(principal)?;
         match principal {
             Principal::Site(site) => self.require_enrolled(site),
             Principal::Coordinator(node) => match self.member(*node).map(|member| member.role) {

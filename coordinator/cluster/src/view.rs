@@ -11,6 +11,7 @@ use archipelago_common::{
         AssignmentHead, AssignmentState, Change, Page, ReferenceHead, SiteRecord, Stage, SubmittedCondition, TaskHead,
         TaskRecord, TaskState,
     },
+    standing::Standing,
 };
 use serde::Serialize;
 
@@ -139,6 +140,11 @@ impl Cluster {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let keys = self.certified.range::<SiteId, _>((from, Bound::Unbounded));
         page(room, keys.map(|(site, certified)| (site.clone(), *certified)))
+    }
+
+    /// How everybody stands after this one.
+    pub fn standing_page(&self, room: Room, after: Option<&Principal>) -> Page<Standing> {
+        page(room, self.known_after(after, room.items.saturating_add(1)).iter().map(|who| self.standing(who)))
     }
 
     /// The invitations after this one.

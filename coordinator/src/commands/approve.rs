@@ -1,33 +1,43 @@
-//! `approve`: lets a site in that asks.
+//! `approve`: lets a site in that asks, or gives one that is in another certificate.
 
 use std::io::{IsTerminal as _, Write as _};
 
 use archipelago_common::{
     Fingerprint, Principal, SiteId,
     enrolment::{EnrolmentRecord, EnrolmentState},
+    limits,
+    signature::{Signature, Statement},
 };
 use archipelago_protocol::message::{Reply, Request};
-use archipelago_transport::ca::{Asked, Validity};
+use archipelago_transport::{
+    Credentials,
+    ca::{Asked, Validity},
+};
 use clap::Args;
 
-use super::{Connection, authority::AuthorityArgs, requests, unexpected};
+use super::{Connection, authority::AuthorityArgs, requests, signing::now_ms, unexpected};
 use crate::{
     error::{Error, Result},
     output::Output,
 };
 
-/// Let sites in that ask: certify their keys here, and enrol them.
+/// Let sites in that ask: certify their keys here, and enrol them. Give those that are in, and ask, another certificate.
 ///
-/// Compare each fingerprint with what the site says its `join` shows, by a way that is not these coordinators: on the telephone, say.
+/// Of a new site, compare each fingerprint with what the site says its `join` shows, by a way that is not these coordinators: on the telephone, say.
 /// It is asked for on a terminal; a program gives it with --fingerprint, one for each site in their order. The authority's key is used here and goes nowhere.
+/// A site that asks for another certificate has signed that with the key that it has, which is checked here: nothing is to be compared.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-coordinator approve north --config operator.toml\n  \
-    archipelago-coordinator approve north --fingerprint 0b4c-… --config operator.toml")]
+    archipelago-coordinator approve north --fingerprint 0b4c-… --config operator.toml\n  \
+    archipelago-coordinator approve --renewals --config operator.toml")]
 pub struct ApproveArgs {
     /// The sites' names.
-    #[arg(required = true, value_name = "SITE")]
+    #[arg(required_unless_present = "renewals", value_name = "SITE")]
     sites: Vec<SiteId>,
+    /// All that ask for another certificate.
+    #[arg(long, conflicts_with_all = ["sites", "fingerprints"])]
+    renewals: bool,
     /// The fingerprint that a site has told.
     #[arg(long = "fingerprint", value_name = "FINGERPRINT")]
     fingerprints: Vec<Fingerprint>,
@@ -49,23 +59,27 @@ pub fn run(args: &ApproveArgs, output: &Output) -> Result<()> {
         let detail = format!("there are {n_said} for {n_sites} sites, expected one for each, in their order");
         return Err(Error::Config { place: FINGERPRINT.to_owned(), detail });
     }
-    let (authority, _) = args.authority.load(&args.connection)?;
+    let (authority, credentials) = args.authority.load(&args.connection)?;
     let records = args.connection.talk(async |client| Ok(client.enrolments().await?))?;
+    let sites = if args.renewals { renewals(&records) } else { args.sites.clone() };
     // All are compared before any is let in.
     let mut certificates = Vec::new();
-    for (i, site) in args.sites.iter().enumerate() {
-        let (key, request) = waiting(&records, site)?;
+    for (i, site) in sites.iter().enumerate() {
+        let (key, request, signature) = waiting(&records, site)?;
         let asked = Asked::read(request).map_err(|detail| not_sound(site, &detail))?;
         let expected = Principal::Site(site.clone());
         if asked.key != key || asked.name != expected.to_string() {
             return Err(not_sound(site, &format!("it is for `{:.80}` with key {}", asked.name, asked.key)));
         }
-        confirm(site, key, args.fingerprints.get(i).copied())?;
+        match (signature, args.fingerprints.get(i).copied()) {
+            (Some(signature), None) => check_signature(&credentials, site, request, signature)?,
+            (_, said) => confirm(site, key, said)?,
+        }
         certificates.push(authority.sign_request(request, &expected, Validity::days(args.days))?);
     }
     let approved = args.connection.talk(async |client| {
         let mut approved = Vec::new();
-        for (site, certificate) in args.sites.iter().zip(certificates) {
+        for (site, certificate) in sites.iter().zip(certificates) {
             match client.request(Request::ApproveSite { site: site.clone(), certificate }).await? {
                 Reply::Enrolment(record) => approved.push(*record),
                 reply => return Err(unexpected(reply)),
@@ -73,16 +87,39 @@ pub fn run(args: &ApproveArgs, output: &Output) -> Result<()> {
         }
         Ok(approved)
     })?;
-    output.show(&approved, approved.iter().map(|record| requests::line(record) + "\n").collect::<String>());
+    let lines: String = approved.iter().map(|record| requests::line(record) + "\n").collect();
+    output.show(&approved, if lines.is_empty() { "nobody asks for another certificate".to_owned() } else { lines });
     Ok(())
 }
 
-/// The request of a site, and its key as the coordinators say it.
-fn waiting<'a>(records: &'a [EnrolmentRecord], site: &SiteId) -> Result<(Fingerprint, &'a str)> {
+/// The sites that ask for another certificate.
+fn renewals(records: &[EnrolmentRecord]) -> Vec<SiteId> {
+    let asks = |record: &&EnrolmentRecord| matches!(record.state, EnrolmentState::Renewing { .. });
+    records.iter().filter(asks).map(|record| record.site.clone()).collect()
+}
+
+/// Whether a site itself asks: it has signed that with a key that this consortium's authority has certified as its own.
+fn check_signature(credentials: &Credentials, site: &SiteId, request: &str, signature: &Signature) -> Result<()> {
+    let statement = Statement::of_renewal(site, request, signature.signed_ms);
+    let signer = credentials.signer(&statement, signature).map_err(|error| not_sound(site, &error.to_string()))?;
+    if signer != Principal::Site(site.clone()) {
+        return Err(not_sound(site, &format!("it is signed by `{signer}`")));
+    }
+    let age_ms = now_ms().abs_diff(signature.signed_ms);
+    if age_ms > limits::LONGEST_INVITATION_MS {
+        let days = age_ms / 86_400_000;
+        return Err(not_sound(site, &format!("by this machine's clock it was signed {days} days from now")));
+    }
+    Ok(())
+}
+
+/// The request of a site, its key as the coordinators say it, and its signature where it asks for another certificate.
+fn waiting<'a>(records: &'a [EnrolmentRecord], site: &SiteId) -> Result<(Fingerprint, &'a str, Option<&'a Signature>)> {
     let nothing = |detail: &str| Error::Config { place: format!("`{site}`"), detail: detail.to_owned() };
     let record = records.iter().find(|record| record.site == *site);
     match &record.ok_or_else(|| nothing("it was not invited; say `invite` first"))?.state {
-        EnrolmentState::Asked { key, request, .. } => Ok((*key, request)),
+        EnrolmentState::Asked { key, request, .. } => Ok((*key, request, None)),
+        EnrolmentState::Renewing { key, request, signature, .. } => Ok((*key, request, Some(signature))),
         EnrolmentState::Invited => Err(nothing("it was invited and has not asked yet; its `join` asks")),
         EnrolmentState::Approved { .. } => Err(nothing("it was approved already")),
         EnrolmentState::Refused { .. } => Err(nothing("it was refused; say `invite` to invite it anew")),
@@ -131,3 +168,43 @@ fn ask(site: &SiteId, key: Fingerprint) -> Result<()> {
 }
 
 const FINGERPRINT: &str = "--fingerprint";
+
+#[cfg(test)]
+mod tests {
+    use archipelago_transport::ca::{Authority, signing_request};
+
+    use super::*;
+
+    fn authority() -> Authority {
+        Authority::create("lung".parse().unwrap(), Validity::days(10)).unwrap().0
+    }
+
+    fn credentials(authority: &Authority, who: &str) -> Credentials {
+        let issued = authority.issue(&who.parse().unwrap(), Validity::days(1)).unwrap();
+        Credentials::from_pem(authority.certificate(), &issued.certificate, &issued.key).unwrap()
+    }
+
+    /// What coordinators could make up who want a key of theirs certified under a site's name.
+    #[test]
+    fn a_renewal_that_the_site_has_not_signed_is_not_approved() {
+        let (ours, forged) = (authority(), authority());
+        let operator = credentials(&ours, "operator/anna");
+        let north: SiteId = "north".parse().unwrap();
+        let [request, other] = [(); 2].map(|()| signing_request(&Principal::Site(north.clone())).unwrap().1);
+        let signed = |by: &Credentials, of: &str, at_ms| by.sign(&Statement::of_renewal(&north, of, at_ms)).unwrap();
+        let check = |signature: &Signature| check_signature(&operator, &north, &request, signature);
+        let own = credentials(&ours, "site/north");
+        check(&signed(&own, &request, now_ms())).unwrap();
+        for (signature, why) in [
+            (signed(&own, &other, now_ms()), "expected one of what it comes with"),
+            (signed(&credentials(&forged, "site/north"), &request, now_ms()), "was not signed by the authority"),
+            (signed(&credentials(&ours, "site/south"), &request, now_ms()), "it is signed by `site/south`"),
+            (signed(&credentials(&ours, "operator/ben"), &request, now_ms()), "it is signed by `operator/ben`"),
+            (signed(&own, &request, now_ms() - 40 * 86_400_000), "not valid when it was signed"),
+            (Signature { signed_ms: 1, ..signed(&own, &request, now_ms()) }, "not valid when it was signed"),
+        ] {
+            let error = check(&signature).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("do not approve it"), "{error}, expected {why}");
+        }
+    }
+}

@@ -6,10 +6,7 @@ use archipelago_transport::{Credentials, ca::Authority};
 use clap::Args;
 
 use super::{Connection, ca};
-use crate::{
-    config::OperatorConfig,
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// Where the authority is.
 #[derive(Args, Debug)]
@@ -20,10 +17,10 @@ pub struct AuthorityArgs {
 }
 
 impl AuthorityArgs {
-    /// The authority, which is that of the consortium that is asked.
+    /// The authority, which is that of the consortium that is asked, and the operator's own certificate.
     ///
     /// # Errors  [`Error::Config`], files that cannot be read
-    pub(super) fn load(&self, connection: &Connection) -> Result<(Authority, OperatorConfig)> {
+    pub(super) fn load(&self, connection: &Connection) -> Result<(Authority, Credentials)> {
         let config = connection.resolve()?;
         let dir = self.authority.as_deref().or(config.authority.as_deref()).ok_or_else(|| Error::Config {
             place: "--authority".to_owned(),
@@ -33,8 +30,9 @@ impl AuthorityArgs {
                     .to_owned(),
         })?;
         let authority = ca::load(dir)?;
-        check_consortium(dir, &authority, &Credentials::load(&config.ca, &config.certificate, &config.key)?)?;
-        Ok((authority, config))
+        let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
+        check_consortium(dir, &authority, &credentials)?;
+        Ok((authority, credentials))
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use archipelago_common::{Name, Principal, fs};
-use archipelago_transport::ca::{Authority, Issued, Validity, signing_request, write_key};
+use archipelago_common::{Fingerprint, Name, Principal, fs};
+use archipelago_transport::ca::{Asked, Authority, Certified, Issued, Validity, signing_request, write_key};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::{error::Result, output::Output};
+use crate::{
+    error::{Error, Result},
+    output::Output,
+};
 
 /// Make and use the consortium's certificate authority.
 #[derive(Subcommand, Debug)]
@@ -71,6 +74,9 @@ pub struct RequestArgs {
 }
 
 /// Certify the key of a signing request.
+///
+/// Shows the fingerprint of the key, to be compared with what the site says of its own. A request that names somebody else than --as is
+/// refused.
 #[derive(Args, Debug)]
 #[command(after_help = "Example, at the operator:\n  \
     archipelago-coordinator ca sign request.pem --as site/north --ca ca --out north.pem")]
@@ -80,6 +86,9 @@ pub struct SignArgs {
     /// Role and name that the key is certified as; who asks is for the operator to verify.
     #[arg(long = "as", value_name = "PRINCIPAL")]
     principal: Principal,
+    /// Certify it although the request names somebody else.
+    #[arg(long)]
+    renamed: bool,
     /// The folder that `ca init` wrote.
     #[arg(long, value_name = "DIR")]
     ca: PathBuf,
@@ -95,12 +104,16 @@ pub struct SignArgs {
 #[derive(Serialize)]
 struct Written {
     files: Vec<PathBuf>,
+    /// Of the key that was made or certified, where it is a member's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<Fingerprint>,
 }
 
 /// Runs the command.
 ///
 /// # Errors  files that exist or cannot be read or written; keys and certificates that do not fit
 pub fn run(command: &CaCommand, output: &Output) -> Result<()> {
+    let mut fingerprint = None;
     let files = match command {
         CaCommand::Init(args) => {
             let (_, issued) = Authority::create(args.consortium.clone(), Validity::days(args.days))?;
@@ -111,6 +124,7 @@ pub fn run(command: &CaCommand, output: &Output) -> Result<()> {
             let authority = load(&args.ca)?;
             let issued = authority.issue(&args.principal, Validity::days(args.days))?;
             fs::create_dir(&args.out)?;
+            fingerprint = Certified::read(&issued.certificate).ok().map(|certified| certified.key);
             let mut files = write(&issued, &args.out.join(CERTIFICATE), &args.out.join(KEY))?;
             let ca = args.out.join(CA);
             fs::write_atomic(&ca, authority.certificate().as_bytes())?;
@@ -121,20 +135,36 @@ pub fn run(command: &CaCommand, output: &Output) -> Result<()> {
             let (key, request) = signing_request(&args.principal)?;
             fs::create_dir(&args.out)?;
             let files = vec![args.out.join(KEY), args.out.join("request.pem")];
+            fingerprint = Asked::read(&request).ok().map(|asked| asked.key);
             write_key(&files[0], &key)?;
             fs::write_atomic(&files[1], request.as_bytes())?;
             files
         }
         CaCommand::Sign(args) => {
             let request = String::from_utf8_lossy(&fs::read_bounded(&args.request, REQUEST_BYTES)?).into_owned();
+            fingerprint = Some(key_of(args, &request)?);
             let certificate = load(&args.ca)?.sign_request(&request, &args.principal, Validity::days(args.days))?;
             fs::write_atomic(&args.out, certificate.as_bytes())?;
             vec![args.out.clone()]
         }
     };
-    let text = files.iter().map(|file| format!("wrote {}\n", file.display())).collect::<String>();
-    output.show(&Written { files }, text);
+    let mut text = files.iter().map(|file| format!("wrote {}\n", file.display())).collect::<String>();
+    text += &fingerprint.map_or(String::new(), |key| format!("key   {key}\n"));
+    output.show(&Written { files, fingerprint }, text);
     Ok(())
+}
+
+/// The key of a request that asks for what it is to be given. One that was not made by `request` may name nobody.
+fn key_of(args: &SignArgs, request: &str) -> Result<Fingerprint> {
+    let wrong = |detail: String| Error::Config { place: format!("`{}`", args.request.display()), detail };
+    let asked = Asked::read(request).map_err(&wrong)?;
+    match asked.name.parse::<Principal>() {
+        Ok(named) if named != args.principal && !args.renamed => Err(wrong(format!(
+            "it asks for `{named}`, expected `{}`, with key {}; if that is meant, say --renamed",
+            args.principal, asked.key
+        ))),
+        _ => Ok(asked.key),
+    }
 }
 
 /// The authority in a folder.

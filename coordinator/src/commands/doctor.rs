@@ -2,6 +2,7 @@
 
 use archipelago_client::{Client, doctor};
 use archipelago_common::{
+    enrolment::{EnrolmentRecord, EnrolmentState},
     finding::{Findings, in_words},
     health::OfNode,
 };
@@ -68,13 +69,17 @@ async fn look(args: &DoctorArgs) -> Findings {
 async fn look_at_requests(client: &Client, findings: &mut Findings) {
     // Coordinators of before protocol 7 know of none.
     let Ok(records) = client.enrolments().await else { return };
-    let waiting: Vec<_> =
-        records.iter().filter(|record| requests::is_waiting(record)).map(|record| record.site.as_str()).collect();
-    match waiting.is_empty() {
-        true => findings.ok("requests", "nobody asks to be let in"),
-        false => {
-            let found = format!("asking to be let in: {}", waiting.join(", "));
-            findings.warn("requests", found, "look at them with `archipelago-coordinator requests`");
-        }
+    let waiting = records.iter().filter(|record| requests::is_waiting(record));
+    let (renewing, new): (Vec<_>, Vec<_>) =
+        waiting.partition(|record| matches!(record.state, EnrolmentState::Renewing { .. }));
+    let asking = |records: &[&EnrolmentRecord], what: &str| {
+        let sites: Vec<_> = records.iter().map(|record| record.site.as_str()).collect();
+        (!sites.is_empty()).then(|| format!("asking {what}: {}", sites.join(", ")))
+    };
+    let found: Vec<_> =
+        [asking(&new, "to be let in"), asking(&renewing, "for another certificate")].into_iter().flatten().collect();
+    match found.is_empty() {
+        true => findings.ok("requests", "nobody asks for anything"),
+        false => findings.warn("requests", found.join("; "), "look at them with `archipelago-coordinator requests`"),
     }
 }

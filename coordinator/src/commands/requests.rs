@@ -1,4 +1,4 @@
-//! `requests`: who asks to be let in.
+//! `requests`: who asks to be let in, or for another certificate.
 
 use archipelago_common::{
     enrolment::{EnrolmentRecord, EnrolmentState},
@@ -9,7 +9,7 @@ use clap::Args;
 use super::{Connection, utc};
 use crate::{error::Result, output::Output};
 
-/// List the sites that ask to be let in, with the fingerprints of their keys.
+/// List the sites that ask to be let in, or for another certificate, with the fingerprints of their keys.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  archipelago-coordinator requests --config operator.toml")]
 pub struct RequestsArgs {
@@ -28,14 +28,14 @@ pub fn run(args: &RequestsArgs, output: &Output) -> Result<()> {
     records.retain(|record| args.all || is_waiting(record));
     records.sort_by(|a, b| a.site.cmp(&b.site));
     let lines: String = records.iter().map(|record| line(record) + "\n").collect();
-    let none = if args.all { "no invitations" } else { "nobody asks to be let in" };
+    let none = if args.all { "no invitations" } else { "nobody asks to be let in, or for another certificate" };
     output.show(&records, if lines.is_empty() { none.to_owned() } else { lines });
     Ok(())
 }
 
 /// Whether an operator has something to say to it. One that has ended meanwhile is refused there, in words.
 pub(super) fn is_waiting(record: &EnrolmentRecord) -> bool {
-    matches!(record.state, EnrolmentState::Asked { .. })
+    matches!(record.state, EnrolmentState::Asked { .. } | EnrolmentState::Renewing { .. })
 }
 
 /// An invitation and what has come of it, for people.
@@ -47,6 +47,14 @@ pub(super) fn line(record: &EnrolmentRecord) -> String {
         EnrolmentState::Asked { key, at_ms, .. } => {
             format!(
                 "{site}  asks to be let in since {}, {invited}\n    key {key}\n    approve {site}, or refuse {site}, until {}",
+                utc(*at_ms),
+                utc(*expires_ms)
+            )
+        }
+        EnrolmentState::Renewing { key, at_ms, .. } => {
+            format!(
+                "{site}  asks for another certificate since {}, signed with the key that it has\n    new key {key}\n    \
+                 approve {site}, or refuse {site}, until {}",
                 utc(*at_ms),
                 utc(*expires_ms)
             )

@@ -1,18 +1,19 @@
 //! `site`: who takes part.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
+use archipelago_client::Client;
 use archipelago_common::{
-    SiteId,
+    Principal, SiteId,
     enrolment::{CertifiedKey, EnrolmentRecord},
-    limits,
     record::SiteRecord,
+    standing::Standing,
 };
 use archipelago_protocol::message::{Reply, Request};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Connection, invite::coordinators_time, requests, unexpected, utc};
+use super::{Connection, certified::end_of, invite::coordinators_time, requests, unexpected, utc};
 use crate::{error::Result, output::Output};
 
 /// Enrol, revoke and list sites.
@@ -61,9 +62,9 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
         SiteCommand::Revoke(args) => (&args.connection, Request::RevokeSite { site: args.site.clone() }),
         SiteCommand::List(args) => {
             let (listed, waiting, now_ms) = args.connection.talk(async |client| {
-                // Coordinators of before protocol 7 know of neither.
-                let (waiting, keys) = (client.enrolments().await, client.keys().await);
-                let (waiting, mut keys) = (waiting.unwrap_or_default(), keys.unwrap_or_default());
+                // Coordinators of before protocol 7 know of neither, and of before 8 only the keys of those who were invited.
+                let waiting = client.enrolments().await.unwrap_or_default();
+                let mut keys = certified_sites(client).await;
                 let listed = client.sites().await?.into_iter();
                 let listed = listed.map(|record| Listed { certified: keys.remove(&record.site), record });
                 let waiting: Vec<_> = waiting.into_iter().filter(requests::is_waiting).collect();
@@ -80,19 +81,15 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// When a certificate ends, and what to do where that is soon.
-fn end_of(site: &SiteId, expires_ms: u64, now_ms: u64) -> String {
-    let days = expires_ms.saturating_sub(now_ms) / DAY_MS;
-    match expires_ms.saturating_sub(now_ms) {
-        0 => format!("ENDED {}: `invite {site}` and its `join` give it another", utc(expires_ms)),
-        1..limits::CERTIFICATE_WARNING_MS => {
-            format!("ENDS {}, in {days} days: `invite {site}` and its `join` give it another", utc(expires_ms))
-        }
-        _ => format!("ends {}, in {days} days", utc(expires_ms)),
-    }
+/// The key that counts for each site, or the one that it has come with, and until when.
+async fn certified_sites(client: &Client) -> BTreeMap<SiteId, CertifiedKey> {
+    let Ok(standings) = client.standings().await else { return client.keys().await.unwrap_or_default() };
+    let of_site = |standing: Standing| match (standing.who, standing.certified) {
+        (Principal::Site(site), Some(certified)) => Some((site, certified)),
+        _ => None,
+    };
+    standings.into_iter().filter_map(of_site).collect()
 }
-
-const DAY_MS: u64 = 86_400_000;
 
 fn line(SiteRecord { site, enrolled_ms, revoked_ms }: &SiteRecord) -> String {
     match revoked_ms {
@@ -101,7 +98,7 @@ fn line(SiteRecord { site, enrolled_ms, revoked_ms }: &SiteRecord) -> String {
     }
 }
 
-/// A site, and the key that counts for it where one was approved by name.
+/// A site, and the key that counts for it.
 #[derive(Serialize)]
 struct Listed {
     #[serde(flatten)]
@@ -115,7 +112,11 @@ fn table(sites: &[Listed], waiting: &[EnrolmentRecord], now_ms: u64) -> String {
     for Listed { record, certified } in sites {
         let _ = writeln!(text, "{}", line(record));
         if let Some(CertifiedKey { key, expires_ms }) = certified.filter(|_| record.revoked_ms.is_none()) {
-            let _ = writeln!(text, "    key {key}, its certificate {}", end_of(&record.site, expires_ms, now_ms));
+            let _ = writeln!(
+                text,
+                "    key {key}, its certificate {}",
+                end_of(&Principal::Site(record.site.clone()), expires_ms, now_ms)
+            );
         }
     }
     for record in waiting {

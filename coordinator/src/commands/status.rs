@@ -1,15 +1,18 @@
 //! `status`: how the cluster is.
 
 use archipelago_common::{
+    Principal,
     health::{HealthRecord, OfNode},
+    limits,
     record::StatusRecord,
+    standing::Standing,
 };
 use archipelago_protocol::message::{Reply, Request};
 use clap::Args;
 
 use serde::Serialize;
 
-use super::{Connection, unexpected, utc};
+use super::{Connection, certified, invite::coordinators_time, signing::now_ms as now_ms_here, unexpected, utc};
 use crate::{error::Result, output::Output};
 
 /// Show the cluster's state as the node that answers sees it, and how every coordinator is.
@@ -24,7 +27,7 @@ pub struct StatusArgs {
 ///
 /// # Errors  the cluster's refusal, or that it cannot be reached
 pub fn run(args: &StatusArgs, output: &Output) -> Result<()> {
-    let (status, health) = args.connection.talk(async |client| {
+    let (status, health, standings, now_ms) = args.connection.talk(async |client| {
         let status = match client.request(Request::Status).await? {
             Reply::Status(status) => status,
             reply => return Err(unexpected(reply)),
@@ -34,11 +37,16 @@ pub fn run(args: &StatusArgs, output: &Output) -> Result<()> {
             Ok(Reply::Health(health)) => health,
             _ => Vec::new(),
         };
-        Ok((status, health))
+        // Sites may not ask, coordinators of before protocol 8 do not know, and where nobody leads nobody can say.
+        let (standings, now_ms) = match status.leader {
+            Some(_) => (client.standings().await.unwrap_or_default(), coordinators_time(client).await.ok()),
+            None => (Vec::new(), None),
+        };
+        Ok((status, health, standings, now_ms.unwrap_or_else(now_ms_here)))
     })?;
     let lines: String = health.iter().map(|of_node| format!("\n{}", health_line(of_node))).collect();
-    let text = text(&status) + &lines;
-    output.show(&Shown { status, coordinators: health }, text);
+    let text = text(&status) + &lines + &certificates(&standings, now_ms);
+    output.show(&Shown { status, coordinators: health, certificates: standings }, text);
     Ok(())
 }
 
@@ -48,6 +56,17 @@ struct Shown {
     #[serde(flatten)]
     status: StatusRecord,
     coordinators: Vec<OfNode<HealthRecord>>,
+    certificates: Vec<Standing>,
+}
+
+/// Everybody's standing; of sites, which may be many and have a list of their own, only what ends soon.
+fn certificates(standings: &[Standing], now_ms: u64) -> String {
+    let ends_soon = |standing: &Standing| {
+        let soon_ms = now_ms.saturating_add(limits::CERTIFICATE_WARNING_MS);
+        standing.revoked.is_none() && standing.certified.is_some_and(|certified| certified.expires_ms <= soon_ms)
+    };
+    let is_shown = |standing: &&Standing| !matches!(standing.who, Principal::Site(_)) || ends_soon(standing);
+    standings.iter().filter(is_shown).map(|standing| format!("\n{}", certified::line(standing, now_ms))).collect()
 }
 
 /// A coordinator's health for people, on one line; a second one says what to do where there is something.

@@ -2,7 +2,7 @@
 //!
 //! Metric labels are closed sets: kinds, outcomes, roles. Never a task, a digest or a name.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use archipelago_cluster::Cluster;
 use archipelago_common::{
@@ -101,16 +101,26 @@ pub static SUBMISSIONS_ACCEPTED_TOTAL: LazyLock<IntCounter> = LazyLock::new(|| {
 /// Requests to be let in.
 pub static REQUESTS_WAITING: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_enrolment_requests", "Sites that wait for an operator to let them in"));
-/// Certificates that end within 30 days.
-pub static CERTIFICATES_ENDING: LazyLock<IntGauge> = LazyLock::new(|| {
-    gauge("archipelago_site_certificates_ending", "Sites whose certificate has ended or ends within 30 days")
+/// Certificates that end within 30 days, by role.
+pub static CERTIFICATES_ENDING: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts = Opts::new("archipelago_certificates_ending", "Whose certificate has ended or ends within 30 days");
+    IntGaugeVec::new(opts, &["role"]).expect("a well-formed metric")
 });
+/// The least that is left of anybody's, by role.
+pub static CERTIFICATE_LEFT_SECONDS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let opts =
+        Opts::new("archipelago_certificate_left_seconds", "Until the first certificate of a role ends; 0 after it");
+    IntGaugeVec::new(opts, &["role"]).expect("a well-formed metric")
+});
+
+/// Who has certificates for long.
+const ROLES: [&str; 4] = ["coordinator", "site", "operator", "auditor"];
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
 /// Registers every metric, so that those which nothing has touched yet are shown too. Call it once.
 pub fn register_all() {
-    let collectors: [Box<dyn Collector>; 27] = [
+    let collectors: [Box<dyn Collector>; 28] = [
         Box::new(RAFT_IS_LEADER.clone()),
         Box::new(RAFT_TERM.clone()),
         Box::new(RAFT_APPLIED_INDEX.clone()),
@@ -138,6 +148,7 @@ pub fn register_all() {
         Box::new(SUBMISSIONS_ACCEPTED_TOTAL.clone()),
         Box::new(REQUESTS_WAITING.clone()),
         Box::new(CERTIFICATES_ENDING.clone()),
+        Box::new(CERTIFICATE_LEFT_SECONDS.clone()),
     ];
     for collector in collectors {
         // A second registration is refused and changes nothing.
@@ -169,9 +180,26 @@ pub fn cluster(cluster: &Cluster) {
     SITES_ENROLLED.set(counts.sites as i64);
     REFERENCES.set(counts.references as i64);
     STATE_BYTES.set(i64::try_from(cluster.size().0).unwrap_or(i64::MAX));
-    let (n_waiting, n_ending) = cluster.attention(limits::CERTIFICATE_WARNING_MS);
-    REQUESTS_WAITING.set(n_waiting as i64);
-    CERTIFICATES_ENDING.set(n_ending as i64);
+    REQUESTS_WAITING.set(cluster.n_waiting() as i64);
+    certificates(cluster, cluster.now_ms());
+}
+
+/// Notes whose certificates end, by role: names are no metric labels.
+fn certificates(cluster: &Cluster, now_ms: u64) {
+    let mut least: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut n_ending: BTreeMap<&str, i64> = ROLES.map(|role| (role, 0)).into();
+    for (who, ends_ms) in cluster.ends() {
+        let (role, left_ms) = (who.role(), ends_ms.saturating_sub(now_ms));
+        least.entry(role).and_modify(|least| *least = left_ms.min(*least)).or_insert(left_ms);
+        *n_ending.entry(role).or_default() += i64::from(left_ms <= limits::CERTIFICATE_WARNING_MS);
+    }
+    CERTIFICATE_LEFT_SECONDS.reset();
+    for (role, left_ms) in least {
+        CERTIFICATE_LEFT_SECONDS.with_label_values(&[role]).set(i64::try_from(left_ms / 1_000).unwrap_or(i64::MAX));
+    }
+    for (role, n) in n_ending {
+        CERTIFICATES_ENDING.with_label_values(&[role]).set(n);
+    }
 }
 
 fn gauge(name: &str, help: &str) -> IntGauge {

@@ -56,9 +56,13 @@ async fn serve(connection: Connection, executor: Executor, deadlines: Deadlines,
     let mut streams = JoinSet::new();
     let (has_greeted, n_sessions) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let room = executor.quotas().frames(&who);
+    let mut turned_out = executor.guestbook().turns_out();
     let mut members = executor.raft().watch();
     if !admit(&connection, &who, &executor).await {
         return;
+    }
+    if let Some(certified) = connection.certified() {
+        executor.guestbook().note(&who, certified);
     }
     let now = Instant::now();
     let mut waiting = match *who {
@@ -104,9 +108,13 @@ async fn serve(connection: Connection, executor: Executor, deadlines: Deadlines,
                     return;
                 }
             }
+            Ok(()) = turned_out.changed() => {
+                connection.close("other authorities are accepted from here on");
+                return;
+            }
             effect = effects.recv() => {
                 let concerns = match effect {
-                    Ok(Effect::CutSessions { site }) => *who == Principal::Site(site),
+                    Ok(Effect::CutSessions { who: cut }) => *who == cut,
                     Ok(Effect::AnnounceTasks) => false,
                     Err(broadcast::error::RecvError::Lagged(_)) => true,
                     Err(broadcast::error::RecvError::Closed) => return,
@@ -143,10 +151,10 @@ fn cut_removed(connection: &Connection, who: &Principal, view: &View) -> bool {
 
 /// Ends the connection of a peer that may not be here.
 async fn admit(connection: &Connection, who: &Principal, executor: &Executor) -> bool {
-    let (asker, key) = (who.clone(), connection.key());
+    let (asker, certified) = (who.clone(), connection.certified());
     let look = move |cluster: &Cluster| {
         cluster.admit(&asker)?;
-        key.map_or(Ok(()), |key| cluster.recognise_key(&asker, key))
+        certified.map_or(Ok(()), |certified| cluster.recognise_key(&asker, certified.key))
     };
     // A node too busy to look lets the peer in: every command is checked again where it is applied.
     let admitted = executor.raft().peek(look).await.unwrap_or(Ok(()));

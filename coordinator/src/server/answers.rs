@@ -56,6 +56,7 @@ pub(super) fn page(cluster: &Cluster, room: Room, who: &Principal, request: Requ
         }
         Request::ListKeys { after } => Ok(Reply::Keys(cluster.key_page(room, after.as_ref()))),
         Request::ListEnrolments { after } => Ok(Reply::Enrolments(cluster.enrolment_page(room, after.as_ref()))),
+        Request::ListStandings { after } => Ok(Reply::Standings(cluster.standing_page(room, after.as_ref()))),
         Request::ListSitesAfter { after } => Ok(Reply::SitePage(cluster.site_page(room, after.as_ref()))),
         _ => Err(Refusal::Invalid { reason: "this request asks for no page".to_owned() }),
     }
@@ -128,10 +129,14 @@ pub(super) fn enrolment(cluster: &Cluster, invitation: &Fingerprint) -> Result<R
     found.ok_or_else(|| Refusal::NotFound { what: format!("invitation {invitation}") })
 }
 
-/// What came of the invitation that somebody comes with.
+/// What came of the invitation that somebody comes with, or of the last request of a site.
 pub(super) fn own_enrolment(cluster: &Cluster, who: &Principal) -> Result<Reply, Refusal> {
     match who {
         Principal::Invited(invitation) => enrolment(cluster, invitation),
+        Principal::Site(site) => {
+            let found = cluster.enrolment_of(site).map(|record| Reply::Enrolment(Box::new(record.clone())));
+            found.ok_or_else(|| Refusal::NotFound { what: format!("request of `{site}`") })
+        }
         _ => Err(Refusal::Invalid { reason: format!("`{who}` does not come with an invitation") }),
     }
 }

@@ -93,6 +93,7 @@ pub fn begin(who: Principal, key: RequestKey, request: Request, room: Room) -> S
         | Request::ListSubmitted { .. }
         | Request::ListSitesAfter { .. }
         | Request::ListEnrolments { .. }
+        | Request::ListStandings { .. }
         | Request::ListKeys { .. }) => ask(who, move |cluster, who| answers::page(cluster, room, who, request)),
         Request::ShowEnrolment => ask(who, answers::own_enrolment),
         request => Step::Lead(Box::new(move || match request {
@@ -105,6 +106,7 @@ pub fn begin(who: Principal, key: RequestKey, request: Request, room: Room) -> S
                 derive(who, key, Derived { reference, version, value, result })
             }
             Request::RequestCertificate { request } => enrolment::request(who, key, request),
+            Request::RenewCertificate { request, signature } => enrolment::renew(who, key, request, signature),
             Request::ApproveSite { site, certificate } => enrolment::approve(who, key, site, certificate),
             request => match body(request) {
                 Ok(body) => command(who, key, body),
@@ -251,6 +253,8 @@ pub(super) fn command(principal: Principal, key: RequestKey, body: Body) -> Step
 fn later_edition(body: &Body) -> Option<(Edition, &'static str)> {
     match body {
         Body::Invite { .. } => Some((Edition::Sixth, "invitations")),
+        Body::RenewCertificate { .. } => Some((Edition::Seventh, "renewals over a session")),
+        Body::Revoke { .. } => Some((Edition::Seventh, "who is shut out")),
         Body::PublishSignedReference { .. } | Body::PublishSignedTask { .. } => Some((Edition::Sixth, "signatures")),
         Body::PublishTask(task) | Body::PublishGatedTask { task, .. } => match task.asks {
             _ if !task.train.is_in_second_layout() => {
@@ -281,6 +285,9 @@ fn reply(who: Principal, outcome: Outcome) -> Step {
         Outcome::Members => Step::Peek(Box::new(|cluster, _| Step::Done(Ok(members(cluster))))),
         Outcome::Enrolment(invitation) => {
             Step::Peek(Box::new(move |cluster, _| Step::Done(answers::enrolment(cluster, &invitation))))
+        }
+        Outcome::Standing(of) => {
+            Step::Peek(Box::new(move |cluster, _| Step::Done(Ok(Reply::Standing(Box::new(cluster.standing(&of)))))))
         }
         Outcome::Task(task) => {
             Step::Peek(Box::new(move |cluster, _| Step::Done(answers::changed_task(cluster, &who, task))))
@@ -321,6 +328,7 @@ fn body(request: Request) -> Result<Body, Refusal> {
         Request::CancelTask { task } => Body::CancelTask { task },
         Request::SetClock { now_ms } => Body::SetClock { now_ms },
         Request::Invite { site, invitation, expires_ms } => Body::Invite { site, invitation, expires_ms },
+        Request::Revoke { who, key, reason } => Body::Revoke { who, key, reason },
         Request::RefuseSite { site, reason } => Body::RefuseSite { site, reason },
         Request::PublishSignedTask { task, gates, signature } => Body::PublishSignedTask { task, gates, signature },
         Request::Status
@@ -353,6 +361,8 @@ fn body(request: Request) -> Result<Body, Refusal> {
         | Request::ShowEnrolment
         | Request::ListEnrolments { .. }
         | Request::ListKeys { .. }
+        | Request::ListStandings { .. }
+        | Request::RenewCertificate { .. }
         | Request::RequestCertificate { .. }
         | Request::ApproveSite { .. }
         | Request::Submit(_) => {

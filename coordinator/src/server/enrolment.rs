@@ -1,7 +1,7 @@
 //! What the leader reads in signing requests and certificates before it proposes: the state machine knows fingerprints only.
 
 use archipelago_cluster::Body;
-use archipelago_common::{Principal, SiteId, enrolment::CertifiedKey};
+use archipelago_common::{Principal, SiteId, enrolment::CertifiedKey, signature::Signature};
 use archipelago_protocol::message::{Refusal, RequestKey};
 use archipelago_transport::ca::{Asked, Certified};
 
@@ -30,6 +30,24 @@ pub(super) fn request(who: Principal, key: RequestKey, request: String) -> Step 
     }))
 }
 
+/// The course of a site's request to have another key certified. The operator checks the signature, who does not believe what
+/// coordinators say; here it is seen to be the site's own.
+pub(super) fn renew(who: Principal, key: RequestKey, request: String, signature: Box<Signature>) -> Step {
+    let asked = match Asked::read(&request) {
+        Ok(asked) if asked.name == who.to_string() => asked,
+        Ok(asked) => return refuse(format!("the signing request is for `{:.80}`, expected `{who}`", asked.name)),
+        Err(detail) => return refuse(format!("the signing request cannot be used: {detail}")),
+    };
+    match signature.chain.first().map(|leaf| Certified::of_der(leaf)) {
+        Some(Ok(signed)) if signed.identity.principal == who => {
+            course::command(who, key, Body::RenewCertificate { key: asked.key, request, signature })
+        }
+        Some(Ok(signed)) => refuse(format!("it is signed by `{}`, expected `{who}`", signed.identity.principal)),
+        Some(Err(detail)) => refuse(format!("the certificate that it is signed with cannot be used: {detail}")),
+        None => refuse("it is signed with no certificate".to_owned()),
+    }
+}
+
 /// The course of an approval. The certificate is read for whom it is and of which key; the site checks who signed it.
 pub(super) fn approve(who: Principal, key: RequestKey, site: SiteId, certificate: String) -> Step {
     let expected = Principal::Site(site.clone());
@@ -53,8 +71,11 @@ fn refuse(reason: String) -> Step {
 #[cfg(test)]
 mod tests {
     use archipelago_cluster::{Cluster, Command};
-    use archipelago_common::Fingerprint;
-    use archipelago_transport::ca::{Authority, Validity, signing_request};
+    use archipelago_common::{Fingerprint, signature::Statement};
+    use archipelago_transport::{
+        Credentials,
+        ca::{Authority, Validity, signing_request},
+    };
 
     use super::*;
 
@@ -113,6 +134,35 @@ mod tests {
             let refused = asks(bad).unwrap_err();
             assert!(refused.contains("the signing request cannot be used"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_renewal_is_asked_for_and_signed_by_the_site_itself() {
+        let (authority, _) = Authority::create("lung".parse().unwrap(), Validity::days(10)).unwrap();
+        let credentials = |who: &str| {
+            let issued = authority.issue(&who.parse().unwrap(), Validity::days(1)).unwrap();
+            Credentials::from_pem(authority.certificate(), &issued.certificate, &issued.key).unwrap()
+        };
+        let request_of = |who: &str| signing_request(&who.parse().unwrap()).unwrap().1;
+        let renews = |request: &str, signer: &str| {
+            let statement = Statement::of_renewal(&"north".parse().unwrap(), request, 1_000);
+            let signature = Box::new(credentials(signer).sign(&statement).unwrap());
+            // In the edition of a new cluster nothing stands in the way.
+            match renew("site/north".parse().unwrap(), KEY, request.to_owned(), signature) {
+                Step::Read(look) => after_look(look(&Cluster::founded(), 1_000)),
+                other => after_look(other),
+            }
+        };
+        let own = request_of("site/north");
+        let Ok(Body::RenewCertificate { key, .. }) = renews(&own, "site/north") else { panic!("it is proposed") };
+        assert_eq!(key, Asked::read(&own).unwrap().key);
+        let refused = renews(&request_of("site/south"), "site/north").unwrap_err();
+        assert!(refused.contains("is for `site/south`, expected `site/north`"), "{refused}");
+        for other in ["site/south", "operator/anna"] {
+            let refused = renews(&own, other).unwrap_err();
+            assert!(refused.contains(&format!("it is signed by `{other}`, expected `site/north`")), "{refused}");
+        }
+        assert!(renews("nonsense", "site/north").unwrap_err().contains("the signing request cannot be used"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey};
 use tokio::sync::RwLock;
 
 use super::{
+    certificates::Guestbook,
     checks,
     course::{self, Step},
     refusal,
@@ -30,6 +31,7 @@ pub struct Executor {
     replicas: Replicas,
     quotas: Quotas,
     clock: Arc<Clock>,
+    guestbook: Guestbook,
     /// Held by whoever has named blobs checked, and alone by whoever changes members: a majority that was counted must
     /// still be one when the command is in the log.
     pub(super) membership: Arc<RwLock<()>>,
@@ -38,7 +40,14 @@ pub struct Executor {
 impl Executor {
     /// An executor over this node.
     pub fn new(raft: Raft, replicas: Replicas, quotas: Quotas) -> Self {
-        Self { raft, replicas, quotas, clock: Arc::default(), membership: Arc::default() }
+        Self {
+            raft,
+            replicas,
+            quotas,
+            clock: Arc::default(),
+            guestbook: Guestbook::default(),
+            membership: Arc::default(),
+        }
     }
 
     /// Time, as this node stamps it while it leads.
@@ -61,6 +70,11 @@ impl Executor {
     /// What each site may take of it.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    /// With which certificates peers have come.
+    pub(super) fn guestbook(&self) -> &Guestbook {
+        &self.guestbook
     }
 
     /// How the node is.
@@ -261,6 +275,9 @@ fn kind(request: &Request) -> &'static str {
         Request::PublishSignedReference { .. } => "publish_signed_reference",
         Request::PublishSignedTask { .. } => "publish_signed_task",
         Request::ShowSignature { .. } => "show_signature",
+        Request::RenewCertificate { .. } => "renew_certificate",
+        Request::ListStandings { .. } => "list_standings",
+        Request::Revoke { .. } => "revoke",
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod accept;
 mod answers;
+mod certificates;
 pub mod checks;
 pub mod compare;
 pub mod course;
@@ -27,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 
 use archipelago_common::{Principal, fs};
 use archipelago_transport::{
-    Credentials, Transport as _,
+    CredentialFiles, Credentials, Transport as _,
     net::{NetTransport, Network},
 };
 use tokio::task::JoinSet;
@@ -55,7 +56,12 @@ use crate::{
 ///
 /// # Errors  whatever keeps the node from starting, or ends a part of it that it cannot do without
 pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
-    let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
+    let files = CredentialFiles {
+        authority: config.ca.clone(),
+        certificate: config.certificate.clone(),
+        key: config.key.clone(),
+    };
+    let credentials = files.load()?;
     require_own_certificate(&config, &credentials)?;
     if config.data_dir.is_dir() {
         // An earlier build, or a copy of its data, may have left them open to others.
@@ -81,7 +87,7 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     };
 
     let founders = config.peers.0;
-    let transport = Arc::new(NetTransport::with_timing(credentials, links::TIMING, network));
+    let transport = Arc::new(NetTransport::with_timing(credentials.clone(), links::TIMING, network));
     let links = Links::new(config.node, transport, &founders);
     let replicas = Replicas::new(store.clone(), links.clone(), raft.clone());
     let executor = Executor::new(raft.clone(), replicas.clone(), Quotas::new(config.quotas));
@@ -103,6 +109,9 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     parts.spawn(ended("the agreement on time", timekeeper::run(executor.clone())));
     let comparing = executor.clone();
     parts.spawn(async move { ("the comparison of states", compare::run(&comparing).await) });
+    parts.spawn(ended("the watch on certificates", certificates::run(executor.clone(), credentials.clone())));
+    parts.spawn(ended("the use of new certificates", certificates::follow(executor.clone(), credentials.clone())));
+    parts.spawn(ended("the watch on credential files", files.keep(credentials)));
     parts.spawn(ended("the clock of leases", ticker::run(executor.clone())));
     if let Some(ops) = ops {
         parts.spawn(ended("metrics and health", http::run(ops, executor.clone())));

@@ -109,14 +109,7 @@ struct Counted([&'static str; 2]);
 
 impl Counted {
     fn new(who: &Principal, way: Way) -> Self {
-        let role = match who {
-            Principal::Coordinator(_) => "coordinator",
-            Principal::Site(_) => "site",
-            Principal::Operator(_) => "operator",
-            Principal::Auditor(_) => "auditor",
-            Principal::Invited(_) => "invited",
-        };
-        let labels = [role, way.as_str()];
+        let labels = [who.role(), way.as_str()];
         metrics::SESSIONS.with_label_values(&labels).inc();
         Self(labels)
     }

@@ -1,5 +1,6 @@
 //! Whole clusters of real processes on loopback, asked by the real commands.
 
+mod certificates;
 mod consortium;
 mod dead_worker;
 mod failover;

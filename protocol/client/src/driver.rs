@@ -9,7 +9,7 @@ use archipelago_protocol::{
     message::{FromCoordinator, Notice, Reply, Request, StreamOpen},
 };
 use archipelago_transport::{
-    BoxFuture, Connection, Error as TransportError, RecvHalf, SendHalf, Transport, error::Cause,
+    BoxFuture, Connection, Error as TransportError, RecvHalf, Replacements, SendHalf, Transport, error::Cause,
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -60,6 +60,8 @@ pub(crate) struct Driver {
     pub(crate) waiting: BTreeMap<RequestId, oneshot::Sender<Result<Reply>>>,
     pub(crate) said: BTreeMap<NodeId, TransportError>,
     pub(crate) told: Told,
+    /// What tells that this side has another certificate, where it can have one.
+    pub(crate) replacements: Option<Replacements>,
 }
 
 /// The connection to the coordinator that the session asked for.
@@ -83,6 +85,8 @@ enum Event {
     Command(Option<Command>),
     Dialled(Result<Up, TransportError>),
     Received(Result<Option<Vec<u8>>, TransportError>),
+    /// This side has another certificate.
+    Renewed,
     Time,
 }
 
@@ -99,6 +103,7 @@ impl Driver {
             let event = tokio::select! {
                 command = self.commands.recv() => Event::Command(command),
                 event = self.link.next() => event,
+                () = renewed(&mut self.replacements) => Event::Renewed,
                 () = tokio::time::sleep_until(wake) => Event::Time,
             };
             if !self.handle(event) {
@@ -130,6 +135,15 @@ impl Driver {
                 self.lost(now_ms, TransportError::Closed { reason: "the coordinator ended the session".to_owned() });
             }
             Event::Received(Err(error)) => self.lost(now_ms, error),
+            Event::Renewed => {
+                info!("this side has another certificate, and comes with that from here on");
+                if let Link::Up(_, up) = std::mem::replace(&mut self.link, Link::Down) {
+                    up.connection.close("comes again with another certificate");
+                }
+                // What was said was said to the one before.
+                self.said.clear();
+                self.session.handle_disconnected(now_ms);
+            }
             Event::Time => {
                 self.waiting.retain(|&id, answer| {
                     if answer.is_closed() {
@@ -280,6 +294,13 @@ impl Link {
             Self::Dialling(_, dialling) => Event::Dialled(dialling.await),
             Self::Up(_, up) => Event::Received(up.recv.recv_frame(FromCoordinator::LIMIT).await),
         }
+    }
+}
+
+async fn renewed(replacements: &mut Option<Replacements>) {
+    match replacements {
+        Some(replacements) => replacements.next().await,
+        None => std::future::pending().await,
     }
 }
 

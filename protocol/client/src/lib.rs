@@ -26,7 +26,7 @@ use archipelago_protocol::{
     message::{Notice, Reply, Request},
 };
 use archipelago_transport::{
-    Connection, Credentials, Transport,
+    Connection, Credentials, Replacements, Transport,
     net::{NetTransport, Network},
 };
 use tokio::{
@@ -83,9 +83,10 @@ impl Client {
     /// # Errors  [`ClientError::NoCoordinators`]; [`ClientError::Unreachable`] and [`ClientError::TimedOut`], with every
     /// address and what was said there
     pub async fn connect(config: ClientConfig) -> Result<Self> {
+        let replacements = Some(config.credentials.replacements());
         let transport = Arc::new(NetTransport::new(config.credentials, config.network));
         let known = KnownFile::open(config.known);
-        Self::begin(transport, config.coordinators, &config.software, config.patience, known).await
+        Self::begin(transport, replacements, config.coordinators, &config.software, config.patience, known).await
     }
 
     /// The same over any transport.
@@ -97,12 +98,13 @@ impl Client {
         software: &str,
         patience: Patience,
     ) -> Result<Self> {
-        Self::begin(transport, coordinators, software, patience, KnownFile::open(None)).await
+        Self::begin(transport, None, coordinators, software, patience, KnownFile::open(None)).await
     }
 
     /// The same with what is known from earlier sessions.
     async fn begin(
         transport: Arc<dyn Transport>,
+        replacements: Option<Replacements>,
         coordinators: BTreeMap<NodeId, String>,
         software: &str,
         patience: Patience,
@@ -130,6 +132,7 @@ impl Client {
             waiting: BTreeMap::new(),
             said: BTreeMap::new(),
             told: Told::default(),
+            replacements,
         };
         tokio::spawn(driver.run());
         let client = Self { commands, notices, view, transport, patience };

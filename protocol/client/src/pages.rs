@@ -10,6 +10,7 @@ use archipelago_common::{
         Stage, Submission, SubmittedCondition, TaskHead, TaskRecord,
     },
     signature::{Signature, Subject},
+    standing::Standing,
 };
 use archipelago_protocol::message::{Refusal, Reply, Request, Which};
 
@@ -174,6 +175,19 @@ impl Client {
             |after: Option<&EnrolmentRecord>| Request::ListEnrolments { after: after.map(|record| record.invitation) };
         self.all(ask, |reply| match reply {
             Reply::Enrolments(page) => Ok(page),
+            other => Err(other),
+        })
+        .await
+    }
+
+    /// How everybody stands of whom anything is known.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn standings(&self) -> Result<Vec<Standing>> {
+        let ask =
+            |after: Option<&Standing>| Request::ListStandings { after: after.map(|standing| standing.who.clone()) };
+        self.all(ask, |reply| match reply {
+            Reply::Standings(page) => Ok(page),
             other => Err(other),
         })
         .await

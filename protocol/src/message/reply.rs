@@ -3,7 +3,7 @@
 use archipelago_common::{
     blob::BlobRef,
     condition::ConditionKey,
-    enrolment::{CertifiedKey, EnrolmentRecord},
+    enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
     health::{Collected, HealthRecord, OfNode},
     id::{NodeId, SiteId, VersionId},
     member::MembersRecord,
@@ -12,6 +12,7 @@ use archipelago_common::{
         SubmittedCondition, TaskHead, TaskRecord,
     },
     signature::Signature,
+    standing::Standing,
     task::QualityGates,
 };
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,7 @@ pub enum Reply {
     SitePage(Page<SiteRecord>),
     /// To `ShowTime`: Unix milliseconds by what a majority's clocks agreed on last.
     Time(u64),
-    /// To `Invite`, `RequestCertificate`, `ShowEnrolment`, `ApproveSite` and `RefuseSite`.
+    /// To `Invite`, `RequestCertificate`, `RenewCertificate`, `ShowEnrolment`, `ApproveSite` and `RefuseSite`.
     Enrolment(Box<EnrolmentRecord>),
     /// To `ListEnrolments`.
     Enrolments(Page<EnrolmentRecord>),
@@ -87,6 +88,10 @@ pub enum Reply {
     Keys(Page<(SiteId, CertifiedKey)>),
     /// To `ShowSignature`; none where nobody signed.
     Signature(Option<Box<Signature>>),
+    /// To `Revoke`.
+    Standing(Box<Standing>),
+    /// To `ListStandings`.
+    Standings(Page<Standing>),
 }
 
 impl Reply {
@@ -126,10 +131,26 @@ impl Reply {
             Self::TaskHead(head) if since_asked(&head.task) > protocol => {
                 return too_new(format!("task {}", head.id));
             }
+            Self::Enrolments(mut page) => {
+                page.items.retain(|record| since_enrolment(record) <= protocol);
+                // The next page is asked for by the last of this one.
+                if page.items.is_empty() && page.more {
+                    return too_new("a page of requests".to_owned());
+                }
+                Self::Enrolments(page)
+            }
+            Self::Enrolment(record) if since_enrolment(&record) > protocol => {
+                return too_new(format!("the request of `{}`", record.site));
+            }
             Self::Gates(gates) if since_gates(&gates) > protocol => return too_new("a quality gate".to_owned()),
             reply => reply,
         })
     }
+}
+
+/// Before 8 no site asked by itself.
+fn since_enrolment(record: &EnrolmentRecord) -> u16 {
+    if matches!(record.state, EnrolmentState::Renewing { .. }) { 8 } else { 7 }
 }
 
 fn since_reference(record: &ReferenceRecord) -> u16 {

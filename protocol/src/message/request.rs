@@ -6,6 +6,7 @@ use archipelago_common::{
     enrolment::Fingerprint,
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
+    principal::Principal,
     record::{Progress, Submission},
     signature::{Signature, Subject},
     task::{Asks, ConditionMetrics, QualityGates, SurgeryTask},
@@ -243,7 +244,7 @@ pub enum Request {
         /// The signing request, PEM.
         request: String,
     },
-    /// What came of an invitation. Whoever is invited.
+    /// What came of an invitation, or of one's last request. Whoever is invited; site, since version 8.
     ShowEnrolment,
     /// The invitations after one. Operator or auditor.
     ListEnrolments {
@@ -291,6 +292,27 @@ pub enum Request {
     ShowSignature {
         /// Of what.
         of: Subject,
+    },
+    /// Ask to have another key of one's own certified, over the session that one has. Site. Since version 8, as all that follows.
+    RenewCertificate {
+        /// The signing request of the new key, PEM.
+        request: String,
+        /// The site's signature of that, with the key that it has.
+        signature: Box<Signature>,
+    },
+    /// How everybody stands, after this one: until when they are certified, and who is shut out. Operator or auditor.
+    ListStandings {
+        /// From the first if there is none.
+        after: Option<Principal>,
+    },
+    /// Shut somebody out for good, or one key of theirs, and cut its sessions. Operator.
+    Revoke {
+        /// Who.
+        who: Principal,
+        /// The key that counts no more; without one, the name.
+        key: Option<Fingerprint>,
+        /// In words.
+        reason: String,
     },
 }
 
@@ -344,6 +366,7 @@ impl Request {
             | Self::PublishSignedReference { .. }
             | Self::PublishSignedTask { .. }
             | Self::ShowSignature { .. } => 7,
+            Self::RenewCertificate { .. } | Self::ListStandings { .. } | Self::Revoke { .. } => 8,
             _ => 1,
         }
     }

@@ -15,6 +15,7 @@ use archipelago_common::{
         Why,
     },
     signature::Signature,
+    standing::{Revocation, Standing},
     state_dict::{DType, TensorSpec},
     task::{
         Bound, ConditionMetrics, EarlyStopping, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup,
@@ -270,6 +271,26 @@ pub(crate) fn enrolments() -> Vec<EnrolmentRecord> {
         EnrolmentState::Refused { key: None, reason: "not one of ours".to_owned(), by: by(), at_ms },
     ];
     states.map(|state| EnrolmentRecord { state, ..enrolment() }).into()
+}
+
+pub(crate) fn renewing() -> EnrolmentRecord {
+    let (key, request) = (Fingerprint::of(b"new"), "a signing request".to_owned());
+    let state = EnrolmentState::Renewing { key, request, signature: Box::new(signature()), at_ms: 1_700_000_300_000 };
+    EnrolmentRecord { state, ..enrolment() }
+}
+
+pub(crate) fn standing() -> Standing {
+    let by_ben = |reason: &str| Revocation {
+        by: Some("ben".parse().unwrap()),
+        at_ms: 1_700_000_300_000,
+        reason: reason.to_owned(),
+    };
+    Standing {
+        who: "operator/anna".parse().unwrap(),
+        certified: Some(certified_key()),
+        revoked: Some(by_ben("has left")),
+        revoked_keys: vec![(Fingerprint::of(b"stolen"), by_ben("a laptop"))],
+    }
 }
 
 pub(crate) fn certified_key() -> CertifiedKey {

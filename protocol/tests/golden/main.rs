@@ -30,9 +30,9 @@ mod roles;
 
 use examples::{
     asked_task, assignments, blob, certified_key, changes, collected, enrolment, enrolments, gates, gates_on_accuracy,
-    greeting, health, key, member, node, presentation, progress, reference, reference_head, signature, status,
-    submission, submission_with_accuracy, submission_with_parts, surgery_task, task_head, task_of_steps, task_record,
-    version,
+    greeting, health, key, member, node, presentation, progress, reference, reference_head, renewing, signature,
+    standing, status, submission, submission_with_accuracy, submission_with_parts, surgery_task, task_head,
+    task_of_steps, task_record, version,
 };
 
 #[test]
@@ -207,6 +207,10 @@ fn all_requests() -> Vec<Request> {
         },
         Request::PublishSignedTask { task: Box::new(surgery_task()), gates: gates(), signature: Box::new(signature()) },
         Request::ShowSignature { of: Subject::Reference(reference().name) },
+        Request::RenewCertificate { request: "a signing request".to_owned(), signature: Box::new(signature()) },
+        Request::ListStandings { after: Some(standing().who) },
+        Request::Revoke { who: standing().who, key: None, reason: "has left".to_owned() },
+        Request::Revoke { who: standing().who, key: Some(certified_key().key), reason: "a laptop".to_owned() },
     ]
 }
 
@@ -270,6 +274,10 @@ fn name_of(request: &Request) -> &'static str {
         Request::PublishSignedReference { .. } => "publish-signed-reference",
         Request::PublishSignedTask { .. } => "publish-signed-task",
         Request::ShowSignature { .. } => "show-signature",
+        Request::RenewCertificate { .. } => "renew-certificate",
+        Request::ListStandings { .. } => "list-standings",
+        Request::Revoke { key: None, .. } => "revoke",
+        Request::Revoke { key: Some(_), .. } => "revoke-key",
     }
 }
 
@@ -305,6 +313,9 @@ fn replies(golden: &mut Golden) {
         Reply::Enrolments(Page { items: enrolments(), more: true }),
         Reply::Keys(Page { items: vec![("charite".parse().unwrap(), certified_key())], more: false }),
         Reply::Signature(Some(Box::new(signature()))),
+        Reply::Enrolments(Page { items: vec![renewing()], more: false }),
+        Reply::Standing(Box::new(standing())),
+        Reply::Standings(Page { items: vec![standing()], more: true }),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -333,7 +344,10 @@ fn replies(golden: &mut Golden) {
             Reply::SitePage(_) => "site-page",
             Reply::Time(_) => "time",
             Reply::Enrolment(_) => "enrolment",
+            Reply::Enrolments(page) if page.items == [renewing()] => "enrolments-renewing",
             Reply::Enrolments(_) => "enrolments",
+            Reply::Standing(_) => "standing",
+            Reply::Standings(_) => "standings",
             Reply::Keys(_) => "keys",
             Reply::Signature(_) => "signature",
         };

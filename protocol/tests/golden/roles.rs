@@ -67,7 +67,7 @@ const TABLE: &[(&str, &str)] = &[
     ("show-time", EVERYBODY),
     ("invite", DECIDING),
     ("request-certificate", INVITED),
-    ("show-enrolment", INVITED),
+    ("show-enrolment", "invited site"),
     ("list-enrolments", LOOKING),
     ("approve-site", DECIDING),
     ("refuse-site", DECIDING),
@@ -75,6 +75,10 @@ const TABLE: &[(&str, &str)] = &[
     ("publish-signed-reference", DECIDING),
     ("publish-signed-task", DECIDING),
     ("show-signature", EVERYBODY),
+    ("renew-certificate", WORKING),
+    ("list-standings", LOOKING),
+    ("revoke", DECIDING),
+    ("revoke-key", DECIDING),
 ];
 
 /// One of each role, with its name in the table.

@@ -240,7 +240,14 @@ impl Certified {
         require_size(certificate)?;
         let (_, pem) =
             x509_parser::pem::parse_x509_pem(certificate.as_bytes()).map_err(|e| format!("it is not PEM: {e}"))?;
-        let certificate = pem.contents.into();
+        Self::of_der(&pem.contents)
+    }
+
+    /// Reads a certificate, DER.
+    ///
+    /// # Errors  what is wrong with it, in words
+    pub fn of_der(certificate: &[u8]) -> Result<Self, String> {
+        let certificate = certificate.into();
         Ok(Self {
             identity: credentials::identity(&certificate)?,
             key: credentials::fingerprint(&certificate)?,

@@ -1,17 +1,19 @@
 //! Who this side is: a certificate, its key, and the authority that peers must be certified by.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use archipelago_common::{Fingerprint, Identity, fs};
+use archipelago_common::{Fingerprint, Identity, enrolment::CertifiedKey, fs};
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 
 use crate::{
@@ -19,15 +21,18 @@ use crate::{
     tls,
 };
 
-/// A checked certificate with its key and its authority. Cheap to clone.
+/// A checked certificate with its key and its authority. Cheap to clone; all clones have what any of them was given last
+/// ([`Self::replace`]).
 #[derive(Clone)]
 pub struct Credentials {
-    inner: Arc<Inner>,
+    identity: Arc<Identity>,
+    current: Arc<watch::Sender<Arc<Inner>>>,
 }
 
 struct Inner {
-    identity: Identity,
+    begins: OffsetDateTime,
     expires: OffsetDateTime,
+    fingerprint: Fingerprint,
     roots: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -66,26 +71,73 @@ impl Credentials {
         )
     }
 
+    /// From here on every dial and every handshake of a listener is made with another certificate, key and authority of the same
+    /// identity; connections that stand are not touched.
+    ///
+    /// # Errors  [`Error::Issue`] for those of somebody else
+    pub fn replace(&self, by: &Self) -> Result<()> {
+        if by.identity != self.identity {
+            let detail = format!("it is of `{}`, expected `{}`", by.identity, self.identity);
+            return Err(Error::Issue { what: "another certificate", detail });
+        }
+        self.current.send_replace(by.current());
+        Ok(())
+    }
+
+    /// What tells when they were replaced.
+    pub fn replacements(&self) -> Replacements {
+        Replacements(self.current.subscribe())
+    }
+
     /// Who this is.
     pub fn identity(&self) -> &Identity {
-        &self.inner.identity
+        &self.identity
     }
 
     /// When the certificate ends, in seconds since the Unix epoch.
     pub fn expires_unix_s(&self) -> i64 {
-        self.inner.expires.unix_timestamp()
+        self.current().expires.unix_timestamp()
     }
 
-    pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
-        &self.inner.roots
+    /// The key, and when its certificate ends.
+    pub fn certified(&self) -> CertifiedKey {
+        let current = self.current();
+        CertifiedKey { key: current.fingerprint, expires_ms: unix_ms(current.expires) }
+    }
+
+    /// The keys of the authorities that are accepted, and their names: two answers tell whether they were changed.
+    pub fn authorities(&self) -> BTreeSet<Vec<u8>> {
+        let roots = self.roots();
+        let of = |root: &TrustAnchor<'_>| [&root.subject_public_key_info[..], &root.subject[..]].concat();
+        roots.roots.iter().map(of).collect()
+    }
+
+    /// How much of the certificate's life is over at a time (Unix milliseconds): 0 when it begins, 1 when it ends.
+    pub fn share_over(&self, at_ms: u64) -> f64 {
+        let current = self.current();
+        let (begins, expires) = (unix_ms(current.begins) as f64, unix_ms(current.expires) as f64);
+        (at_ms as f64 - begins) / (expires - begins).max(1.0)
+    }
+
+    pub(crate) fn validity(&self) -> (OffsetDateTime, OffsetDateTime) {
+        let current = self.current();
+        (current.begins, current.expires)
+    }
+
+    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+        self.current().roots.clone()
     }
 
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.inner.chain.clone()
+        self.current().chain.clone()
     }
 
     pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
-        self.inner.key.clone_key()
+        self.current().key.clone_key()
+    }
+
+    fn current(&self) -> Arc<Inner> {
+        self.current.borrow().clone()
     }
 
     fn parse(authority: (&Path, &[u8]), certificate: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<Self> {
@@ -97,7 +149,8 @@ impl Credentials {
         let source = Source { what: "certificate", path: certificate.0 };
         let chain = source.certificates(certificate.1)?;
         let identity = identity(&chain[0]).map_err(|detail| source.error(detail))?;
-        let expires = expiry(&chain[0]).map_err(|detail| source.error(detail))?;
+        let (begins, expires) = validity(&chain[0]).map_err(|detail| source.error(detail))?;
+        let fingerprint = fingerprint(&chain[0]).map_err(|detail| source.error(detail))?;
         let source = Source { what: "key", path: key.0 };
         let key = PrivateKeyDer::from_pem_slice(key.1).map_err(|e| source.error(e.to_string()))?;
         let signing_key =
@@ -105,27 +158,45 @@ impl Credentials {
         rustls::sign::CertifiedKey::new(chain.clone(), signing_key)
             .keys_match()
             .map_err(|_| source.error(format!("it is not the key of certificate `{}`", certificate.0.display())))?;
-        Ok(Self { inner: Arc::new(Inner { identity, expires, roots: Arc::new(roots), chain, key }) })
+        let current = Arc::new(Inner { begins, expires, fingerprint, roots: Arc::new(roots), chain, key });
+        Ok(Self { identity: Arc::new(identity), current: Arc::new(watch::Sender::new(current)) })
     }
 
     fn check_chain(&self, certificate: &Path) -> Result<()> {
         let source = Source { what: "certificate", path: certificate };
-        let (leaf, intermediates) = self.inner.chain.split_first().expect("`parse` refuses an empty chain");
-        WebPkiClientVerifier::builder_with_provider(self.inner.roots.clone(), tls::provider())
+        let current = self.current();
+        let (leaf, intermediates) = current.chain.split_first().expect("`parse` refuses an empty chain");
+        WebPkiClientVerifier::builder_with_provider(current.roots.clone(), tls::provider())
             .build()
             .map_err(|e| source.error(e.to_string()))?
             .verify_client_cert(leaf, intermediates, UnixTime::now())
             .map_err(|e| match tls::judge(self.identity(), &e) {
-                Error::PeerExpired => Error::OwnExpired {
+                Error::PeerExpired { .. } => Error::OwnExpired {
                     path: certificate.into(),
                     principal: self.identity().principal.clone(),
-                    expired_on: self.inner.expires.date().to_string(),
+                    expired_on: current.expires.date().to_string(),
                 },
                 Error::UntrustedPeer { .. } => source.error("it was not signed by the given authority".to_owned()),
-                Error::PeerNotYetValid => source.error("it is not valid yet; check this machine's clock".to_owned()),
+                Error::PeerNotYetValid { .. } => source.error(format!(
+                    "it is not valid yet: it is from {} on, and this machine's clock shows {}; compare it with another",
+                    minute(current.begins),
+                    minute(OffsetDateTime::now_utc())
+                )),
                 other => source.error(other.to_string()),
             })?;
         Ok(())
+    }
+}
+
+/// Tells when credentials were replaced.
+pub struct Replacements(watch::Receiver<Arc<Inner>>);
+
+impl Replacements {
+    /// Waits for the next time; for ever where nobody is left who could. Safe to cancel.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 
@@ -175,7 +246,23 @@ pub(crate) fn names(certificate: &CertificateDer<'_>) -> Result<(String, String)
 
 /// When a certificate ends.
 pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Result<OffsetDateTime, String> {
-    Ok(parse_x509(certificate)?.validity().not_after.to_datetime())
+    Ok(validity(certificate)?.1)
+}
+
+fn validity(certificate: &CertificateDer<'_>) -> Result<(OffsetDateTime, OffsetDateTime), String> {
+    let parsed = parse_x509(certificate)?;
+    Ok((parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime()))
+}
+
+/// Unix milliseconds.
+pub(crate) fn unix_ms(at: OffsetDateTime) -> u64 {
+    u64::try_from(at.unix_timestamp()).unwrap_or_default().saturating_mul(1_000)
+}
+
+/// A time for people, UTC.
+pub(crate) fn minute(at: OffsetDateTime) -> String {
+    let (date, time) = (at.date(), at.time());
+    format!("{date} {:02}:{:02} UTC", time.hour(), time.minute())
 }
 
 /// The key that a certificate certifies.
@@ -199,4 +286,4 @@ pub(crate) fn file_error(error: archipelago_common::Error) -> Error {
 }
 
 /// A certificate chain or key is some kilobytes.
-const FILE_BYTES: u64 = 1 << 20;
+pub(crate) const FILE_BYTES: u64 = 1 << 20;

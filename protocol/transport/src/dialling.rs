@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use archipelago_common::{Fingerprint, Identity};
+use archipelago_common::{Identity, enrolment::CertifiedKey};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
@@ -42,9 +42,9 @@ pub(crate) async fn within<T>(
 pub(crate) struct Proven {
     /// Who it is.
     pub(crate) peer: Identity,
-    /// Which key it has.
-    pub(crate) key: Fingerprint,
-    /// Until when.
+    /// Which key it has, and until when it is certified.
+    pub(crate) certified: CertifiedKey,
+    /// The same end.
     pub(crate) expires: OffsetDateTime,
 }
 
@@ -53,8 +53,9 @@ impl Proven {
     pub(crate) fn by(chain: Option<&[CertificateDer<'_>]>) -> Result<Self> {
         let leaf = chain.and_then(<[_]>::first).ok_or_else(|| "it presented none".to_owned());
         let read = leaf.and_then(|leaf| {
-            let (peer, key) = (credentials::identity(leaf)?, credentials::fingerprint(leaf)?);
-            Ok(Self { peer, key, expires: credentials::expiry(leaf)? })
+            let (peer, key, expires) =
+                (credentials::identity(leaf)?, credentials::fingerprint(leaf)?, credentials::expiry(leaf)?);
+            Ok(Self { peer, certified: CertifiedKey { key, expires_ms: credentials::unix_ms(expires) }, expires })
         });
         read.map_err(|detail| Error::BadPeer { detail })
     }

@@ -27,11 +27,17 @@ pub enum Error {
         consortium: String,
     },
     /// The peer's certificate has expired.
-    #[error("the peer's certificate has expired")]
-    PeerExpired,
+    #[error("the peer's certificate has expired{clocks}")]
+    PeerExpired {
+        /// When it ended, and what this machine's clock shows; empty where the end is not known.
+        clocks: String,
+    },
     /// The peer's certificate is not valid yet.
-    #[error("the peer's certificate is not valid yet")]
-    PeerNotYetValid,
+    #[error("the peer's certificate is not valid yet{clocks}")]
+    PeerNotYetValid {
+        /// From when on it is, and what this machine's clock shows; empty where that is not known.
+        clocks: String,
+    },
     /// The peer's certificate is valid but names somebody else.
     #[error("the peer is `{found}`, expected `{expected}`")]
     WrongPeer {
@@ -188,8 +194,10 @@ impl Error {
         Some(match self {
             Self::Unreachable { cause, .. } => return Some(cause.hint()),
             Self::UntrustedPeer { .. } => "both sides must hold certificates of the same consortium authority",
-            Self::PeerExpired => "the peer's operator must issue a new certificate",
-            Self::PeerNotYetValid => "compare the clocks of both machines",
+            Self::PeerExpired { .. } => {
+                "if this machine's clock is right, the peer's operator must issue a new certificate; else set it"
+            }
+            Self::PeerNotYetValid { .. } => "compare the clocks of both machines",
             Self::WrongPeer { .. } => "check which node id stands beside the address in the configuration",
             Self::Refused { .. } => "ask an operator of the consortium whether this identity is enrolled and valid",
             Self::OwnExpired { .. } => "ask an operator for a new certificate",

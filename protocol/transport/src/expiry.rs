@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// What the peer hears.
-pub(crate) const REASON: &str = "the certificate has expired";
+use crate::credentials::minute;
+
+/// What the peer hears: with this machine's clock, in case one of the two is wrong.
+pub(crate) fn reason(expires: OffsetDateTime) -> String {
+    let [until, now] = [expires, OffsetDateTime::now_utc()].map(minute);
+    format!("the certificate has expired: it was valid until {until}, and the clock here shows {now}")
+}
 
 /// Waits for the end of a certificate or of its connection; whether the certificate's came first.
 pub(crate) async fn comes_first<T>(expires: OffsetDateTime, closed: impl Future<Output = T>) -> bool {

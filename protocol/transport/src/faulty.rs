@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_common::{Fingerprint, Identity, NodeId};
+use archipelago_common::{Identity, NodeId, enrolment::CertifiedKey};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore as _, SeedableRng as _},
@@ -184,8 +184,8 @@ impl Link for FaultyLink {
         self.inner.peer()
     }
 
-    fn key(&self) -> Option<Fingerprint> {
-        self.inner.key()
+    fn certified(&self) -> Option<CertifiedKey> {
+        self.inner.certified()
     }
 
     fn remote(&self) -> String {

@@ -12,6 +12,7 @@ mod dialling;
 pub mod error;
 mod expiry;
 pub mod faulty;
+mod files;
 mod life;
 pub mod memory;
 pub mod net;
@@ -30,11 +31,12 @@ mod conformance;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use archipelago_common::{Fingerprint, Identity, NodeId};
+use archipelago_common::{Identity, NodeId, enrolment::CertifiedKey};
 use tokio::sync::mpsc;
 
-pub use credentials::Credentials;
+pub use credentials::{Credentials, Replacements};
 pub use error::{Error, Result};
+pub use files::CredentialFiles;
 pub use stream::{RecvHalf, SendHalf, Stream};
 pub use timing::Timing;
 
@@ -63,7 +65,7 @@ pub trait Transport: Send + Sync {
 pub(crate) trait Link: Send + Sync {
     fn way(&self) -> Way;
     fn peer(&self) -> &Identity;
-    fn key(&self) -> Option<Fingerprint>;
+    fn certified(&self) -> Option<CertifiedKey>;
     fn remote(&self) -> String;
     fn open(&self) -> BoxFuture<'_, Result<Stream>>;
     fn accept(&self) -> BoxFuture<'_, Result<Stream>>;
@@ -128,9 +130,9 @@ impl Connection {
         self.link.peer()
     }
 
-    /// Which key the peer has shown that it has; none where there are no certificates, in memory.
-    pub fn key(&self) -> Option<Fingerprint> {
-        self.link.key()
+    /// Which key the peer has shown that it has, and until when it is certified; none where there are no certificates, in memory.
+    pub fn certified(&self) -> Option<CertifiedKey> {
+        self.link.certified()
     }
 
     /// Where the peer is, for the log.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use archipelago_common::{Fingerprint, Identity, NodeId, Principal};
+use archipelago_common::{Identity, NodeId, Principal, enrolment::CertifiedKey};
 use tokio::{
     io::DuplexStream,
     sync::{Mutex as AsyncMutex, mpsc, watch},
@@ -147,7 +147,7 @@ impl Link for MemoryLink {
         &self.peer
     }
 
-    fn key(&self) -> Option<Fingerprint> {
+    fn certified(&self) -> Option<CertifiedKey> {
         None
     }
 

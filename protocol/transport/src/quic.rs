@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_common::{Fingerprint, Identity, NodeId, limits, text::printable};
+use archipelago_common::{Identity, NodeId, enrolment::CertifiedKey, limits, text::printable};
 use quinn::{
     ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming, ReadError,
     ServerConfig, TransportConfig, VarInt, WriteError,
@@ -82,7 +82,7 @@ impl QuicTransport {
             let verdict = verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
             verdict.unwrap_or_else(|| match error {
                 ConnectionError::TimedOut => unreachable(address, Cause::SilentUdp, "it did not answer in time"),
-                other => connection_error(other),
+                other => tls::with_clocks(&self.credentials, connection_error(other)),
             })
         };
         let connection = connecting.await.map_err(explain)?;
@@ -118,15 +118,14 @@ impl QuicTransport {
             .map_err(|e| failed(e.to_string()))?
             .next()
             .ok_or_else(|| failed("the name has no address".to_owned()))?;
-        let quic = QuicServerConfig::try_from(tls::server_config(&self.credentials)?)
-            .map_err(|e| Error::Issue { what: "a TLS configuration", detail: e.to_string() })?;
-        let mut config = ServerConfig::with_crypto(Arc::new(quic));
+        let mut config = ServerConfig::with_crypto(server_crypto(&self.credentials)?);
         config.transport_config(Arc::new(transport_config(self.timing)));
         config.max_incoming(HANDSHAKES);
-        let endpoint = endpoint(socket, endpoint_config(&self.credentials), Some(config));
+        let endpoint = endpoint(socket, endpoint_config(&self.credentials), Some(config.clone()));
         let endpoint = endpoint.map_err(|e| failed(e.to_string()))?;
         let local = endpoint.local_addr().map_err(|e| failed(e.to_string()))?;
-        tokio::spawn(accept_connections(endpoint.clone(), accepted, self.timing));
+        let credentials = self.credentials.clone();
+        tokio::spawn(accept_connections(endpoint.clone(), accepted, self.timing, (credentials, config)));
         let shutdown = move |reason: String| -> BoxFuture<'static, ()> {
             Box::pin(async move {
                 endpoint.close(CLOSED, reason.as_bytes());
@@ -169,10 +168,27 @@ fn endpoint(local: SocketAddr, config: EndpointConfig, server: Option<ServerConf
 
 /// Takes in connections until the listener is dropped. Each handshake is its own task, so that a slow or broken one
 /// holds up nobody; their number is bounded.
-async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connection>, timing: Timing) {
+async fn accept_connections(
+    endpoint: Endpoint,
+    accepted: mpsc::Sender<Connection>,
+    timing: Timing,
+    (credentials, mut config): (Credentials, ServerConfig),
+) {
     let door = Door::default();
+    let mut replacements = credentials.replacements();
     loop {
         let incoming = tokio::select! {
+            biased;
+            () = replacements.next() => {
+                match server_crypto(&credentials) {
+                    Ok(crypto) => {
+                        config.crypto = crypto;
+                        endpoint.set_server_config(Some(config.clone()));
+                    }
+                    Err(error) => tracing::error!(%error, "the listener goes on with the earlier certificate"),
+                }
+                continue;
+            }
             incoming = endpoint.accept() => incoming,
             () = accepted.closed() => None,
         };
@@ -201,6 +217,11 @@ async fn accept_connections(endpoint: Endpoint, accepted: mpsc::Sender<Connectio
     endpoint.set_server_config(None);
 }
 
+fn server_crypto(credentials: &Credentials) -> Result<Arc<QuicServerConfig>> {
+    let quic = QuicServerConfig::try_from(tls::server_config(credentials)?);
+    quic.map(Arc::new).map_err(|e| Error::Issue { what: "a TLS configuration", detail: e.to_string() })
+}
+
 async fn handshake(incoming: Incoming) -> Result<Connection> {
     let connection = incoming.await.map_err(connection_error)?;
     let link = QuicLink::new(connection.clone())?;
@@ -212,20 +233,20 @@ async fn handshake(incoming: Incoming) -> Result<Connection> {
 struct QuicLink {
     connection: quinn::Connection,
     peer: Identity,
-    key: Fingerprint,
+    certified: CertifiedKey,
 }
 
 impl QuicLink {
     fn new(connection: quinn::Connection) -> Result<Self> {
         let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let Proven { peer, key, expires } = Proven::by(chain.as_ref().map(|chain| &chain[..]))?;
+        let Proven { peer, certified, expires } = Proven::by(chain.as_ref().map(|chain| &chain[..]))?;
         let watched = connection.clone();
         tokio::spawn(async move {
             if expiry::comes_first(expires, watched.closed()).await {
-                watched.close(REFUSED, expiry::REASON.as_bytes());
+                watched.close(REFUSED, expiry::reason(expires).as_bytes());
             }
         });
-        Ok(Self { connection, peer, key })
+        Ok(Self { connection, peer, certified })
     }
 }
 
@@ -238,8 +259,8 @@ impl Link for QuicLink {
         &self.peer
     }
 
-    fn key(&self) -> Option<Fingerprint> {
-        Some(self.key)
+    fn certified(&self) -> Option<CertifiedKey> {
+        Some(self.certified)
     }
 
     fn remote(&self) -> String {

@@ -52,12 +52,12 @@ impl Credentials {
         let chain: Vec<_> = signature.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let (leaf, intermediates) = chain.split_first().ok_or_else(|| refuse("it names no certificate"))?;
         let at = UnixTime::since_unix_epoch(Duration::from_millis(statement.signed_ms));
-        WebPkiClientVerifier::builder_with_provider(self.roots().clone(), tls::provider())
+        WebPkiClientVerifier::builder_with_provider(self.roots(), tls::provider())
             .build()
             .map_err(|e| refuse(&e.to_string()))?
             .verify_client_cert(leaf, intermediates, at)
             .map_err(|error| match tls::judge(self.identity(), &error) {
-                Error::PeerExpired | Error::PeerNotYetValid => {
+                Error::PeerExpired { .. } | Error::PeerNotYetValid { .. } => {
                     refuse("its certificate was not valid when it was signed")
                 }
                 Error::UntrustedPeer { consortium } => {

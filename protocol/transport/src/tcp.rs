@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_common::{Fingerprint, Identity, NodeId};
+use archipelago_common::{Identity, NodeId, enrolment::CertifiedKey};
 use rustls::{CommonState, ServerConfig};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -93,14 +93,18 @@ impl TcpTransport {
         let remote = socket.peer_addr().map_or_else(|_| address.to_owned(), |remote| remote.to_string());
         let verdict = tls::Verdict::default();
         let config = tls::client_config(&self.credentials, node, verdict.clone())?;
-        let explain = |error: Error| verdict.lock().unwrap_or_else(|e| e.into_inner()).take().unwrap_or(error);
+        let explain = |error: Error| {
+            let verdict = verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
+            verdict.unwrap_or_else(|| tls::with_clocks(&self.credentials, error))
+        };
         let tls = TlsConnector::from(Arc::new(config))
             .connect(tls::server_name(address), socket)
             .await
             .map_err(|e| explain(from_socket(&e)))?;
         let facts = Facts::of(tls.get_ref().1, remote)?;
         // In TLS 1.3 the listener judges our certificate after our side has finished; this waits for its word.
-        TcpLink::start(tls, Side::Dialler, facts, self.timing, None).await.map(|(connection, _)| connection)
+        let started = TcpLink::start(tls, Side::Dialler, facts, self.timing, None).await;
+        started.map(|(connection, _)| connection).map_err(|error| tls::with_clocks(&self.credentials, error))
     }
 
     /// Listens, and says where; whoever is let in goes to `accepted`.
@@ -113,11 +117,11 @@ impl TcpTransport {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let config = Arc::new(tls::server_config(&self.credentials)?);
+        let trust = (self.credentials.clone(), config);
         let guests = Guests::default();
         // Every connection holds a sender: when nothing comes any more, all of them are gone.
         let (alive, mut gone) = mpsc::channel::<()>(1);
-        let accepting =
-            tokio::spawn(accept_connections(listener, config, accepted, self.timing, guests.clone(), alive));
+        let accepting = tokio::spawn(accept_connections(listener, trust, accepted, self.timing, guests.clone(), alive));
         let shutdown = move |reason: String| -> BoxFuture<'static, ()> {
             Box::pin(async move {
                 accepting.abort();
@@ -151,15 +155,24 @@ impl Transport for TcpTransport {
 /// Takes in connections until the listener is dropped, as over QUIC: each handshake is its own task, and there are so many.
 async fn accept_connections(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    (credentials, mut config): (Credentials, Arc<ServerConfig>),
     accepted: mpsc::Sender<Connection>,
     timing: Timing,
     guests: Guests,
     alive: mpsc::Sender<()>,
 ) {
     let door = Door::default();
+    let mut replacements = credentials.replacements();
     loop {
         let incoming = tokio::select! {
+            biased;
+            () = replacements.next() => {
+                match tls::server_config(&credentials) {
+                    Ok(renewed) => config = Arc::new(renewed),
+                    Err(error) => tracing::error!(%error, "the listener goes on with the earlier certificate"),
+                }
+                continue;
+            }
             incoming = listener.accept() => incoming,
             () = accepted.closed() => return,
         };
@@ -225,7 +238,7 @@ impl Guests {
 
 struct TcpLink {
     peer: Identity,
-    key: Fingerprint,
+    certified: CertifiedKey,
     remote: String,
     mux: Mux,
 }
@@ -238,16 +251,16 @@ impl TcpLink {
         timing: Timing,
         alive: Option<mpsc::Sender<()>>,
     ) -> Result<(Connection, Ending)> {
-        let Facts { proven: Proven { peer, key, expires }, remote } = facts;
+        let Facts { proven: Proven { peer, certified, expires }, remote } = facts;
         let mux = Mux::start(tls, side, timing, alive).await?;
         let ending = mux.ending();
         let (watched, over) = (ending.clone(), mux.over());
         tokio::spawn(async move {
             if expiry::comes_first(expires, over).await {
-                end(&watched, Ended::By(side, End::Refused { reason: expiry::REASON.to_owned() }));
+                end(&watched, Ended::By(side, End::Refused { reason: expiry::reason(expires) }));
             }
         });
-        Ok((Connection::new(Self { peer, key, remote, mux }), ending))
+        Ok((Connection::new(Self { peer, certified, remote, mux }), ending))
     }
 }
 
@@ -260,8 +273,8 @@ impl Link for TcpLink {
         &self.peer
     }
 
-    fn key(&self) -> Option<Fingerprint> {
-        Some(self.key)
+    fn certified(&self) -> Option<CertifiedKey> {
+        Some(self.certified)
     }
 
     fn remote(&self) -> String {

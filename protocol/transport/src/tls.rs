@@ -26,6 +26,8 @@ use rustls::{
     },
 };
 
+use time::OffsetDateTime;
+
 use crate::{
     credentials::{self, Credentials},
     error::{Error, Result},
@@ -44,7 +46,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// How a listener speaks TLS.
 pub(crate) fn server_config(credentials: &Credentials) -> Result<ServerConfig> {
-    let chain = WebPkiClientVerifier::builder_with_provider(credentials.roots().clone(), provider())
+    let chain = WebPkiClientVerifier::builder_with_provider(credentials.roots(), provider())
         .build()
         .map_err(|e| bad_setup(&e))?;
     let verifier = MemberVerifier { chain, us: credentials.identity().clone() };
@@ -64,7 +66,7 @@ pub(crate) fn server_config(credentials: &Credentials) -> Result<ServerConfig> {
 pub(crate) fn client_config(credentials: &Credentials, node: NodeId, verdict: Verdict) -> Result<ClientConfig> {
     let us = credentials.identity().clone();
     let expected = Identity { consortium: us.consortium.clone(), principal: Principal::Coordinator(node) };
-    let verifier = CoordinatorVerifier { provider: provider(), roots: credentials.roots().clone(), expected, verdict };
+    let verifier = CoordinatorVerifier { provider: provider(), roots: credentials.roots(), expected, verdict };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| bad_setup(&e))?
@@ -89,8 +91,14 @@ pub(crate) fn judge(us: &Identity, error: &rustls::Error) -> Error {
         return Error::BadPeer { detail: error.to_string() };
     };
     match error {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Error::PeerExpired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Error::PeerNotYetValid,
+        CertificateError::ExpiredContext { time, not_after } => {
+            Error::PeerExpired { clocks: clocks("until", *not_after, *time) }
+        }
+        CertificateError::Expired => Error::PeerExpired { clocks: String::new() },
+        CertificateError::NotValidYetContext { time, not_before } => {
+            Error::PeerNotYetValid { clocks: clocks("from", *not_before, *time) }
+        }
+        CertificateError::NotValidYet => Error::PeerNotYetValid { clocks: String::new() },
         // A forged authority of the same name shows as a bad signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             Error::UntrustedPeer { consortium: us.consortium.to_string() }
@@ -104,7 +112,7 @@ pub(crate) fn alert(code: u8) -> &'static str {
     match code {
         42 | 43 | 46 | 51 => "it finds our certificate malformed",
         44 => "our certificate is revoked",
-        45 => "our certificate has expired or is not valid yet",
+        45 => OUT_OF_TIME,
         48 => "our certificate was not signed by its consortium's authority",
         49 => "our certificate is of another consortium or names no identity",
         116 => "it asks for a certificate",
@@ -112,6 +120,39 @@ pub(crate) fn alert(code: u8) -> &'static str {
         _ => "the handshake failed",
     }
 }
+
+/// A peer that finds our certificate out of its time, and what this side's clock says to that: one of the two clocks may be wrong.
+pub(crate) fn with_clocks(credentials: &Credentials, error: Error) -> Error {
+    let Error::Refused { reason } = &error else { return error };
+    if reason != OUT_OF_TIME {
+        return error;
+    }
+    let (now, (begins, ends)) = (OffsetDateTime::now_utc(), credentials.validity());
+    let [shown, from, until] = [now, begins, ends].map(credentials::minute);
+    let reason = if now > ends {
+        format!("our certificate has expired: it was valid until {until}, and this machine's clock shows {shown}")
+    } else if now < begins {
+        format!("our certificate is not valid before {from}, and this machine's clock shows {shown}")
+    } else {
+        format!(
+            "it finds our certificate expired or not valid yet, and by this machine's clock, which shows {shown}, it is valid \
+             from {from} until {until}: the clocks of the two machines differ"
+        )
+    };
+    Error::Refused { reason }
+}
+
+/// The end or begin of a peer's certificate, beside this machine's clock.
+fn clocks(which: &str, bound: UnixTime, now: UnixTime) -> String {
+    let minute = |at: UnixTime| {
+        let at = i64::try_from(at.as_secs()).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
+        at.map_or_else(|| "a time that is none".to_owned(), credentials::minute)
+    };
+    format!(": it is valid {which} {}, and this machine's clock shows {}", minute(bound), minute(now))
+}
+
+/// What a peer's alert says that finds our certificate expired, or not valid yet: TLS has one word for both.
+const OUT_OF_TIME: &str = "our certificate has expired or is not valid yet";
 
 /// Verifies that a server is one certain coordinator of this consortium.
 #[derive(Debug)]
@@ -125,8 +166,8 @@ struct CoordinatorVerifier {
 impl CoordinatorVerifier {
     fn refuse(&self, error: Error) -> rustls::Error {
         let tls = match &error {
-            Error::PeerExpired => CertificateError::Expired,
-            Error::PeerNotYetValid => CertificateError::NotValidYet,
+            Error::PeerExpired { .. } => CertificateError::Expired,
+            Error::PeerNotYetValid { .. } => CertificateError::NotValidYet,
             Error::UntrustedPeer { .. } => CertificateError::UnknownIssuer,
             _ => CertificateError::ApplicationVerificationFailure,
         };

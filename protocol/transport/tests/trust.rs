@@ -82,6 +82,8 @@ both_ways!(
     an_expired_site_is_refused_and_told_why,
     a_connection_ends_when_its_peers_certificate_does,
     a_site_that_poses_as_a_coordinator_is_the_wrong_peer,
+    a_certificate_that_was_replaced_counts_for_the_next_handshake_on_both_sides,
+    a_second_authority_is_accepted_beside_the_first,
 );
 
 async fn members_of_one_consortium_connect(ways: Ways) {
@@ -108,9 +110,10 @@ async fn an_expired_coordinator_is_told_from_one_not_yet_valid(ways: Ways) {
     let lung = authority("lung");
     let server = |validity| credentials(&lung, &lung, "coordinator/1", validity);
     let error = dial(ways, server(past()), good(&lung, "site/a")).await.unwrap_err();
-    assert!(matches!(error, Error::PeerExpired), "{error}");
+    assert!(matches!(error, Error::PeerExpired { .. }), "{error}");
+    assert!(error.to_string().contains("and this machine's clock shows"), "{error}");
     let error = dial(ways, server(future()), good(&lung, "site/a")).await.unwrap_err();
-    assert!(matches!(error, Error::PeerNotYetValid), "{error}");
+    assert!(matches!(error, Error::PeerNotYetValid { .. }), "{error}");
 }
 
 async fn an_expired_site_is_refused_and_told_why(ways: Ways) {
@@ -137,6 +140,47 @@ async fn a_site_that_poses_as_a_coordinator_is_the_wrong_peer(ways: Ways) {
     let lung = authority("lung");
     let error = dial(ways, good(&lung, "site/b"), good(&lung, "site/a")).await.unwrap_err();
     assert!(matches!(&error, Error::WrongPeer { found, .. } if found.ends_with("site/b")), "{error}");
+}
+
+async fn a_certificate_that_was_replaced_counts_for_the_next_handshake_on_both_sides(ways: Ways) {
+    let lung = authority("lung");
+    let (server, client) = (good(&lung, "coordinator/1"), good(&lung, "site/a"));
+    let mut listener = over(ways, server.clone()).listen("127.0.0.1:0").await.unwrap();
+    let (address, node, dialler) = (listener.address().to_owned(), NodeId::new(1).unwrap(), over(ways, client.clone()));
+    let mut earlier: Vec<Connection> = Vec::new();
+    for _ in 0..3 {
+        let dialled = loop {
+            let (dialled, accepted) = tokio::join!(dialler.dial(&address, node), listener.accept());
+            let dialled = dialled.unwrap();
+            assert_eq!(accepted.unwrap().certified(), Some(client.certified()));
+            // The listener hears of it in its own time.
+            if dialled.certified() == Some(server.certified()) {
+                break dialled;
+            }
+        };
+        assert!(earlier.iter().all(|other| other.certified() != dialled.certified()));
+        earlier.push(dialled);
+        server.replace(&good(&lung, "coordinator/1")).unwrap();
+        client.replace(&good(&lung, "site/a")).unwrap();
+    }
+    let refused = server.replace(&good(&lung, "coordinator/2")).unwrap_err().to_string();
+    assert!(refused.contains("it is of `archipelago://lung/coordinator/2`"), "{refused}");
+}
+
+async fn a_second_authority_is_accepted_beside_the_first(ways: Ways) {
+    let (first, second) = (authority("lung"), authority("lung"));
+    let both = format!("{}{}", first.certificate(), second.certificate());
+    let of = |by: &Authority, who: &str| {
+        let Issued { certificate, key } = by.issue(&principal(who), Validity::days(1)).unwrap();
+        Credentials::from_pem(&both, &certificate, &key).unwrap()
+    };
+    for (server, client) in [(&first, &second), (&second, &first), (&second, &second)] {
+        dial(ways, of(server, "coordinator/1"), of(client, "site/a")).await.unwrap();
+    }
+    // Where the first is taken out again, nothing that it certified counts.
+    let late = good(&second, "coordinator/1");
+    let error = dial(ways, late, of(&first, "site/a")).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { reason } if reason.contains("authority")), "{error}");
 }
 
 #[tokio::test]

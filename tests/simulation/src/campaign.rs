@@ -157,6 +157,7 @@ const EXPECTED: &[&str] = &[
     "invitations that were used already",
     "certificates fetched",
     "checked: invitations used once",
+    "checked: who was revoked is not heard",
     "blobs spoilt",
     "blobs lost",
     "spoilt blobs found by reading",

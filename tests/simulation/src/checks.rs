@@ -42,6 +42,9 @@ impl World {
         let cluster = state.read();
         if !is_spoilt(&cluster) {
             self.watch.state(node, applied, &cluster)?;
+            if self.watch.revocations(node, &cluster)? {
+                self.coverage.note("checked: who was revoked is not heard");
+            }
         }
         self.check_founding(node, &cluster)?;
         self.watch.submissions(node, applied, &cluster)?;
@@ -181,7 +184,7 @@ impl World {
     pub(crate) fn sites(&self) -> impl Iterator<Item = SiteId> {
         self.peers.iter().filter_map(|peer| match &peer.role {
             Role::Worker(worker) => Some(worker.site.clone()),
-            Role::Operator(_) | Role::Reader(_) | Role::Hoarder(_) | Role::Joiner(_) => None,
+            Role::Operator(_) | Role::Reader(_) | Role::Hoarder(_) | Role::Joiner(_) | Role::Leaver(_) => None,
         })
     }
 

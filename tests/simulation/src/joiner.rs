@@ -85,7 +85,9 @@ impl Joiner {
         let (key, is_in) = match &record.state {
             EnrolmentState::Asked { key, .. } => (*key, false),
             EnrolmentState::Approved { key, .. } => (*key, true),
-            EnrolmentState::Invited | EnrolmentState::Refused { .. } => return Vec::new(),
+            EnrolmentState::Invited | EnrolmentState::Refused { .. } | EnrolmentState::Renewing { .. } => {
+                return Vec::new();
+            }
         };
         if matches!(request, Request::RequestCertificate { .. }) && self.told.is_none() {
             self.told = Some(key);

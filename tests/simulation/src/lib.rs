@@ -22,6 +22,7 @@ mod harm;
 mod hoarder;
 mod host;
 mod joiner;
+mod leaver;
 mod members;
 #[cfg(feature = "mutations")]
 pub mod mutations;

@@ -14,6 +14,7 @@ use archipelago_protocol::message::{Reply, Request, Withdrawal};
 
 use crate::{
     joiner,
+    leaver::leaver,
     peer::{Act, HOARDER, Heard, View},
     training::{self, Facts},
     trees,
@@ -56,6 +57,7 @@ pub(crate) struct Operator {
     current: Vec<(Name, VersionId)>,
     n_published: u64,
     has_invited: bool,
+    has_revoked: bool,
     /// The keys of the version of [`EACH`] that this person last heard of.
     held: Option<(VersionId, Vec<ConditionKey>)>,
     /// Every coordinator that there is or may be.
@@ -91,6 +93,7 @@ impl Operator {
             current: Vec::new(),
             n_published: 0,
             has_invited: false,
+            has_revoked: false,
             held: None,
             nodes,
         }
@@ -169,6 +172,9 @@ impl Operator {
                 Request::RevokeSite { site }
             }
             (20..22, _, _) => self.change_of_members(view),
+            (22..24, _, _) if !std::mem::replace(&mut self.has_revoked, true) => {
+                Request::Revoke { who: leaver(), key: None, reason: "has left".to_owned() }
+            }
             (14..17, Some(task), _) => Request::ShowTask { task },
             (17..20, _, _) => Request::ListTasks,
             _ => Request::ShowReference { name: reference },

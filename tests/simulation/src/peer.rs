@@ -13,6 +13,7 @@ use crate::{
     chance::Chance,
     hoarder::Hoarder,
     joiner::{self, Joiner},
+    leaver::{LEAVER, Leaver},
     network::{Actor, StreamId},
     operator::Operator,
     reader::Reader,
@@ -52,6 +53,7 @@ pub(crate) enum Role {
     Reader(Reader),
     Hoarder(Hoarder),
     Joiner(Joiner),
+    Leaver(Leaver),
 }
 
 /// What a role wants done.
@@ -104,7 +106,7 @@ pub(crate) fn all(chance: &mut Chance, n_founders: u64) -> Vec<Peer> {
     let hoarder = (format!("site/{HOARDER}"), Role::Hoarder(Hoarder));
     let all = std::iter::once(operator).chain(sites.iter().map(worker)).chain(readers).chain([hoarder]);
     let joiners = Joiner::both().map(|joiner| (joiner::invited().to_string(), Role::Joiner(joiner)));
-    let all = all.chain(joiners);
+    let all = all.chain(joiners).chain([(LEAVER.to_owned(), Role::Leaver(Leaver::default()))]);
     all.map(|(who, role)| Peer {
         who: who.parse().expect("the names above are sound"),
         role,
@@ -281,6 +283,7 @@ impl World {
             Role::Reader(reader) => reader.hear(&mut view, heard),
             Role::Hoarder(hoarder) => hoarder.hear(&mut view, heard),
             Role::Joiner(joiner) => joiner.hear(&mut view, heard),
+            Role::Leaver(leaver) => leaver.hear(&mut view, heard),
         };
         for act in acts {
             match act {

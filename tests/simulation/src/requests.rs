@@ -224,9 +224,8 @@ impl World {
                 }
                 self.flush(node);
             }
-            Effect::CutSessions { site } => {
-                let who = Principal::Site(site.clone());
-                let is_theirs = |served: &Served| matches!(served, Served::Control(session) if *session.who() == who);
+            Effect::CutSessions { who } => {
+                let is_theirs = |served: &Served| matches!(served, Served::Control(session) if session.who() == who);
                 let cut: Vec<_> = live.served.iter().filter(|(_, s)| is_theirs(s)).map(|(id, _)| *id).collect();
                 for stream in cut {
                     self.coverage.note("sessions cut");

@@ -12,6 +12,8 @@ use archipelago_histories::History;
 use archipelago_protocol::message::{Request, Withdrawal};
 use raft::eraftpb::Entry;
 
+use crate::leaver::{ANNEX, LEAVER, leaver};
+
 /// What was seen so far.
 #[derive(Default)]
 pub(crate) struct Watch {
@@ -42,6 +44,8 @@ pub(crate) struct Watch {
     blobs: BTreeSet<BlobRef>,
     /// The key that used an invitation up.
     used_by: BTreeMap<Fingerprint, Fingerprint>,
+    /// Sites that were enrolled by whoever was revoked, since then.
+    left_behind: Option<usize>,
 }
 
 type Verdict = Result<(), String>;
@@ -165,7 +169,7 @@ impl Watch {
             let (key, is_in) = match &record.state {
                 EnrolmentState::Asked { key, .. } => (*key, false),
                 EnrolmentState::Approved { key, .. } => (*key, true),
-                EnrolmentState::Invited | EnrolmentState::Refused { .. } => continue,
+                EnrolmentState::Invited | EnrolmentState::Refused { .. } | EnrolmentState::Renewing { .. } => continue,
             };
             let first = *self.used_by.entry(record.invitation).or_insert(key);
             ensure(first == key, || {
@@ -177,6 +181,20 @@ impl Watch {
             })?;
         }
         Ok(())
+    }
+
+    /// Nothing is carried out any more for whoever was revoked: in every state after that there is as much of theirs as in every other.
+    /// Whether there was anything to check.
+    pub(crate) fn revocations(&mut self, node: NodeId, cluster: &Cluster) -> Result<bool, String> {
+        if cluster.standing(&leaver()).revoked.is_none() {
+            return Ok(false);
+        }
+        let found = cluster.sites().filter(|site| site.site.as_str().starts_with(ANNEX)).count();
+        let first = *self.left_behind.get_or_insert(found);
+        ensure(first == found, || {
+            format!("revocations: n{node} has {found} sites by `{LEAVER}`, who was revoked when there were {first}")
+        })?;
+        Ok(true)
     }
 
     /// The blobs that a state names and nobody has looked at yet, and the versions.

@@ -119,7 +119,7 @@ async fn ask(invite: &Invite, network: Network, request: String, output: &Output
                 let reason = printable(&reason, REASON_CHARS);
                 return Err(join_error(invite.site.as_str(), format!("operator `{by}` said no: {reason}")));
             }
-            EnrolmentState::Asked { .. } | EnrolmentState::Invited => {
+            EnrolmentState::Asked { .. } | EnrolmentState::Invited | EnrolmentState::Renewing { .. } => {
                 if told.is_none_or(|told: Instant| told.elapsed() >= TELL) {
                     output.note(format!(
                         "asked; waiting for the operator to say `approve {}` ({} s so far; may be interrupted and run again)",

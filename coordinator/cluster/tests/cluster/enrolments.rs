@@ -1,7 +1,10 @@
 //! How sites come in.
 
 use archipelago_cluster::{Cluster, Edition, Effect, Outcome, Refusal};
-use archipelago_common::{enrolment::EnrolmentState, limits};
+use archipelago_common::{
+    enrolment::{CertifiedKey, EnrolmentState},
+    limits,
+};
 
 use crate::script::{Script, key, principal};
 
@@ -60,10 +63,63 @@ fn a_key_that_was_stolen_is_replaced_and_the_site_keeps_its_name() {
     script.run("operator/anna invite north j 100000\ninvited:j ask new");
     assert!(script.cluster.recognise_key(&north, key("own")).is_ok(), "it counts until another is approved");
     let applied = script.apply("operator/anna approve north new");
-    assert!(applied.effects.contains(&Effect::CutSessions { site: "north".parse().unwrap() }));
+    assert!(applied.effects.contains(&Effect::CutSessions { who: principal("site/north") }));
     assert!(script.cluster.recognise_key(&north, key("new")).is_ok());
     let refusal = script.cluster.recognise_key(&north, key("own")).unwrap_err().to_string();
     assert!(refusal.contains("it was replaced"), "{refusal}");
+}
+
+#[test]
+fn a_site_renews_its_key_and_the_one_before_counts_until_the_new_one_comes() {
+    let mut script = Script::after(INVITED);
+    script.run("invited:i ask own\noperator/anna approve north own");
+    let north = principal("site/north");
+    check_refused(&mut script, "site/stranger renew-certificate new for=stranger", "is not enrolled");
+    script.run("@2000 site/north renew-certificate new");
+    let record = script.cluster.enrolment_of(&"north".parse().unwrap()).unwrap();
+    assert!(record.waits(2_000) && matches!(record.state, EnrolmentState::Renewing { .. }), "{record:?}");
+    assert_eq!(script.cluster.n_waiting(), 1);
+    assert!(script.cluster.recognise_key(&north, key("new")).is_err(), "asking is not having");
+    check_refused(&mut script, "operator/anna invite north j 100000", "say `approve north` or `refuse north` first");
+    // Its new key was lost before it was approved: the next one takes its place.
+    script.run("site/north renew-certificate newer\nsite/north renew-certificate newer");
+    check_refused(&mut script, "operator/anna approve north new", "that waits is");
+    script.run("operator/anna approve north newer\nsite/north renew-certificate newer");
+    assert!(script.cluster.recognise_key(&north, key("own")).is_ok(), "it counts until the other comes");
+    assert!(script.cluster.recognise_key(&north, key("newer")).is_ok());
+    assert!(!script.cluster.is_news(&north, CertifiedKey { key: key("else"), expires_ms: 9_000_000 }));
+    let applied = script.apply("coordinator/1 note site/north newer 1000000");
+    assert!(applied.effects.contains(&Effect::CutSessions { who: north.clone() }));
+    let refusal = script.cluster.recognise_key(&north, key("own")).unwrap_err().to_string();
+    assert!(refusal.contains("it was replaced"), "{refusal}");
+    assert!(script.cluster.recognise_key(&north, key("newer")).is_ok());
+    assert_eq!(script.cluster.certified(&"north".parse().unwrap()).unwrap().key, key("newer"));
+    assert_eq!(Cluster::restore(&script.cluster.snapshot().unwrap()).unwrap(), script.cluster);
+}
+
+#[test]
+fn a_renewal_that_was_refused_is_asked_for_with_another_key_and_one_that_was_not_used_ends_with_an_invitation() {
+    let mut script = Script::after(INVITED);
+    script.run("invited:i ask own\noperator/anna approve north own\nsite/north renew-certificate new");
+    script.run("operator/anna refuse north call me first");
+    check_refused(&mut script, "site/north renew-certificate new", "refused another key of `north`: call me first");
+    script.run("site/north renew-certificate other\noperator/anna approve north other");
+    script.run("operator/anna invite north j 100000");
+    assert!(script.cluster.recognise_key(&principal("site/north"), key("other")).is_err());
+    check_refused(&mut script, "site/north renew-certificate third", "was invited anew");
+    script.run("invited:j ask new\noperator/anna approve north new");
+    assert!(script.cluster.recognise_key(&principal("site/north"), key("own")).is_err());
+}
+
+#[test]
+fn a_site_that_was_certified_by_hand_is_bound_to_its_key_when_it_renews() {
+    let mut script = Script::after("@1000 operator/anna add-site north\ncoordinator/1 note site/north by-hand 500000");
+    let north = principal("site/north");
+    assert!(script.cluster.recognise_key(&north, key("any")).is_ok());
+    script.run(
+        "site/north renew-certificate new\noperator/anna approve north new\ncoordinator/1 note site/north new 900000",
+    );
+    assert!(script.cluster.recognise_key(&north, key("by-hand")).is_err());
 }
 
 #[test]
@@ -156,5 +212,5 @@ fn there_is_room_for_so_many_and_what_has_ended_makes_room() {
 fn an_earlier_edition_has_none() {
     let mut script = Script::first_edition();
     check_refused(&mut script, "@1000 operator/anna invite north i 100000", "upgrade all of them");
-    assert!(Edition::LATEST >= Edition::Sixth);
+    assert!(Edition::LATEST >= Edition::Seventh);
 }

@@ -69,8 +69,19 @@ const TRUSTED: &str = "
     operator/anna publish-reference signed-atlas signed=900 anna/lung/ref=r
     operator/anna publish-task signed-atlas signed=950 lease=60000";
 
+/// What came with format 6, after [`TRUSTED`].
+const RENEWED: &str = "
+    coordinator/1 raise-edition 7
+    site/north renew-certificate fresh
+    operator/anna approve north fresh
+    coordinator/1 note site/north fresh 2000000
+    coordinator/1 note operator/anna annas 3000000
+    operator/anna revoke operator/ben has left
+    operator/anna revoke auditor/eve shut=eves
+    site/north renew-certificate later";
+
 /// The latest format of the state; see `snapshot.rs`.
-const STATE: u32 = 5;
+const STATE: u32 = 6;
 
 #[test]
 fn every_command_has_the_bytes_it_always_had() {
@@ -79,6 +90,7 @@ fn every_command_has_the_bytes_it_always_had() {
     script.run(LATER);
     script.run(LATEST);
     script.run(TRUSTED);
+    script.run(RENEWED);
     let mut names = BTreeSet::new();
     for command in &script.log {
         let name = format!("command-{}.bin", name(&command.body));
@@ -131,6 +143,8 @@ fn a_state_of_every_format_is_read_and_the_latest_is_written() {
     script.run(LATEST);
     assert_eq!(read(4), script.cluster);
     script.run(TRUSTED);
+    assert_eq!(read(5), script.cluster);
+    script.run(RENEWED);
     check(&format!("state-{STATE}.bin"), &script.cluster.snapshot().unwrap());
     assert_eq!(read(STATE), script.cluster);
 }
@@ -181,5 +195,8 @@ fn name(body: &Body) -> &'static str {
         Body::RefuseSite { .. } => "refuse-site",
         Body::PublishSignedReference { .. } => "publish-signed-reference",
         Body::PublishSignedTask { .. } => "publish-signed-task",
+        Body::RenewCertificate { .. } => "renew-certificate",
+        Body::NoteCertificate { .. } => "note-certificate",
+        Body::Revoke { .. } => "revoke",
     }
 }

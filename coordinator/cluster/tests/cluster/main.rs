@@ -16,6 +16,7 @@ mod roles;
 mod script;
 mod signatures;
 mod snapshots;
+mod standings;
 mod submissions;
 mod tasks;
 mod transcripts;

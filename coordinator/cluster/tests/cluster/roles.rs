@@ -66,11 +66,11 @@ fn a_revoked_site_is_cut_off_and_refused_in_the_middle_of_its_work() {
     let mut script = Script::after(OPEN_TASK);
     script.run("site/a claim 1");
     let applied = script.apply("operator/anna revoke-site a");
-    assert!(applied.effects.contains(&Effect::CutSessions { site: "a".parse().unwrap() }));
+    assert!(applied.effects.contains(&Effect::CutSessions { who: principal("site/a") }));
     check_forbidden(&mut script, "site/a submit 1 1 a/d/x=1");
     check_forbidden(&mut script, "site/a renew 1 1 3");
     assert!(script.cluster.admit(&principal("site/a")).is_err());
-    assert!(script.cluster.outstanding().contains(&Effect::CutSessions { site: "a".parse().unwrap() }));
+    assert!(script.cluster.outstanding().contains(&Effect::CutSessions { who: principal("site/a") }));
 }
 
 #[test]

@@ -165,6 +165,20 @@ impl Script {
                 let certified = CertifiedKey { key: key(words[1]), expires_ms: 1_000_000 };
                 Body::ApproveSite { site: words[0].parse().unwrap(), certified, certificate: words[1].to_owned() }
             }
+            "renew-certificate" => {
+                let (key, request) = (key(words[0]), words[0].to_owned());
+                let site = options.read("for").unwrap_or_else(|| "north".parse().unwrap());
+                let signature = signature(Statement::of_renewal(&site, &request, self.now_ms));
+                Body::RenewCertificate { key, request, signature }
+            }
+            "note" => {
+                let certified = CertifiedKey { key: key(words[1]), expires_ms: number(words[2]) };
+                Body::NoteCertificate { who: principal(words[0]), certified }
+            }
+            "revoke" => {
+                let key = options.text("shut").map(key);
+                Body::Revoke { who: principal(words[0]), key, reason: words[1..].join(" ") }
+            }
             "refuse" => Body::RefuseSite { site: words[0].parse().unwrap(), reason: words[1..].join(" ") },
             "close-task" => Body::CloseTask { task: task() },
             "cancel-task" => Body::CancelTask { task: task() },
