@@ -103,6 +103,8 @@ fn second_use_and_other_mistakes(desk: &mut Desk) -> Result<()> {
     std::fs::write(desk.dir.join("north/cut.invite"), &text[..text.len() / 2])?;
     desk.fails_at(&join.replace("north.invite", "cut.invite"), "north", "is no invitation as `invite` writes it")?;
 
+    a_certificate_is_renewed_while_the_worker_serves(desk)?;
+
     desk.types("archipelago-coordinator invite south")?;
     std::fs::rename(desk.dir.join("south.invite"), desk.dir.join("north/south.invite"))?;
     let into_north = format!("{} --dir north", join.replace("north.invite", "south.invite"));
@@ -129,6 +131,52 @@ fn second_use_and_other_mistakes(desk: &mut Desk) -> Result<()> {
     let found = desk.types("archipelago-coordinator found lung --nodes 127.0.0.1:1 --operator anna");
     ensure!(found.is_err_and(|error| error.to_string().contains("it holds")), "another list is another consortium");
     Ok(())
+}
+
+/// The worker makes another key, asks by itself, and goes on with what the operator has certified: nobody restarts it, and nobody
+/// compares anything.
+fn a_certificate_is_renewed_while_the_worker_serves(desk: &mut Desk) -> Result<()> {
+    let join = "archipelago-worker join late.invite --data cells.h5ad --batch-key batch";
+    desk.types("archipelago-coordinator invite late")?;
+    std::fs::rename(desk.dir.join("late.invite"), desk.dir.join("north/late.invite"))?;
+    let mut joining = desk.starts_at(join, "north", "late")?;
+    let first = desk.fingerprint_that_is_told("late")?;
+    desk.types(&format!("archipelago-coordinator approve late --days 1 --fingerprint {first}"))?;
+    wait_until("a site has its certificate", PATIENCE, || Ok(joining.is_done()?.then_some(())))?;
+    let listed = desk.types("archipelago-coordinator site list")?;
+    ensure!(listed.contains(&format!("key {first}, its certificate ENDS")), "{listed}");
+
+    // A certificate begins an hour before it is made, which is more than this share of a day.
+    let (folder, config) = (desk.dir.join("north/late"), desk.dir.join("north/late/site.toml"));
+    let toml = std::fs::read_to_string(&config)?;
+    std::fs::write(&config, format!("renew_after = 0.03\n{toml}"))?;
+    let old = [("\"cert.pem\"", "\"old.pem\""), ("\"key.pem\"", "\"old.key\""), ("\"state\"", "\"old\"")];
+    std::fs::write(folder.join("old.toml"), old.iter().fold(toml, |toml, (from, to)| toml.replace(from, to)))?;
+    std::fs::copy(folder.join("cert.pem"), folder.join("old.pem"))?;
+    std::fs::copy(folder.join("key.pem"), folder.join("old.key"))?;
+
+    let mut worker = desk.starts_at("archipelago-worker serve --config late/site.toml", "north", "late")?;
+    wait_until("the worker asks for another certificate", PATIENCE, || {
+        worker.require_alive()?;
+        let waiting = desk.types("archipelago-coordinator requests")?;
+        Ok(waiting.contains("late  asks for another certificate since").then_some(()))
+    })?;
+    let looked = desk.types("archipelago-coordinator doctor")?;
+    ensure!(looked.contains("asking for another certificate: late"), "{looked}");
+    desk.types("archipelago-coordinator approve --renewals")?;
+    wait_until("the coordinators know the site by its new key", PATIENCE, || {
+        worker.require_alive()?;
+        let listed = desk.types("archipelago-coordinator site list")?;
+        Ok((!listed.contains(&first) && !listed.contains("ENDS")).then_some(()))
+    })?;
+    ensure!(!folder.join("key.pem.new").exists(), "the new key is in the place of the old one");
+    desk.fails_at("archipelago-worker serve --config late/old.toml --once", "north", "it was replaced")?;
+    wait_until("the worker goes on", PATIENCE, || {
+        worker.require_alive()?;
+        let shown: Value = serde_json::from_str(&desk.types("archipelago-coordinator task show 1 --format json")?)?;
+        let state = shown["assignments"]["late"]["state"].to_string().to_lowercase();
+        Ok(state.contains("accepted").then_some(()))
+    })
 }
 
 fn ensure_failed(succeeded: bool) -> Result<()> {

@@ -14,7 +14,10 @@ use archipelago_common::{
     id::{Name, NodeId, SiteId},
     policy::SitePolicy,
 };
-use archipelago_transport::net::{Network, Ways};
+use archipelago_transport::{
+    CredentialFiles,
+    net::{Network, Ways},
+};
 use bytesize::ByteSize;
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -59,6 +62,9 @@ pub struct SiteConfig {
     pub certificate: PathBuf,
     /// The site's private key, PEM.
     pub key: PathBuf,
+    /// After what share of the certificate's life another is asked for; 1 is never.
+    #[serde(default = "default_renew_after")]
+    pub renew_after: f64,
     /// All coordinators, as `host:port` by node id.
     pub coordinators: BTreeMap<String, String>,
     /// Which ways are taken to them: `auto` for QUIC and TCP, `quic` or `tcp`.
@@ -108,6 +114,10 @@ impl SiteConfig {
         let mut config: Self = read_toml(path)?;
         config.nodes().map_err(|detail| Error::Config { path: path.into(), detail })?;
         config.network().map_err(|detail| Error::Config { path: path.into(), detail })?;
+        if !(config.renew_after > 0.0 && config.renew_after <= 1.0) {
+            let detail = format!("`renew_after` is {}, expected a share above 0 and up to 1", config.renew_after);
+            return Err(Error::Config { path: path.into(), detail });
+        }
         let beside = path.parent().unwrap_or(Path::new("."));
         let paths = [
             &mut config.state_dir,
@@ -183,6 +193,12 @@ impl SiteConfig {
         }
     }
 
+    /// The site's certificate, its key and the authorities it accepts.
+    pub(crate) fn credential_files(&self) -> CredentialFiles {
+        let (authority, certificate, key) = (self.ca.clone(), self.certificate.clone(), self.key.clone());
+        CredentialFiles { authority, certificate, key }
+    }
+
     /// The ledger of how much left of which cells.
     pub fn ledger_path(&self) -> PathBuf {
         self.state_dir.join("ledger.jsonl")
@@ -252,6 +268,10 @@ fn default_scratch() -> PathBuf {
 
 fn default_out_dir() -> PathBuf {
     "results".into()
+}
+
+fn default_renew_after() -> f64 {
+    0.67
 }
 
 fn default_batch_key() -> String {

@@ -40,6 +40,7 @@ pub mod offer;
 pub mod ops;
 pub mod output;
 pub mod recipe;
+mod renewal;
 pub mod report;
 pub mod results;
 pub mod session;

@@ -6,13 +6,15 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 
+use archipelago_transport::Credentials;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use prometheus::{Gauge, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::{
     audit::Kind,
@@ -33,6 +35,8 @@ pub struct Metrics {
     pub cells_per_second: Gauge,
     contacts: IntCounter,
     is_connected: AtomicBool,
+    certificate_left: IntGauge,
+    credentials: OnceLock<Credentials>,
 }
 
 /// How a task ended at this site.
@@ -68,7 +72,12 @@ impl Metrics {
         )?;
         let contacts =
             IntCounter::new("archipelago_site_contacts_total", "Times that contact with the coordinators was made.")?;
+        let certificate_left = IntGauge::new(
+            "archipelago_site_certificate_left_seconds",
+            "Seconds until the site's certificate ends; 0 after it.",
+        )?;
         let registry = Registry::new();
+        registry.register(Box::new(certificate_left.clone()))?;
         registry.register(Box::new(released_bytes.clone()))?;
         registry.register(Box::new(tasks.clone()))?;
         registry.register(Box::new(epochs.clone()))?;
@@ -81,7 +90,25 @@ impl Metrics {
             tasks.with_label_values(&[end.name()]);
         }
         let is_connected = AtomicBool::new(false);
-        Ok(Self { registry, released_bytes, tasks, epochs, trained_cells, cells_per_second, contacts, is_connected })
+        let credentials = OnceLock::new();
+        Ok(Self {
+            registry,
+            released_bytes,
+            tasks,
+            epochs,
+            trained_cells,
+            cells_per_second,
+            contacts,
+            is_connected,
+            certificate_left,
+            credentials,
+        })
+    }
+
+    /// From here on the metrics say how much is left of these.
+    pub fn watch_certificate(&self, credentials: Credentials) {
+        // A worker has one.
+        let _ = self.credentials.set(credentials);
     }
 
     /// Counts bytes that the gate let out.
@@ -109,6 +136,11 @@ impl Metrics {
 
     /// The metrics in Prometheus' text form.
     pub fn render(&self) -> String {
+        if let Some(credentials) = self.credentials.get() {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            self.certificate_left.set(credentials.expires_unix_s().saturating_sub(now_s).max(0));
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }

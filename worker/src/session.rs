@@ -18,7 +18,7 @@ use archipelago_common::{
 use archipelago_models::Device;
 use archipelago_protocol::message::{Notice, Refusal};
 use archipelago_transport::Credentials;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
 use self::admission::{Consent, is_told};
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     noise::NoiseKey,
     ops::{Metrics, TaskEnd},
     output,
+    renewal::{self, Renewal},
     surgery_task::SurgeryTask,
     task_summary::TaskSummary,
     vouched::{KnownFile, Vouched},
@@ -134,6 +135,8 @@ pub struct Site {
     pub(crate) device: Device,
     stop: watch::Receiver<bool>,
     credentials: Credentials,
+    // Keeps the certificate from ending; ends with the site.
+    _trust: JoinSet<()>,
     pub(crate) decisions: Decisions,
     known: KnownFile,
     // Tasks that wait for a person's consent, and when that was last said.
@@ -155,7 +158,9 @@ impl Site {
         stop: watch::Receiver<bool>,
     ) -> Result<Self> {
         let policy = config.read_policy()?;
-        let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
+        let files = config.credential_files();
+        renewal::settle(&files)?;
+        let credentials = files.load()?;
         let certified = &credentials.identity().principal;
         if *certified != Principal::Site(config.site.clone()) {
             return Err(Error::WrongIdentity { expected: config.site.clone(), found: certified.to_string() });
@@ -181,9 +186,15 @@ impl Site {
             known,
             network,
         };
+        metrics.watch_certificate(credentials.clone());
+        let uplink = Uplink::connect(client).await?;
+        let mut trust = JoinSet::new();
+        trust.spawn(files.keep(credentials.clone()));
+        trust.spawn(Renewal::new(&config, credentials.clone()).keep(uplink.clone()));
         Ok(Self {
             gate: Gate::new(config.site.clone(), policy, noise, logs, metrics.clone()),
-            uplink: Uplink::connect(client).await?,
+            uplink,
+            _trust: trust,
             checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"), EPOCHS_PER_CHECKPOINT)?,
             decisions: Decisions::of_site(&config.state_dir),
             known: KnownFile::open(&config.state_dir)?,

@@ -34,7 +34,8 @@ use crate::{
     ops = \"127.0.0.1:9464\"                 # /metrics, /healthz, /readyz; default: closed\n  \
     ca = \"ca.pem\"\n  \
     certificate = \"north.pem\"\n  \
-    key = \"north.key\"\n\n  \
+    key = \"north.key\"\n  \
+    renew_after = 0.67                     # of its life, the certificate is asked for anew; 1: never\n\n  \
     [coordinators]\n  \
     1 = \"host-a:7101\"\n  \
     2 = \"host-b:7101\"\n  \

@@ -8,17 +8,18 @@ use std::{
     path::Path,
 };
 
-use archipelago_client::{Client, ClientConfig, Notices, Source};
+use archipelago_client::{Client, ClientConfig, ClientError, Notices, Source};
 use archipelago_common::{
     blob::BlobRef,
     condition::{Columns, ConditionKey},
+    enrolment::EnrolmentRecord,
     id::{Name, SiteId, TaskId, VersionId},
     part::Member,
     record::{Progress, ReferenceHead, Submission, SubmittedCondition, TaskHead},
     signature::{Signature, Subject},
     task::ConditionMetrics,
 };
-use archipelago_protocol::message::{Reply, Request, Which};
+use archipelago_protocol::message::{Refusal, Reply, Request, Which};
 
 use super::{Embeddings, Released};
 use crate::{
@@ -98,6 +99,29 @@ impl Uplink {
     /// # Errors  [`Error::Client`]
     pub async fn signature(&self, of: Subject) -> Result<Option<Signature>> {
         Ok(self.client.signature(of).await?)
+    }
+
+    /// Asks to have another key of the site's certified. What leaves is its public half, the site's name and a signature of that.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn renew_certificate(&self, request: String, signature: Signature) -> Result<EnrolmentRecord> {
+        let signature = Box::new(signature);
+        match self.ask(Request::RenewCertificate { request, signature }).await? {
+            Reply::Enrolment(record) => Ok(*record),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What came of the site's last request for a certificate, if there is one.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn enrolment(&self) -> Result<Option<EnrolmentRecord>> {
+        match self.ask(Request::ShowEnrolment).await {
+            Ok(Reply::Enrolment(record)) => Ok(Some(*record)),
+            Ok(other) => Err(unexpected(&other)),
+            Err(Error::Client(ClientError::Refused(Refusal::NotFound { .. }))) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Downloads a blob to a file, verified.
