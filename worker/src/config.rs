@@ -104,6 +104,9 @@ pub struct DataSection {
     /// What to do with a gene that the file names more than once.
     #[serde(default)]
     pub duplicate_genes: Duplicates,
+    /// Whether expression that is no whole numbers counts as counts, such as what is left when ambient RNA was taken out.
+    #[serde(default)]
+    pub fractional_counts: bool,
 }
 
 impl SiteConfig {
@@ -188,6 +191,7 @@ impl SiteConfig {
             donor_key: policy.donor_key.clone(),
             batches: self.data.batches.clone(),
             duplicate_genes: self.data.duplicate_genes,
+            fractional_counts: self.data.fractional_counts,
             consent: Some(Consent { may_read: policy.may_read.clone(), cell_filters: policy.tasks.cell_filters }),
             ..DataSpec::new(&self.data.path, &self.data.batch_key)
         }

@@ -67,6 +67,9 @@ pub struct CellArgs {
     /// What to do with a gene that the file names more than once.
     #[arg(long, value_enum, default_value_t = DuplicateGenes::Refuse)]
     pub duplicate_genes: DuplicateGenes,
+    /// Take expression that is no whole numbers for counts, such as what is left when ambient RNA was taken out; as upstream, with a warning.
+    #[arg(long)]
+    pub fractional_counts: bool,
 }
 
 impl CellArgs {
@@ -79,6 +82,7 @@ impl CellArgs {
                 DuplicateGenes::Refuse => Duplicates::Refuse,
                 DuplicateGenes::Sum => Duplicates::Sum,
             },
+            fractional_counts: self.fractional_counts,
             ..DataSpec::new(path, batch_key)
         }
     }

@@ -70,7 +70,8 @@ impl SiteData {
         let display = self.handling.output.work("reading counts");
         let (modality, layer) = (self.spec.fields.rna_modality(), self.preparation.layer());
         let place = Source::Matrix { modality: modality.map(str::to_owned), layer: layer.map(str::to_owned) };
-        let mut check = ValueCheck::new(&self.spec.path, place.to_string(), self.spec.values(), genes);
+        let check = ValueCheck::new(&self.spec.path, place.to_string(), self.spec.values(), genes);
+        let mut check = if self.spec.fractional_counts { check.taking_fractions() } else { check };
         let builder = || CsrBuilder::new(panel.len(), storage, reader.n_stored());
         let mut groups: Vec<CsrBuilder> = (0..n_groups).map(|_| builder()).collect();
         let mut n_empty_cells = 0;

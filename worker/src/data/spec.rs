@@ -37,6 +37,8 @@ pub struct DataSpec {
     pub batches: Vec<String>,
     /// What to do with a gene that the file names more than once.
     pub duplicate_genes: Duplicates,
+    /// Whether expression that is no whole numbers counts as counts, such as what is left when ambient RNA was taken out.
+    pub fractional_counts: bool,
     /// Which gene sets are taken, of a model that takes some.
     pub sets: SetOptions,
     /// How the reference's cells were prepared, for a file that is not prepared yet.
@@ -79,6 +81,7 @@ impl DataSpec {
             donor_key: None,
             batches: vec![],
             duplicate_genes: Duplicates::Refuse,
+            fractional_counts: false,
             sets: SetOptions::default(),
             recipe: None,
             consent: None,

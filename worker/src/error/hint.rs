@@ -14,6 +14,9 @@ impl Error {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Self::Anndata(source) | Self::Cells { source, .. } => anndata_hints(source),
+            Self::WrongValues { path, place, found, expected } if *expected == Values::Counts.expected() => {
+                hints_of_counts(path, place, found)
+            }
             other => other.hint().into_iter().collect(),
         }
     }
@@ -33,14 +36,6 @@ impl Error {
             }
             Self::Models(archipelago_models::Error::NotAnswered { .. }) => "`archipelago-worker results questions REFERENCE` lists what it answers".into(),
             Self::UnknownField { .. } => "`archipelago-worker models NAME` says what a model takes".into(),
-            Self::WrongValues { path, place, expected, .. } if *expected == Values::Counts.expected() => {
-                match places_of_counts(path, place) {
-                    places if places.is_empty() => {
-                        "choose the layer that holds raw counts, such as `--layer counts`".into()
-                    }
-                    places => format!("raw counts are needed; these look like some: {}", places.join(", ")),
-                }
-            }
             Self::WrongValues { expected, .. } if *expected == Values::LogNormalised.expected() => {
                 "normalise the counts and take logarithms with `archipelago-worker preprocess`, or choose the layer that \
                  holds such values with `--layer`"
@@ -161,6 +156,30 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// What to do about a matrix that holds no counts.
+fn hints_of_counts(path: &Path, place: &str, found: &str) -> Vec<String> {
+    let elsewhere = match places_of_counts(path, place) {
+        places if places.is_empty() => "choose the layer that holds raw counts, such as `--layer counts`".to_owned(),
+        places => format!("raw counts are needed; these look like some: {}", places.join(", ")),
+    };
+    let corrected = format!(
+        "{elsewhere}; counts without their ambient RNA, which are no whole numbers any more, are taken with `--fractional-counts`"
+    );
+    let is_corrected = is_fraction(found) && is_of_genes(place);
+    is_corrected.then_some(corrected).into_iter().chain([elsewhere]).collect()
+}
+
+/// Whether what was found begins with a number above 0 that is not whole.
+fn is_fraction(found: &str) -> bool {
+    let number = found.split(' ').next().and_then(|word| word.parse::<f32>().ok());
+    number.is_some_and(|number| number > 0.0 && number.is_finite() && number.fract() != 0.0)
+}
+
+/// Whether a place holds the expression of genes: what `--layer` says.
+fn is_of_genes(place: &str) -> bool {
+    place == "X" || place == "raw" || place.starts_with("layers/")
 }
 
 /// Where a file has values that look like counts, beside the place that has none: as flags, or as places of its modality.

@@ -85,6 +85,46 @@ fn counts_that_are_none_are_named_by_cell_and_gene() {
 }
 
 #[test]
+fn counts_that_are_no_whole_numbers_are_taken_where_it_is_said() {
+    let bench = Bench::new();
+    with_counts(&bench, |counts| counts.iter_mut().filter(|count| **count > 0.0).for_each(|count| *count -= 0.25));
+    check(&bench, 1, &TRAIN, &["expected raw counts", "`--fractional-counts`"]);
+    let output = bench.command(&[&TRAIN[..], &["--fractional-counts"]].concat()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("numbers that are not whole"), "{said}");
+    let map = ["map", "reference", "cells.h5ad", "--batches", "c", "--epochs", "2", "--out", "mapped"];
+    check(&bench, 1, &map, &["expected raw counts", "`--fractional-counts`"]);
+    bench.run(&[&map[..], &["--fractional-counts"]].concat());
+    // What is below 0 stays what it is.
+    with_counts(&bench, |counts| counts[60 * 7 + 3] = -0.25);
+    let train = [&TRAIN[..12], &["--out=again", "--fractional-counts"]].concat();
+    check(&bench, 1, &train, &["-0.25 for `GENE00004` in row 7"]);
+}
+
+#[test]
+fn too_few_cells_for_a_variance_are_named_before_training() {
+    let bench = Bench::new();
+    check(
+        &bench,
+        2,
+        &[&TRAIN[..], &["--batch-size", "1"]].concat(),
+        &["`1` is not a valid minibatch size", "at least 2"],
+    );
+    bench.run(&[&TRAIN[..], &["--use-observed-lib-size", "false"]].concat());
+    let cells = AnnData::read(bench.path("cells.h5ad")).unwrap();
+    let batches = cells.obs.column("batch").unwrap().to_strings();
+    let lone = batches.iter().position(|batch| batch.as_deref() == Some("c")).unwrap();
+    cells.select_obs(&[lone]).unwrap().write(bench.path("lone.h5ad"), Compression::None).unwrap();
+    let map = ["map", "reference", "lone.h5ad", "--batches", "c", "--epochs", "2", "--out", "mapped"];
+    check(
+        &bench,
+        1,
+        &map,
+        &["the 1 cells of `local/query/c` have the same total count", "hint: leave the condition out"],
+    );
+}
+
+#[test]
 fn a_file_without_cells_is_refused() {
     let bench = Bench::new();
     let mut adata = AnnData::read(bench.path("cells.h5ad")).unwrap().select_obs(&[]).unwrap();

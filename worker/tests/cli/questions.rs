@@ -109,6 +109,8 @@ fn groups_are_compared_gene_by_gene() {
     assert!(table[1..].iter().all(|row| row.split(',').count() == table[0].split(',').count()));
 
     let (first, second) = (&comparisons[0]["group1"], &comparisons[1]["group1"]);
+    let help = bench.run(&["results", "differential", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("own default is vanilla where a model decodes genes alone"), "{help}");
     let pair = ["--group1", first.as_str().unwrap(), "--group2", second.as_str().unwrap(), "--mode", "vanilla"];
     let vanilla = [&group[..], &pair, &["--batch-correction", "--batchid", "a,b", "--out", "v.csv"]].concat();
     assert_eq!(ask(&bench, "differential", &vanilla)["comparisons"][0]["group2"], *second);

@@ -43,7 +43,8 @@ pub(super) struct DifferentialArgs {
     /// The group to compare with [default: all other cells]
     #[arg(long)]
     group2: Option<String>,
-    /// vanilla: which group expresses more. change: whether the fold change is large.
+    /// vanilla: which group expresses more. change: whether the fold change is large, with a false discovery rate. scvi-tools' own default
+    /// is vanilla where a model decodes genes alone, and change where it decodes proteins too; here it is change for both.
     #[arg(long, value_enum, default_value_t = Mode::Change)]
     mode: Mode,
     /// Smallest log2 fold change that counts; `fit` takes it from the data.
