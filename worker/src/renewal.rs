@@ -184,3 +184,58 @@ const AFTER_FAULT: Duration = Duration::from_secs(600);
 const AFTER_REFUSAL: Duration = Duration::from_secs(86_400);
 /// Characters of a reason that are shown.
 const REASON_CHARS: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use archipelago_transport::ca::{Authority, Validity};
+
+    use super::*;
+
+    /// A site's folder in which the certificate is that of `certificate` and the key that of `key`, and what is beside them.
+    fn crashed(certificate: &str, key: &str, beside_key: Option<&str>) -> (tempfile::TempDir, CredentialFiles) {
+        let dir = tempfile::tempdir().unwrap();
+        let files = CredentialFiles {
+            authority: dir.path().join("ca.pem"),
+            certificate: dir.path().join("cert.pem"),
+            key: dir.path().join("key.pem"),
+        };
+        fs::write_atomic(&files.certificate, certificate.as_bytes()).unwrap();
+        ca::write_key(&files.key, key).unwrap();
+        beside_key.into_iter().for_each(|key| ca::write_key(&new_key_file(&files.key), key).unwrap());
+        (dir, files)
+    }
+
+    #[test]
+    fn wherever_a_crash_comes_the_next_start_has_a_pair_that_fits() {
+        let (authority, _) = Authority::create("lung".parse().unwrap(), Validity::days(1)).unwrap();
+        let north = "site/north".parse().unwrap();
+        let [old, new] = [(); 2].map(|()| authority.issue(&north, Validity::days(1)).unwrap());
+        for (what, certificate, key, beside) in [
+            ("before anything was put in place", &old.certificate, &old.key, Some(&new.key)),
+            ("between certificate and key", &new.certificate, &old.key, Some(&new.key)),
+            ("after both", &new.certificate, &new.key, None),
+        ] {
+            let (_dir, files) = crashed(certificate, key, beside.map(String::as_str));
+            fs::write_atomic(&files.authority, authority.certificate().as_bytes()).unwrap();
+            settle(&files).unwrap();
+            assert!(files.load().is_ok(), "{what}");
+            let waits = what.starts_with("before");
+            assert_eq!(
+                new_key_file(&files.key).exists(),
+                waits,
+                "{what}: a key that was asked for is kept until it is certified"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_that_fits_nothing_is_left_where_it_is() {
+        let (authority, _) = Authority::create("lung".parse().unwrap(), Validity::days(1)).unwrap();
+        let north = "site/north".parse().unwrap();
+        let [one, two, three] = [(); 3].map(|()| authority.issue(&north, Validity::days(1)).unwrap());
+        let (_dir, files) = crashed(&one.certificate, &two.key, Some(&three.key));
+        fs::write_atomic(&files.authority, authority.certificate().as_bytes()).unwrap();
+        settle(&files).unwrap();
+        assert!(files.load().is_err() && new_key_file(&files.key).exists());
+    }
+}

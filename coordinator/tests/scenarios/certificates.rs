@@ -250,3 +250,28 @@ fn a_lost_authority_is_replaced_by_a_second_one_while_everything_runs() {
     consortium.leader();
     consortium.ask_as("cleo", &["site", "add", "north"]).unwrap();
 }
+
+#[test]
+fn a_request_that_names_somebody_else_is_not_signed_unless_that_is_meant() {
+    let consortium = Consortium::founded(1, |_| 1..=1);
+    let asked = consortium.done(&["ca", "request", "site/north", "--out", "north"]);
+    let key = asked.lines().find_map(|line| line.strip_prefix("key   ")).unwrap().to_owned();
+    let sign = |who, further: &[&str]| {
+        let args = ["ca", "sign", "north/request.pem", "--as", who, "--ca", "ca", "--out", "north/cert.pem"];
+        consortium.command(&[&args[..], further].concat()).output().unwrap()
+    };
+    let refused = sign("site/south", &[]);
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{error}");
+    for part in ["north/request.pem", "it asks for `site/north`, expected `site/south`", &key, "--renamed"] {
+        assert!(error.contains(part), "{error} lacks {part}");
+    }
+    assert!(!consortium.path("north/cert.pem").exists());
+    for (who, further) in [("site/north", &[][..]), ("site/south", &["--renamed"])] {
+        let signed = sign(who, further);
+        assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+        assert!(String::from_utf8_lossy(&signed.stdout).contains(&key), "the fingerprint is there to be compared");
+        let certified = Certified::read(&std::fs::read_to_string(consortium.path("north/cert.pem")).unwrap()).unwrap();
+        assert_eq!(certified.identity.principal.to_string(), who);
+    }
+}

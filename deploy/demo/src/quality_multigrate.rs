@@ -62,7 +62,8 @@ impl SeedRun<'_> {
         let epochs = [self.args.reference_epochs().to_string(), self.args.surgery_epochs().to_string()];
         let train = ["train", &cells, "--model", "multigrate", "--batches", &own, "--epochs", &epochs[0]];
         self.seeded(&[&train[..], &RECIPE, &["--out", &reference]].concat())?;
-        self.seeded(&["map", &reference, &cells, "--batches", &query, "--epochs", &epochs[1], "--out", &mapped])?;
+        let map = ["map", &reference, &cells, "--batches", &query, "--epochs", &epochs[1], "--out", &mapped];
+        self.seeded(&[&map[..], &["--surgery", &self.args.surgery]].concat())?;
         let mut figures = Figures::default();
         self.losses(&mut figures)?;
         // The peer's places are draws from the posterior: like is compared with like. Ours by default are means.

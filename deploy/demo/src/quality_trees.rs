@@ -42,12 +42,13 @@ impl SeedRun<'_> {
         let (trained, moved) = (self.args.reference_epochs().to_string(), self.args.surgery_epochs().to_string());
         let sizes = ["--n-layers", "2", "--deeply-inject-covariates", "true", "--epochs", &trained];
         let by = ["--batch-key", PART];
+        let surgery = ["--surgery", &self.args.surgery];
         let train = ["train", &cells, "--batches", &of_known, "--out", &reference];
         let map = ["map", &reference, &cells, "--batches", &of_new, "--epochs", &moved, "--out", &mapped];
         self.seeded(&[&train[..], &by, &sizes].concat())?;
         let [own, both] = ["own.h5ad", "both.h5ad"].map(|name| self.path(name));
         self.plain(&[&["latent", &reference, &cells, "--batches", &of_known, "--out", &own][..], &by].concat())?;
-        self.seeded(&[&map[..], &by].concat())?;
+        self.seeded(&[&map[..], &by, &surgery].concat())?;
         let query = format!("{mapped}/mapped.h5ad");
         self.plain(&["concat", &own, &query, "--out", &both])?;
         Ok(Spaces { known, new, own, query, both })
