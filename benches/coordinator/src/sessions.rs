@@ -43,6 +43,8 @@ pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> 
     let n_open = cluster.consortium.metric_sum(1, "archipelago_sessions", "role=\"site\"").unwrap_or_default();
     table.row(PART, "sessions open", n_open, "", Goal::AtLeast(n_sites as f64));
 
+    // When the coordinators have written down who has come.
+    tokio::time::sleep(SETTLED).await;
     let (cpu, begun) = (node.cpu_s()?, Instant::now());
     tokio::time::sleep(IDLE).await;
     let share = (node.cpu_s()? - cpu) / begun.elapsed().as_secs_f64();
@@ -157,3 +159,4 @@ async fn submit(site: &SiteId, client: &Client, i: usize, (task, version): (Task
 
 /// How long the idle sites are watched: two keep-alives and more.
 const IDLE: Duration = Duration::from_secs(15);
+const SETTLED: Duration = Duration::from_secs(5);

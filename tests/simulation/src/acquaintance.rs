@@ -144,7 +144,9 @@ impl World {
         };
         let mut members = self.hosts.values().filter(is_member).peekable();
         let is_settled = members.peek().is_some() && members.all(is_known);
-        if self.has_lost_memory() || !is_settled {
+        // One that was founded alone is a cluster of its own again before anybody can tell it of the others: docs/reliability.md says so.
+        let was_founded_alone = self.founders == [node].into();
+        if self.has_lost_memory() || !is_settled || was_founded_alone {
             return;
         }
         self.empty_disk(node);
