@@ -298,10 +298,7 @@ impl Cluster {
         reason: &str,
     ) -> Result<Outcome, Refusal> {
         let by = site::require_operator(principal)?.clone();
-        if reason.len() > limits::REASON_BYTES {
-            let (found, limit) = (reason.len(), limits::REASON_BYTES);
-            return Err(Refusal::invalid(format!("the reason has {found} bytes, expected at most {limit}")));
-        }
+        site::require_reason(reason)?;
         let record = self.require_enrolment(site)?;
         let invitation = record.invitation;
         let key = match &record.state {

@@ -113,6 +113,17 @@ pub(crate) fn require_coordinator(principal: &Principal) -> Result<(), Refusal> 
     }
 }
 
+/// Refuses a reason of too many bytes.
+pub(crate) fn require_reason(reason: &str) -> Result<(), Refusal> {
+    match reason.len() {
+        found if found > limits::REASON_BYTES => {
+            let limit = limits::REASON_BYTES;
+            Err(Refusal::invalid(format!("the reason has {found} bytes, expected at most {limit}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses one more of a thing of which there are `found` already.
 pub(crate) fn require_room(what: &str, found: usize, limit: usize) -> Result<(), Refusal> {
     if found < limit { Ok(()) } else { Err(Refusal::conflict(format!("there are {found} {what}, which is the limit"))) }

@@ -124,7 +124,8 @@ impl Cluster {
         Ok(Outcome::Ticked)
     }
 
-    /// Shuts somebody out, or a key of theirs. It is never refused for want of space.
+    /// Shuts somebody out, or a key of theirs. A state that has no room for anything else takes it still, up to
+    /// [`limits::REVOCATIONS`] of either.
     pub(crate) fn revoke(
         &mut self,
         principal: &Principal,
@@ -133,10 +134,7 @@ impl Cluster {
         reason: &str,
     ) -> Result<Outcome, Refusal> {
         let by = site::require_operator(principal)?.clone();
-        if reason.len() > limits::REASON_BYTES {
-            let (found, limit) = (reason.len(), limits::REASON_BYTES);
-            return Err(Refusal::invalid(format!("the reason has {found} bytes, expected at most {limit}")));
-        }
+        site::require_reason(reason)?;
         let revocation = Revocation { by: Some(by), at_ms: self.now_ms, reason: reason.to_owned() };
         let outcome = Outcome::Standing(who.clone());
         if let Principal::Invited(_) = who {
