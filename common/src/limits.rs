@@ -49,6 +49,12 @@ pub const LONGEST_INVITATION_MS: u64 = 30 * 24 * 3_600_000;
 pub const PRINCIPALS: usize = 2 * SITES;
 /// Names, and keys, that are shut out and no sites.
 pub const REVOCATIONS: usize = 4_096;
+/// Proposals that wait for a second person: people write each of them, and people read them.
+pub const PROPOSALS: usize = 64;
+/// Proposals that are remembered, those that wait among them.
+pub const PROPOSALS_KEPT: usize = 512;
+/// How long a proposal waits: a week, as somebody may be away for some days.
+pub const PROPOSAL_MS: u64 = 7 * 86_400_000;
 /// Bytes of a signing request or of a certificate, PEM: each is under 1 KiB with the keys that are made here.
 pub const CERTIFICATE_BYTES: usize = 8 << 10;
 /// How long before its end a certificate is worth a warning, in milliseconds: 30 days, time for a person who is on holiday.

@@ -8,6 +8,7 @@ use crate::{
     enrolment::Fingerprint,
     error::{Error, Result},
     id::{Name, NodeId, SiteId, shorten},
+    role::{Role, Roles},
 };
 
 /// A role and a name. Read from a verified certificate, never from a message.
@@ -17,16 +18,18 @@ pub enum Principal {
     Coordinator(NodeId),
     /// An institution that owns data.
     Site(SiteId),
-    /// Someone who publishes references and tasks.
+    /// Someone who has every role.
     Operator(Name),
     /// Someone who may read everything and change nothing.
     Auditor(Name),
     /// Whoever has the key of this invitation: may ask, once, to become the site that is invited, and hear what came of it.
     Invited(Fingerprint),
+    /// Someone who has some of the roles. Since edition 8 and protocol 9.
+    Officer(Roles, Name),
 }
 
 impl Principal {
-    /// The role, in one word.
+    /// The role, in one word; of an officer all of them.
     pub fn role(&self) -> &'static str {
         match self {
             Self::Coordinator(_) => "coordinator",
@@ -34,6 +37,25 @@ impl Principal {
             Self::Operator(_) => "operator",
             Self::Auditor(_) => "auditor",
             Self::Invited(_) => "invited",
+            Self::Officer(roles, _) => roles.as_str(),
+        }
+    }
+
+    /// Whether this is somebody who has a role.
+    pub fn may(&self, role: Role) -> bool {
+        match self {
+            Self::Operator(_) => true,
+            Self::Officer(roles, _) => roles.contains(role),
+            Self::Auditor(_) => role == Role::Auditor,
+            Self::Coordinator(_) | Self::Site(_) | Self::Invited(_) => false,
+        }
+    }
+
+    /// The name of a person, whatever their roles: who has two certificates is one person still.
+    pub fn person(&self) -> Option<&Name> {
+        match self {
+            Self::Operator(name) | Self::Auditor(name) | Self::Officer(_, name) => Some(name),
+            Self::Coordinator(_) | Self::Site(_) | Self::Invited(_) => None,
         }
     }
 }
@@ -43,7 +65,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Coordinator(node) => write!(f, "{}/{node}", self.role()),
             Self::Site(site) => write!(f, "{}/{site}", self.role()),
-            Self::Operator(name) | Self::Auditor(name) => write!(f, "{}/{name}", self.role()),
+            Self::Operator(name) | Self::Auditor(name) | Self::Officer(_, name) => write!(f, "{}/{name}", self.role()),
             Self::Invited(key) => write!(f, "{}/{key}", self.role()),
         }
     }
@@ -58,11 +80,10 @@ impl FromStr for Principal {
             Some(("operator", name)) => Name::parse("operator name", name).map(Self::Operator),
             Some(("auditor", name)) => Name::parse("auditor name", name).map(Self::Auditor),
             Some(("invited", key)) => key.parse().map(Self::Invited),
-            _ => Err(Error::InvalidName {
-                what: "role",
-                found: shorten(text),
-                expected: "`coordinator/<number>`, `site/<name>`, `operator/<name>` or `auditor/<name>`",
-            }),
+            other => match other.and_then(|(roles, name)| Some((Roles::of_name(roles)?, name))) {
+                Some((roles, name)) => Name::parse("officer's name", name).map(|name| Self::Officer(roles, name)),
+                None => Err(Error::InvalidName { what: "role", found: shorten(text), expected: ROLES }),
+            },
         }
     }
 }
@@ -96,6 +117,8 @@ impl FromStr for Identity {
     }
 }
 
+const ROLES: &str = "`coordinator/<number>`, `site/<name>`, `operator/<name>`, `auditor/<name>`, or `publisher/<name>`, `enroller/<name>`, \
+    `administrator/<name>` and several of those roles in that order: `publisher+enroller+auditor+administrator/<name>`";
 const SCHEME: &str = "archipelago://";
 
 #[cfg(test)]
@@ -106,7 +129,9 @@ mod tests {
 
     #[test]
     fn identities_round_trip_as_uris() {
-        for text in ["coordinator/3", "site/charite", "operator/anna.k", "auditor/dpo", INVITED] {
+        let officers = ["publisher/ben", "enroller+administrator/eva"];
+        for text in ["coordinator/3", "site/charite", "operator/anna.k", "auditor/dpo", INVITED].iter().chain(&officers)
+        {
             let uri = format!("archipelago://lung/{text}");
             assert_eq!(uri.parse::<Identity>().unwrap().to_string(), uri);
         }
@@ -116,6 +141,9 @@ mod tests {
             "https://lung/site/a",
             "archipelago://lung/site/../a",
             "archipelago://lung/root/a",
+            "archipelago://lung/enroller+publisher/a",
+            "archipelago://lung/publisher+operator/a",
+            "archipelago://lung/publisher/../a",
             "archipelago://lung/coordinator/0",
             "archipelago://lung/invited/north",
         ] {

@@ -5,8 +5,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     commands::{
-        approve, blobs, ca, clock, completions, doctor, found, init, invite, members, reference, refuse, requests,
-        revoke, serve, site, status, task, withdraw,
+        approve, blobs, ca, clock, completions, demands, doctor, found, init, invite, members, proposals, reference,
+        refuse, requests, revoke, serve, site, status, task, withdraw,
     },
     error::Result,
     output::{Format, Output},
@@ -59,6 +59,10 @@ enum Verb {
     Refuse(refuse::RefuseArgs),
     Revoke(revoke::RevokeArgs),
     #[command(subcommand)]
+    Proposals(proposals::ProposalsCommand),
+    #[command(subcommand)]
+    Demands(demands::DemandsCommand),
+    #[command(subcommand)]
     Ca(ca::CaCommand),
     Init(init::InitArgs),
     #[command(subcommand)]
@@ -101,6 +105,8 @@ pub fn run() -> Result<()> {
         Verb::Approve(args) => approve::run(args, &output),
         Verb::Refuse(args) => refuse::run(args, &output),
         Verb::Revoke(args) => revoke::run(args, &output),
+        Verb::Proposals(command) => proposals::run(command, &output),
+        Verb::Demands(command) => demands::run(command, &output),
         Verb::Ca(command) => ca::run(command, &output),
         Verb::Init(args) => init::run(args, &output),
         Verb::Site(command) => site::run(command, &output),

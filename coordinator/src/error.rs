@@ -168,6 +168,12 @@ pub enum Error {
         /// The beginning of the answer.
         reply: String,
     },
+    /// It is proposed, and not done.
+    #[error("two persons do this together, so it is proposed and not done yet:\n{proposal}")]
+    Proposed {
+        /// The proposal, and what to do with it.
+        proposal: String,
+    },
     /// A version that a reference does not have.
     #[error("reference `{name}` has no version {id}")]
     NoVersion {
@@ -249,6 +255,7 @@ impl Error {
             Self::Common(archipelago_common::Error::File { path, .. }) if path.ends_with("version.json") => {
                 "give the directory that `archipelago-worker train` or `map` wrote"
             }
+            Self::Proposed { .. } => "`archipelago-coordinator proposals list` shows what becomes of it",
             Self::UnexpectedReply { .. } => "use the version of archipelago-coordinator that the cluster runs",
             Self::NoVersion { .. } => "see its versions with `archipelago-coordinator reference show`",
             Self::LogExists { .. } => {

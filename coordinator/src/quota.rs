@@ -249,9 +249,11 @@ impl Drop for Transfer {
 fn with_quota(who: &Principal) -> Option<Principal> {
     match who {
         Principal::Coordinator(_) => None,
-        Principal::Site(_) | Principal::Operator(_) | Principal::Auditor(_) | Principal::Invited(_) => {
-            Some(who.clone())
-        }
+        Principal::Site(_)
+        | Principal::Operator(_)
+        | Principal::Auditor(_)
+        | Principal::Officer(..)
+        | Principal::Invited(_) => Some(who.clone()),
     }
 }
 

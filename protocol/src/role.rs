@@ -1,106 +1,117 @@
 //! Who may ask for what: the one table of roles.
 
-use archipelago_common::Principal;
+use archipelago_common::{Principal, Role};
 
 use crate::message::{Refusal, Request, StreamOpen, Withdrawal};
+
+/// Who a request is for.
+enum For {
+    /// Sites and people; a site sees what is its own.
+    Everybody,
+    /// Sites.
+    Sites,
+    /// Sites for what is their own, and publishers.
+    Owners,
+    /// People with one of these roles.
+    Roles(&'static [Role]),
+    /// Whoever comes with an invitation.
+    Invited,
+    /// Whoever comes with an invitation, and sites.
+    Joining,
+}
+
+fn is_for(request: &Request) -> For {
+    match request {
+        Request::RequestCertificate { .. } => For::Invited,
+        Request::ShowEnrolment => For::Joining,
+        Request::Status
+        | Request::ListReferences
+        | Request::ShowReference { .. }
+        | Request::ListTasks
+        | Request::ShowTask { .. }
+        | Request::ShowGates { .. }
+        | Request::ListReferenceHeads { .. }
+        | Request::ShowReferenceHead { .. }
+        | Request::ListConditions { .. }
+        | Request::ListChanges { .. }
+        | Request::ListChanged { .. }
+        | Request::ListTaskHeads { .. }
+        | Request::ShowTaskHead { .. }
+        | Request::ListAssignments { .. }
+        | Request::ListSubmitted { .. }
+        | Request::ShowTime
+        | Request::ShowDemands
+        | Request::ShowSignature { .. } => For::Everybody,
+        Request::Claim { .. }
+        | Request::Renew { .. }
+        | Request::GiveUp { .. }
+        | Request::Submit(_)
+        | Request::RenewCertificate { .. } => For::Sites,
+        Request::Withdraw { .. } | Request::Derive { .. } => For::Owners,
+        // A publisher chooses sites for a task, an enroller knows them.
+        Request::ListSites | Request::ListSitesAfter { .. } => {
+            For::Roles(&[Role::Publisher, Role::Enroller, Role::Auditor])
+        }
+        Request::ListEnrolments { .. } | Request::ListKeys { .. } => For::Roles(&[Role::Enroller, Role::Auditor]),
+        Request::ListStandings { .. } => For::Roles(&[Role::Enroller, Role::Administrator, Role::Auditor]),
+        Request::ListProposals { .. } => For::Roles(&Role::ALL),
+        // As the proposal says, which the state machine knows.
+        Request::ApproveProposal { .. } | Request::DeclineProposal { .. } => {
+            For::Roles(&[Role::Publisher, Role::Enroller, Role::Administrator])
+        }
+        Request::ListMembers | Request::ShowHealth => For::Roles(&[Role::Administrator, Role::Auditor]),
+        Request::PublishReference { .. }
+        | Request::PublishSignedReference { .. }
+        | Request::PublishTask(_)
+        | Request::PublishGatedTask { .. }
+        | Request::PublishSignedTask { .. }
+        | Request::CloseTask { .. }
+        | Request::CancelTask { .. } => For::Roles(&[Role::Publisher]),
+        Request::AddSite { .. }
+        | Request::RevokeSite { .. }
+        | Request::Invite { .. }
+        | Request::ApproveSite { .. }
+        | Request::RefuseSite { .. }
+        | Request::Revoke { who: Principal::Site(_), .. } => For::Roles(&[Role::Enroller]),
+        Request::Revoke { .. }
+        | Request::Demand { .. }
+        | Request::AddMember { .. }
+        | Request::PromoteMember { .. }
+        | Request::RemoveMember { .. }
+        | Request::TransferLeadership { .. }
+        | Request::CollectBlobs { .. }
+        | Request::VerifyBlobs
+        | Request::SetClock { .. } => For::Roles(&[Role::Administrator]),
+    }
+}
 
 /// Whether a principal may make a request at all. That a site withdraws its own conditions only, submits its own keys
 /// only and so on is for the state machine, which knows them.
 ///
 /// # Errors  [`Refusal::Forbidden`]
 pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
-    use Principal::{Auditor, Coordinator, Invited, Operator, Site};
-    match (request, who) {
+    use Principal::{Auditor, Coordinator, Invited, Officer, Operator, Site};
+    match (is_for(request), who) {
         (_, Coordinator(_)) => Err(forbidden("a coordinator asks nothing of another's sessions")),
-        (Request::RequestCertificate { .. } | Request::ShowEnrolment, Invited(_))
-        | (Request::RenewCertificate { .. } | Request::ShowEnrolment, Site(_)) => Ok(()),
-        (_, Invited(_)) => Err(forbidden("an invitation is there to ask for a certificate and for nothing else")),
-        (Request::RequestCertificate { .. }, Site(_))
-        | (Request::RequestCertificate { .. } | Request::ShowEnrolment, Operator(_) | Auditor(_)) => {
-            Err(forbidden("this is for whoever comes with an invitation"))
-        }
-        (Request::RenewCertificate { .. }, Operator(_) | Auditor(_)) => {
-            Err(forbidden("sites renew their certificates; yours comes from whoever has the authority's key"))
-        }
-        (
-            Request::Status
-            | Request::ListReferences
-            | Request::ShowReference { .. }
-            | Request::ListTasks
-            | Request::ShowTask { .. }
-            | Request::ShowGates { .. }
-            | Request::ListReferenceHeads { .. }
-            | Request::ShowReferenceHead { .. }
-            | Request::ListConditions { .. }
-            | Request::ListChanges { .. }
-            | Request::ListChanged { .. }
-            | Request::ListTaskHeads { .. }
-            | Request::ShowTaskHead { .. }
-            | Request::ListAssignments { .. }
-            | Request::ListSubmitted { .. }
-            | Request::ShowTime
-            | Request::ShowSignature { .. },
-            Site(_) | Operator(_) | Auditor(_),
-        ) => Ok(()),
-        (
-            Request::ListSites
-            | Request::ListSitesAfter { .. }
-            | Request::ListMembers
-            | Request::ShowHealth
-            | Request::ListEnrolments { .. }
-            | Request::ListKeys { .. }
-            | Request::ListStandings { .. },
-            Operator(_) | Auditor(_),
-        ) => Ok(()),
-        (
-            Request::ListSites
-            | Request::ListSitesAfter { .. }
-            | Request::ListEnrolments { .. }
-            | Request::ListKeys { .. }
-            | Request::ListStandings { .. },
-            Site(_),
-        ) => Err(forbidden("the list of sites is for operators and auditors")),
-        (Request::ListMembers | Request::ShowHealth, Site(_)) => {
-            Err(forbidden("the state of the coordinators is for operators and auditors"))
-        }
-        (Request::Claim { .. } | Request::Renew { .. } | Request::GiveUp { .. } | Request::Submit(_), Site(_)) => {
-            Ok(())
-        }
-        (
-            Request::Claim { .. } | Request::Renew { .. } | Request::GiveUp { .. } | Request::Submit(_),
-            Operator(_) | Auditor(_),
-        ) => Err(forbidden("tasks are taken and handed in by sites")),
-        (Request::Withdraw { what: Withdrawal::Site(named), .. }, Site(site)) if named != site => {
-            Err(forbidden("a site withdraws its own conditions only"))
-        }
-        (Request::Withdraw { .. } | Request::Derive { .. }, Site(_) | Operator(_)) => Ok(()),
-        (Request::Withdraw { .. } | Request::Derive { .. }, Auditor(_)) => Err(forbidden("an auditor changes nothing")),
-        (
-            Request::AddSite { .. }
-            | Request::RevokeSite { .. }
-            | Request::PublishReference { .. }
-            | Request::PublishTask(_)
-            | Request::CloseTask { .. }
-            | Request::CancelTask { .. }
-            | Request::AddMember { .. }
-            | Request::PromoteMember { .. }
-            | Request::RemoveMember { .. }
-            | Request::TransferLeadership { .. }
-            | Request::CollectBlobs { .. }
-            | Request::VerifyBlobs
-            | Request::PublishGatedTask { .. }
-            | Request::SetClock { .. }
-            | Request::Invite { .. }
-            | Request::ApproveSite { .. }
-            | Request::RefuseSite { .. }
-            | Request::PublishSignedReference { .. }
-            | Request::PublishSignedTask { .. }
-            | Request::Revoke { .. },
-            Site(_) | Operator(_) | Auditor(_),
-        ) => match who {
-            Operator(_) => Ok(()),
-            _ => Err(forbidden("this is for operators")),
+        (For::Invited | For::Joining, Invited(_)) | (For::Joining, Site(_)) => Ok(()),
+        (_, Invited(_)) => Err(forbidden(FOR_CERTIFICATES)),
+        (For::Invited | For::Joining, _) => Err(forbidden("this is for whoever comes with an invitation")),
+        (For::Everybody, Site(_) | Operator(_) | Auditor(_) | Officer(..)) => Ok(()),
+        (For::Owners, Site(site)) => match request {
+            Request::Withdraw { what: Withdrawal::Site(named), .. } if named != site => {
+                Err(forbidden("a site withdraws its own conditions only"))
+            }
+            _ => Ok(()),
         },
+        (For::Sites, Site(_)) => Ok(()),
+        (For::Sites, Operator(_) | Auditor(_) | Officer(..)) => match request {
+            Request::RenewCertificate { .. } => {
+                Err(forbidden("sites renew their certificates; yours comes from whoever has the authority's key"))
+            }
+            _ => Err(forbidden("tasks are taken and handed in by sites")),
+        },
+        (For::Owners, Operator(_) | Auditor(_) | Officer(..)) => require_one_of(who, &[Role::Publisher]),
+        (For::Roles(roles), Site(_) | Operator(_) | Auditor(_) | Officer(..)) => require_one_of(who, roles),
     }
 }
 
@@ -108,25 +119,38 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
 ///
 /// # Errors  [`Refusal::Forbidden`]
 pub fn permit_stream(who: &Principal, open: &StreamOpen) -> Result<(), Refusal> {
-    use Principal::{Auditor, Coordinator, Invited, Operator, Site};
+    use Principal::{Auditor, Coordinator, Invited, Officer, Operator, Site};
     match (open, who) {
-        (StreamOpen::Control(_), Site(_) | Operator(_) | Auditor(_) | Invited(_)) => Ok(()),
-        (_, Invited(_)) => Err(forbidden("an invitation is there to ask for a certificate and for nothing else")),
+        (StreamOpen::Control(_), Site(_) | Operator(_) | Auditor(_) | Officer(..) | Invited(_)) => Ok(()),
+        (_, Invited(_)) => Err(forbidden(FOR_CERTIFICATES)),
         (StreamOpen::Control(_), Coordinator(_)) => Err(forbidden("a coordinator has no session")),
-        (StreamOpen::Put(_), Site(_) | Operator(_) | Coordinator(_)) => Ok(()),
-        (StreamOpen::Put(_), Auditor(_)) => Err(forbidden("an auditor changes nothing")),
-        (StreamOpen::Get { .. }, _) => Ok(()),
+        (StreamOpen::Put(_) | StreamOpen::Get { .. }, Site(_) | Coordinator(_)) => Ok(()),
+        (StreamOpen::Put(_), Operator(_) | Auditor(_) | Officer(..)) => require_one_of(who, &[Role::Publisher]),
+        (StreamOpen::Get { .. }, Operator(_) | Auditor(_) | Officer(..)) => {
+            require_one_of(who, &[Role::Publisher, Role::Auditor])
+        }
         (
             StreamOpen::Raft | StreamOpen::Peer(_) | StreamOpen::RaftFrom { .. } | StreamOpen::Relay(_),
             Coordinator(_),
         ) => Ok(()),
         (
             StreamOpen::Raft | StreamOpen::Peer(_) | StreamOpen::RaftFrom { .. } | StreamOpen::Relay(_),
-            Site(_) | Operator(_) | Auditor(_),
+            Site(_) | Operator(_) | Auditor(_) | Officer(..),
         ) => Err(forbidden("this is between coordinators")),
     }
+}
+
+fn require_one_of(who: &Principal, roles: &[Role]) -> Result<(), Refusal> {
+    if roles.iter().any(|role| who.may(*role)) {
+        return Ok(());
+    }
+    let named = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
+    let reason = format!("this is for whoever is {named}, or operator; `{who}` is not");
+    Err(Refusal::Forbidden { reason })
 }
 
 fn forbidden(reason: &str) -> Refusal {
     Refusal::Forbidden { reason: reason.to_owned() }
 }
+
+const FOR_CERTIFICATES: &str = "an invitation is there to ask for a certificate and for nothing else";

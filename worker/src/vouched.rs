@@ -11,7 +11,7 @@ use std::{
 
 use archipelago_client::ClientError;
 use archipelago_common::{
-    Error as CommonError, Principal, Version,
+    Error as CommonError, Role, Version,
     blob::BlobRef,
     condition::ConditionKey,
     fs,
@@ -243,7 +243,7 @@ impl Verifier<'_> {
             Ok(signer) => signer,
             Err(error) => return declined(format!("{what} is not what `{publisher}` signed: {error}")),
         };
-        if signer != Principal::Operator(publisher.clone()) {
+        if signer.person() != Some(publisher) || !signer.may(Role::Publisher) {
             return declined(format!("{what} is signed by `{signer}`, and said to be published by `{publisher}`"));
         }
         if signature.signed_ms > now_ms().saturating_add(AHEAD_MS) {

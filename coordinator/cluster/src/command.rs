@@ -8,13 +8,14 @@ use archipelago_common::{
     enrolment::CertifiedKey,
     limits,
     member::Incarnation,
+    proposal::Demand,
     record::{BaseSummary, Progress, Submission},
     signature::Signature,
     task::{QualityGates, SurgeryTask},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Edition;
+use crate::{Deed, Edition};
 
 /// One entry of the replicated log: who asks for what, and when the leader heard it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -259,6 +260,34 @@ pub enum Body {
         /// In words.
         reason: String,
     },
+    /// Demand something from here on, or no more. Administrator. Since edition 8, as all that follows.
+    Demand {
+        /// What.
+        demand: Demand,
+        /// Whether it is demanded.
+        holds: bool,
+    },
+    /// Propose what two persons are to do. Whoever has the role for it.
+    Propose {
+        /// What.
+        deed: Box<Deed>,
+        /// The key that whoever proposes it comes with, as the leader has verified it.
+        key: Fingerprint,
+    },
+    /// Approve, and have done, what another person has proposed. Whoever has the role for it.
+    ApproveProposal {
+        /// Which.
+        number: u64,
+        /// The key that whoever approves it comes with, as the leader has verified it.
+        key: Fingerprint,
+    },
+    /// Say no to what was proposed, or take it back. Whoever has the role for it.
+    DeclineProposal {
+        /// Which.
+        number: u64,
+        /// In words.
+        reason: String,
+    },
 }
 
 /// Which conditions to withdraw.
@@ -300,6 +329,11 @@ impl Body {
                 | Self::Grant { .. }
                 | Self::NoteCertificate { .. }
         )
+    }
+
+    /// Whether this is of the kind that a consortium may demand two persons for.
+    pub fn may_be_for_two(&self) -> bool {
+        Deed::of(self).is_some()
     }
 
     /// Tells two requests under one key apart; none for a body too large for the log.

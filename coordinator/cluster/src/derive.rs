@@ -3,7 +3,7 @@
 //! The function is named on the reference's card. Where the leader knows it, it has computed the result itself before this
 //! command came; where only those know it who use it, the first one handed in stands, and another one shows that somebody is wrong.
 
-use archipelago_common::{BlobRef, Name, Principal, VersionId, limits, record::Why};
+use archipelago_common::{BlobRef, Name, Principal, Role, VersionId, limits, record::Why};
 
 use crate::{Cluster, Outcome, Refusal, growth, site};
 
@@ -17,8 +17,8 @@ impl Cluster {
         result: BlobRef,
     ) -> Result<Outcome, Refusal> {
         let by = match principal {
-            Principal::Operator(operator) => operator,
-            _ => self.require_site(principal)?.name(),
+            Principal::Site(_) => self.require_site(principal)?.name(),
+            _ => site::require_role(principal, Role::Publisher)?,
         };
         let layout = self.require_layout(name)?;
         let Some(derivation) = layout.derived.get(value) else {

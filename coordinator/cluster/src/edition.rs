@@ -25,11 +25,13 @@ pub enum Edition {
     Sixth,
     /// Sites renew their certificates over their sessions, everybody's end is known, and everybody can be shut out.
     Seventh,
+    /// People have some of an operator's roles, and two persons do together what is demanded so.
+    Eighth,
 }
 
 impl Edition {
     /// The latest that this build knows.
-    pub const LATEST: Self = Self::Seventh;
+    pub const LATEST: Self = Self::Eighth;
 
     /// By its number, for coordinators that tell one another what they know.
     pub fn of_number(number: u32) -> Option<Self> {
@@ -41,6 +43,7 @@ impl Edition {
             5 => Some(Self::Fifth),
             6 => Some(Self::Sixth),
             7 => Some(Self::Seventh),
+            8 => Some(Self::Eighth),
             _ => None,
         }
     }
@@ -55,6 +58,7 @@ impl Edition {
             Self::Fifth => 5,
             Self::Sixth => 6,
             Self::Seventh => 7,
+            Self::Eighth => 8,
         }
     }
 }
@@ -80,7 +84,8 @@ impl Cluster {
             // As builds count that know no later fields: all apply the same entry.
             let since_third = (&self.chain, &self.uploads, &self.enrolments, &self.certified, &self.signatures);
             let since_seventh = (&self.met, &self.renewed, &self.revoked, &self.revoked_keys);
-            let later = codec::size(&(since_third, since_seventh)) - codec::size(&());
+            let since_eighth = (&self.demands, &self.proposals);
+            let later = codec::size(&(since_third, since_seventh, since_eighth)) - codec::size(&());
             self.n_bytes = codec::size(self) - later;
             self.begin_chain();
         }

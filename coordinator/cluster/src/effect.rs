@@ -5,7 +5,7 @@
 
 use archipelago_common::Principal;
 
-use crate::{Cluster, command::Body};
+use crate::{Cluster, Deed, command::Body};
 
 /// Something to do outside the state machine. Both kinds concern live sessions, so every node carries them out for
 /// the sessions that it holds; merging, in contrast, touches names of blobs only and happens inside.
@@ -20,16 +20,31 @@ pub enum Effect {
     AnnounceTasks,
 }
 
-impl Effect {
-    /// What follows from a command that was carried out.
-    pub(crate) fn of(body: &Body) -> Option<Self> {
+impl Cluster {
+    /// What follows from a command if it is carried out, seen before it is.
+    pub(crate) fn effect_of(&self, body: &Body) -> Option<Effect> {
+        let cut = |who: Principal| Some(Effect::CutSessions { who });
         match body {
-            // An approval may replace the key of a site, as may the first use of a renewed one: whoever has the earlier one goes.
-            Body::RevokeSite { site } | Body::ApproveSite { site, .. } => {
-                Some(Self::CutSessions { who: Principal::Site(site.clone()) })
+            Body::RevokeSite { site } => cut(Principal::Site(site.clone())),
+            Body::Revoke { who, .. } => cut(who.clone()),
+            Body::ApproveSite { site, certified, .. } => {
+                self.replaces_key(site, certified.key).then(|| cut(Principal::Site(site.clone())))?
             }
-            Body::Revoke { who, .. } => Some(Self::CutSessions { who: who.clone() }),
-            Body::NoteCertificate { who: who @ Principal::Site(_), .. } => Some(Self::CutSessions { who: who.clone() }),
+            // The first use of a renewed key ends what stands with the one before; any other use of any key ends nothing.
+            Body::NoteCertificate { who: Principal::Site(site), certified } => {
+                let is_first_use = self.renewed.get(site).is_some_and(|renewed| renewed.key == certified.key);
+                is_first_use.then(|| cut(Principal::Site(site.clone())))?
+            }
+            Body::ApproveProposal { number, .. } => match self.proposed(*number)? {
+                Deed::RevokeSite { site } => cut(Principal::Site(site.clone())),
+                Deed::Revoke { who, .. } => cut(who.clone()),
+                Deed::Withdraw { .. } => Some(Effect::AnnounceTasks),
+                Deed::Publish { .. }
+                | Deed::AddMember { .. }
+                | Deed::PromoteMember { .. }
+                | Deed::RemoveMember { .. }
+                | Deed::Demand { .. } => None,
+            },
             // An enrolled site may find tasks that wait for it; a withdrawal may end work on a version.
             Body::AddSite { .. }
             | Body::PublishTask(_)
@@ -37,7 +52,7 @@ impl Effect {
             | Body::PublishSignedTask { .. }
             | Body::CloseTask { .. }
             | Body::CancelTask { .. }
-            | Body::Withdraw { .. } => Some(Self::AnnounceTasks),
+            | Body::Withdraw { .. } => Some(Effect::AnnounceTasks),
             Body::Tick
             | Body::PublishReference { .. }
             | Body::PublishLaidOutReference { .. }
@@ -59,14 +74,15 @@ impl Effect {
             | Body::RequestCertificate { .. }
             | Body::RenewCertificate { .. }
             | Body::NoteCertificate { .. }
-            | Body::RefuseSite { .. } => None,
+            | Body::RefuseSite { .. }
+            | Body::Demand { .. }
+            | Body::Propose { .. }
+            | Body::DeclineProposal { .. } => None,
             // Leases and deadlines may be over.
-            Body::AgreeOnTime { .. } | Body::SetClock { .. } => Some(Self::AnnounceTasks),
+            Body::AgreeOnTime { .. } | Body::SetClock { .. } => Some(Effect::AnnounceTasks),
         }
     }
-}
 
-impl Cluster {
     /// Every effect that may still have to be carried out; what a new leader, or a node that just restored a
     /// snapshot, starts with.
     pub fn outstanding(&self) -> Vec<Effect> {

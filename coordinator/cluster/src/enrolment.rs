@@ -10,7 +10,7 @@
 use std::ops::Bound;
 
 use archipelago_common::{
-    Fingerprint, Principal, SiteId,
+    Fingerprint, Principal, Role, SiteId,
     enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
     limits,
     signature::{Signature, Statement},
@@ -100,7 +100,7 @@ impl Cluster {
         invitation: Fingerprint,
         expires_ms: u64,
     ) -> Result<Outcome, Refusal> {
-        let invited_by = site::require_operator(principal)?.clone();
+        let invited_by = site::require_role(principal, Role::Enroller)?.clone();
         if self.edition < Edition::Sixth {
             return Err(Refusal::conflict("not all coordinators know invitations yet; upgrade all of them"));
         }
@@ -250,7 +250,7 @@ impl Cluster {
         certificate: &str,
     ) -> Result<Outcome, Refusal> {
         let key = certified.key;
-        let by = site::require_operator(principal)?.clone();
+        let by = site::require_role(principal, Role::Enroller)?.clone();
         let record = self.require_enrolment(site)?;
         let invitation = record.invitation;
         let is_renewal = matches!(record.state, EnrolmentState::Renewing { .. });
@@ -297,7 +297,7 @@ impl Cluster {
         site: &SiteId,
         reason: &str,
     ) -> Result<Outcome, Refusal> {
-        let by = site::require_operator(principal)?.clone();
+        let by = site::require_role(principal, Role::Enroller)?.clone();
         site::require_reason(reason)?;
         let record = self.require_enrolment(site)?;
         let invitation = record.invitation;
@@ -313,6 +313,15 @@ impl Cluster {
         let state = EnrolmentState::Refused { key, reason: reason.to_owned(), by, at_ms: self.now_ms };
         self.set_enrolment(&invitation, state);
         Ok(Outcome::Enrolment(invitation))
+    }
+
+    /// Whether an approval of this key takes the place of one with which the site may be here: not that of a renewal, which waits for its
+    /// first use, and not that of whoever comes in for the first time.
+    pub(crate) fn replaces_key(&self, site: &SiteId, key: Fingerprint) -> bool {
+        let is_renewal =
+            self.enrolment_of(site).is_some_and(|record| matches!(record.state, EnrolmentState::Renewing { .. }));
+        let is_known = self.certified.get(site).is_some_and(|certified| certified.key == key);
+        self.sites.contains_key(site) && !is_renewal && !is_known
     }
 
     /// The invitation of a site, unless it has ended.

@@ -51,6 +51,9 @@ impl Cluster {
                 index.moved(task.id, site, None, Some(assignment));
             }
         }
+        for deed in self.proposals.values().filter_map(|proposed| proposed.deed.as_ref()) {
+            index.proposed(deed.blobs());
+        }
         self.index = index;
         let ids: Vec<TaskId> = self.index.open.iter().copied().collect();
         for id in ids {
@@ -104,6 +107,16 @@ impl Index {
         let came = reference.changes().iter().filter(|change| change.adds());
         came.flat_map(|change| change.columns.values()).for_each(|blob| self.name(*blob));
         reference.changes().iter().filter_map(Change::result).for_each(|result| self.name(result));
+    }
+
+    /// These blobs are of what somebody proposed to publish.
+    pub(crate) fn proposed(&mut self, blobs: impl Iterator<Item = BlobRef>) {
+        blobs.for_each(|blob| self.name(blob));
+    }
+
+    /// And are no more: it was published, or comes to nothing.
+    pub(crate) fn proposed_no_more(&mut self, blobs: impl Iterator<Item = BlobRef>) {
+        blobs.for_each(|blob| self.unname(&blob));
     }
 
     /// These columns were merged.

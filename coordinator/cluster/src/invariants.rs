@@ -7,12 +7,13 @@ use archipelago_common::{
     enrolment::EnrolmentState,
     limits,
     member::MemberRole,
+    proposal::ProposalState,
     record::{AssignmentRecord, AssignmentState, SubmittedCondition, TaskRecord, TaskState, Why},
     signature::{Statement, Subject},
     task::PublishMode,
 };
 
-use crate::{Cluster, Reference, task, time};
+use crate::{Cluster, Reference, proposal::Proposed, task, time};
 
 /// Checks every invariant.
 ///
@@ -49,6 +50,7 @@ const CHECKS: &[Check] = &[
     signatures_are_of_what_they_stand_beside,
     memory_is_bounded,
     enrolments_are_of_one_site_each,
+    what_two_are_demanded_for_two_did,
 ];
 
 /// Else two coordinators could mean different columns by one version. All of a history is hashed where that is soon done; of
@@ -323,6 +325,20 @@ fn enrolments_are_of_one_site_each(cluster: &Cluster) -> Result<(), String> {
     stranger.map_or(Ok(()), |site| Err(format!("`{site}` has a key and is no site")))
 }
 
+/// Whoever approved is not who proposed, and what is left to be done is what waits.
+fn what_two_are_demanded_for_two_did(cluster: &Cluster) -> Result<(), String> {
+    for (number, Proposed { proposal, deed }) in &cluster.proposals {
+        ensure(proposal.number == *number, || format!("proposal {number} is called {}", proposal.number))?;
+        let waits = proposal.state == ProposalState::Waits;
+        ensure(deed.is_none() || waits, || format!("proposal {number} is left to be done, and was answered"))?;
+        if let ProposalState::Done { by, key, .. } = &proposal.state {
+            let are_two = by.person() != proposal.by.person() && *key != proposal.key;
+            ensure(are_two, || format!("proposal {number} was approved by whoever proposed it: `{by}`"))?;
+        }
+    }
+    Ok(())
+}
+
 fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
     ensure(cluster.requests.is_consistent(), || "remembered requests disagree with their order".to_owned())?;
     let n_open = cluster.tasks.values().filter(|task| task.state == TaskState::Open).count();
@@ -336,6 +352,7 @@ fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
         ("invitations", cluster.enrolments.len(), limits::INVITATIONS + limits::SITES),
         ("names whose certificates are known", cluster.met.len(), limits::PRINCIPALS),
         ("names that are shut out", cluster.revoked.len(), limits::REVOCATIONS),
+        ("proposals", cluster.proposals.len(), limits::PROPOSALS_KEPT + limits::PROPOSALS),
         ("keys that are shut out", cluster.revoked_keys.len(), limits::REVOCATIONS),
     ];
     let over = counts.iter().find(|(_, found, limit)| found > limit);

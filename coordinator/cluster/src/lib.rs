@@ -7,12 +7,13 @@
 //! Start with [`Command`], then `submission.rs` and `reference.rs`: what is accepted, and what becomes of it. The rules
 //! that hold at all times are in [`invariants`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
     Fingerprint, Layout, Name, NodeId, Principal, SiteId, TaskId,
     enrolment::{CertifiedKey, EnrolmentRecord},
     member::{Incarnation, MemberRecord},
+    proposal::Demand,
     record::{SiteRecord, TaskRecord},
     signature::{Signature, Subject},
     standing::Revocation,
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 mod chain;
 mod command;
+mod deed;
 mod derive;
 mod earlier_formats;
 mod edition;
@@ -35,6 +37,7 @@ pub mod invariants;
 mod member;
 pub mod mutation;
 mod outcome;
+mod proposal;
 mod reference;
 mod requests;
 mod signature;
@@ -48,6 +51,7 @@ mod upload;
 mod view;
 
 pub use command::{Body, Command, Selection};
+pub use deed::Deed;
 pub use edition::Edition;
 pub use effect::Effect;
 pub use founding::{are_of_one_cluster, awaited_founder};
@@ -58,6 +62,7 @@ pub use view::{Counts, Room, Which};
 
 use chain::Chain;
 use index::Index;
+use proposal::Proposed;
 use requests::Requests;
 use upload::Uploads;
 
@@ -101,6 +106,10 @@ pub struct Cluster {
     revoked: BTreeMap<Principal, Revocation>,
     /// Keys that are shut out, and whose they were.
     revoked_keys: BTreeMap<Fingerprint, (Principal, Revocation)>,
+    /// What this consortium demands; see [`proposal`].
+    demands: BTreeSet<Demand>,
+    /// What one person has proposed and another is to approve, and what was lately.
+    proposals: BTreeMap<u64, Proposed>,
     #[serde(skip)]
     index: Index,
 }
@@ -116,9 +125,11 @@ impl Cluster {
         if let Some(outcome) = self.requests.recall(command) {
             return Applied { outcome, effects };
         }
+        // Whose sessions it ends follows from how everybody stood before.
+        let effect = self.effect_of(&command.body);
         let outcome = self.carry_out(command);
         if let Ok(outcome) = &outcome {
-            effects.extend(Effect::of(&command.body));
+            effects.extend(effect);
             self.requests.remember(command, outcome, self.edition);
             self.add_to_chain(command, outcome);
         }
@@ -127,17 +138,18 @@ impl Cluster {
 
     fn carry_out(&mut self, Command { principal, body, .. }: &Command) -> Result<Outcome, Refusal> {
         self.require_heard(principal)?;
+        self.require_alone(principal, body)?;
         match body {
             Body::Tick => site::require_coordinator(principal).map(|()| Outcome::Ticked),
             Body::AddSite { site } => self.add_site(principal, site),
             Body::RevokeSite { site } => self.revoke_site(principal, site),
             Body::PublishReference { name, version, summary } => {
-                self.publish_reference(principal, name, version, summary, &summary.layout())
+                self.publish_unsigned_reference(principal, (name, version), (summary, &summary.layout()))
             }
             Body::PublishLaidOutReference { name, version, summary, layout } => {
-                self.publish_reference(principal, name, version, summary, layout)
+                self.publish_unsigned_reference(principal, (name, version), (summary, layout))
             }
-            Body::PublishTask(task) => self.publish_task(principal, task, &QualityGates::default()),
+            Body::PublishTask(task) => self.publish_unsigned_task(principal, task, &QualityGates::default()),
             Body::CloseTask { task } => self.close_task(principal, *task),
             Body::CancelTask { task } => self.cancel_task(principal, *task),
             Body::Claim { task } => self.claim(principal, *task),
@@ -149,7 +161,7 @@ impl Cluster {
             Body::AddMember { node, address } => self.add_member(principal, *node, address),
             Body::PromoteMember { node } => self.promote_member(principal, *node),
             Body::RemoveMember { node } => self.remove_member(principal, *node),
-            Body::PublishGatedTask { task, gates } => self.publish_task(principal, task, gates),
+            Body::PublishGatedTask { task, gates } => self.publish_unsigned_task(principal, task, gates),
             Body::RaiseEdition { edition } => self.raise_edition(principal, *edition),
             Body::Derive { reference, version, value, result } => {
                 self.derive(principal, reference, *version, value, *result)
@@ -175,6 +187,10 @@ impl Cluster {
             }
             Body::NoteCertificate { who, certified } => self.note_certificate(principal, who, *certified),
             Body::Revoke { who, key, reason } => self.revoke(principal, who, *key, reason),
+            Body::Demand { demand, holds } => self.demand(principal, *demand, *holds),
+            Body::Propose { deed, key } => self.propose(principal, deed, *key),
+            Body::ApproveProposal { number, key } => self.approve_proposal(principal, *number, *key),
+            Body::DeclineProposal { number, reason } => self.decline_proposal(principal, *number, reason),
         }
     }
 }

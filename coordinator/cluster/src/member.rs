@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
-    NodeId, Principal, limits,
+    NodeId, Principal, Role, limits,
     member::{self, Incarnation, MemberRecord, MemberRole},
 };
 
@@ -192,7 +192,7 @@ impl Cluster {
 
     /// Only an operator changes the members, and only once the founders are known.
     fn require_managed(&self, principal: &Principal) -> Result<(), Refusal> {
-        site::require_operator(principal)?;
+        site::require_role(principal, Role::Administrator)?;
         if self.members.is_empty() {
             return Err(Refusal::conflict("the founders are not written down yet; ask again in a moment"));
         }

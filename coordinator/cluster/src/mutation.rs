@@ -64,11 +64,15 @@ pub enum Rule {
     CountWhatIsRead,
     /// Whoever was revoked has nothing carried out any more.
     RevokedAreSilent,
+    /// What two persons are demanded for is approved by another than proposed it.
+    TwoPersons,
+    /// Where signatures are demanded, nothing is published without one.
+    SignedOnly,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -98,6 +102,8 @@ impl Rule {
         Self::InvitationOnce,
         Self::CountWhatIsRead,
         Self::RevokedAreSilent,
+        Self::TwoPersons,
+        Self::SignedOnly,
     ];
 }
 

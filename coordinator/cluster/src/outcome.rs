@@ -51,6 +51,10 @@ pub enum Outcome {
     Enrolment(Fingerprint),
     /// To `Revoke`: see [`crate::Cluster::standing`].
     Standing(Principal),
+    /// To `Propose`, `ApproveProposal`, `DeclineProposal`: see [`crate::Cluster::proposal`].
+    Proposal(u64),
+    /// To `Demand`: see [`crate::Cluster::demands`].
+    Demands,
 }
 
 /// Why a command was not carried out. A refused command leaves the state as it was, but for the time.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use archipelago_common::{
-    BlobRef, ConditionKey, Layout, Name, Principal, Section, SiteId, TaskId, Version, VersionId, limits,
+    BlobRef, ConditionKey, Layout, Name, Principal, Role, Section, SiteId, TaskId, Version, VersionId, limits,
     record::{AssignmentRecord, AssignmentState, BaseSummary, TaskRecord},
     task::PublishMode,
 };
@@ -28,6 +28,16 @@ impl Cluster {
         self.layout(name).ok_or_else(|| Refusal::not_found(format!("reference `{name}`")))
     }
 
+    pub(crate) fn publish_unsigned_reference(
+        &mut self,
+        principal: &Principal,
+        (name, version): (&Name, &Version),
+        (summary, layout): (&BaseSummary, &Layout),
+    ) -> Result<Outcome, Refusal> {
+        self.require_signed("reference", false)?;
+        self.publish_reference(principal, name, version, summary, layout)
+    }
+
     pub(crate) fn publish_reference(
         &mut self,
         principal: &Principal,
@@ -36,7 +46,28 @@ impl Cluster {
         summary: &BaseSummary,
         layout: &Layout,
     ) -> Result<Outcome, Refusal> {
-        let publisher = site::require_operator(principal)?;
+        let (publisher, n_bytes) = self.require_publishable(principal, name, version, summary, layout)?;
+        let reference = Reference::new(name.clone(), publisher.clone(), summary.clone(), version, self.now_ms);
+        let current = reference.current();
+        self.index.published(&reference);
+        self.references.insert(name.clone(), reference);
+        if !layout.is_plain() {
+            self.layouts.insert(name.clone(), layout.clone());
+        }
+        self.grew(n_bytes);
+        Ok(Outcome::Reference { name: name.clone(), version: current })
+    }
+
+    /// Who publishes a reference, and the bytes that it takes, if it can be published.
+    pub(crate) fn require_publishable<'a>(
+        &self,
+        principal: &'a Principal,
+        name: &Name,
+        version: &Version,
+        summary: &BaseSummary,
+        layout: &Layout,
+    ) -> Result<(&'a Name, u64), Refusal> {
+        let publisher = site::require_role(principal, Role::Publisher)?;
         if self.references.contains_key(name) {
             let reason =
                 format!("a reference `{name}` is there already; a new base is a new reference: choose another name");
@@ -49,15 +80,7 @@ impl Cluster {
         require_known(layout, version.columns.keys())?;
         let n_bytes = growth::bytes_of(version) + growth::bytes_of(summary) + growth::bytes_of(layout);
         self.require_growth(n_bytes)?;
-        let reference = Reference::new(name.clone(), publisher.clone(), summary.clone(), version, self.now_ms);
-        let current = reference.current();
-        self.index.published(&reference);
-        self.references.insert(name.clone(), reference);
-        if !layout.is_plain() {
-            self.layouts.insert(name.clone(), layout.clone());
-        }
-        self.grew(n_bytes);
-        Ok(Outcome::Reference { name: name.clone(), version: current })
+        Ok((publisher, n_bytes))
     }
 
     pub(crate) fn withdraw(
@@ -66,9 +89,9 @@ impl Cluster {
         reference: &Name,
         selection: &Selection,
     ) -> Result<Outcome, Refusal> {
-        let by = self.require_withdrawer(principal, selection)?.clone();
+        let (by, keys) = self.require_withdrawable(principal, reference, selection)?;
+        let by = by.clone();
         let record = self.require_reference(reference)?;
-        let keys = select(record, selection)?;
         let merged: BTreeMap<_, _> =
             keys.iter().filter_map(|key| Some((key.clone(), *record.columns().get(key)?))).collect();
         if !merged.is_empty() {
@@ -78,6 +101,17 @@ impl Cluster {
         }
         self.drop_waiting(reference, &keys);
         Ok(Outcome::Reference { name: reference.clone(), version: self.require_reference(reference)?.current() })
+    }
+
+    /// Under which name conditions are withdrawn, and which, if they can be.
+    pub(crate) fn require_withdrawable<'a>(
+        &self,
+        principal: &'a Principal,
+        reference: &Name,
+        selection: &Selection,
+    ) -> Result<(&'a Name, BTreeSet<ConditionKey>), Refusal> {
+        let by = self.require_withdrawer(principal, selection)?;
+        Ok((by, select(self.require_reference(reference)?, selection)?))
     }
 
     /// Adds the conditions of a task to the current version. Conditions that are there already make no new version: a
@@ -181,10 +215,10 @@ impl Cluster {
         self.open_tasks().filter(waits)
     }
 
-    /// The name under which a withdrawal is recorded. A site may select its own conditions, an operator any.
+    /// The name under which a withdrawal is recorded. A site may select its own conditions, a publisher any.
     fn require_withdrawer<'a>(&self, principal: &'a Principal, selection: &Selection) -> Result<&'a Name, Refusal> {
-        if let Principal::Operator(name) = principal {
-            return Ok(name);
+        if !matches!(principal, Principal::Site(_)) {
+            return site::require_role(principal, Role::Publisher);
         }
         let site = self.require_site(principal)?;
         let foreign: Option<&SiteId> = match selection {

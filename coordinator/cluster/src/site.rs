@@ -4,12 +4,12 @@
 //! same on every node and ordered with revocations.
 
 use archipelago_common::{
-    Name, Principal, SiteId, limits,
+    Name, Principal, Role, SiteId, limits,
     member::MemberRole,
     record::{AssignmentRecord, AssignmentState, SiteRecord},
 };
 
-use crate::{Cluster, Outcome, Refusal, growth};
+use crate::{Cluster, Edition, Outcome, Refusal, growth};
 
 impl Cluster {
     /// Whether a peer may hold a session: anyone but a site that is not enrolled, whoever was revoked, a coordinator that
@@ -26,6 +26,11 @@ impl Cluster {
                 Some(MemberRole::Learner | MemberRole::Voter) | None => Ok(()),
             },
             Principal::Operator(_) | Principal::Auditor(_) => Ok(()),
+            // An earlier build could not read what they say.
+            Principal::Officer(..) if self.edition < Edition::Eighth => Err(Refusal::conflict(format!(
+                "a coordinator does not know `{principal}`'s role yet; upgrade all of them"
+            ))),
+            Principal::Officer(..) => Ok(()),
             Principal::Invited(invitation) => self.require_invited(invitation).map(drop),
         }
     }
@@ -36,7 +41,7 @@ impl Cluster {
     }
 
     pub(crate) fn add_site(&mut self, principal: &Principal, site: &SiteId) -> Result<Outcome, Refusal> {
-        require_operator(principal)?;
+        require_role(principal, Role::Enroller)?;
         self.require_free(site)?;
         if let Some(record) = self.sites.get(site) {
             return Ok(Outcome::Site(record.clone()));
@@ -50,7 +55,7 @@ impl Cluster {
     }
 
     pub(crate) fn revoke_site(&mut self, principal: &Principal, site: &SiteId) -> Result<Outcome, Refusal> {
-        require_operator(principal)?;
+        require_role(principal, Role::Enroller)?;
         let record = self.sites.get_mut(site).ok_or_else(|| Refusal::not_found(format!("site `{site}`")))?;
         record.revoked_ms.get_or_insert(self.now_ms);
         let record = record.clone();
@@ -61,6 +66,10 @@ impl Cluster {
             self.assign(id, site, AssignmentRecord { state: AssignmentState::Lapsed, ..assignment });
         }
         Ok(Outcome::Site(record))
+    }
+
+    pub(crate) fn require_known_site(&self, site: &SiteId) -> Result<(), Refusal> {
+        self.sites.get(site).map(drop).ok_or_else(|| Refusal::not_found(format!("site `{site}`")))
     }
 
     /// Refuses a name under which no site can be here.
@@ -98,11 +107,14 @@ impl Cluster {
     }
 }
 
-/// The name of the operator who asks.
-pub(crate) fn require_operator(principal: &Principal) -> Result<&Name, Refusal> {
-    match principal {
-        Principal::Operator(name) => Ok(name),
-        _ => Err(Refusal::forbidden(format!("only an operator may do this, not `{principal}`"))),
+/// The name of whoever asks, who has this role.
+pub(crate) fn require_role(principal: &Principal, role: Role) -> Result<&Name, Refusal> {
+    match principal.person().filter(|_| principal.may(role)) {
+        Some(name) => Ok(name),
+        None => {
+            let role = role.as_str();
+            Err(Refusal::forbidden(format!("only an operator or {role} may do this, not `{principal}`")))
+        }
     }
 }
 

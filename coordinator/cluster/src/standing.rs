@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, ops::Bound};
 
 use archipelago_common::{
-    Fingerprint, Principal, SiteId,
+    Fingerprint, Name, Principal, Role, SiteId,
     enrolment::CertifiedKey,
     limits,
     member::{MemberRecord, MemberRole},
@@ -15,7 +15,7 @@ use archipelago_common::{
 };
 
 use crate::{
-    Cluster, Outcome, Refusal, growth,
+    Cluster, Edition, Outcome, Refusal, growth,
     mutation::{self, Rule},
     site,
 };
@@ -65,6 +65,8 @@ impl Cluster {
     pub fn is_news(&self, who: &Principal, certified: CertifiedKey) -> bool {
         match who {
             Principal::Invited(_) => false,
+            // An earlier build could not read who it is.
+            Principal::Officer(..) if self.edition < Edition::Eighth => false,
             Principal::Site(site) if self.renewed.get(site).is_some_and(|renewed| renewed.key == certified.key) => true,
             _ if self.recognise_key(who, certified.key).is_err() || self.revocation_of(who).is_some() => false,
             // Where two end together one of them is kept, whichever comes again.
@@ -133,33 +135,52 @@ impl Cluster {
         key: Option<Fingerprint>,
         reason: &str,
     ) -> Result<Outcome, Refusal> {
-        let by = site::require_operator(principal)?.clone();
-        site::require_reason(reason)?;
+        let by = self.require_revocable(principal, who, key, reason)?.clone();
         let revocation = Revocation { by: Some(by), at_ms: self.now_ms, reason: reason.to_owned() };
         let outcome = Outcome::Standing(who.clone());
-        if let Principal::Invited(_) = who {
-            return Err(Refusal::invalid("an invitation is taken back with `refuse`"));
-        }
-        if let Some(key) = key {
-            if !self.revoked_keys.contains_key(&key) {
-                site::require_room("keys that are shut out", self.revoked_keys.len(), limits::REVOCATIONS)?;
-                self.revoked_keys.insert(key, (who.clone(), revocation));
+        match (key, who) {
+            (Some(key), _) => {
+                self.revoked_keys.entry(key).or_insert((who.clone(), revocation));
             }
-            return Ok(outcome);
+            (None, Principal::Site(site)) => {
+                self.revoke_site(principal, site)?;
+            }
+            // It is shut out where members are kept.
+            (None, Principal::Coordinator(node)) if self.member(*node).is_some() => {}
+            (None, _) => {
+                self.revoked.entry(who.clone()).or_insert(revocation);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// In whose name somebody, or a key of theirs, is shut out, if that can be.
+    pub(crate) fn require_revocable<'a>(
+        &self,
+        principal: &'a Principal,
+        who: &Principal,
+        key: Option<Fingerprint>,
+        reason: &str,
+    ) -> Result<&'a Name, Refusal> {
+        let role = if matches!(who, Principal::Site(_)) { Role::Enroller } else { Role::Administrator };
+        let by = site::require_role(principal, role)?;
+        site::require_reason(reason)?;
+        if let Some(key) = key {
+            let found = self.revoked_keys.len() - usize::from(self.revoked_keys.contains_key(&key));
+            site::require_room("keys that are shut out", found, limits::REVOCATIONS)?;
         }
         match who {
-            Principal::Site(site) => {
-                self.revoke_site(principal, site)?;
-                return Ok(outcome);
-            }
+            Principal::Invited(_) => return Err(Refusal::invalid("an invitation is taken back with `refuse`")),
+            _ if key.is_some() => return Ok(by),
+            Principal::Site(site) => return self.require_known_site(site).map(|()| by),
             Principal::Coordinator(node) => match self.member(*node).map(|member| member.role) {
-                Some(MemberRole::Removed) => return Ok(outcome),
                 Some(MemberRole::Learner | MemberRole::Voter) => {
                     return Err(Refusal::conflict(format!(
                         "coordinator {node} is a member: `members remove {node}` takes it out and shuts it out for good; \
                          where its key was stolen and it is to stay, revoke that key"
                     )));
                 }
+                Some(MemberRole::Removed) => return Ok(by),
                 None => {}
             },
             _ if who == principal => {
@@ -169,11 +190,9 @@ impl Cluster {
             }
             _ => {}
         }
-        if !self.revoked.contains_key(who) {
-            site::require_room("names that are shut out", self.revoked.len(), limits::REVOCATIONS)?;
-            self.revoked.insert(who.clone(), revocation);
-        }
-        Ok(outcome)
+        let found = self.revoked.len() - usize::from(self.revoked.contains_key(who));
+        site::require_room("names that are shut out", found, limits::REVOCATIONS)?;
+        Ok(by)
     }
 
     fn certified_of(&self, who: &Principal) -> Option<CertifiedKey> {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
-    NodeId, Principal, TaskId, limits,
+    NodeId, Principal, Role, TaskId, limits,
     record::{AssignmentRecord, AssignmentState, TaskRecord, TaskState},
 };
 
@@ -66,7 +66,7 @@ impl Cluster {
 
     /// An operator says what time it is, whatever clocks said. Who holds a lease keeps what is left of it.
     pub(crate) fn set_clock(&mut self, principal: &Principal, now_ms: u64) -> Result<Outcome, Refusal> {
-        site::require_operator(principal)?;
+        site::require_role(principal, Role::Administrator)?;
         let before_ms = self.now_ms;
         let held = self.open_tasks().flat_map(|task| {
             let at_work = task.assignments.iter().filter(|(_, a)| a.state == AssignmentState::Assigned);

@@ -7,6 +7,7 @@ use archipelago_common::{
     BlobRef, ConditionKey, Digest, Fingerprint, Name, Principal, SiteId, TaskId, VersionId, codec,
     enrolment::{CertifiedKey, EnrolmentRecord},
     limits,
+    proposal::Proposal,
     record::{
         AssignmentHead, AssignmentState, Change, Page, ReferenceHead, SiteRecord, Stage, SubmittedCondition, TaskHead,
         TaskRecord, TaskState,
@@ -145,6 +146,11 @@ impl Cluster {
     /// How everybody stands after this one.
     pub fn standing_page(&self, room: Room, after: Option<&Principal>) -> Page<Standing> {
         page(room, self.known_after(after, room.items.saturating_add(1)).iter().map(|who| self.standing(who)))
+    }
+
+    /// The proposals after this one.
+    pub fn proposal_page(&self, room: Room, after: Option<u64>) -> Page<Proposal> {
+        page(room, self.proposals_after(after).cloned())
     }
 
     /// The invitations after this one.

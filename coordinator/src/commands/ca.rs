@@ -45,9 +45,11 @@ pub struct InitArgs {
 #[command(after_help = "Examples:\n  \
     archipelago-coordinator ca issue coordinator/1 --ca ca --out node1\n  \
     archipelago-coordinator ca issue operator/anna --ca ca --out anna\n  \
+    archipelago-coordinator ca issue publisher+enroller/ben --ca ca --out ben\n  \
     archipelago-coordinator ca issue site/north --ca ca --out north")]
 pub struct IssueArgs {
-    /// Role and name, such as coordinator/1, site/north, operator/anna or auditor/eva.
+    /// Role and name, such as coordinator/1, site/north, operator/anna or auditor/eva. Of an operator's roles somebody may have some:
+    /// publisher/ben, enroller/ben, administrator/ben, publisher+enroller+auditor+administrator/ben.
     principal: Principal,
     /// The folder that `ca init` wrote.
     #[arg(long, value_name = "DIR")]

@@ -1,7 +1,7 @@
 //! `found`: everything that a new consortium needs, in one go.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -30,11 +30,12 @@ use crate::{
 /// Found a consortium: its authority, a folder for each node, and an operator's file.
 ///
 /// Writes one folder. `node1`, `node2` … go to the machines of the nodes, as they are; `operator` stays with the operator, with the
-/// authority in it: whoever has its ca.key can be anybody, and no coordinator needs it. Run again, it says what is there. One,
+/// authority in it: whoever has its ca.key can be anybody, and no coordinator needs it. `officers/ben` goes to ben. Run again, it says what is there. One,
 /// three and five nodes work; an even number tolerates no more failures than the odd number below it.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
     archipelago-coordinator found lung --nodes a.example.org:7101,b.example.org:7101,c.example.org:7101 --operator atlas-team\n  \
+    archipelago-coordinator found lung --nodes a.example.org:7101 --operator anna --officer publisher/ben --officer auditor/eva\n  \
     archipelago-coordinator serve --config lung/node1/node.toml      # on each node, with its own folder")]
 pub struct FoundArgs {
     /// The consortium's name.
@@ -45,6 +46,9 @@ pub struct FoundArgs {
     /// The first operator's name.
     #[arg(long, value_name = "NAME")]
     operator: Name,
+    /// Somebody with some of an operator's roles, such as publisher/ben or enroller+auditor/eva; may be given several times.
+    #[arg(long = "officer", value_name = "ROLES/NAME")]
+    officers: Vec<Principal>,
     /// The folder to write [default: the consortium's name]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -64,6 +68,8 @@ struct Founded {
     existed: bool,
     authority: PathBuf,
     operator: PathBuf,
+    /// The files of those with some of an operator's roles that are here.
+    officers: BTreeMap<String, PathBuf>,
     /// The configurations that are here; that of a node that was moved away is not.
     nodes: BTreeMap<NodeId, PathBuf>,
 }
@@ -73,6 +79,7 @@ struct Founded {
 /// # Errors  [`Error::Config`] for addresses that are none and for another consortium in this place; files that cannot be written
 pub fn run(args: &FoundArgs, output: &Output) -> Result<()> {
     let peers = peers(&args.nodes)?;
+    check_officers(&args.officers)?;
     let out = args.out.clone().unwrap_or_else(|| args.consortium.as_str().into());
     let existed = out.exists();
     if !existed {
@@ -99,6 +106,30 @@ fn peers(nodes: &[String]) -> Result<Peers> {
     Ok(Peers(peers))
 }
 
+/// Each has a folder of their name.
+fn check_officers(officers: &[Principal]) -> Result<()> {
+    let wrong = |who: &Principal, detail: &str| Error::Config {
+        place: "--officer".to_owned(),
+        detail: format!("`{who}` {detail}"),
+    };
+    let mut names = BTreeSet::new();
+    for who in officers {
+        match who {
+            Principal::Officer(_, name) | Principal::Auditor(name) if names.insert(name) => {}
+            Principal::Officer(..) | Principal::Auditor(_) => {
+                return Err(wrong(who, "has a name that another has; one certificate may name several roles"));
+            }
+            _ => {
+                return Err(wrong(
+                    who,
+                    "is none; expected publisher, enroller, auditor, administrator or several of them",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes the folder beside its place and moves it there: it is whole, or not there.
 fn write_all(args: &FoundArgs, peers: &Peers, out: &Path) -> Result<()> {
     let name = out.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -122,18 +153,16 @@ fn write_all(args: &FoundArgs, peers: &Peers, out: &Path) -> Result<()> {
     let (authority, issued) = Authority::create(args.consortium.clone(), Validity::days(AUTHORITY_DAYS))?;
     issued.write(&authority_dir.join(CA), &authority_dir.join(CA_KEY))?;
     issue(&authority, &Principal::Operator(args.operator.clone()), args.days, &operator)?;
-    let config = OperatorConfig {
-        ca: CA.into(),
-        certificate: CERTIFICATE.into(),
-        key: KEY.into(),
-        authority: Some(AUTHORITY.into()),
-        transport: None,
-        proxy: None,
-        coordinators: peers.clone(),
-    };
-    let text = toml::to_string(&config)
-        .map_err(|e| Error::Config { place: OPERATOR_FILE.to_owned(), detail: e.to_string() })?;
-    fs::write_atomic(&operator.join(OPERATOR_FILE), text.as_bytes())?;
+    write_config(peers, Some(AUTHORITY), &operator)?;
+    if !args.officers.is_empty() {
+        fs::create_private_dir(&part.join(OFFICERS))?;
+    }
+    for who in &args.officers {
+        let dir = officer_dir(&part, who);
+        fs::create_private_dir(&dir)?;
+        issue(&authority, who, args.days, &dir)?;
+        write_config(peers, None, &dir)?;
+    }
     let beginning = Beginning::of_founders(&peers.0, Cluster::founded().snapshot()?);
     for (node, address) in &peers.0 {
         let dir = part.join(folder(*node));
@@ -143,6 +172,26 @@ fn write_all(args: &FoundArgs, peers: &Peers, out: &Path) -> Result<()> {
     }
     std::fs::rename(&part, out).map_err(failed("move into place", out))?;
     Ok(())
+}
+
+/// Where somebody's commands find the coordinators, and who they are.
+fn write_config(peers: &Peers, authority: Option<&str>, dir: &Path) -> Result<()> {
+    let config = OperatorConfig {
+        ca: CA.into(),
+        certificate: CERTIFICATE.into(),
+        key: KEY.into(),
+        authority: authority.map(Into::into),
+        transport: None,
+        proxy: None,
+        coordinators: peers.clone(),
+    };
+    let text = toml::to_string(&config)
+        .map_err(|e| Error::Config { place: OPERATOR_FILE.to_owned(), detail: e.to_string() })?;
+    Ok(fs::write_atomic(&dir.join(OPERATOR_FILE), text.as_bytes())?)
+}
+
+fn officer_dir(out: &Path, who: &Principal) -> PathBuf {
+    out.join(OFFICERS).join(who.person().map_or("", Name::as_str))
 }
 
 fn issue(authority: &Authority, principal: &Principal, days: u32, dir: &Path) -> Result<()> {
@@ -198,7 +247,19 @@ fn look(args: &FoundArgs, peers: &Peers, out: &Path) -> Result<Founded> {
     if config.coordinators != *peers {
         return Err(other(format!("nodes at {}", listed(&config.coordinators)), listed(peers)));
     }
-    Ok(Founded { consortium: args.consortium.clone(), existed: true, authority, operator, nodes })
+    let mut officers = BTreeMap::new();
+    for who in &args.officers {
+        let path = officer_dir(out, who).join(OPERATOR_FILE);
+        if path.exists() {
+            let config = OperatorConfig::read(&path)?;
+            let found = Credentials::load(&config.ca, &config.certificate, &config.key)?.identity().principal.clone();
+            if found != *who {
+                return Err(other(format!("officer `{found}`"), format!("`{who}`")));
+            }
+            officers.insert(who.to_string(), path);
+        }
+    }
+    Ok(Founded { consortium: args.consortium.clone(), existed: true, authority, operator, officers, nodes })
 }
 
 fn check_node(config: &NodeConfig, peers: &Peers, other: &dyn Fn(String, String) -> Error) -> Result<()> {
@@ -213,7 +274,7 @@ fn listed(peers: &Peers) -> String {
 }
 
 fn text(founded: &Founded, peers: &Peers) -> String {
-    let Founded { consortium, existed, authority, operator, nodes } = founded;
+    let Founded { consortium, existed, authority, operator, officers, nodes } = founded;
     let said = if *existed { "is there already" } else { "is founded" };
     let mut text = format!(
         "the consortium `{consortium}` {said}\n\
@@ -222,6 +283,9 @@ fn text(founded: &Founded, peers: &Peers) -> String {
         authority.display(),
         operator.display()
     );
+    for (who, path) in officers {
+        text += &format!("{who}  {}\n", path.display());
+    }
     for (node, address) in &peers.0 {
         text += &match nodes.get(node) {
             Some(path) => {
@@ -244,6 +308,8 @@ fn folder(node: NodeId) -> String {
 const OPERATOR: &str = "operator";
 /// An operator's configuration.
 const OPERATOR_FILE: &str = "operator.toml";
+/// The folder of those with some of an operator's roles.
+const OFFICERS: &str = "officers";
 /// The authority's folder, in the operator's.
 const AUTHORITY: &str = "authority";
 /// As `ca init` makes it.
@@ -258,6 +324,7 @@ mod tests {
             consortium: "lung".parse().unwrap(),
             nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
             operator: "anna".parse().unwrap(),
+            officers: Vec::new(),
             out: Some(out.to_owned()),
             ops: None,
             days: 365,
@@ -292,6 +359,26 @@ mod tests {
         let config = NodeConfig::read(&dir.path().join("machine2/node.toml")).unwrap();
         assert!(config.log_path().exists());
         Credentials::load(&config.ca, &config.certificate, &config.key).unwrap();
+    }
+
+    #[test]
+    fn officers_have_a_file_each_and_it_names_no_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let officers = |all: &[&str]| all.iter().map(|who| who.parse().unwrap()).collect::<Vec<Principal>>();
+        let all = officers(&["publisher+auditor/ben", "auditor/eva"]);
+        let args = FoundArgs { officers: all.clone(), ..args(&dir.path().join("lung"), &NODES) };
+        let founded = found(&args).unwrap();
+        for who in &all {
+            let config = OperatorConfig::read(&founded.officers[&who.to_string()]).unwrap();
+            let credentials = Credentials::load(&config.ca, &config.certificate, &config.key).unwrap();
+            assert_eq!(credentials.identity().principal, *who);
+            assert!(config.authority.is_none() && config.coordinators.0.len() == 3);
+        }
+        let other = FoundArgs { officers: officers(&["publisher/ben"]), ..args };
+        assert!(found(&other).err().unwrap().to_string().contains("officer `publisher+auditor/ben`"));
+        for bad in [&["publisher/ben", "enroller/ben"][..], &["operator/ben"], &["site/ben"]] {
+            assert!(check_officers(&officers(bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -19,11 +19,13 @@ pub mod ca;
 mod certified;
 pub mod clock;
 pub mod completions;
+pub mod demands;
 pub mod doctor;
 pub mod found;
 pub mod init;
 pub mod invite;
 pub mod members;
+pub mod proposals;
 pub mod reference;
 pub mod refuse;
 pub mod requests;
@@ -120,8 +122,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     built.map_err(|source| Error::Runtime { source })
 }
 
-/// An answer of another kind than the question asks for: the coordinator runs another version.
+/// An answer of another kind than the question asks for: it was proposed and not done, or the coordinator runs another version.
 fn unexpected(reply: Reply) -> Error {
+    if let Reply::Proposal(proposal) = reply {
+        return Error::Proposed { proposal: proposals::line(&proposal) };
+    }
     Error::UnexpectedReply { reply: format!("{reply:?}").chars().take(80).collect() }
 }
 

@@ -11,17 +11,18 @@ use crate::{
     output::Output,
 };
 
-/// Shut an operator, an auditor, a site or a coordinator out for good, or one key of theirs, and cut their sessions.
+/// Shut a person, a site or a coordinator out for good, or one key of theirs, and cut their sessions.
 ///
 /// A name that was shut out never comes back; what it contributed stays until it is withdrawn. With --fingerprint the name stays, and goes on
 /// with a certificate of another key: what to do where a laptop was stolen. `status` shows keys. A coordinator that is a member is
-/// taken out with `members remove`.
+/// taken out with `members remove`. Enrollers shut sites out, administrators everybody else. Who has certificates with several sets of roles is
+/// shut out by each.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     archipelago-coordinator revoke operator/ben --reason \"has left\" --config operator.toml\n  \
     archipelago-coordinator revoke coordinator/3 --fingerprint 0b4c-… --config operator.toml")]
 pub struct RevokeArgs {
-    /// Role and name, such as operator/ben, auditor/eva, site/north or coordinator/3.
+    /// Role and name, such as operator/ben, publisher+enroller/ben, auditor/eva, site/north or coordinator/3.
     who: Principal,
     /// Only the key with this fingerprint, which is not to be that of the one who says it.
     #[arg(long, value_name = "FINGERPRINT")]

@@ -23,6 +23,7 @@ use tokio::{sync::broadcast, task::JoinSet, time::Instant};
 
 use super::{
     Executor,
+    course::Asker,
     deadlines::{self, Deadlines, Waiting},
     guests::{Guests, Place},
     peer, session, transfer,
@@ -170,7 +171,7 @@ async fn serve_stream(mut stream: Stream, connection: Connection, peer: Peer, ex
     let opened = tokio::time::timeout(FIRST_FRAME, stream.recv_frame(StreamOpen::LIMIT)).await;
     let Ok(Ok(Some(first))) = opened else { return };
     let served = match frame::decode(&first) {
-        Ok(open) => dispatch(stream, open, peer, executor).await,
+        Ok(open) => dispatch(stream, open, &connection, peer, executor).await,
         Err(error) => Err(error.into()),
     };
     match served {
@@ -185,7 +186,13 @@ async fn serve_stream(mut stream: Stream, connection: Connection, peer: Peer, ex
     }
 }
 
-async fn dispatch(mut stream: Stream, open: StreamOpen, peer: Peer, executor: Executor) -> Result<()> {
+async fn dispatch(
+    mut stream: Stream,
+    open: StreamOpen,
+    connection: &Connection,
+    peer: Peer,
+    executor: Executor,
+) -> Result<()> {
     let who = peer.who;
     if let Err(refusal) = role::permit_stream(&who, &open) {
         return refuse(stream, &open, refusal).await;
@@ -218,7 +225,8 @@ async fn dispatch(mut stream: Stream, open: StreamOpen, peer: Peer, executor: Ex
                 let reason = format!("a connection has {SESSIONS} sessions at most");
                 return Err(Refusal::Invalid { reason }.into());
             }
-            session::run(stream, hello, (who, peer.way), executor).await
+            let key = connection.certified().map(|certified| certified.key);
+            session::run(stream, hello, (Asker { who, key }, peer.way), executor).await
         }
         StreamOpen::Put(blob) => transfer::serve_put(stream, blob, &who, &executor).await,
         StreamOpen::Relay(blob) => match *who {

@@ -56,6 +56,8 @@ pub(super) fn page(cluster: &Cluster, room: Room, who: &Principal, request: Requ
         }
         Request::ListKeys { after } => Ok(Reply::Keys(cluster.key_page(room, after.as_ref()))),
         Request::ListEnrolments { after } => Ok(Reply::Enrolments(cluster.enrolment_page(room, after.as_ref()))),
+        Request::ListProposals { after } => Ok(Reply::Proposals(cluster.proposal_page(room, after))),
+        Request::ShowDemands => Ok(Reply::Demands(cluster.demands().clone())),
         Request::ListStandings { after } => Ok(Reply::Standings(cluster.standing_page(room, after.as_ref()))),
         Request::ListSitesAfter { after } => Ok(Reply::SitePage(cluster.site_page(room, after.as_ref()))),
         _ => Err(Refusal::Invalid { reason: "this request asks for no page".to_owned() }),

@@ -122,7 +122,7 @@ mod tests {
             number += 1;
             let site = format!("site{number}").parse().unwrap();
             let key = archipelago_protocol::message::RequestKey(rand::random());
-            let who = std::sync::Arc::new("operator/anna".parse().unwrap());
+            let who = std::sync::Arc::new("operator/anna".parse::<archipelago_common::Principal>().unwrap());
             let _ = leader.executor.execute(who, key, archipelago_protocol::message::Request::AddSite { site }).await;
         }
         wait_until("all have greeted", || nodes.iter().all(|node| node.executor.replicas().links().all().len() == 2))

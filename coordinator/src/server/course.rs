@@ -5,14 +5,14 @@
 //! command that names blobs is proposed only when they are durable on a majority, and a question about the state is
 //! answered from a read that the whole cluster orders.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use archipelago_cluster::{
     Body, Cluster, Command, Edition, Outcome, Room, Selection,
     mutation::{self, Rule},
 };
 use archipelago_common::{
-    BlobRef, ConditionKey, Layout, Name, NodeId, Principal, TaskId, Version, VersionId,
+    BlobRef, ConditionKey, Fingerprint, Layout, Name, NodeId, Principal, TaskId, Version, VersionId,
     layout::Derivation,
     member::{MemberRecord, MemberStatus, MembersRecord},
     part,
@@ -25,7 +25,7 @@ use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey, Withdra
 use super::{
     answers,
     checks::{self, Shelf},
-    enrolment, refusal,
+    enrolment, proposals, refusal,
 };
 
 /// What is to be done next for a request. A step that cannot be carried out ends it, with the refusal that says why.
@@ -44,6 +44,27 @@ pub enum Step {
     Propose(Proposal, Box<dyn FnOnce(Outcome) -> Step + Send>),
     /// The answer.
     Done(Result<Reply, Refusal>),
+}
+
+/// Whoever asks, as their session shows it.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Who it is.
+    pub who: Arc<Principal>,
+    /// The key of the certificate that they came with; none where no certificate is shown, as within a process.
+    pub key: Option<Fingerprint>,
+}
+
+impl From<Arc<Principal>> for Asker {
+    fn from(who: Arc<Principal>) -> Self {
+        Self { who, key: None }
+    }
+}
+
+impl From<Principal> for Asker {
+    fn from(who: Principal) -> Self {
+        Arc::new(who).into()
+    }
 }
 
 /// A look at the state, with this node's clock at that moment (Unix milliseconds).
@@ -73,7 +94,9 @@ impl Proposal {
 
 /// The course of a peer's request. What is no question to the cluster but to its nodes, [`Request::Status`] say, is refused
 /// here; a change of members is checked by the executor before it comes here. An answer that is a list takes no more than `room`.
-pub fn begin(who: Principal, key: RequestKey, request: Request, room: Room) -> Step {
+pub fn begin(asker: impl Into<Asker>, key: RequestKey, request: Request, room: Room) -> Step {
+    let asker = asker.into();
+    let who = (*asker.who).clone();
     match request {
         Request::ListReferences => ask(who, |cluster, _| answers::references(cluster)),
         Request::ShowReference { name } => ask(who, move |cluster, _| answers::reference(cluster, &name)),
@@ -94,25 +117,39 @@ pub fn begin(who: Principal, key: RequestKey, request: Request, room: Room) -> S
         | Request::ListSitesAfter { .. }
         | Request::ListEnrolments { .. }
         | Request::ListStandings { .. }
+        | Request::ListProposals { .. }
+        | Request::ShowDemands
         | Request::ListKeys { .. }) => ask(who, move |cluster, who| answers::page(cluster, room, who, request)),
         Request::ShowEnrolment => ask(who, answers::own_enrolment),
-        request => Step::Lead(Box::new(move || match request {
-            Request::PublishReference { name, version } => publish(who, key, name, version, None),
-            Request::PublishSignedReference { name, version, signature } => {
-                publish(who, key, name, version, Some(signature))
-            }
-            Request::Submit(submission) => submit(who, key, submission),
-            Request::Derive { reference, version, value, result } => {
-                derive(who, key, Derived { reference, version, value, result })
-            }
-            Request::RequestCertificate { request } => enrolment::request(who, key, request),
-            Request::RenewCertificate { request, signature } => enrolment::renew(who, key, request, signature),
-            Request::ApproveSite { site, certificate } => enrolment::approve(who, key, site, certificate),
-            request => match body(request) {
-                Ok(body) => command(who, key, body),
-                Err(refusal) => Step::Done(Err(refusal)),
-            },
+        request => Step::Lead(Box::new(move || {
+            let step = lead(who, asker.key, key, request);
+            proposals::propose_what_is_for_two(step, asker.key)
         })),
+    }
+}
+
+/// The course of what only a leader does.
+fn lead(who: Principal, with: Option<Fingerprint>, key: RequestKey, request: Request) -> Step {
+    match request {
+        Request::PublishReference { name, version } => publish(who, key, name, version, None),
+        Request::PublishSignedReference { name, version, signature } => {
+            publish(who, key, name, version, Some(signature))
+        }
+        Request::Submit(submission) => submit(who, key, submission),
+        Request::Derive { reference, version, value, result } => {
+            derive(who, key, Derived { reference, version, value, result })
+        }
+        Request::RequestCertificate { request } => enrolment::request(who, key, request),
+        Request::RenewCertificate { request, signature } => enrolment::renew(who, key, request, signature),
+        Request::ApproveSite { site, certificate } => enrolment::approve(who, key, site, certificate),
+        Request::ApproveProposal { number } => match proposals::require_key(with) {
+            Ok(with) => command(who, key, Body::ApproveProposal { number, key: with }),
+            Err(refusal) => Step::Done(Err(refusal)),
+        },
+        request => match body(request) {
+            Ok(body) => command(who, key, body),
+            Err(refusal) => Step::Done(Err(refusal)),
+        },
     }
 }
 
@@ -228,7 +265,7 @@ fn members_behind(
 /// A renewal that comes too soon after the last is answered without a log entry, and what a member could not read is refused;
 /// everything else is proposed.
 pub(super) fn command(principal: Principal, key: RequestKey, body: Body) -> Step {
-    if let Some((since, what)) = later_edition(&body) {
+    if let Some((since, what)) = later_edition(&principal, &body) {
         return Step::Read(Box::new(move |cluster, _| match cluster.edition() >= since {
             true => propose(principal, key, body),
             false => {
@@ -250,8 +287,13 @@ pub(super) fn command(principal: Principal, key: RequestKey, body: Body) -> Step
 }
 
 /// The edition with which something could first be said, and what of it, where that is a later one than the log is read with.
-fn later_edition(body: &Body) -> Option<(Edition, &'static str)> {
+fn later_edition(principal: &Principal, body: &Body) -> Option<(Edition, &'static str)> {
     match body {
+        Body::Demand { .. } | Body::Propose { .. } | Body::ApproveProposal { .. } | Body::DeclineProposal { .. } => {
+            Some((Edition::Eighth, "what two persons do together"))
+        }
+        _ if matches!(principal, Principal::Officer(..)) => Some((Edition::Eighth, "people with some roles")),
+        Body::Revoke { who: Principal::Officer(..), .. } => Some((Edition::Eighth, "people with some roles")),
         Body::Invite { .. } => Some((Edition::Sixth, "invitations")),
         Body::RenewCertificate { .. } => Some((Edition::Seventh, "renewals over a session")),
         Body::Revoke { .. } => Some((Edition::Seventh, "who is shut out")),
@@ -288,6 +330,13 @@ fn reply(who: Principal, outcome: Outcome) -> Step {
         }
         Outcome::Standing(of) => {
             Step::Peek(Box::new(move |cluster, _| Step::Done(Ok(Reply::Standing(Box::new(cluster.standing(&of)))))))
+        }
+        Outcome::Proposal(number) => Step::Peek(Box::new(move |cluster, _| {
+            let proposal = cluster.proposal(number).cloned().map(|proposal| Reply::Proposal(Box::new(proposal)));
+            Step::Done(proposal.ok_or_else(|| Refusal::NotFound { what: format!("proposal {number}") }))
+        })),
+        Outcome::Demands => {
+            Step::Peek(Box::new(|cluster, _| Step::Done(Ok(Reply::Demands(cluster.demands().clone())))))
         }
         Outcome::Task(task) => {
             Step::Peek(Box::new(move |cluster, _| Step::Done(answers::changed_task(cluster, &who, task))))
@@ -329,6 +378,8 @@ fn body(request: Request) -> Result<Body, Refusal> {
         Request::SetClock { now_ms } => Body::SetClock { now_ms },
         Request::Invite { site, invitation, expires_ms } => Body::Invite { site, invitation, expires_ms },
         Request::Revoke { who, key, reason } => Body::Revoke { who, key, reason },
+        Request::Demand { demand, holds } => Body::Demand { demand, holds },
+        Request::DeclineProposal { number, reason } => Body::DeclineProposal { number, reason },
         Request::RefuseSite { site, reason } => Body::RefuseSite { site, reason },
         Request::PublishSignedTask { task, gates, signature } => Body::PublishSignedTask { task, gates, signature },
         Request::Status
@@ -365,6 +416,9 @@ fn body(request: Request) -> Result<Body, Refusal> {
         | Request::RenewCertificate { .. }
         | Request::RequestCertificate { .. }
         | Request::ApproveSite { .. }
+        | Request::ShowDemands
+        | Request::ListProposals { .. }
+        | Request::ApproveProposal { .. }
         | Request::Submit(_) => {
             return Err(Refusal::Invalid { reason: "this request is no command as it stands".to_owned() });
         }

@@ -10,14 +10,14 @@ use std::{
 };
 
 use archipelago_cluster::{Body, Cluster, Room};
-use archipelago_common::{NodeId, Principal, health::NodeState, record::StatusRecord};
+use archipelago_common::{NodeId, health::NodeState, record::StatusRecord};
 use archipelago_protocol::message::{Refusal, Reply, Request, RequestKey};
 use tokio::sync::RwLock;
 
 use super::{
     certificates::Guestbook,
     checks,
-    course::{self, Step},
+    course::{self, Asker, Step},
     refusal,
 };
 use crate::{
@@ -95,9 +95,9 @@ impl Executor {
     /// Carries out one request and notes it in the metrics.
     ///
     /// # Errors  [`Refusal`], for the peer
-    pub async fn execute(&self, who: Arc<Principal>, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
+    pub async fn execute(&self, who: impl Into<Asker>, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
         let (kind, begun) = (kind(&request), Instant::now());
-        let result = self.carry_out(&who, key, request).await;
+        let result = self.carry_out(who.into(), key, request).await;
         metrics::REQUEST_SECONDS.observe(begun.elapsed().as_secs_f64());
         if matches!(result, Ok(Reply::Accepted { .. })) {
             metrics::SUBMISSIONS_ACCEPTED_TOTAL.inc();
@@ -113,7 +113,7 @@ impl Executor {
         self.follow(course::begin_own(node, RequestKey(rand::random()), body)).await.map(drop)
     }
 
-    async fn carry_out(&self, who: &Principal, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
+    async fn carry_out(&self, who: Asker, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
         match request {
             Request::Status => self.status().await,
             Request::ShowTime => {
@@ -128,19 +128,25 @@ impl Executor {
             Request::VerifyBlobs => self.verify_everywhere().await,
             Request::CollectBlobs { dry_run } => self.collect_everywhere(dry_run).await,
             Request::TransferLeadership { to } => self.transfer_leadership(to).await,
-            request @ (Request::AddMember { .. } | Request::PromoteMember { .. } | Request::RemoveMember { .. }) => {
-                self.change_members(who, key, request).await
-            }
-            request => {
-                let step = course::begin(who.clone(), key, request, Room::default());
-                // What begins so changes something.
-                if matches!(step, Step::Lead(_)) {
-                    self.require_leader()?;
-                    self.require_space()?;
-                }
-                self.follow(step).await
-            }
+            request @ (Request::AddMember { .. }
+            | Request::PromoteMember { .. }
+            | Request::RemoveMember { .. }
+            | Request::ApproveProposal { .. }) => match self.change_of(&request).await? {
+                Some(change) => self.change_members(who, key, request, change).await,
+                None => self.begin(who, key, request).await,
+            },
+            request => self.begin(who, key, request).await,
         }
+    }
+
+    async fn begin(&self, who: Asker, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
+        let step = course::begin(who, key, request, Room::default());
+        // What begins so changes something.
+        if matches!(step, Step::Lead(_)) {
+            self.require_leader()?;
+            self.require_space()?;
+        }
+        self.follow(step).await
     }
 
     /// Carries out step after step.
@@ -278,6 +284,11 @@ fn kind(request: &Request) -> &'static str {
         Request::RenewCertificate { .. } => "renew_certificate",
         Request::ListStandings { .. } => "list_standings",
         Request::Revoke { .. } => "revoke",
+        Request::ShowDemands => "show_demands",
+        Request::Demand { .. } => "demand",
+        Request::ListProposals { .. } => "list_proposals",
+        Request::ApproveProposal { .. } => "approve_proposal",
+        Request::DeclineProposal { .. } => "decline_proposal",
     }
 }
 

@@ -55,7 +55,7 @@ impl Scene {
 
     async fn ask(&self, who: &str, request: Request) -> Result<Reply, Refusal> {
         let key = RequestKey(rand::random());
-        self.node.executor.execute(Arc::new(who.parse().unwrap()), key, request).await
+        self.node.executor.execute(Arc::new(who.parse::<archipelago_common::Principal>().unwrap()), key, request).await
     }
 
     async fn done(&self, who: &str, request: Request) -> Reply {
@@ -284,7 +284,9 @@ async fn only_the_leader_carries_out_commands_and_without_a_majority_nobody_does
     let leader = nodes.remove(nodes.iter().position(leads).unwrap());
     let request = || Request::AddSite { site: "north".parse().unwrap() };
     let ask = async |node: &LiveNode| {
-        node.executor.execute(Arc::new(ANNA.parse().unwrap()), RequestKey([1; 16]), request()).await
+        node.executor
+            .execute(Arc::new(ANNA.parse::<archipelago_common::Principal>().unwrap()), RequestKey([1; 16]), request())
+            .await
     };
     wait_until("the followers know the leader", || nodes.iter().all(|n| n.executor.raft().view().leader.is_some()))
         .await;
@@ -310,7 +312,7 @@ async fn a_node_far_behind_is_caught_up_over_the_wire() {
     let leader = nodes.iter().find(|node| leads(node)).unwrap();
     for number in 0..30 {
         let site = format!("site-{number}").parse().unwrap();
-        let who = Arc::new(ANNA.parse().unwrap());
+        let who = Arc::new(ANNA.parse::<archipelago_common::Principal>().unwrap());
         leader.executor.execute(who, RequestKey(rand::random()), Request::AddSite { site }).await.unwrap();
     }
     let late = cluster.start(3).await;

@@ -53,7 +53,7 @@ async fn acquainted(cluster: &TestCluster) -> Vec<LiveNode> {
 }
 
 async fn add_site(node: &LiveNode, site: &str) -> bool {
-    let who = Arc::new("operator/anna".parse().unwrap());
+    let who = Arc::new("operator/anna".parse::<archipelago_common::Principal>().unwrap());
     let request = Request::AddSite { site: site.parse().unwrap() };
     node.executor.execute(who, RequestKey(rand::random()), request).await.is_ok()
 }
@@ -83,7 +83,7 @@ async fn a_node_that_was_founded_anew_under_its_id_counts_for_nothing() {
     wait_until("one of those that remember leads", || back.executor.raft().view().leader.is_some()).await;
     assert_ne!(back.executor.raft().view().leader, Some(wiped_id));
     let leader = if back.executor.raft().view().is_leader() { &back } else { &behind };
-    let who = Arc::new("operator/anna".parse().unwrap());
+    let who = Arc::new("operator/anna".parse::<archipelago_common::Principal>().unwrap());
     let Ok(Reply::Sites(sites)) = leader.executor.execute(who, RequestKey([9; 16]), Request::ListSites).await else {
         panic!("the leader does not answer")
     };

@@ -5,14 +5,18 @@ use std::{
     time::Duration,
 };
 
-use archipelago_cluster::{Body, Room};
+use archipelago_cluster::{Body, Cluster, Deed, Room};
 use archipelago_common::{
-    NodeId, Principal, member,
+    NodeId, member,
     member::{MemberRole, MemberStatus, MembersRecord},
 };
 use archipelago_protocol::message::{PeerAsk, PeerReply, Refusal, Reply, Request, RequestKey};
 
-use super::{Executor, course, refusal};
+use super::{
+    Executor,
+    course::{self, Asker},
+    refusal,
+};
 use crate::{links::majority_of, raft::task::View};
 
 /// Keeps the links where the members are, for as long as the node runs; the first leader writes down the founders.
@@ -60,12 +64,34 @@ async fn adopt(executor: &Executor, view: &View, founders: &BTreeMap<NodeId, Str
 }
 
 impl Executor {
+    /// The change of members that a request would make: its own, or what it approves.
+    pub(super) async fn change_of(&self, request: &Request) -> Result<Option<Change>, Refusal> {
+        match request {
+            Request::AddMember { .. } => Ok(Some(Change::Add)),
+            Request::PromoteMember { node } => Ok(Some(Change::Promote(*node))),
+            Request::RemoveMember { node } => Ok(Some(Change::Remove(*node))),
+            Request::ApproveProposal { number } => {
+                self.require_leader()?;
+                let number = *number;
+                let look = move |cluster: &Cluster| match cluster.proposed(number)? {
+                    Deed::AddMember { .. } => Some(Change::Add),
+                    Deed::PromoteMember { node } => Some(Change::Promote(*node)),
+                    Deed::RemoveMember { node } => Some(Change::Remove(*node)),
+                    _ => None,
+                };
+                self.raft().read(look).await.map_err(refusal::dropped)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Adds, promotes or removes a coordinator, and waits until Raft has followed.
     pub(super) async fn change_members(
         &self,
-        who: &Principal,
+        who: Asker,
         key: RequestKey,
         request: Request,
+        change: Change,
     ) -> Result<Reply, Refusal> {
         self.require_leader()?;
         // A new consortium's founders are written down within moments of its first election.
@@ -74,16 +100,20 @@ impl Executor {
         // Nothing that names blobs is checked against members that are about to change.
         let alone = tokio::time::timeout(ALONE, self.membership.write()).await;
         let _alone = alone.map_err(|_| refusal::dropped(crate::raft::node::Dropped::Busy))?;
-        match request {
-            Request::PromoteMember { node } => self.require_caught_up(node).await?,
-            Request::RemoveMember { node } => self.require_dispensable(node).await?,
-            _ => {}
+        match change {
+            Change::Add => {}
+            Change::Promote(node) => self.require_caught_up(node).await?,
+            Change::Remove(node) => self.require_dispensable(node).await?,
         }
-        self.follow(course::begin(who.clone(), key, request, Room::default())).await?;
+        let reply = self.follow(course::begin(who, key, request, Room::default())).await?;
         let settled = |view: &View| !view.is_leader() || is_settled(view);
         // A change that takes longer goes on by itself; the answer shows that it has not settled.
         let _ = tokio::time::timeout(SETTLE, self.raft().watch().wait_for(settled)).await;
-        self.members().await
+        match reply {
+            // It was proposed, or approved.
+            Reply::Proposal(proposal) => Ok(Reply::Proposal(proposal)),
+            _ => self.members().await,
+        }
     }
 
     /// Has another node lead.
@@ -211,6 +241,14 @@ impl Executor {
         }
         last
     }
+}
+
+/// How the members are to change.
+#[derive(Clone, Copy)]
+pub(super) enum Change {
+    Add,
+    Promote(NodeId),
+    Remove(NodeId),
 }
 
 fn unheard(node: NodeId) -> Refusal {

@@ -16,6 +16,7 @@ mod guests;
 pub mod http;
 mod membership;
 mod peer;
+mod proposals;
 pub mod refusal;
 mod session;
 #[cfg(test)]

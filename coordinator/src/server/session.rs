@@ -15,18 +15,14 @@ use archipelago_protocol::{
 use archipelago_transport::{SendHalf, Stream, Way};
 use tokio::sync::{broadcast, mpsc};
 
-use super::Executor;
+use super::{Executor, course::Asker};
 use crate::{error::Result, ops::metrics, raft::task::View};
 
 /// Runs a session until the peer leaves.
 ///
 /// # Errors  [`crate::Error::Protocol`] for a peer that breaks the rules, [`crate::Error::Transport`]
-pub(super) async fn run(
-    stream: Stream,
-    hello: Hello,
-    (who, way): (Arc<Principal>, Way),
-    executor: Executor,
-) -> Result<()> {
+pub(super) async fn run(stream: Stream, hello: Hello, (asker, way): (Asker, Way), executor: Executor) -> Result<()> {
+    let who = asker.who.clone();
     let _counted = Counted::new(&who, way);
     let (mut send, mut recv) = stream.split();
     let (raft, mut effects) = (executor.raft().clone(), executor.raft().effects());
@@ -47,10 +43,10 @@ pub(super) async fn run(
                     session.handle_answer(id, Err(refusal));
                     continue;
                 }
-                let (executor, who, answer, held) = (executor.clone(), who.clone(), answer.clone(), recv.take_held());
+                let (executor, asker, answer, held) = (executor.clone(), asker.clone(), answer.clone(), recv.take_held());
                 // Goes on if the peer leaves meanwhile: it will come back for the answer under the same key.
                 tokio::spawn(async move {
-                    let result = executor.execute(who, key, body).await;
+                    let result = executor.execute(asker, key, body).await;
                     // The room of the request's frame is its own until it is answered.
                     drop(held);
                     // The session may have ended.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 async fn ask(node: &LiveNode, request: Request) -> Result<Reply, Refusal> {
-    let who = Arc::new("operator/anna".parse().unwrap());
+    let who = Arc::new("operator/anna".parse::<archipelago_common::Principal>().unwrap());
     node.executor.execute(who, RequestKey(rand::random()), request).await
 }
 

@@ -16,7 +16,10 @@ use archipelago_transport::{
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::consortium::{Consortium, wait_until};
+use crate::{
+    consortium::{Consortium, wait_until},
+    roles::Session,
+};
 
 impl Consortium {
     /// What `status` says of somebody's certificate.
@@ -48,7 +51,7 @@ impl Consortium {
     }
 
     /// A connection that stands, to whoever leads.
-    fn dial(&self, credentials: Credentials) -> Connection {
+    pub(crate) fn dial(&self, credentials: Credentials) -> Connection {
         let leader = NodeId::new(self.leader()).unwrap();
         let transport = NetTransport::new(credentials, Network::default());
         let address = self.addresses()[&leader].clone();
@@ -56,7 +59,7 @@ impl Consortium {
     }
 
     /// Asks with the credentials in a folder.
-    fn ask_as(&self, folder: &str, args: &[&str]) -> Result<String, String> {
+    pub(crate) fn ask_as(&self, folder: &str, args: &[&str]) -> Result<String, String> {
         let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|file| format!("{folder}/{file}"));
         let connection = ["--coordinators", self.peers(), "--ca", &ca, "--cert", &cert, "--key", &key];
         let output = self.command(args).args(connection).output().unwrap();
@@ -68,7 +71,7 @@ impl Consortium {
 }
 
 /// Begins a session, so that the connection is not ended for want of one.
-fn begin_session(connection: &Connection) -> Stream {
+pub(crate) fn begin_session(connection: &Connection) -> Stream {
     let hello = StreamOpen::Control(Hello { protocol: version::NEWEST, software: "test".to_owned() });
     runtime().block_on(async {
         let mut stream = connection.open_stream().await.unwrap();
@@ -78,7 +81,7 @@ fn begin_session(connection: &Connection) -> Stream {
 }
 
 /// One for all connections of a test.
-fn runtime() -> &'static tokio::runtime::Runtime {
+pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: std::sync::LazyLock<tokio::runtime::Runtime> = std::sync::LazyLock::new(|| {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
     });
@@ -86,7 +89,7 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 }
 
 /// How a connection ends that the other side ends.
-fn end_of(connection: &Connection) -> String {
+pub(crate) fn end_of(connection: &Connection) -> String {
     let ended = runtime().block_on(async { tokio::time::timeout(Duration::from_secs(60), connection.closed()).await });
     ended.expect("it was cut").to_string()
 }
@@ -116,20 +119,30 @@ fn a_certificate_that_is_replaced_on_disk_is_taken_up_by_a_running_coordinator()
 #[test]
 fn who_is_revoked_is_cut_off_and_does_not_come_back() {
     let consortium = Consortium::new(3);
-    for (who, folder) in
-        [("auditor/eve", "eve"), ("operator/ben", "ben"), ("coordinator/9", "nine"), ("site/north", "north")]
-    {
+    for (who, folder) in [
+        ("auditor/eve", "eve"),
+        ("operator/ben", "ben"),
+        ("publisher/paul", "paul"),
+        ("enroller/ed", "ed"),
+        ("administrator/adam", "adam"),
+        ("publisher+auditor/pia", "pia"),
+        ("coordinator/9", "nine"),
+        ("site/north", "north"),
+    ] {
         consortium.issue(who, folder);
         if folder == "north" {
             consortium.ask(&["site", "add", "north"]);
         }
         let connection = consortium.dial(consortium.credentials(folder));
         // A coordinator has none, and is sent away soon if it does not say what it is there for.
-        let session = (folder != "nine").then(|| begin_session(&connection));
+        let mut session = (folder != "nine").then(|| Session(begin_session(&connection)));
+        let mut read = |id| session.as_mut().map(|session| session.try_ask(id, Request::ListReferences));
+        assert!(read(1).is_none_or(|answer| answer.is_some()), "{who} reads");
         let standing = consortium.ask(&["revoke", who, "--reason", "has left"]);
         assert!(standing["revoked"]["at_ms"].is_u64(), "{standing}");
         let end = end_of(&connection);
-        assert!(end.contains("was revoked") || session.is_none(), "{who}: {end}");
+        assert!(end.contains("was revoked") || folder == "nine", "{who}: {end}");
+        assert!(read(2).is_none_or(|answer| answer.is_none()), "{who} reads on in the session that stood");
         let end = end_of(&consortium.dial(consortium.credentials(folder)));
         assert!(end.contains("was revoked"), "{who} came back: {end}");
     }

@@ -8,4 +8,6 @@ mod founders;
 mod full_disk;
 mod life;
 mod members;
+mod proposals;
+mod roles;
 mod stored;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_common::{
     BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId,
     enrolment::{CertifiedKey, EnrolmentRecord},
+    proposal::Proposal,
     record::{
         AssignmentHead, AssignmentRecord, AssignmentState, Change, Page, ReferenceHead, ReferenceHistory, SiteRecord,
         Stage, Submission, SubmittedCondition, TaskHead, TaskRecord,
@@ -175,6 +176,18 @@ impl Client {
             |after: Option<&EnrolmentRecord>| Request::ListEnrolments { after: after.map(|record| record.invitation) };
         self.all(ask, |reply| match reply {
             Reply::Enrolments(page) => Ok(page),
+            other => Err(other),
+        })
+        .await
+    }
+
+    /// What one person has proposed and another is to approve, and what was lately.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn proposals(&self) -> Result<Vec<Proposal>> {
+        let ask = |after: Option<&Proposal>| Request::ListProposals { after: after.map(|proposal| proposal.number) };
+        self.all(ask, |reply| match reply {
+            Reply::Proposals(page) => Ok(page),
             other => Err(other),
         })
         .await

@@ -1,5 +1,7 @@
 //! What is answered, or why not.
 
+use std::collections::BTreeSet;
+
 use archipelago_common::{
     blob::BlobRef,
     condition::ConditionKey,
@@ -7,6 +9,7 @@ use archipelago_common::{
     health::{Collected, HealthRecord, OfNode},
     id::{NodeId, SiteId, VersionId},
     member::MembersRecord,
+    proposal::{Demand, Proposal},
     record::{
         AssignmentHead, AssignmentState, Cause, Change, Page, ReferenceHead, ReferenceRecord, SiteRecord, StatusRecord,
         SubmittedCondition, TaskHead, TaskRecord,
@@ -17,7 +20,7 @@ use archipelago_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::request::{since_asked, since_gates, since_keys, since_submission};
+use super::request::{since_asked, since_gates, since_keys, since_named, since_submission};
 use crate::version;
 
 /// The answer to a request that was not refused.
@@ -92,6 +95,12 @@ pub enum Reply {
     Standing(Box<Standing>),
     /// To `ListStandings`.
     Standings(Page<Standing>),
+    /// To `ApproveProposal` and `DeclineProposal`, and to whatever one person has now proposed because two are to do it.
+    Proposal(Box<Proposal>),
+    /// To `ListProposals`.
+    Proposals(Page<Proposal>),
+    /// To `ShowDemands` and `Demand`.
+    Demands(BTreeSet<Demand>),
 }
 
 impl Reply {
@@ -141,6 +150,25 @@ impl Reply {
             }
             Self::Enrolment(record) if since_enrolment(&record) > protocol => {
                 return too_new(format!("the request of `{}`", record.site));
+            }
+            Self::Standings(mut page) => {
+                page.items.retain(|standing| since_named(&standing.who) <= protocol);
+                // The next page is asked for by the last of this one.
+                if page.items.is_empty() && page.more {
+                    return too_new("a page of standings".to_owned());
+                }
+                Self::Standings(page)
+            }
+            Self::Standing(standing) if since_named(&standing.who) > protocol => {
+                return too_new(standing.who.to_string());
+            }
+            Self::Proposal(proposal) if protocol < 9 => {
+                let (number, deed) = (proposal.number, proposal.deed);
+                let reason = format!(
+                    "it is not done yet, but proposed with number {number} ({deed}): two persons do this together; `proposals` \
+                     of a program of protocol 9 shows and approves it"
+                );
+                return Err(Refusal::Conflict { reason });
             }
             Self::Gates(gates) if since_gates(&gates) > protocol => return too_new("a quality gate".to_owned()),
             reply => reply,

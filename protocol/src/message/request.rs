@@ -7,6 +7,7 @@ use archipelago_common::{
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
     principal::Principal,
+    proposal::Demand,
     record::{Progress, Submission},
     signature::{Signature, Subject},
     task::{Asks, ConditionMetrics, QualityGates, SurgeryTask},
@@ -314,6 +315,32 @@ pub enum Request {
         /// In words.
         reason: String,
     },
+    /// What the consortium demands. Any role. Since version 9, as all that follows.
+    ShowDemands,
+    /// Demand something from here on, or no more. Administrator.
+    Demand {
+        /// What.
+        demand: Demand,
+        /// Whether it is demanded.
+        holds: bool,
+    },
+    /// The proposals after one. Whoever is no site.
+    ListProposals {
+        /// From the first if there is none.
+        after: Option<u64>,
+    },
+    /// Approve, and have done, what another person has proposed. Publisher, enroller or administrator, as the proposal says.
+    ApproveProposal {
+        /// Which.
+        number: u64,
+    },
+    /// Say no to what was proposed, or take it back. As `ApproveProposal`.
+    DeclineProposal {
+        /// Which.
+        number: u64,
+        /// In words.
+        reason: String,
+    },
 }
 
 /// Which tasks are meant.
@@ -366,10 +393,22 @@ impl Request {
             | Self::PublishSignedReference { .. }
             | Self::PublishSignedTask { .. }
             | Self::ShowSignature { .. } => 7,
-            Self::RenewCertificate { .. } | Self::ListStandings { .. } | Self::Revoke { .. } => 8,
+            Self::RenewCertificate { .. } => 8,
+            Self::ListStandings { after } => after.as_ref().map_or(8, since_named),
+            Self::Revoke { who, .. } => since_named(who),
+            Self::ShowDemands
+            | Self::Demand { .. }
+            | Self::ListProposals { .. }
+            | Self::ApproveProposal { .. }
+            | Self::DeclineProposal { .. } => 9,
             _ => 1,
         }
     }
+}
+
+/// The protocol version in which somebody can be named: before 8 nobody was, before 9 people had all roles or none.
+pub(super) fn since_named(who: &Principal) -> u16 {
+    if matches!(who, Principal::Officer(..)) { 9 } else { 8 }
 }
 
 /// The protocol version in which these keys can be said: an earlier peer cannot read those of further axes and of parts.

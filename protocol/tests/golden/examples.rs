@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
-    ConditionKey, Digest, Fingerprint, NodeId, SiteId, TaskId, Version, VersionId,
+    ConditionKey, Digest, Fingerprint, NodeId, Role, SiteId, TaskId, Version, VersionId,
     blob::BlobRef,
     enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
     health::{Collected, HealthRecord, NodeState},
     member::{Incarnation, MemberRecord, MemberRole, MemberStatus, Origin},
     policy::EmbeddingRelease,
+    proposal::{Act, Proposal, ProposalState},
     record::{
         AssignmentHead, AssignmentRecord, AssignmentState, BaseSummary, Cause, Change, Event, Page, Progress,
         ReferenceHead, ReferenceRecord, StatusRecord, Submission, SubmittedCondition, TaskHead, TaskRecord, TaskState,
@@ -277,6 +278,32 @@ pub(crate) fn renewing() -> EnrolmentRecord {
     let (key, request) = (Fingerprint::of(b"new"), "a signing request".to_owned());
     let state = EnrolmentState::Renewing { key, request, signature: Box::new(signature()), at_ms: 1_700_000_300_000 };
     EnrolmentRecord { state, ..enrolment() }
+}
+
+pub(crate) fn proposals() -> Vec<Proposal> {
+    let waits = Proposal {
+        number: 7,
+        act: Act::Revoke,
+        deed: "shut out `site/charite`".to_owned(),
+        role: Role::Enroller,
+        by: officer(),
+        key: certified_key().key,
+        at_ms: 1_700_000_000_000,
+        expires_ms: 1_700_604_800_000,
+        state: ProposalState::Waits,
+    };
+    let (by, at_ms) = (standing().who, 1_700_000_100_000);
+    let done = ProposalState::Done { by: by.clone(), key: Fingerprint::of(b"another"), at_ms };
+    let declined = ProposalState::Declined { by, reason: "not now".to_owned(), at_ms };
+    vec![
+        waits.clone(),
+        Proposal { number: 8, state: done, ..waits.clone() },
+        Proposal { number: 9, state: declined, ..waits },
+    ]
+}
+
+pub(crate) fn officer() -> archipelago_common::Principal {
+    "enroller+administrator/emma".parse().unwrap()
 }
 
 pub(crate) fn standing() -> Standing {

@@ -9,11 +9,13 @@ use std::{
 };
 
 use archipelago_common::{
-    Digest, TaskId,
+    Digest, Principal, TaskId,
     health::OfNode,
     member::{Incarnation, MembersRecord},
+    proposal::Demand,
     record::{Page, SiteRecord},
     signature::Subject,
+    standing::Standing,
     task::{Asks, SurgeryTask},
 };
 use archipelago_protocol::{
@@ -30,9 +32,9 @@ mod roles;
 
 use examples::{
     asked_task, assignments, blob, certified_key, changes, collected, enrolment, enrolments, gates, gates_on_accuracy,
-    greeting, health, key, member, node, presentation, progress, reference, reference_head, renewing, signature,
-    standing, status, submission, submission_with_accuracy, submission_with_parts, surgery_task, task_head,
-    task_of_steps, task_record, version,
+    greeting, health, key, member, node, officer, presentation, progress, proposals, reference, reference_head,
+    renewing, signature, standing, status, submission, submission_with_accuracy, submission_with_parts, surgery_task,
+    task_head, task_of_steps, task_record, version,
 };
 
 #[test]
@@ -211,6 +213,13 @@ fn all_requests() -> Vec<Request> {
         Request::ListStandings { after: Some(standing().who) },
         Request::Revoke { who: standing().who, key: None, reason: "has left".to_owned() },
         Request::Revoke { who: standing().who, key: Some(certified_key().key), reason: "a laptop".to_owned() },
+        Request::Revoke { who: Principal::Site(site()), key: None, reason: "has left".to_owned() },
+        Request::Revoke { who: officer(), key: None, reason: "has left".to_owned() },
+        Request::ShowDemands,
+        Request::Demand { demand: Demand::TwoRevoke, holds: true },
+        Request::ListProposals { after: Some(6) },
+        Request::ApproveProposal { number: 7 },
+        Request::DeclineProposal { number: 7, reason: "not now".to_owned() },
     ]
 }
 
@@ -276,8 +285,15 @@ fn name_of(request: &Request) -> &'static str {
         Request::ShowSignature { .. } => "show-signature",
         Request::RenewCertificate { .. } => "renew-certificate",
         Request::ListStandings { .. } => "list-standings",
+        Request::Revoke { who: Principal::Site(_), .. } => "revoke-a-site",
+        Request::Revoke { who: Principal::Officer(..), .. } => "revoke-officer",
         Request::Revoke { key: None, .. } => "revoke",
         Request::Revoke { key: Some(_), .. } => "revoke-key",
+        Request::ShowDemands => "show-demands",
+        Request::Demand { .. } => "demand",
+        Request::ListProposals { .. } => "list-proposals",
+        Request::ApproveProposal { .. } => "approve-proposal",
+        Request::DeclineProposal { .. } => "decline-proposal",
     }
 }
 
@@ -316,6 +332,10 @@ fn replies(golden: &mut Golden) {
         Reply::Enrolments(Page { items: vec![renewing()], more: false }),
         Reply::Standing(Box::new(standing())),
         Reply::Standings(Page { items: vec![standing()], more: true }),
+        Reply::Standing(Box::new(Standing { who: officer(), ..standing() })),
+        Reply::Proposal(Box::new(proposals()[0].clone())),
+        Reply::Proposals(Page { items: proposals(), more: true }),
+        Reply::Demands([Demand::Signatures, Demand::TwoRevoke].into()),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -346,8 +366,12 @@ fn replies(golden: &mut Golden) {
             Reply::Enrolment(_) => "enrolment",
             Reply::Enrolments(page) if page.items == [renewing()] => "enrolments-renewing",
             Reply::Enrolments(_) => "enrolments",
+            Reply::Standing(standing) if standing.who == officer() => "standing-officer",
             Reply::Standing(_) => "standing",
             Reply::Standings(_) => "standings",
+            Reply::Proposal(_) => "proposal",
+            Reply::Proposals(_) => "proposals",
+            Reply::Demands(_) => "demands",
             Reply::Keys(_) => "keys",
             Reply::Signature(_) => "signature",
         };

@@ -80,8 +80,22 @@ const RENEWED: &str = "
     operator/anna revoke auditor/eve shut=eves
     site/north renew-certificate later";
 
+/// What came with format 7, after [`RENEWED`].
+const ROLES: &str = "
+    coordinator/1 raise-edition 8
+    enroller/eva add-site west
+    publisher+auditor/ben publish-task atlas lease=60000 min-cells=30
+    operator/anna revoke administrator/joe has left
+    administrator/adam demand signatures
+    administrator/adam demand two-to-publish
+    operator/anna propose with=annas publish-reference second signed=960 anna/lung/ref=r
+    publisher/ben approve-proposal 1 with=bens
+    operator/anna propose with=annas publish-reference third signed=970 anna/lung/ref=r
+    operator/anna propose with=annas lift two-to-publish
+    operator/cleo decline-proposal 3 it stays";
+
 /// The latest format of the state; see `snapshot.rs`.
-const STATE: u32 = 6;
+const STATE: u32 = 7;
 
 #[test]
 fn every_command_has_the_bytes_it_always_had() {
@@ -91,6 +105,7 @@ fn every_command_has_the_bytes_it_always_had() {
     script.run(LATEST);
     script.run(TRUSTED);
     script.run(RENEWED);
+    script.run(ROLES);
     let mut names = BTreeSet::new();
     for command in &script.log {
         let name = format!("command-{}.bin", name(&command.body));
@@ -145,6 +160,8 @@ fn a_state_of_every_format_is_read_and_the_latest_is_written() {
     script.run(TRUSTED);
     assert_eq!(read(5), script.cluster);
     script.run(RENEWED);
+    assert_eq!(read(6), script.cluster);
+    script.run(ROLES);
     check(&format!("state-{STATE}.bin"), &script.cluster.snapshot().unwrap());
     assert_eq!(read(STATE), script.cluster);
 }
@@ -198,5 +215,9 @@ fn name(body: &Body) -> &'static str {
         Body::RenewCertificate { .. } => "renew-certificate",
         Body::NoteCertificate { .. } => "note-certificate",
         Body::Revoke { .. } => "revoke",
+        Body::Demand { .. } => "demand",
+        Body::Propose { .. } => "propose",
+        Body::ApproveProposal { .. } => "approve-proposal",
+        Body::DeclineProposal { .. } => "decline-proposal",
     }
 }

@@ -10,6 +10,7 @@ mod growth;
 mod members;
 mod parts;
 mod properties;
+mod proposals;
 mod references;
 mod requests;
 mod roles;

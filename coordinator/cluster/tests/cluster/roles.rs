@@ -28,6 +28,53 @@ fn only_operators_enrol_revoke_and_publish() {
 }
 
 #[test]
+fn each_role_does_what_is_its_own_and_nothing_of_the_others() {
+    let deeds = [
+        ("publisher", "publish-reference other"),
+        ("publisher", "publish-task atlas"),
+        ("publisher", "withdraw atlas anna/lung/ref"),
+        ("publisher", "close-task 1"),
+        ("publisher", "cancel-task 2"),
+        ("enroller", "add-site c"),
+        ("enroller", "invite west invite 100000"),
+        ("enroller", "refuse west another key"),
+        ("enroller", "revoke-site b"),
+        ("enroller", "revoke site/a has left"),
+        ("administrator", "set-clock 2000"),
+        ("administrator", "add-member 4@h4:1"),
+        ("administrator", "promote-member 4"),
+        ("administrator", "remove-member 4"),
+        ("administrator", "revoke operator/joe has left"),
+        ("administrator", "revoke coordinator/9 shut=key"),
+    ];
+    let mut script = Script::after(OPEN_TASK);
+    script.run("coordinator/1 adopt-members 1@h1:1\n operator/anna publish-task atlas");
+    for (role, deed) in deeds {
+        for other in ["publisher", "enroller", "administrator", "auditor"].into_iter().filter(|other| *other != role) {
+            check_forbidden(&mut script, &format!("{other}/eve {deed}"));
+        }
+        check_forbidden(&mut script, &format!("site/a {deed}"));
+        let without: Vec<_> =
+            ["publisher", "enroller", "auditor", "administrator"].into_iter().filter(|other| *other != role).collect();
+        check_forbidden(&mut script, &format!("{}/eve {deed}", without.join("+")));
+        script.run(&format!("{role}/ben {deed}"));
+    }
+}
+
+#[test]
+fn whoever_has_some_of_the_roles_comes_when_all_coordinators_know_them() {
+    let mut script = Script::first_edition();
+    script.run("@1000 coordinator/1 raise-edition 7");
+    let admitted = |script: &Script| script.cluster.admit(&principal("publisher+auditor/ben"));
+    assert!(admitted(&script).unwrap_err().to_string().contains("upgrade all of them"));
+    script.run("coordinator/1 raise-edition 8");
+    admitted(&script).unwrap();
+    script.run("operator/anna revoke publisher+auditor/ben has left");
+    assert!(admitted(&script).unwrap_err().to_string().contains("was revoked by operator `anna`: has left"));
+    check_forbidden(&mut script, "publisher+auditor/ben publish-reference other");
+}
+
+#[test]
 fn only_sites_work_on_tasks() {
     let mut script = Script::after(OPEN_TASK);
     for asker in ["operator/anna", "auditor/eve", "coordinator/1"] {

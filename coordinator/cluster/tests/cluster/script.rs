@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use archipelago_cluster::{Applied, Body, Cluster, Command, Edition, Outcome, Refusal, Selection, invariants};
+use archipelago_cluster::{Applied, Body, Cluster, Command, Deed, Edition, Outcome, Refusal, Selection, invariants};
 use archipelago_common::{
     BlobRef, ConditionKey, DType, Fingerprint, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
     enrolment::CertifiedKey,
@@ -179,6 +179,17 @@ impl Script {
                 let key = options.text("shut").map(key);
                 Body::Revoke { who: principal(words[0]), key, reason: words[1..].join(" ") }
             }
+            "demand" => Body::Demand { demand: words[0].parse().unwrap(), holds: true },
+            "lift" => Body::Demand { demand: words[0].parse().unwrap(), holds: false },
+            // `propose with=<key> <verb> <words>`, `approve-proposal <number> with=<key>`
+            "propose" => {
+                let deed = Deed::of(&self.body(words[0], &words[1..], options)).expect("what two persons may do");
+                Body::Propose { deed: Box::new(deed), key: key(options.text("with").unwrap()) }
+            }
+            "approve-proposal" => {
+                Body::ApproveProposal { number: number(words[0]), key: key(options.text("with").unwrap()) }
+            }
+            "decline-proposal" => Body::DeclineProposal { number: number(words[0]), reason: words[1..].join(" ") },
             "refuse" => Body::RefuseSite { site: words[0].parse().unwrap(), reason: words[1..].join(" ") },
             "close-task" => Body::CloseTask { task: task() },
             "cancel-task" => Body::CancelTask { task: task() },

@@ -43,9 +43,9 @@ fn a_torn_snapshot_is_refused() {
 fn a_snapshot_of_a_later_format_is_named_as_such() {
     let mut bytes = working().cluster.snapshot().unwrap();
     // The first byte is the format of the encoding, the second that of the state.
-    bytes[1] = 7;
+    bytes[1] = 8;
     let error = Cluster::restore(&bytes).unwrap_err();
-    assert!(matches!(error, Error::UnknownVersion { found: 7, expected: 6, .. }), "{error}");
+    assert!(matches!(error, Error::UnknownVersion { found: 8, expected: 7, .. }), "{error}");
 }
 
 #[test]

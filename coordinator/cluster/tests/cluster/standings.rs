@@ -59,6 +59,43 @@ fn everybody_can_be_shut_out_and_nobody_by_themselves() {
 }
 
 #[test]
+fn sessions_are_looked_at_when_a_key_is_replaced_and_not_whenever_somebody_comes() {
+    let mut script = Script::after("@1000 operator/anna add-site by-hand\n operator/anna invite north i 100000");
+    let north = Effect::CutSessions { who: principal("site/north") };
+    let by_hand = Effect::CutSessions { who: principal("site/by-hand") };
+    let mut cuts = |line: &str| {
+        let applied = script.apply(line);
+        applied.outcome.unwrap_or_else(|refusal| panic!("`{line}` was refused: {refusal}"));
+        let cut = |effect: &Effect| matches!(effect, Effect::CutSessions { .. });
+        applied.effects.into_iter().filter(cut).collect::<Vec<_>>()
+    };
+    // Whoever comes for the first time, comes again, or has its own certificate made to last longer.
+    for line in [
+        "coordinator/1 note site/by-hand any 400000",
+        "coordinator/1 note site/by-hand other 500000",
+        "coordinator/1 note operator/anna annas 500000",
+        "invited:i ask own",
+        "operator/anna approve north own",
+        "operator/anna approve north own",
+        "coordinator/1 note site/north own 2000000",
+        "site/north renew-certificate newer",
+        "operator/anna approve north newer",
+        "coordinator/1 note site/north own 3000000",
+    ] {
+        assert_eq!(cuts(line), [], "{line}");
+    }
+    let of_north = std::slice::from_ref(&north);
+    assert_eq!(cuts("coordinator/1 note site/north newer 4000000"), of_north, "the first use of a renewed key");
+    assert_eq!(cuts("coordinator/1 note site/north newer 4000000"), [], "and its second");
+    cuts("operator/anna invite north j 100000");
+    cuts("invited:j ask another");
+    assert_eq!(cuts("operator/anna approve north another"), of_north, "another key under the name");
+    cuts("operator/anna invite by-hand k 100000");
+    cuts("invited:k ask bound");
+    assert_eq!(cuts("operator/anna approve by-hand bound"), [by_hand], "the first key that binds a name of any key");
+}
+
+#[test]
 fn a_stolen_key_is_shut_out_and_its_name_goes_on_with_another() {
     let mut script = Script::after("@1000 coordinator/1 note operator/anna stolen 500000");
     let anna = principal("operator/anna");
