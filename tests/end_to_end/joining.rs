@@ -81,11 +81,49 @@ fn three_nodes_and_three_sites_come_together_by_the_commands_of_the_readme() -> 
     desk.types("archipelago-coordinator reference fetch lung --out fetched")?;
     let version: Value = serde_json::from_slice(&std::fs::read(desk.dir.join("fetched/version.json"))?)?;
     let keys: Vec<_> = version["columns"].as_object().context("columns by key")?.keys().cloned().collect();
-    ensure!(SITES.iter().all(|site| keys.contains(&format!("{site}/cells/{site}"))), "{keys:?}");
+    for site in SITES {
+        let of_site: Vec<_> = keys.iter().filter(|key| key.starts_with(&format!("{site}/cells/"))).collect();
+        let [key] = of_site[..] else { bail!("`{site}` has {of_site:?} in the version, expected one key") };
+        let named = desk.run(&format!("archipelago-worker names --config {site}/site.toml --key {key}"), site)?;
+        ensure!(named.trim() == format!("{key}  {}", donor_of(site)), "the site knows who that is: {named}");
+    }
+    no_name_has_left(&desk)?;
     desk.note(&format!("{n_typed} commands, first version of all three after {:.1} s", began.elapsed().as_secs_f64()));
     ensure!(n_typed <= 16, "{n_typed} commands were typed");
 
     second_use_and_other_mistakes(&mut desk)
+}
+
+/// The names of batches are at their sites, and in no byte that the coordinators keep or say. With its own table a site finds its cells
+/// in the consortium's version.
+fn no_name_has_left(desk: &Desk) -> Result<()> {
+    let (mut n_files, mut n_bytes) = (0, 0);
+    let mut folders = vec![desk.dir.join("lung"), desk.dir.join("fetched")];
+    let mut files = vec![desk.dir.join("nodes.log")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    for file in files {
+        let bytes = std::fs::read(&file)?;
+        let holds = |name: &str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+        for site in SITES {
+            ensure!(!holds(&donor_of(site)), "`{}` holds a name of site `{site}`", file.display());
+        }
+        (n_files, n_bytes) = (n_files + 1, n_bytes + bytes.len());
+    }
+    ensure!(n_files > 20 && n_bytes > 100_000, "{n_files} files of {n_bytes} bytes are not all that three nodes keep");
+    let latent = "archipelago-worker latent ../fetched cells.h5ad --batch-key batch --out latent.csv";
+    let refused = desk.run(latent, "north");
+    ensure!(refused.is_err(), "nobody finds the batch by its name alone");
+    desk.run(&format!("{latent} --names north/state/names.json"), "north").map(drop)
+}
+
+/// A batch's name that must not be known elsewhere.
+fn donor_of(site: &str) -> String {
+    format!("patient-of-{site}-4711")
 }
 
 /// What is refused of what came in above.
@@ -204,7 +242,7 @@ fn make_cells(desk: &Desk) -> Result<()> {
     generate("atlas,other", "shared.h5ad")?;
     for site in SITES {
         std::fs::create_dir(desk.dir.join(site))?;
-        generate(site, &format!("{site}/cells.h5ad"))?;
+        generate(&donor_of(site), &format!("{site}/cells.h5ad"))?;
     }
     Ok(())
 }

@@ -145,7 +145,7 @@ impl<R: Record> Trail<R> {
     }
 
     // The entries of all lines that end, and how many bytes those lines take.
-    fn read_prefix(path: &Path) -> Result<(Self, u64)> {
+    pub(crate) fn read_prefix(path: &Path) -> Result<(Self, u64)> {
         Self::of_bytes(path, &fs::read_bounded(path, MAX_LOG_BYTES)?)
     }
 

@@ -10,8 +10,8 @@ use clap::{
 use crate::{
     commands::{
         approve, audit, completions, concat, decline, doctor, export, generate, import, inspect, join, latent, ledger,
-        leiden, map, metrics, models, neighbors, organize, pca, plot, predict, preprocess, receptors, report, results,
-        search, serve, space, subset, tasks, train, transfer, tree, tsne, umap,
+        leiden, map, metrics, models, names, neighbors, organize, pca, plot, predict, preprocess, receptors, report,
+        results, search, serve, space, subset, tasks, train, transfer, tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -95,6 +95,7 @@ enum Verb {
     Tasks(tasks::TasksArgs),
     Approve(approve::ApproveArgs),
     Decline(decline::DeclineArgs),
+    Names(names::NamesArgs),
     Doctor(doctor::DoctorArgs),
     Audit(audit::AuditArgs),
     Ledger(ledger::LedgerArgs),
@@ -184,6 +185,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Tasks(args) => tasks::run(args, &output),
         Verb::Approve(args) => approve::run(args, &output),
         Verb::Decline(args) => decline::run(args, &output),
+        Verb::Names(args) => names::run(args, &output),
         Verb::Doctor(args) => doctor::run(args, &output),
         Verb::Audit(args) => audit::run(args, &output),
         Verb::Ledger(args) => ledger::run(args, &output),

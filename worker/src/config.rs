@@ -30,6 +30,7 @@ use crate::{
     error::{Error, Result},
     fields::{FieldSpellings, SourceMap},
     memory,
+    naming::Names,
 };
 
 /// Everything that `serve` needs.
@@ -90,6 +91,9 @@ pub struct DataSection {
     pub path: PathBuf,
     /// Name of the data set; the middle of each condition key `site/dataset/batch`.
     pub dataset: Name,
+    /// What the consortium knows batches by: `"opaque"` for ids that mean something here alone, `"readable"` for their names.
+    #[serde(default)]
+    pub names: Names,
     /// The obs column that names the batch. A reference that takes several condition keys names batches by those, which are fields:
     /// `donor = "obs/Donor"` under `[data.fields]`, where the site's column is called otherwise.
     #[serde(default = "default_batch_key")]
@@ -174,6 +178,13 @@ impl SiteConfig {
             return refuse(format!("`noise_std` is {}, expected 0 or a number above it", policy.noise_std));
         }
         if let Some(detail) = policy.tasks.senseless().or_else(|| policy.budget.senseless()) {
+            return refuse(detail);
+        }
+        if policy.budget.epsilon.is_finite() && (policy.clip_norm.is_none() || policy.noise_std == 0.0) {
+            let detail = format!(
+                "`budget.epsilon` is {}, and without `clip_norm` and a `noise_std` above 0 no epsilon is kept",
+                policy.budget.epsilon
+            );
             return refuse(detail);
         }
         match policy.clip_norm {
@@ -366,6 +377,8 @@ mod tests {
         assert!(refused("[tasks]\nlearning_rate = [0.1, 0.01]").contains("`tasks.learning_rate` is [0.1, 0.01]"));
         assert!(refused("[tasks]\nmax_hiden = 3").contains("max_hiden"));
         assert!(refused("[budget]\ncolumns = -1.0").contains("`budget.columns` is -1"));
+        assert!(refused("clip_norm = 1.0\n[budget]\nepsilon = 2.0").contains("`budget.epsilon` is 2, and without"));
+        assert!(refused("[budget]\ndelta = 0.0").contains("`budget.delta` is 0"));
         assert!(refused("parts = { min_donors = 2 }").contains("`donor_key` is missing"));
         assert!(refused("embedings = \"full\"").contains("embedings"));
     }

@@ -568,13 +568,27 @@ pub enum Error {
         /// The head that was noted.
         head: Digest,
     },
-    /// The secret that keys noise is damaged.
-    #[error("the noise key `{}` cannot be used: {detail}", path.display())]
-    NoiseKey {
+    /// The secret that keys noise and ids is damaged.
+    #[error("the site's secret `{}` cannot be used: {detail}", path.display())]
+    SiteSecret {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         detail: String,
+    },
+    /// A key that stands for nothing here.
+    #[error("`{key}` is no key of this site's batches")]
+    NoName {
+        /// The key.
+        key: Box<ConditionKey>,
+    },
+    /// Two batches whose ids are the same.
+    #[error("the batch `{name}` would be called `{key}`, as another batch is")]
+    SameId {
+        /// The key of both.
+        key: Box<ConditionKey>,
+        /// The later one.
+        name: String,
     },
     /// A defect of this program, met in one task.
     #[error("the work ended unexpectedly: {detail}")]

@@ -6,16 +6,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::Path,
 };
 
-use archipelago_common::{condition::ConditionKey, hash::Digest, id::TaskId, policy::Budget};
+use archipelago_common::{
+    condition::ConditionKey,
+    hash::Digest,
+    id::{Name, TaskId},
+    policy::Budget,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     audit::Kind,
     chain::{Log, Record, Trail},
     error::Result,
+    privacy::{Composed, Loss},
 };
 
 /// A set of cells: who they are, by a digest that only this site can make, and how many.
@@ -45,6 +52,9 @@ pub struct Spending {
     pub numbers: u64,
     /// Digest of the bytes.
     pub digest: Digest,
+    /// How well they tell cells from others, of columns with noise, in millionths of `μ`; without noise there is no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "mu_millionths")]
+    pub loss: Option<Loss>,
 }
 
 impl Record for Spending {
@@ -59,7 +69,7 @@ pub struct Ledger {
 }
 
 /// What a ledger holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Spent(Vec<Spending>);
 
 /// What left of a kind of one set of cells, under one key, and what may still.
@@ -81,6 +91,44 @@ pub struct Account {
     pub left: Option<u64>,
     /// For which tasks they left.
     pub tasks: BTreeSet<TaskId>,
+    /// The `ε` of columns, for the budget's `δ`: for whoever has cells in this condition alone. None where some had no noise.
+    pub epsilon: Option<f64>,
+}
+
+/// What all columns of a data set come to in differential privacy: for whoever has cells in it, in however many conditions.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct InEpsilon {
+    /// The data set.
+    pub dataset: Name,
+    /// The `ε` of all that left. None where something had no noise.
+    pub epsilon: Option<f64>,
+    /// For this `δ`.
+    pub delta: f64,
+    /// What the budget allows; none where it bounds nothing.
+    pub allowed: Option<f64>,
+}
+
+impl InEpsilon {
+    /// What releases of a data set come to under a budget.
+    pub fn new(dataset: Name, composed: Composed, budget: &Budget) -> Self {
+        let allowed = Some(budget.epsilon).filter(|epsilon| epsilon.is_finite());
+        Self { dataset, epsilon: composed.epsilon(budget.delta), delta: budget.delta, allowed }
+    }
+}
+
+impl fmt::Display for InEpsilon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dataset, epsilon, delta, allowed } = self;
+        match (epsilon, allowed) {
+            (None, _) => write!(f, "{dataset}: columns left without noise, so that no epsilon holds for who is in it"),
+            (Some(epsilon), None) => {
+                write!(f, "{dataset}: columns left with an epsilon of {epsilon:.3} (delta {delta})")
+            }
+            (Some(epsilon), Some(most)) => {
+                write!(f, "{dataset}: columns left with an epsilon of {epsilon:.3} (delta {delta}), of {most}")
+            }
+        }
+    }
 }
 
 impl Ledger {
@@ -118,6 +166,14 @@ impl Spent {
         Ok(Self(entries.into_iter().map(|entry| entry.release).collect()))
     }
 
+    /// The same while a worker may be writing its next line.
+    ///
+    /// # Errors  as [`Self::read`]
+    pub fn begun(path: &Path) -> Result<Self> {
+        let entries = Trail::<Spending>::read_prefix(path)?.0.entries;
+        Ok(Self(entries.into_iter().map(|entry| entry.release).collect()))
+    }
+
     /// Everything that a budget may bound, with what is left of it: one for each kind, key and set of cells.
     pub fn accounts(&self, budget: &Budget) -> Vec<Account> {
         let mut accounts = BTreeMap::new();
@@ -137,10 +193,38 @@ impl Spent {
                     allowed,
                     left: allowed.map(|most| most.saturating_sub(numbers)),
                     tasks: all.iter().map(|spent| spent.task).collect(),
+                    epsilon: match group(*kind) {
+                        Group::Columns => Composed::of(all.iter().map(|spent| spent.loss)).epsilon(budget.delta),
+                        _ => None,
+                    },
                 }
             });
         }
         accounts.into_values().collect()
+    }
+
+    /// What the columns of each data set come to.
+    pub fn in_epsilon(&self, budget: &Budget) -> Vec<InEpsilon> {
+        let columns = self.0.iter().filter(|spent| spent.kind == Kind::Columns);
+        let datasets: BTreeSet<&Name> = columns.map(|spent| spent.condition.dataset()).collect();
+        let of = |dataset: &Name| InEpsilon::new(dataset.clone(), self.composed(dataset, &[]), budget);
+        datasets.into_iter().map(of).collect()
+    }
+
+    /// What the columns of a data set, and those of its cells under other names, would have told with these.
+    pub fn composed(&self, dataset: &Name, next: &[Spending]) -> Composed {
+        let is_of = |spent: &&Spending| {
+            let same_cells = || next.iter().any(|next| next.cells == spent.cells);
+            spent.kind == Kind::Columns && (spent.condition.dataset() == dataset || same_cells())
+        };
+        let new = next.iter().filter(|next| !self.holds(next));
+        Composed::of(self.0.iter().filter(is_of).chain(new).map(|spent| spent.loss))
+    }
+
+    /// Columns of a data set that left without noise, if some did.
+    pub fn without_noise(&self, dataset: &Name) -> Option<&Spending> {
+        let is_of = |spent: &&Spending| spent.kind == Kind::Columns && spent.condition.dataset() == dataset;
+        self.0.iter().filter(is_of).find(|spent| spent.loss.is_none())
     }
 
     /// How many numbers of this kind would have left of these cells with this one.
@@ -227,6 +311,7 @@ mod tests {
             n_cells: 100,
             numbers: 40,
             digest: Digest::of(bytes.as_bytes()),
+            loss: None,
         }
     }
 
@@ -290,6 +375,39 @@ mod tests {
         assert_eq!((ledger.spent.with(&first), Trail::<Spending>::read(&path).unwrap().entries.len()), (40, 1));
         assert!(ledger.spent.has(Kind::Columns, TaskId(1), &first.condition));
         assert!(!ledger.spent.has(Kind::Columns, TaskId(2), &first.condition));
+    }
+
+    #[test]
+    fn privacy_composes_over_the_tasks_and_conditions_of_a_data_set_and_over_restarts() {
+        let (_dir, path, mut ledger) = ledger();
+        let noised = |task, key, cells, bytes| {
+            let mut spending = serde_json::to_value(spending(task, key, cells, bytes)).unwrap();
+            spending["mu_millionths"] = 500_000.into();
+            serde_json::from_value::<Spending>(spending).unwrap()
+        };
+        ledger.note(noised(1, "north/a/b1", "cells", "one")).unwrap();
+        ledger.note(noised(1, "north/a/b2", "others", "two")).unwrap();
+        ledger.note(noised(1, "north/b/b1", "elsewhere", "three")).unwrap();
+        drop(ledger);
+        let mut spent = Spent::read(&path).unwrap();
+        let dataset = "a".parse().unwrap();
+        let composed = |spent: &Spent, next: &[Spending]| spent.composed(&dataset, next).epsilon(1e-6).unwrap();
+        let (so_far, next) = (composed(&spent, &[]), noised(2, "north/a/b1", "cells", "four"));
+        assert_eq!(so_far, Composed::of([next.loss; 2].into_iter()).epsilon(1e-6).unwrap());
+        let with_next = composed(&spent, std::slice::from_ref(&next));
+        assert_eq!(with_next, Composed::of([next.loss; 3].into_iter()).epsilon(1e-6).unwrap());
+        let again = noised(1, "north/a/b1", "cells", "one");
+        assert_eq!(composed(&spent, &[again]), so_far, "the same bytes tell nothing new");
+        let renamed = noised(2, "north/a/b1", "elsewhere", "five");
+        assert_eq!(composed(&spent, &[renamed]), Composed::of([next.loss; 4].into_iter()).epsilon(1e-6).unwrap());
+        let told = spent.in_epsilon(&Budget { epsilon: 9.0, ..Budget::default() });
+        assert_eq!((told.len(), told[0].epsilon, told[0].allowed), (2, Some(so_far), Some(9.0)));
+        let of_b1 = spent.accounts(&Budget::default())[0].epsilon;
+        assert_eq!(of_b1, Composed::of([next.loss].into_iter()).epsilon(1e-6));
+        assert_eq!(spent.without_noise(&dataset), None);
+        spent.0.push(spending(2, "north/a/b2", "others", "six"));
+        assert_eq!(spent.composed(&dataset, &[]).epsilon(1e-6), None, "what left without noise is without a bound");
+        assert_eq!(spent.without_noise(&dataset).unwrap().task, TaskId(2));
     }
 
     #[test]

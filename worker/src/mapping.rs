@@ -37,6 +37,7 @@ use crate::{
     egress::Latent,
     error::{Error, Result},
     fit::Fit,
+    naming::NameTable,
     network,
     shared_tree::{self, Placed},
 };
@@ -156,11 +157,17 @@ impl QueryGroup {
         let mut rng = ChaCha8Rng::from_seed(Seeds::new(seed, self.name()).of("sample", 0));
         let mut drawn = index::sample(&mut rng, n_cells, n_drawn).into_vec();
         drawn.sort_unstable();
+        self.select(&drawn)
+    }
+
+    /// Some of the cells, by their positions in the group.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
         Self {
-            conditions: self.conditions.select_cells(&drawn),
-            cells: drawn.iter().map(|&row| self.cells[row]).collect(),
-            counts: self.counts.select_rows(&drawn),
-            annotations: self.annotations.select(&drawn),
+            conditions: self.conditions.select_cells(rows),
+            cells: rows.iter().map(|&row| self.cells[row]).collect(),
+            counts: self.counts.select_rows(rows),
+            annotations: self.annotations.select(rows),
             measured: self.measured.clone(),
         }
     }
@@ -168,6 +175,11 @@ impl QueryGroup {
     /// What people call it: its conditions.
     pub fn name(&self) -> String {
         self.conditions.keys().iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// The same with the names that its keys stand for at this site.
+    pub fn name_at_home(&self, names: &NameTable) -> String {
+        self.conditions.keys().iter().map(|key| names.or_key(key).to_string()).collect::<Vec<_>>().join(" + ")
     }
 
     /// Number of cells.
@@ -323,6 +335,8 @@ pub struct Found<'a> {
     pub positions: &'a [(&'a str, Vec<Latent>)],
     /// Where a tree of cell types puts them, where there is one.
     pub placed: Option<&'a [Placed]>,
+    /// What keys stand for at this site.
+    pub names: &'a NameTable,
 }
 
 /// Writes the cells of these groups, with everything the file holds about them, their conditions in `obs`, the rules they
@@ -353,7 +367,9 @@ pub fn write_mapped(
             let latent = Array::matrix(cells.len(), n_latent, rows)?;
             adata.obsm.insert((*name).to_owned(), Element::Array(latent));
         }
-        let key_of = |&(_, group, row): &(usize, usize, usize)| groups[group].conditions.key_of(row).to_string();
+        let key_of = |&(_, group, row): &(usize, usize, usize)| {
+            found.names.or_key(groups[group].conditions.key_of(row)).to_string()
+        };
         adata.obs.insert(OBS_KEY, Column::categorical(&cells.iter().map(key_of).collect::<Vec<_>>()))?;
         if let Some(placed) = found.placed {
             let labels: Vec<&str> = cells.iter().map(|&(_, group, row)| placed[group].labels[row].as_str()).collect();

@@ -18,7 +18,7 @@ use archipelago_common::{
 use archipelago_models::zoo;
 use serde::Serialize;
 
-use crate::{config::SiteConfig, data::SiteData, egress, error::Result, mapping::QueryKeys};
+use crate::{config::SiteConfig, data::SiteData, egress, error::Result, naming::Naming};
 
 /// A task as a person is shown it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -85,7 +85,12 @@ impl Offer {
     /// A task to a site, as its policy and its cells are now.
     ///
     /// # Errors  those of opening the cells
-    pub fn new(config: &SiteConfig, policy: &SitePolicy, record: &TaskHead, reference: &ReferenceHead) -> Result<Self> {
+    pub fn new(
+        (config, naming): (&SiteConfig, &Naming),
+        policy: &SitePolicy,
+        record: &TaskHead,
+        reference: &ReferenceHead,
+    ) -> Result<Self> {
         let asks = record.task.asks;
         let leaves = Leaving {
             columns: asks.for_columns() && policy.columns,
@@ -117,7 +122,7 @@ impl Offer {
             },
             asked: record.task.clone(),
             leaves,
-            cells: cells(config, policy, reference)?.into_iter().map(offered).collect(),
+            cells: cells((config, naming), policy, reference)?.into_iter().map(offered).collect(),
         })
     }
 
@@ -147,10 +152,14 @@ pub fn obstacle(policy: &SitePolicy, reference: &ReferenceHead, record: &TaskHea
 }
 
 /// The site's cells by condition.
-fn cells(config: &SiteConfig, policy: &SitePolicy, reference: &ReferenceHead) -> Result<BTreeMap<ConditionKey, u64>> {
+fn cells(
+    (config, naming): (&SiteConfig, &Naming),
+    policy: &SitePolicy,
+    reference: &ReferenceHead,
+) -> Result<BTreeMap<ConditionKey, u64>> {
     let data = SiteData::open(config.data_spec(policy))?;
     let layout = reference.summary.layout();
-    let keys = QueryKeys::new(&data, &config.site, &config.data.dataset, &layout)?;
+    let keys = naming.keys(&data, &layout)?;
     let cells = keys.conditions.cells_of_own_keys(&layout);
     Ok(cells.into_iter().map(|(key, cells)| (key, cells.len() as u64)).collect())
 }

@@ -32,10 +32,11 @@ use crate::{
     error::{Error, Result},
     faults::{Aside, Reach},
     ledger::Ledger,
-    noise::NoiseKey,
+    naming::{Names, Naming},
     ops::{Metrics, TaskEnd},
     output,
     renewal::{self, Renewal},
+    secret::SiteSecret,
     surgery_task::SurgeryTask,
     task_summary::TaskSummary,
     vouched::{KnownFile, Vouched},
@@ -139,6 +140,7 @@ pub struct Site {
     _trust: JoinSet<()>,
     pub(crate) decisions: Decisions,
     known: KnownFile,
+    pub(crate) naming: Naming,
     // Tasks that wait for a person's consent, and when that was last said.
     awaiting: BTreeMap<TaskId, Instant>,
     // Tasks returned or passed over since the worker started; a restart looks at them again.
@@ -171,7 +173,10 @@ impl Site {
         archipelago_common::fs::create_private_dir(&config.state_dir)?;
         archipelago_common::fs::create_dir(&config.out_dir)?;
         archipelago_common::fs::create_dir(&config.scratch)?;
-        let noise = NoiseKey::open(&config.state_dir.join("noise.key"))?;
+        let (secret, naming) = (SiteSecret::of_site(&config.state_dir)?, Naming::of_site(&config)?);
+        if naming.names() == Names::Opaque {
+            tracing::info!("batches leave under ids; `archipelago-worker names` shows which is which");
+        }
         let logs = (AuditLog::open(&config.audit_path())?, Ledger::open(&config.ledger_path())?);
         let coordinators = config.nodes().expect("a configuration that was read names its coordinators");
         let software = concat!("archipelago-worker ", env!("CARGO_PKG_VERSION")).to_owned();
@@ -192,7 +197,7 @@ impl Site {
         trust.spawn(files.keep(credentials.clone()));
         trust.spawn(Renewal::new(&config, credentials.clone()).keep(uplink.clone()));
         Ok(Self {
-            gate: Gate::new(config.site.clone(), policy, noise, logs, metrics.clone()),
+            gate: Gate::new(config.site.clone(), policy, secret, logs, metrics.clone()),
             uplink,
             _trust: trust,
             checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"), EPOCHS_PER_CHECKPOINT)?,
@@ -200,6 +205,7 @@ impl Site {
             known: KnownFile::open(&config.state_dir)?,
             credentials,
             awaiting: BTreeMap::new(),
+            naming,
             config,
             data,
             metrics,

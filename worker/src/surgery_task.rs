@@ -56,8 +56,9 @@ use crate::{
     faults, lease,
     ledger::CellSet,
     local,
-    mapping::{self, OBSM_KEY, QueryGroup, QueryKeys, Rules, Surgeon},
+    mapping::{self, OBSM_KEY, QueryGroup, Rules, Surgeon},
     memory::{self, Handling, Spilled},
+    naming::NameTable,
     ops::Metrics,
     results,
     session::{Site, in_contact},
@@ -104,6 +105,8 @@ struct Prepared {
     gene_coverage: f64,
     groups: Vec<QueryGroup>,
     withheld: BTreeMap<ConditionKey, String>,
+    /// What the keys stand for, at this site alone.
+    names: NameTable,
     /// What this site adds to the reference's model.
     extension: Extension,
     train: TrainSpec,
@@ -156,8 +159,7 @@ impl<'a> SurgeryTask<'a> {
         let (blob, current) = (self.vouched.reference.base, self.vouched.reference.current);
         let merged = self.site.uplink.merged(&task.reference, current, &self.site.config.site).await?;
         let path = self.cached(blob).await?;
-        let (data, owner, dataset) =
-            (self.site.data.clone(), self.site.config.site.clone(), self.site.config.data.dataset.clone());
+        let (data, naming) = (self.site.data.clone(), self.site.naming.clone());
         let (train, device, checkpoints) = (task.train.clone(), self.site.device, self.site.checkpoints.clone());
         // Anew for each task: what is available changes while a worker serves.
         let storage = memory::storage(self.site.config.memory, &self.site.config.scratch);
@@ -174,9 +176,11 @@ impl<'a> SurgeryTask<'a> {
         };
         let layout = layout_of(&base)?;
         let (data, withheld) = self.withhold(data, &layout, &merged)?;
+        let names = NameTable::path(&self.site.config.state_dir);
         let read = blocking(move || {
-            let keys = QueryKeys::new(&data, &owner, &dataset, &layout)?;
+            let keys = naming.keys(&data, &layout)?;
             let AlignedCounts { counts, alignment, .. } = data.counts_by_group(&base.card.genes, &keys.groups)?;
+            let names = NameTable::read(&names)?;
             if let Some(spilled) = Spilled::of(&storage) {
                 tracing::info!(%spilled, "the data are larger than the memory that they may take");
             }
@@ -193,6 +197,7 @@ impl<'a> SurgeryTask<'a> {
                 n_genes_found: alignment.n_found,
                 gene_coverage: alignment.coverage(),
                 withheld,
+                names,
                 train,
                 starts: None,
                 device,
@@ -445,7 +450,8 @@ impl<'a> SurgeryTask<'a> {
         let path = self.out_dir()?.join("mapped.h5ad");
         let write = move || {
             let positions = [(OBSM_KEY, latents)];
-            let found = mapping::Found { positions: &positions, placed: of_tree.placed.as_deref() };
+            let found =
+                mapping::Found { positions: &positions, placed: of_tree.placed.as_deref(), names: &prepared.names };
             let by = (Rules::Exact, &prepared.base_digest);
             mapping::write_mapped(&path, &prepared.data, &prepared.groups, &found, by)
         };
@@ -480,15 +486,18 @@ impl<'a> SurgeryTask<'a> {
         let metrics = |(group, surgery)| mapping::metrics(&prepared.base.card, group, surgery, prepared.gene_coverage);
         let left = AuditTrail::read(&self.site.config.audit_path())?.bytes_of_task(self.record.id);
         let dir = self.out_dir()?;
-        results::write_history(&dir, &mapped().map(|(group, s)| (group.name(), s.history.clone())).collect())?;
+        // What stays here has the names.
+        let at_home = |key: &ConditionKey| prepared.names.or_key(key);
+        let history = mapped().map(|(group, surgery)| (group.name_at_home(&prepared.names), surgery.history.clone()));
+        results::write_history(&dir, &history.collect())?;
         let summary = TaskSummary {
             task: self.record.id,
             reference: self.record.task.reference.clone(),
             parent: self.record.task.version,
             accepted: false,
             version: None,
-            conditions: mapped().flat_map(metrics).collect(),
-            withheld: prepared.withheld.clone().into_iter().chain(of_parts).collect(),
+            conditions: mapped().flat_map(metrics).map(|(key, metrics)| (at_home(&key), metrics)).collect(),
+            withheld: prepared.withheld.iter().chain(&of_parts).map(|(key, why)| (at_home(key), why.clone())).collect(),
             n_genes_found: prepared.n_genes_found,
             n_genes_panel: prepared.base.card.genes.len(),
             bytes_out: left.into_iter().map(|(kind, bytes)| (kind.to_owned(), bytes)).collect(),

@@ -139,19 +139,43 @@ pub struct Budget {
     pub embeddings: f64,
     /// Of parts, which leave only where `parts` says so.
     pub parts: f64,
+    /// The `ε` of differential privacy that all columns of one data set may come to; needs clipping and noise. `inf` is no bound.
+    // Said only where it differs: a policy from before there was one keeps its digest in the audit log.
+    #[serde(skip_serializing_if = "is_infinite")]
+    pub epsilon: f64,
+    /// The `δ` for which that is counted.
+    #[serde(skip_serializing_if = "is_usual_delta")]
+    pub delta: f64,
 }
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_infinite(value: &f64) -> bool {
+    value.is_infinite()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_usual_delta(value: &f64) -> bool {
+    *value == USUAL_DELTA
+}
+
+/// Of a million people one may be unlucky.
+const USUAL_DELTA: f64 = 1e-6;
 
 impl Default for Budget {
     fn default() -> Self {
         // Ten tasks at the most that one may take; an embedding of 64 dimensions four times. A graph network is 10^5 numbers.
-        Self { columns: 25.0, embeddings: 256.0, parts: f64::INFINITY }
+        Self { columns: 25.0, embeddings: 256.0, parts: f64::INFINITY, epsilon: f64::INFINITY, delta: USUAL_DELTA }
     }
 }
 
 impl Budget {
     /// What makes no sense, if something does.
     pub fn senseless(&self) -> Option<String> {
-        let all = [("columns", self.columns), ("embeddings", self.embeddings), ("parts", self.parts)];
+        let Self { columns, embeddings, parts, epsilon, delta } = *self;
+        if !(delta > 0.0 && delta < 1.0) {
+            return Some(format!("`budget.delta` is {delta}, expected a number above 0 and below 1, such as 1e-6"));
+        }
+        let all = [("columns", columns), ("embeddings", embeddings), ("parts", parts), ("epsilon", epsilon)];
         let (name, found) = all.into_iter().find(|(_, value)| value.is_nan() || *value < 0.0)?;
         Some(format!("`budget.{name}` is {found}, expected 0 or a number above it, or `inf`"))
     }
@@ -176,5 +200,7 @@ mod tests {
             assert!(wrong.senseless().unwrap().contains(&format!("`tasks.{name}` is")), "{wrong:?}");
         }
         assert!(Budget { columns: -1.0, ..Budget::default() }.senseless().unwrap().contains("`budget.columns` is -1"));
+        assert!(Budget { delta: 1.0, ..Budget::default() }.senseless().unwrap().contains("`budget.delta` is 1"));
+        assert!(Budget { epsilon: f64::NAN, ..Budget::default() }.senseless().unwrap().contains("`budget.epsilon`"));
     }
 }

@@ -1,6 +1,10 @@
 //! `audit`: what left this site.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use archipelago_common::hash::Digest;
 use clap::Args;
@@ -10,6 +14,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     audit::{AuditTrail, Entry},
     error::{Error, Result},
+    naming::NameTable,
     output::Output,
 };
 
@@ -35,6 +40,9 @@ struct Report {
     n_entries: usize,
     bytes_by_kind: BTreeMap<&'static str, u64>,
     entries: Vec<Entry>,
+    /// What keys stand for, where that is not what they say.
+    #[serde(skip_serializing_if = "NameTable::is_empty")]
+    names: NameTable,
 }
 
 /// Runs the command.
@@ -45,7 +53,10 @@ pub fn run(args: &AuditArgs, output: &Output) -> Result<()> {
     if let Some(head) = args.head.filter(|head| !trail.contains(head)) {
         return Err(Error::AuditShortened { path: args.log.clone(), head });
     }
+    // The table lies beside the log.
+    let names = NameTable::read(&NameTable::path(args.log.parent().unwrap_or(Path::new("."))))?;
     output.show(&Report {
+        names: names.of(trail.entries.iter().filter_map(|entry| entry.release.condition.as_ref())),
         intact: true,
         head: trail.head(),
         n_entries: trail.entries.len(),
@@ -59,7 +70,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Entry { seq, at_ms, release, .. } in &self.entries {
             let (kind, task, size) = (release.kind.name(), release.task, release.size);
-            let key = release.condition.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            let key = release.condition.as_ref().map_or_else(|| "-".to_owned(), |key| self.names.shown(key));
             writeln!(
                 f,
                 "{seq:>5}  {}  task {task:<4} {kind:<11} {size:>9} B  {}  {key}",

@@ -20,6 +20,7 @@ use crate::{
     egress::enrolment::{Answer, Invited},
     error::{Error, Result},
     output::Output,
+    secret::SiteSecret,
 };
 
 /// Come into a consortium with the invitation that its operator has sent.
@@ -174,6 +175,10 @@ impl Folder {
             Ok(_) => {}
             Err(_) => fs::write_atomic(&of_authority, invite.authority.as_bytes())?,
         }
+        // The secret that makes ids of names is made here too, so that the folder is whole before anything leaves.
+        let state = self.path(STATE);
+        fs::create_private_dir(&state)?;
+        SiteSecret::of_site(&state)?;
         if !self.path(POLICY).exists() {
             fs::write_atomic(&self.path(POLICY), policy().as_bytes())?;
         }
@@ -230,9 +235,11 @@ fn site_toml(invite: &Invite, args: &JoinArgs) -> Result<String> {
         "# Written by `archipelago-worker join`; paths are relative to this file. `archipelago-worker serve --help` shows all that can\n\
          # be said here.\n\
          site = \"{}\"\npolicy = \"{POLICY}\"             # what may leave: read it before you serve\n\
-         state_dir = \"state\"                # audit log, ledger, checkpoints\nout_dir = \"results\"                # mapped cells\n\
+         state_dir = \"state\"                # secret, names, audit log, ledger: keep it in the backup\nout_dir = \"results\"                # mapped cells\n\
          ca = \"{CA}\"\ncertificate = \"{CERTIFICATE}\"\nkey = \"{KEY}\"\n{proxy}\n[coordinators]\n{coordinators}\n\
-         [data]\npath = {}\ndataset = \"{dataset}\"\nbatch_key = {}\n",
+         [data]\npath = {}\ndataset = \"{dataset}\"            # stands in the consortium's log for ever\nbatch_key = {}\n\
+         names = \"opaque\"                   # the consortium knows batches by ids; `archipelago-worker names` shows which is which.\n\
+         \x20                                  # \"readable\": by their names, for ever; only where they name nobody\n",
         invite.site,
         text(&data.to_string_lossy()),
         text(&args.batch_key)
@@ -293,6 +300,7 @@ const POLICY: &str = "policy.toml";
 const CA: &str = "ca.pem";
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
+const STATE: &str = "state";
 /// An authority's certificate is under 1 KiB.
 const CA_BYTES: u64 = 64 << 10;
 /// How long coordinators may be silent.

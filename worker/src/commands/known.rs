@@ -19,6 +19,7 @@ use crate::{
     data::SiteData,
     error::{Error, Result},
     memory::MemoryArgs,
+    naming::NameTable,
     output::Output,
 };
 
@@ -52,6 +53,9 @@ pub struct ConditionArgs {
     /// Look for the batches among the conditions of this data set.
     #[arg(long)]
     pub dataset: Option<Name>,
+    /// The site's table of what its ids stand for, where the reference has its batches under ids: `state/names.json`.
+    #[arg(long, value_name = "FILE", value_parser = NameTable::given)]
+    pub names: Option<NameTable>,
 }
 
 /// Opened cells, as a reference sees them.
@@ -139,7 +143,7 @@ impl ConditionArgs {
         for (axis, names) in data.cell_names_on_axes().axes {
             let level_of = |cell: usize| {
                 let level = &names.names()[names.codes()[cell] as usize];
-                level_of(&axis, level, conditions.key_of(cell), reference)
+                self.level_of(&axis, level, conditions.key_of(cell), reference)
             };
             let levels = (0..data.n_cells()).map(level_of).collect::<Result<Vec<_>>>()?;
             conditions = conditions.with_axis(CellConditions::from_keys(&levels));
@@ -161,7 +165,9 @@ impl ConditionArgs {
         }
         let list = |keys: &[&ConditionKey]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         let keys = || conditions().filter(is_among);
-        let mut found: Vec<&ConditionKey> = keys().filter(|key| key.batch() == batch).collect();
+        let called = |key: &ConditionKey| self.readable(key).map(|readable| readable.batch().to_owned());
+        let mut found: Vec<&ConditionKey> =
+            keys().filter(|key| called(key).map_or(key.batch() == batch, |name| name == batch)).collect();
         if found.is_empty() {
             // A column of floats may have been read by another program.
             found = keys().filter(|key| names::is_same(key.batch(), batch)).collect();
@@ -182,6 +188,32 @@ impl ConditionArgs {
             several => Err(Error::AmbiguousBatch { batch: batch.to_owned(), candidates: list(several) }),
         }
     }
+
+    /// The key on an axis of a cell of this condition: that of the condition's owner, or the one that the reference shares.
+    fn level_of(
+        &self,
+        axis: &Name,
+        level: &str,
+        condition: &ConditionKey,
+        reference: &Reference,
+    ) -> Result<ConditionKey> {
+        let section = Section::Axis(axis.clone());
+        let own = ConditionKey::new(condition.owner().clone(), condition.dataset().clone(), level)?
+            .in_section(section.clone());
+        let is_own = |key: &&ConditionKey| self.readable(key).as_ref().unwrap_or(key) == &own;
+        if let Some(own) = reference.columns.keys().find(is_own) {
+            return Ok(own.clone());
+        }
+        let shared = reference.base.card.layout.axis(&section).and_then(|axis| axis.shared(level));
+        shared.cloned().ok_or_else(|| {
+            let keys = reference.columns.keys().filter(|key| *key.section() == section).map(|key| format!("`{key}`"));
+            Error::NoCondition { batch: level.to_owned(), available: keys.collect::<Vec<_>>().join(", ") }
+        })
+    }
+
+    fn readable(&self, key: &ConditionKey) -> Option<ConditionKey> {
+        self.names.as_ref().and_then(|names| names.readable(key))
+    }
 }
 
 /// Whether conditions are names and nothing else.
@@ -192,19 +224,4 @@ fn owns_nothing(reference: &Reference) -> bool {
 /// Whether cells are called by several keys.
 fn has_further_axes(reference: &Reference) -> bool {
     reference.base.card.layout.axes.iter().any(|axis| matches!(axis.section, Section::Axis(_)))
-}
-
-/// The key on an axis of a cell of this condition: that of the condition's owner, or the one that the reference shares.
-fn level_of(axis: &Name, level: &str, condition: &ConditionKey, reference: &Reference) -> Result<ConditionKey> {
-    let section = Section::Axis(axis.clone());
-    let own =
-        ConditionKey::new(condition.owner().clone(), condition.dataset().clone(), level)?.in_section(section.clone());
-    if reference.columns.contains_key(&own) {
-        return Ok(own);
-    }
-    let shared = reference.base.card.layout.axis(&section).and_then(|axis| axis.shared(level));
-    shared.cloned().ok_or_else(|| {
-        let keys = reference.columns.keys().filter(|key| *key.section() == section).map(|key| format!("`{key}`"));
-        Error::NoCondition { batch: level.to_owned(), available: keys.collect::<Vec<_>>().join(", ") }
-    })
 }

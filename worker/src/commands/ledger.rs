@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::{
     config::SiteConfig,
     error::Result,
-    ledger::{Account, Spent},
+    ledger::{Account, InEpsilon, Spent},
+    naming::NameTable,
     output::Output,
 };
 
@@ -28,6 +29,11 @@ pub struct LedgerArgs {
 #[derive(Serialize)]
 struct Report {
     accounts: Vec<Account>,
+    /// What the columns of each data set come to in differential privacy.
+    privacy: Vec<InEpsilon>,
+    /// What keys stand for, where that is not what they say.
+    #[serde(skip_serializing_if = "NameTable::is_empty")]
+    names: NameTable,
 }
 
 /// Runs the command.
@@ -39,8 +45,11 @@ pub fn run(args: &LedgerArgs, output: &Output) -> Result<()> {
     let budget = config.read_policy()?.budget;
     let path = config.ledger_path();
     // A worker that has not served yet has told nothing.
-    let accounts = if path.exists() { Spent::read(&path)?.accounts(&budget) } else { Vec::new() };
-    output.show(&Report { accounts });
+    let spent = if path.exists() { Spent::read(&path)? } else { Spent::default() };
+    let (accounts, privacy) = (spent.accounts(&budget), spent.in_epsilon(&budget));
+    let names = NameTable::read(&NameTable::path(&config.state_dir))?;
+    let names = names.of(accounts.iter().map(|account| &account.condition));
+    output.show(&Report { accounts, privacy, names });
     Ok(())
 }
 
@@ -49,7 +58,7 @@ impl fmt::Display for Report {
         if self.accounts.is_empty() {
             return f.write_str("nothing was told of any cells");
         }
-        for (place, Account { condition, cells, n_cells, kind, numbers, allowed, left, tasks }) in
+        for (place, Account { condition, cells, n_cells, kind, numbers, allowed, left, tasks, epsilon }) in
             self.accounts.iter().enumerate()
         {
             let of_budget = match (allowed, left) {
@@ -58,12 +67,14 @@ impl fmt::Display for Report {
             };
             let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
             let (cells, tasks) = (cells.short(), tasks.join(", "));
+            let epsilon = epsilon.map_or(String::new(), |epsilon| format!("  epsilon {epsilon:.3}"));
             let end = if place == 0 { "" } else { "\n" };
             write!(
                 f,
-                "{end}{condition}  {n_cells} cells {cells}  {kind}: {numbers} numbers {of_budget}  for task {tasks}"
+                "{end}{}  {n_cells} cells {cells}  {kind}: {numbers} numbers {of_budget}  for task {tasks}{epsilon}",
+                self.names.shown(condition)
             )?;
         }
-        Ok(())
+        self.privacy.iter().try_for_each(|of| write!(f, "\n{of}"))
     }
 }

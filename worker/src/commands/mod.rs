@@ -34,6 +34,7 @@ pub mod leiden;
 pub mod map;
 pub mod metrics;
 pub mod models;
+pub mod names;
 mod native;
 pub mod neighbors;
 pub mod organize;

@@ -15,12 +15,16 @@ use serde::Serialize;
 
 use super::audit::date;
 use crate::{
+    audit::Kind,
     config::SiteConfig,
     consent::{Answer, Because, Decision, Decisions},
     egress::Uplink,
     error::{Error, Result},
+    ledger::{InEpsilon, Spent},
+    naming::{NameTable, Naming},
     offer::{self, Leaving, Offer, OfferedCells},
     output::Output,
+    privacy::Loss,
     vouched::{KnownFile, Verifier, Vouched},
 };
 
@@ -98,6 +102,12 @@ pub struct Seen {
     digest: Digest,
     #[serde(flatten)]
     offer: Offer,
+    /// What its columns would come to in differential privacy, with what has left before. Not part of the offer: other tasks change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    privacy: Option<InEpsilon>,
+    /// What the keys of its cells stand for, where that is not what they say.
+    #[serde(skip_serializing_if = "NameTable::is_empty")]
+    names: NameTable,
 }
 
 /// When publishers signed a reference and a task, where they did.
@@ -129,6 +139,7 @@ pub(super) struct Desk {
     credentials: Credentials,
     known: KnownFile,
     decisions: Decisions,
+    naming: Naming,
 }
 
 impl SiteArgs {
@@ -158,8 +169,8 @@ impl Desk {
             network: config.network().expect("a configuration that was read says how they are reached"),
         };
         let decisions = Decisions::of_site(&config.state_dir);
-        let known = KnownFile::open(&config.state_dir)?;
-        Ok(Self { uplink: Uplink::connect(client).await?, credentials, known, config, policy, decisions })
+        let (known, naming) = (KnownFile::open(&config.state_dir)?, Naming::of_site(&config)?);
+        Ok(Self { uplink: Uplink::connect(client).await?, credentials, known, config, policy, decisions, naming })
     }
 
     /// Every task that this site may take or has taken.
@@ -204,7 +215,7 @@ impl Desk {
     }
 
     async fn look(&self, record: &TaskHead, reference: &ReferenceHead) -> Result<Seen> {
-        let offer = Offer::new(&self.config, &self.policy, record, reference)?;
+        let offer = Offer::new((&self.config, &self.naming), &self.policy, record, reference)?;
         let digest = offer.digest();
         let decision = self.decisions.about(record.id)?;
         let mut obstacle = offer::obstacle(&self.policy, reference, record).map(str::to_owned);
@@ -222,7 +233,27 @@ impl Desk {
             Err(error) => return Err(error),
         };
         let standing = standing(record, obstacle, decision, digest, self.policy.tasks.approve);
-        Ok(Seen { standing, signed, digest, offer })
+        let names = NameTable::read(&NameTable::path(&self.config.state_dir))?;
+        let names = names.of(offer.cells.iter().map(|cells| &cells.condition));
+        let privacy = if offer.leaves.columns { self.in_epsilon(record.id, &offer, reference)? } else { None };
+        Ok(Seen { standing, signed, digest, offer, privacy, names })
+    }
+
+    /// What the columns of a data set would come to with this task's, where the policy gives them noise. Cells that left under another
+    /// data set's name are counted when the task is begun.
+    fn in_epsilon(&self, task: TaskId, offer: &Offer, reference: &ReferenceHead) -> Result<Option<InEpsilon>> {
+        let (layout, path) = (reference.summary.layout(), self.config.ledger_path());
+        let spent = if path.exists() { Spent::begun(&path)? } else { Spent::default() };
+        let is_new = |cells: &&OfferedCells| !spent.has(Kind::Columns, task, &cells.condition);
+        let losses: Option<Vec<Loss>> = offer
+            .cells
+            .iter()
+            .filter(is_new)
+            .map(|cells| Loss::of(&self.policy, layout.axis(cells.condition.section())?))
+            .collect();
+        let (Some(losses), dataset) = (losses, &self.config.data.dataset) else { return Ok(None) };
+        let with = spent.composed(dataset, &[]).and(losses.into_iter());
+        Ok(Some(InEpsilon::new(dataset.clone(), with, &self.policy.budget)))
     }
 }
 
@@ -294,7 +325,10 @@ impl fmt::Display for Seen {
                 0 => String::new(),
                 _ => format!(": {numbers} numbers in {bytes} bytes, {numbers_per_cell:.2} for each cell"),
             };
-            writeln!(f, "  of         {condition}, {n_cells} cells{columns}")?;
+            writeln!(f, "  of         {}, {n_cells} cells{columns}", self.names.shown(condition))?;
+        }
+        if let Some(privacy) = &self.privacy {
+            writeln!(f, "  with this  {privacy}")?;
         }
         writeln!(f, "  offer      {}", self.digest)
     }

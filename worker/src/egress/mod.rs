@@ -19,7 +19,7 @@ use archipelago_common::{
     id::{SiteId, TaskId},
     layout::{Axis, Layout, TensorKind},
     part::{Contribution, Member},
-    policy::{EmbeddingRelease, PartRelease, SitePolicy},
+    policy::{Budget, EmbeddingRelease, PartRelease, SitePolicy},
     record::Progress,
     state_dict::{DType, StateDict, Tensor},
     task::{Asks, ConditionMetrics},
@@ -36,8 +36,9 @@ use crate::{
     bounds::{self, Bound},
     error::{Error, Result},
     ledger::{self, CellSet, Ledger, Spending},
-    noise::NoiseKey,
     ops::Metrics,
+    privacy::Loss,
+    secret::SiteSecret,
 };
 
 /// A value that the gate let out. Its audit record is on disk.
@@ -133,28 +134,28 @@ pub struct Gate {
     site: SiteId,
     policy: SitePolicy,
     policy_digest: Digest,
-    noise: NoiseKey,
+    secret: SiteSecret,
     audit: AuditLog,
     ledger: Ledger,
     metrics: Arc<Metrics>,
 }
 
 impl Gate {
-    /// A gate for one site. `noise` keys the noise that the policy may ask for.
+    /// A gate for one site. `secret` keys the noise that the policy may ask for.
     pub fn new(
         site: SiteId,
         policy: SitePolicy,
-        noise: NoiseKey,
+        secret: SiteSecret,
         (audit, ledger): (AuditLog, Ledger),
         metrics: Arc<Metrics>,
     ) -> Self {
         let policy_digest = Digest::of(&serde_json::to_vec(&policy).expect("a policy is JSON"));
-        Self { site, policy, policy_digest, noise, audit, ledger, metrics }
+        Self { site, policy, policy_digest, secret, audit, ledger, metrics }
     }
 
     /// A set of cells as the ledger knows it.
     pub fn cell_set<'a>(&self, names: impl Iterator<Item = &'a str>) -> CellSet {
-        self.noise.cell_set(names)
+        self.secret.cell_set(names)
     }
 
     /// The policy in force.
@@ -164,7 +165,7 @@ impl Gate {
 
     /// Where a key's columns begin whose policy hides it: moved from these by noise that the site's secret keys.
     pub fn hidden_start(&self, key: &ConditionKey, from: &Columns) -> Columns {
-        let mut noise = self.noise.normal(key, from, self.policy.tasks.start_std);
+        let mut noise = self.secret.normal(key, from, self.policy.tasks.start_std);
         let moved = |(name, tensor): (&str, &Tensor)| match tensor.dtype() {
             DType::F32 => {
                 let values: Vec<f32> = tensor.numbers().map(|value| (value + noise.next()) as f32).collect();
@@ -187,7 +188,8 @@ impl Gate {
         }
         self.check_condition(trained)?;
         let columns = self.protected(trained)?;
-        self.release_counted(trained.task, trained.key, trained.cells, columns)
+        let loss = Loss::of(&self.policy, axis_of(trained)?);
+        self.release_counted((trained.task, trained.key), trained.cells, columns, loss)
     }
 
     /// Lets embeddings out, the lesser of what the task asks and the policy allows; `None` where that is nothing, or more than the
@@ -224,7 +226,7 @@ impl Gate {
                 Embeddings::LabelMeans(means)
             }
         };
-        match self.release_counted(cells.task, cells.key, cells.cells, embeddings) {
+        match self.release_counted((cells.task, cells.key), cells.cells, embeddings, None) {
             Err(Error::Declined { detail, .. }) => {
                 tracing::warn!(key = %cells.key, detail, "embeddings stay at home");
                 Ok(None)
@@ -279,7 +281,7 @@ impl Gate {
         let Some(member) = member else { return Ok(ReleasedPart { member: None, withheld }) };
         check::part(key, &member.to_bytes(), layout)
             .map_err(|error| Error::Withheld { key: Box::new(key.clone()), reason: error.to_string() })?;
-        Ok(ReleasedPart { member: Some(self.release_counted(task, key, cells, member)?), withheld })
+        Ok(ReleasedPart { member: Some(self.release_counted((task, key), cells, member, None)?), withheld })
     }
 
     /// Lets aggregate figures of a condition out, rounded; `None` where the policy keeps them. `least` is the number of cells that the
@@ -343,7 +345,27 @@ impl Gate {
         if self.ledger.spent().has(Kind::Columns, task, key) {
             return Ok(());
         }
-        self.check_budget(&Spending {
+        self.check_budget(&self.spending(task, (key, axis), cells))
+    }
+
+    /// Whether the columns of these keys may leave together, by the differential privacy that the policy has left for the data set.
+    /// Asked before training.
+    ///
+    /// # Errors  [`Error::Declined`]
+    pub fn check_epsilon<'a>(
+        &self,
+        task: TaskId,
+        keys: impl Iterator<Item = (&'a ConditionKey, &'a Axis, CellSet)>,
+    ) -> Result<()> {
+        let is_new = |(key, ..): &(&ConditionKey, _, _)| !self.ledger.spent().has(Kind::Columns, task, key);
+        let next: Vec<_> =
+            keys.filter(is_new).map(|(key, axis, cells)| self.spending(task, (key, axis), cells)).collect();
+        self.check_composed(&next)
+    }
+
+    /// Columns that are not there yet, as the ledger will know them.
+    fn spending(&self, task: TaskId, (key, axis): (&ConditionKey, &Axis), cells: CellSet) -> Spending {
+        Spending {
             kind: Kind::Columns,
             task,
             condition: key.clone(),
@@ -351,7 +373,8 @@ impl Gate {
             n_cells: cells.n_cells,
             numbers: bounds::numbers(axis),
             digest: Digest::of(b""),
-        })
+            loss: Loss::of(&self.policy, axis),
+        }
     }
 
     fn check_budget(&self, spending: &Spending) -> Result<()> {
@@ -362,6 +385,28 @@ impl Gate {
         }
         let (key, kind) = (&spending.condition, spending.kind.name());
         let detail = format!("with this, {found} numbers of {kind} would have left of the cells of `{key}`, of {most}");
+        Err(Error::Declined { bound: Bound::Budget, detail })
+    }
+
+    fn check_composed(&self, next: &[Spending]) -> Result<()> {
+        let Budget { epsilon: most, delta, .. } = self.policy.budget;
+        let Some(first) = next.first().filter(|_| most.is_finite()) else { return Ok(()) };
+        let (dataset, spent) = (first.condition.dataset(), self.ledger.spent());
+        let found = spent.composed(dataset, next).epsilon(delta);
+        if found.is_some_and(|found| found <= most) {
+            return Ok(());
+        }
+        let detail = match (found, spent.without_noise(dataset)) {
+            (Some(found), _) => format!(
+                "with this, the columns of `{dataset}` would have left with an epsilon of {found:.3} (delta {delta}), of {most}"
+            ),
+            (None, Some(Spending { condition, task, .. })) => format!(
+                "columns of `{condition}` left without noise for task {task}: no epsilon is kept for `{dataset}` any more"
+            ),
+            (None, None) => {
+                format!("cells of `{dataset}` left without noise under another name: no epsilon is kept for them")
+            }
+        };
         Err(Error::Declined { bound: Bound::Budget, detail })
     }
 
@@ -404,7 +449,7 @@ impl Gate {
         if for_trained == 1.0 && for_statistic == 1.0 && self.policy.noise_std == 0.0 {
             return Ok(trained.columns.clone());
         }
-        let mut noise = self.noise.normal(trained.key, trained.columns, self.policy.noise_std);
+        let mut noise = self.secret.normal(trained.key, trained.columns, self.policy.noise_std);
         let mut protected = StateDict::new();
         for (name, tensor) in trained.columns.0.iter() {
             let scale = match axis.kind(name) {
@@ -436,10 +481,10 @@ impl Gate {
     // What is told of cells is in the ledger before it is in the audit log.
     fn release_counted<T: Outbound>(
         &mut self,
-        task: TaskId,
-        key: &ConditionKey,
+        (task, key): (TaskId, &ConditionKey),
         cells: CellSet,
         value: T,
+        loss: Option<Loss>,
     ) -> Result<Released<T>> {
         let spending = Spending {
             kind: value.kind(),
@@ -449,8 +494,12 @@ impl Gate {
             n_cells: cells.n_cells,
             numbers: value.numbers(),
             digest: Digest::of(&value.to_wire()),
+            loss,
         };
         self.check_budget(&spending)?;
+        if spending.kind == Kind::Columns {
+            self.check_composed(std::slice::from_ref(&spending))?;
+        }
         self.ledger.note(spending)?;
         self.release(task, Some(key), value)
     }

@@ -23,7 +23,7 @@ impl Site {
     fn new(policy: SitePolicy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let audit = AuditLog::open(&dir.path().join("audit.jsonl")).unwrap();
-        let noise = NoiseKey::open(&dir.path().join("noise.key")).unwrap();
+        let noise = SiteSecret::open(&dir.path().join("noise.key")).unwrap();
         let ledger = Ledger::open(&dir.path().join("ledger.jsonl")).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let gate = Gate::new("north".parse().unwrap(), policy, noise, (audit, ledger), metrics);

@@ -125,9 +125,11 @@ impl Error {
             Self::AuditBroken { .. } | Self::AuditShortened { .. } => {
                 "keep the file as evidence, find out who changed it, and start a new log under another path".into()
             }
-            Self::NoiseKey { .. } => {
-                "restore the file from a backup; a new key lets repeated releases be averaged".into()
+            Self::SiteSecret { .. } => {
+                "restore the file from a backup; with a new secret repeated releases can be averaged, and batches get other ids".into()
             }
+            Self::NoName { .. } => "`archipelago-worker names --config site.toml` shows all; a key of another secret cannot be read".into(),
+            Self::SameId { .. } => "give one of them another name in the file".into(),
             Self::Bind { .. } => "choose another address, or port 0 for any free one".into(),
             _ => return None,
         })

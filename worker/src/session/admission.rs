@@ -50,9 +50,9 @@ impl Site {
             Approval::Ask => Consent::Awaited,
         };
         let Some(decision) = self.decisions.about(record.id)? else { return Ok(without_a_word) };
-        let (config, policy) = (self.config.clone(), self.gate.policy().clone());
+        let (config, naming, policy) = (self.config.clone(), self.naming.clone(), self.gate.policy().clone());
         let (shown, reference) = (record.clone(), reference.clone());
-        let offer = blocking(move || Offer::new(&config, &policy, &shown, &reference)).await?.digest();
+        let offer = blocking(move || Offer::new((&config, &naming), &policy, &shown, &reference)).await?.digest();
         if decision.offer != offer {
             tracing::warn!(task = %record.id, "what was decided about the task was decided about another offer");
             return Ok(without_a_word);

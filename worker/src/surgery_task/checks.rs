@@ -17,7 +17,6 @@ use crate::{
     bounds,
     data::SiteData,
     error::{Error, Result},
-    mapping::QueryKeys,
 };
 
 impl SurgeryTask<'_> {
@@ -52,8 +51,7 @@ impl SurgeryTask<'_> {
         layout: &Layout,
         merged: &BTreeSet<ConditionKey>,
     ) -> Result<(SiteData, BTreeMap<ConditionKey, String>)> {
-        let config = &self.site.config;
-        let conditions = QueryKeys::new(&data, &config.site, &config.data.dataset, layout)?.conditions;
+        let conditions = self.site.naming.keys(&data, layout)?.conditions;
         let own = conditions.cells_of_own_keys(layout);
         let (mut withheld, mut left, mut last) = (BTreeMap::new(), Vec::new(), None);
         for key in conditions.keys() {
@@ -73,6 +71,14 @@ impl SurgeryTask<'_> {
                     last = Some(error);
                 }
             }
+        }
+        if self.record.task.asks.for_columns() {
+            let (gate, kept) = (&self.site.gate, left.iter().copied().collect::<BTreeSet<usize>>());
+            let leaves = own.iter().filter(|(_, cells)| cells.iter().any(|cell| kept.contains(cell)));
+            let leaves = leaves.filter_map(|(key, cells)| {
+                Some((key, layout.axis(key.section())?, gate.cell_set(data.names_of(cells.iter().copied()))))
+            });
+            gate.check_epsilon(self.record.id, leaves)?;
         }
         match last {
             Some(error) if left.is_empty() => Err(error),

@@ -28,7 +28,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 84] = [
+const COMMANDS: [(&str, Does); 85] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     (
         "search",
@@ -139,6 +139,7 @@ const COMMANDS: [(&str, Does); 84] = [
     ("doctor", ReadsOnly),
     ("audit", ReadsOnly),
     ("ledger", ReadsOnly),
+    ("names", ReadsOnly),
     ("completions", ReadsOnly),
     // Further results of commands above.
     ("report", Writes("mapped", "", "mapped/report.html")),

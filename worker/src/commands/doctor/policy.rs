@@ -54,6 +54,10 @@ fn in_words(policy: &SitePolicy) -> String {
     if policy.noise_std > 0.0 {
         words.push(format!("with noise of {}", policy.noise_std));
     }
+    if policy.budget.epsilon.is_finite() {
+        let (epsilon, delta) = (policy.budget.epsilon, policy.budget.delta);
+        words.push(format!("columns up to an epsilon of {epsilon} (delta {delta}) in all"));
+    }
     words.push(format!(
         "at most {} numbers of columns for each cell in a task, {} in all",
         policy.tasks.max_numbers_per_cell, policy.budget.columns

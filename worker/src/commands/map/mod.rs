@@ -40,6 +40,7 @@ use crate::{
     fit,
     mapping::{self, QueryGroup, QueryKeys, Rules},
     memory::MemoryArgs,
+    naming::NameTable,
     output::Output,
     results,
 };
@@ -351,7 +352,7 @@ impl<'a> Mapping<'a> {
     fn write_cells(&self, positions: &[(&str, Vec<crate::egress::Latent>)]) -> Result<()> {
         let path = self.args.out.join("mapped.h5ad");
         let base = &self.parent.dir.version().base.digest;
-        let found = mapping::Found { positions, placed: None };
+        let found = mapping::Found { positions, placed: None, names: &NameTable::default() };
         mapping::write_mapped(&path, &self.data, &self.groups, &found, (self.args.rules(), base))
     }
 }

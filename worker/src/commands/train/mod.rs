@@ -329,7 +329,7 @@ impl TrainArgs {
 
     fn conditions(&self, data: &SiteData, pretrained: Option<&Reference>) -> Result<CellConditions> {
         if let Some(reference) = pretrained {
-            let among = ConditionArgs { owner: self.owner.clone(), dataset: self.dataset.clone() };
+            let among = ConditionArgs { owner: self.owner.clone(), dataset: self.dataset.clone(), names: None };
             return among.conditions(data, reference);
         }
         let owner = self.owner.clone().map_or_else(|| OWNER.parse(), Ok)?;
