@@ -50,6 +50,8 @@ impl World {
         self.watch.submissions(node, applied, &cluster)?;
         self.watch.fencing(node, applied, &cluster)?;
         self.watch.invitations(node, &cluster)?;
+        self.watch.pairs(node, &cluster)?;
+        self.watch.signatures(node, &cluster)?;
         let now_ms = cluster.now_ms();
         for rule in STATE_RULES {
             self.coverage.note(rule);
@@ -184,7 +186,12 @@ impl World {
     pub(crate) fn sites(&self) -> impl Iterator<Item = SiteId> {
         self.peers.iter().filter_map(|peer| match &peer.role {
             Role::Worker(worker) => Some(worker.site.clone()),
-            Role::Operator(_) | Role::Reader(_) | Role::Hoarder(_) | Role::Joiner(_) | Role::Leaver(_) => None,
+            Role::Operator(_)
+            | Role::Reader(_)
+            | Role::Hoarder(_)
+            | Role::Joiner(_)
+            | Role::Leaver(_)
+            | Role::Pair(_) => None,
         })
     }
 
@@ -241,13 +248,15 @@ impl World {
 }
 
 /// What is checked whenever a node's state has changed.
-const STATE_RULES: [&str; 7] = [
+const STATE_RULES: [&str; 9] = [
     "checked: one founding",
     "checked: state-machine equality",
     "checked: no acknowledged submission lost",
     "checked: none accepted twice",
     "checked: fencing",
     "checked: invitations used once",
+    "checked: two persons",
+    "checked: signatures",
     "checked: time",
 ];
 /// What time may be ahead: clocks jump by 40 s, and a majority of them may agree on that.

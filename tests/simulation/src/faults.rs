@@ -261,7 +261,12 @@ impl World {
     fn crowd(&mut self) {
         let of_worker = |peer: &mut Peer| match &mut peer.role {
             Role::Worker(worker) => worker.is_crowded = true,
-            Role::Operator(_) | Role::Reader(_) | Role::Hoarder(_) | Role::Joiner(_) | Role::Leaver(_) => {}
+            Role::Operator(_)
+            | Role::Reader(_)
+            | Role::Hoarder(_)
+            | Role::Joiner(_)
+            | Role::Leaver(_)
+            | Role::Pair(_) => {}
         };
         self.peers.iter_mut().for_each(of_worker);
     }

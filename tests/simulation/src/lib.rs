@@ -28,6 +28,7 @@ mod members;
 pub mod mutations;
 mod network;
 mod operator;
+mod pair;
 mod peer;
 mod reader;
 mod record;

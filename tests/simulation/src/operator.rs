@@ -8,13 +8,15 @@ use std::{
 use archipelago_common::{
     BlobRef, ConditionKey, Digest, Layout, Name, NodeId, SiteId, TaskId, Version, VersionId,
     record::{TaskRecord, TaskState},
-    task::{PublishMode, SurgeryTask, TrainSpec},
+    signature::Statement,
+    task::{PublishMode, QualityGates, SurgeryTask, TrainSpec},
 };
 use archipelago_protocol::message::{Reply, Request, Withdrawal};
 
 use crate::{
     joiner,
     leaver::leaver,
+    pair,
     peer::{Act, HOARDER, Heard, View},
     training::{self, Facts},
     trees,
@@ -32,6 +34,11 @@ pub(crate) fn name(text: &str) -> Name {
 /// The digest of a reference's base.
 pub(crate) fn base_of(reference: &Name) -> Digest {
     base(reference.as_str()).0.digest
+}
+
+/// A reference's base.
+pub(crate) fn base_blob(reference: &Name) -> BlobRef {
+    base(reference.as_str()).0
 }
 
 /// What versions of a reference hold: of one of the two, more than columns.
@@ -211,7 +218,16 @@ impl Operator {
         if view.chance.one_in(4) {
             task.allow = view.chance.pick(&self.sites).map(|site| [site.clone()].into());
         }
-        Request::PublishTask(Box::new(task))
+        if view.chance.one_in(2) {
+            return Request::PublishTask(Box::new(task));
+        }
+        match Statement::of_task(&task, view.clock_ms) {
+            Ok(said) => {
+                let (gates, signature) = (QualityGates::default(), pair::signed(said));
+                Request::PublishSignedTask { task: Box::new(task), gates, signature }
+            }
+            Err(_) => Request::PublishTask(Box::new(task)),
+        }
     }
 
     fn learn(&mut self, reply: Option<Reply>) {

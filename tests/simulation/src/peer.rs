@@ -16,6 +16,7 @@ use crate::{
     leaver::{LEAVER, Leaver},
     network::{Actor, StreamId},
     operator::Operator,
+    pair::{One, PAIR},
     reader::Reader,
     worker::Worker,
     world::{Happening, World},
@@ -54,6 +55,7 @@ pub(crate) enum Role {
     Hoarder(Hoarder),
     Joiner(Joiner),
     Leaver(Leaver),
+    Pair(One),
 }
 
 /// What a role wants done.
@@ -107,6 +109,7 @@ pub(crate) fn all(chance: &mut Chance, n_founders: u64) -> Vec<Peer> {
     let all = std::iter::once(operator).chain(sites.iter().map(worker)).chain(readers).chain([hoarder]);
     let joiners = Joiner::both().map(|joiner| (joiner::invited().to_string(), Role::Joiner(joiner)));
     let all = all.chain(joiners).chain([(LEAVER.to_owned(), Role::Leaver(Leaver::default()))]);
+    let all = all.chain(PAIR.map(|who| (who.to_owned(), Role::Pair(One::new(who)))));
     all.map(|(who, role)| Peer {
         who: who.parse().expect("the names above are sound"),
         role,
@@ -284,6 +287,7 @@ impl World {
             Role::Hoarder(hoarder) => hoarder.hear(&mut view, heard),
             Role::Joiner(joiner) => joiner.hear(&mut view, heard),
             Role::Leaver(leaver) => leaver.hear(&mut view, heard),
+            Role::Pair(one) => one.hear(&mut view, heard),
         };
         for act in acts {
             match act {

@@ -203,6 +203,8 @@ fn kind(request: &Request) -> String {
     match request {
         Request::Submit(submission) => format!("submit task {} epoch {}", submission.task, submission.epoch),
         Request::PublishTask(task) => format!("publish-task seed {}", task.train.seed),
+        Request::PublishSignedTask { task, .. } => format!("publish-signed-task seed {}", task.train.seed),
+        Request::PublishSignedReference { name, .. } => format!("publish-signed-reference {name}"),
         Request::PublishReference { name, .. } => format!("publish-reference {name}"),
         request => format!("{request:?}"),
     }

@@ -1,12 +1,14 @@
 //! Nodes at work: their inputs, what comes of a `Ready`, and requests on their course.
 
+use std::sync::Arc;
+
 use archipelago_cluster::{Body, Effect, Room};
 use archipelago_common::{NodeId, Principal, codec, limits};
 use archipelago_coordinator::{
     error::Result,
     raft::node::{Dropped, Event},
     server::{
-        course::{self, Step},
+        course::{self, Asker, Step},
         refusal,
     },
 };
@@ -20,6 +22,7 @@ use crate::{
     blobs::Waiter,
     host::{Caller, CourseId, Input, Live, Served},
     network::{Actor, StreamId},
+    pair::key_of,
     world::{Happening, World},
 };
 
@@ -291,8 +294,9 @@ impl World {
         let who = session.who().clone();
         if let Some(Asked { id, key, body }) = session.handle_frame(bytes)? {
             let course = live.begin(Caller::Session { stream, id });
+            let asker = Asker { key: Some(key_of(&who)), who: Arc::new(who) };
             match self.prepare(node, course, &body) {
-                Ok(()) => self.follow(node, course, course::begin(who, key, body, ROOM)),
+                Ok(()) => self.follow(node, course, course::begin(asker, key, body, ROOM)),
                 Err(refusal) => self.follow(node, course, Step::Done(Err(refusal))),
             }
         }

@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archipelago_cluster::{Cluster, Reference, invariants};
+use archipelago_cluster::{Cluster, Reference, Room, invariants};
 use archipelago_common::{
     BlobRef, Digest, Fingerprint, Name, NodeId, SiteId, TaskId, Version, VersionId,
     enrolment::EnrolmentState,
+    proposal::{Act, Demand, ProposalState},
     record::{AssignmentState, Submission, Why},
+    signature::Subject,
 };
 use archipelago_histories::History;
 use archipelago_protocol::message::{Request, Withdrawal};
 use raft::eraftpb::Entry;
 
-use crate::leaver::{ANNEX, LEAVER, leaver};
+use crate::{
+    leaver::{ANNEX, LEAVER, leaver},
+    pair::JOINT,
+};
 
 /// What was seen so far.
 #[derive(Default)]
@@ -46,6 +51,8 @@ pub(crate) struct Watch {
     used_by: BTreeMap<Fingerprint, Fingerprint>,
     /// Sites that were enrolled by whoever was revoked, since then.
     left_behind: Option<usize>,
+    /// References and tasks without a signature, since signatures are demanded.
+    unsigned: Option<usize>,
 }
 
 type Verdict = Result<(), String>;
@@ -195,6 +202,39 @@ impl Watch {
             format!("revocations: n{node} has {found} sites by `{LEAVER}`, who was revoked when there were {first}")
         })?;
         Ok(true)
+    }
+
+    /// What the pair has published, both of them have agreed on: in every state there are as many of its references as proposals that one
+    /// made and the other approved.
+    pub(crate) fn pairs(&mut self, node: NodeId, cluster: &Cluster) -> Verdict {
+        let joint = cluster.references().filter(|reference| reference.name().as_str().starts_with(JOINT)).count();
+        let all = Room { items: usize::MAX, bytes: u64::MAX, ..Room::default() };
+        let by_two = cluster.proposal_page(all, None).items.into_iter().filter(|proposal| match &proposal.state {
+            ProposalState::Done { by, .. } => proposal.act == Act::Publish && proposal.by != *by,
+            _ => false,
+        });
+        let by_two = by_two.count();
+        ensure(joint == by_two, || {
+            format!("two persons: n{node} has {joint} references of the pair, and two agreed on {by_two}")
+        })
+    }
+
+    /// From the state on in which signatures are demanded, nothing comes without one.
+    pub(crate) fn signatures(&mut self, node: NodeId, cluster: &Cluster) -> Verdict {
+        if !cluster.demands().contains(&Demand::Signatures) {
+            return Ok(());
+        }
+        let unsigned = |subject: Subject| cluster.signature(&subject).is_none();
+        let references =
+            cluster.references().filter(|reference| unsigned(Subject::Reference(reference.name().clone())));
+        let tasks = cluster.tasks().filter(|task| unsigned(Subject::Task(task.id)));
+        let found = references.count() + tasks.count();
+        let first = *self.unsigned.get_or_insert(found);
+        ensure(first == found, || {
+            format!(
+                "signatures: n{node} has {found} references and tasks without one, and had {first} when they were demanded"
+            )
+        })
     }
 
     /// The blobs that a state names and nobody has looked at yet, and the versions.
