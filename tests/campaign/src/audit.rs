@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use archipelago_common::{
-    BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId, fs,
+    BlobRef, ConditionKey, Fingerprint, Name, SiteId, TaskId, Version, VersionId, fs,
     record::{AssignmentState, Cause, ReferenceRecord, Submission, TaskRecord, TaskState},
 };
 use archipelago_histories::{Checked, History};
@@ -33,6 +33,8 @@ pub struct State {
     pub references: BTreeMap<Name, ReferenceRecord>,
     /// Tasks by number.
     pub tasks: BTreeMap<TaskId, TaskRecord>,
+    /// Sites that came in by an invitation: the key that counts, and whether they were shut out.
+    pub guests: BTreeMap<SiteId, (Fingerprint, bool)>,
 }
 
 /// What was written down by those to whom it was acknowledged.
@@ -51,6 +53,8 @@ pub struct Findings {
     pub acknowledged: u64,
     /// Of these, submissions.
     pub submissions: u64,
+    /// And enrolments, renewals and revocations of sites.
+    pub guests: (u64, u64, u64),
     /// Acknowledged and not there, in words.
     pub lost: Vec<String>,
     /// There more than once, in words.
@@ -71,6 +75,7 @@ impl Findings {
         for entry in &written.operator {
             findings.judge_operator(entry, state);
         }
+        findings.judge_guests(&written.operator, state);
         for (name, record) in &state.references {
             findings.judge_lineage(name, record);
         }
@@ -82,6 +87,51 @@ impl Findings {
         match archipelago_histories::check(history) {
             Ok(checked) => self.checked = checked,
             Err(violation) => self.problems.push(violation.to_string()),
+        }
+    }
+
+    /// Every guest has the key that counted last and is shut out if that was acknowledged; nobody else came in, and no two by one key.
+    fn judge_guests(&mut self, entries: &[OperatorEntry], state: &State) {
+        let mut expected = BTreeMap::new();
+        for entry in entries {
+            match entry {
+                OperatorEntry::Enrolled { site, key } => {
+                    self.guests.0 += 1;
+                    if expected.insert(site.clone(), (*key, false)).is_some() {
+                        self.duplicated.push(format!("`{site}` was let in twice"));
+                    }
+                }
+                OperatorEntry::Renewed { site, key } => {
+                    self.guests.1 += 1;
+                    expected.insert(site.clone(), (*key, false));
+                }
+                OperatorEntry::Revoked { site } => {
+                    self.guests.2 += 1;
+                    expected.entry(site.clone()).and_modify(|(_, is_out)| *is_out = true);
+                }
+                _ => {}
+            }
+        }
+        for (site, (key, is_out)) in &expected {
+            match state.guests.get(site) {
+                Some(found) if found == &(*key, *is_out) => {}
+                Some((found, true)) if !is_out => {
+                    self.problems.push(format!("`{site}` with key {found} is shut out, and nobody said so"));
+                }
+                found => {
+                    let expected = if *is_out { "shut out" } else { "in" };
+                    self.lost.push(format!("`{site}` is to be {expected} with key {key}, and is {found:?}"));
+                }
+            }
+        }
+        let mut keys = BTreeSet::new();
+        for (site, (key, _)) in &state.guests {
+            if !expected.contains_key(site) {
+                self.problems.push(format!("`{site}` is in, and nobody was told so"));
+            }
+            if !keys.insert(key) {
+                self.duplicated.push(format!("`{site}` is in with key {key} of another"));
+            }
         }
     }
 
@@ -120,6 +170,8 @@ impl Findings {
             OperatorEntry::Task(task) => state.tasks.contains_key(task),
             OperatorEntry::Closed(task) => state.tasks.get(task).is_some_and(|t| t.state == TaskState::Closed),
             OperatorEntry::Probe => true,
+            // All of a guest together; see there.
+            OperatorEntry::Enrolled { .. } | OperatorEntry::Renewed { .. } | OperatorEntry::Revoked { .. } => true,
         };
         if !is_there {
             self.lost.push(format!("{entry:?}"));
@@ -254,6 +306,7 @@ fn written(stage: &Stage) -> Result<Written> {
     });
     let mut operator = Journal::read(&dir.join("anna/journal.jsonl"))?;
     operator.extend(Journal::read(&dir.join("anna/probe.jsonl"))?);
+    operator.extend(Journal::read(&dir.join("anna/guests.jsonl"))?);
     Ok(Written { sites: sites.collect::<Result<_>>()?, operator })
 }
 
@@ -296,6 +349,12 @@ async fn read_state(operator: &Operator, written: &Written) -> Result<State> {
     for name in named {
         if let Some(record) = operator.reference(&name).await? {
             state.references.insert(name, record);
+        }
+    }
+    let keys = operator.keys().await?;
+    for site in operator.sites().await? {
+        if let Some(certified) = keys.get(&site.site) {
+            state.guests.insert(site.site, (certified.key, site.revoked_ms.is_some()));
         }
     }
     Ok(state)

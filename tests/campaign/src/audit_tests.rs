@@ -56,7 +56,8 @@ fn state(columns: &[u8]) -> State {
         state: TaskState::Closed,
         assignments: BTreeMap::from([(site(), assignment)]),
     };
-    State { references: BTreeMap::from([(name, reference)]), tasks: BTreeMap::from([(TaskId(1), task)]) }
+    let (references, tasks) = (BTreeMap::from([(name, reference)]), BTreeMap::from([(TaskId(1), task)]));
+    State { references, tasks, guests: BTreeMap::new() }
 }
 
 fn written(entries: Vec<SiteEntry>) -> Written {
@@ -146,4 +147,42 @@ fn an_answer_that_no_order_explains_is_a_problem() {
     assert_eq!((right.problems.len(), right.checked.operations), (0, 2));
     let wrong = shown(first().merged(&BTreeMap::from([(key(), BlobRef::of(b"x"))])).unwrap().id());
     assert!(wrong.problems[0].contains("no order of the operations on reference `lung`"), "{:?}", wrong.problems);
+}
+
+/// A guest that came in, renewed its key and was shut out, as it is written down and as it is there.
+fn guest() -> (Vec<OperatorEntry>, State) {
+    let (site, key) = ("guest1".parse::<SiteId>().unwrap(), |key: &str| Fingerprint::of(key.as_bytes()));
+    let entries = vec![
+        OperatorEntry::Enrolled { site: site.clone(), key: key("first") },
+        OperatorEntry::Renewed { site: site.clone(), key: key("second") },
+        OperatorEntry::Revoked { site: site.clone() },
+    ];
+    (entries, State { guests: BTreeMap::from([(site, (key("second"), true))]), ..State::default() })
+}
+
+#[test]
+fn a_guest_is_there_as_it_was_acknowledged() {
+    let (entries, state) = guest();
+    let judge = |entries: &[OperatorEntry], state: &State| {
+        Findings::of(&Written { operator: entries.to_vec(), ..Written::default() }, state)
+    };
+    let found = judge(&entries, &state);
+    assert_eq!(found, Findings { acknowledged: 3, guests: (1, 1, 1), ..Findings::default() });
+    let site = || "guest1".parse::<SiteId>().unwrap();
+    let with = |guest: (&str, bool)| State {
+        guests: BTreeMap::from([(site(), (Fingerprint::of(guest.0.as_bytes()), guest.1))]),
+        ..State::default()
+    };
+    for (what, state) in
+        [("all", State::default()), ("renewal", with(("first", true))), ("revocation", with(("second", false)))]
+    {
+        assert_eq!(judge(&entries, &state).lost.len(), 1, "{what}");
+    }
+    assert_eq!(judge(&entries[..2], &state).problems.len(), 1, "nobody said that it is shut out");
+    assert_eq!(judge(&[], &state).problems.len(), 1, "nobody said that it is in");
+    let twice = [entries[0].clone(), entries[0].clone()];
+    assert_eq!(judge(&twice, &with(("first", false))).duplicated.len(), 1);
+    let mut two = state;
+    two.guests.insert("guest2".parse().unwrap(), two.guests[&site()]);
+    assert!(!judge(&entries, &two).duplicated.is_empty(), "one key for two");
 }

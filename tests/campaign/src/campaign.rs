@@ -52,6 +52,8 @@ async fn play(args: &RunArgs) -> Result<Summary> {
     }
     let (stop, stopped) = watch::channel(false);
     let work = tokio::spawn(stage.workload.clone().run(stopped));
+    let guests = stage.guests.take().context("the guests come once")?;
+    let guests = tokio::spawn(guests.run(stop.subscribe()));
     let mut schedule = Schedule::new(args.seed);
     if !stage.network.can_cut() {
         say("no network namespaces here: processes are killed and stopped, but not cut off");
@@ -63,7 +65,7 @@ async fn play(args: &RunArgs) -> Result<Summary> {
         let struck =
             stage.strike(fault).await.with_context(|| format!("fault {}: {fault}", record.summary.faults + 1))?;
         record.add(fault, &struck);
-        if work.is_finished() {
+        if work.is_finished() || guests.is_finished() {
             break;
         }
         if last_told.is_none_or(|told| told.elapsed() > TELL) {
@@ -73,6 +75,7 @@ async fn play(args: &RunArgs) -> Result<Summary> {
     }
     stop.send_replace(true);
     work.await.context("the workload ended unexpectedly")?.context("the work that goes on all the time")?;
+    guests.await.context("the work with guests ended unexpectedly")?.context("sites that come and go")?;
     stage.healthy().await?;
     say("audit: waiting until all work is done");
     let findings = audit::audit(&mut stage).await?;
@@ -132,6 +135,7 @@ impl Record {
         let summary = &mut self.summary;
         summary.acknowledged = findings.acknowledged;
         summary.submissions = findings.submissions;
+        (summary.enrolments, summary.renewals, summary.revocations) = findings.guests;
         let archipelago_histories::Checked { objects, operations, skipped } = findings.checked;
         summary.linearizable = Linearizable { objects, operations, skipped };
         if objects == 0 && findings.problems.is_empty() {
@@ -142,6 +146,9 @@ impl Record {
         summary.lost = findings.lost.len() as u64;
         summary.duplicated = findings.duplicated.len() as u64;
         summary.problems.extend([findings.lost, findings.duplicated, findings.problems].concat());
+        if summary.enrolments == 0 || summary.renewals == 0 {
+            summary.problems.push("no site came in and renewed its key while everything was killed".to_owned());
+        }
         if summary.submissions == 0 {
             summary.problems.push("no submission was acknowledged: the campaign has shown nothing".to_owned());
         }

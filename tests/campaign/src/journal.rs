@@ -4,7 +4,7 @@
 use std::{fs::OpenOptions, marker::PhantomData, path::Path};
 
 use anyhow::{Context as _, Result};
-use archipelago_common::{Name, TaskId, VersionId, append::AppendFile, record::Submission};
+use archipelago_common::{Fingerprint, Name, SiteId, TaskId, VersionId, append::AppendFile, record::Submission};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What a site writes down.
@@ -39,6 +39,25 @@ pub enum OperatorEntry {
     Closed(TaskId),
     /// A write of the probe that measures failover.
     Probe,
+    /// A guest was let in with this key.
+    Enrolled {
+        /// Its name.
+        site: SiteId,
+        /// The key.
+        key: Fingerprint,
+    },
+    /// A guest has come with another key, which counts from then on.
+    Renewed {
+        /// Its name.
+        site: SiteId,
+        /// The key.
+        key: Fingerprint,
+    },
+    /// A guest was shut out.
+    Revoked {
+        /// Its name.
+        site: SiteId,
+    },
 }
 
 /// The file of one keeper.

@@ -13,6 +13,7 @@ pub mod campaign;
 pub mod event;
 pub mod fault;
 pub mod fleet;
+pub mod guests;
 pub mod journal;
 pub mod network;
 pub mod operator;

@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use archipelago_client::{Client, ClientConfig, ClientError, Patience, Source};
 use archipelago_common::{
-    BlobRef, Name, NodeId, TaskId, Version,
-    record::{ReferenceRecord, StatusRecord, TaskRecord},
+    BlobRef, Name, NodeId, SiteId, TaskId, Version,
+    enrolment::CertifiedKey,
+    record::{ReferenceRecord, SiteRecord, StatusRecord, TaskRecord},
     task::SurgeryTask,
 };
 use archipelago_histories::{Answer, Call};
@@ -134,7 +135,23 @@ impl Operator {
         }
     }
 
-    fn note(&self, entry: &OperatorEntry) -> Result<()> {
+    /// Asks for anything.
+    pub async fn ask(&self, request: Request) -> Result<Reply> {
+        Ok(self.client.request(request).await?)
+    }
+
+    /// All sites.
+    pub async fn sites(&self) -> Result<Vec<SiteRecord>> {
+        Ok(self.client.sites().await?)
+    }
+
+    /// The keys of those that came by an invitation.
+    pub async fn keys(&self) -> Result<BTreeMap<SiteId, CertifiedKey>> {
+        Ok(self.client.keys().await?)
+    }
+
+    /// Writes down what was acknowledged.
+    pub fn note(&self, entry: &OperatorEntry) -> Result<()> {
         self.journal.lock().unwrap_or_else(|e| e.into_inner()).append(entry)
     }
 }

@@ -30,6 +30,10 @@ pub fn report(summary: &Summary) {
         summary.kills, summary.faults, summary.seconds, summary.seed
     );
     println!("acknowledged        {} ({} submissions)", summary.acknowledged, summary.submissions);
+    println!(
+        "sites               {} let in, {} keys renewed, {} shut out",
+        summary.enrolments, summary.renewals, summary.revocations
+    );
     println!("lost                {}", summary.lost);
     println!("duplicated          {}", summary.duplicated);
     let order = &summary.linearizable;

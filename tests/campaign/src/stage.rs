@@ -16,6 +16,7 @@ use crate::{
     event::now_us,
     fault::{Blow, Fault, Victim, Window},
     fleet::Fleet,
+    guests::Guests,
     network::{Network, Whom},
     operator::{Operator, PROBE},
     payload::{self, below},
@@ -32,6 +33,7 @@ pub struct Stage {
     pub(crate) operator: Operator,
     pub(crate) probe: Operator,
     pub(crate) workload: Workload,
+    pub(crate) guests: Option<Guests>,
     pub(crate) rng: ChaCha8Rng,
     pub(crate) seed: u64,
     pub(crate) atlas: Option<Atlas>,
@@ -81,9 +83,12 @@ impl Stage {
             fleet.start(site)?;
         }
         let workload = Workload::prepare(operator.clone(), fleet.clone(), args.seed).await?;
+        let host = Operator::connect(&anna, &addresses, "guests.jsonl").await?;
+        let guests = Some(Guests::new(host, &consortium.dir().join("ca"), addresses));
         let rng = payload::rng(args.seed, "moments");
         let seed = args.seed;
-        Ok(Self { consortium, network, fleet, operator, probe, workload, rng, seed, atlas: None, n_publications: 0 })
+        let (atlas, n_publications) = (None, 0);
+        Ok(Self { consortium, network, fleet, operator, probe, workload, guests, rng, seed, atlas, n_publications })
     }
 
     /// Waits for a fault's window, plays the fault, undoes it and waits until all is well again.

@@ -23,6 +23,12 @@ pub struct Summary {
     pub acknowledged: u64,
     /// Of these, submissions.
     pub submissions: u64,
+    /// Of these, sites that were let in by an invitation.
+    pub enrolments: u64,
+    /// And those that came with another key that they had asked for themselves.
+    pub renewals: u64,
+    /// And those that were shut out.
+    pub revocations: u64,
     /// Acknowledged writes that are not there in the end.
     pub lost: u64,
     /// Acknowledged submissions that are there more than once.

@@ -27,6 +27,9 @@ fn check(seed: u64, network: &str) {
     assert_eq!((&summary["lost"], &summary["duplicated"]), (&0.into(), &0.into()), "{summary:#}");
     assert!(summary["kills"].as_u64() >= Some(5), "{summary:#}");
     assert!(summary["submissions"].as_u64() > Some(0), "{summary:#}");
+    for what in ["enrolments", "renewals"] {
+        assert!(summary[what].as_u64() > Some(0), "{what}: {summary:#}");
+    }
     assert!(summary["linearizable"]["operations"].as_u64() > Some(0), "{summary:#}");
     let hits: u64 = summary["by_fault"].as_object().unwrap().values().filter_map(|fault| fault["hit"].as_u64()).sum();
     assert!(hits > 0, "no fault came in its window: {summary:#}");
