@@ -45,6 +45,10 @@ pub struct TrainSpec {
     /// What genes of the panel are to surgery that the cells' file lacks.
     #[serde(skip_serializing_if = "MissingGenes::is_usual")]
     pub missing_genes: MissingGenes,
+    /// How strongly exact surgery draws latent states of a query to where cells of the reference lie: the weight, in the loss, of their
+    /// divergence from the mixture that the base keeps. 0 is not at all, as upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_pull: Option<f64>,
 }
 
 impl TrainSpec {
@@ -73,6 +77,9 @@ impl TrainSpec {
         if let Some(weight) = self.max_kl_weight.filter(|weight| !(weight.is_finite() && *weight >= 0.0)) {
             return refuse("largest KL weight", weight, "0 or a number above it");
         }
+        if let Some(pull) = self.reference_pull.filter(|pull| !(0.0..=MOST_PULL).contains(pull)) {
+            return refuse("reference pull", pull, "a number from 0 to 1000");
+        }
         if let Some(share) = self.train_size.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
             return refuse("train size", share, "a share above 0 and up to 1");
         }
@@ -84,6 +91,9 @@ impl TrainSpec {
         }
     }
 }
+
+/// The largest weight of the mixture.
+const MOST_PULL: f64 = 1000.0;
 
 fn refuse(what: &'static str, found: impl fmt::Display, expected: &'static str) -> Result<()> {
     Err(Error::InvalidValue { what, found: found.to_string(), expected })
@@ -212,6 +222,8 @@ mod tests {
             (TrainSpec { train_size: Some(1.5), ..asked.clone() }, "train size"),
             (TrainSpec { max_steps: Some(0), ..asked.clone() }, "steps"),
             (TrainSpec { max_kl_weight: Some(f64::INFINITY), ..asked.clone() }, "KL weight"),
+            (TrainSpec { reference_pull: Some(f64::NAN), ..asked.clone() }, "reference pull"),
+            (TrainSpec { reference_pull: Some(1e4), ..asked.clone() }, "reference pull"),
         ] {
             let error = bad.check().unwrap_err();
             assert!(matches!(error, Error::InvalidValue { .. }) && error.to_string().contains(what), "{error}");

@@ -9,9 +9,9 @@ use clap::{
 
 use crate::{
     commands::{
-        approve, audit, completions, concat, decline, doctor, export, generate, import, inspect, join, latent, ledger,
-        leiden, map, metrics, models, names, neighbors, organize, pca, plot, predict, preprocess, receptors, report,
-        results, search, serve, space, subset, tasks, train, transfer, tree, tsne, umap,
+        aggregate, approve, audit, completions, concat, decline, doctor, export, generate, import, inspect, join,
+        latent, ledger, leiden, map, metrics, models, names, neighbors, organize, pca, plot, predict, preprocess,
+        receptors, report, results, search, serve, space, subset, tasks, train, transfer, tree, tsne, umap,
     },
     error::{Error, Result},
     existing::Existing,
@@ -70,6 +70,7 @@ enum Verb {
     Predict(predict::PredictArgs),
     Results(results::ResultsArgs),
     Import(import::ImportArgs),
+    Aggregate(aggregate::AggregateArgs),
     Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Preprocess(Box<preprocess::PreprocessArgs>),
@@ -160,6 +161,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Predict(args) => predict::run(args, &output),
         Verb::Results(args) => results::run(args, &output),
         Verb::Import(args) => import::run(args, &output),
+        Verb::Aggregate(args) => aggregate::run(args, &output),
         Verb::Export(args) => export::run(args, &output),
         Verb::Inspect(args) => inspect::run(args, &output),
         Verb::Preprocess(args) => preprocess::run(args, &output),

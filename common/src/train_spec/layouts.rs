@@ -1,9 +1,9 @@
-//! How a [`TrainSpec`] is written: by name where people read it, in one of three layouts on the wire, in the log and in
+//! How a [`TrainSpec`] is written: by name where people read it, in one of four layouts on the wire, in the log and in
 //! snapshots.
 //!
 //! The first layout says every value; it is from a time when a spec had no unsaid ones, and what it can say is still
-//! written in it, to the same bytes. The second says what was asked and nothing else; the third says more beside it. The first byte
-//! tells them apart: it used to say whether a number of epochs follows (0 or 1). A peer, or a coordinator's log, refuses a layout
+//! written in it, to the same bytes. The second says what was asked and nothing else; the third and the fourth say more beside
+//! it. The first byte tells them apart: it used to say whether a number of epochs follows (0 or 1). A peer, or a coordinator's log, refuses a layout
 //! that it does not know.
 
 use std::fmt;
@@ -34,6 +34,8 @@ struct AllSaid {
 const ASKED: u8 = 2;
 /// The first byte of the third layout.
 const FURTHER: u8 = 3;
+/// The first byte of the fourth layout.
+const PULLED: u8 = 4;
 
 impl TrainSpec {
     /// Whether it can be written in the first layout, which every version reads.
@@ -43,7 +45,12 @@ impl TrainSpec {
 
     /// Whether it can be written in the first or the second layout.
     pub fn is_in_second_layout(&self) -> bool {
-        self.further() == Further::default()
+        self.further() == Further::default() && self.is_in_third_layout()
+    }
+
+    /// Whether it can be written in one of the first three layouts.
+    pub fn is_in_third_layout(&self) -> bool {
+        self.reference_pull.is_none()
     }
 
     fn all_said(&self) -> Option<AllSaid> {
@@ -132,7 +139,11 @@ struct Further {
 }
 
 impl Asked {
-    fn with(self, Further { max_steps, max_kl_weight, missing_genes }: Further) -> TrainSpec {
+    fn with(
+        self,
+        Further { max_steps, max_kl_weight, missing_genes }: Further,
+        reference_pull: Option<f64>,
+    ) -> TrainSpec {
         TrainSpec {
             epochs: self.epochs,
             minibatch: self.minibatch,
@@ -147,6 +158,7 @@ impl Asked {
             max_steps,
             max_kl_weight,
             missing_genes,
+            reference_pull,
         }
     }
 }
@@ -159,7 +171,8 @@ impl Serialize for TrainSpec {
         match self.all_said() {
             Some(said) => (self.epochs, said).serialize(serializer),
             None if self.is_in_second_layout() => (ASKED, self.asked()).serialize(serializer),
-            None => (FURTHER, (self.asked(), self.further())).serialize(serializer),
+            None if self.is_in_third_layout() => (FURTHER, (self.asked(), self.further())).serialize(serializer),
+            None => (PULLED, (self.asked(), self.further(), self.reference_pull)).serialize(serializer),
         }
     }
 }
@@ -188,8 +201,9 @@ impl<'de> Visitor<'de> for Layouts {
         let epochs = match next(&mut parts)? {
             0_u8 => None,
             1 => Some(next(&mut parts)?),
-            ASKED => return next(&mut parts).map(|asked: Asked| asked.with(Further::default())),
-            FURTHER => return next(&mut parts).map(|(asked, further): (Asked, Further)| asked.with(further)),
+            ASKED => return next(&mut parts).map(|asked: Asked| asked.with(Further::default(), None)),
+            FURTHER => return next(&mut parts).map(|(asked, further): (Asked, _)| asked.with(further, None)),
+            PULLED => return next(&mut parts).map(|(asked, further, pull): (Asked, _, _)| asked.with(further, pull)),
             other => return Err(de::Error::custom(format!("layout {other} of a training is not known"))),
         };
         next(&mut parts).map(|said: AllSaid| said.with_epochs(epochs))
@@ -257,6 +271,7 @@ mod tests {
             TrainSpec { max_steps: Some(200), ..all_said() },
             TrainSpec { max_kl_weight: Some(0.5), seed: 3, ..TrainSpec::default() },
             TrainSpec { missing_genes: MissingGenes::Zeros, ..TrainSpec::default() },
+            TrainSpec { reference_pull: Some(2.5), ..all_said() },
         ] {
             let behind = (spec.clone(), 7_u8);
             let bytes = codec::encode("training", &behind, 1000).unwrap();
@@ -278,7 +293,7 @@ mod tests {
         let steps = codec::encode("training", &TrainSpec { max_steps: Some(9), ..asked }, 1000).unwrap();
         assert_eq!(steps[1], FURTHER);
         let mut unknown = bytes;
-        unknown[1] = 4;
-        assert!(decoded(&unknown).unwrap_err().to_string().contains("layout 4"));
+        unknown[1] = 5;
+        assert!(decoded(&unknown).unwrap_err().to_string().contains("layout 5"));
     }
 }

@@ -25,7 +25,8 @@ pub enum Edition {
     Sixth,
     /// Sites renew their certificates over their sessions, everybody's end is known, and everybody can be shut out.
     Seventh,
-    /// People have some of an operator's roles, and two persons do together what is demanded so.
+    /// People have some of an operator's roles, and two persons do together what is demanded so. Tasks may say how strongly a query is drawn
+    /// to the reference.
     Eighth,
 }
 

@@ -64,6 +64,10 @@ pub struct PublishArgs {
     /// End a condition's training after so many epochs without a better validation figure; 0 is never [default: the model's]
     #[arg(long, value_name = "EPOCHS")]
     early_stopping_patience: Option<u32>,
+    /// How strongly a query is drawn to where cells of the reference lie, where the reference says where that is; 0 is not at all
+    /// [default: the model's]
+    #[arg(long, value_name = "WEIGHT")]
+    reference_pull: Option<f64>,
     /// Genes of the reference that a site's cells lack: `left-out` of the loss, or taken as `zeros`.
     #[arg(long, value_name = "HOW", default_value = "left-out")]
     missing_genes: MissingGenes,
@@ -236,6 +240,7 @@ impl PublishArgs {
             max_kl_weight: self.max_kl_weight,
             max_steps: self.max_steps,
             missing_genes: self.missing_genes,
+            reference_pull: self.reference_pull,
             train_size: self.train_size,
             early_stopping: stopping,
             init: self.init,
@@ -405,11 +410,13 @@ mod tests {
             ..TrainSpec::default()
         };
         assert_eq!(train(&said), expected);
-        let by_steps = ["--max-steps", "200", "--max-kl-weight", "0.5", "--early-stopping-patience", "0"];
+        let by_steps =
+            ["--max-steps", "200", "--max-kl-weight", "0.5", "--early-stopping-patience", "0", "--reference-pull", "5"];
         let expected = TrainSpec {
             max_steps: Some(200),
             max_kl_weight: Some(0.5),
             early_stopping: Some(Stopping::Never),
+            reference_pull: Some(5.0),
             ..TrainSpec::default()
         };
         assert_eq!(train(&by_steps), expected);

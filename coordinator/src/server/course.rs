@@ -297,6 +297,11 @@ fn later_edition(principal: &Principal, body: &Body) -> Option<(Edition, &'stati
         Body::Invite { .. } => Some((Edition::Sixth, "invitations")),
         Body::RenewCertificate { .. } => Some((Edition::Seventh, "renewals over a session")),
         Body::Revoke { .. } => Some((Edition::Seventh, "who is shut out")),
+        Body::PublishSignedTask { task, .. } | Body::PublishGatedTask { task, .. } | Body::PublishTask(task)
+            if !task.train.is_in_third_layout() =>
+        {
+            Some((Edition::Eighth, "tasks that say how strongly a query is drawn to the reference"))
+        }
         Body::PublishSignedReference { .. } | Body::PublishSignedTask { .. } => Some((Edition::Sixth, "signatures")),
         Body::PublishTask(task) | Body::PublishGatedTask { task, .. } => match task.asks {
             _ if !task.train.is_in_second_layout() => {

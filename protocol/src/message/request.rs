@@ -391,8 +391,8 @@ impl Request {
             | Self::RefuseSite { .. }
             | Self::ListKeys { .. }
             | Self::PublishSignedReference { .. }
-            | Self::PublishSignedTask { .. }
             | Self::ShowSignature { .. } => 7,
+            Self::PublishSignedTask { task, .. } => since_asked(task).max(7),
             Self::RenewCertificate { .. } => 8,
             Self::ListStandings { after } => after.as_ref().map_or(8, since_named),
             Self::Revoke { who, .. } => since_named(who),
@@ -417,9 +417,11 @@ pub(super) fn since_keys<'a>(keys: impl IntoIterator<Item = &'a ConditionKey>) -
 }
 
 /// The protocol version in which this request for work can be said: before 3 a task said everything about its training, and asked for
-/// everything; before 4 none asked for annotations; before 6 none said how many steps are taken.
+/// everything; before 4 none asked for annotations; before 6 none said how many steps are taken; before 9 none said how
+/// strongly a query is drawn to the reference.
 pub(super) fn since_asked(task: &SurgeryTask) -> u16 {
     match task.asks {
+        _ if !task.train.is_in_third_layout() => 9,
         _ if !task.train.is_in_second_layout() => 6,
         Asks::Annotations => 4,
         Asks::Both | Asks::Columns | Asks::Parts if task.is_in_first_layout() => 1,

@@ -316,6 +316,12 @@ pub enum Error {
         /// What was found and what was expected.
         detail: String,
     },
+    /// The table of where a reference's cells lie is damaged, or there is none.
+    #[error("the reference's table of where its cells lie does not serve: {detail}")]
+    Aggregate {
+        /// What was found and what was expected.
+        detail: String,
+    },
     /// An adaptor does not fit the reference.
     #[error("the adaptor does not fit: {detail}")]
     Adaptor {
@@ -363,6 +369,9 @@ impl Error {
             Self::NoUpstreamSurgery { .. } => "leave out `--surgery upstream`: `map` has its own way".into(),
             Self::OneLibrarySize { .. } => {
                 "leave the condition out or give it more cells, or train a reference whose library sizes are total counts".into()
+            }
+            Self::Aggregate { .. } => {
+                "map without it (`--reference-pull 0`), or train the reference anew: `train` keeps such a table".into()
             }
             Self::Diverged { .. } => "lower the learning rate, and look for cells with extreme counts".into(),
             Self::Pickle { .. } => {

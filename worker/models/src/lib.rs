@@ -4,6 +4,7 @@
 //! model is a folder of [`zoo`]. Roles are kept apart as in scvi-tools: *data* turns named columns into tensors, a
 //! *module* knows tensors only, *train* knows optimiser and schedules, *surgery* is one procedure for all models.
 
+pub mod aggregate;
 pub mod blueprint;
 pub mod data;
 pub mod device;

@@ -286,6 +286,12 @@ pub trait Embedder: Module {
         posterior.mean.shallow_clone()
     }
 
+    /// Whether exact surgery may draw the latent states of a query to where cells of the reference lie: where they have a normal prior, and
+    /// nothing else shapes them.
+    fn is_drawn(&self) -> bool {
+        false
+    }
+
     /// What the first layer of its decoder makes of a draw from each cell's posterior, `[n, n_hidden]`, for a model whose authors
     /// look at that.
     fn first_decoded(&self, _minibatch: &Minibatch, _pass: &mut Pass<'_>) -> Option<Tensor> {

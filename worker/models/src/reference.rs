@@ -14,6 +14,7 @@ use ndarray::Array2;
 use tch::Tensor;
 
 use crate::{
+    aggregate::Aggregate,
     blueprint::Blueprint,
     data::{CellConditions, Cells, Dataset, LABELS, Minibatches, Names, Registry},
     device::{Compute, Device, Engine, OneThread},
@@ -150,6 +151,7 @@ pub(crate) fn train(
     share(&mut layout, &blueprint, &keys);
     let card = card(training, &blueprint, layout, &history);
     let mut reference = Reference::of_module(card, &keys, module.as_ref());
+    reference.keep_aggregate(module.as_ref(), &dataset, training.spec.seed, training.compute)?;
     for (code, key) in training.conditions.keys().iter().enumerate() {
         let cells = training.conditions.codes().iter().enumerate().filter(|(_, of)| **of as usize == code);
         let cells: Vec<usize> = cells.map(|(cell, _)| cell).collect();
@@ -409,6 +411,50 @@ impl Reference {
         let compute = compute.into();
         let module = self.module(&conditions.all_keys(), compute.device)?;
         self.embed(module.as_ref(), &dataset, moments, compute)
+    }
+
+    /// Keeps in the base where these cells of the reference lie, for surgery to draw a query there; gives the number of clusters.
+    ///
+    /// # Errors  [`Error::Aggregate`] for a model that surgery draws nowhere, or too few cells; conditions or data that the reference
+    /// does not know
+    pub fn aggregate(
+        &mut self,
+        cells: &Cells<'_>,
+        conditions: &CellConditions,
+        seed: u64,
+        compute: impl Into<Compute>,
+    ) -> Result<usize> {
+        let dataset = self.encode(cells, conditions)?;
+        let compute = compute.into();
+        let module = self.module(&conditions.all_keys(), compute.device)?;
+        let model = &self.base.card.model;
+        if !module.as_embedder().is_some_and(Embedder::is_drawn) {
+            return Err(Error::Aggregate { detail: format!("latent states of this `{model}` are drawn nowhere") });
+        }
+        let n_clusters = self.keep_aggregate(module.as_ref(), &dataset, seed, compute)?;
+        let too_few = || Error::Aggregate { detail: format!("{} cells are too few for a cluster", dataset.n_cells()) };
+        n_clusters.ok_or_else(too_few)
+    }
+
+    /// Keeps where the cells lie, if surgery can draw to them; gives the number of clusters.
+    fn keep_aggregate(
+        &mut self,
+        module: &dyn Module,
+        dataset: &Dataset<'_>,
+        seed: u64,
+        compute: Compute,
+    ) -> Result<Option<usize>> {
+        if !module.as_embedder().is_some_and(Embedder::is_drawn) {
+            return Ok(None);
+        }
+        let latent = self.embed(module, dataset, Moments::MeanAndVariance, compute)?;
+        let Some(vars) = latent.var else { return Ok(None) };
+        let aggregate = Aggregate::of_cells(latent.mean.view(), vars.view(), seed)?;
+        Ok(aggregate.map(|aggregate| {
+            aggregate.keep_in(&mut self.base.tensors);
+            // The broad one is none of them.
+            aggregate.components().len() - 1
+        }))
     }
 
     /// Where mapped cells lie among those of the reference: their latent representation, moved where the model moves it by the

@@ -2,6 +2,8 @@
 
 #[path = "zoo/archive.rs"]
 mod archive;
+#[path = "zoo/drawn.rs"]
+mod drawn;
 #[path = "zoo/expimap.rs"]
 mod expimap;
 #[path = "zoo/few_cells.rs"]

@@ -13,6 +13,7 @@ use crate::{
     fields::FieldArgs,
 };
 
+pub mod aggregate;
 pub mod approve;
 mod archived;
 pub mod audit;

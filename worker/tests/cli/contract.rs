@@ -35,6 +35,7 @@ const COMMANDS: [(&str, Does); 85] = [
         Writes("logged.h5ad --model mvtcr --variant rna --batches a,b --epochs 1 --trials 1", "--out", "searched"),
     ),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
+    ("aggregate", Writes("reference cells.h5ad --batches a,b", "--out", "aggregated")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
     ("predict", WritesCells("reference cells.h5ad --batches a,b", "--out", "predicted.h5ad")),
     ("results expression", Writes("reference cells.h5ad --batches a", "--out", "expression.h5ad")),

@@ -16,11 +16,13 @@ use super::{
     modalities::OfCells,
     network::{Head, Network, Refresh},
     part::{Part, Which},
+    pull::Pull,
     spec::{AnchorSpec, Divergence, Reconstruction, Shrinking, Unsupported},
     terms::{Further, Objective, Terms},
     walk::Point,
 };
 use crate::{
+    aggregate::Aggregate,
     data::Dataset,
     kernels::{Buffer, Team, likelihood, padded},
     model::{Module, Moments},
@@ -47,6 +49,8 @@ pub struct Autoencoder<'a> {
     discrepancy: Option<Discrepancy>,
     /// What draws latent states to points, in the epochs in which something does.
     anchors: Option<Anchors>,
+    /// What draws latent states to where cells of the reference lie, if something does.
+    pull: Option<Pull>,
     pub(super) n_steps: i64,
     pub(super) draws: Vec<f32>,
     /// Shape of each tensor.
@@ -153,6 +157,7 @@ impl<'a> Autoencoder<'a> {
             steps_as: Manner { drops, dispersions, statistics },
             discrepancy,
             anchors: None,
+            pull: None,
             n_steps: 0,
             draws: Vec::new(),
             shapes: module.weights().iter().map(|(name, weight)| (name.to_owned(), weight.tensor.size())).collect(),
@@ -178,6 +183,19 @@ impl<'a> Autoencoder<'a> {
     /// Takes from the module what its description says otherwise in another epoch: what draws cells.
     pub fn renew(&mut self, module: &dyn Module) {
         self.set_anchors(module.train_spec().ok().and_then(|spec| spec.anchors));
+    }
+
+    /// Draws the latent states of all further steps to this mixture, with this weight in their loss.
+    ///
+    /// # Panics  for labels or several modalities, which shape the latent state in other ways: our own defect
+    pub fn draw_to(&mut self, aggregate: &Aggregate, weight: f64) {
+        assert!(
+            self.network.labels.is_none() && self.network.modalities.is_none(),
+            "nothing else shapes the latent state"
+        );
+        let pull = Pull::new(aggregate, weight);
+        self.blocks.iter_mut().for_each(|block| block.shares = Buffer::zeros(pull.width()));
+        self.pull = Some(pull);
     }
 
     fn set_anchors(&mut self, spec: Option<AnchorSpec>) {
@@ -242,6 +260,9 @@ impl<'a> Autoencoder<'a> {
         let mut terms = self.terms(n_blocks, kl_weight);
         let cross_entropy: f64 = self.blocks[n_blocks..all].iter().map(|block| block.sums.cross_entropy).sum();
         terms.loss += cross_entropy * f64::from(objective.labelled) * cells.len() as f64;
+        if let Some(pull) = &self.pull {
+            terms.loss += pull.weight * self.blocks[..n_blocks].iter().map(|block| block.sums.pull).sum::<f64>();
+        }
         terms
     }
 
@@ -423,6 +444,7 @@ impl<'a> Autoencoder<'a> {
             lowest: None,
             meets: self.meets(),
             discrepancy: self.discrepancy.as_ref(),
+            pull: self.pull.as_ref(),
         };
         whole.of_modality(0)
     }

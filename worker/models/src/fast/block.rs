@@ -10,6 +10,7 @@ use super::{
     modalities::{Joint, OfCells},
     network::{Head, Network},
     part::Part,
+    pull::Pull,
     stack::Activations,
     walk::Point,
 };
@@ -49,6 +50,8 @@ pub(super) struct Block {
     pub(super) first: usize,
     /// Room for a number per cell of a step, where cells meet.
     pub(super) slopes: Buffer,
+    /// Room for a number per component of the mixture that draws latent states.
+    pub(super) shares: Buffer,
     /// The latent states, a row per dimension and a column per cell, for a head that is held to sets.
     pub(super) turned: Buffer,
     /// Logits of the shares, or other outputs, then their gradient; empty where nothing is decoded.
@@ -81,6 +84,8 @@ pub(super) struct BlockSums {
     pub(super) cross_entropy: f64,
     /// Share in the discrepancy between conditions, without its weight.
     pub(super) discrepancy: f64,
+    /// Distance from what draws latent states, without its weight.
+    pub(super) pull: f64,
 }
 
 /// How far a block goes.
@@ -136,6 +141,8 @@ pub(super) struct Pass<'a> {
     pub(super) meets: bool,
     /// What pulls the latent states of conditions together.
     pub(super) discrepancy: Option<&'a Discrepancy>,
+    /// What draws latent states to where cells of the reference lie.
+    pub(super) pull: Option<&'a Pull>,
 }
 
 /// What the dispersions do in a pass.
@@ -200,6 +207,7 @@ impl Block {
             joint: network.modalities.as_ref().map(|modalities| Joint::new(network, modalities, parts, reach)),
             first: 0,
             slopes: Buffer::default(),
+            shares: Buffer::default(),
             further: Further { by_mean: rows(n_latent), by_var: rows(n_latent), by_z: rows(n_latent) },
             turned: Buffer::zeros(match &network.head {
                 Head::Masked(masked) if decodes => ROWS * padded(masked.n_in),

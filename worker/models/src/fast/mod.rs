@@ -43,6 +43,7 @@ mod modalities;
 mod modalities_tests;
 mod network;
 mod part;
+mod pull;
 mod reconstruction;
 mod spec;
 mod stack;

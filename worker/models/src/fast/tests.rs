@@ -8,9 +8,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::{
+    aggregate::Aggregate,
     data::{Dataset, Minibatch, Registry},
     distributions::Likelihood,
-    model::Module,
+    model::{Embedder as _, Module},
     nn::{Builder, ConditionSource, Mode, Noise, Pass, SeededNoise, Source, Trainable},
     train::{AdamOptions, Decay},
     zoo::{
@@ -119,9 +120,18 @@ pub(super) fn compare_modules(
         }
         with_gradients(module, &terms.loss)
     };
+    judge((module, likelihood, mode), (terms.loss / n_cells as f64, &gradients), by_autograd);
+}
+
+/// Compares a loss and its gradients with what autograd says.
+fn judge(
+    (module, likelihood, mode): (&dyn Module, Option<Likelihood>, Mode),
+    (ours, gradients): (f64, &BTreeMap<String, Tensor>),
+    by_autograd: impl Fn() -> BTreeMap<String, Tensor>,
+) {
     let expected = by_autograd();
     assert!(expected.len() > 1);
-    let (ours, theirs) = (terms.loss / n_cells as f64, expected[LOSS].double_value(&[]));
+    let theirs = expected[LOSS].double_value(&[]);
     if !theirs.is_finite() {
         // Without norms a deep network can leave the finite numbers; the trainer ends with an error then. The kernel of Poisson keeps the
         // logarithm of a rate that underflows.
@@ -151,6 +161,33 @@ pub(super) fn compare_modules(
     off.retain(|name, by| is_off(name, *by - 2.0 * undecided[*name]));
     assert!(off.is_empty(), "{mode:?}: off by {off:?}, where rounding moves {undecided:?}");
 }
+
+/// Compares loss and gradients of surgery that draws latent states to a mixture.
+fn compare_drawn(example: &Example, aggregate: &Aggregate) {
+    let Example { config, n_conditions, n_genes, .. } = example;
+    let n_cells = example.conditions.len();
+    let (mode, source) = (Mode::Evaluation, ConditionSource::Fresh(*n_conditions));
+    let builder = Builder::new(Source::Fresh, source, Trainable::Conditions, [7; 32], Device::Cpu);
+    let module = ScviModule::new(config.clone(), &Registry::default(), *n_genes, builder).unwrap();
+    let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
+    let dataset = dataset(&counts, example.conditions.clone());
+    let trains = |name: &str| module.weights().get(name).is_some_and(Tensor::requires_grad);
+    let cells: Vec<usize> = (0..n_cells).collect();
+    let mut fast = Autoencoder::new(&module, &dataset, Purpose::Train(mode, n_cells), &trains).unwrap();
+    fast.draw_to(aggregate, WEIGHT);
+    let (terms, gradients) = fast.gradients(&cells, &[], 0.7, &mut SeededNoise::new([3; 32]));
+    let by_autograd = || {
+        let mut pass = Pass { mode, noise: &mut SeededNoise::new([3; 32]) };
+        let minibatch = dataset.minibatch(&cells, Device::Cpu);
+        let loss = module.loss(&minibatch, 0.7, &mut pass).loss;
+        let divergence = aggregate.divergence(&module.posterior(&minibatch, &mut pass)).mean(Kind::Float);
+        with_gradients(&module, &(loss + divergence * WEIGHT))
+    };
+    judge((&module, Some(config.gene_likelihood), mode), (terms.loss / n_cells as f64, &gradients), by_autograd);
+}
+
+/// How much the mixture weighs.
+const WEIGHT: f64 = 10.0;
 
 /// Where the loss stands among gradients by name.
 const LOSS: &str = "the loss";
@@ -253,6 +290,21 @@ proptest! {
     fn surgery_has_the_gradients_of_autograd(example in example()) {
         tch::set_num_threads(1);
         compare(&example, Mode::Evaluation, Trainable::Conditions);
+    }
+
+    #[test]
+    fn drawing_to_the_reference_has_the_gradients_of_autograd(
+        mut example in example(),
+        numbers in proptest::collection::vec((-2.0_f32..2.0, 0.05_f32..2.0), 12 * 50),
+        n_components in 2_usize..50,
+    ) {
+        tch::set_num_threads(1);
+        // The encoder's columns are what is drawn.
+        example.config.encode_covariates = true;
+        let n_latent = example.config.n_latent;
+        let table = numbers[..n_components * n_latent].iter().copied();
+        let (means, vars): (Vec<f32>, Vec<f32>) = table.unzip();
+        compare_drawn(&example, &Aggregate::of_numbers(n_latent, means, vars));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{
     block::{Block, Pass, Reach},
     network::{Head, Network},
+    pull::Gradients,
     spec::Reconstruction,
     stack::{self, Codes, Rows},
 };
@@ -207,7 +208,8 @@ impl Block {
     fn latent_gradient(&mut self, pass: &Pass<'_>) {
         let (network, n) = (pass.network, self.n());
         let pulls = network.labels.is_some() || pass.meets;
-        let (level, width) = (network.level, padded(network.n_latent));
+        let (level, width, n_latent) = (network.level, padded(network.n_latent), network.n_latent);
+        self.sums.pull = 0.0;
         for i in 0..n {
             let row = i * width..(i + 1) * width;
             if pulls {
@@ -227,10 +229,17 @@ impl Block {
                     floor: network.variance_floor,
                 },
             );
-            if network.labels.is_some() {
+            if let Some(pull) = pass.pull {
+                let posterior = (&self.mean[row.clone()][..n_latent], &self.var[row.clone()][..n_latent]);
+                let (by_mean, by_var) = (&mut self.further.by_mean[row.clone()], &mut self.further.by_var[row.clone()]);
+                let to = Gradients { by_mean, by_var, shares: &mut self.shares };
+                self.sums.pull += pull.of_cell(level, posterior, pass.scale, to);
+            }
+            if network.labels.is_some() || pass.pull.is_some() {
                 let (of_mean, of_var) = (&mut self.of_mean[row.clone()], &mut self.of_var[row.clone()]);
                 let (by_mean, by_var) = (&self.further.by_mean[row.clone()], &self.further.by_var[row.clone()]);
-                layer::add_posterior_gradient(level, of_mean, of_var, &self.var[row], by_mean, by_var);
+                let floor = network.variance_floor;
+                layer::add_posterior_gradient(level, of_mean, of_var, &self.var[row], by_mean, by_var, floor);
             }
         }
     }

@@ -237,11 +237,12 @@ kernel! {
         var: &[f32],
         by_mean: &[f32],
         by_var: &[f32],
+        floor: f32,
     ) {
         let of = of_mean.as_chunks_mut::<LANES>().0.iter_mut().zip(of_var.as_chunks_mut::<LANES>().0);
         let by = by_mean.as_chunks::<LANES>().0.iter().zip(by_var.as_chunks::<LANES>().0);
         for (((of_mean, of_var), (by_mean, by_var)), var) in of.zip(by).zip(var.as_chunks::<LANES>().0) {
-            let above_floor = V::load(var).sub(V::splat(VARIANCE_FLOOR));
+            let above_floor = V::load(var).sub(V::splat(floor));
             V::load(of_mean).add(V::load(by_mean)).store(of_mean);
             above_floor.mul_add(V::load(by_var), V::load(of_var)).store(of_var);
         }

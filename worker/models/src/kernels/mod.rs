@@ -24,6 +24,7 @@ pub(crate) mod masked;
 pub(crate) mod math;
 pub(crate) mod matrix;
 pub(crate) mod memory;
+pub(crate) mod mixture;
 pub(crate) mod sparse;
 pub(crate) mod team;
 pub(crate) mod values;

@@ -17,6 +17,7 @@ use rayon::prelude::*;
 
 use super::measured::Measured;
 use crate::{
+    aggregate::Aggregate,
     blueprint::Blueprint,
     data::{CellConditions, Cells, Dataset, GrownAxis},
     device::{Compute, Device, Engine, OneThread},
@@ -313,12 +314,35 @@ struct Mapped {
 }
 
 impl Mapping<'_> {
+    /// The mixture that draws the cells' latent states, where something is to draw them.
+    fn drawn_to(&self, module: &dyn Module, pull: f64) -> Result<Option<Aggregate>> {
+        if pull == 0.0 || !self.trains {
+            return Ok(None);
+        }
+        let aggregate = Aggregate::of_base(&self.base.tensors)?;
+        let embedder = module.as_embedder().filter(|embedder| embedder.is_drawn());
+        match (aggregate, embedder) {
+            (Some(aggregate), Some(_)) => Ok(Some(aggregate)),
+            // What nobody asked for is left out where the reference has no place for it.
+            (None, _) | (_, None) if self.spec.reference_pull.is_none() => Ok(None),
+            (None, Some(_)) => Err(Error::Aggregate { detail: "it keeps none".to_owned() }),
+            (_, None) => {
+                let detail = format!("latent states of a `{}` are not drawn to others", self.base.card.model);
+                Err(Error::Aggregate { detail })
+            }
+        }
+    }
+
     /// Trains the rows of a module, and looks at the cells of each condition.
     fn of(self, module: &dyn Module, dataset: &Dataset<'_>) -> Result<Mapped> {
         let plan = TrainPlan::new(zoo::model(&self.base.card.model)?, Aim::ExactSurgery, self.spec, dataset.n_cells())?;
+        let drawn_to = self.drawn_to(module, plan.reference_pull)?;
         let frozen = module.weights().base().digest();
         let trainer = Trainer::new(module, dataset, plan, self.seeds.clone(), Mode::Evaluation)?;
         let mut trainer = trainer.with_engine(self.engine);
+        if let Some(aggregate) = drawn_to {
+            trainer = trainer.drawing_to(aggregate);
+        }
         let history = if self.trains { trainer.run(self.progress, self.checkpoints)? } else { Vec::new() };
         if module.weights().base().digest() != frozen {
             return Err(Error::FrozenMoved);

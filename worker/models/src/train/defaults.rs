@@ -24,6 +24,8 @@ pub struct TrainDefaults {
     pub plateau: Option<Plateau>,
     /// What both of these look at.
     pub watched: Watched,
+    /// How strongly exact surgery draws a query to where the reference's cells lie, where the base says where that is.
+    pub reference_pull: f64,
 }
 
 impl TrainDefaults {
@@ -38,6 +40,7 @@ impl TrainDefaults {
         early_stopping: None,
         plateau: None,
         watched: Watched::ELBO,
+        reference_pull: 0.0,
     };
 }
 

@@ -15,6 +15,7 @@ mod optimiser;
 mod order;
 mod plan;
 mod plateau;
+mod pull;
 mod recipe;
 mod resume;
 mod rule;

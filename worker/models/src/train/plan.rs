@@ -58,6 +58,8 @@ pub struct TrainPlan {
     pub kept: Kept,
     /// How cells are drawn, of a model that can balance conditions.
     pub sampling: Sampling,
+    /// How strongly latent states are drawn to where the reference's cells lie; exact surgery only.
+    pub reference_pull: f64,
 }
 
 /// The state that training ends with.
@@ -212,6 +214,10 @@ impl TrainPlan {
             clip: None,
             kept: Kept::default(),
             sampling: Sampling::default(),
+            reference_pull: match aim {
+                Aim::ExactSurgery => spec.reference_pull.unwrap_or(usual.reference_pull),
+                Aim::Reference | Aim::FromPretrained => 0.0,
+            },
         })
     }
 

@@ -12,8 +12,10 @@ use super::{
     TrainPlan, Verdict,
     ahead::RowsAhead,
     evaluation::{Sums, evaluate, evaluate_minibatches},
+    pull::Pull,
 };
 use crate::{
+    aggregate::Aggregate,
     data::{Dataset, Minibatches, Split},
     device::Engine,
     error::{Error, Result},
@@ -129,6 +131,19 @@ impl<'a> Trainer<'a> {
         if let Some(fast) = &mut self.fast {
             fast.assign(|name| self.optimiser.group_of(name));
         }
+        self
+    }
+
+    /// The same trainer, which draws the latent states of the cells to this mixture as strongly as the plan says.
+    ///
+    /// # Panics  if the module embeds no cells: only models that do have one
+    #[must_use]
+    pub fn drawing_to(mut self, aggregate: Aggregate) -> Self {
+        let (embedder, weight) = (self.module.as_embedder().expect("its cells have places"), self.plan.reference_pull);
+        if let Some(fast) = &mut self.fast {
+            fast.draw_to(&aggregate, weight);
+        }
+        self.recipe.hooks.push(Box::new(Pull { embedder, aggregate, weight }));
         self
     }
 

@@ -135,6 +135,11 @@ struct PlanArgs {
     /// Genes of the reference that the cells lack: left-out of the loss, or taken as zeros; upstream's surgery knows zeros only.
     #[arg(long, value_name = "HOW", default_value = "left-out")]
     missing_genes: MissingGenes,
+    #[arg(long, value_name = "WEIGHT", help = defaults::help(
+        "How strongly latent states are drawn to where cells of the reference lie, where the reference says where that is; 0 is not at \
+         all, as upstream; exact surgery only", |training| training.reference_pull.to_string()
+    ))]
+    reference_pull: Option<f64>,
     /// Epochs from one checkpoint to the next; a run that was killed goes on from the last.
     #[arg(long, value_name = "EPOCHS", default_value_t = EPOCHS_PER_CHECKPOINT)]
     checkpoint_every: u32,
@@ -405,6 +410,7 @@ impl MapArgs {
             max_kl_weight: self.plan.max_kl_weight,
             max_steps: self.plan.max_steps,
             missing_genes: self.plan.missing_genes,
+            reference_pull: self.plan.reference_pull,
             early_stopping: self.plan.early_stopping_patience.map(Stopping::with_patience),
             init: self.plan.init,
             seed: self.plan.seed,

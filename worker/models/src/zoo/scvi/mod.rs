@@ -34,7 +34,8 @@ impl Model for Scvi {
             purpose: "embeds and integrates cells from raw counts, without labels",
             federation: "exact: a condition owns one column of each layer that takes the batch",
             example: "cells.h5ad --batch-key batch --batches 10x_3pv1,10x_3pv2 --epochs 100 --out reference",
-            training: TrainDefaults::SCVI_TOOLS,
+            // Measured: docs/quality.md.
+            training: TrainDefaults { reference_pull: 10.0, ..TrainDefaults::SCVI_TOOLS },
         }
     }
 

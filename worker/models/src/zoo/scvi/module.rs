@@ -323,6 +323,10 @@ impl Embedder for ScviModule {
         self.z_encoder.forward(&self.encoder_input(minibatch), &minibatch.covariates, pass)
     }
 
+    fn is_drawn(&self) -> bool {
+        self.config.latent_distribution == LatentDistribution::Normal
+    }
+
     /// For a logistic normal the mean of its softmax, over many draws as upstream.
     fn latent_mean(&self, posterior: &Posterior, pass: &mut Pass<'_>) -> Tensor {
         match self.config.latent_distribution {
