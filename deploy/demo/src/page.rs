@@ -4,32 +4,20 @@ use std::fmt::Write as _;
 
 use archipelago_analysis::{
     metrics::MappingQuality,
-    page::{Page, bytes, data_uri, escape, thousands},
+    page::{Page, bytes, escape, note, table, thousands},
 };
 use archipelago_common::record::{Cause, Event};
 
-use crate::summary::Summary;
+use crate::summary::{Phase, Site, Summary};
 
-/// A picture for the page.
-pub struct Picture {
-    /// What it shows.
-    pub caption: &'static str,
-    /// The PNG file's bytes.
-    pub png: Vec<u8>,
-}
-
-/// Writes the page.
-pub fn page(summary: &Summary, pictures: &[Picture]) -> String {
-    let sections = [
-        proofs(summary),
-        sites(summary),
-        quality(summary),
-        pictures.iter().map(picture).collect(),
-        lineage(&summary.lineage),
-        phases(summary),
-    ];
+/// Writes the page; pictures are HTML.
+pub fn page(summary: &Summary, pictures: &[String]) -> String {
     let mut page = Page::new("The main job, end to end", &lead(summary));
-    sections.iter().for_each(|section| page.html(section));
+    page.html(&proofs(summary));
+    page.section("What left each site, and what stayed", &sites(summary));
+    page.section("What surgery changed", &(pictures.concat() + &quality(summary)));
+    page.html(&lineage(&summary.lineage));
+    page.section("Where the time went", &phases(summary));
     page.finish()
 }
 
@@ -92,28 +80,20 @@ pub(crate) fn told(claims: &[(bool, &str, String)]) -> String {
 }
 
 fn sites(summary: &Summary) -> String {
-    let mut html = "<h2>What left each site, and what stayed</h2>\n<div class=\"scroll\"><table><tr><th>site<th>batch\
-                    <th class=\"n\">cells<th class=\"n\">columns out<th class=\"n\">embeddings out<th class=\"n\">metrics \
-                    out<th class=\"n\">data kept<th class=\"n\">kept : out</tr>\n"
-        .to_owned();
-    for site in &summary.sites {
+    let head = ["site", "batch", "cells", "columns out", "embeddings out", "metrics out", "data kept", "kept : out"];
+    let row = |site: &Site| {
         let out = site.bytes_out.columns + site.bytes_out.embeddings + site.bytes_out.metrics;
-        let _ = writeln!(
-            html,
-            "<tr><td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td \
-             class=\"n\">{:.0} : 1</tr>",
-            escape(&site.site),
-            escape(&site.batch),
-            thousands(site.n_cells as u64),
-            bytes(site.bytes_out.columns),
-            bytes(site.bytes_out.embeddings),
-            bytes(site.bytes_out.metrics),
-            bytes(site.bytes_kept),
-            site.bytes_kept as f64 / out.max(1) as f64
-        );
-    }
-    html + "</table></div>\n<p class=\"note\">Bytes are taken from each site's own audit log, written before anything \
-            was sent. Data kept is the size of the site's compressed file.</p>\n"
+        let kept_to_out = format!("{:.0} : 1", site.bytes_kept as f64 / out.max(1) as f64);
+        let of_kinds = [site.bytes_out.columns, site.bytes_out.embeddings, site.bytes_out.metrics, site.bytes_kept];
+        let names = [site.site.clone(), site.batch.clone(), thousands(site.n_cells as u64)];
+        names.into_iter().chain(of_kinds.map(bytes)).chain([kept_to_out]).collect()
+    };
+    let rows: Vec<Vec<String>> = summary.sites.iter().map(row).collect();
+    table("Bytes by site", &head, &rows)
+        + &note(
+            "Bytes are taken from each site's own audit log, written before anything was sent. Data kept is the size of the site's \
+             compressed file.",
+        )
 }
 
 fn quality(summary: &Summary) -> String {
@@ -128,37 +108,20 @@ fn quality(summary: &Summary) -> String {
         ("ARI with k-means", |q| Some(q.ari_kmeans)),
     ];
     let quality = &summary.quality;
-    let mut html =
-        "<h2>Quality of the mapping</h2>\n<div class=\"scroll\"><table><tr><th>figure (higher is better)<th \
-                    class=\"n\">after surgery<th class=\"n\">columns untrained<th class=\"n\">plain PCA</tr>\n"
-            .to_owned();
-    for (name, figure) in FIGURES {
-        let _ = write!(html, "<tr><td>{name}");
-        for space in [&quality.surgery.mapping, &quality.untrained, &quality.pca] {
-            let _ = match figure(space) {
-                Some(value) => write!(html, "<td class=\"n\">{value:.3}"),
-                None => write!(html, "<td class=\"n\">—"),
-            };
-        }
-        html.push_str("</tr>\n");
-    }
-    let _ = write!(
-        html,
-        "</table></div>\n<p class=\"note\">15 Euclidean neighbours. Transfer: uniform vote of reference cells over query \
-         cells. Other figures: reference and query together. k-means with as many clusters as cell types, ten starts. \
-         The model itself: ELBO {:.2} per reference cell, {:.2} per query cell; reconstruction error {:.2} per query \
-         cell (nats).</p>\n",
-        quality.surgery.elbo_reference, quality.surgery.elbo_query, quality.surgery.reconstruction_query
-    );
-    html
-}
-
-fn picture(picture: &Picture) -> String {
-    format!(
-        "<figure><img alt=\"{0}\" src=\"{1}\"><figcaption>{0}</figcaption></figure>\n",
-        picture.caption,
-        data_uri("image/png", &picture.png)
-    )
+    let spaces = [&quality.pca, &quality.untrained, &quality.surgery.mapping];
+    let shown = |value: Option<f64>| value.map_or("—".to_owned(), |value| format!("{value:.3}"));
+    let row = |(name, figure): &Figure| {
+        std::iter::once((*name).to_owned()).chain(spaces.map(|space| shown(figure(space)))).collect()
+    };
+    let rows: Vec<Vec<String>> = FIGURES.iter().map(row).collect();
+    let head = ["figure (higher is better)", "plain PCA", "before: columns untrained", "after surgery"];
+    table("Quality of the mapping", &head, &rows)
+        + &note(&format!(
+            "15 Euclidean neighbours. Transfer: uniform vote of reference cells over query cells. Other figures: reference and query \
+             together. k-means with as many clusters as cell types, ten starts. The model itself: ELBO {:.2} per reference cell, {:.2} \
+             per query cell; reconstruction error {:.2} per query cell (nats).",
+            quality.surgery.elbo_reference, quality.surgery.elbo_query, quality.surgery.reconstruction_query
+        ))
 }
 
 /// How a reference came to what it is.
@@ -180,9 +143,6 @@ pub(crate) fn lineage(events: &[Event]) -> String {
 }
 
 fn phases(summary: &Summary) -> String {
-    let mut html = "<h2>Where the time went</h2>\n<table>\n".to_owned();
-    for phase in &summary.phases {
-        let _ = writeln!(html, "<tr><td>{}<td class=\"n\">{:.1} s</tr>", escape(&phase.name), phase.seconds);
-    }
-    html + "</table>\n"
+    let row = |phase: &Phase| vec![phase.name.clone(), format!("{:.1} s", phase.seconds)];
+    table("Parts of the run", &["part", "time"], &summary.phases.iter().map(row).collect::<Vec<_>>())
 }

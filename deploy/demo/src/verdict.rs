@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use archipelago_analysis::metrics::MappingQuality;
+use archipelago_analysis::{metrics::MappingQuality, plot::Theme};
 use archipelago_common::reference_dir::ReferenceDir;
 use serde_json::Value;
 
 use crate::{
     cells::{Cells, Embedding, SiteCells},
-    page::{self, Picture},
-    pictures,
+    page,
+    pictures::{Places, Query, SCALE},
     proofs::Exact,
     quality::{self, Quality, Surgery},
     story::{Merged, Story, text},
@@ -41,14 +41,20 @@ impl Story {
             })
         })?;
         let pictures = self.phase("pictures", |story| {
-            let draw = |caption: &'static str, query: &Embedding, file: &str| -> Result<Picture> {
-                let png = pictures::joint_umap(caption, reference, query, &cells.sites, seed)?;
-                std::fs::write(story.args.out.join(file), &png)?;
-                Ok(Picture { caption, png })
+            let places = Places::new(reference, (&untrained, query), &cells.sites, seed)?;
+            let draw = |which: Query, title: &str, file: &str| -> Result<String> {
+                std::fs::write(story.args.out.join(file), places.figure(which, title, &Theme::LIGHT)?.png(SCALE)?)?;
+                let alt = format!("{title}: cells in the plane, by site and by cell type");
+                let caption = format!("{title}. One UMAP of all cells at both places: the reference stands still.");
+                places.picture(which, title, &alt, &caption)
             };
             Ok([
-                draw("Reference and query after surgery", query, "umap.png")?,
-                draw("The same with the query's columns untrained", &untrained, "umap-untrained.png")?,
+                draw(
+                    Query::Untrained,
+                    "Before surgery, with columns at the mean of the reference's",
+                    "umap-untrained.png",
+                )?,
+                draw(Query::Mapped, "After surgery", "umap.png")?,
             ])
         })?;
         let summary = self.summary(cells, merged, exact, quality)?;

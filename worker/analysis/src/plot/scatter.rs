@@ -46,25 +46,35 @@ impl Scatter<'_> {
     ///
     /// # Errors   positions that are not pairs of finite numbers, colours for another number of cells
     pub fn panel(&self, theme: &Theme) -> Result<Panel> {
-        self.draw(Scale::Stretched, theme)
+        self.draw((Scale::Stretched, self.points), theme)
+    }
+
+    /// The same in the frame of other positions, for pictures that are laid out alike.
+    ///
+    /// # Shapes   `all`: `[n, 2]`
+    /// # Errors   as [`Self::panel`]
+    pub fn panel_among(&self, all: ArrayView2<'_, f32>, theme: &Theme) -> Result<Panel> {
+        self.draw((Scale::Stretched, all), theme)
     }
 
     /// The same with one scale for both axes: for cells that lie where they were measured.
     ///
     /// # Errors   as [`Self::panel`]
     pub fn panel_to_scale(&self, theme: &Theme) -> Result<Panel> {
-        self.draw(Scale::Equal, theme)
+        self.draw((Scale::Equal, self.points), theme)
     }
 
-    fn draw(&self, scale: Scale, theme: &Theme) -> Result<Panel> {
-        check_finite("the picture", self.points)?;
-        if self.points.ncols() != 2 {
-            return Err(AnalysisError::Length { what: "a position", found: self.points.ncols(), expected: 2 });
+    fn draw(&self, frame: (Scale, ArrayView2<'_, f32>), theme: &Theme) -> Result<Panel> {
+        for positions in [self.points, frame.1] {
+            check_finite("the picture", positions)?;
+            if positions.ncols() != 2 {
+                return Err(AnalysisError::Length { what: "a position", found: positions.ncols(), expected: 2 });
+            }
         }
         let mut canvas = Canvas::default();
         canvas.heading(self.title, &format!("{} cells", grouped(self.points.nrows())), theme);
         canvas.frame(0.5, HEADING_HEIGHT + 0.5, SIDE, SIDE, theme.grid);
-        let places = self.places(scale);
+        let places = self.places(frame);
         let legend_width = match self.colouring {
             Colouring::Categories { labels, palette } => {
                 labels.check_len("the category column", places.len())?;
@@ -83,9 +93,9 @@ impl Scatter<'_> {
     }
 
     /// Pixels of each cell.
-    fn places(&self, scale: Scale) -> Vec<(f64, f64)> {
+    fn places(&self, (scale, all): (Scale, ArrayView2<'_, f32>)) -> Vec<(f64, f64)> {
         let range = |axis: usize| {
-            let column = self.points.index_axis(Dim(1), axis);
+            let column = all.index_axis(Dim(1), axis);
             let (low, high) = column.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
             (f64::from(low), f64::from(high))
         };
