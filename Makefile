@@ -32,7 +32,7 @@ THREE_SEEDS := 0,1,2
 # make campaign KILLS=100 SEED=1
 KILLS ?= 100
 
-.PHONY: help setup build demo quality peers peers-day tutorials test simulate campaign bench lint
+.PHONY: help setup build demo quality peers peers-day tutorials privacy test simulate campaign bench lint
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -83,6 +83,10 @@ peers-day: build ## Compare the data scientist's day with scanpy and scib-metric
 
 tutorials: build ## Run the tutorials' commands on the real cells and renew their pictures
 	ARCHIPELAGO_TUTORIALS=1 $(CARGO) test --release --locked -p archipelago-worker --test cli tutorials
+
+privacy: setup ## Measure how well membership of cells and people is told from what leaves (SHADOWS=); privacy-out/privacy.md
+	$(CARGO) build --release --locked -p archipelago-worker -p archipelago-bench-privacy --bins
+	$(BIN)/archipelago-privacy --data "$(or $(ARCHIPELAGO_SHARED),../shared)/data" --out privacy-out $(if $(SHADOWS),--shadows $(SHADOWS))
 
 # Property tests draw the same examples everywhere, so that a run that passes here passes there; PROPTEST_RNG_SEED= draws others.
 export PROPTEST_RNG_SEED ?= 1

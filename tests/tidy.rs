@@ -61,6 +61,7 @@ const CRATES: &[Fence] = &[
         never: &[RAFT, TENSORS, FILES],
     },
     Fence { name: "benches", may_use: &["common", "analysis", "anndata", "models"], never: &[ASYNC, QUIC, RAFT] },
+    Fence { name: "bench-privacy", may_use: &["common", "anndata", "models", "worker"], never: &[RAFT] },
     Fence { name: "features", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "tests", may_use: &[], never: &[] },
     // What a crate reads of others is fuzzed in that crate's own tests.
