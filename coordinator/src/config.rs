@@ -29,6 +29,9 @@ pub struct NodeConfig {
     /// TCP address for `/metrics`, `/healthz` and `/readyz`; closed if absent.
     #[serde(default)]
     pub ops: Option<SocketAddr>,
+    /// Whether `/metrics` says of which site each last contact is, and whose certificate ends when. Whoever reaches `ops` reads it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ops_names: bool,
     /// Where the log and the blobs are.
     pub data_dir: PathBuf,
     /// The consortium's certificate authority, PEM.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod commands;
 pub mod condition;
 pub mod config;
+pub mod contacts;
 pub mod error;
 pub(crate) mod frames;
 pub mod links;

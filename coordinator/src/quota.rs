@@ -257,6 +257,9 @@ fn with_quota(who: &Principal) -> Option<Principal> {
     }
 }
 
+/// What limits are called where one was met.
+pub(crate) const NAMES: [&str; 4] = ["bytes_per_day", "requests", "stored_bytes", "transfers"];
+
 /// Notes that a limit was met.
 pub(crate) fn refused(quota: &str, refusal: Refusal) -> Refusal {
     metrics::QUOTA_REFUSALS_TOTAL.with_label_values(&[quota]).inc();

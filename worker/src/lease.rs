@@ -35,6 +35,7 @@ pub(crate) async fn keep(
             _ = ticks.tick() => {}
         }
         let now = *progress.borrow();
+        site.metrics.set_progress(Some(now));
         let released = match site.gate.release_progress(record.id, now) {
             Ok(released) => released,
             Err(error) => return error,

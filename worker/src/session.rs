@@ -136,8 +136,8 @@ pub struct Site {
     pub(crate) device: Device,
     stop: watch::Receiver<bool>,
     credentials: Credentials,
-    // Keeps the certificate from ending; ends with the site.
-    _trust: JoinSet<()>,
+    // What goes on beside the work: keeps the certificate from ending, and watches contact and log. Ends with the site.
+    _beside: JoinSet<()>,
     pub(crate) decisions: Decisions,
     known: KnownFile,
     pub(crate) naming: Naming,
@@ -193,13 +193,17 @@ impl Site {
         };
         metrics.watch_certificate(credentials.clone());
         let uplink = Uplink::connect(client).await?;
-        let mut trust = JoinSet::new();
-        trust.spawn(files.keep(credentials.clone()));
-        trust.spawn(Renewal::new(&config, credentials.clone()).keep(uplink.clone()));
+        let mut beside = JoinSet::new();
+        beside.spawn(files.keep(credentials.clone()));
+        let (contacts, shown) = (uplink.contact(), metrics.clone());
+        beside.spawn(async move { shown.follow(contacts).await });
+        let (audit, shown) = (config.audit_path(), metrics.clone());
+        beside.spawn(async move { shown.watch_audit(audit).await });
+        beside.spawn(Renewal::new(&config, credentials.clone()).keep(uplink.clone()));
         Ok(Self {
             gate: Gate::new(config.site.clone(), policy, secret, logs, metrics.clone()),
             uplink,
-            _trust: trust,
+            _beside: beside,
             checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"), EPOCHS_PER_CHECKPOINT)?,
             decisions: Decisions::of_site(&config.state_dir),
             known: KnownFile::open(&config.state_dir)?,
@@ -278,6 +282,7 @@ impl Site {
                 }
             }
         }
+        self.metrics.awaiting_consent.set(awaited.len() as i64);
         self.say_awaited(&awaited);
         if until == Until::FirstAccepted {
             if let Some(&task) = awaited.first() {
@@ -353,6 +358,7 @@ impl Site {
             let done = work.run().await;
             (done, work.lease())
         };
+        self.metrics.set_progress(None);
         match done {
             Ok(version) => {
                 let version = version.map(|version| version.0.short());

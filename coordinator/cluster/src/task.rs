@@ -217,7 +217,8 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn open_tasks(&self) -> impl Iterator<Item = &TaskRecord> {
+    /// The tasks that take submissions, by number.
+    pub fn open_tasks(&self) -> impl Iterator<Item = &TaskRecord> {
         self.index.open().iter().filter_map(|id| self.tasks.get(id))
     }
 

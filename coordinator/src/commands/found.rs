@@ -207,6 +207,7 @@ fn node_config(args: &FoundArgs, peers: &Peers, node: NodeId, address: &str) -> 
         listen: address.parse().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, port).into()),
         transport: None,
         ops: args.ops,
+        ops_names: false,
         data_dir: "data".into(),
         ca: CA.into(),
         certificate: CERTIFICATE.into(),

@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use archipelago_client::Client;
 use archipelago_common::{
-    Principal, SiteId,
+    Principal, SiteId, TaskId,
     enrolment::{CertifiedKey, EnrolmentRecord},
-    record::SiteRecord,
+    record::{AssignmentHead, SiteRecord},
     standing::Standing,
 };
-use archipelago_protocol::message::{Reply, Request};
+use archipelago_protocol::message::{Reply, Request, Which};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Connection, certified::end_of, invite::coordinators_time, requests, unexpected, utc};
+use super::{Connection, certified::end_of, invite::coordinators_time, requests, task, unexpected, utc};
 use crate::{error::Result, output::Output};
 
 /// Enrol, revoke and list sites.
@@ -45,7 +45,7 @@ pub struct RevokeArgs {
     connection: Connection,
 }
 
-/// List all sites, and those that ask to be let in.
+/// List all sites with what they are at, and those that ask to be let in.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  archipelago-coordinator site list --config operator.toml")]
 pub struct ListArgs {
@@ -65,8 +65,13 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
                 // Coordinators of before protocol 7 know of neither, and of before 8 only the keys of those who were invited.
                 let waiting = client.enrolments().await.unwrap_or_default();
                 let mut keys = certified_sites(client).await;
+                let mut work = open_work(client).await?;
                 let listed = client.sites().await?.into_iter();
-                let listed = listed.map(|record| Listed { certified: keys.remove(&record.site), record });
+                let listed = listed.map(|record| Listed {
+                    certified: keys.remove(&record.site),
+                    tasks: work.remove(&record.site).unwrap_or_default(),
+                    record,
+                });
                 let waiting: Vec<_> = waiting.into_iter().filter(requests::is_waiting).collect();
                 Ok((listed.collect::<Vec<_>>(), waiting, coordinators_time(client).await?))
             })?;
@@ -91,6 +96,17 @@ async fn certified_sites(client: &Client) -> BTreeMap<SiteId, CertifiedKey> {
     standings.into_iter().filter_map(of_site).collect()
 }
 
+/// How each site stands with the open tasks that it claimed.
+async fn open_work(client: &Client) -> Result<BTreeMap<SiteId, BTreeMap<TaskId, AssignmentHead>>> {
+    let mut work: BTreeMap<SiteId, BTreeMap<TaskId, AssignmentHead>> = BTreeMap::new();
+    for head in client.tasks(Which::Open).await?.iter().filter(|head| head.n_assigned > 0) {
+        for (site, assignment) in client.assignments(head.id).await? {
+            work.entry(site).or_default().insert(head.id, assignment);
+        }
+    }
+    Ok(work)
+}
+
 fn line(SiteRecord { site, enrolled_ms, revoked_ms }: &SiteRecord) -> String {
     match revoked_ms {
         None => format!("{site}  enrolled {}", utc(*enrolled_ms)),
@@ -98,18 +114,20 @@ fn line(SiteRecord { site, enrolled_ms, revoked_ms }: &SiteRecord) -> String {
     }
 }
 
-/// A site, and the key that counts for it.
+/// A site, the key that counts for it, and what it is at.
 #[derive(Serialize)]
 struct Listed {
     #[serde(flatten)]
     record: SiteRecord,
     #[serde(skip_serializing_if = "Option::is_none")]
     certified: Option<CertifiedKey>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tasks: BTreeMap<TaskId, AssignmentHead>,
 }
 
 fn table(sites: &[Listed], waiting: &[EnrolmentRecord], now_ms: u64) -> String {
     let mut text = String::new();
-    for Listed { record, certified } in sites {
+    for Listed { record, certified, tasks } in sites {
         let _ = writeln!(text, "{}", line(record));
         if let Some(CertifiedKey { key, expires_ms }) = certified.filter(|_| record.revoked_ms.is_none()) {
             let _ = writeln!(
@@ -117,6 +135,9 @@ fn table(sites: &[Listed], waiting: &[EnrolmentRecord], now_ms: u64) -> String {
                 "    key {key}, its certificate {}",
                 end_of(&Principal::Site(record.site.clone()), expires_ms, now_ms)
             );
+        }
+        for (id, assignment) in tasks {
+            let _ = writeln!(text, "    task {id}: {}", task::assignment_text(assignment));
         }
     }
     for record in waiting {

@@ -6,7 +6,7 @@ use archipelago_client::Client;
 use archipelago_common::{
     Figure, Name, SiteId, TaskId, VersionId, limits,
     policy::EmbeddingRelease,
-    record::{AssignmentRecord, AssignmentState, TaskHead, TaskRecord, TaskState},
+    record::{AssignmentHead, Stage, TaskHead, TaskRecord, TaskState},
     signature::Statement,
     task::{
         Asks, Bound, ColumnInit, MissingGenes, PublishMode, QualityGates, Stopping, SurgeryTask, TrainSpec, Warmup,
@@ -306,7 +306,7 @@ fn text(record: &TaskRecord) -> String {
         text.push_str("sites\n");
     }
     for (site, assignment) in assignments {
-        let _ = writeln!(text, "  {site}  {}", assignment_text(assignment));
+        let _ = writeln!(text, "  {site}  {}", assignment_text(&assignment.into()));
     }
     text
 }
@@ -357,21 +357,22 @@ fn state(state: &TaskState) -> &'static str {
     }
 }
 
-fn assignment_text(AssignmentRecord { epoch, state, progress, .. }: &AssignmentRecord) -> String {
-    match state {
-        AssignmentState::Assigned => match progress {
+/// How a site stands with a task, in words.
+pub(super) fn assignment_text(AssignmentHead { epoch, stage, progress, .. }: &AssignmentHead) -> String {
+    match stage {
+        Stage::Assigned => match progress {
             None => format!("at work (epoch {epoch})"),
             Some(p) => {
                 let loss = p.loss.map_or(String::new(), |loss| format!(", loss {loss:.2}"));
                 format!("at work: {} of {} epochs{loss} (epoch {epoch})", p.epochs_done, p.epochs_planned)
             }
         },
-        AssignmentState::Lapsed => format!("no sign of life (epoch {epoch})"),
-        AssignmentState::GivenUp { reason } => format!("gave up: {}", printable(reason, limits::REASON_BYTES)),
-        AssignmentState::Accepted { submission, version, .. } => {
+        Stage::Lapsed => format!("no sign of life (epoch {epoch})"),
+        Stage::GivenUp { reason } => format!("gave up: {}", printable(reason, limits::REASON_BYTES)),
+        Stage::Accepted { version, n_conditions, .. } => {
             let version =
                 version.map_or("not merged yet".to_owned(), |version| format!("version {}", version.0.short()));
-            format!("accepted: {} conditions, {version}", submission.conditions.len())
+            format!("accepted: {n_conditions} conditions, {version}")
         }
     }
 }

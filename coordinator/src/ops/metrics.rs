@@ -1,19 +1,29 @@
 //! Every Prometheus metric of a coordinator: one static each, and one line in [`register_all`].
 //!
-//! Metric labels are closed sets: kinds, outcomes, roles. Never a task, a digest or a name.
+//! Metric labels are closed sets: kinds, outcomes, roles, all of them there from the start, so that a rate is right from the
+//! first event on. Never a task or a digest; and a name only where the node's configuration has it so (`ops_names`).
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::sync::LazyLock;
 
-use archipelago_cluster::Cluster;
-use archipelago_common::{
-    health::{HealthRecord, NodeState},
-    limits,
-};
+use archipelago_common::health::{HealthRecord, NodeState};
+use archipelago_transport::Way;
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector, exponential_buckets,
 };
 
+use super::requests;
+use crate::quota;
+
+/// What this program is.
+pub static BUILD_INFO: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauges("archipelago_build_info", "1, with this program's version", &["version"]));
+/// When this process came up.
+pub static STARTED: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_started_timestamp_seconds", "When this process came up, Unix time"));
+/// The edition of the rules.
+pub static EDITION: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_cluster_edition", "Edition of the rules by which commands are carried out"));
 /// 1 on the leader, 0 elsewhere.
 pub static RAFT_IS_LEADER: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_raft_is_leader", "1 on the leader, 0 elsewhere"));
@@ -28,6 +38,15 @@ pub static RAFT_COMMITTED_INDEX: LazyLock<IntGauge> =
 /// Length of the log.
 pub static RAFT_LOG_ENTRIES: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_raft_log_entries", "Entries in the log since it was last cut"));
+/// The log's file on the disk.
+pub static RAFT_LOG_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_raft_log_bytes", "Bytes that the log's file takes on the disk"));
+/// The last snapshot in it.
+pub static RAFT_SNAPSHOT_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_raft_snapshot_bytes", "Bytes of the last snapshot of the replicated state"));
+/// Whether anybody leads.
+pub static RAFT_HAS_LEADER: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_raft_has_leader", "1 if this node knows a leader, itself included, 0 if not"));
 /// From proposal to answer.
 pub static RAFT_COMMIT_SECONDS: LazyLock<Histogram> =
     LazyLock::new(|| histogram("archipelago_raft_commit_seconds", "Time from a proposal to its answer"));
@@ -46,19 +65,28 @@ pub static BLOB_DAMAGED_TOTAL: LazyLock<IntCounter> =
 /// Blobs that the state names and this node lacks.
 pub static BLOB_MISSING: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_blob_missing", "Blobs that the replicated state names and this node lacks"));
+/// When all blobs were last verified.
+pub static BLOB_VERIFIED: LazyLock<IntGauge> = LazyLock::new(|| {
+    let name = "archipelago_blob_verified_timestamp_seconds";
+    gauge(
+        name,
+        "When a round of reading all blobs and comparing them with their digests ended, Unix time; 0 before the first",
+    )
+});
+/// Bytes that stay free.
+pub static DISK_RESERVE_BYTES: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("archipelago_disk_reserve_bytes", "Bytes free below which this node takes no blobs and does not lead")
+});
 /// Free bytes.
 pub static DISK_FREE_BYTES: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_disk_free_bytes", "Bytes free where this node's data are"));
 /// The node's state, one of a closed set.
 pub static NODE_STATE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let opts = Opts::new("archipelago_node_state", "1 for the state that this node is in, 0 for the others");
-    IntGaugeVec::new(opts, &["state"]).expect("a well-formed metric")
+    gauges("archipelago_node_state", "1 for the state that this node is in, 0 for the others", &["state"])
 });
 /// Members, by role.
-pub static MEMBERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let opts = Opts::new("archipelago_raft_members", "Members of the cluster as this node sees it");
-    IntGaugeVec::new(opts, &["role"]).expect("a well-formed metric")
-});
+pub static MEMBERS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauges("archipelago_raft_members", "Members of the cluster as this node sees it", &["role"]));
 /// Refusals of sites at a limit, by limit.
 pub static QUOTA_REFUSALS_TOTAL: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("archipelago_quota_refusals_total", "Requests and transfers of sites refused at a limit", &["quota"])
@@ -68,10 +96,8 @@ pub static TRANSFER_BYTES_TOTAL: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("archipelago_transfer_bytes_total", "Bytes of blobs received (in) and sent (out)", &["direction"])
 });
 /// Open sessions, by role and by what carries them.
-pub static SESSIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let opts = Opts::new("archipelago_sessions", "Open sessions");
-    IntGaugeVec::new(opts, &["role", "transport"]).expect("a well-formed metric")
-});
+pub static SESSIONS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauges("archipelago_sessions", "Open sessions", &["role", "transport"]));
 /// Requests, by kind and outcome.
 pub static REQUESTS_TOTAL: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("archipelago_requests_total", "Requests answered", &["kind", "outcome"]));
@@ -103,35 +129,75 @@ pub static REQUESTS_WAITING: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("archipelago_enrolment_requests", "Sites that wait for an operator to let them in"));
 /// Certificates that end within 30 days, by role.
 pub static CERTIFICATES_ENDING: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let opts = Opts::new("archipelago_certificates_ending", "Whose certificate has ended or ends within 30 days");
-    IntGaugeVec::new(opts, &["role"]).expect("a well-formed metric")
+    gauges("archipelago_certificates_ending", "Certificates that have ended or end within 30 days", &["role"])
 });
 /// The least that is left of anybody's, by role.
 pub static CERTIFICATE_LEFT_SECONDS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let opts =
-        Opts::new("archipelago_certificate_left_seconds", "Until the first certificate of a role ends; 0 after it");
-    IntGaugeVec::new(opts, &["role"]).expect("a well-formed metric")
+    gauges("archipelago_certificate_left_seconds", "Until the first certificate of a role ends; 0 after it", &["role"])
 });
-
-/// Who has certificates for long.
-const ROLES: [&str; 4] = ["coordinator", "site", "operator", "auditor"];
+/// What is left of this node's own.
+pub static OWN_CERTIFICATE_LEFT_SECONDS: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("archipelago_own_certificate_left_seconds", "Until this node's own certificate ends; 0 after it")
+});
+/// When everybody's ends, by name.
+pub static CERTIFICATE_END: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let name = "archipelago_certificate_end_timestamp_seconds";
+    gauges(name, "When a certificate ends, Unix time; with `ops_names` only", &["who"])
+});
+/// Sites that are heard here now.
+pub static SITES_CONNECTED: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("archipelago_sites_connected", "Enrolled sites that have a session with this node"));
+/// Sites that the leader has not heard for long.
+pub static SITES_SILENT: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Enrolled sites that this node, as leader, has not heard for so long; 0 on the others";
+    gauges("archipelago_sites_silent", help, &["longer_than"])
+});
+/// When each site was last heard here, by name.
+pub static SITES_LAST_CONTACT: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let name = "archipelago_sites_last_contact_timestamp_seconds";
+    gauges(name, "When a site last said anything to this node, Unix time; with `ops_names` only", &["site"])
+});
+/// How old the oldest open task is.
+pub static TASK_OLDEST_SECONDS: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("archipelago_task_oldest_open_seconds", "Since the oldest open task was published; 0 without one")
+});
+/// Until the first deadline of an open task, by whether anything was handed in for it.
+pub static TASK_DEADLINE_SECONDS: LazyLock<GaugeVec> = LazyLock::new(|| {
+    let help =
+        "Until the first deadline of an open task for which some or no results were accepted; infinite without one";
+    let opts = Opts::new("archipelago_task_deadline_seconds", help);
+    GaugeVec::new(opts, &["results"]).expect("a well-formed metric")
+});
+/// Where the assignments of open tasks stand.
+pub static ASSIGNMENTS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Sites that claimed an open task, once for each, by where they stand";
+    gauges("archipelago_assignments", help, &["stage"])
+});
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
-/// Registers every metric, so that those which nothing has touched yet are shown too. Call it once.
-pub fn register_all() {
-    let collectors: [Box<dyn Collector>; 28] = [
+/// Every metric.
+fn all() -> Vec<Box<dyn Collector>> {
+    vec![
+        Box::new(BUILD_INFO.clone()),
+        Box::new(STARTED.clone()),
+        Box::new(EDITION.clone()),
         Box::new(RAFT_IS_LEADER.clone()),
         Box::new(RAFT_TERM.clone()),
         Box::new(RAFT_APPLIED_INDEX.clone()),
         Box::new(RAFT_COMMITTED_INDEX.clone()),
         Box::new(RAFT_LOG_ENTRIES.clone()),
+        Box::new(RAFT_LOG_BYTES.clone()),
+        Box::new(RAFT_SNAPSHOT_BYTES.clone()),
+        Box::new(RAFT_HAS_LEADER.clone()),
         Box::new(RAFT_COMMIT_SECONDS.clone()),
         Box::new(BLOB_OBJECTS.clone()),
         Box::new(BLOB_BYTES.clone()),
         Box::new(BLOB_RECLAIMED_BYTES_TOTAL.clone()),
         Box::new(BLOB_DAMAGED_TOTAL.clone()),
         Box::new(BLOB_MISSING.clone()),
+        Box::new(BLOB_VERIFIED.clone()),
+        Box::new(DISK_RESERVE_BYTES.clone()),
         Box::new(DISK_FREE_BYTES.clone()),
         Box::new(NODE_STATE.clone()),
         Box::new(MEMBERS.clone()),
@@ -149,10 +215,50 @@ pub fn register_all() {
         Box::new(REQUESTS_WAITING.clone()),
         Box::new(CERTIFICATES_ENDING.clone()),
         Box::new(CERTIFICATE_LEFT_SECONDS.clone()),
-    ];
-    for collector in collectors {
+        Box::new(OWN_CERTIFICATE_LEFT_SECONDS.clone()),
+        Box::new(CERTIFICATE_END.clone()),
+        Box::new(SITES_CONNECTED.clone()),
+        Box::new(SITES_SILENT.clone()),
+        Box::new(SITES_LAST_CONTACT.clone()),
+        Box::new(TASK_OLDEST_SECONDS.clone()),
+        Box::new(TASK_DEADLINE_SECONDS.clone()),
+        Box::new(ASSIGNMENTS.clone()),
+    ]
+}
+
+/// Registers every metric, and begins every series whose labels are known, so that those which nothing has touched yet are
+/// shown too. Call it as often as you like.
+pub fn register_all() {
+    for collector in all() {
         // A second registration is refused and changes nothing.
         let _ = REGISTRY.register(collector);
+    }
+    begin_series();
+}
+
+fn begin_series() {
+    BUILD_INFO.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    for state in NodeState::ALL {
+        NODE_STATE.with_label_values(&[state.name()]);
+    }
+    for role in ["voter", "learner"] {
+        MEMBERS.with_label_values(&[role]);
+    }
+    for quota in quota::NAMES {
+        QUOTA_REFUSALS_TOTAL.with_label_values(&[quota]);
+    }
+    for direction in ["in", "out"] {
+        TRANSFER_BYTES_TOTAL.with_label_values(&[direction]);
+    }
+    for role in SESSION_ROLES {
+        for way in [Way::Quic, Way::Tcp] {
+            SESSIONS.with_label_values(&[role, way.as_str()]);
+        }
+    }
+    for kind in requests::KINDS {
+        for outcome in requests::OUTCOMES {
+            REQUESTS_TOTAL.with_label_values(&[kind, outcome]);
+        }
     }
 }
 
@@ -170,40 +276,20 @@ pub fn condition(record: &HealthRecord) {
         NODE_STATE.with_label_values(&[state.name()]).set((state == record.state).into());
     }
     BLOB_MISSING.set(record.blobs_missing as i64);
+    DISK_RESERVE_BYTES.set(i64::try_from(record.disk_reserve_bytes).unwrap_or(i64::MAX));
+    BLOB_VERIFIED.set(record.verified_ms.map_or(0, |at_ms| (at_ms / 1_000) as i64));
     DISK_FREE_BYTES.set(record.disk_free_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
 }
 
-/// Notes how much the state holds.
-pub fn cluster(cluster: &Cluster) {
-    let counts = cluster.counts();
-    TASKS_OPEN.set(counts.open_tasks as i64);
-    SITES_ENROLLED.set(counts.sites as i64);
-    REFERENCES.set(counts.references as i64);
-    STATE_BYTES.set(i64::try_from(cluster.size().0).unwrap_or(i64::MAX));
-    REQUESTS_WAITING.set(cluster.n_waiting() as i64);
-    certificates(cluster, cluster.now_ms());
-}
-
-/// Notes whose certificates end, by role: names are no metric labels.
-fn certificates(cluster: &Cluster, now_ms: u64) {
-    let mut least: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut n_ending: BTreeMap<&str, i64> = ROLES.map(|role| (role, 0)).into();
-    for (who, ends_ms) in cluster.ends() {
-        let (role, left_ms) = (who.role(), ends_ms.saturating_sub(now_ms));
-        least.entry(role).and_modify(|least| *least = left_ms.min(*least)).or_insert(left_ms);
-        *n_ending.entry(role).or_default() += i64::from(left_ms <= limits::CERTIFICATE_WARNING_MS);
-    }
-    CERTIFICATE_LEFT_SECONDS.reset();
-    for (role, left_ms) in least {
-        CERTIFICATE_LEFT_SECONDS.with_label_values(&[role]).set(i64::try_from(left_ms / 1_000).unwrap_or(i64::MAX));
-    }
-    for (role, n) in n_ending {
-        CERTIFICATES_ENDING.with_label_values(&[role]).set(n);
-    }
-}
+/// Who may hold a session.
+const SESSION_ROLES: [&str; 5] = ["coordinator", "site", "operator", "auditor", "invited"];
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("a well-formed metric")
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), labels).expect("a well-formed metric")
 }
 
 fn counter(name: &str, help: &str) -> IntCounter {
@@ -232,5 +318,37 @@ mod tests {
         let text = String::from_utf8(render()).unwrap();
         assert!(text.contains("archipelago_raft_term 7"), "{text}");
         assert!(text.contains("archipelago_raft_commit_seconds_bucket"), "{text}");
+    }
+    #[test]
+    fn labelled_series_are_there_before_anything_happened() {
+        register_all();
+        let text = String::from_utf8(render()).unwrap();
+        for series in [
+            r#"requests_total{kind="submit",outcome="invalid"}"#,
+            r#"quota_refusals_total{quota="stored_bytes"}"#,
+            r#"sessions{role="site",transport="tcp"}"#,
+            r#"transfer_bytes_total{direction="out"}"#,
+            r#"node_state{state="disk-full"}"#,
+        ] {
+            assert!(text.contains(&format!("archipelago_{series}")), "{series}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        const BEGIN: &str = "<!-- made by a test: metrics of a coordinator -->\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/monitoring.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the table");
+        let (found, after) = rest.split_once("<!-- end -->").expect("and an end of it");
+        let mut table = "| Metric | Labels | Says |\n|---|---|---|\n".to_owned();
+        for desc in all().iter().flat_map(|collector| collector.desc()) {
+            table += &format!("| `{}` | {} | {} |\n", desc.fq_name, desc.variable_labels.join(", "), desc.help);
+        }
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, format!("{before}{BEGIN}{table}<!-- end -->{after}")).unwrap();
+        } else {
+            assert!(found == table, "docs/monitoring.md lists other metrics; `UPDATE=1` renews it");
+        }
     }
 }

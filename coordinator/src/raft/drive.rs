@@ -136,6 +136,7 @@ impl Task {
         self.is_behind = false;
         self.view.send_modify(|view| view.leader = None);
         metrics::RAFT_IS_LEADER.set(0);
+        metrics::RAFT_HAS_LEADER.set(0);
         // Nobody knows whether they were carried out: the callers ask again, elsewhere, under the same key.
         let nobody = Dropped::NotLeader { leader: None };
         for (_, (answer, _)) in std::mem::take(&mut self.proposals) {
@@ -179,7 +180,7 @@ impl Task {
     fn publish(&mut self) {
         let Life::Running(node) = &self.life else { return };
         let view = View::of(node, self.id, &mut self.members);
-        note(&view, node.n_log_entries());
+        note(&view, node.n_log_entries(), node.n_snapshot_bytes());
         self.view.send_if_modified(|old| std::mem::replace(old, view.clone()) != view);
     }
 
@@ -248,7 +249,9 @@ fn answer_suspended(input: Input) {
 }
 
 /// Notes where Raft stands.
-fn note(view: &View, n_log_entries: u64) {
+fn note(view: &View, n_log_entries: u64, n_snapshot_bytes: u64) {
+    metrics::RAFT_HAS_LEADER.set(view.leader.is_some().into());
+    metrics::RAFT_SNAPSHOT_BYTES.set(n_snapshot_bytes as i64);
     metrics::RAFT_IS_LEADER.set(view.is_leader().into());
     metrics::RAFT_TERM.set(view.term as i64);
     metrics::RAFT_APPLIED_INDEX.set(view.applied as i64);

@@ -329,6 +329,11 @@ impl Node {
         (log.last_index() + 1).saturating_sub(log.first_index())
     }
 
+    /// Bytes of the last snapshot, for metrics.
+    pub fn n_snapshot_bytes(&self) -> u64 {
+        self.raw.store().last_snapshot().data.len() as u64
+    }
+
     /// The entries that this node has from an index on, as far as its log reaches: for whoever compares logs.
     pub fn log_from(&self, index: u64) -> Vec<Entry> {
         let log = &self.raw.raft.raft_log;

@@ -12,7 +12,7 @@ use archipelago_transport::Credentials;
 use tokio::{sync::watch, time::Instant};
 
 use super::Executor;
-use crate::clock;
+use crate::{clock, ops::metrics};
 
 /// With which certificates peers have come that may be news to the others. Clones are the same.
 #[derive(Clone, Default)]
@@ -53,6 +53,8 @@ pub(super) async fn run(executor: Executor, credentials: Credentials) {
     let mut told = Told::default();
     loop {
         looks.tick().await;
+        let left_ms = credentials.certified().expires_ms.saturating_sub(clock::now_ms());
+        metrics::OWN_CERTIFICATE_LEFT_SECONDS.set((left_ms / 1_000) as i64);
         executor.guestbook().note(&credentials.identity().principal, credentials.certified());
         if executor.raft().view().is_leader() {
             let is_news = write_down(&executor).await;

@@ -4,7 +4,7 @@
 //! it refuses commands as busy, and goes on to follow and vote: the reserve is for the log. Only when that is used up,
 //! too, does the log itself find the disk full; see [`crate::raft::drive`].
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
 
 use archipelago_common::{NodeId, health::NodeState};
 use archipelago_protocol::message::{PeerAsk, PeerReply};
@@ -23,14 +23,17 @@ pub fn space_of(dir: PathBuf) -> Space {
     })
 }
 
-/// Looks at the disk for as long as the node runs.
-pub async fn watch(executor: Executor, space: Space) {
+/// Looks at the disk, and at what the log takes of it, for as long as the node runs.
+pub async fn watch(executor: Executor, space: Space, log: PathBuf) {
     let mut last = NodeState::Serving;
     loop {
         let condition = executor.condition();
         condition.note_free(space().ok());
         let (node, state) = (executor.raft().view().node, condition.state());
         metrics::condition(&condition.record(node));
+        if let Ok(log) = std::fs::metadata(&log) {
+            metrics::RAFT_LOG_BYTES.set(log.blocks().saturating_mul(BLOCK) as i64);
+        }
         if state != last {
             match state.advice() {
                 Some(advice) => tracing::error!(%state, was = %last, "{advice}"),
@@ -62,6 +65,8 @@ async fn is_fit(executor: &Executor, node: NodeId) -> bool {
     matches!(asked, Ok(Ok(PeerReply::Health(health))) if health.state == NodeState::Serving)
 }
 
+/// What `st_blocks` counts in.
+const BLOCK: u64 = 512;
 /// How late a full disk may be noticed: at 300 MB/s, the usual reserve lasts about as long.
 const LOOK: Duration = Duration::from_secs(1);
 /// Longest wait for another coordinator's word.

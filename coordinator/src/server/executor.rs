@@ -21,7 +21,13 @@ use super::{
     refusal,
 };
 use crate::{
-    blob::replicate::Replicas, clock::Clock, condition::Condition, ops::metrics, quota::Quotas, raft::task::Raft,
+    blob::replicate::Replicas,
+    clock::Clock,
+    condition::Condition,
+    contacts::Contacts,
+    ops::{metrics, requests},
+    quota::Quotas,
+    raft::task::Raft,
 };
 
 /// Answers requests. Clones are the same.
@@ -32,6 +38,7 @@ pub struct Executor {
     quotas: Quotas,
     clock: Arc<Clock>,
     guestbook: Guestbook,
+    contacts: Contacts,
     /// Held by whoever has named blobs checked, and alone by whoever changes members: a majority that was counted must
     /// still be one when the command is in the log.
     pub(super) membership: Arc<RwLock<()>>,
@@ -46,6 +53,7 @@ impl Executor {
             quotas,
             clock: Arc::default(),
             guestbook: Guestbook::default(),
+            contacts: Contacts::default(),
             membership: Arc::default(),
         }
     }
@@ -77,6 +85,11 @@ impl Executor {
         &self.guestbook
     }
 
+    /// Which sites are heard here, and when they were last.
+    pub fn contacts(&self) -> &Contacts {
+        &self.contacts
+    }
+
     /// How the node is.
     pub fn condition(&self) -> &Condition {
         self.replicas.store().condition()
@@ -96,13 +109,13 @@ impl Executor {
     ///
     /// # Errors  [`Refusal`], for the peer
     pub async fn execute(&self, who: impl Into<Asker>, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
-        let (kind, begun) = (kind(&request), Instant::now());
+        let (kind, begun) = (requests::kind(&request), Instant::now());
         let result = self.carry_out(who.into(), key, request).await;
         metrics::REQUEST_SECONDS.observe(begun.elapsed().as_secs_f64());
         if matches!(result, Ok(Reply::Accepted { .. })) {
             metrics::SUBMISSIONS_ACCEPTED_TOTAL.inc();
         }
-        metrics::REQUESTS_TOTAL.with_label_values(&[kind, outcome(&result)]).inc();
+        metrics::REQUESTS_TOTAL.with_label_values(&[kind, requests::outcome(&result)]).inc();
         result
     }
 
@@ -228,83 +241,6 @@ impl Executor {
 
 /// Longest wait until a new leader has compared clocks.
 const COMPARE: Duration = Duration::from_secs(2);
-
-fn kind(request: &Request) -> &'static str {
-    match request {
-        Request::Status => "status",
-        Request::ShowTime => "show_time",
-        Request::ListReferences => "list_references",
-        Request::ShowReference { .. } => "show_reference",
-        Request::ListTasks => "list_tasks",
-        Request::ShowTask { .. } => "show_task",
-        Request::ListSites => "list_sites",
-        Request::Claim { .. } => "claim",
-        Request::Renew { .. } => "renew",
-        Request::GiveUp { .. } => "give_up",
-        Request::Submit(_) => "submit",
-        Request::Withdraw { .. } => "withdraw",
-        Request::AddSite { .. } => "add_site",
-        Request::RevokeSite { .. } => "revoke_site",
-        Request::PublishReference { .. } => "publish_reference",
-        Request::PublishTask(_) => "publish_task",
-        Request::CloseTask { .. } => "close_task",
-        Request::CancelTask { .. } => "cancel_task",
-        Request::ListMembers => "list_members",
-        Request::AddMember { .. } => "add_member",
-        Request::PromoteMember { .. } => "promote_member",
-        Request::RemoveMember { .. } => "remove_member",
-        Request::TransferLeadership { .. } => "transfer_leadership",
-        Request::ShowHealth => "show_health",
-        Request::CollectBlobs { .. } => "collect_blobs",
-        Request::VerifyBlobs => "verify_blobs",
-        Request::PublishGatedTask { .. } => "publish_gated_task",
-        Request::ShowGates { .. } => "show_gates",
-        Request::ListReferenceHeads { .. } => "list_reference_heads",
-        Request::ShowReferenceHead { .. } => "show_reference_head",
-        Request::ListConditions { .. } => "list_conditions",
-        Request::ListChanges { .. } => "list_changes",
-        Request::ListChanged { .. } => "list_changed",
-        Request::ListTaskHeads { .. } => "list_task_heads",
-        Request::ShowTaskHead { .. } => "show_task_head",
-        Request::ListAssignments { .. } => "list_assignments",
-        Request::ListSubmitted { .. } => "list_submitted",
-        Request::ListSitesAfter { .. } => "list_sites_after",
-        Request::Invite { .. } => "invite",
-        Request::RequestCertificate { .. } => "request_certificate",
-        Request::ShowEnrolment => "show_enrolment",
-        Request::ListEnrolments { .. } => "list_enrolments",
-        Request::ApproveSite { .. } => "approve_site",
-        Request::RefuseSite { .. } => "refuse_site",
-        Request::ListKeys { .. } => "list_keys",
-        Request::Derive { .. } => "derive",
-        Request::SetClock { .. } => "set_clock",
-        Request::PublishSignedReference { .. } => "publish_signed_reference",
-        Request::PublishSignedTask { .. } => "publish_signed_task",
-        Request::ShowSignature { .. } => "show_signature",
-        Request::RenewCertificate { .. } => "renew_certificate",
-        Request::ListStandings { .. } => "list_standings",
-        Request::Revoke { .. } => "revoke",
-        Request::ShowDemands => "show_demands",
-        Request::Demand { .. } => "demand",
-        Request::ListProposals { .. } => "list_proposals",
-        Request::ApproveProposal { .. } => "approve_proposal",
-        Request::DeclineProposal { .. } => "decline_proposal",
-    }
-}
-
-fn outcome(result: &Result<Reply, Refusal>) -> &'static str {
-    match result {
-        Ok(_) => "done",
-        Err(Refusal::NotLeader { .. }) => "not_leader",
-        Err(Refusal::Busy { .. }) => "busy",
-        Err(Refusal::Forbidden { .. }) => "forbidden",
-        Err(Refusal::NotFound { .. }) => "not_found",
-        Err(Refusal::Invalid { .. }) => "invalid",
-        Err(Refusal::Stale { .. }) => "stale",
-        Err(Refusal::Conflict { .. }) => "conflict",
-        Err(Refusal::MissingBlobs { .. }) => "missing_blobs",
-    }
-}
 
 #[cfg(test)]
 #[path = "executor_tests.rs"]

@@ -15,8 +15,12 @@ use tokio::{
 
 use super::Executor;
 use crate::{
+    clock,
     error::{Error, Result},
-    ops::metrics,
+    ops::{
+        consortium::{self, Around, Names},
+        metrics,
+    },
 };
 
 /// Opens the port.
@@ -27,8 +31,9 @@ pub async fn listen(address: &str) -> Result<TcpListener> {
 }
 
 /// Answers until the node ends.
-pub async fn run(listener: TcpListener, executor: Executor) {
+pub async fn run(listener: TcpListener, executor: Executor, names: Names) {
     metrics::register_all();
+    metrics::STARTED.set((clock::now_ms() / 1_000) as i64);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -41,20 +46,20 @@ pub async fn run(listener: TcpListener, executor: Executor) {
         let executor = executor.clone();
         tokio::spawn(async move {
             // Who is too slow is left.
-            let _ = timeout(PATIENCE, serve(stream, &executor)).await;
+            let _ = timeout(PATIENCE, serve(stream, &executor, names)).await;
             drop(place);
         });
     }
 }
 
-async fn serve(mut stream: TcpStream, executor: &Executor) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, executor: &Executor, names: Names) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if head.len() >= HEAD_BYTES || (&mut stream).take(HEAD_PIECE).read_buf(&mut head).await? == 0 {
             return Ok(());
         }
     }
-    let (status, body) = answer(target(&head), executor).await;
+    let (status, body) = answer(target(&head), executor, names).await;
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
@@ -72,12 +77,13 @@ fn target(head: &[u8]) -> Option<&str> {
     (method == "GET").then(|| target.split('?').next().unwrap_or_default())
 }
 
-async fn answer(target: Option<&str>, executor: &Executor) -> (&'static str, Vec<u8>) {
+async fn answer(target: Option<&str>, executor: &Executor, names: Names) -> (&'static str, Vec<u8>) {
     match target {
         None => ("405 Method Not Allowed", b"only GET\n".to_vec()),
         Some("/metrics") => {
+            let around = around(executor, names);
             // A node too busy to be looked at still shows what it last noted.
-            let _ = executor.raft().peek(metrics::cluster).await;
+            let _ = executor.raft().peek(move |cluster| consortium::note(cluster, &around)).await;
             (OK, metrics::render())
         }
         Some("/healthz") => (OK, health(executor).into_bytes()),
@@ -86,6 +92,15 @@ async fn answer(target: Option<&str>, executor: &Executor) -> (&'static str, Vec
             Err(text) => ("503 Service Unavailable", text.into_bytes()),
         },
         Some(_) => ("404 Not Found", b"there are /metrics, /healthz and /readyz\n".to_vec()),
+    }
+}
+
+fn around(executor: &Executor, names: Names) -> Around {
+    Around {
+        now_ms: executor.now_ms().unwrap_or_else(clock::now_ms),
+        heard: executor.contacts().all(),
+        leads_since_ms: executor.contacts().leads_since_ms(executor.raft().view().is_leader()),
+        names,
     }
 }
 
@@ -140,7 +155,7 @@ mod tests {
         let (_cluster, node) = TestCluster::single().await;
         let listener = listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        tokio::spawn(run(listener, node.executor.clone()));
+        tokio::spawn(run(listener, node.executor.clone(), Names::Withheld));
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n");
         assert!(ask(&address, &get("/readyz")).await.starts_with("HTTP/1.1 200 OK"));
         assert!(ask(&address, &get("/metrics")).await.contains("archipelago_raft_is_leader"));

@@ -43,6 +43,7 @@ use crate::{
     config::NodeConfig,
     error::{Error, Result},
     links::{self, Links},
+    ops::consortium::Names,
     quota::Quotas,
     raft::{
         log_store::LogStore,
@@ -73,11 +74,12 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     condition.note_free(space().ok());
     let store = BlobStore::open(&config.blob_dir(), condition.clone())?;
     let (path, node) = (config.log_path(), config.node);
+    let log_path = path.clone();
     let open = {
         let path = path.clone();
         move || Node::new(node, LogStore::open(&path, node)?, Options::default())
     };
-    let (raft, task) = Raft::start(node, Box::new(open), Box::new(move || room::around(&path)), condition)?;
+    let (raft, task) = Raft::start(node, Box::new(open), Box::new(move || room::around(&log_path)), condition)?;
     let network = Network::of_coordinator(config.transport)
         .map_err(|detail| Error::Config { place: "`transport`".to_owned(), detail })?;
     let mut listener =
@@ -100,7 +102,7 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     let mut parts = JoinSet::new();
     let peers = Peers::new(&links, &raft);
     parts.spawn(async move { ("consensus", task.run(peers).await) });
-    parts.spawn(ended("the watch on the disk", disk::watch(executor.clone(), space)));
+    parts.spawn(ended("the watch on the disk", disk::watch(executor.clone(), space, path)));
     parts.spawn(ended("members", membership::run(executor.clone(), founders)));
     parts.spawn(ended("the founding of a new cluster", founding::run(executor.clone())));
     parts.spawn(ended("the acquaintance of members", greeting::run(executor.clone())));
@@ -115,7 +117,8 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     parts.spawn(ended("the watch on credential files", files.keep(credentials)));
     parts.spawn(ended("the clock of leases", ticker::run(executor.clone())));
     if let Some(ops) = ops {
-        parts.spawn(ended("metrics and health", http::run(ops, executor.clone())));
+        let names = if config.ops_names { Names::Shown } else { Names::Withheld };
+        parts.spawn(ended("metrics and health", http::run(ops, executor.clone(), names)));
     }
 
     tokio::select! {

@@ -24,6 +24,7 @@ use crate::{error::Result, ops::metrics, raft::task::View};
 pub(super) async fn run(stream: Stream, hello: Hello, (asker, way): (Asker, Way), executor: Executor) -> Result<()> {
     let who = asker.who.clone();
     let _counted = Counted::new(&who, way);
+    let contact = executor.contacts().begin(&who);
     let (mut send, mut recv) = stream.split();
     let (raft, mut effects) = (executor.raft().clone(), executor.raft().effects());
     let mut view = raft.watch();
@@ -38,6 +39,7 @@ pub(super) async fn run(stream: Stream, hello: Hello, (asker, way): (Asker, Way)
         tokio::select! {
             frame = recv.recv_frame(limits::FRAME_BYTES) => {
                 let Some(frame) = frame? else { return Ok(()) };
+                contact.heard();
                 let Some(Asked { id, key, body }) = session.handle_frame(&frame)? else { continue };
                 if let Err(refusal) = executor.quotas().request(&who) {
                     session.handle_answer(id, Err(refusal));

@@ -146,7 +146,7 @@ async fn a_leader_with_little_space_gives_the_leadership_to_one_that_has_more() 
     let nodes = three(&cluster).await;
     for (i, node) in nodes.iter().enumerate() {
         let free = if i == 0 { RESERVE - 1 } else { RESERVE + 1 };
-        tokio::spawn(disk::watch(node.executor.clone(), Box::new(move || Ok(free))));
+        tokio::spawn(disk::watch(node.executor.clone(), Box::new(move || Ok(free)), "log.redb".into()));
     }
     wait_until("another leads", || nodes[1..].iter().any(|node| node.executor.raft().view().is_leader())).await;
     assert!(!nodes[0].executor.raft().view().is_leader());

@@ -187,6 +187,11 @@ impl Client {
         Notices { received: self.notices.subscribe() }
     }
 
+    /// How things stand with the coordinators, from now on.
+    pub fn contact(&self) -> Contacts {
+        Contacts { view: self.view.clone(), last: None }
+    }
+
     async fn first_contact(&self, limit: Duration) -> Result<()> {
         let mut view = self.view.clone();
         let settled = view.wait_for(|view| view.connection.is_some() || view.all_tried);
@@ -236,6 +241,43 @@ impl Notices {
             Ok(notice) => Some(notice),
             Err(broadcast::error::RecvError::Lagged(_)) => Some(Notice::TasksChanged),
             Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// How a client stands with the coordinators.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Contact {
+    /// It has a session with one of them.
+    Standing,
+    /// It has none, and looks for one.
+    Away,
+    /// Each of them has said that it will not have this identity.
+    ShutOut,
+}
+
+/// How things stand with the coordinators, told as it changes.
+pub struct Contacts {
+    view: watch::Receiver<View>,
+    last: Option<Contact>,
+}
+
+impl Contacts {
+    /// How it stands, the first time at once and then when it is another; `None` once the client is gone. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Contact> {
+        let last = self.last;
+        let contact = Contact::of(&*self.view.wait_for(|view| Some(Contact::of(view)) != last).await.ok()?);
+        self.last = Some(contact);
+        self.last
+    }
+}
+
+impl Contact {
+    fn of(view: &View) -> Self {
+        match view {
+            View { connection: Some(_), .. } => Self::Standing,
+            View { shut_out: true, .. } => Self::ShutOut,
+            View { .. } => Self::Away,
         }
     }
 }

@@ -129,16 +129,8 @@ impl Client {
             Reply::TaskHead(head) => *head,
             other => return Err(unexpected(&other)),
         };
-        let ask = |after: Option<&(SiteId, AssignmentHead)>| Request::ListAssignments {
-            task: id,
-            after: after.map(|(site, _)| site.clone()),
-        };
-        let heads = self.all(ask, |reply| match reply {
-            Reply::Assignments(page) => Ok(page),
-            other => Err(other),
-        });
         let mut assignments = BTreeMap::new();
-        for (site, assignment) in heads.await? {
+        for (site, assignment) in self.assignments(id).await? {
             let AssignmentHead { epoch, stage, lease_until_ms, progress } = assignment;
             let state = match stage {
                 Stage::Assigned => AssignmentState::Assigned,
@@ -154,6 +146,21 @@ impl Client {
         }
         let TaskHead { id, task, publisher, published_ms, state, .. } = head;
         Ok(TaskRecord { id, task, publisher, published_ms, state, assignments })
+    }
+
+    /// How every site stands that ever claimed a task, without what it handed in.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn assignments(&self, id: TaskId) -> Result<Vec<(SiteId, AssignmentHead)>> {
+        let ask = |after: Option<&(SiteId, AssignmentHead)>| Request::ListAssignments {
+            task: id,
+            after: after.map(|(site, _)| site.clone()),
+        };
+        let assignments = self.all(ask, |reply| match reply {
+            Reply::Assignments(page) => Ok(page),
+            other => Err(other),
+        });
+        assignments.await
     }
 
     /// All sites.

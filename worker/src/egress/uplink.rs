@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use archipelago_client::{Client, ClientConfig, ClientError, Notices, Source};
+use archipelago_client::{Client, ClientConfig, ClientError, Contacts, Notices, Source};
 use archipelago_common::{
     blob::BlobRef,
     condition::{Columns, ConditionKey},
@@ -64,6 +64,11 @@ impl Uplink {
     /// What the coordinators say unasked.
     pub fn notices(&self) -> Notices {
         self.client.notices()
+    }
+
+    /// How things stand with the coordinators.
+    pub fn contact(&self) -> Contacts {
+        self.client.contact()
     }
 
     /// The tasks that this site may take or has taken.
