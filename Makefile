@@ -32,7 +32,7 @@ THREE_SEEDS := 0,1,2
 # make campaign KILLS=100 SEED=1
 KILLS ?= 100
 
-.PHONY: help setup build demo quality peers peers-day tutorials privacy test simulate campaign bench lint
+.PHONY: help setup build demo quality peers peers-day tutorials privacy test simulate campaign monitoring release installed chart bench lint
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -111,6 +111,20 @@ simulate: ## Run consortia in virtual time with everything going wrong (SEEDS= F
 campaign: ## Kill, stop and cut off real processes and audit what was acknowledged (KILLS= SEED=); campaign-out/summary.json
 	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-campaign --bins
 	$(BIN)/archipelago-campaign run --kills $(KILLS) --seed $(SEED) --out campaign-out --worker-death
+
+monitoring: ## Hurt a real consortium beside a real Prometheus (Debian's package) and see alerts fire and dashboards have data
+	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-worker --bins
+	python3 deploy/prometheus/prove.py --bin $(BIN)
+
+release: setup ## Pack both programs for other machines: archives, deb, rpm, notices, bills of materials, checksums in dist/
+	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-worker --bins
+	python3 deploy/release/pack.py --bin $(BIN) --out dist
+
+installed: ## Run a consortium from dist/ alone: an empty root, no network (as root)
+	python3 deploy/release/installed.py --dist dist
+
+chart: ## Lint, render and validate the Helm chart
+	python3 deploy/helm/check.py
 
 # Timings need a quiet machine: nothing else is built or run beside them.
 bench: setup ## Measure training, surgery and embedding beside scvi-tools, then coordinators under load (QUICK=1: the main cases only)
