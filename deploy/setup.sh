@@ -59,7 +59,10 @@ install_cpu_libtorch() {
     download_wheel "$work" "torch==$TORCH_VERSION"
     extract_members "$work"/torch-*.whl "$work/wheel" \
         'torch/lib/libc10.so' 'torch/lib/libtorch_cpu.so' 'torch/lib/libgomp*' 'torch/lib/libarm_compute*' \
-        'torch/lib/libopenblas*' 'torch/lib/libgfortran*' 'torch.libs/*' 'torch/include/*'
+        'torch/lib/libopenblas*' 'torch/lib/libgfortran*' 'torch.libs/*' 'torch/include/*' 'torch-*.dist-info/licenses/*'
+    # For the notices of `make release`; a wheel may keep them elsewhere.
+    mv "$work"/wheel/torch-*.dist-info/licenses "$work/wheel/torch/licenses" 2>/dev/null ||
+        say "the wheel of libtorch has no licence texts where they were expected"
     rm -f "$work"/torch-*.whl
     if readelf -d "$work/wheel/torch/lib/libtorch_cpu.so" | grep -q libcudart; then
         # libtorch_cpu.so of the CUDA wheel names these two small libraries, though it never calls them without a GPU.
