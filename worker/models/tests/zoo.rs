@@ -1,5 +1,7 @@
 //! What every model of the zoo must keep, whatever network it is.
 
+#[path = "zoo/affine.rs"]
+mod affine;
 #[path = "zoo/archive.rs"]
 mod archive;
 #[path = "zoo/drawn.rs"]
@@ -175,6 +177,7 @@ fn options(model: &dyn Model) -> Config {
         ("n_latent", 3.into()),
         ("n_layers", 2.into()),
         ("encode_covariates", true.into()),
+        ("batch_norm_affine", "conditions".into()),
         ("hidden_layer_sizes", serde_json::json!([8, 6])),
         ("latent_dim", 3.into()),
         ("network_epochs", 2.into()),

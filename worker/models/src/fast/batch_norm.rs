@@ -32,6 +32,31 @@ pub(super) struct BatchNorm {
     /// Gradients by bias and weight.
     pub(super) by_bias: Buffer,
     pub(super) by_weight: Buffer,
+    /// What conditions add, by running statistics.
+    pub(super) offsets: Option<Offsets>,
+}
+
+/// What conditions add to scale and shift.
+#[derive(Debug)]
+pub(super) struct Offsets {
+    /// Parts of what is added to the scale, and to the shift.
+    pub(super) weight: usize,
+    pub(super) bias: usize,
+    /// Scale and shift of each condition.
+    scales: Buffer,
+    shifts: Buffer,
+}
+
+impl Offsets {
+    pub(super) fn new(weight: usize, bias: usize, (n_rows, width): (usize, usize)) -> Self {
+        let zeros = || Buffer::zeros(n_rows * width);
+        Self { weight, bias, scales: zeros(), shifts: zeros() }
+    }
+
+    /// Numbers of all conditions.
+    pub(super) fn len(&self) -> usize {
+        self.scales.len()
+    }
 }
 
 /// Its parts.
@@ -57,14 +82,15 @@ pub(super) enum Statistics {
 pub(super) struct Standardised {
     /// Rows without scale and shift.
     rows: Buffer,
-    /// Mean and sum of squared distances, then sums of gradients.
-    first: Buffer,
-    second: Buffer,
+    /// Mean and sum of squared distances, then sums of gradients by bias and by weight; apart for each condition where these add to them.
+    pub(super) first: Buffer,
+    pub(super) second: Buffer,
 }
 
 impl Standardised {
-    pub(super) fn new(n: usize, width: usize) -> Self {
-        Self { rows: Buffer::zeros(n * width), first: Buffer::zeros(width), second: Buffer::zeros(width) }
+    pub(super) fn new(norm: &BatchNorm, n: usize, width: usize) -> Self {
+        let sums = || Buffer::zeros(norm.offsets.as_ref().map_or(width, Offsets::len));
+        Self { rows: Buffer::zeros(n * width), first: sums(), second: sums() }
     }
 }
 
@@ -74,12 +100,27 @@ impl BatchNorm {
         width: usize,
         (eps, momentum): (f64, Option<f64>),
         counted: (String, i64),
+        offsets: Option<Offsets>,
     ) -> Self {
         let zeros = || Buffer::zeros(width);
         let (eps, momentum) = (eps as f32, momentum.map(|momentum| momentum as f32));
         let (scale, shift, mean, inverse, squares) = (zeros(), zeros(), zeros(), zeros(), zeros());
         let (by_bias, by_weight) = (zeros(), zeros());
-        Self { parts, eps, momentum, counted, scale, shift, n: 0.0, mean, inverse, squares, by_bias, by_weight }
+        Self {
+            parts,
+            eps,
+            momentum,
+            counted,
+            scale,
+            shift,
+            n: 0.0,
+            mean,
+            inverse,
+            squares,
+            by_bias,
+            by_weight,
+            offsets,
+        }
     }
 
     /// Brings what follows from running statistics up to date.
@@ -87,7 +128,23 @@ impl BatchNorm {
         let of = |part: usize| &*parts[part].values;
         let NormParts { weight, bias, mean, var } = self.parts;
         let running = Running { mean: of(mean), var: of(var), eps: self.eps };
-        batch_norm::affine(level, of(weight), of(bias), running, &mut self.scale, &mut self.shift);
+        let Some(offsets) = &mut self.offsets else {
+            return batch_norm::affine(level, of(weight), of(bias), running, &mut self.scale, &mut self.shift);
+        };
+        self.mean.copy_from_slice(running.mean);
+        batch_norm::invert(level, running.var, 1.0, self.eps, &mut self.inverse);
+        for (of_all, added, sums) in
+            [(of(weight), of(offsets.weight), &mut offsets.scales), (of(bias), of(offsets.bias), &mut offsets.shifts)]
+        {
+            sums.copy_from_slice(added);
+            sums.chunks_exact_mut(of_all.len()).for_each(|sum| layer::add(level, sum, of_all));
+        }
+    }
+
+    /// Whether what conditions add moves.
+    pub(super) fn offsets_move(&self, parts: &[Part]) -> bool {
+        let moves = |part: usize| parts[part].moments.is_some();
+        self.offsets.as_ref().is_some_and(|offsets| moves(offsets.weight) || moves(offsets.bias))
     }
 
     /// Takes the statistics of a minibatch from the shares of its blocks, each with its number of cells.
@@ -138,20 +195,45 @@ impl BatchNorm {
         batch_norm::moments(level, normal, self.mean.len(), n, &mut own.first, &mut own.second);
     }
 
-    /// Normalises a row, the `i`-th of its block.
-    pub(super) fn normalise(&self, pass: &Pass<'_>, i: usize, row: &mut [f32], own: Option<&mut Standardised>) {
+    /// Normalises a row, the `i`-th of its block, of a cell with this code.
+    pub(super) fn normalise(
+        &self,
+        pass: &Pass<'_>,
+        (i, code): (usize, usize),
+        row: &mut [f32],
+        own: Option<&mut Standardised>,
+    ) {
         let (level, width) = (pass.network.level, self.mean.len());
-        match (pass.statistics, own) {
-            (Statistics::OfMinibatch, Some(own)) => {
-                batch_norm::standardise(level, row, self.norm(pass.parts), &mut own.rows[i * width..][..width]);
+        let norm = match (pass.statistics, &self.offsets) {
+            (Statistics::OfMinibatch, _) => self.norm(pass.parts),
+            (Statistics::Running, None) => return layer::scale_shift(level, row, &self.scale, &self.shift),
+            (Statistics::Running, Some(offsets)) => {
+                let (weight, bias) =
+                    (&offsets.scales[code * width..][..width], &offsets.shifts[code * width..][..width]);
+                Norm { mean: &self.mean, inverse: &self.inverse, weight, bias }
             }
-            _ => layer::scale_shift(level, row, &self.scale, &self.shift),
+        };
+        if let Some(own) = own {
+            batch_norm::standardise(level, row, norm, &mut own.rows[i * width..][..width]);
         }
     }
 
-    /// By running statistics, from the gradient of a row that came out to that of what went in.
-    pub(super) fn scale_gradient(&self, level: Level, gradient: &mut [f32]) {
-        layer::scale(level, gradient, &self.scale);
+    /// By running statistics, from the gradient of a row that came out to that of what went in, with its share in the sums of gradients.
+    pub(super) fn scale_gradient(
+        &self,
+        level: Level,
+        (i, code): (usize, usize),
+        gradient: &mut [f32],
+        own: Option<&mut Standardised>,
+    ) {
+        let (Some(offsets), Some(own)) = (&self.offsets, own) else {
+            return layer::scale(level, gradient, &self.scale);
+        };
+        let width = self.mean.len();
+        layer::add(level, &mut own.first[code * width..][..width], gradient);
+        layer::add_product(level, &mut own.second[code * width..][..width], gradient, &own.rows[i * width..][..width]);
+        layer::scale(level, gradient, &offsets.scales[code * width..][..width]);
+        layer::scale(level, gradient, &self.inverse);
     }
 
     /// A block's share in the sums of gradients.

@@ -1,14 +1,14 @@
 //! Takes a module apart: its tensors into parts, its description into layers and maps.
 
 use super::{
-    batch_norm::{BatchNorm, NormParts, Statistics},
+    batch_norm::{BatchNorm, NormParts, Offsets, Statistics},
     embedding::{Embeddings, Map},
     masked::{GENES_OF_PIECE, Masked, Piece},
     network::{LabelNetwork, Layer, Matrix, PosteriorNetwork},
     part::{Layout, Part, values_of},
     spec::{
-        BatchNormSpec, ColumnsSpec, Embedded, LabelSpec, LayerSpec, LogDispersionSpec, MaskedSpec, PosteriorSpec,
-        Unsupported,
+        BatchNormSpec, ColumnsSpec, Embedded, LabelSpec, LayerSpec, LogDispersionSpec, MaskedSpec, OffsetsSpec,
+        PosteriorSpec, Unsupported,
     },
 };
 use crate::{
@@ -205,9 +205,28 @@ impl<'a> Builder<'a> {
             return Err(Unsupported("a batch norm with running statistics trains"));
         }
         let parts = NormParts { weight, bias, mean, var };
+        let offsets = spec.offsets.as_ref().map(|offsets| self.offsets(offsets, n_out)).transpose()?.flatten();
         let counter = format!("{}.num_batches_tracked", spec.name);
         let counted = self.weights.get(&counter).map_or(0, |counter| counter.int64_value(&[]));
-        Ok(BatchNorm::new(parts, padded(n_out), (spec.eps, spec.momentum), (counter, counted)))
+        Ok(BatchNorm::new(parts, padded(n_out), (spec.eps, spec.momentum), (counter, counted), offsets))
+    }
+
+    /// What conditions add to a norm. A reference's own add nothing while it trains.
+    fn offsets(&mut self, spec: &OffsetsSpec, n_out: usize) -> Result<Option<Offsets>, Unsupported> {
+        let (weights, biases) = (self.tensor(&spec.weight)?, self.tensor(&spec.bias)?);
+        if self.statistics == Statistics::OfMinibatch {
+            let adds = weights.iter().chain(&biases).any(|&offset| offset != 0.0);
+            let moves = (self.trains)(&spec.weight) || (self.trains)(&spec.bias);
+            return match adds || moves {
+                true => Err(Unsupported("conditions add to a batch norm that takes statistics of minibatches")),
+                false => Ok(None),
+            };
+        }
+        let n_rows = weights.len() / n_out.max(1);
+        let layout = Layout::Rows { n_rows, n: n_out };
+        let (weight, bias) =
+            (self.part(&spec.weight, layout.clone(), &weights), self.part(&spec.bias, layout, &biases));
+        Ok(Some(Offsets::new(weight, bias, (n_rows, padded(n_out)))))
     }
 
     pub(super) fn log_r(&mut self, spec: &LogDispersionSpec, n_genes: usize) -> Result<usize, Unsupported> {

@@ -5,6 +5,7 @@ use super::{
     block::{Block, ROWS},
     network::{Head, Layer, Matrix, Network},
     part::{Layout, Part},
+    stack::Activations,
 };
 use crate::{
     data::Dataset,
@@ -32,6 +33,9 @@ pub(super) enum Source {
     NormWeight(MatrixId),
     /// What comes back to a batch norm.
     NormBias(MatrixId),
+    /// The same two, apart for each condition.
+    OffsetWeight(MatrixId),
+    OffsetBias(MatrixId),
     /// The likelihood.
     LogDispersion,
     /// Columns of conditions that vectors stand for: see [`super::embedding`].
@@ -121,6 +125,10 @@ fn set_sources(network: &Network, sources: &mut [Source]) {
     for (norm, id) in of_encoder.chain(of_decoder).filter_map(|(layer, id)| Some((layer.batch_norm.as_ref()?, id))) {
         sources[norm.parts.weight] = Source::NormWeight(id);
         sources[norm.parts.bias] = Source::NormBias(id);
+        if let Some(offsets) = &norm.offsets {
+            sources[offsets.weight] = Source::OffsetWeight(id);
+            sources[offsets.bias] = Source::OffsetBias(id);
+        }
     }
     let columns = |layer: &Layer| layer.columns;
     for (l, part) in network.encoder.iter().map(columns).enumerate().filter_map(|(l, part)| Some((l, part?))) {
@@ -180,10 +188,26 @@ pub(super) fn collect(network: &Network, dataset: &Dataset<'_>, blocks: Differen
         }
         (Source::NormWeight(id), _) => gradient.copy_from_slice(&norm_of(network, id).by_weight),
         (Source::NormBias(id), _) => gradient.copy_from_slice(&norm_of(network, id).by_bias),
+        (Source::OffsetWeight(id) | Source::OffsetBias(id), _) => {
+            gradient.fill(0.0);
+            for own in blocks.of(id).filter_map(|block| activations(block, id).standardised.as_ref()) {
+                let sums = if matches!(source, Source::OffsetWeight(_)) { &own.second } else { &own.first };
+                layer::add(level, gradient, sums);
+            }
+        }
         (Source::Embedding, _) => {}
         (Source::Panel(_) | Source::Bias(_) | Source::Columns(_), _) => {
             unreachable!("matrices are panels, and only they are")
         }
+    }
+}
+
+/// What the layer of a linear map makes of a block.
+fn activations(block: &Block, id: MatrixId) -> &Activations {
+    match id {
+        MatrixId::Encoder(l) => &block.encoder[l],
+        MatrixId::Decoder(l) => &block.decoder[l],
+        MatrixId::Mean | MatrixId::Var | MatrixId::Head | MatrixId::Dropout => unreachable!("heads have no norms"),
     }
 }
 

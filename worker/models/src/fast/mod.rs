@@ -60,6 +60,6 @@ pub(crate) use frozen_product::FrozenProduct;
 pub use spec::{
     AnchorFigures, AnchorSpec, BatchNormSpec, ColumnsSpec, DiscrepancySpec, Divergence, Embedded, EncoderInput,
     HeadSpec, LabelSpec, LayerSpec, Link, LogDispersionSpec, MaskedSpec, Measured, Mix, ModalitiesSpec, ModalitySpec,
-    PosteriorSpec, ReconstructionSpec, Shrinking, Shrinks, Unsupported, VaeSpec,
+    OffsetsSpec, PosteriorSpec, ReconstructionSpec, Shrinking, Shrinks, Unsupported, VaeSpec,
 };
 pub use terms::{Further, Terms};

@@ -214,9 +214,8 @@ impl Network {
             let rows = parts[log_r].values.chunks_exact(padded(self.n_genes));
             rows.zip(&mut self.dispersions).for_each(|(row, dispersion)| set_dispersion(level, row, dispersion));
         }
-        if which == Refresh::All {
-            self.refresh_norms(parts);
-        }
+        let due = self.batch_norms_mut().filter(|norm| which == Refresh::All || norm.offsets_move(parts));
+        due.for_each(|norm| norm.refresh(level, parts));
         let others = self.modalities.iter_mut().flat_map(|modalities| &mut modalities.others);
         others.for_each(|other| other.refresh(parts, which));
         if let Some(embeddings) = self.embeddings.as_mut().filter(|_| which == Refresh::All) {
@@ -265,7 +264,7 @@ impl Network {
     pub(super) fn lowest_trained(&self, parts: &[Part]) -> Option<usize> {
         let of = |matrix: &Matrix| matrix.panels.clone().chain([matrix.bias]).any(|part| parts[part].moments.is_some());
         let moves = |part: usize| parts[part].moments.is_some();
-        let of_norm = |norm: &BatchNorm| moves(norm.parts.weight) || moves(norm.parts.bias);
+        let of_norm = |norm: &BatchNorm| moves(norm.parts.weight) || moves(norm.parts.bias) || norm.offsets_move(parts);
         let of_layer = |layer: &Layer| {
             of(&layer.matrix) || layer.columns.is_some_and(moves) || layer.batch_norm.as_ref().is_some_and(of_norm)
         };

@@ -247,6 +247,17 @@ pub struct BatchNormSpec {
     pub eps: f64,
     /// Share of a minibatch in the running statistics; none where they stay as they are.
     pub momentum: Option<f64>,
+    /// What conditions add to scale and shift, if they do.
+    pub offsets: Option<OffsetsSpec>,
+}
+
+/// Tensors with a row per condition that are added to a batch norm's.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OffsetsSpec {
+    /// To the scale.
+    pub weight: String,
+    /// To the shift.
+    pub bias: String,
 }
 
 /// A linear map, norms, ReLU or its like and dropout, in this order.

@@ -1,7 +1,7 @@
 //! Layers in a row, on up to [`ROWS`] rows, and the way back.
 
 use super::{
-    batch_norm::{Standardised, Statistics},
+    batch_norm::{BatchNorm, Standardised, Statistics},
     block::{Pass, ROWS},
     network::{Layer, Matrix},
 };
@@ -67,7 +67,7 @@ impl Activations {
         Self {
             normal: rows(),
             inverse: [0.0; ROWS],
-            standardised: layer.batch_norm.as_ref().map(|_| Standardised::new(ROWS, width)),
+            standardised: layer.batch_norm.as_ref().map(|norm| Standardised::new(norm, ROWS, width)),
             keep: rows(),
             keep_noise: None,
             out: rows(),
@@ -94,7 +94,7 @@ impl Activations {
         let of_rows = self.normal.chunks_exact_mut(width).zip(self.out.chunks_exact_mut(width));
         for (i, (normal, out)) in of_rows.take(rows.n).enumerate() {
             if let Some(norm) = &layer.batch_norm {
-                norm.normalise(pass, i, normal, self.standardised.as_mut());
+                norm.normalise(pass, (i, rows.codes.of(i)), normal, self.standardised.as_mut());
             }
             if layer.layer_norm {
                 self.inverse[i] = layer::layer_norm(level, normal, &layer.mask, layer.matrix.n_out);
@@ -121,6 +121,11 @@ impl Activations {
     /// From the gradient of `out`, in `delta`, to that of what the linear map gave; with batch statistics, to that of what the norm gave.
     fn gradient(&mut self, pass: &Pass<'_>, layer: &Layer, rows: Rows<'_>) {
         let (level, width) = (pass.network.level, layer.matrix.width());
+        let by_running = layer.batch_norm.as_ref().filter(|_| !layer.waits(pass));
+        if let (Some(BatchNorm { offsets: Some(_), .. }), Some(own)) = (by_running, &mut self.standardised) {
+            own.first.fill(0.0);
+            own.second.fill(0.0);
+        }
         let of_rows = self.delta.chunks_exact_mut(width).zip(self.normal.chunks_exact(width));
         for (i, (delta, normal)) in of_rows.take(rows.n).enumerate() {
             let keep = layer.drops(rows).then(|| &self.keep[i * width..][..width]);
@@ -133,8 +138,8 @@ impl Activations {
                 let inverse = self.inverse[i];
                 layer::layer_norm_gradient(level, delta, normal, &layer.mask, layer.matrix.n_out, inverse);
             }
-            if let Some(norm) = layer.batch_norm.as_ref().filter(|_| !layer.waits(pass)) {
-                norm.scale_gradient(level, delta);
+            if let Some(norm) = by_running {
+                norm.scale_gradient(level, (i, rows.codes.of(i)), delta, self.standardised.as_mut());
             }
         }
     }

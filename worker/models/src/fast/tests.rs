@@ -12,11 +12,11 @@ use crate::{
     data::{Dataset, Minibatch, Registry},
     distributions::Likelihood,
     model::{Embedder as _, Module},
-    nn::{Builder, ConditionSource, Mode, Noise, Pass, SeededNoise, Source, Trainable},
+    nn::{Builder, ConditionSource, Mode, Noise, Pass, Role, SeededNoise, Source, Trainable},
     train::{AdamOptions, Decay},
     zoo::{
         family::Norms,
-        scvi::{Dispersion, ScviConfig, ScviModule},
+        scvi::{BatchNormAffine, Dispersion, ScviConfig, ScviModule},
     },
 };
 
@@ -37,7 +37,7 @@ fn config() -> impl Strategy<Value = ScviConfig> {
     let likelihood = prop_oneof![Just(Likelihood::Nb), Just(Likelihood::Zinb), Just(Likelihood::Poisson)];
     let dispersion = prop_oneof![Just(Dispersion::Gene), Just(Dispersion::GeneBatch)];
     let sizes = (1_usize..50, 1_usize..12, 1_usize..4);
-    let switches = (any::<bool>(), any::<bool>(), any::<bool>());
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (sizes, likelihood, dispersion, norms(), norms(), switches).prop_map(
         |((n_hidden, n_latent, n_layers), gene_likelihood, dispersion, layer_norm, batch_norm, switches)| ScviConfig {
             n_hidden,
@@ -52,6 +52,7 @@ fn config() -> impl Strategy<Value = ScviConfig> {
             // Raw counts through no norm leave rates so near 0 that autograd has few bits of their logarithms left; the kernel has them all.
             log_variational: switches.2 || gene_likelihood == Likelihood::Poisson,
             dropout_rate: 0.3,
+            batch_norm_affine: if switches.3 { BatchNormAffine::Conditions } else { BatchNormAffine::Shared },
             ..ScviConfig::default()
         },
     )
@@ -82,9 +83,21 @@ fn compare(example: &Example, mode: Mode, trainable: Trainable) {
     let n_cells = example.conditions.len();
     let builder = Builder::new(Source::Fresh, ConditionSource::Fresh(*n_conditions), trainable, [7; 32], Device::Cpu);
     let module = ScviModule::new(config.clone(), &Registry::default(), *n_genes, builder).unwrap();
+    if mode == Mode::Evaluation {
+        set_offsets(&module);
+    }
     let counts = Csr::from_dense(n_cells, *n_genes, &example.counts).unwrap();
     let dataset = dataset(&counts, example.conditions.clone());
     compare_unlabelled(&module, Some(config.gene_likelihood), &dataset, mode);
+}
+
+/// Gives conditions something to add to batch norms, some of it so that nothing is left of a scale.
+fn set_offsets(module: &dyn Module) {
+    for (_, offset) in module.weights().iter().filter(|(_, weight)| weight.role == Role::ConditionOffset) {
+        let numbers =
+            (Tensor::arange(offset.tensor.numel() as i64, (Kind::Float, Device::Cpu)).sin() * 2.0).round() / 2.0;
+        tch::no_grad(|| offset.tensor.shallow_clone().copy_(&numbers.view_as(&offset.tensor)));
+    }
 }
 
 /// What [`compare_modules`] does, of a module that learns no labels, over all cells from the last to the first.

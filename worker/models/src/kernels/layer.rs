@@ -44,6 +44,16 @@ kernel! {
 }
 
 kernel! {
+    /// `sum = sum + a * b`, number by number.
+    pub(crate) fn add_product<V>(sum: &mut [f32], a: &[f32], b: &[f32]) {
+        let rows = a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0);
+        for (sum, (a, b)) in sum.as_chunks_mut::<LANES>().0.iter_mut().zip(rows) {
+            V::load(a).mul_add(V::load(b), V::load(sum)).store(sum);
+        }
+    }
+}
+
+kernel! {
     /// The sum of products of two rows.
     pub(crate) fn dot<V>(a: &[f32], b: &[f32]) -> f32 {
         let mut sum = V::splat(0.0);

@@ -324,7 +324,7 @@ impl<'a> Builder<'a> {
     fn keep(&mut self, name: &str, tensor: Tensor, role: Role, section: Section) -> Tensor {
         let trains = match self.trainable {
             Trainable::Nothing => false,
-            Trainable::Conditions => matches!(role, Role::Condition | Role::Local),
+            Trainable::Conditions => matches!(role, Role::Condition | Role::ConditionOffset | Role::Local),
             Trainable::Everything => role.is_trainable(),
         };
         let tensor = tensor.to_device(self.weights.device()).set_requires_grad(trains);

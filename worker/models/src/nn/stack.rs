@@ -26,6 +26,8 @@ pub struct StackOptions {
     pub dropout: f64,
     /// Batch norm in every layer.
     pub batch_norm: bool,
+    /// Whether each condition adds a scale and a shift of its own to everybody's.
+    pub batch_norm_offsets: bool,
     /// Layer norm in every layer, after batch norm.
     pub layer_norm: bool,
     /// What follows in every layer.
@@ -80,7 +82,11 @@ impl Stack {
             let covariates = if i == 0 || options.inject { &options.covariates } else { &none };
             let slot = |slot: usize| format!("{name}.fc_layers.Layer {i}.{slot}");
             let linear = Linear::new(builder, &slot(0), n_in, n_out, covariates)?;
-            let batch_norm = if options.batch_norm { Some(BatchNorm::new(builder, &slot(1), n_out)?) } else { None };
+            let batch_norm = match (options.batch_norm, options.batch_norm_offsets) {
+                (false, _) => None,
+                (true, false) => Some(BatchNorm::new(builder, &slot(1), n_out)?),
+                (true, true) => Some(BatchNorm::new(builder, &slot(1), n_out)?.with_offsets(builder)?),
+            };
             let dropout = Dropout::new(builder, slot(4), options.dropout);
             let (layer_norm, activation) = (options.layer_norm, options.activation);
             layers.push(Layer { linear, batch_norm, layer_norm, activation, dropout });
@@ -107,8 +113,9 @@ impl Stack {
     /// Applies all layers to `x` with what stands beside it, `[n, n_in]` together; see [`Linear::forward_beside`].
     pub(crate) fn forward_beside(&self, x: &Tensor, beside: Option<&Tensor>, pass: &mut Pass<'_>) -> Tensor {
         let Some((first, later)) = self.layers.split_first() else { return x.shallow_clone() };
-        let y = first.behind(first.linear.forward_beside(x, beside), pass);
+        let y = first.linear.forward_beside(x, beside);
         let none = Covariates::none(&y);
+        let y = first.behind(y, &none, pass);
         later.iter().fold(y, |y, layer| layer.forward(&y, &none, pass))
     }
 }
@@ -129,14 +136,14 @@ impl Layer {
     }
 
     fn forward(&self, x: &Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
-        self.behind(self.linear.forward(x, covariates), pass)
+        self.behind(self.linear.forward(x, covariates), covariates, pass)
     }
 
     /// What follows the linear map.
-    fn behind(&self, y: Tensor, pass: &mut Pass<'_>) -> Tensor {
+    fn behind(&self, y: Tensor, covariates: &Covariates, pass: &mut Pass<'_>) -> Tensor {
         let mut y = y;
         if let Some(norm) = &self.batch_norm {
-            y = norm.forward(&y, pass.mode);
+            y = norm.forward_of(&y, covariates, pass.mode);
         }
         if self.layer_norm {
             y = layer_norm(&y);

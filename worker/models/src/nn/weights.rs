@@ -23,6 +23,9 @@ pub enum Role {
     Summary,
     /// One row per condition, trained by surgery.
     Condition,
+    /// One row per condition, zeros in those of a reference: what a new condition has beside what is everybody's. Trained by surgery alone, and
+    /// nothing that upstream has.
+    ConditionOffset,
     /// One row per condition, computed from its cells and never trained.
     ConditionBuffer,
     /// One row per condition, a fact about its cells (0 or 1) that upstream keeps elsewhere than among its tensors.
@@ -37,7 +40,7 @@ impl Role {
     pub fn kind(self) -> Option<TensorKind> {
         match self {
             Self::Parameter | Self::Buffer | Self::Summary | Self::Local => None,
-            Self::Condition => Some(TensorKind::Trained),
+            Self::Condition | Self::ConditionOffset => Some(TensorKind::Trained),
             Self::ConditionBuffer => Some(TensorKind::Statistic),
             Self::ConditionFact => Some(TensorKind::Fact),
         }
@@ -48,7 +51,7 @@ impl Role {
         self.kind().is_some()
     }
 
-    /// Whether an optimiser may ever own the tensor.
+    /// Whether an optimiser that trains a whole model may own the tensor.
     pub fn is_trainable(self) -> bool {
         matches!(self, Self::Parameter | Self::Condition | Self::Local)
     }

@@ -51,10 +51,11 @@ pub enum PartKind {
 }
 
 impl Layout {
-    /// The layout of a module's tensors, but for facts about conditions and summaries, which upstream keeps elsewhere.
+    /// The layout of a module's tensors, but for facts about conditions and summaries, which upstream keeps elsewhere, and offsets of conditions,
+    /// which it does not have.
     pub fn of(weights: &Weights) -> Self {
         let mut tensors: BTreeMap<String, Vec<Part>> = BTreeMap::new();
-        let is_upstreams = |role: Role| !matches!(role, Role::ConditionFact | Role::Summary);
+        let is_upstreams = |role: Role| !matches!(role, Role::ConditionFact | Role::ConditionOffset | Role::Summary);
         for (name, weight) in weights.iter().filter(|(_, weight)| is_upstreams(weight.role)) {
             let (upstream, kind) = place(name, weights);
             let size = weight.tensor.size();

@@ -16,7 +16,7 @@ pub use scarches::{ScarchesModel, folder_to_reference, reference_to_folder, with
 use crate::{
     error::{Error, Result},
     formats::scvi_tools::{Arguments, SavedModel},
-    model::Config,
+    model::{Config, Model},
     reference::Reference,
     zoo,
 };
@@ -111,6 +111,36 @@ pub fn from_reference(reference: &Reference) -> Result<SavedModel> {
         Some(Upstream::ScviTools(model)) => model.to_saved(reference),
         Some(Upstream::Scarches(_) | Upstream::Archive(_)) | None => Err(Error::Export { model: name.clone() }),
     }
+}
+
+/// Whether a saved model's decoder has batch norm, which conditions can add to.
+pub fn has_batch_norm(saved: &SavedModel) -> bool {
+    saved
+        .state_dict
+        .iter()
+        .any(|(name, _)| name.starts_with("decoder.px_decoder.") && name.ends_with(".1.running_mean"))
+}
+
+/// Whether the model that a saved one is has this option.
+///
+/// # Errors  as [`to_reference`] for an unknown class
+pub fn has_option(saved: &SavedModel, option: &str) -> Result<bool> {
+    let class = model_of(saved)?.class();
+    let of_class =
+        |model: &dyn Model| matches!(model.upstream(), Some(Upstream::ScviTools(of)) if of.class().name == class.name);
+    let mut options = zoo::ZOO.iter().filter(|model| of_class(**model)).flat_map(|model| model.options());
+    Ok(options.any(|card| card.name == option))
+}
+
+/// Says an option of ours that the class of a saved model does not have, before it becomes a reference.
+///
+/// # Errors  [`Error::Import`] for one that the model does not have either, and as [`to_reference`] for an unknown class
+pub fn choose(saved: &mut SavedModel, option: &str, value: serde_json::Value) -> Result<()> {
+    if !has_option(saved, option)? {
+        return Err(saved.refuse(format!("its model has no option `{option}`; leave it out")));
+    }
+    saved.chosen.insert(option.to_owned(), value);
+    Ok(())
 }
 
 /// Arguments of a saved model that its class does not take, as far as this program knows. They are kept, and what they do is not.

@@ -1,6 +1,7 @@
 //! Reads a saved model in any of the layouts there were.
 
 use std::{
+    collections::BTreeMap,
     io::{Cursor, Read, Seek},
     path::{Path, PathBuf},
 };
@@ -149,6 +150,7 @@ impl Attributes {
             state_dict,
             var_names,
             init_params: self.init_params,
+            chosen: BTreeMap::new(),
             registry: self.registry,
             unlabeled_category: self.unlabeled_category,
             is_trained: self.is_trained,

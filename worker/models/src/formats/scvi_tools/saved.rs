@@ -1,6 +1,6 @@
 //! A saved model as a value.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use archipelago_common::StateDict;
 
@@ -20,6 +20,8 @@ pub struct SavedModel {
     pub var_names: VarNames,
     /// Arguments of the constructor.
     pub init_params: Arguments,
+    /// What whoever imports it says of options that upstream does not have.
+    pub chosen: BTreeMap<String, serde_json::Value>,
     /// What was registered of the data.
     pub registry: SavedRegistry,
     /// The label that stands for unlabelled cells, where the model takes such.

@@ -17,7 +17,7 @@ use crate::{
         scvi_tools::{CategoricalField, Indices, SETUP_ANNDATA, SavedModel, SavedRegistry, VarNames},
     },
     model::{Config, Model, Module},
-    nn::{Builder, ConditionSource, Source, Trainable, from_tch, to_tch},
+    nn::{Builder, ConditionSource, Role, Source, Trainable, from_tch, to_tch},
     options::OptionCard,
     reference::Reference,
     upstream::{Class, Layout, Named, Namespace, Part, PartKind},
@@ -31,7 +31,8 @@ pub(in crate::zoo) fn fields_of_counts() -> [Field; 4] {
 /// The constructor arguments that are options of ours.
 pub(in crate::zoo) fn given_options(saved: &SavedModel, options: &[OptionCard]) -> Config {
     let given = |option: &OptionCard| {
-        let value = saved.init_params.get(option.name).filter(|value| !value.is_null())?;
+        let saved_value = saved.init_params.get(option.name);
+        let value = saved_value.or_else(|| saved.chosen.get(option.name)).filter(|value| !value.is_null())?;
         Some((option.name.to_owned(), value.clone()))
     };
     options.iter().filter_map(given).collect()
@@ -84,7 +85,7 @@ fn conditions(saved: &SavedModel, namespace: &Namespace) -> Result<Vec<Condition
 /// The saved model of any reference; `options` are those of the constructor.
 pub(in crate::zoo) fn export(
     class: &Class,
-    options: Config,
+    mut options: Config,
     registry: &Registry,
     reference: &Reference,
 ) -> Result<SavedModel> {
@@ -93,8 +94,25 @@ pub(in crate::zoo) fn export(
         let detail = "a reference without conditions cannot be saved: scvi-tools knows no model without batches";
         return Err(Error::Import { file: class.name.into(), detail: detail.to_owned() });
     }
+    options.remove(BATCH_NORM_AFFINE);
     let keys: Vec<_> = reference.columns.keys().cloned().collect();
     let module = reference.module(&keys, Device::Cpu)?;
+    let offsets = module.weights().iter().filter(|(_, weight)| weight.role == Role::ConditionOffset);
+    for (name, offset) in offsets {
+        if let Some(key) = keys
+            .iter()
+            .enumerate()
+            .find(|(code, _)| offset.tensor.get(*code as i64).count_nonzero(None).int64_value(&[]) > 0)
+        {
+            let detail = format!(
+                "condition `{}` adds to `{}`, which scvi-tools has once for all conditions; only what was mapped with \
+                 `batch_norm_affine` shared can be saved there",
+                key.1,
+                name.trim_end_matches(".condition")
+            );
+            return Err(Error::Import { file: class.name.into(), detail });
+        }
+    }
     let state_dict = upstream_tensors(module.as_ref());
     let column = |key: &str, names: &[String]| CategoricalField {
         key: key.to_owned(),
@@ -108,6 +126,7 @@ pub(in crate::zoo) fn export(
         state_dict,
         var_names: VarNames::Flat(card.genes.clone()),
         init_params: class.arguments(options),
+        chosen: BTreeMap::new(),
         registry: SavedRegistry {
             setup_method: SETUP_ANNDATA.to_owned(),
             n_cells: card.training.get("n_cells").and_then(serde_json::Value::as_u64),
@@ -169,8 +188,13 @@ fn reference(
     let build = |source, conditions| {
         blueprint.build(Builder::new(source, conditions, Trainable::Nothing, [0; 32], tch::Device::Cpu))
     };
-    let layout = Layout::of(build(Source::Fresh, ConditionSource::Fresh(keys.len()))?.weights());
+    let fresh = build(Source::Fresh, ConditionSource::Fresh(keys.len()))?;
+    let layout = Layout::of(fresh.weights());
     let (base, mut columns) = layout.split(&in_name_order(saved, &layout)?)?;
+    for (name, offset) in fresh.weights().iter().filter(|(_, weight)| weight.role == Role::ConditionOffset) {
+        let of_code = |code: usize| from_tch(&offset.tensor.get(code as i64));
+        columns.iter_mut().enumerate().for_each(|(code, columns)| drop(columns.0.insert(name, of_code(code))));
+    }
     for (columns, facts) in columns.iter_mut().zip(facts) {
         facts.0.iter().for_each(|(name, fact)| drop(columns.0.insert(name, fact.clone())));
     }
@@ -291,6 +315,8 @@ const NUMBERED_BATCHES: &str = "numbered_batches";
 const FLOATS: &str = "floats";
 /// The version whose numbers ours are.
 const WRITTEN_VERSION: &str = "1.4.2";
+/// The option of ours that no model of upstream has.
+pub(in crate::zoo) const BATCH_NORM_AFFINE: &str = "batch_norm_affine";
 /// The obs column of size factors in exported models whose reference does not say what it was called.
 const SIZE_FACTOR_KEY: &str = "size_factor";
 /// Options of modules that constructors pass on.

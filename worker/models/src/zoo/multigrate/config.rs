@@ -344,6 +344,7 @@ impl MultigrateConfig {
             inject: false,
             dropout: self.dropout,
             batch_norm: self.normalization == Normalization::Batch,
+            batch_norm_offsets: false,
             layer_norm: self.normalization == Normalization::Layer,
             activation: match self.activation {
                 MultigrateActivation::LeakyRelu => Activation::LeakyRelu,

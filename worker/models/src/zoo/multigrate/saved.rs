@@ -110,6 +110,7 @@ impl ScviToolsModel for Multigrate {
             state_dict: theirs(saved::tensors(reference)?, &config),
             var_names: VarNames::Flat(names.clone()),
             init_params: CLASS.arguments(arguments(&config, registry)),
+            chosen: BTreeMap::new(),
             registry: SavedRegistry {
                 setup_method: SETUP_ANNDATA.to_owned(),
                 setup_args: BTreeMap::from(setup.map(|(name, value)| (name.to_owned(), value))),

@@ -127,6 +127,7 @@ fn stack(config: &ScviConfig, covariates: CovariateSizes, side: Side) -> StackOp
         inject: true,
         dropout: if in_encoder { config.dropout_rate } else { 0.0 },
         batch_norm: has(config.use_batch_norm),
+        batch_norm_offsets: false,
         layer_norm: has(config.use_layer_norm),
         activation: Activation::Relu,
     }

@@ -42,6 +42,8 @@ options! {
         use_observed_lib_size: bool = true;
         /// How the batch enters layers.
         batch_representation: BatchRepresentation = BatchRepresentation::OneHot;
+        /// Whose scale and shift the decoder's batch norm has: everybody's, or with what each mapped condition adds to it.
+        batch_norm_affine: BatchNormAffine = BatchNormAffine::Shared;
     }
 }
 
@@ -73,6 +75,7 @@ impl ScviConfig {
 }
 
 impl Choice for Dispersion {}
+impl Choice for BatchNormAffine {}
 impl Choice for BatchRepresentation {}
 
 /// What the inverse dispersion depends on.
@@ -87,6 +90,16 @@ pub enum Dispersion {
     GeneLabel,
     /// Gene and cell: the decoder says.
     GeneCell,
+}
+
+/// Whose scale and shift the decoder's batch norm has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchNormAffine {
+    /// Everybody's, frozen by exact surgery.
+    Shared,
+    /// Everybody's and what a condition adds, as part of its columns: zeros in a reference's own conditions, trained by surgery.
+    Conditions,
 }
 
 /// How the batch enters layers.

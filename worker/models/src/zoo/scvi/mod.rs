@@ -6,7 +6,7 @@ mod results;
 pub(super) mod start;
 pub(super) mod upstream;
 
-pub use config::{BatchRepresentation, Dispersion, ScviConfig};
+pub use config::{BatchNormAffine, BatchRepresentation, Dispersion, ScviConfig};
 pub use module::{Generative, Inference, ScviLoss, ScviModule};
 
 use crate::{

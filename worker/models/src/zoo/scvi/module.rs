@@ -3,7 +3,7 @@
 use archipelago_common::ConditionKey;
 use tch::{Kind, Tensor};
 
-use super::{BatchRepresentation, Dispersion, ScviConfig};
+use super::{BatchNormAffine, BatchRepresentation, Dispersion, ScviConfig};
 use crate::{
     data::{
         CONTINUOUS, Covariates, Dataset, Minibatch, Registry, SIZE_FACTOR, Slot,
@@ -115,6 +115,7 @@ impl ScviModule {
             } else {
                 config.use_batch_norm.in_decoder()
             },
+            batch_norm_offsets: !in_encoder && config.batch_norm_affine == BatchNormAffine::Conditions,
             layer_norm: if in_encoder {
                 config.use_layer_norm.in_encoder()
             } else {

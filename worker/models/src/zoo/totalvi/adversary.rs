@@ -56,6 +56,7 @@ impl Adversary {
             inject: false,
             dropout: DROPOUT,
             batch_norm: true,
+            batch_norm_offsets: false,
             layer_norm: false,
             activation: Activation::Relu,
         };

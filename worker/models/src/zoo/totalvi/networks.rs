@@ -37,6 +37,7 @@ impl Encoder {
             inject: true,
             dropout: config.dropout_rate_encoder,
             batch_norm: config.use_batch_norm.in_encoder(),
+            batch_norm_offsets: false,
             layer_norm: config.use_layer_norm.in_encoder(),
             activation: Activation::Relu,
         };
@@ -133,6 +134,7 @@ impl Decoder {
             inject: true,
             dropout: config.dropout_rate_decoder,
             batch_norm: config.use_batch_norm.in_decoder(),
+            batch_norm_offsets: false,
             layer_norm: config.use_layer_norm.in_decoder(),
             activation: Activation::Relu,
         };
@@ -140,6 +142,7 @@ impl Decoder {
             n_layers: 1,
             dropout: 0.0,
             batch_norm: false,
+            batch_norm_offsets: false,
             layer_norm: false,
             activation: Activation::None,
             ..trunk.clone()

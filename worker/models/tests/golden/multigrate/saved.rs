@@ -67,6 +67,7 @@ fn saved(case: &Case) -> SavedModel {
         state_dict,
         var_names: VarNames::Flat(genes.clone()),
         init_params: Arguments { named: arguments, further: BTreeMap::new() },
+        chosen: BTreeMap::new(),
         registry: SavedRegistry {
             genes,
             size_factor_key: Some("factors".to_owned()),
