@@ -61,6 +61,10 @@ pub struct ImportArgs {
     prefix: String,
     #[command(flatten)]
     at_hand: archived::CellsAtHand,
+    /// Whose scale and shift the decoder's batch norm has, of scVI and scANVI with one: everybody's (`shared`, so that what is mapped can be exported
+    /// to scvi-tools), or with what each mapped condition adds to it as part of its columns (`conditions`) [default: conditions]
+    #[arg(long, value_name = "WHOSE", value_parser = ["shared", "conditions"])]
+    batch_norm_affine: Option<String>,
     /// First part of the condition keys: the operator who will publish the reference.
     #[arg(long, default_value = "reference")]
     owner: SiteId,
@@ -103,7 +107,14 @@ pub fn run(args: &ImportArgs, output: &Output) -> Result<()> {
     if let Some(saved) = SavedArchive::of(&args.model)? {
         return archived::import(&saved, &args.at_hand, &names, &args.out, output);
     }
-    let saved = scvi_tools::read(&args.model, &args.prefix)?;
+    let mut saved = scvi_tools::read(&args.model, &args.prefix)?;
+    match &args.batch_norm_affine {
+        Some(whose) => upstream::choose(&mut saved, BATCH_NORM_AFFINE, whose.as_str().into())?,
+        None if upstream::has_batch_norm(&saved) && upstream::has_option(&saved, BATCH_NORM_AFFINE)? => {
+            upstream::choose(&mut saved, BATCH_NORM_AFFINE, "conditions".into())?;
+        }
+        None => {}
+    }
     let reference = upstream::to_reference(&saved, &names)?;
     fs::create_dir(&args.out)?;
     existing::begin(&args.out)?;
@@ -144,6 +155,8 @@ fn term_names(path: &Path, key: &str) -> Result<Vec<String>> {
     Ok(text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
+/// The option that says whose scale and shift the decoder's batch norm has.
+const BATCH_NORM_AFFINE: &str = "batch_norm_affine";
 /// More than the names of all public gene sets.
 const TERMS_BYTES: u64 = 16 << 20;
 

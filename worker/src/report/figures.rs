@@ -32,10 +32,12 @@ pub(super) fn losses(findings: &Findings) -> Result<String> {
         Ok(Figure::grid(None, &panels, 2, theme))
     };
     let epochs = findings.history.values().map(Vec::len).max().unwrap_or(0);
-    let last = findings.history.iter().filter_map(|(name, reports)| Some((name, reports.last()?.loss)));
+    let ends_at = |report: &EpochReport| report.figures.get("elbo").map_or(report.loss, |elbo| -elbo);
+    let last = findings.history.iter().filter_map(|(name, reports)| Some((name, ends_at(reports.last()?))));
     let ends: Vec<String> = last.map(|(name, loss)| format!("{name} ends at {loss:.1}")).collect();
-    let alt = format!("Loss per cell over {epochs} epochs: {}", ends.join(", "));
-    let caption = "Loss of each new batch over its epochs. A curve that still falls at the end asks for more epochs.";
+    let alt = format!("Negative ELBO per cell over {epochs} epochs: {}", ends.join(", "));
+    let caption = "Negative ELBO of each new batch over its epochs, with the KL term at its full weight, and the reconstruction in it; between them is \
+                   the KL term. A curve that still falls at the end asks for more epochs.";
     let whole = picture(draw, Stored::Shapes, &alt, caption)?;
     let usual = archipelago_common::Figure::USUAL;
     if findings.card.layout.figures.iter().all(|figure| usual.contains(figure)) {

@@ -1,6 +1,9 @@
-//! Losses over epochs.
+//! Losses over epochs, with the KL term at its full weight: the loss that is minimised rises while its weight does, and says nothing of a fit.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use archipelago_analysis::plot::{LineSeries, Lines, Palette, Panel, Theme};
 use archipelago_common::{Figure, progress::EpochReport};
@@ -13,7 +16,9 @@ use crate::{
     results::{self, History},
 };
 
-/// The loss of each training over its epochs, a panel per directory.
+/// The negative ELBO of each training over its epochs and the reconstruction in it, a panel per directory.
+///
+/// The KL term counts with its full weight in every epoch, whatever its weight in the loss was by then.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  archipelago-worker plot loss reference mapped --out loss.png")]
 pub(super) struct LossArgs {
@@ -41,15 +46,31 @@ pub(super) fn loss(args: &LossArgs, output: &Output) -> Result<()> {
     args.picture.write(&panels, output)
 }
 
-/// The curves of one directory: of each thing that was trained, on the cells trained on and on those left out.
+/// The curves of one directory: of each thing that was trained, on the cells trained on and on those left out. What lies between a curve and that
+/// of the reconstruction is the KL term. The loss itself where a history has no ELBO.
 pub(crate) fn panel(
     title: &str,
     history: &History,
     theme: &Theme,
 ) -> std::result::Result<Panel, archipelago_analysis::AnalysisError> {
-    let of_loss = |report: &EpochReport| (Some(report.loss), report.validation_loss);
-    curves(title, "loss per cell (nats)", history, of_loss, theme)
+    let bound = |figures: &BTreeMap<String, f64>| figures.get(Figure::ELBO.name.as_ref()).map(|elbo| -elbo);
+    if history.values().flatten().any(|report| bound(&report.figures).is_none()) {
+        let of_loss = |report: &EpochReport| (Some(report.loss), report.validation_loss);
+        return lines(title, "loss per cell (nats)", &curves(history, of_loss), theme);
+    }
+    let mut series = curves(history, |report| (bound(&report.figures), bound(&report.validation_figures)));
+    let reconstruction =
+        |report: &EpochReport| (report.figures.get(Figure::RECONSTRUCTION.name.as_ref()).copied(), None);
+    series.extend(curves(history, reconstruction).into_iter().map(|of_one| {
+        let name =
+            if history.len() == 1 { RECONSTRUCTION.to_owned() } else { format!("{}, {RECONSTRUCTION}", of_one.name) };
+        LineSeries { name, ..of_one }
+    }));
+    lines(title, "negative ELBO per cell (nats)", &series, theme)
 }
+
+/// What the curve of the reconstruction is called.
+const RECONSTRUCTION: &str = "reconstruction";
 
 /// A panel for each figure beside the whole loss and its bound: the reconstruction, and what the model tells apart in it.
 pub(crate) fn terms(
@@ -60,19 +81,13 @@ pub(crate) fn terms(
     let panel = |name: &String| {
         let of =
             |report: &EpochReport| (report.figures.get(name).copied(), report.validation_figures.get(name).copied());
-        curves(&name.replace('_', " "), "mean per cell", history, of, theme)
+        lines(&name.replace('_', " "), "mean per cell", &curves(history, of), theme)
     };
     names.into_iter().filter(|name| *name != Figure::ELBO.name.as_ref()).map(panel).collect()
 }
 
 /// The curves of a number of each epoch, and of the same for the cells left out.
-fn curves(
-    title: &str,
-    y_label: &str,
-    history: &History,
-    of: impl Fn(&EpochReport) -> (Option<f64>, Option<f64>),
-    theme: &Theme,
-) -> std::result::Result<Panel, archipelago_analysis::AnalysisError> {
+fn curves(history: &History, of: impl Fn(&EpochReport) -> (Option<f64>, Option<f64>)) -> Vec<LineSeries> {
     let is_one = history.len() == 1;
     let mut series = Vec::new();
     for (name, reports) in history {
@@ -87,7 +102,16 @@ fn curves(
             series.push(LineSeries { name: called("validation"), points: validation });
         }
     }
+    series
+}
+
+fn lines(
+    title: &str,
+    y_label: &str,
+    series: &[LineSeries],
+    theme: &Theme,
+) -> std::result::Result<Panel, archipelago_analysis::AnalysisError> {
     let palette = Palette::new(series.iter().map(|series| &series.name));
-    let lines = Lines { title, x_label: "epoch", y_label, series: &series, palette: &palette };
+    let lines = Lines { title, x_label: "epoch", y_label, series, palette: &palette };
     lines.panel(theme)
 }
