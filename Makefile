@@ -13,6 +13,8 @@ SEED ?= 0
 SITES ?= 3
 OUT ?= demo-out
 
+# make quality DATA=file.h5ad UPSTREAM=dir (what benches/peers/surgery_quality.py wrote) pairs with scvi-tools on its references; AFFINE=conditions
+# imports these with a decoder's batch norm of conditions, EPOCHS=n is for surgery.
 # make quality DATA=file.h5ad SEEDS=0,1,2 PEER=figures.json; without obs column `split` also REFERENCE=a,b QUERY=c,d. EPOCHS=n is for the
 # reference and for surgery; VARIANT=half or VARIANT=unseen UNSEEN=type is for scPoli.
 REFERENCE ?=
@@ -20,6 +22,8 @@ PEER ?=
 EPOCHS ?=
 VARIANT ?=
 UNSEEN ?=
+UPSTREAM ?=
+AFFINE ?=
 
 # make simulate SEEDS=2000 FIRST_SEED=0, or MUTATIONS=1
 FIRST_SEED ?= 0
@@ -61,6 +65,7 @@ quality: build ## Map with scVI and scANVI, or with another model, over several 
 		$(if $(MODEL),--model $(MODEL)) $(if $(QUERY),--reference "$(REFERENCE)" --query "$(QUERY)") $(if $(PEER),--peer "$(PEER)") \
 		$(if $(BATCH),--batch-key "$(BATCH)") $(if $(LABELS),--labels-key "$(LABELS)") $(if $(COARSE),--coarse-key "$(COARSE)") \
 		$(if $(SETS),--gene-sets "$(SETS)") $(if $(QUERY_DATA),--query-data "$(QUERY_DATA)") $(if $(PARTS),--partition-keys "$(PARTS)") \
+		$(if $(UPSTREAM),--upstream "$(UPSTREAM)") $(if $(AFFINE),--batch-norm-affine $(AFFINE)) \
 		$(if $(EPOCHS),--reference-epochs $(EPOCHS) --surgery-epochs $(EPOCHS)) $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSEEN),--unseen "$(UNSEEN)")
 
 # ARCHIPELAGO_PEERS=dir names a virtual environment with scvi-tools; without it, one is made in .venv-peers. ARCHIPELAGO_SCARCHES=dir names one

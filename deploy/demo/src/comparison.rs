@@ -1,6 +1,7 @@
 //! Figures over seeds beside a peer's: mean, spread, and whether ours are as good.
 
 mod of_sections;
+pub mod paired;
 
 use std::collections::BTreeMap;
 
@@ -177,6 +178,9 @@ const FIGURES: &[Figure] = &[
     more("balanced_accuracy", "/transfer_knn/balanced_accuracy"),
     more("knn_purity", "/integration/knn_purity"),
     more("other_batch_share", "/integration/knn_other_batch"),
+    more("reference_share", NO_PEER),
+    more("ilisi", NO_PEER),
+    more("clisi", NO_PEER),
     more("graph_connectivity", "/integration/graph_connectivity"),
     more("asw_label", "/integration/asw_label"),
     more("asw_batch", "/integration/asw_batch"),

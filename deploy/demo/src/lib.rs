@@ -16,6 +16,7 @@ pub mod printer;
 pub mod proofs;
 pub mod quality;
 mod quality_multigrate;
+mod quality_paired;
 pub mod quality_runs;
 mod quality_scgen;
 pub mod quality_scpoli;

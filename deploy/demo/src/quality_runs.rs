@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use archipelago_analysis::metrics::MappingQuality;
 use archipelago_anndata::AnnData;
 use archipelago_common::Digest;
 use archipelago_processes::process;
@@ -16,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     cells::{Embedding, column, distinct},
-    comparison::{Comparison, Figures},
+    comparison::{Comparison, Figures, paired::Paired},
     quality,
     quality_scpoli::Variant,
 };
@@ -88,6 +89,16 @@ pub struct QualityArgs {
     /// Leave no type out of the tree in turn: it takes a tree for each.
     #[arg(long)]
     pub no_left_out: bool,
+    /// References of scvi-tools and its surgery of the query: the folder that `surgery_quality.py` wrote. Exact surgery of scVI is set beside it on the
+    /// same references, seed by seed.
+    #[arg(long, conflicts_with = "peer")]
+    pub upstream: Option<PathBuf>,
+    /// With `--upstream`: whose scale and shift the decoder's batch norm is to have, see `archipelago-worker import`.
+    #[arg(long, requires = "upstream")]
+    pub batch_norm_affine: Option<String>,
+    /// With `--upstream`: further words for `archipelago-worker map`.
+    #[arg(long, requires = "upstream", value_delimiter = ' ', allow_hyphen_values = true)]
+    pub map_with: Vec<String>,
     /// Figures of a peer to set beside ours: what `peer_quality.py` wrote.
     #[arg(long)]
     pub peer: Option<PathBuf>,
@@ -162,11 +173,12 @@ struct Summary<'a> {
 pub fn run(args: &QualityArgs) -> Result<()> {
     let args = &args.clone().with_batches()?;
     let worker = process::program("archipelago-worker")?;
+    if let Some(upstream) = &args.upstream {
+        return run_paired(args, &worker, upstream);
+    }
     let mut runs: BTreeMap<&'static str, Vec<Figures>> = BTreeMap::new();
     for &seed in &args.seeds {
-        let seed_run = SeedRun { args, worker: &worker, seed, dir: args.out.join(format!("seed-{seed}")) };
-        std::fs::create_dir_all(&seed_run.dir)
-            .with_context(|| format!("failed to make `{}`", seed_run.dir.display()))?;
+        let seed_run = SeedRun::new(args, &worker, seed)?;
         match args.model {
             Models::Scvi => {
                 runs.entry("scvi").or_default().push(seed_run.scvi()?);
@@ -201,6 +213,19 @@ pub fn run(args: &QualityArgs) -> Result<()> {
     write(&args.out.join("summary.json"), &(serde_json::to_string_pretty(&summary)? + "\n"))?;
     write(&args.out.join("table.md"), &table)?;
     crate::printer::print(&table);
+    Ok(())
+}
+
+/// Runs every seed on the references of scvi-tools.
+fn run_paired(args: &QualityArgs, worker: &Path, upstream: &Path) -> Result<()> {
+    let of_seed = |&seed: &u64| SeedRun::new(args, worker, seed)?.paired(upstream);
+    let mapped = args.seeds.iter().map(of_seed).collect::<Result<Vec<_>>>()?;
+    let paired = Paired::new(&mapped);
+    let summary =
+        serde_json::json!({ "seeds": args.seeds, "map_with": args.map_with, "runs": mapped, "paired": paired });
+    write(&args.out.join("summary.json"), &(serde_json::to_string_pretty(&summary)? + "\n"))?;
+    write(&args.out.join("table.md"), &paired.table())?;
+    crate::printer::print(&paired.table());
     Ok(())
 }
 
@@ -266,6 +291,14 @@ pub(crate) struct SeedRun<'a> {
     worker: &'a Path,
     seed: u64,
     dir: PathBuf,
+}
+
+impl<'a> SeedRun<'a> {
+    fn new(args: &'a QualityArgs, worker: &'a Path, seed: u64) -> Result<Self> {
+        let dir = args.out.join(format!("seed-{seed}"));
+        std::fs::create_dir_all(&dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
+        Ok(Self { args, worker, seed, dir })
+    }
 }
 
 impl SeedRun<'_> {
@@ -392,7 +425,13 @@ impl SeedRun<'_> {
     }
 
     /// A command on cells whose batches the reference knows.
-    fn known(&self, verb: &str, reference: &str, (file, batches): (&Path, &[String]), out: &str) -> Result<Value> {
+    pub(crate) fn known(
+        &self,
+        verb: &str,
+        reference: &str,
+        (file, batches): (&Path, &[String]),
+        out: &str,
+    ) -> Result<Value> {
         let (reference, out) = (self.path(reference), self.path(out));
         let (data, batches) = (file.display().to_string(), batches.join(","));
         let mut words = vec![verb, &reference, &data, "--batches", &batches, "--out", &out];
@@ -411,7 +450,11 @@ impl SeedRun<'_> {
     /// Judges the positions of the reference's cells and the query's, in two files.
     pub(crate) fn judge_files(&self, reference: &str, query: &str) -> Result<Figures> {
         let (reference, query) = self.embeddings(reference, query)?;
-        let judged = quality::judge(&reference, &query, 0)?;
+        self.judged(quality::judge(&reference, &query, 0)?)
+    }
+
+    /// Figures by name, without those that ask for cell types where there are none.
+    pub(crate) fn judged(&self, judged: MappingQuality) -> Result<Figures> {
         let Value::Object(figures) = serde_json::to_value(judged)? else { anyhow::bail!("figures are an object") };
         let is_judged = |name: &str| !self.args.labels_key.is_empty() || WITHOUT_LABELS.contains(&name);
         let figures = figures.into_iter().filter(|(name, _)| is_judged(name));
@@ -512,12 +555,12 @@ fn of_data(peer: Value, model: Models, data: &str) -> Value {
     named.or_else(found).cloned().unwrap_or(peer)
 }
 
-fn number(value: &Value, name: &str) -> Result<f64> {
+pub(crate) fn number(value: &Value, name: &str) -> Result<f64> {
     value[name].as_f64().with_context(|| format!("the worker's answer has no number `{name}`"))
 }
 
 /// A figure of the conditions, as a mean over all cells.
-fn over_cells(mapped: &Value, name: &str) -> Result<f64> {
+pub(crate) fn over_cells(mapped: &Value, name: &str) -> Result<f64> {
     let conditions = mapped["conditions"].as_object().context("the worker's answer has no conditions")?;
     let (mut sum, mut n) = (0.0, 0.0);
     for condition in conditions.values() {
@@ -528,7 +571,7 @@ fn over_cells(mapped: &Value, name: &str) -> Result<f64> {
     Ok(sum / n)
 }
 
-fn read_json(path: &Path) -> Result<Value> {
+pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("failed to read `{}`", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("`{}` is not JSON", path.display()))
 }
