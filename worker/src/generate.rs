@@ -31,8 +31,16 @@ pub struct GenerateSpec {
     pub n_types: usize,
     /// Donors in each batch.
     pub n_donors: usize,
+    /// Groups of related types, which share most of what tells them from other groups; 0 where no types are related.
+    pub n_groups: usize,
+    /// Types that batches lack, by the names of both.
+    pub lacking: Vec<(String, String)>,
+    /// Standard deviation of the logarithm of a type's share in a batch; without one, shares are more alike.
+    pub unevenness: Option<f64>,
     /// Standard deviation of a batch's shift of each gene, in natural logarithms.
     pub batch_effect: f64,
+    /// The same of single batches, by their names.
+    pub batch_effects: Vec<(String, f64)>,
     /// Median counts of a cell.
     pub library_size: f64,
     /// Chance that a count of expectation 0 is lost; falls with the expectation, half of it at 1.
@@ -59,8 +67,30 @@ impl GenerateSpec {
                 return refuse(what, "0".to_owned(), "at least 1");
             }
         }
-        if !(self.batch_effect.is_finite() && self.batch_effect >= 0.0) {
-            return refuse("--batch-effect", self.batch_effect.to_string(), "0 or a number above it");
+        let effects = self.batch_effects.iter().map(|(_, effect)| *effect).chain([self.batch_effect]);
+        for effect in effects.chain(self.unevenness) {
+            if !(effect.is_finite() && effect >= 0.0) {
+                return refuse("--batch-effect or --uneven", effect.to_string(), "0 or a number above it");
+            }
+        }
+        if self.n_groups > self.n_types {
+            return refuse("--related", self.n_groups.to_string(), "at most as many groups as types");
+        }
+        let named =
+            self.batch_effects.iter().map(|(batch, _)| batch).chain(self.lacking.iter().map(|(batch, _)| batch));
+        if let Some(unknown) = named.into_iter().find(|batch| !self.batches.contains(batch)) {
+            return refuse("--batch-effect-of or --without", format!("`{unknown}`"), "one of the batches");
+        }
+        for (batch, kind) in &self.lacking {
+            let all = (0..self.n_types).map(type_name);
+            let left = all.clone().filter(|name| !self.lacks(batch, name)).count();
+            if left == 0 || !all.clone().any(|name| name == *kind) {
+                return refuse(
+                    "--without",
+                    format!("{batch}={kind}"),
+                    "types such as `type-01`, and one left in each batch",
+                );
+            }
         }
         if !(self.library_size.is_finite() && self.library_size >= 1.0) {
             return refuse("--library-size", self.library_size.to_string(), "at least 1");
@@ -69,6 +99,14 @@ impl GenerateSpec {
             return refuse("--dropout", self.dropout.to_string(), "a share from 0 to 1");
         }
         Ok(())
+    }
+
+    fn lacks(&self, batch: &str, kind: &str) -> bool {
+        self.lacking.iter().any(|(of, lacking)| of == batch && lacking == kind)
+    }
+
+    fn effect_on(&self, batch: &str) -> f64 {
+        self.batch_effects.iter().find(|(of, _)| of == batch).map_or(self.batch_effect, |(_, effect)| *effect)
     }
 
     fn stream(&self, of: &str) -> ChaCha20Rng {
@@ -95,12 +133,17 @@ impl Tissue {
         let shared: Vec<f64> = (0..spec.n_genes).map(|_| normal(PROFILE_STD)).collect();
         let dispersions = (0..spec.n_genes).map(|_| (1.0 + normal(0.5)).exp()).collect();
         let mut rng = spec.stream("markers");
-        let profile = |_| {
+        let mut marked = |base: &[f64], share: f64| -> Vec<f64> {
             let marked = |&base: &f64| {
-                let is_marker = rng.random_bool(MARKER_SHARE);
+                let is_marker = rng.random_bool(share);
                 base + if is_marker { MARKER_STD * rng.sample::<f64, _>(StandardNormal) } else { 0.0 }
             };
-            shared.iter().map(marked).collect()
+            base.iter().map(marked).collect()
+        };
+        let groups: Vec<Vec<f64>> = (0..spec.n_groups).map(|_| marked(&shared, MARKER_SHARE)).collect();
+        let profile = |kind: usize| match groups.get(kind % spec.n_groups.max(1)) {
+            Some(group) => marked(group, OWN_MARKER_SHARE),
+            None => marked(&shared, MARKER_SHARE),
         };
         let profiles = (0..spec.n_types).map(profile).collect();
         Self { shared, profiles, dispersions }
@@ -117,13 +160,20 @@ struct Batch {
 impl Batch {
     fn draw(spec: &GenerateSpec, tissue: &Tissue, name: &str) -> Result<Self> {
         let mut rng = spec.stream(&format!("batch {name}"));
-        let shift = Normal::new(0.0, spec.batch_effect).expect("the standard deviation was checked");
+        let shift = Normal::new(0.0, spec.effect_on(name)).expect("the standard deviation was checked");
         let shifts: Vec<f64> = (0..spec.n_genes).map(|_| shift.sample(&mut rng)).collect();
         let fractions: Vec<Vec<f64>> = tissue.profiles.iter().map(|profile| softmax(profile, &shifts)).collect();
         // Batches differ in depth and in the share of each type, as real ones do.
         let depth = (DEPTH_STD * rng.sample::<f64, _>(StandardNormal)).exp();
         let library = LogNormal::new((spec.library_size * depth).ln(), LIBRARY_STD).expect("the median was checked");
-        let shares: Vec<f64> = (0..spec.n_types).map(|_| rng.random_range(0.3..1.0)).collect();
+        let share = |kind: usize, rng: &mut ChaCha20Rng| {
+            let share = match spec.unevenness {
+                None => rng.random_range(0.3..1.0),
+                Some(std) => (std * rng.sample::<f64, _>(StandardNormal)).exp(),
+            };
+            if spec.lacks(name, &type_name(kind)) { 0.0 } else { share }
+        };
+        let shares: Vec<f64> = (0..spec.n_types).map(|kind| share(kind, &mut rng)).collect();
         let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
         let (mut types, mut donors) = (Vec::new(), Vec::new());
         for _ in 0..spec.n_cells {
@@ -155,7 +205,7 @@ pub fn generate(spec: &GenerateSpec) -> Result<AnnData> {
         let batch = Batch::draw(spec, &tissue, name)?;
         cells.extend((1..=spec.n_cells).map(|cell| format!("{name}-{cell:06}")));
         batches.extend(std::iter::repeat_n(name.clone(), spec.n_cells));
-        types.extend(batch.types.iter().map(|t| format!("type-{:02}", t + 1)));
+        types.extend(batch.types.iter().map(|&kind| type_name(kind)));
         donors.extend(batch.donors.iter().map(|d| format!("{name}-donor-{}", d + 1)));
         counts.push(batch.counts);
     }
@@ -224,6 +274,11 @@ fn provenance(spec: &GenerateSpec) -> Dict {
     ])
 }
 
+/// What a type is called in `obs`.
+fn type_name(kind: usize) -> String {
+    format!("type-{:02}", kind + 1)
+}
+
 fn softmax(profile: &[f64], shifts: &[f64]) -> Vec<f64> {
     let weights: Vec<f64> = profile.iter().zip(shifts).map(|(log, shift)| (log + shift).exp()).collect();
     let sum: f64 = weights.iter().sum();
@@ -253,6 +308,8 @@ fn draw_count(expected: f64, dispersion: f64, dropout: f64, rng: &mut ChaCha20Rn
 const PROFILE_STD: f64 = 1.4;
 /// Share of the genes that tell a type from the others.
 const MARKER_SHARE: f64 = 0.08;
+/// The same within a group of related types.
+const OWN_MARKER_SHARE: f64 = 0.03;
 /// Share of the genes in a set by chance.
 const CHANCE_SHARE: f64 = 0.15;
 /// Spread of a marker around its usual expression.
@@ -277,7 +334,11 @@ mod tests {
             n_genes: 300,
             n_types: 3,
             n_donors: 2,
+            n_groups: 0,
+            lacking: vec![],
+            unevenness: None,
             batch_effect: 0.5,
+            batch_effects: vec![],
             library_size: 2000.0,
             dropout: 0.2,
             seed: 1,
@@ -405,5 +466,45 @@ mod tests {
         assert!(refused(GenerateSpec { dropout: 1.5, ..spec() }).contains("--dropout"));
         assert!(refused(GenerateSpec { batch_effect: -1.0, ..spec() }).contains("--batch-effect"));
         assert!(refused(GenerateSpec { batches: vec!["a".into(), "a".into()], ..spec() }).contains("`a` twice"));
+    }
+
+    #[test]
+    fn a_batch_can_lack_a_type_and_stand_further_away_than_others() {
+        let hard = GenerateSpec {
+            n_types: 6,
+            n_groups: 2,
+            lacking: vec![("b".to_owned(), "type-02".to_owned())],
+            unevenness: Some(0.8),
+            batch_effects: vec![("b".to_owned(), 1.5)],
+            ..spec()
+        };
+        let adata = generate(&hard).unwrap();
+        let types = adata.obs.column("cell_type").unwrap().to_strings();
+        let has = |cells: &[Option<String>]| cells.iter().flatten().any(|name| name == "type-02");
+        assert!(has(&types[..200]) && !has(&types[200..]));
+        let even = generate(&GenerateSpec { batch_effects: vec![], ..hard.clone() }).unwrap();
+        let counts = |adata: &AnnData| adata.matrix(None).unwrap().to_csr().unwrap();
+        let rows =
+            |counts: &Csr, cells: std::ops::Range<usize>| cells.map(|i| counts.row(i).1.to_vec()).collect::<Vec<_>>();
+        let (hard_counts, even_counts) = (counts(&adata), counts(&even));
+        assert_eq!(rows(&hard_counts, 0..200), rows(&even_counts, 0..200), "the other batch is as it was");
+        assert_ne!(rows(&hard_counts, 200..400), rows(&even_counts, 200..400));
+        // Types of one group are nearer to one another than to those of the other.
+        let tissue = Tissue::draw(&hard);
+        let apart = |a: usize, b: usize| -> f64 {
+            tissue.profiles[a].iter().zip(&tissue.profiles[b]).map(|(a, b)| (a - b) * (a - b)).sum()
+        };
+        assert!(apart(0, 2) < apart(0, 1) && apart(1, 3) < apart(2, 3), "{} {}", apart(0, 2), apart(0, 1));
+    }
+
+    #[test]
+    fn batches_and_types_that_are_not_there_are_refused() {
+        let refused = |spec: GenerateSpec| generate(&spec).unwrap_err().to_string();
+        let lacking = |batch: &str, kind: &str| vec![(batch.to_owned(), kind.to_owned())];
+        assert!(refused(GenerateSpec { lacking: lacking("x", "type-01"), ..spec() }).contains("`x`"));
+        assert!(refused(GenerateSpec { lacking: lacking("a", "type-9"), ..spec() }).contains("a=type-9"));
+        assert!(refused(GenerateSpec { n_types: 1, lacking: lacking("a", "type-01"), ..spec() }).contains("one left"));
+        assert!(refused(GenerateSpec { n_groups: 4, ..spec() }).contains("--related"));
+        assert!(refused(GenerateSpec { batch_effects: vec![("x".to_owned(), 1.0)], ..spec() }).contains("`x`"));
     }
 }

@@ -93,7 +93,8 @@ impl Story {
         }
         let takes_modalities = self.card_lists("options", modalities::OPTION)?;
         let query: Vec<String> = (1..=self.args.sites).map(|i| format!("hospital-{i}")).collect();
-        let batches = [vec!["atlas-1".to_owned(), "atlas-2".to_owned()], query.clone()].concat().join(",");
+        let atlas: Vec<String> = (1..=N_ATLAS).map(|i| format!("atlas-{i}")).collect();
+        let batches = [atlas, query.clone()].concat().join(",");
         if let Some(real) = modalities::Real::find().filter(|_| takes_modalities) {
             let file = dir.join("samples.h5ad");
             real.write(&file, &query, self.args.seed)?;
@@ -119,6 +120,10 @@ impl Story {
             "--write-gene-sets",
             text(&sets)?,
         ];
+        arguments.extend(HARD);
+        if self.args.sites > 1 {
+            arguments.extend(["--without", "hospital-2=type-02"]);
+        }
         if takes_modalities {
             arguments.extend(["--n-proteins", modalities::N_GENERATED]);
         }
@@ -398,6 +403,10 @@ pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("`{}` is not UTF-8", path.display()))
 }
 
+/// Batches of the reference that is made.
+const N_ATLAS: u16 = 4;
+/// What makes cells hard to map: related types in unequal shares, a site far from all batches of the reference.
+const HARD: [&str; 8] = ["--n-types", "8", "--related", "3", "--uneven", "0.6", "--batch-effect-of", "hospital-1=1.0"];
 /// The longest that the sites may take.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 /// A file that says that a folder is ours to replace.

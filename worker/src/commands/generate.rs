@@ -1,6 +1,6 @@
 //! `generate`: synthetic counts for trying things out.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use archipelago_anndata::{AnnData, Compression};
 use archipelago_common::fs;
@@ -42,9 +42,21 @@ pub struct GenerateArgs {
     /// Donors in each batch.
     #[arg(long, default_value_t = 3)]
     n_donors: usize,
+    /// Groups of related types, which share most of what tells them from other groups; 0 where no types are related.
+    #[arg(long, value_name = "GROUPS", default_value_t = 0)]
+    related: usize,
+    /// A type that a batch lacks; several times for several.
+    #[arg(long, value_name = "BATCH=TYPE", value_parser = of_batch::<String>)]
+    without: Vec<(String, String)>,
+    /// Standard deviation of the logarithm of a type's share in a batch [default: shares from 0.3 to 1 of one another]
+    #[arg(long, value_name = "STD")]
+    uneven: Option<f64>,
     /// Standard deviation of a batch's shift of each gene, in natural logarithms.
     #[arg(long, default_value_t = 0.4)]
     batch_effect: f64,
+    /// The same of one batch; several times for several.
+    #[arg(long, value_name = "BATCH=STD", value_parser = of_batch::<f64>)]
+    batch_effect_of: Vec<(String, f64)>,
     /// Median counts of a cell.
     #[arg(long, default_value_t = 2500.0)]
     library_size: f64,
@@ -83,7 +95,11 @@ pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
         n_genes: args.n_genes,
         n_types: args.n_types,
         n_donors: args.n_donors,
+        n_groups: args.related,
+        lacking: args.without.clone(),
+        unevenness: args.uneven,
         batch_effect: args.batch_effect,
+        batch_effects: args.batch_effect_of.clone(),
         library_size: args.library_size,
         dropout: args.dropout,
         seed: args.seed,
@@ -107,6 +123,12 @@ pub fn run(args: &GenerateArgs, output: &Output) -> Result<()> {
         density: density(&adata)?,
     });
     Ok(())
+}
+
+/// Reads `BATCH=VALUE`.
+fn of_batch<T: FromStr<Err: fmt::Display>>(text: &str) -> std::result::Result<(String, T), String> {
+    let (batch, value) = text.split_once('=').ok_or("expected `BATCH=VALUE`")?;
+    Ok((batch.to_owned(), value.parse().map_err(|error: T::Err| format!("`{value}`: {error}"))?))
 }
 
 fn density(adata: &AnnData) -> Result<f64> {
