@@ -166,7 +166,7 @@ mod tests {
         assert_eq!((line.to_upstream.better, line.to_upstream.worse), (0, 4));
         assert_eq!(line.to_upstream.verdict(4), Some(Verdict::Worse));
         assert!(
-            paired.table().contains("| elbo query |  | -723.3 | -725.2 | -1.9 ± 0.0 (0:4) **worse** |  |"),
+            paired.table().contains("| elbo query |  | -723.3 | -725.2 | -2.0 ± 0.0 (0:4) **worse** |  |"),
             "{}",
             paired.table()
         );
