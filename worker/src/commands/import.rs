@@ -61,7 +61,7 @@ pub struct ImportArgs {
     prefix: String,
     #[command(flatten)]
     at_hand: archived::CellsAtHand,
-    /// Whose scale and shift the decoder's batch norm has, of scVI and scANVI with one: everybody's (`shared`, so that what is mapped can be exported
+    /// Whose scale and shift the decoder's batch norm has, of a model of scvi-tools with one that can: everybody's (`shared`, so that what is mapped can be exported
     /// to scvi-tools), or with what each mapped condition adds to it as part of its columns (`conditions`) [default: conditions]
     #[arg(long, value_name = "WHOSE", value_parser = ["shared", "conditions"])]
     batch_norm_affine: Option<String>,
