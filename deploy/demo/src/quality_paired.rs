@@ -22,12 +22,13 @@ impl SeedRun<'_> {
     pub(crate) fn paired(&self, dir: &Path) -> Result<Mapped> {
         let (own, args) = (dir.join(format!("seed-{}", self.seed())), self.args);
         let (model, query) = (own.join("reference").display().to_string(), own.join("query.h5ad"));
-        let reference = self.path("reference");
-        let mut words = vec!["import", &model, "--out", &reference];
+        let (imported, reference) = (self.path("imported"), self.path("reference"));
+        let mut words = vec!["import", &model, "--out", &imported];
         if let Some(whose) = &args.batch_norm_affine {
             words.extend(["--batch-norm-affine", whose]);
         }
         self.plain(&words)?;
+        self.known("aggregate", "imported", (&args.data, &args.reference), "reference")?;
         self.known("latent", "reference", (&args.data, &args.reference), "reference.h5ad")?;
         let epochs = args.surgery_epochs.map(|epochs| epochs.to_string());
         let epochs: Vec<&str> = epochs.iter().flat_map(|epochs| ["--epochs", epochs]).collect();
