@@ -4,6 +4,7 @@
 //! same bytes mean the same thing on every side. Start with [`condition`], the reason why federation is exact here,
 //! then [`manifest`] and [`task`].
 
+pub mod act;
 pub mod append;
 pub mod blob;
 pub mod check;

@@ -47,6 +47,10 @@ pub const INVITATIONS: usize = 1_024;
 pub const LONGEST_INVITATION_MS: u64 = 30 * 24 * 3_600_000;
 /// Names and certificates that coordinators keep the ends of: sites, and all others many times over.
 pub const PRINCIPALS: usize = 2 * SITES;
+/// Hashes of a site's own log that go with one anchor; a longer log comes in several.
+pub const ANCHOR_HASHES: usize = 1_024;
+/// Bytes of acts that coordinators remember, some twenty thousand; earlier ones are in the exports of auditors.
+pub const ACT_BYTES: u64 = 8 << 20;
 /// Names, and keys, that are shut out and no sites.
 pub const REVOCATIONS: usize = 4_096;
 /// Proposals that wait for a second person: people write each of them, and people read them.

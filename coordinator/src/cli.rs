@@ -5,8 +5,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     commands::{
-        approve, blobs, ca, clock, completions, demands, doctor, found, init, invite, members, proposals, reference,
-        refuse, requests, revoke, serve, site, status, task, withdraw,
+        approve, audit, blobs, ca, clock, completions, demands, doctor, found, init, invite, members, proposals,
+        reference, refuse, requests, revoke, serve, site, status, task, withdraw,
     },
     error::Result,
     output::{Format, Output},
@@ -77,6 +77,8 @@ enum Verb {
     #[command(subcommand)]
     Blobs(blobs::BlobsCommand),
     #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    #[command(subcommand)]
     Clock(clock::ClockCommand),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
@@ -115,6 +117,7 @@ pub fn run() -> Result<()> {
         Verb::Withdraw(args) => withdraw::run(args, &output),
         Verb::Members(command) => members::run(command, &output),
         Verb::Blobs(command) => blobs::run(command, &output),
+        Verb::Audit(command) => audit::run(command, &output),
         Verb::Clock(command) => clock::run(command, &output),
         Verb::Status(args) => status::run(args, &output),
         Verb::Doctor(args) => doctor::run(args, &output),

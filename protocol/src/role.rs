@@ -12,6 +12,8 @@ enum For {
     Sites,
     /// Sites for what is their own, and publishers.
     Owners,
+    /// Sites for what is their own, and people with one of these roles.
+    SitesOr(&'static [Role]),
     /// People with one of these roles.
     Roles(&'static [Role]),
     /// Whoever comes with an invitation.
@@ -41,13 +43,17 @@ fn is_for(request: &Request) -> For {
         | Request::ListSubmitted { .. }
         | Request::ShowTime
         | Request::ShowDemands
-        | Request::ShowSignature { .. } => For::Everybody,
+        | Request::ShowSignature { .. }
+        | Request::ListErasures { .. } => For::Everybody,
         Request::Claim { .. }
         | Request::Renew { .. }
         | Request::GiveUp { .. }
         | Request::Submit(_)
-        | Request::RenewCertificate { .. } => For::Sites,
-        Request::Withdraw { .. } | Request::Derive { .. } => For::Owners,
+        | Request::RenewCertificate { .. }
+        | Request::Anchor { .. }
+        | Request::ShowAnchor => For::Sites,
+        Request::Withdraw { .. } | Request::Erase { .. } | Request::Derive { .. } => For::Owners,
+        Request::ListActs { .. } => For::SitesOr(&[Role::Auditor]),
         // A publisher chooses sites for a task, an enroller knows them.
         Request::ListSites | Request::ListSitesAfter { .. } => {
             For::Roles(&[Role::Publisher, Role::Enroller, Role::Auditor])
@@ -98,20 +104,25 @@ pub fn permit(who: &Principal, request: &Request) -> Result<(), Refusal> {
         (For::Invited | For::Joining, _) => Err(forbidden("this is for whoever comes with an invitation")),
         (For::Everybody, Site(_) | Operator(_) | Auditor(_) | Officer(..)) => Ok(()),
         (For::Owners, Site(site)) => match request {
-            Request::Withdraw { what: Withdrawal::Site(named), .. } if named != site => {
+            Request::Withdraw { what: Withdrawal::Site(named), .. }
+            | Request::Erase { what: Withdrawal::Site(named), .. }
+                if named != site =>
+            {
                 Err(forbidden("a site withdraws its own conditions only"))
             }
             _ => Ok(()),
         },
-        (For::Sites, Site(_)) => Ok(()),
+        (For::Sites | For::SitesOr(_), Site(_)) => Ok(()),
         (For::Sites, Operator(_) | Auditor(_) | Officer(..)) => match request {
             Request::RenewCertificate { .. } => {
                 Err(forbidden("sites renew their certificates; yours comes from whoever has the authority's key"))
             }
+            Request::Anchor { .. } | Request::ShowAnchor => Err(forbidden("a site says itself how far its log is")),
             _ => Err(forbidden("tasks are taken and handed in by sites")),
         },
         (For::Owners, Operator(_) | Auditor(_) | Officer(..)) => require_one_of(who, &[Role::Publisher]),
-        (For::Roles(roles), Site(_) | Operator(_) | Auditor(_) | Officer(..)) => require_one_of(who, roles),
+        (For::SitesOr(roles), Operator(_) | Auditor(_) | Officer(..))
+        | (For::Roles(roles), Site(_) | Operator(_) | Auditor(_) | Officer(..)) => require_one_of(who, roles),
     }
 }
 

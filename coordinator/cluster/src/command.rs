@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{
     BlobRef, ConditionKey, Digest, Fingerprint, Layout, Name, NodeId, Principal, Result, SiteId, TaskId, Version,
-    VersionId, codec,
+    VersionId,
+    act::Anchored,
+    codec,
     enrolment::CertifiedKey,
     limits,
     member::Incarnation,
@@ -287,6 +289,21 @@ pub enum Body {
         number: u64,
         /// In words.
         reason: String,
+    },
+    /// Say how far one's own log is. Site.
+    Anchor {
+        /// What was said before.
+        after: Anchored,
+        /// The hashes of the records that have come since.
+        hashes: Vec<Digest>,
+    },
+    /// Take conditions out of a reference, as [`Self::Withdraw`] does, and delete what they hold, also where they were withdrawn before.
+    /// A site its own, a publisher any.
+    Erase {
+        /// The reference.
+        reference: Name,
+        /// Which conditions.
+        selection: Selection,
     },
 }
 

@@ -71,6 +71,13 @@ pub enum Deed {
         /// Whether it is demanded.
         holds: bool,
     },
+    /// Take conditions out of a reference, and delete what they hold.
+    Erase {
+        /// The reference.
+        reference: Name,
+        /// Which conditions.
+        selection: Selection,
+    },
 }
 
 impl Deed {
@@ -101,6 +108,9 @@ impl Deed {
             Body::Withdraw { reference, selection } => {
                 Self::Withdraw { reference: reference.clone(), selection: selection.clone() }
             }
+            Body::Erase { reference, selection } => {
+                Self::Erase { reference: reference.clone(), selection: selection.clone() }
+            }
             Body::RevokeSite { site } => Self::RevokeSite { site: site.clone() },
             Body::Revoke { who, key, reason } => Self::Revoke { who: who.clone(), key: *key, reason: reason.clone() },
             Body::AddMember { node, address } => Self::AddMember { node: *node, address: address.clone() },
@@ -115,7 +125,7 @@ impl Deed {
     pub fn act(&self) -> Act {
         match self {
             Self::Publish { .. } => Act::Publish,
-            Self::Withdraw { .. } => Act::Withdraw,
+            Self::Withdraw { .. } | Self::Erase { .. } => Act::Withdraw,
             Self::RevokeSite { .. } | Self::Revoke { .. } => Act::Revoke,
             Self::AddMember { .. } | Self::PromoteMember { .. } | Self::RemoveMember { .. } => Act::ChangeMembers,
             Self::Demand { .. } => Act::ChangeDemands,
@@ -125,7 +135,7 @@ impl Deed {
     /// The role of whoever does it.
     pub fn role(&self) -> Role {
         match self {
-            Self::Publish { .. } | Self::Withdraw { .. } => Role::Publisher,
+            Self::Publish { .. } | Self::Withdraw { .. } | Self::Erase { .. } => Role::Publisher,
             Self::RevokeSite { .. } | Self::Revoke { who: Principal::Site(_), .. } => Role::Enroller,
             Self::Revoke { .. }
             | Self::AddMember { .. }
@@ -153,6 +163,10 @@ impl std::fmt::Display for Deed {
             }
             Self::Withdraw { reference, selection: Selection::Site(site) } => {
                 write!(f, "withdraw all conditions of `{site}` from reference `{reference}`")
+            }
+            Self::Erase { reference, selection } => {
+                let withdrawal = Self::Withdraw { reference: reference.clone(), selection: selection.clone() };
+                write!(f, "{withdrawal}, and delete what they hold")
             }
             Self::Withdraw { reference, selection: Selection::Keys(keys) } => {
                 let shown = keys.iter().take(SHOWN_KEYS).map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");

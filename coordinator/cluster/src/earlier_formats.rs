@@ -32,13 +32,13 @@ struct UpToTwo {
 /// # Errors  [`Error::Decode`]
 pub(crate) fn read(format: u32, mut state: Vec<u8>) -> Result<Cluster> {
     if format >= 3 {
-        // Demands and proposals came at the end with format 7, certificates and revocations with format 6, invitations, keys of sites and signatures with format 5, the chain and
+        // Demands, proposals, acts, anchors and erasures came at the end with format 7, certificates and revocations with format 6, invitations, keys of sites and signatures with format 5, the chain and
         // what sites upload with format 4: none of each is one zero.
         let n_later = match format {
-            6 => 2,
-            5 => 6,
-            4 => 9,
-            _ => 11,
+            6 => 6,
+            5 => 10,
+            4 => 13,
+            _ => 15,
         };
         state.resize(state.len() + n_later, 0);
         return codec::decode(WHAT, &state, limits::SNAPSHOT_BYTES);

@@ -26,7 +26,7 @@ pub enum Edition {
     /// Sites renew their certificates over their sessions, everybody's end is known, and everybody can be shut out.
     Seventh,
     /// People have some of an operator's roles, and two persons do together what is demanded so. Tasks may say how strongly a query is drawn
-    /// to the reference.
+    /// to the reference. Acts are recorded, logs of sites anchored, and blobs erased.
     Eighth,
 }
 
@@ -69,6 +69,7 @@ impl Cluster {
     pub fn founded() -> Self {
         let mut founded = Self { edition: Edition::LATEST, ..Self::default() };
         founded.begin_chain();
+        founded.begin_acts();
         founded
     }
 
@@ -85,10 +86,11 @@ impl Cluster {
             // As builds count that know no later fields: all apply the same entry.
             let since_third = (&self.chain, &self.uploads, &self.enrolments, &self.certified, &self.signatures);
             let since_seventh = (&self.met, &self.renewed, &self.revoked, &self.revoked_keys);
-            let since_eighth = (&self.demands, &self.proposals);
+            let since_eighth = (&self.demands, &self.proposals, &self.acts, &self.anchors, &self.erasures);
             let later = codec::size(&(since_third, since_seventh, since_eighth)) - codec::size(&());
             self.n_bytes = codec::size(self) - later;
             self.begin_chain();
+            self.begin_acts();
         }
         Ok(Outcome::Members)
     }

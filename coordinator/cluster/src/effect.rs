@@ -38,7 +38,7 @@ impl Cluster {
             Body::ApproveProposal { number, .. } => match self.proposed(*number)? {
                 Deed::RevokeSite { site } => cut(Principal::Site(site.clone())),
                 Deed::Revoke { who, .. } => cut(who.clone()),
-                Deed::Withdraw { .. } => Some(Effect::AnnounceTasks),
+                Deed::Withdraw { .. } | Deed::Erase { .. } => Some(Effect::AnnounceTasks),
                 Deed::Publish { .. }
                 | Deed::AddMember { .. }
                 | Deed::PromoteMember { .. }
@@ -52,7 +52,8 @@ impl Cluster {
             | Body::PublishSignedTask { .. }
             | Body::CloseTask { .. }
             | Body::CancelTask { .. }
-            | Body::Withdraw { .. } => Some(Effect::AnnounceTasks),
+            | Body::Withdraw { .. }
+            | Body::Erase { .. } => Some(Effect::AnnounceTasks),
             Body::Tick
             | Body::PublishReference { .. }
             | Body::PublishLaidOutReference { .. }
@@ -77,7 +78,8 @@ impl Cluster {
             | Body::RefuseSite { .. }
             | Body::Demand { .. }
             | Body::Propose { .. }
-            | Body::DeclineProposal { .. } => None,
+            | Body::DeclineProposal { .. }
+            | Body::Anchor { .. } => None,
             // Leases and deadlines may be over.
             Body::AgreeOnTime { .. } | Body::SetClock { .. } => Some(Effect::AnnounceTasks),
         }

@@ -54,6 +54,7 @@ impl Cluster {
         for deed in self.proposals.values().filter_map(|proposed| proposed.deed.as_ref()) {
             index.proposed(deed.blobs());
         }
+        self.unname_erased(&mut index);
         self.index = index;
         let ids: Vec<TaskId> = self.index.open.iter().copied().collect();
         for id in ids {
@@ -203,11 +204,24 @@ impl Index {
         self.handed_in.get(site).is_some_and(|handed_in| handed_in.blobs.contains_key(digest))
     }
 
+    /// Of an accepted submission of a site, these blobs are named no more.
+    pub(crate) fn erased(&mut self, site: &SiteId, blobs: &[BlobRef]) {
+        for blob in blobs {
+            self.unname(blob);
+            if let Some(handed_in) = self.handed_in.get_mut(site) {
+                handed_in.remove(blob);
+            }
+        }
+        if self.handed_in.get(site).is_some_and(|handed_in| handed_in.blobs.is_empty()) {
+            self.handed_in.remove(site);
+        }
+    }
+
     fn name(&mut self, blob: BlobRef) {
         *self.named.entry(blob).or_default() += 1;
     }
 
-    fn unname(&mut self, blob: &BlobRef) {
+    pub(crate) fn unname(&mut self, blob: &BlobRef) {
         if let Some(n_names) = self.named.get_mut(blob) {
             *n_names -= 1;
             if *n_names == 0 {

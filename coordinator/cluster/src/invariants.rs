@@ -51,6 +51,7 @@ const CHECKS: &[Check] = &[
     memory_is_bounded,
     enrolments_are_of_one_site_each,
     what_two_are_demanded_for_two_did,
+    acts_end_where_their_chain_does,
 ];
 
 /// Else two coordinators could mean different columns by one version. All of a history is hashed where that is soon done; of
@@ -362,6 +363,13 @@ fn memory_is_bounded(cluster: &Cluster) -> Result<(), String> {
 fn assignments(cluster: &Cluster) -> impl Iterator<Item = (&TaskRecord, &SiteId, &AssignmentRecord)> {
     let tasks = cluster.tasks.values();
     tasks.flat_map(|task| task.assignments.iter().map(move |(site, assignment)| (task, site, assignment)))
+}
+
+/// Else an auditor could not go on where the last export ended.
+fn acts_end_where_their_chain_does(cluster: &Cluster) -> Result<(), String> {
+    ensure(cluster.acts.as_ref().is_none_or(crate::acts::Acts::are_whole), || {
+        "acts are missing from the record".to_owned()
+    })
 }
 
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
     Fingerprint, Layout, Name, NodeId, Principal, SiteId, TaskId,
+    act::Anchored,
     enrolment::{CertifiedKey, EnrolmentRecord},
     member::{Incarnation, MemberRecord},
     proposal::Demand,
@@ -21,6 +22,7 @@ use archipelago_common::{
 };
 use serde::{Deserialize, Serialize};
 
+mod acts;
 mod chain;
 mod command;
 mod deed;
@@ -29,6 +31,7 @@ mod earlier_formats;
 mod edition;
 mod effect;
 mod enrolment;
+mod erasure;
 mod founding;
 mod growth;
 mod history;
@@ -60,7 +63,9 @@ pub use outcome::{Applied, Outcome, Refusal};
 pub use time::agreed_ms;
 pub use view::{Counts, Room, Which};
 
+use acts::Acts;
 use chain::Chain;
+use erasure::Erasures;
 use index::Index;
 use proposal::Proposed;
 use requests::Requests;
@@ -110,6 +115,12 @@ pub struct Cluster {
     demands: BTreeSet<Demand>,
     /// What one person has proposed and another is to approve, and what was lately.
     proposals: BTreeMap<u64, Proposed>,
+    /// What was done lately; see [`acts`].
+    acts: Option<Acts>,
+    /// How far the own logs of sites are, as they said last.
+    anchors: BTreeMap<SiteId, Anchored>,
+    /// What was deleted; see [`erasure`].
+    erasures: Erasures,
     #[serde(skip)]
     index: Index,
 }
@@ -132,6 +143,7 @@ impl Cluster {
             effects.extend(effect);
             self.requests.remember(command, outcome, self.edition);
             self.add_to_chain(command, outcome);
+            self.record(command, outcome);
         }
         Applied { outcome, effects }
     }
@@ -186,6 +198,8 @@ impl Cluster {
                 self.renew_certificate(principal, *key, request, signature)
             }
             Body::NoteCertificate { who, certified } => self.note_certificate(principal, who, *certified),
+            Body::Anchor { after, hashes } => self.anchor(principal, *after, hashes),
+            Body::Erase { reference, selection } => self.erase(principal, reference, selection),
             Body::Revoke { who, key, reason } => self.revoke(principal, who, *key, reason),
             Body::Demand { demand, holds } => self.demand(principal, *demand, *holds),
             Body::Propose { deed, key } => self.propose(principal, deed, *key),

@@ -18,11 +18,11 @@ pub struct Applied {
 /// record, it reads it from the state by the name given here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Outcome {
-    /// To `Tick`, `AgreeOnTime`, `SetClock`, `Grant`, `NoteCertificate`.
+    /// To `Tick`, `AgreeOnTime`, `SetClock`, `Grant`, `NoteCertificate`, `Anchor`.
     Ticked,
     /// To `AddSite` and `RevokeSite`.
     Site(SiteRecord),
-    /// To `PublishReference` and `Withdraw`: see [`crate::Cluster::reference`].
+    /// To `PublishReference`, `Withdraw` and `Erase`: see [`crate::Cluster::reference`].
     Reference {
         /// The reference.
         name: Name,

@@ -64,7 +64,7 @@ impl Cluster {
     fn is_for_two(&self, principal: &Principal, deed: &Deed) -> bool {
         let asked = |act: Act| self.demands.iter().any(|demand| demand.of_two() == Some(act));
         match deed {
-            Deed::Withdraw { selection, .. } => {
+            Deed::Withdraw { selection, .. } | Deed::Erase { selection, .. } => {
                 asked(Act::Withdraw) && !matches!(principal, Principal::Site(_)) && is_of_others(principal, selection)
             }
             Deed::Demand { .. } => self.demands.iter().any(|demand| demand.of_two().is_some()),
@@ -215,6 +215,7 @@ impl Cluster {
                 self.publish_signed_reference(by, (name, version), (summary, layout), signature)
             }
             Deed::Withdraw { reference, selection } => self.withdraw(by, reference, selection),
+            Deed::Erase { reference, selection } => self.erase(by, reference, selection),
             Deed::RevokeSite { site } => self.revoke_site(by, site),
             Deed::Revoke { who, key, reason } => self.revoke(by, who, *key, reason),
             Deed::AddMember { node, address } => self.add_member(by, *node, address),
@@ -232,6 +233,7 @@ impl Cluster {
                 self.require_publishable(by, name, version, summary, layout).map(drop)
             }
             Deed::Withdraw { reference, selection } => self.require_withdrawable(by, reference, selection).map(drop),
+            Deed::Erase { reference, selection } => self.require_erasable(by, reference, selection).map(drop),
             Deed::RevokeSite { site } => self.require_known_site(site),
             Deed::Revoke { who, key, reason } => self.require_revocable(by, who, *key, reason).map(drop),
             Deed::AddMember { .. } | Deed::PromoteMember { .. } | Deed::RemoveMember { .. } | Deed::Demand { .. } => {

@@ -216,7 +216,11 @@ impl Cluster {
     }
 
     /// The name under which a withdrawal is recorded. A site may select its own conditions, a publisher any.
-    fn require_withdrawer<'a>(&self, principal: &'a Principal, selection: &Selection) -> Result<&'a Name, Refusal> {
+    pub(crate) fn require_withdrawer<'a>(
+        &self,
+        principal: &'a Principal,
+        selection: &Selection,
+    ) -> Result<&'a Name, Refusal> {
         if !matches!(principal, Principal::Site(_)) {
             return site::require_role(principal, Role::Publisher);
         }

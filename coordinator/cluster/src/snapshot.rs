@@ -61,13 +61,13 @@ impl Cluster {
     /// theirs and on this one.
     pub(crate) fn digest_of_edition(&self) -> Result<Digest> {
         let mut state = self.encode()?;
-        // What came with format 7 is empty, and that is two zeros at the end; so is what came with format 6, four more; and invitations,
+        // What came with format 7 is empty, and that is six zeros at the end; so is what came with format 6, four more; and invitations,
         // keys of sites and signatures, three more.
         let n_later = match self.edition {
             Edition::Eighth => 0,
-            Edition::Seventh => 2,
-            Edition::Sixth => 6,
-            _ => 9,
+            Edition::Seventh => 6,
+            Edition::Sixth => 10,
+            _ => 13,
         };
         state.truncate(state.len().saturating_sub(n_later));
         Ok(Digest::of(&state))

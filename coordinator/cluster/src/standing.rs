@@ -195,7 +195,7 @@ impl Cluster {
         Ok(by)
     }
 
-    fn certified_of(&self, who: &Principal) -> Option<CertifiedKey> {
+    pub(crate) fn certified_of(&self, who: &Principal) -> Option<CertifiedKey> {
         let bound = match who {
             Principal::Site(site) => self.certified.get(site),
             _ => None,

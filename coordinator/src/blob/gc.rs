@@ -106,7 +106,13 @@ impl BlobStore {
     }
 
     /// Removes a file unless its blob is being received or was touched within `grace`; says how large it was.
-    fn remove_if_idle(&self, file: &Path, digest: Digest, grace: Duration, dry_run: bool) -> Result<Option<u64>> {
+    pub(super) fn remove_if_idle(
+        &self,
+        file: &Path,
+        digest: Digest,
+        grace: Duration,
+        dry_run: bool,
+    ) -> Result<Option<u64>> {
         let receiving = self.lock();
         let Ok(modified) = std::fs::metadata(file).and_then(|metadata| metadata.modified()) else { return Ok(None) };
         // A stamp from the future, after a clock was set back, is young.

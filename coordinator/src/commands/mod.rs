@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub mod approve;
+pub mod audit;
 pub mod authority;
 pub mod blobs;
 pub mod ca;

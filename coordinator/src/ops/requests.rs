@@ -76,6 +76,11 @@ kinds! {
     ListProposals => "list_proposals",
     ApproveProposal => "approve_proposal",
     DeclineProposal => "decline_proposal",
+    Anchor => "anchor",
+    ShowAnchor => "show_anchor",
+    ListActs => "list_acts",
+    Erase => "erase",
+    ListErasures => "list_erasures",
 }
 
 /// What a request came to.

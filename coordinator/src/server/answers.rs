@@ -59,6 +59,8 @@ pub(super) fn page(cluster: &Cluster, room: Room, who: &Principal, request: Requ
         Request::ListProposals { after } => Ok(Reply::Proposals(cluster.proposal_page(room, after))),
         Request::ShowDemands => Ok(Reply::Demands(cluster.demands().clone())),
         Request::ListStandings { after } => Ok(Reply::Standings(cluster.standing_page(room, after.as_ref()))),
+        Request::ListActs { after } => Ok(Reply::Acts(cluster.act_page(room, who, after))),
+        Request::ListErasures { after } => Ok(Reply::Erasures(cluster.erasure_page(room, who, after.as_ref()))),
         Request::ListSitesAfter { after } => Ok(Reply::SitePage(cluster.site_page(room, after.as_ref()))),
         _ => Err(Refusal::Invalid { reason: "this request asks for no page".to_owned() }),
     }
@@ -140,6 +142,14 @@ pub(super) fn own_enrolment(cluster: &Cluster, who: &Principal) -> Result<Reply,
             found.ok_or_else(|| Refusal::NotFound { what: format!("request of `{site}`") })
         }
         _ => Err(Refusal::Invalid { reason: format!("`{who}` does not come with an invitation") }),
+    }
+}
+
+/// How far the log of the site that asks is, as it said last.
+pub(super) fn anchored(cluster: &Cluster, who: &Principal) -> Result<Reply, Refusal> {
+    match who {
+        Principal::Site(site) => Ok(Reply::Anchored(cluster.anchored(site))),
+        _ => Err(Refusal::Invalid { reason: format!("`{who}` is no site and has no log of releases") }),
     }
 }
 

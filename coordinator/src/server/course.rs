@@ -117,10 +117,13 @@ pub fn begin(asker: impl Into<Asker>, key: RequestKey, request: Request, room: R
         | Request::ListSitesAfter { .. }
         | Request::ListEnrolments { .. }
         | Request::ListStandings { .. }
+        | Request::ListActs { .. }
+        | Request::ListErasures { .. }
         | Request::ListProposals { .. }
         | Request::ShowDemands
         | Request::ListKeys { .. }) => ask(who, move |cluster, who| answers::page(cluster, room, who, request)),
         Request::ShowEnrolment => ask(who, answers::own_enrolment),
+        Request::ShowAnchor => ask(who, answers::anchored),
         request => Step::Lead(Box::new(move || {
             let step = lead(who, asker.key, key, request);
             proposals::propose_what_is_for_two(step, asker.key)
@@ -296,6 +299,8 @@ fn later_edition(principal: &Principal, body: &Body) -> Option<(Edition, &'stati
         Body::Revoke { who: Principal::Officer(..), .. } => Some((Edition::Eighth, "people with some roles")),
         Body::Invite { .. } => Some((Edition::Sixth, "invitations")),
         Body::RenewCertificate { .. } => Some((Edition::Seventh, "renewals over a session")),
+        Body::Anchor { .. } => Some((Edition::Eighth, "anchors of logs")),
+        Body::Erase { .. } => Some((Edition::Eighth, "erasures")),
         Body::Revoke { .. } => Some((Edition::Seventh, "who is shut out")),
         Body::PublishSignedTask { task, .. } | Body::PublishGatedTask { task, .. } | Body::PublishTask(task)
             if !task.train.is_in_third_layout() =>
@@ -364,13 +369,9 @@ fn body(request: Request) -> Result<Body, Refusal> {
         Request::Claim { task } => Body::Claim { task },
         Request::Renew { task, epoch, progress } => Body::Renew { task, epoch, progress },
         Request::GiveUp { task, epoch, reason } => Body::GiveUp { task, epoch, reason },
-        Request::Withdraw { reference, what } => Body::Withdraw {
-            reference,
-            selection: match what {
-                Withdrawal::Site(site) => Selection::Site(site),
-                Withdrawal::Keys(keys) => Selection::Keys(keys),
-            },
-        },
+        Request::Withdraw { reference, what } => Body::Withdraw { reference, selection: selection(what) },
+        Request::Erase { reference, what } => Body::Erase { reference, selection: selection(what) },
+        Request::Anchor { after, hashes } => Body::Anchor { after, hashes },
         Request::AddSite { site } => Body::AddSite { site },
         Request::RevokeSite { site } => Body::RevokeSite { site },
         Request::PublishTask(task) => Body::PublishTask(task),
@@ -418,6 +419,9 @@ fn body(request: Request) -> Result<Body, Refusal> {
         | Request::ListEnrolments { .. }
         | Request::ListKeys { .. }
         | Request::ListStandings { .. }
+        | Request::ShowAnchor
+        | Request::ListActs { .. }
+        | Request::ListErasures { .. }
         | Request::RenewCertificate { .. }
         | Request::RequestCertificate { .. }
         | Request::ApproveSite { .. }
@@ -428,6 +432,13 @@ fn body(request: Request) -> Result<Body, Refusal> {
             return Err(Refusal::Invalid { reason: "this request is no command as it stands".to_owned() });
         }
     })
+}
+
+fn selection(what: Withdrawal) -> Selection {
+    match what {
+        Withdrawal::Site(site) => Selection::Site(site),
+        Withdrawal::Keys(keys) => Selection::Keys(keys),
+    }
 }
 
 /// The members as they should be. How they are, only a live leader can say.

@@ -18,7 +18,7 @@ use super::{
     certificates::Guestbook,
     checks,
     course::{self, Asker, Step},
-    refusal,
+    membership, refusal,
 };
 use crate::{
     blob::replicate::Replicas,
@@ -146,8 +146,10 @@ impl Executor {
             | Request::RemoveMember { .. }
             | Request::ApproveProposal { .. }) => match self.change_of(&request).await? {
                 Some(change) => self.change_members(who, key, request, change).await,
-                None => self.begin(who, key, request).await,
+                // What was approved may delete blobs.
+                None => self.alone(who, key, request).await,
             },
+            Request::Erase { .. } => self.alone(who, key, request).await,
             request => self.begin(who, key, request).await,
         }
     }
@@ -160,6 +162,14 @@ impl Executor {
             self.require_space()?;
         }
         self.follow(step).await
+    }
+
+    /// Nobody's blobs are counted while they may be deleted: what is handed in by then stays, and what comes after is looked for anew.
+    async fn alone(&self, who: Asker, key: RequestKey, request: Request) -> Result<Reply, Refusal> {
+        self.require_leader()?;
+        let alone = tokio::time::timeout(membership::ALONE, self.membership.write()).await;
+        let _alone = alone.map_err(|_| Refusal::Busy { retry_after_ms: refusal::CLOCK_MS })?;
+        self.begin(who, key, request).await
     }
 
     /// Carries out step after step.

@@ -266,7 +266,7 @@ fn is_settled(view: &View) -> bool {
 /// Longest wait until the founders are written down.
 const FOUNDED: Duration = Duration::from_secs(3);
 /// Longest wait for requests that name blobs to be through.
-const ALONE: Duration = Duration::from_secs(3);
+pub(super) const ALONE: Duration = Duration::from_secs(3);
 /// Longest wait for Raft to follow a change that was accepted.
 const SETTLE: Duration = Duration::from_secs(4);
 /// Longest wait for a successor to take over.

@@ -38,7 +38,7 @@ pub use deadlines::Deadlines;
 pub use executor::Executor;
 
 use crate::{
-    blob::{BlobStore, gc, replicate::Replicas, verify},
+    blob::{BlobStore, erase, gc, replicate::Replicas, verify},
     condition::Condition,
     config::NodeConfig,
     error::{Error, Result},
@@ -108,6 +108,7 @@ pub async fn serve(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Re
     parts.spawn(ended("the acquaintance of members", greeting::run(executor.clone())));
     parts.spawn(ended("the collection of blobs", gc::run(replicas.clone())));
     parts.spawn(ended("the verification of blobs", verify::run(replicas.clone())));
+    parts.spawn(ended("the deletion of what was erased", erase::run(replicas.clone())));
     parts.spawn(ended("blob replication", replicas.keep_complete()));
     parts.spawn(ended("the agreement on time", timekeeper::run(executor.clone())));
     let comparing = executor.clone();

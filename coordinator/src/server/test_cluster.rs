@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::{Deadlines, Executor, accept, greeting, timekeeper};
 use crate::{
-    blob::{BlobStore, replicate::Replicas},
+    blob::{BlobStore, erase, replicate::Replicas},
     condition::Condition,
     links::Links,
     quota::{Limits, Quotas},
@@ -95,6 +95,7 @@ impl TestCluster {
         let mut parts = JoinSet::new();
         let peers = Peers::new(&links, &raft);
         parts.spawn(async move { task.run(peers).await.unwrap() });
+        parts.spawn(erase::run(replicas.clone()));
         parts.spawn(replicas.keep_complete());
         executor.begin_to_greet();
         parts.spawn(timekeeper::run(executor.clone()));

@@ -11,26 +11,32 @@ use archipelago_protocol::message::{Refusal, Reply, Request};
 
 use crate::consortium::{Consortium, columns, key};
 
-async fn claim(client: &Client, task: TaskId) -> u64 {
+pub(crate) async fn claim(client: &Client, task: TaskId) -> u64 {
     match client.request(Request::Claim { task }).await.unwrap() {
         Reply::Assigned { epoch, .. } => epoch,
         reply => panic!("{reply:?}"),
     }
 }
 
-async fn upload(client: &Client, columns: &Columns) -> BlobRef {
+pub(crate) async fn upload(client: &Client, columns: &Columns) -> BlobRef {
     let bytes = columns.to_bytes();
     let blob = BlobRef::of(&bytes);
     client.put_blob(blob, Source::Bytes(&bytes), |_| ()).await.unwrap();
     blob
 }
 
-fn submission(task: TaskId, epoch: u64, version: VersionId, condition: &str, columns: BlobRef) -> Submission {
+pub(crate) fn submission(
+    task: TaskId,
+    epoch: u64,
+    version: VersionId,
+    condition: &str,
+    columns: BlobRef,
+) -> Submission {
     let condition = (key(condition), SubmittedCondition { columns, embeddings: None, metrics: None });
     Submission { task, epoch, version, conditions: BTreeMap::from([condition]) }
 }
 
-fn refused(result: Result<Reply, ClientError>) -> Refusal {
+pub(crate) fn refused(result: Result<Reply, ClientError>) -> Refusal {
     match result {
         Err(ClientError::Refused(refusal)) => refusal,
         other => panic!("expected a refusal, found {other:?}"),

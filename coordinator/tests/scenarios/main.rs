@@ -1,5 +1,6 @@
 //! Whole clusters of real processes on loopback, asked by the real commands.
 
+mod attacks;
 mod certificates;
 mod consortium;
 mod dead_worker;
@@ -9,5 +10,6 @@ mod full_disk;
 mod life;
 mod members;
 mod proposals;
+mod records;
 mod roles;
 mod stored;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use archipelago_common::{
     BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId,
+    act::{Act, Erasure},
     enrolment::{CertifiedKey, EnrolmentRecord},
     proposal::Proposal,
     record::{
@@ -208,6 +209,32 @@ impl Client {
             |after: Option<&Standing>| Request::ListStandings { after: after.map(|standing| standing.who.clone()) };
         self.all(ask, |reply| match reply {
             Reply::Standings(page) => Ok(page),
+            other => Err(other),
+        })
+        .await
+    }
+
+    /// What was done after this act, as far as the coordinators remember it: the first that comes may be a later one.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn acts(&self, after: u64) -> Result<Vec<Act>> {
+        let ask = |last: Option<&Act>| Request::ListActs { after: last.map_or(after, |act| act.seq) };
+        self.all(ask, |reply| match reply {
+            Reply::Acts(page) => Ok(page),
+            other => Err(other),
+        })
+        .await
+    }
+
+    /// The receipts of everything that was erased.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn erasures(&self) -> Result<Vec<Erasure>> {
+        let ask = |last: Option<&Erasure>| Request::ListErasures {
+            after: last.map(|erasure| (erasure.reference.clone(), erasure.key.clone())),
+        };
+        self.all(ask, |reply| match reply {
+            Reply::Erasures(page) => Ok(page),
             other => Err(other),
         })
         .await

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use archipelago_common::{
+    act::{Act, Anchored, Erasure},
     blob::BlobRef,
     condition::ConditionKey,
     enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
@@ -30,7 +31,7 @@ pub enum Reply {
     Status(StatusRecord),
     /// To `ListReferences`.
     References(Vec<ReferenceRecord>),
-    /// To `ShowReference` and `PublishReference`, `PublishSignedReference`, `Withdraw`. To the last two, of a long history only what fits: the current
+    /// To `ShowReference` and `PublishReference`, `PublishSignedReference`, `Withdraw`, `Erase`. To the last three, of a long history only what fits: the current
     /// version's id is always there.
     Reference(Box<ReferenceRecord>),
     /// To `ListTasks`.
@@ -101,6 +102,12 @@ pub enum Reply {
     Proposals(Page<Proposal>),
     /// To `ShowDemands` and `Demand`.
     Demands(BTreeSet<Demand>),
+    /// To `ShowAnchor`.
+    Anchored(Anchored),
+    /// To `ListActs`.
+    Acts(Page<Act>),
+    /// To `ListErasures`.
+    Erasures(Page<Erasure>),
 }
 
 impl Reply {

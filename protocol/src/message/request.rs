@@ -1,9 +1,11 @@
 //! What can be asked in a session.
 
 use archipelago_common::{
+    act::Anchored,
     blob::BlobRef,
     condition::{ConditionKey, Section},
     enrolment::Fingerprint,
+    hash::Digest,
     id::{Name, NodeId, SiteId, TaskId, VersionId},
     manifest::Version,
     principal::Principal,
@@ -341,6 +343,32 @@ pub enum Request {
         /// In words.
         reason: String,
     },
+    /// Say how far one's own log is. Site.
+    Anchor {
+        /// What was said before.
+        after: Anchored,
+        /// The hashes of the records that have come since.
+        hashes: Vec<Digest>,
+    },
+    /// How far one's own log is, as one said last. Site.
+    ShowAnchor,
+    /// What was done, after this act; a site sees what it did itself. Site or auditor.
+    ListActs {
+        /// The number of an act.
+        after: u64,
+    },
+    /// Take conditions out of a reference, and have what they hold deleted on every coordinator. A site its own, a publisher any.
+    Erase {
+        /// The reference.
+        reference: Name,
+        /// Which conditions.
+        what: Withdrawal,
+    },
+    /// The receipts of erasures, after this one; a site sees its own. Any role.
+    ListErasures {
+        /// From the first if there is none.
+        after: Option<(Name, ConditionKey)>,
+    },
 }
 
 /// Which tasks are meant.
@@ -400,7 +428,12 @@ impl Request {
             | Self::Demand { .. }
             | Self::ListProposals { .. }
             | Self::ApproveProposal { .. }
-            | Self::DeclineProposal { .. } => 9,
+            | Self::DeclineProposal { .. }
+            | Self::Anchor { .. }
+            | Self::ShowAnchor
+            | Self::ListActs { .. }
+            | Self::Erase { .. }
+            | Self::ListErasures { .. } => 9,
             _ => 1,
         }
     }

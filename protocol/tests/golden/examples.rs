@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_common::{
     ConditionKey, Digest, Fingerprint, NodeId, Role, SiteId, TaskId, Version, VersionId,
+    act::{self, Anchor, Anchored, Erasure},
     blob::BlobRef,
     enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
     health::{Collected, HealthRecord, NodeState},
@@ -322,4 +323,36 @@ pub(crate) fn standing() -> Standing {
 
 pub(crate) fn certified_key() -> CertifiedKey {
     CertifiedKey { key: Fingerprint::of(b"own"), expires_ms: 1_731_000_000_000 }
+}
+
+pub(crate) fn anchored() -> Anchored {
+    Anchored { n_records: 12, head: Digest::of(b"twelfth") }
+}
+
+pub(crate) fn act() -> act::Act {
+    act::Act {
+        seq: 71,
+        at_ms: 1_700_000_000_000,
+        who: "site/charite".to_owned(),
+        key: Some(certified_key().key),
+        what: "anchor".to_owned(),
+        about: "records 13 to 13".to_owned(),
+        outcome: "done".to_owned(),
+        command: Digest::of(b"command"),
+        anchor: Some(Anchor { after: anchored(), hashes: vec![Digest::of(b"thirteenth")], follows: true }),
+        previous: Digest::of(b"seventieth"),
+    }
+}
+
+pub(crate) fn erasure() -> Erasure {
+    Erasure {
+        seq: 2,
+        reference: "atlas".parse().unwrap(),
+        key: "charite/lung/b1".parse().unwrap(),
+        blobs: vec![blob("columns")],
+        tasks: vec![TaskId(4)],
+        n_changes: 9,
+        by: "operator/anna".to_owned(),
+        at_ms: 1_700_000_000_000,
+    }
 }

@@ -31,10 +31,10 @@ mod examples;
 mod roles;
 
 use examples::{
-    asked_task, assignments, blob, certified_key, changes, collected, enrolment, enrolments, gates, gates_on_accuracy,
-    greeting, health, key, member, node, officer, presentation, progress, proposals, reference, reference_head,
-    renewing, signature, standing, status, submission, submission_with_accuracy, submission_with_parts, surgery_task,
-    task_head, task_of_steps, task_record, version,
+    act, anchored, asked_task, assignments, blob, certified_key, changes, collected, enrolment, enrolments, erasure,
+    gates, gates_on_accuracy, greeting, health, key, member, node, officer, presentation, progress, proposals,
+    reference, reference_head, renewing, signature, standing, status, submission, submission_with_accuracy,
+    submission_with_parts, surgery_task, task_head, task_of_steps, task_record, version,
 };
 
 #[test]
@@ -220,6 +220,12 @@ fn all_requests() -> Vec<Request> {
         Request::ListProposals { after: Some(6) },
         Request::ApproveProposal { number: 7 },
         Request::DeclineProposal { number: 7, reason: "not now".to_owned() },
+        Request::Anchor { after: anchored(), hashes: vec![blob("record").digest] },
+        Request::ShowAnchor,
+        Request::ListActs { after: 70 },
+        Request::Erase { reference: erasure().reference, what: Withdrawal::Keys(vec![erasure().key]) },
+        Request::Erase { reference: erasure().reference, what: Withdrawal::Site(site()) },
+        Request::ListErasures { after: Some((erasure().reference, erasure().key)) },
     ]
 }
 
@@ -287,6 +293,12 @@ fn name_of(request: &Request) -> &'static str {
         Request::ListStandings { .. } => "list-standings",
         Request::Revoke { who: Principal::Site(_), .. } => "revoke-a-site",
         Request::Revoke { who: Principal::Officer(..), .. } => "revoke-officer",
+        Request::Anchor { .. } => "anchor",
+        Request::ShowAnchor => "show-anchor",
+        Request::ListActs { .. } => "list-acts",
+        Request::Erase { what: Withdrawal::Keys(_), .. } => "erase-keys",
+        Request::Erase { what: Withdrawal::Site(_), .. } => "erase-site",
+        Request::ListErasures { .. } => "list-erasures",
         Request::Revoke { key: None, .. } => "revoke",
         Request::Revoke { key: Some(_), .. } => "revoke-key",
         Request::ShowDemands => "show-demands",
@@ -336,6 +348,9 @@ fn replies(golden: &mut Golden) {
         Reply::Proposal(Box::new(proposals()[0].clone())),
         Reply::Proposals(Page { items: proposals(), more: true }),
         Reply::Demands([Demand::Signatures, Demand::TwoRevoke].into()),
+        Reply::Anchored(anchored()),
+        Reply::Acts(Page { items: vec![act()], more: true }),
+        Reply::Erasures(Page { items: vec![erasure()], more: false }),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -372,6 +387,9 @@ fn replies(golden: &mut Golden) {
             Reply::Proposal(_) => "proposal",
             Reply::Proposals(_) => "proposals",
             Reply::Demands(_) => "demands",
+            Reply::Anchored(_) => "anchored",
+            Reply::Acts(_) => "acts",
+            Reply::Erasures(_) => "erasures",
             Reply::Keys(_) => "keys",
             Reply::Signature(_) => "signature",
         };

@@ -98,6 +98,12 @@ const TABLE: &[(&str, &str)] = &[
     ("list-proposals", PEOPLE),
     ("approve-proposal", DECIDING),
     ("decline-proposal", DECIDING),
+    ("anchor", WORKING),
+    ("show-anchor", WORKING),
+    ("list-acts", "site operator auditor"),
+    ("erase-keys", OWNING),
+    ("erase-site", OWNING),
+    ("list-erasures", EVERYBODY),
 ];
 
 /// One of each role, with its name in the table.

@@ -92,7 +92,9 @@ const ROLES: &str = "
     publisher/ben approve-proposal 1 with=bens
     operator/anna propose with=annas publish-reference third signed=970 anna/lung/ref=r
     operator/anna propose with=annas lift two-to-publish
-    operator/cleo decline-proposal 3 it stays";
+    operator/cleo decline-proposal 3 it stays
+    site/north anchor 0 r1 r2
+    site/charite erase atlas charite/lung/10x";
 
 /// The latest format of the state; see `snapshot.rs`.
 const STATE: u32 = 7;
@@ -219,5 +221,7 @@ fn name(body: &Body) -> &'static str {
         Body::Propose { .. } => "propose",
         Body::ApproveProposal { .. } => "approve-proposal",
         Body::DeclineProposal { .. } => "decline-proposal",
+        Body::Anchor { .. } => "anchor",
+        Body::Erase { .. } => "erase",
     }
 }

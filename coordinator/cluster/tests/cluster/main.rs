@@ -2,9 +2,11 @@
 //!
 //! Commands are written as lines of a small language; `script.rs` says how, `testdata/*.txt` shows it at work.
 
+mod acts;
 mod claims;
 mod clocks;
 mod enrolments;
+mod erasures;
 mod golden;
 mod growth;
 mod members;

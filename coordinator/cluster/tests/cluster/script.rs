@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use archipelago_cluster::{Applied, Body, Cluster, Command, Deed, Edition, Outcome, Refusal, Selection, invariants};
 use archipelago_common::{
-    BlobRef, ConditionKey, DType, Fingerprint, Layout, Name, NodeId, Principal, Section, TaskId, Version, VersionId,
+    BlobRef, ConditionKey, DType, Digest, Fingerprint, Layout, Name, NodeId, Principal, Section, TaskId, Version,
+    VersionId,
+    act::Anchored,
     enrolment::CertifiedKey,
     figure::{Better, Figure},
     layout::{Axis, Derivation, Rule},
@@ -201,13 +203,13 @@ impl Script {
             }
             "give-up" => Body::GiveUp { task: task(), epoch: number(words[1]), reason: words[2..].join(" ") },
             "submit" => Body::Submit(self.submission(task(), number(words[1]), &words[2..], options)),
-            "withdraw" => {
-                let selection = match words[1].contains('/') {
-                    false => Selection::Site(words[1].parse().unwrap()),
-                    true => Selection::Keys(words[1..].iter().map(|key| key.parse().unwrap()).collect()),
-                };
-                Body::Withdraw { reference: name(words[0]), selection }
+            "erase" => Body::Erase { reference: name(words[0]), selection: selection(&words[1..]) },
+            "anchor" => {
+                let hashes: Vec<_> = words[1..].iter().map(|word| Digest::of(word.as_bytes())).collect();
+                let head = Digest::of(options.text("head").unwrap_or_default().as_bytes());
+                Body::Anchor { after: Anchored { n_records: number(words[0]), head }, hashes }
             }
+            "withdraw" => Body::Withdraw { reference: name(words[0]), selection: selection(&words[1..]) },
             "derive" => {
                 let (value, result) = (name(words[1]), BlobRef::of(words[2].as_bytes()));
                 Body::Derive { reference: name(words[0]), version: self.version(words[0], options), value, result }
@@ -429,3 +431,10 @@ pub(crate) const OPEN_TASK_AT_CLOSE: &str = "
     operator/anna add-site b
     operator/anna publish-reference atlas anna/lung/ref=r
     operator/anna publish-task atlas publish=at-close";
+
+fn selection(words: &[&str]) -> Selection {
+    match words[0].contains('/') {
+        false => Selection::Site(words[0].parse().unwrap()),
+        true => Selection::Keys(words.iter().map(|key| key.parse().unwrap()).collect()),
+    }
+}
