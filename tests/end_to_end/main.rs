@@ -2,6 +2,7 @@
 //!
 //! Runs the built programs; `make test` builds them first.
 
+mod anchors;
 mod joining;
 mod keys;
 mod parts;

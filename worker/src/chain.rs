@@ -13,6 +13,7 @@ use std::{
 };
 
 use archipelago_common::{
+    act::Anchored,
     append::{AppendFile, Medium},
     fs,
     hash::Digest,
@@ -42,7 +43,7 @@ pub struct Entry<R> {
 }
 
 impl<R: Record> Entry<R> {
-    fn hash(&self) -> Digest {
+    pub(crate) fn hash(&self) -> Digest {
         Digest::of(&serde_json::to_vec(self).expect("an entry of numbers and text is JSON"))
     }
 }
@@ -60,6 +61,8 @@ struct Line<R> {
 pub struct Log<R, M = File> {
     path: PathBuf,
     file: AppendFile<M>,
+    /// Place of the first entry in the file.
+    first: u64,
     n_entries: u64,
     head: Digest,
     of: PhantomData<R>,
@@ -72,30 +75,55 @@ impl<R: Record> Log<R> {
     /// # Errors  [`Error::AuditBroken`], [`Error::File`]
     pub fn open(path: &Path) -> Result<Self> {
         let error = |source| Error::File { action: "open", path: path.into(), source };
-        let (trail, whole_len) = if path.exists() { Trail::<R>::read_prefix(path)? } else { (Trail::default(), 0) };
+        let mut trail = Trail::<R>::read_segments(path)?;
+        let first = trail.entries.len() as u64 + 1;
+        let whole_len = if path.exists() { trail.read_file(path)? } else { 0 };
         let open = OpenOptions::new().create(true).truncate(false).write(true).mode(fs::PRIVATE_FILE).open(path);
         let file = open.map_err(error)?;
         if file.metadata().map_err(error)?.len() > whole_len {
             tracing::warn!("the {} ends in a torn line; it is cut off, nothing was sent for it", R::LOG);
         }
-        let log = Self::over(path, file, &trail, whole_len)?;
+        let log = Self::over(path, file, (&trail, first), whole_len)?;
         fs::sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         Ok(log)
+    }
+
+    /// Appends an entry; when this returns it is on disk. A file that has become long is put beside under the place of its first entry,
+    /// and the chain goes on in a new one.
+    ///
+    /// # Errors  [`Error::File`]: then nothing may be sent, and nothing of the entry is left
+    pub fn append(&mut self, release: R) -> Result<()> {
+        self.append_within(release, SEGMENT_BYTES)
+    }
+
+    fn append_within(&mut self, release: R, segment_bytes: u64) -> Result<()> {
+        if self.file.length() >= segment_bytes {
+            self.begin_segment()?;
+        }
+        self.add(release)
+    }
+
+    fn begin_segment(&mut self) -> Result<()> {
+        let error = |source| Error::File { action: "begin", path: self.path.clone(), source };
+        std::fs::rename(&self.path, segment(&self.path, self.first)).map_err(error)?;
+        let open = OpenOptions::new().create_new(true).write(true).mode(fs::PRIVATE_FILE).open(&self.path);
+        self.file = AppendFile::new(open.map_err(error)?, 0).map_err(error)?;
+        self.first = self.n_entries + 1;
+        fs::sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
+        Ok(())
     }
 }
 
 impl<R: Record, M: Medium> Log<R, M> {
     /// The log on a medium whose first `whole_len` bytes hold a trail.
-    fn over(path: &Path, medium: M, trail: &Trail<R>, whole_len: u64) -> Result<Self> {
+    fn over(path: &Path, medium: M, (trail, first): (&Trail<R>, u64), whole_len: u64) -> Result<Self> {
         let file = AppendFile::new(medium, whole_len);
         let file = file.map_err(|source| Error::File { action: "open", path: path.into(), source })?;
-        Ok(Self { path: path.into(), file, n_entries: trail.entries.len() as u64, head: trail.head(), of: PhantomData })
+        let n_entries = trail.entries.len() as u64;
+        Ok(Self { path: path.into(), file, first, n_entries, head: trail.head(), of: PhantomData })
     }
 
-    /// Appends an entry; when this returns it is on disk.
-    ///
-    /// # Errors  [`Error::File`]: then nothing may be sent, and nothing of the entry is left
-    pub fn append(&mut self, release: R) -> Result<()> {
+    fn add(&mut self, release: R) -> Result<()> {
         let entry = Entry { seq: self.n_entries + 1, at_ms: now_ms(), release, previous: self.head };
         let hash = entry.hash();
         let mut line = serde_json::to_vec(&Line { entry, hash }).expect("an entry of numbers and text is JSON");
@@ -121,17 +149,36 @@ impl<R> Default for Trail<R> {
 }
 
 impl<R: Record> Trail<R> {
-    /// Reads and verifies a log.
+    /// Reads and verifies a log, with the files that are full.
     ///
     /// # Errors  [`Error::AuditBroken`] with the first line that does not hold, [`Error::Common`] if it cannot be read
     pub fn read(path: &Path) -> Result<Self> {
-        let (trail, whole_len) = Self::read_prefix(path)?;
+        let mut trail = Self::read_segments(path)?;
+        // A crash may have come between the last full file and the next.
+        if trail.entries.is_empty() || path.exists() {
+            trail.read_whole(path)?;
+        }
+        Ok(trail)
+    }
+
+    /// The files that are full, in their order.
+    fn read_segments(path: &Path) -> Result<Self> {
+        let mut trail = Self::default();
+        for segment in segments(path)? {
+            trail.read_whole(&segment)?;
+        }
+        Ok(trail)
+    }
+
+    fn read_whole(&mut self, path: &Path) -> Result<()> {
+        let n_before = self.entries.len();
+        let whole_len = self.read_file(path)?;
         let found =
             std::fs::metadata(path).map_err(|source| Error::File { action: "read", path: path.into(), source })?;
         if found.len() != whole_len {
-            return Err(broken(path, trail.entries.len() + 1, "the line has no end"));
+            return Err(broken(path, self.entries.len() - n_before + 1, "the line has no end"));
         }
-        Ok(trail)
+        Ok(())
     }
 
     /// Verifies a log that may be written to meanwhile, and counts its entries: a line without its end is not looked at.
@@ -146,34 +193,54 @@ impl<R: Record> Trail<R> {
         self.entries.last().map_or_else(|| Digest::of(b""), Entry::hash)
     }
 
+    /// Where the chain stands.
+    pub fn end(&self) -> Anchored {
+        Anchored { n_records: self.entries.len() as u64, head: self.head() }
+    }
+
+    /// The hashes of what follows such a place, if the chain comes by it.
+    pub fn hashes_after(&self, place: Anchored) -> Option<Vec<Digest>> {
+        let n_before = usize::try_from(place.n_records).ok().filter(|n| *n <= self.entries.len())?;
+        let before = n_before.checked_sub(1).map_or_else(|| Digest::of(b""), |last| self.entries[last].hash());
+        (before == place.head).then(|| self.entries[n_before..].iter().map(Entry::hash).collect())
+    }
+
     /// Whether a head that was noted earlier is part of this chain. If not, entries were cut from the end.
     pub fn contains(&self, head: &Digest) -> bool {
         *head == Digest::of(b"") || self.entries.iter().any(|entry| entry.hash() == *head)
     }
 
-    // The entries of all lines that end, and how many bytes those lines take.
+    /// The entries of the full files and of all lines that end in the last one, and how many bytes the lines of that take.
+    ///
+    /// # Errors  as [`Self::read`]
     pub(crate) fn read_prefix(path: &Path) -> Result<(Self, u64)> {
-        Self::of_bytes(path, &fs::read_bounded(path, MAX_LOG_BYTES)?)
-    }
-
-    fn of_bytes(path: &Path, bytes: &[u8]) -> Result<(Self, u64)> {
-        let mut trail = Self::default();
-        let mut head = trail.head();
-        let mut whole_len = 0;
-        for line in bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
-            let entry = trail.next_entry(path, line, head)?;
-            head = entry.hash();
-            trail.entries.push(entry);
-            whole_len += line.len() as u64;
-        }
+        let mut trail = Self::read_segments(path)?;
+        let whole_len = trail.read_file(path)?;
         Ok((trail, whole_len))
     }
 
-    fn next_entry(&self, path: &Path, line: &[u8], head: Digest) -> Result<Entry<R>> {
-        let number = self.entries.len() + 1;
+    // Goes on with the entries of all lines that end, and says how many bytes those lines take.
+    fn read_file(&mut self, path: &Path) -> Result<u64> {
+        self.follow(path, &fs::read_bounded(path, MAX_LOG_BYTES)?)
+    }
+
+    fn follow(&mut self, path: &Path, bytes: &[u8]) -> Result<u64> {
+        let mut head = self.head();
+        let mut whole_len = 0;
+        let lines = bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n"));
+        for (line_idx, line) in lines.enumerate() {
+            let entry = self.next_entry((path, line_idx + 1), line, head)?;
+            head = entry.hash();
+            self.entries.push(entry);
+            whole_len += line.len() as u64;
+        }
+        Ok(whole_len)
+    }
+
+    fn next_entry(&self, (path, number): (&Path, usize), line: &[u8], head: Digest) -> Result<Entry<R>> {
         let Line { entry, hash } =
             serde_json::from_slice(line).map_err(|_| broken(path, number, "the line is not an entry"))?;
-        if entry.seq != number as u64 {
+        if entry.seq != self.entries.len() as u64 + 1 {
             return Err(broken(path, number, "the entry is out of order"));
         }
         if entry.previous != head {
@@ -186,7 +253,34 @@ impl<R: Record> Trail<R> {
     }
 }
 
-/// A log larger than this has grown for decades or is not ours: an entry takes half a kilobyte.
+/// Where a full file of a log is kept, by the place of its first entry.
+fn segment(path: &Path, first: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{first:012}"));
+    name.into()
+}
+
+/// The full files of a log, in the order of their entries.
+fn segments(path: &Path) -> Result<Vec<PathBuf>> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
+    let error = |source| Error::File { action: "list", path: dir.into(), source };
+    let Ok(listed) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
+    let mut segments = Vec::new();
+    for entry in listed {
+        let file = entry.map_err(error)?.file_name();
+        let suffix = file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('.'));
+        if suffix.is_some_and(|first| first.len() == 12 && first.bytes().all(|byte| byte.is_ascii_digit())) {
+            segments.push(path.with_file_name(file));
+        }
+    }
+    segments.sort();
+    Ok(segments)
+}
+
+/// Bytes of a file after which the log goes on in another: some thirty thousand entries.
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// A file larger than this has grown for decades or is not ours: an entry takes half a kilobyte.
 const MAX_LOG_BYTES: u64 = 4 << 30;
 
 fn broken(path: &Path, line: usize, detail: &'static str) -> Error {
@@ -289,21 +383,80 @@ mod tests {
         let (_dir, path) = log_of(&[10]);
         let line = std::fs::read(&path).unwrap();
         for room in line.len()..2 * line.len() + 2 {
-            let (trail, whole_len) = AuditTrail::of_bytes(&path, &line).unwrap();
+            let of_bytes = |bytes: &[u8]| {
+                let mut trail = AuditTrail::default();
+                trail.follow(&path, bytes).map(|whole_len| (trail, whole_len)).unwrap()
+            };
+            let (trail, whole_len) = of_bytes(&line);
             let disk = SmallDisk { bytes: line.clone(), room, is_failing: false };
-            let mut log = Log::<Release, _>::over(&path, disk, &trail, whole_len).unwrap();
-            let is_logged = log.append(release(20)).is_ok();
+            let mut log = Log::<Release, _>::over(&path, disk, (&trail, 1), whole_len).unwrap();
+            let is_logged = log.add(release(20)).is_ok();
             let seen = |log: &Log<Release, SmallDisk>| {
                 let Log { file, .. } = log;
-                let (trail, whole_len) = AuditTrail::of_bytes(&path, &file.medium().bytes).unwrap();
+                let (trail, whole_len) = of_bytes(&file.medium().bytes);
                 assert_eq!(whole_len, file.length(), "room for {room}: nothing of a line is left");
                 trail.bytes_by_kind()["columns"]
             };
             assert_eq!(seen(&log), if is_logged { 30 } else { 10 });
             log.file.medium_mut().room = usize::MAX;
-            log.append(release(40)).unwrap();
+            log.add(release(40)).unwrap();
             assert_eq!(seen(&log), if is_logged { 70 } else { 50 });
         }
+    }
+
+    /// A log of entries of 1, 2, 3… bytes, in files of two entries each.
+    fn rotated(n: u64) -> (tempfile::TempDir, PathBuf) {
+        let (dir, path) = log_of(&[]);
+        let mut log = AuditLog::open(&path).unwrap();
+        (1..=n).for_each(|size| log.append_within(release(size), 600).unwrap());
+        (dir, path)
+    }
+
+    #[test]
+    fn a_log_goes_on_in_another_file_and_the_chain_with_it() {
+        let (_dir, path) = rotated(7);
+        let files = segments(&path).unwrap();
+        assert!(files.len() >= 3 && files[0] == segment(&path, 1), "{files:?}");
+        assert!(files.iter().all(|file| std::fs::metadata(file).unwrap().len() < 1_300), "each is bounded");
+        let mut log = AuditLog::open(&path).unwrap();
+        log.append_within(release(8), 600).unwrap();
+        let trail = AuditTrail::read(&path).unwrap();
+        assert_eq!(
+            trail.entries.iter().map(|entry| (entry.seq, entry.release.size)).collect::<Vec<_>>(),
+            (1..=8).map(|n| (n, n)).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn what_is_changed_cut_or_taken_away_in_a_full_file_is_seen() {
+        let check = |n_file: usize, change: fn(String) -> Option<String>, expected: &str| {
+            let (_dir, path) = rotated(7);
+            let file = &segments(&path).unwrap()[n_file];
+            match change(std::fs::read_to_string(file).unwrap()) {
+                Some(text) => std::fs::write(file, text).unwrap(),
+                None => std::fs::remove_file(file).unwrap(),
+            }
+            for result in [AuditTrail::read(&path).map(drop), AuditLog::open(&path).map(drop)] {
+                let error = result.unwrap_err().to_string();
+                assert!(error.contains(expected), "{error}");
+            }
+        };
+        check(0, |text| Some(text.replacen("\"size\":1,", "\"size\":9,", 1)), "broken at line 1");
+        check(0, |text| Some(text.split_inclusive('\n').next().unwrap().to_owned()), "out of order");
+        check(1, |text| Some(text.trim_end().to_owned()), "has no end");
+        check(0, |_| None, "out of order");
+        check(1, |_| None, "out of order");
+    }
+
+    #[test]
+    fn a_crash_between_two_files_loses_nothing() {
+        let (_dir, path) = rotated(6);
+        let n_before = AuditTrail::read(&path).unwrap().entries.len();
+        let log = AuditLog::open(&path).unwrap();
+        std::fs::rename(&path, segment(&path, log.first)).unwrap();
+        assert_eq!(AuditTrail::read(&path).unwrap().entries.len(), n_before);
+        AuditLog::open(&path).unwrap().append(release(7)).unwrap();
+        assert_eq!(AuditTrail::read(&path).unwrap().entries.len(), n_before + 1);
     }
 
     #[test]

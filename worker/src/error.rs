@@ -568,6 +568,18 @@ pub enum Error {
         /// The head that was noted.
         head: Digest,
     },
+    /// The audit log is not what the coordinators have on record of it.
+    #[error("the audit log `{}` differs from what was anchored, first in entry {record} (act {act} of the record): {detail}", path.display())]
+    AuditDiffers {
+        /// The log.
+        path: PathBuf,
+        /// The first entry that differs, from 1.
+        record: u64,
+        /// The act that anchored it.
+        act: u64,
+        /// How.
+        detail: String,
+    },
     /// The secret that keys noise and ids is damaged.
     #[error("the site's secret `{}` cannot be used: {detail}", path.display())]
     SiteSecret {

@@ -4,6 +4,7 @@
 //! door through which anything leaves, [`audit`] the log of what did. [`mapping`] is surgery with and without a consortium.
 
 pub mod additions;
+mod anchors;
 pub mod annotations;
 pub mod audit;
 pub mod bounds;

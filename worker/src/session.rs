@@ -393,6 +393,10 @@ impl Site {
             Error::NotWanted { .. } => tracing::info!(%task, %reason, "the task is returned"),
             _ => tracing::error!(%task, %reason, error = output::chain(&error), "the task is returned"),
         }
+        // What was told of progress, and what a person decided, is in the log too.
+        if let Err(error) = self.anchor().await {
+            bear(error, "the coordinators were not told how far the audit log is")?;
+        }
         let returned = self.uplink.give_up(lease, reason).await;
         if Reach::of(&error) == Reach::Task {
             self.failed = Some(error);

@@ -465,6 +465,8 @@ impl<'a> SurgeryTask<'a> {
     ) -> Result<Option<VersionId>> {
         let version = self.record.task.version;
         loop {
+            // Before the bytes: what left is in the site's log, and nobody can cut that off unseen.
+            self.site.anchor().await?;
             let submitted = self.site.uplink.submit(self.lease, version, conditions, parts);
             match in_contact(&self.site.metrics, submitted).await {
                 // The lease lapsed while the coordinators were away. A task that is over refuses the claim as well.

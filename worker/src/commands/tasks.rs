@@ -1,11 +1,17 @@
 //! `tasks`: what is asked of this site, what would leave, and where each task stands here.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use archipelago_client::{ClientConfig, Patience};
 use archipelago_common::{
+    act::Act,
     hash::Digest,
-    id::{Name, TaskId, VersionId},
+    id::{Name, SiteId, TaskId, VersionId},
     policy::{Approval, EmbeddingRelease, SitePolicy},
     record::{Progress, ReferenceHead, Stage, TaskHead, TaskState},
 };
@@ -143,6 +149,11 @@ pub(super) struct Desk {
 }
 
 impl SiteArgs {
+    /// The site of this configuration.
+    pub(super) fn of(config: &Path) -> Self {
+        Self { config: config.into(), timeout: 30 }
+    }
+
     /// Does something at the site's desk.
     ///
     /// # Errors  a configuration that cannot be used, coordinators that cannot be reached, and what the work fails with
@@ -171,6 +182,11 @@ impl Desk {
         let decisions = Decisions::of_site(&config.state_dir);
         let (known, naming) = (KnownFile::open(&config.state_dir)?, Naming::of_site(&config)?);
         Ok(Self { uplink: Uplink::connect(client).await?, credentials, known, config, policy, decisions, naming })
+    }
+
+    /// The site, and what the coordinators have on record of it.
+    pub(super) async fn acts(&self) -> Result<(SiteId, Vec<Act>)> {
+        Ok((self.config.site.clone(), self.uplink.acts().await?))
     }
 
     /// Every task that this site may take or has taken.

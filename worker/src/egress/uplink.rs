@@ -1,7 +1,7 @@
 //! The connection to the coordinators, behind the gate.
 //!
 //! The client is private to this file. What a site says goes through the methods below: questions that carry nothing
-//! of the data, reasons from a closed list, and [`Released`] values.
+//! of the data, reasons from a closed list, hashes of the audit log's entries, and [`Released`] values.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,9 +10,11 @@ use std::{
 
 use archipelago_client::{Client, ClientConfig, ClientError, Contacts, Notices, Source};
 use archipelago_common::{
+    act::{Act, Anchored},
     blob::BlobRef,
     condition::{Columns, ConditionKey},
     enrolment::EnrolmentRecord,
+    hash::Digest,
     id::{Name, SiteId, TaskId, VersionId},
     part::Member,
     record::{Progress, ReferenceHead, Submission, SubmittedCondition, TaskHead},
@@ -127,6 +129,41 @@ impl Uplink {
             Err(Error::Client(ClientError::Refused(Refusal::NotFound { .. }))) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// How far the site's own log is, as it said last; none where coordinators of an earlier version do not ask.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn anchored(&self) -> Result<Option<Anchored>> {
+        match self.ask(Request::ShowAnchor).await {
+            Ok(Reply::Anchored(anchored)) => Ok(Some(anchored)),
+            Ok(other) => Err(unexpected(&other)),
+            Err(Error::Client(ClientError::Refused(Refusal::Invalid { .. }))) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says how far the site's own log is. What leaves is hashes of its entries.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn anchor(&self, after: Anchored, hashes: Vec<Digest>) -> Result<()> {
+        match self.ask(Request::Anchor { after, hashes }).await {
+            Ok(Reply::Released) => Ok(()),
+            Ok(other) => Err(unexpected(&other)),
+            // While coordinators are upgraded one after the other; the next release comes back to it.
+            Err(Error::Client(ClientError::Refused(refusal @ Refusal::Invalid { .. }))) => {
+                tracing::warn!(%refusal, "the audit log is not anchored yet");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the coordinators have on record of this site.
+    ///
+    /// # Errors  [`Error::Client`]
+    pub async fn acts(&self) -> Result<Vec<Act>> {
+        Ok(self.client.acts(0).await?)
     }
 
     /// Downloads a blob to a file, verified.

@@ -122,7 +122,7 @@ impl Error {
             Self::MayNotRead { field, place } => format!(
                 "say where it is with `{field} = \"{place}\"` under `[data.fields]` of site.toml, or list it in `may_read` of the policy"
             ),
-            Self::AuditBroken { .. } | Self::AuditShortened { .. } => {
+            Self::AuditBroken { .. } | Self::AuditShortened { .. } | Self::AuditDiffers { .. } => {
                 "keep the file as evidence, find out who changed it, and start a new log under another path".into()
             }
             Self::SiteSecret { .. } => {

@@ -8,6 +8,7 @@ use std::{
 
 use archipelago_common::{
     BlobRef, Columns, ConditionKey, NodeId, Principal, TaskId, Version,
+    act::{Anchor, Anchored},
     record::{
         AssignmentHead, AssignmentRecord, AssignmentState, Page, ReferenceHead, StatusRecord, Submission, TaskHead,
         TaskRecord, TaskState,
@@ -53,6 +54,8 @@ pub(crate) struct State {
     /// Whether an accepted submission ends the task for the site, as it should; without, a test may repeat it.
     pub(crate) remembers: bool,
     pub(crate) n_renewals: u32,
+    /// How far the worker's audit log is, as it said.
+    pub(crate) anchored: Anchored,
     /// The losses that renewals told.
     pub(crate) losses: Vec<Option<f64>>,
     /// How many further lists of tasks are refused as too large.
@@ -151,6 +154,7 @@ impl State {
             lapses: 0,
             remembers: false,
             n_renewals: 0,
+            anchored: Anchored::default(),
             losses: vec![],
             unlisted: 0,
             spoilt: 0,
@@ -209,6 +213,12 @@ impl State {
                 self.n_renewals += 1;
                 self.losses.push(progress.loss);
                 Ok(Reply::Assigned { epoch, lease_until_ms: u64::MAX })
+            }
+            Request::ShowAnchor => Ok(Reply::Anchored(self.anchored)),
+            Request::Anchor { after, hashes } => {
+                assert_eq!(after, self.anchored, "the log follows what was anchored");
+                self.anchored = Anchor { after, hashes, follows: true }.end();
+                Ok(Reply::Released)
             }
             Request::GiveUp { reason, .. } => {
                 self.given_up = Some(reason.clone());
