@@ -242,9 +242,9 @@ mod tests {
             let places = scatter.places(scale);
             (places[1].0 - places[0].0, places[1].1 - places[2].1)
         };
-        let (across, upwards) = sides(Scale::Stretched);
+        let (across, upwards) = sides((Scale::Stretched, points.view()));
         assert!((across - upwards).abs() < 1e-9);
-        let (across, upwards) = sides(Scale::Equal);
+        let (across, upwards) = sides((Scale::Equal, points.view()));
         assert!((across - 5.0 * upwards).abs() < 1e-9);
     }
 }
