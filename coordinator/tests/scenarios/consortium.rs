@@ -8,6 +8,7 @@ use std::{
     ops::RangeInclusive,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -38,12 +39,11 @@ impl Consortium {
     /// Coordinators that were founded, each with a list of its own, and not started.
     pub(crate) fn founded(n_nodes: u64, list_of: impl Fn(u64) -> RangeInclusive<u64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let udp: Vec<_> = (0..n_nodes).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let tcp: Vec<_> = (0..n_nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let address = |(i, socket): (usize, &UdpSocket)| format!("{}={}", i + 1, socket.local_addr().unwrap());
-        let peers = udp.iter().enumerate().map(address).collect::<Vec<_>>().join(",");
-        let ops = (1..).zip(tcp.iter().map(|socket| socket.local_addr().unwrap().port())).collect();
-        drop((udp, tcp));
+        let ports: Vec<u16> = (0..2 * n_nodes).map(|_| free_port()).collect();
+        let (own, ops) = ports.split_at(n_nodes as usize);
+        let address = |(node, port): (u64, &u16)| format!("{node}=127.0.0.1:{port}");
+        let peers = (1..).zip(own).map(address).collect::<Vec<_>>().join(",");
+        let ops = (1..).zip(ops.iter().copied()).collect();
         let consortium = Self { dir, n_nodes, peers, ops, nodes: BTreeMap::new() };
         consortium.done(&["ca", "init", "lung", "--out", "ca"]);
         consortium.issue("operator/anna", "anna");
@@ -68,7 +68,7 @@ impl Consortium {
     /// Makes a node that joins, and starts it. The cluster must have been told (`members add`) where it will be.
     pub(crate) fn join(&mut self, node: u64, address: &str) {
         let (id, home) = (node.to_string(), format!("node{node}"));
-        let ops = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let ops = free_port();
         self.ops.insert(node, ops);
         self.issue(&format!("coordinator/{node}"), &home);
         let peers = format!("{},{node}={address}", self.peers);
@@ -80,7 +80,7 @@ impl Consortium {
 
     /// An address on which nobody listens.
     pub(crate) fn free_address() -> String {
-        UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+        format!("127.0.0.1:{}", free_port())
     }
 
     pub(crate) fn start(&mut self, node: u64) {
@@ -284,6 +284,22 @@ fn base() -> Base {
     let values: Vec<f32> = (0..600_000).map(|i| i as f32).collect();
     let weight = Tensor::from_f32(&[values.len()], &values);
     Base { card, tensors: StateDict::from_iter([("decoder.weight".to_owned(), weight)]) }
+}
+
+/// A port that is free for UDP and for TCP, each time another one. It is below those that the system gives to whoever dials: on one of these
+/// a connection of another test may sit by the time the node listens.
+fn free_port() -> u16 {
+    static N_GIVEN: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const N_PORTS: u32 = 22_000;
+    loop {
+        // Tests are processes of their own, and begin at places of their own.
+        let place = std::process::id().wrapping_mul(7919).wrapping_add(N_GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = (FIRST + place % N_PORTS) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub(crate) fn wait_until(what: &str, seconds: u64, mut is_so: impl FnMut() -> bool) {

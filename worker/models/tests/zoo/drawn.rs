@@ -30,7 +30,7 @@ fn a_query_is_drawn_to_the_reference_unless_nobody_wants_it() {
     let (reference, query) = (scvi(), batch(3, 60));
     let by = |pull| map(&reference.base, "q", &query, &pulled(pull)).unwrap();
     let (usual, off, strong) = (by(None), by(Some(0.0)), by(Some(100.0)));
-    assert_eq!(usual.columns, by(Some(10.0)).columns, "this is how strong it usually is");
+    assert_eq!(usual.columns, by(Some(2.0)).columns, "this is how strong it usually is");
     assert_ne!(usual.columns, off.columns);
     let [off_by, usual_by, strong_by] = [&off, &usual, &strong].map(|mapped| distance(&reference, mapped, &query));
     assert!(strong_by < usual_by && usual_by < off_by, "{strong_by} {usual_by} {off_by}");

@@ -35,7 +35,7 @@ impl Model for Scvi {
             federation: "exact: a condition owns one column of each layer that takes the batch",
             example: "cells.h5ad --batch-key batch --batches 10x_3pv1,10x_3pv2 --epochs 100 --out reference",
             // Measured: docs/quality.md.
-            training: TrainDefaults { reference_pull: 10.0, ..TrainDefaults::SCVI_TOOLS },
+            training: TrainDefaults { reference_pull: 2.0, ..TrainDefaults::SCVI_TOOLS },
         }
     }
 
