@@ -35,7 +35,7 @@ const COMMANDS: [(&str, Does); 86] = [
         Writes("logged.h5ad --model mvtcr --variant rna --batches a,b --epochs 1 --trials 1", "--out", "searched"),
     ),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
-    ("aggregate", Writes("reference cells.h5ad --batches a,b", "--out", "aggregated")),
+    ("aggregate", Writes("plain cells.h5ad --batches a,b", "--out", "aggregated")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
     ("predict", WritesCells("reference cells.h5ad --batches a,b", "--out", "predicted.h5ad")),
     ("results expression", Writes("reference cells.h5ad --batches a", "--out", "expression.h5ad")),
@@ -171,6 +171,7 @@ fn prepared() -> Bench {
     run(
         "train cells.h5ad --batches a,b --model scanvi --labels-key cell_type --epochs 1 --n-hidden 8 --n-latent 3 --out reference",
     );
+    run("train cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3 --out plain");
     run(
         "train cite.h5ad --batches a,b --model totalvi --protein-obsm-key protein_expression --epochs 1 --n-hidden 8 --n-latent 3 \
          --out proteins",
