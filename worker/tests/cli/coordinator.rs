@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) n_renewals: u32,
     /// How far the worker's audit log is, as it said.
     pub(crate) anchored: Anchored,
+    /// How often it did not follow what had been anchored.
+    pub(crate) begun_anew: u32,
     /// The losses that renewals told.
     pub(crate) losses: Vec<Option<f64>>,
     /// How many further lists of tasks are refused as too large.
@@ -155,6 +157,7 @@ impl State {
             remembers: false,
             n_renewals: 0,
             anchored: Anchored::default(),
+            begun_anew: 0,
             losses: vec![],
             unlisted: 0,
             spoilt: 0,
@@ -216,8 +219,10 @@ impl State {
             }
             Request::ShowAnchor => Ok(Reply::Anchored(self.anchored)),
             Request::Anchor { after, hashes } => {
-                assert_eq!(after, self.anchored, "the log follows what was anchored");
-                self.anchored = Anchor { after, hashes, follows: true }.end();
+                // A log that was begun anew is taken, and stands as such.
+                let follows = after == self.anchored;
+                self.begun_anew += u32::from(!follows);
+                self.anchored = Anchor { after, hashes, follows }.end();
                 Ok(Reply::Released)
             }
             Request::GiveUp { reason, .. } => {

@@ -73,6 +73,7 @@ fn a_task_is_done_and_everything_that_left_is_in_the_log() {
     assert_eq!(logged, state.uploaded.iter().map(|blob| blob.digest.to_string()).collect::<Vec<_>>());
     assert_eq!(audit["bytes_by_kind"]["columns"], state.uploaded[0].size);
     // Nothing came after it: what was handed in was anchored before.
+    assert_eq!(state.begun_anew, 0);
     let anchored = (state.anchored.n_records, state.anchored.head.to_string());
     assert_eq!((Some(anchored.0), Some(anchored.1.as_str())), (audit["n_entries"].as_u64(), audit["head"].as_str()));
     let summary = read_json(&bench.path("results/task-1/summary.json"));
