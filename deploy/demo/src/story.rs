@@ -406,7 +406,18 @@ pub(crate) fn text(path: &Path) -> Result<&str> {
 /// Batches of the reference that is made.
 const N_ATLAS: u16 = 4;
 /// What makes cells hard to map: related types in unequal shares, a site far from all batches of the reference.
-const HARD: [&str; 8] = ["--n-types", "8", "--related", "3", "--uneven", "0.6", "--batch-effect-of", "hospital-1=1.0"];
+const HARD: [&str; 10] = [
+    "--n-types",
+    "8",
+    "--related",
+    "3",
+    "--uneven",
+    "0.6",
+    "--batch-effect",
+    "0.25",
+    "--batch-effect-of",
+    "hospital-1=1.0",
+];
 /// The longest that the sites may take.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 /// A file that says that a folder is ours to replace.
