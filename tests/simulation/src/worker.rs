@@ -131,9 +131,7 @@ impl Worker {
                 self.rest(view)
             }
             // Of an earlier submission, or said twice.
-            (Request::Renew { .. } | Request::Submit(_) | Request::Withdraw { .. } | Request::Erase { .. }, _) => {
-                Vec::new()
-            }
+            (Request::Renew { .. } | Request::Submit(_) | Request::Withdraw { .. }, _) => Vec::new(),
             _ => self.rest(view),
         }
     }
@@ -246,11 +244,7 @@ impl Worker {
             0..4 => acts.push(Act::Ask(Request::Submit(submission))),
             4 if !view.is_calm => {
                 let what = Withdrawal::Site(self.site.clone());
-                let reference = name(EACH);
-                acts.push(Act::Ask(match view.chance.one_in(2) {
-                    true => Request::Erase { reference, what },
-                    false => Request::Withdraw { reference, what },
-                }));
+                acts.push(Act::Ask(Request::Withdraw { reference: name(EACH), what }));
             }
             _ => {}
         }

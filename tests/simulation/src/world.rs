@@ -249,7 +249,6 @@ impl World {
                 self.keep_complete(node);
                 self.scrub(node);
                 self.collect(node);
-                self.erase(node);
                 self.ask_founders(node);
                 self.keep_time(node);
                 self.adopt(node);
