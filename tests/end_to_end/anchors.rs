@@ -7,14 +7,7 @@ use super::world::{World, cells_of};
 #[test]
 fn a_log_that_was_cut_emptied_or_written_anew_is_found_by_what_was_anchored() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let world = World::found(dir.path())?;
-    let generate =
-        ["generate", "--batches", "atlas,north", "--n-cells", "60", "--n-genes", "50", "--out", "cells.h5ad"];
-    world.worker(&generate)?;
-    let small = ["--epochs", "2", "--n-hidden", "16", "--n-latent", "4", "--device", "cpu"];
-    let named = ["--batches", "atlas", "--owner", "anna", "--dataset", "core", "--out", "reference"];
-    world.worker(&[&["train", "cells.h5ad"], &small[..], &named].concat())?;
-    world.operator(&["reference", "publish", "here", "../reference"])?;
+    let world = World::with_small_reference(dir.path())?;
     world.add_site("north", "trusted_operators = [\"anna\"]\n", &cells_of("cells.h5ad", "pbmc", "north", ""))?;
     for (task, epochs) in [("1", "2"), ("2", "3")] {
         world.operator(&["task", "publish", "here", "--epochs", epochs])?;

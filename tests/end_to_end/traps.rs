@@ -10,14 +10,7 @@ use super::world::{World, cells_of};
 #[test]
 fn a_site_does_no_task_beyond_its_bounds_and_none_of_whom_it_does_not_trust() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let world = World::found(dir.path())?;
-    let generate =
-        ["generate", "--batches", "atlas,north", "--n-cells", "60", "--n-genes", "50", "--out", "cells.h5ad"];
-    world.worker(&generate)?;
-    let small = ["--epochs", "2", "--n-hidden", "16", "--n-latent", "4", "--device", "cpu"];
-    let named = ["--batches", "atlas", "--owner", "anna", "--dataset", "core", "--out", "reference"];
-    world.worker(&[&["train", "cells.h5ad"], &small[..], &named].concat())?;
-    world.operator(&["reference", "publish", "here", "../reference"])?;
+    let world = World::with_small_reference(dir.path())?;
     let policy = "trusted_operators = [\"anna\"]\n[tasks]\nmax_numbers_per_cell = 0.6\n";
     world.add_site("north", policy, &cells_of("cells.h5ad", "pbmc", "north", ""))?;
 

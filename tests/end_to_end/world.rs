@@ -48,6 +48,19 @@ impl World {
         Ok(world)
     }
 
+    /// The same with a reference `here` of batch `atlas` of `cells.h5ad`, which has batch `north` as well.
+    pub(crate) fn with_small_reference(dir: &Path) -> Result<Self> {
+        let world = Self::found(dir)?;
+        let generate =
+            ["generate", "--batches", "atlas,north", "--n-cells", "60", "--n-genes", "50", "--out", "cells.h5ad"];
+        world.worker(&generate)?;
+        let small = ["--epochs", "2", "--n-hidden", "16", "--n-latent", "4", "--device", "cpu"];
+        let named = ["--batches", "atlas", "--owner", "anna", "--dataset", "core", "--out", "reference"];
+        world.worker(&[&["train", "cells.h5ad"], &small[..], &named].concat())?;
+        world.operator(&["reference", "publish", "here", "../reference"])?;
+        Ok(world)
+    }
+
     /// Enrols a site; `data` is the section of its file on its cells.
     pub(crate) fn add_site(&self, site: &str, policy: &str, data: &str) -> Result<()> {
         self.consortium.issue(&format!("site/{site}"), site)?;

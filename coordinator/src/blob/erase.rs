@@ -83,16 +83,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        blob::test_blobs::{chunks, put},
-        condition::Condition,
-    };
-
-    fn store() -> (tempfile::TempDir, Arc<BlobStore>) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = BlobStore::open(dir.path(), Condition::new(0)).unwrap();
-        (dir, store)
-    }
+    use crate::blob::test_blobs::{chunks, put, store};
 
     /// Files below a directory whose bytes have this text.
     fn holding(dir: &std::path::Path, text: &[u8]) -> usize {

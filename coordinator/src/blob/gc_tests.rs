@@ -5,16 +5,7 @@ use std::fs::{File, FileTimes};
 use archipelago_common::BlobRef;
 
 use super::*;
-use crate::{
-    blob::test_blobs::{chunks, put},
-    condition::Condition,
-};
-
-fn store() -> (tempfile::TempDir, Arc<BlobStore>) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(dir.path(), Condition::new(0)).unwrap();
-    (dir, store)
-}
+use crate::blob::test_blobs::{chunks, put, store};
 
 /// Makes a file look as if it had been left alone for longer than the grace period.
 fn age(file: &Path) {

@@ -11,17 +11,11 @@ use super::*;
 use crate::blob::{
     BlobStore,
     store::Turn,
-    test_blobs::{chunks, put},
+    test_blobs::{chunks, put, store},
 };
 
 fn bytes(n_chunks: u64) -> Vec<u8> {
     (0..n_chunks * limits::CHUNK_BYTES - 7).map(|i| (i / 11 % 253) as u8).collect()
-}
-
-fn store() -> (tempfile::TempDir, Arc<BlobStore>) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(dir.path(), crate::condition::Condition::new(0)).unwrap();
-    (dir, store)
 }
 
 /// A store where `n` chunks of the bytes have come before the process was killed.

@@ -6,6 +6,14 @@ use archipelago_common::BlobRef;
 use archipelago_protocol::{ChunkSender, message::Chunk};
 
 use super::BlobStore;
+use crate::condition::Condition;
+
+/// An empty store in a folder that goes with the first of both.
+pub(crate) fn store() -> (tempfile::TempDir, Arc<BlobStore>) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path(), Condition::new(0)).unwrap();
+    (dir, store)
+}
 
 /// The chunks of some bytes.
 pub(crate) fn chunks(bytes: &[u8]) -> Vec<Chunk> {

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use archipelago_common::BlobRef;
 
 use super::*;
-use crate::{blob::test_blobs::put, condition::Condition};
+use crate::{
+    blob::test_blobs::{put, store},
+    condition::Condition,
+};
 
 #[test]
 fn a_damaged_blob_is_put_aside_and_missing_from_then_on() {
@@ -39,12 +42,6 @@ fn flip(store: &BlobStore, blob: BlobRef, place: usize) {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[place] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-}
-
-fn store() -> (tempfile::TempDir, Arc<BlobStore>) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = BlobStore::open(dir.path(), Condition::new(0)).unwrap();
-    (dir, store)
 }
 
 fn long() -> Vec<u8> {

@@ -9,7 +9,7 @@
 use archipelago_analysis::kmeans::{KMeans, kmeans};
 use archipelago_common::{StateDict, Tensor as Stored};
 use ndarray::{ArrayView2, Axis};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::{
     error::{Error, Result},
@@ -136,21 +136,6 @@ impl Aggregate {
         let (mean, var) = (posterior.mean.unsqueeze(1), posterior.var.unsqueeze(1));
         let of_each = crate::distributions::normal::kl(&mean, &var, &means, &vars);
         -(Tensor::from_slice(&log_weights).to_device(device) - of_each).logsumexp([1_i64].as_slice(), false)
-    }
-
-    /// The mean of that over cells.
-    ///
-    /// # Shapes  `[n_cells, n_latent]`
-    ///
-    /// # Panics  if means and variances differ in shape
-    pub fn mean_divergence(&self, means: ArrayView2<'_, f32>, vars: ArrayView2<'_, f32>) -> f64 {
-        assert_eq!(means.dim(), vars.dim(), "each number has a variance");
-        let tensor = |values: ArrayView2<'_, f32>| {
-            let numbers: Vec<f32> = values.iter().copied().collect();
-            Tensor::from_slice(&numbers).view([values.nrows() as i64, values.ncols() as i64])
-        };
-        let posterior = Posterior { mean: tensor(means), var: tensor(vars) };
-        self.divergence(&posterior).mean(Kind::Double).double_value(&[])
     }
 }
 

@@ -2,8 +2,11 @@
 
 use archipelago_common::{progress::Silent, task::TrainSpec};
 use archipelago_models::{
-    Compute, Device, Engine, Error, NoCheckpoints, Query, Reference, Surgery, aggregate::Aggregate, surgery, zoo,
+    CellConditions, Compute, Device, Engine, Error, NoCheckpoints, Query, Reference, Surgery, aggregate::Aggregate,
+    nn::Posterior, surgery, zoo,
 };
+use ndarray::Array2;
+use tch::{Kind, Tensor};
 
 use crate::{Batch, batch, cells, every_model_that_grows, key, map, reference, spec};
 
@@ -20,9 +23,12 @@ fn distance(reference: &Reference, mapped: &Surgery, query: &Batch) -> f64 {
     let aggregate = Aggregate::of_base(&reference.base.tensors).unwrap().unwrap();
     let mut grown = reference.clone();
     grown.columns.insert(key("q"), mapped.columns.clone());
-    let conditions = archipelago_models::CellConditions::single(key("q"), query.labels.len());
+    let conditions = CellConditions::single(key("q"), query.labels.len());
     let (means, vars) = grown.posterior(&cells(query), &conditions, Device::Cpu).unwrap();
-    aggregate.mean_divergence(means.view(), vars.view())
+    let shape = [means.nrows() as i64, means.ncols() as i64];
+    let tensor = |values: Array2<f32>| Tensor::from_slice(&values.iter().copied().collect::<Vec<_>>()).view(shape);
+    let posterior = Posterior { mean: tensor(means), var: tensor(vars) };
+    aggregate.divergence(&posterior).mean(Kind::Double).double_value(&[])
 }
 
 #[test]
