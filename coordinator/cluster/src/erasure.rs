@@ -12,7 +12,12 @@ use archipelago_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Cluster, Outcome, Refusal, Room, Selection, growth, index::Index, view::page};
+use crate::{
+    Cluster, Outcome, Refusal, Room, Selection, growth,
+    index::Index,
+    mutation::{self, Rule},
+    view::page,
+};
 
 /// What was erased, and how often that was said.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -38,7 +43,7 @@ impl Cluster {
         let since = self.erasures.of.values().filter(|erasure| erasure.seq > seq);
         let blobs =
             if self.erasures.n_erased > seq { since.flat_map(|e| e.blobs.iter()).collect() } else { Vec::new() };
-        let is_free = |blob: &&BlobRef| !self.index.names(blob);
+        let is_free = |blob: &&BlobRef| !self.index.names(blob) || mutation::is_broken(Rule::NamedStays);
         (self.erasures.n_erased, blobs.into_iter().filter(is_free).copied().collect())
     }
 
@@ -98,7 +103,9 @@ impl Cluster {
 
     /// Has an index that names everything forget what was erased.
     pub(crate) fn unname_erased(&self, index: &mut Index) {
-        self.erasures.of.values().for_each(|erasure| self.unname(index, erasure, (0, &[])));
+        if !mutation::is_broken(Rule::ErasedIsUnnamed) {
+            self.erasures.of.values().for_each(|erasure| self.unname(index, erasure, (0, &[])));
+        }
     }
 
     /// Forgets what an erasure covers and an earlier one, up to so many changes and for these tasks, does not.

@@ -68,11 +68,15 @@ pub enum Rule {
     TwoPersons,
     /// Where signatures are demanded, nothing is published without one.
     SignedOnly,
+    /// What was erased is named no more, also after a start.
+    ErasedIsUnnamed,
+    /// What is named by something else is not erased.
+    NamedStays,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::FsyncBeforePromise,
         Self::DurableVote,
         Self::ApplyOnce,
@@ -104,6 +108,8 @@ impl Rule {
         Self::RevokedAreSilent,
         Self::TwoPersons,
         Self::SignedOnly,
+        Self::ErasedIsUnnamed,
+        Self::NamedStays,
     ];
 }
 

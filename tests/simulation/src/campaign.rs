@@ -190,6 +190,8 @@ const EXPECTED: &[&str] = &[
     "checked: monotone reads",
     "checked: linearizable objects",
     "checked: one life of a log",
+    "erasures",
+    "blobs erased",
     "checked: facts",
     "checked: pools",
     "checked: derived values",

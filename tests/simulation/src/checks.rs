@@ -238,6 +238,10 @@ impl World {
                 return Some(format!("`{}` has not finished task {}", worker.site, task.id));
             }
         }
+        let (_, erased) = cluster.erased_since(0);
+        if let Some(blob) = erased.iter().find(|blob| members.iter().any(|host| host.shelves.contains(blob))) {
+            return Some(format!("blob {blob} was erased and is on a disk still"));
+        }
         let lacks = |blob: &BlobRef| members.iter().any(|host| !host.shelves.is_sound(blob));
         cluster
             .referenced_blobs()

@@ -99,6 +99,8 @@ pub(crate) struct Live {
     pub(crate) grants: BTreeMap<CourseId, Grant>,
     /// When it last asked the others what they have come to.
     pub(crate) compared_at: u64,
+    /// Erasures whose blobs this run has deleted.
+    pub(crate) erased: u64,
 }
 
 /// Who waits for a course.
@@ -216,6 +218,7 @@ impl Host {
             quotas: Quotas::new(Limits { bytes_per_day: DAY_BYTES, ..Limits::default() }),
             grants: BTreeMap::new(),
             compared_at: 0,
+            erased: 0,
         });
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use archipelago_cluster::Body;
-use archipelago_common::{NodeId, member};
+use archipelago_common::{BlobRef, NodeId, member};
 use archipelago_coordinator::server::{course, refusal};
 use archipelago_protocol::message::{Refusal, Request};
 
@@ -61,8 +61,14 @@ impl World {
 
     /// What the leader looks at before a request begins its course.
     pub(crate) fn prepare(&mut self, node: NodeId, course: CourseId, request: &Request) -> Result<(), Refusal> {
-        let is_change =
-            matches!(request, Request::AddMember { .. } | Request::PromoteMember { .. } | Request::RemoveMember { .. });
+        let is_change = matches!(
+            request,
+            Request::AddMember { .. }
+                | Request::PromoteMember { .. }
+                | Request::RemoveMember { .. }
+                // Nobody's blobs are counted while they may be deleted.
+                | Request::Erase { .. }
+        );
         let Some(live) = self.live(node).filter(|live| is_change && live.node.is_leader()) else { return Ok(()) };
         if live.changing.is_some() || !live.naming.is_empty() {
             return Err(refusal::dropped(archipelago_coordinator::raft::node::Dropped::Busy));
@@ -108,6 +114,26 @@ impl World {
             self.coverage.note("blobs collected");
             if needed.contains(&digest) {
                 return self.fail(format!("n{node} has removed blob {}, which its state names", digest.short()));
+            }
+        }
+    }
+
+    /// Deletes what was erased, but for what was held a moment ago or comes in just now: that is looked at again.
+    pub(crate) fn erase(&mut self, node: NodeId) {
+        let now = self.now;
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let Some(live) = host.live.as_mut() else { return };
+        let (seq, blobs) = live.node.cluster().erased_since(live.erased);
+        let mut is_left = |blob: &BlobRef| live.receiving.contains(blob) || !host.shelves.erase(blob, now);
+        let (left, gone): (Vec<_>, Vec<_>) = blobs.iter().partition(|blob| is_left(blob));
+        let needed = named_blobs(&live.node.cluster());
+        if left.is_empty() {
+            live.erased = seq;
+        }
+        for blob in gone {
+            self.coverage.note("blobs erased");
+            if needed.contains(blob) {
+                return self.fail(format!("n{node} has erased blob {blob}, which its state names"));
             }
         }
     }

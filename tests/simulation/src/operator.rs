@@ -11,7 +11,7 @@ use archipelago_common::{
     signature::Statement,
     task::{PublishMode, QualityGates, SurgeryTask, TrainSpec},
 };
-use archipelago_protocol::message::{Reply, Request, Withdrawal};
+use archipelago_protocol::message::{Reply, Request};
 
 use crate::{
     joiner,
@@ -173,7 +173,7 @@ impl Operator {
             (0..9, _, _) if self.open.len() < 4 => self.task(view, &reference),
             (9..11, Some(task), _) => Request::CloseTask { task },
             (11, Some(task), _) => Request::CancelTask { task },
-            (12, _, Some(site)) => Request::Withdraw { reference, what: Withdrawal::Site(site) },
+            (12, _, Some(site)) => view.withdrawal(reference, site),
             (13, _, Some(site)) if self.sites.len() > 2 && view.chance.one_in(6) => {
                 self.sites.retain(|other| *other != site);
                 Request::RevokeSite { site }

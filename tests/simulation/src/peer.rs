@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use archipelago_common::{BlobRef, NodeId, Principal};
+use archipelago_common::{BlobRef, Name, NodeId, Principal, SiteId};
 use archipelago_histories::Call;
 use archipelago_protocol::{
     Output, RequestId, SessionConfig, SiteSession, frame,
-    message::{PutReply, Refusal, Reply, Request, StreamOpen},
+    message::{PutReply, Refusal, Reply, Request, StreamOpen, Withdrawal},
 };
 
 use crate::{
@@ -93,6 +93,16 @@ pub(crate) struct View<'a> {
     pub(crate) clock_ms: u64,
     /// Nothing goes wrong any more.
     pub(crate) is_calm: bool,
+    /// What is withdrawn is erased.
+    pub(crate) erases: bool,
+}
+
+impl View<'_> {
+    /// Takes a site's conditions out of a reference, the way this run does.
+    pub(crate) fn withdrawal(&self, reference: Name, site: SiteId) -> Request {
+        let what = Withdrawal::Site(site);
+        if self.erases { Request::Erase { reference, what } } else { Request::Withdraw { reference, what } }
+    }
 }
 
 /// The sites that a consortium may have.
@@ -279,7 +289,7 @@ impl World {
     /// Tells the role, and does what it wants.
     pub(crate) fn hear(&mut self, peer: usize, heard: Heard) {
         let clock_ms = crate::host::EPOCH_MS + self.now;
-        let mut view = View { chance: &mut self.chance, clock_ms, is_calm: self.faults.is_over };
+        let mut view = View { chance: &mut self.chance, clock_ms, is_calm: self.faults.is_over, erases: self.erases };
         let acts = match &mut self.peers[peer].role {
             Role::Worker(worker) => worker.hear(&mut view, heard),
             Role::Operator(operator) => operator.hear(&mut view, heard),

@@ -15,7 +15,7 @@ impl World {
     pub(crate) fn asked(&mut self, peer: usize, request: Request) -> Asking {
         let who = self.peers[peer].who.clone();
         let calls = calls(&who, &request, self);
-        if let Request::Withdraw { what, .. } = &request {
+        if let Request::Withdraw { what, .. } | Request::Erase { what, .. } = &request {
             self.watch.note_withdrawal(what);
         }
         let floor = self.watch.lineage_seen(&request);
@@ -34,6 +34,7 @@ impl World {
         match (&asking.request, result) {
             (Request::AddMember { .. }, Ok(_)) => self.coverage.note("members added"),
             (Request::PromoteMember { .. }, Ok(_)) => self.coverage.note("members promoted"),
+            (Request::Erase { .. }, Ok(_)) => self.coverage.note("erasures"),
             (Request::RemoveMember { .. }, Ok(_)) => self.coverage.note("members removed"),
             _ => {}
         }
@@ -115,7 +116,8 @@ fn calls(who: &Principal, request: &Request, world: &World) -> Vec<Call> {
         (Request::ShowReference { name } | Request::ShowReferenceHead { name }, _) => {
             vec![Call::ShowReference { reference: name.clone() }]
         }
-        (Request::Withdraw { reference, what }, _) => {
+        // What is current afterwards is the same.
+        (Request::Withdraw { reference, what } | Request::Erase { reference, what }, _) => {
             let (owner, keys) = match what {
                 Withdrawal::Site(site) => (Some(site.clone()), Vec::new()),
                 Withdrawal::Keys(keys) => (None, keys.clone()),

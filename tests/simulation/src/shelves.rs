@@ -23,6 +23,9 @@ pub(crate) struct Shelves {
     partial: BTreeMap<Digest, Vec<(Vec<u8>, Digest)>>,
 }
 
+/// How long what somebody is about to rely on is left alone, as on a live node.
+const HELD_MS: u64 = 10_000;
+
 /// A whole blob, and the digests of its chunks beside it.
 struct Kept {
     bytes: Arc<[u8]>,
@@ -92,6 +95,16 @@ impl Shelves {
         let idle: Vec<_> = self.whole.iter().filter(|(d, w)| is_idle((d, w))).map(|(digest, _)| *digest).collect();
         idle.iter().for_each(|digest| drop(self.whole.remove(digest)));
         idle
+    }
+
+    /// Deletes a blob in every form, unless it was relied upon a moment ago; says whether nothing of it is left.
+    pub(crate) fn erase(&mut self, blob: &BlobRef, now: u64) -> bool {
+        let is_held = self.whole.get(&blob.digest).is_some_and(|kept| kept.touched + HELD_MS >= now);
+        if !is_held {
+            self.whole.remove(&blob.digest);
+            self.partial.remove(&blob.digest);
+        }
+        !is_held
     }
 
     /// Loses what was not fsynced.

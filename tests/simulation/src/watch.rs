@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archipelago_cluster::{Cluster, Reference, Room, invariants};
 use archipelago_common::{
-    BlobRef, Digest, Fingerprint, Name, NodeId, SiteId, TaskId, Version, VersionId,
+    BlobRef, ConditionKey, Digest, Fingerprint, Name, NodeId, SiteId, TaskId, Version, VersionId,
     enrolment::EnrolmentState,
     proposal::{Act, Demand, ProposalState},
     record::{AssignmentState, Submission, Why},
@@ -327,17 +327,33 @@ impl Watch {
     }
 }
 
-/// Every blob that a state names. Collected here and not asked of the state machine, whose word is what is checked.
+/// Every blob that a state names, but for those by which names what was erased was meant. Collected here and not asked of the state
+/// machine, whose word is what is checked.
 pub(crate) fn named_blobs(cluster: &Cluster) -> BTreeSet<BlobRef> {
-    let bases = cluster.references().map(Reference::base);
-    let changes = cluster.references().flat_map(|reference| reference.changes());
-    let columns = changes.flat_map(|change| change.columns.values().copied());
-    let assignments = cluster.tasks().flat_map(|task| task.assignments.values());
-    let submissions = assignments.filter_map(|assignment| match &assignment.state {
-        AssignmentState::Accepted { submission, .. } => Some(submission),
-        _ => None,
-    });
-    bases.chain(columns).chain(submissions.flat_map(Submission::blobs)).collect()
+    let room = Room { items: usize::MAX, bytes: u64::MAX, ..Room::default() };
+    let receipts = cluster.erasure_page(room, &leaver(), None).items;
+    let receipts: BTreeMap<_, _> =
+        receipts.into_iter().map(|one| ((one.reference.clone(), one.key.clone()), one)).collect();
+    let receipt = |reference: &Name, key: &ConditionKey| receipts.get(&(reference.clone(), key.clone()));
+    let mut named: BTreeSet<BlobRef> = cluster.references().map(Reference::base).collect();
+    for reference in cluster.references() {
+        for (n_before, change) in (0..).zip(reference.changes()).filter(|(_, change)| change.adds()) {
+            let is_erased =
+                |key: &ConditionKey| receipt(reference.name(), key).is_some_and(|one| one.n_changes > n_before);
+            named.extend(change.columns.iter().filter(|(key, _)| !is_erased(key)).map(|(_, blob)| *blob));
+        }
+    }
+    for task in cluster.tasks() {
+        for assignment in task.assignments.values() {
+            let AssignmentState::Accepted { submission, .. } = &assignment.state else { continue };
+            for (key, condition) in &submission.conditions {
+                if !receipt(&task.task.reference, key).is_some_and(|one| one.tasks.contains(&task.id)) {
+                    named.extend(std::iter::once(condition.columns).chain(condition.embeddings));
+                }
+            }
+        }
+    }
+    named
 }
 
 /// No condition is merged again unless it was withdrawn in between.

@@ -10,7 +10,7 @@ use archipelago_common::{
     BlobRef, ConditionKey, Section, SiteId, TaskId,
     record::{AssignmentState, Progress, Submission, SubmittedCondition, TaskRecord, TaskState},
 };
-use archipelago_protocol::message::{Refusal, Reply, Request, Withdrawal};
+use archipelago_protocol::message::{Refusal, Reply, Request};
 
 use crate::{
     operator::{EACH, base_of, layout_of, name},
@@ -131,7 +131,9 @@ impl Worker {
                 self.rest(view)
             }
             // Of an earlier submission, or said twice.
-            (Request::Renew { .. } | Request::Submit(_) | Request::Withdraw { .. }, _) => Vec::new(),
+            (Request::Renew { .. } | Request::Submit(_) | Request::Withdraw { .. } | Request::Erase { .. }, _) => {
+                Vec::new()
+            }
             _ => self.rest(view),
         }
     }
@@ -243,8 +245,7 @@ impl Worker {
             // The answer was lost at home: asked again as a new request.
             0..4 => acts.push(Act::Ask(Request::Submit(submission))),
             4 if !view.is_calm => {
-                let what = Withdrawal::Site(self.site.clone());
-                acts.push(Act::Ask(Request::Withdraw { reference: name(EACH), what }));
+                acts.push(Act::Ask(view.withdrawal(name(EACH), self.site.clone())));
             }
             _ => {}
         }

@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub(crate) hosts: BTreeMap<NodeId, Host>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) faults: Faults,
+    /// What is withdrawn in this run is erased.
+    pub(crate) erases: bool,
     pub(crate) watch: Watch,
     /// The first rule that was broken, in words.
     pub(crate) failure: Option<String>,
@@ -110,6 +112,8 @@ impl World {
             options,
             peers,
             faults,
+            // Drawn apart: runs that do not erase are what they were without it.
+            erases: Chance::new(!seed).one_in(4),
             watch: Watch::default(),
             failure: None,
         }
@@ -249,6 +253,7 @@ impl World {
                 self.keep_complete(node);
                 self.scrub(node);
                 self.collect(node);
+                self.erase(node);
                 self.ask_founders(node);
                 self.keep_time(node);
                 self.adopt(node);
