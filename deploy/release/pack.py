@@ -101,7 +101,16 @@ def lay_out(name, bin_dir, tree, version, epoch):
     beside = notices.others(ROOT, name, crates, next(iter(libs.values())).parent if libs else None)
     (tree / "THIRD-PARTY-NOTICES.txt").write_text(notices.text(name, crates, beside))
     (tree / "sbom.cdx.json").write_text(notices.bill(ROOT, name, version, crates, beside, epoch))
-    return floor([program, *sorted((tree / "lib").glob("*"))])
+    return promised(name, floor([program, *sorted((tree / "lib").glob("*"))]))
+
+
+def promised(name, needs):
+    """What a machine must have, which is no more than docs/install.md says."""
+    row = next(line for line in (ROOT / "docs/install.md").read_text().splitlines() if line.startswith(f"| `{name}`"))
+    said = re.search(r"glibc ([0-9.]+)", row)[1]
+    if tuple(map(int, needs["GLIBC"].split("."))) > tuple(map(int, said.split("."))):
+        sys.exit(f"{name} needs glibc {needs['GLIBC']}, docs/install.md says {said}: `objdump -T` tells for which symbol")
+    return needs
 
 
 def archive(tree, path, epoch):

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use archipelago_worker::{cli, output};
 
+mod hypot;
+
 fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
