@@ -5,6 +5,7 @@
 
 mod attack;
 mod experiment;
+mod pooled;
 mod report;
 mod shadows;
 
