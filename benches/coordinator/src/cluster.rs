@@ -68,6 +68,19 @@ impl Cluster {
         Ok(Credentials::from_pem(self.authority.certificate(), &issued.certificate, &issued.key)?)
     }
 
+    /// The file by which an operator's commands find the consortium; made here, with a certificate.
+    pub(crate) fn operator_file(&self, name: &str) -> Result<String> {
+        self.consortium.issue(&format!("operator/{name}"), name)?;
+        let addresses = self.addresses.iter().map(|(node, address)| format!("{node} = \"{address}\"\n"));
+        let text = format!(
+            "ca = \"{name}/ca.pem\"\ncertificate = \"{name}/cert.pem\"\nkey = \"{name}/key.pem\"\n[coordinators]\n{}",
+            addresses.collect::<String>()
+        );
+        let file = format!("{name}.toml");
+        std::fs::write(self.consortium.dir().join(&file), text)?;
+        Ok(file)
+    }
+
     /// The coordinators' addresses.
     pub(crate) fn addresses(&self) -> &BTreeMap<NodeId, String> {
         &self.addresses
@@ -141,6 +154,7 @@ pub(crate) fn epoch(reply: &Reply) -> Result<u64> {
     .with_context(|| format!("a claim was answered with {reply:?}"))
 }
 
-const REFERENCE: &str = "lung";
+/// Name of the reference that is published.
+pub(crate) const REFERENCE: &str = "lung";
 const COLUMN: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -13,6 +13,7 @@ mod sessions;
 mod state;
 mod table;
 mod transfer;
+mod years;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -61,6 +62,8 @@ enum Part {
     Commands,
     /// From the death of the leader to the next acknowledged write.
     Failover,
+    /// What commands take after 2,000 tasks with 300 sites.
+    Years,
     /// The largest state there can be: made, written, restored.
     State,
 }
@@ -109,6 +112,9 @@ fn run(args: &Args) -> Result<()> {
         }
         if is_wanted(Part::Fanout) {
             fanout::measure(&setting, &mut table).await?;
+        }
+        if is_wanted(Part::Years) {
+            years::measure(&setting, &mut table).await?;
         }
         if is_wanted(Part::State) {
             state::measure(&setting, &mut table)?;

@@ -23,7 +23,20 @@ use crate::{
 
 const PART: &str = "sessions";
 
-type Sites = Vec<(SiteId, Client)>;
+/// A site and its session.
+pub(crate) type Site = (SiteId, Client);
+
+/// What one site does for a task.
+pub(crate) struct Work {
+    /// The task.
+    pub(crate) task: TaskId,
+    /// The version it is on.
+    pub(crate) version: VersionId,
+    /// The batch that is handed in.
+    pub(crate) batch: String,
+    /// Which columns: [`cluster::columns`].
+    pub(crate) columns: usize,
+}
 
 pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> {
     let n_sites = (1_000 / setting.scale_down).max(4) as usize;
@@ -59,7 +72,7 @@ pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> 
 }
 
 /// Enrols and connects the sites, 32 at a time; the seconds are those of each and of all.
-async fn connect(cluster: &Arc<Cluster>, operator: &Client, n: usize) -> Result<(Sites, Vec<f64>, f64)> {
+pub(crate) async fn connect(cluster: &Arc<Cluster>, operator: &Client, n: usize) -> Result<(Vec<Site>, Vec<f64>, f64)> {
     let at_once = Arc::new(Semaphore::new(32));
     let mut enrolling = JoinSet::new();
     for i in 0..n {
@@ -97,7 +110,7 @@ async fn connect(cluster: &Arc<Cluster>, operator: &Client, n: usize) -> Result<
 async fn submit_at_once(
     table: &mut Table,
     node: &ProcessStats,
-    sites: &[(SiteId, Client)],
+    sites: &[Site],
     (task, version): (TaskId, VersionId),
 ) -> Result<()> {
     let (cpu, begun) = (node.cpu_s()?, Instant::now());
@@ -105,7 +118,8 @@ async fn submit_at_once(
     for (i, (site, client)) in sites.iter().cloned().enumerate() {
         working.spawn(async move {
             let begun = Instant::now();
-            let submit_s = submit(&site, &client, i, (task, version)).await?;
+            let work = Work { task, version, batch: "batch".to_owned(), columns: i };
+            let submit_s = submit(&site, &client, &work).await?;
             anyhow::Ok((begun.elapsed().as_secs_f64(), submit_s))
         });
     }
@@ -142,13 +156,14 @@ async fn submit_at_once(
 }
 
 /// One site's work; returns the seconds of the submission itself.
-async fn submit(site: &SiteId, client: &Client, i: usize, (task, version): (TaskId, VersionId)) -> Result<f64> {
+pub(crate) async fn submit(site: &SiteId, client: &Client, work: &Work) -> Result<f64> {
+    let (task, version) = (work.task, work.version);
     let epoch = cluster::epoch(&client.request(Request::Claim { task }).await?)?;
-    let bytes = cluster::columns(i).to_bytes();
+    let bytes = cluster::columns(work.columns).to_bytes();
     let columns = BlobRef::of(&bytes);
     client.put_blob(columns, Source::Bytes(&bytes), |_| ()).await?;
     let dataset: Name = "data".parse()?;
-    let key = ConditionKey::new(site.clone(), dataset, "batch")?;
+    let key = ConditionKey::new(site.clone(), dataset, &work.batch)?;
     let conditions = [(key, SubmittedCondition { columns, embeddings: None, metrics: None })].into();
     let begun = Instant::now();
     match client.request(Request::Submit(Submission { task, epoch, version, conditions })).await? {
