@@ -4,7 +4,7 @@
 //! same on every node and ordered with revocations.
 
 use archipelago_common::{
-    Name, Principal, Role, SiteId, limits,
+    Fingerprint, Name, Principal, Role, SiteId, limits,
     member::MemberRole,
     record::{AssignmentRecord, AssignmentState, SiteRecord},
 };
@@ -33,6 +33,17 @@ impl Cluster {
             Principal::Officer(..) => Ok(()),
             Principal::Invited(invitation) => self.require_invited(invitation).map(drop),
         }
+    }
+
+    /// Whether somebody is shut out whatever comes after this state: nobody who was revoked, no key and no member that was taken out
+    /// comes back.
+    pub fn is_shut_out(&self, who: &Principal, key: Option<Fingerprint>) -> bool {
+        let is_gone = match who {
+            Principal::Site(site) => self.sites.get(site).is_some_and(|record| record.revoked_ms.is_some()),
+            Principal::Coordinator(node) => self.member(*node).is_some_and(|member| member.role == MemberRole::Removed),
+            Principal::Operator(_) | Principal::Auditor(_) | Principal::Officer(..) | Principal::Invited(_) => false,
+        };
+        is_gone || self.require_heard(who).is_err() || key.is_some_and(|key| self.revoked_keys.contains_key(&key))
     }
 
     /// All sites that were ever enrolled, by name.

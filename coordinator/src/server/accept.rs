@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use archipelago_cluster::{Cluster, Effect};
+use archipelago_cluster::Effect;
 use archipelago_common::{
     Principal,
     member::{MemberRole, Origin},
@@ -23,6 +23,7 @@ use tokio::{sync::broadcast, task::JoinSet, time::Instant};
 
 use super::{
     Executor,
+    admission::{self, Admission},
     course::Asker,
     deadlines::{self, Deadlines, Waiting},
     guests::{Guests, Place},
@@ -152,18 +153,17 @@ fn cut_removed(connection: &Connection, who: &Principal, view: &View) -> bool {
 
 /// Ends the connection of a peer that may not be here.
 async fn admit(connection: &Connection, who: &Principal, executor: &Executor) -> bool {
-    let (asker, certified) = (who.clone(), connection.certified());
-    let look = move |cluster: &Cluster| {
-        cluster.admit(&asker)?;
-        certified.map_or(Ok(()), |certified| cluster.recognise_key(&asker, certified.key))
+    let refusal = match admission::decide(who, connection.certified().map(|certified| certified.key), executor).await {
+        Admission::Granted => return true,
+        Admission::Refused(refusal) => refusal,
+        Admission::Unknown => {
+            connection.close("there is no leader at the moment, and this coordinator cannot tell who was let in");
+            return false;
+        }
     };
-    // A node too busy to look lets the peer in: every command is checked again where it is applied.
-    let admitted = executor.raft().peek(look).await.unwrap_or(Ok(()));
-    if let Err(refusal) = &admitted {
-        tracing::info!(%who, remote = connection.remote(), %refusal, "a peer is not let in");
-        connection.refuse(&refusal.to_string());
-    }
-    admitted.is_ok()
+    tracing::info!(%who, remote = connection.remote(), %refusal, "a peer is not let in");
+    connection.refuse(&refusal.to_string());
+    false
 }
 
 async fn serve_stream(mut stream: Stream, connection: Connection, peer: Peer, executor: Executor) {

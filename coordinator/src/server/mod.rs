@@ -1,6 +1,7 @@
 //! What peers reach: connections, sessions, requests; and [`serve`], which puts a whole node together.
 
 pub mod accept;
+mod admission;
 mod answers;
 mod certificates;
 pub mod checks;

@@ -52,6 +52,25 @@ fn all_nodes_die_at_once_and_come_back_with_everything() {
     assert_eq!(consortium.ask(&["site", "list"])[0]["site"], "north");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_behind_refuses_nobody_whom_the_others_let_in() {
+    let mut consortium = Consortium::new(3);
+    let away = consortium.nodes().find(|node| *node != consortium.leader()).unwrap();
+    consortium.kill(away);
+    consortium.issue("site/north", "north");
+    consortium.ask(&["site", "add", "north"]);
+    let others: Vec<_> = consortium.nodes().filter(|node| *node != away).collect();
+    others.iter().for_each(|node| consortium.kill(*node));
+    consortium.start(away);
+    let said = consortium.client("north").await.err().unwrap().to_string();
+    assert!(said.contains("there is no leader at the moment") && !said.contains("not enrolled"), "{said}");
+    consortium.start(others[0]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while let Err(error) = consortium.client("north").await {
+        assert!(!error.to_string().contains("not enrolled") && std::time::Instant::now() < until, "{error}");
+    }
+}
+
 #[test]
 fn a_leader_that_is_asked_to_stop_hands_over() {
     let mut consortium = Consortium::new(3);

@@ -4,11 +4,11 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use archipelago_client::{Client, ClientConfig, Patience};
+use archipelago_client::{Client, ClientConfig, ClientError, Patience};
 use archipelago_common::{Fingerprint, NodeId, Principal, SiteId, signature::Statement};
 use archipelago_protocol::message::{Reply, Request};
 use archipelago_transport::{
@@ -111,15 +111,26 @@ impl Guests {
 
     async fn connect(&self, authority: &Authority, certificate: &str, secret: &str) -> Result<Client> {
         let coordinators = self.coordinators.iter();
-        Ok(Client::connect(ClientConfig {
+        let config = ClientConfig {
             coordinators: coordinators.filter_map(|(node, at)| Some((NodeId::new(*node)?, at.clone()))).collect(),
             credentials: Credentials::from_pem(authority.certificate(), certificate, secret)?,
             software: "campaign".to_owned(),
             patience: Patience::Within(PATIENCE),
             known: None,
             network: Network::configured(None, None).map_err(anyhow::Error::msg)?,
-        })
-        .await?)
+        };
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match Client::connect(config.clone()).await {
+                // Some are killed or cut off at any time; only a refusal by all is one.
+                Err(ClientError::Unreachable { tried })
+                    if tried.0.iter().any(|attempt| attempt.said.is_transient()) && Instant::now() < until =>
+                {
+                    tokio::time::sleep(LOOK).await;
+                }
+                connected => return Ok(connected?),
+            }
+        }
     }
 }
 
