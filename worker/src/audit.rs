@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_common::{
     condition::ConditionKey,
     hash::Digest,
-    id::{SiteId, TaskId},
+    id::{Name, SiteId, TaskId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -87,9 +87,12 @@ impl Trail<Release> {
         bytes_by_kind(self.entries.iter())
     }
 
-    /// Bytes that left for one task, by kind; every kind is there.
-    pub fn bytes_of_task(&self, task: TaskId) -> BTreeMap<&'static str, u64> {
-        bytes_by_kind(self.entries.iter().filter(|entry| entry.release.task == task))
+    /// Bytes that left for one task of a data set or of none, by kind; every kind is there.
+    pub fn bytes_of_task(&self, task: TaskId, dataset: &Name) -> BTreeMap<&'static str, u64> {
+        let is_of = |key: &ConditionKey| key.dataset() == dataset;
+        let left = self.entries.iter().map(|entry| (&entry.release, entry));
+        let left = left.filter(|(release, _)| release.task == task && release.condition.as_ref().is_none_or(is_of));
+        bytes_by_kind(left.map(|(_, entry)| entry))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use archipelago_anndata::align::Duplicates;
 use archipelago_common::{
     fs,
-    id::{Name, NodeId, SiteId},
+    id::{Name, NodeId, SiteId, TaskId},
     policy::SitePolicy,
 };
 use archipelago_transport::{
@@ -20,7 +20,7 @@ use archipelago_transport::{
 };
 use bytesize::ByteSize;
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeOwned, Error as _},
 };
 
@@ -74,16 +74,16 @@ pub struct SiteConfig {
     /// The HTTP proxy that TCP goes through, as `http://[user:password@]host:port`; `HTTPS_PROXY` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
-    /// Which cells to offer.
-    #[serde(deserialize_with = "data_section")]
-    pub data: DataSection,
+    /// Which cells to offer: `[data]`, or `[[data]]` for each of several data sets.
+    #[serde(deserialize_with = "data_sections", serialize_with = "one_or_more")]
+    pub data: Vec<DataSection>,
     /// What the site adds to the model of a reference, where that takes additions, such as `n_ext = 3`. It trains with the columns and
     /// stays at the site.
     #[serde(default, skip_serializing_if = "Additions::is_empty")]
     pub adds: Additions,
 }
 
-/// The cells that the site offers.
+/// A data set that the site offers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
@@ -91,6 +91,9 @@ pub struct DataSection {
     pub path: PathBuf,
     /// Name of the data set; the middle of each condition key `site/dataset/batch`.
     pub dataset: Name,
+    /// The policy of this data set; the site's if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PathBuf>,
     /// What the consortium knows batches by: `"opaque"` for ids that mean something here alone, `"readable"` for their names.
     #[serde(default)]
     pub names: Names,
@@ -125,21 +128,34 @@ impl SiteConfig {
             let detail = format!("`renew_after` is {}, expected a share above 0 and up to 1", config.renew_after);
             return Err(Error::Config { path: path.into(), detail });
         }
+        if let Some(detail) = config.senseless_data() {
+            return Err(Error::Config { path: path.into(), detail });
+        }
         let beside = path.parent().unwrap_or(Path::new("."));
         let paths = [
             &mut config.state_dir,
             &mut config.out_dir,
             &mut config.scratch,
-            &mut config.data.path,
             &mut config.ca,
             &mut config.certificate,
             &mut config.key,
         ];
         let optional = config.policy.as_mut().into_iter().chain(&mut config.adds.gene_sets);
-        for relative in paths.into_iter().chain(optional) {
+        let of_data = config.data.iter_mut().flat_map(|data| [Some(&mut data.path), data.policy.as_mut()]).flatten();
+        for relative in paths.into_iter().chain(optional).chain(of_data) {
             *relative = beside.join(&relative);
         }
         Ok(config)
+    }
+
+    /// What is wrong with the list of data sets, if something is.
+    fn senseless_data(&self) -> Option<String> {
+        if self.data.is_empty() {
+            return Some("`data` is empty, expected at least one data set".to_owned());
+        }
+        let is_twice = |place: usize| self.data[..place].iter().any(|data| data.dataset == self.data[place].dataset);
+        let twice = (0..self.data.len()).find(|&place| is_twice(place))?;
+        Some(format!("`data` names the data set `{}` twice, expected names that differ", self.data[twice].dataset))
     }
 
     /// The addresses of the coordinators by node; the error says which one cannot be read.
@@ -161,51 +177,9 @@ impl SiteConfig {
         Network::configured(self.transport, self.proxy.as_deref())
     }
 
-    /// Reads the policy file, or gives the default policy.
-    ///
-    /// # Errors  [`Error::Config`] naming the field, [`Error::ConfigFile`]
-    pub fn read_policy(&self) -> Result<SitePolicy> {
-        let Some(path) = &self.policy else { return Ok(SitePolicy::default()) };
-        let policy: SitePolicy = read_toml(path)?;
-        let refuse = |detail: String| Err(Error::Config { path: path.clone(), detail });
-        if policy.min_donors > 0 && policy.donor_key.is_none() {
-            return refuse(format!("`min_donors` is {} but `donor_key` is missing", policy.min_donors));
-        }
-        if policy.parts.is_some_and(|parts| parts.min_donors > 0) && policy.donor_key.is_none() {
-            return refuse("`parts` asks for donors but `donor_key` is missing".to_owned());
-        }
-        if !(policy.noise_std.is_finite() && policy.noise_std >= 0.0) {
-            return refuse(format!("`noise_std` is {}, expected 0 or a number above it", policy.noise_std));
-        }
-        if let Some(detail) = policy.tasks.senseless().or_else(|| policy.budget.senseless()) {
-            return refuse(detail);
-        }
-        if policy.budget.epsilon.is_finite() && (policy.clip_norm.is_none() || policy.noise_std == 0.0) {
-            let detail = format!(
-                "`budget.epsilon` is {}, and without `clip_norm` and a `noise_std` above 0 no epsilon is kept",
-                policy.budget.epsilon
-            );
-            return refuse(detail);
-        }
-        match policy.clip_norm {
-            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
-                refuse(format!("`clip_norm` is {norm}, expected a number above 0"))
-            }
-            _ => Ok(policy),
-        }
-    }
-
-    /// What to read from the data file under a policy, which names the donors' column.
-    pub fn data_spec(&self, policy: &SitePolicy) -> DataSpec {
-        DataSpec {
-            fields: self.data.fields.clone(),
-            donor_key: policy.donor_key.clone(),
-            batches: self.data.batches.clone(),
-            duplicate_genes: self.data.duplicate_genes,
-            fractional_counts: self.data.fractional_counts,
-            consent: Some(Consent { may_read: policy.may_read.clone(), cell_filters: policy.tasks.cell_filters }),
-            ..DataSpec::new(&self.data.path, &self.data.batch_key)
-        }
+    /// The policy file that holds for a data set, if there is one.
+    pub fn policy_path<'a>(&'a self, data: &'a DataSection) -> Option<&'a Path> {
+        data.policy.as_deref().or(self.policy.as_deref())
     }
 
     /// The site's certificate, its key and the authorities it accepts.
@@ -224,6 +198,12 @@ impl SiteConfig {
         self.state_dir.join("audit.jsonl")
     }
 
+    /// Where the results of a task on a data set go; beside those of others, where there are several.
+    pub fn results_dir(&self, task: TaskId, dataset: &Name) -> PathBuf {
+        let of_task = self.out_dir.join(format!("task-{task}"));
+        if self.data.len() > 1 { of_task.join(dataset.as_str()) } else { of_task }
+    }
+
     /// Every value by its dotted name, and whether the file or a default gave it.
     ///
     /// # Errors  [`Error::Config`], [`Error::ConfigFile`]
@@ -232,9 +212,58 @@ impl SiteConfig {
             .map_err(|e| Error::Config { path: path.into(), detail: e.to_string() })?;
         let given = flatten(&read_toml(path)?);
         // Fields have no defaults; some of them the file may have spelled otherwise.
-        let is_given = |name: &str| name.starts_with(FIELDS) || given.iter().any(|(known, _)| known == name);
+        let is_given = |name: &str| name.contains(FIELDS) || given.iter().any(|(known, _)| known == name);
         let source = |name: &str| if is_given(name) { "file" } else { "default" };
         Ok(flatten(&resolved).into_iter().map(|(name, value)| (name.clone(), value, source(&name))).collect())
+    }
+}
+
+impl DataSection {
+    /// What to read from the data file under a policy, which names the donors' column.
+    pub fn spec(&self, policy: &SitePolicy) -> DataSpec {
+        DataSpec {
+            fields: self.fields.clone(),
+            donor_key: policy.donor_key.clone(),
+            batches: self.batches.clone(),
+            duplicate_genes: self.duplicate_genes,
+            fractional_counts: self.fractional_counts,
+            consent: Some(Consent { may_read: policy.may_read.clone(), cell_filters: policy.tasks.cell_filters }),
+            ..DataSpec::new(&self.path, &self.batch_key)
+        }
+    }
+}
+
+/// Reads a policy file, or gives the default policy where there is none.
+///
+/// # Errors  [`Error::Config`] naming the field, [`Error::ConfigFile`]
+pub fn read_policy(path: Option<&Path>) -> Result<SitePolicy> {
+    let Some(path) = path else { return Ok(SitePolicy::default()) };
+    let policy: SitePolicy = read_toml(path)?;
+    let refuse = |detail: String| Err(Error::Config { path: path.into(), detail });
+    if policy.min_donors > 0 && policy.donor_key.is_none() {
+        return refuse(format!("`min_donors` is {} but `donor_key` is missing", policy.min_donors));
+    }
+    if policy.parts.is_some_and(|parts| parts.min_donors > 0) && policy.donor_key.is_none() {
+        return refuse("`parts` asks for donors but `donor_key` is missing".to_owned());
+    }
+    if !(policy.noise_std.is_finite() && policy.noise_std >= 0.0) {
+        return refuse(format!("`noise_std` is {}, expected 0 or a number above it", policy.noise_std));
+    }
+    if let Some(detail) = policy.tasks.senseless().or_else(|| policy.budget.senseless()) {
+        return refuse(detail);
+    }
+    if policy.budget.epsilon.is_finite() && (policy.clip_norm.is_none() || policy.noise_std == 0.0) {
+        let detail = format!(
+            "`budget.epsilon` is {}, and without `clip_norm` and a `noise_std` above 0 no epsilon is kept",
+            policy.budget.epsilon
+        );
+        return refuse(detail);
+    }
+    match policy.clip_norm {
+        Some(norm) if !(norm.is_finite() && norm > 0.0) => {
+            refuse(format!("`clip_norm` is {norm}, expected a number above 0"))
+        }
+        _ => Ok(policy),
     }
 }
 
@@ -245,21 +274,41 @@ fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
     toml::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().to_owned()))
 }
 
-/// The section, with its fields in one map, however they were spelled.
-fn data_section<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataSection, D::Error> {
-    let mut table = toml::Table::deserialize(deserializer)?;
-    let spellings = FieldSpellings::take_from(&mut table).map_err(D::Error::custom)?;
-    let mut section: DataSection = table.try_into().map_err(D::Error::custom)?;
-    spellings.add_to(&mut section.fields);
-    Ok(section)
+/// One section or several, each with its fields in one map, however they were spelled.
+fn data_sections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DataSection>, D::Error> {
+    let section = |mut table: toml::Table| {
+        let spellings = FieldSpellings::take_from(&mut table).map_err(D::Error::custom)?;
+        let mut section: DataSection = table.try_into().map_err(D::Error::custom)?;
+        spellings.add_to(&mut section.fields);
+        Ok(section)
+    };
+    match toml::Value::deserialize(deserializer)? {
+        toml::Value::Table(one) => Ok(vec![section(one)?]),
+        several => {
+            Vec::<toml::Table>::deserialize(several).map_err(D::Error::custom)?.into_iter().map(section).collect()
+        }
+    }
+}
+
+/// As it is written: one section as `[data]`.
+fn one_or_more<S: Serializer>(data: &[DataSection], serializer: S) -> Result<S::Ok, S::Error> {
+    match data {
+        [one] => one.serialize(serializer),
+        several => several.serialize(serializer),
+    }
 }
 
 fn flatten(table: &toml::Table) -> Vec<(String, String)> {
     let mut flat = Vec::new();
+    let below = |name: String, inner: &toml::Table| {
+        flatten(inner).into_iter().map(move |(inner, value)| (format!("{name}.{inner}"), value))
+    };
     for (name, value) in table {
         match value {
-            toml::Value::Table(inner) => {
-                flat.extend(flatten(inner).into_iter().map(|(inner, value)| (format!("{name}.{inner}"), value)));
+            toml::Value::Table(inner) => flat.extend(below(name.clone(), inner)),
+            toml::Value::Array(all) if !all.is_empty() && all.iter().all(toml::Value::is_table) => {
+                let tables = all.iter().filter_map(toml::Value::as_table).enumerate();
+                flat.extend(tables.flat_map(|(place, inner)| below(format!("{name}[{place}]"), inner)));
             }
             other => flat.push((name.clone(), other.to_string())),
         }
@@ -268,7 +317,7 @@ fn flatten(table: &toml::Table) -> Vec<(String, String)> {
 }
 
 /// Where the explained configuration has its fields.
-const FIELDS: &str = "data.fields.";
+const FIELDS: &str = ".fields.";
 /// No configuration written by hand comes near this.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -316,7 +365,7 @@ mod tests {
         std::fs::write(&path, config).unwrap();
         let config = SiteConfig::read(&path)?;
         assert_eq!(config.state_dir, dir.path().join("state"));
-        let policy = config.read_policy()?;
+        let policy = read_policy(config.policy_path(&config.data[0]))?;
         Ok((config, policy))
     }
 
@@ -327,7 +376,7 @@ mod tests {
     #[test]
     fn a_minimal_file_gets_the_strict_defaults() {
         let (config, policy) = read(MINIMAL, "").unwrap();
-        assert_eq!((config.data.batch_key.as_str(), config.ops), ("batch", None));
+        assert_eq!((config.data[0].batch_key.as_str(), config.ops), ("batch", None));
         assert_eq!(policy, SitePolicy::default());
     }
 
@@ -389,14 +438,14 @@ mod tests {
         let (config, policy) = with_policy(text).unwrap();
         let expected = archipelago_common::policy::EmbeddingRelease::LabelMeans { min_cells: 10, min_donors: 3 };
         assert_eq!(policy.embeddings, expected);
-        assert_eq!(config.data_spec(&policy).donor_key.as_deref(), Some("donor"));
+        assert_eq!(config.data[0].spec(&policy).donor_key.as_deref(), Some("donor"));
     }
 
     #[test]
     fn fields_are_one_map_however_they_are_spelled() {
         let fields = |data: &str| {
             let (config, _) = read(&format!("{MINIMAL}\n{data}"), "").unwrap();
-            config.data.fields
+            config.data[0].fields.clone()
         };
         let map = fields("[data.fields]\nlabels = \"obs/type\"\nproteins = \"mod/prot\"\nrna = \"layers/counts\"");
         assert_eq!(map, fields("labels_key = \"type\"\nproteins = { modality = \"prot\" }\nlayer = \"counts\""));
@@ -404,6 +453,26 @@ mod tests {
         for wrong in ["labels_kye = \"type\"", "[data.fields]\nlabels = \"type\"", "proteins = { obs = \"x\" }"] {
             assert!(read(&format!("{MINIMAL}\n{wrong}"), "").is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn several_data_sets_have_policies_of_their_own() {
+        let several = MINIMAL.replace("[data]", "[[data]]") + "[[data]]\npath = \"b.h5ad\"\ndataset = \"lung\"\n";
+        let with_own = format!("{several}policy = \"policy.toml\"\n");
+        let (config, of_first) = read(&with_own, "min_cells = 77").unwrap();
+        let dataset = |place: usize| config.data[place].dataset.as_str();
+        assert_eq!((config.data.len(), dataset(0), dataset(1)), (2, "pbmc", "lung"));
+        assert_eq!(of_first, SitePolicy::default());
+        let (path, policy) = (config.policy_path(&config.data[0]), config.policy_path(&config.data[1]).unwrap());
+        assert_eq!((path, policy.file_name().unwrap()), (None, "policy.toml".as_ref()));
+        let results = |place: usize| config.results_dir(TaskId(3), &config.data[place].dataset);
+        assert!(results(0).ends_with("results/task-3/pbmc") && results(1).ends_with("results/task-3/lung"));
+        let error = read(&several.replace("\"lung\"", "\"pbmc\""), "").unwrap_err().to_string();
+        assert!(error.contains("names the data set `pbmc` twice"), "{error}");
+        let error =
+            read(&format!("data = []\n{}", MINIMAL.split("[data]").next().unwrap()), "").unwrap_err().to_string();
+        assert!(error.contains("`data` is empty"), "{error}");
+        assert!(read(&with_own.replace("path = \"b.h5ad\"", "paht = \"b.h5ad\""), "").is_err());
     }
 
     #[test]

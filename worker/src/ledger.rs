@@ -175,10 +175,11 @@ impl Spent {
     }
 
     /// Everything that a budget may bound, with what is left of it: one for each kind, key and set of cells.
-    pub fn accounts(&self, budget: &Budget) -> Vec<Account> {
+    pub fn accounts<'a>(&self, budget_of: impl Fn(&Name) -> &'a Budget) -> Vec<Account> {
         let mut accounts = BTreeMap::new();
         for spending in self.0.iter().filter(|spending| group(spending.kind) != Group::Unbounded) {
             let Spending { kind, condition, cells, n_cells, .. } = spending;
+            let budget = budget_of(condition.dataset());
             let place = (condition.clone(), *cells, group(*kind).name());
             accounts.entry(place).or_insert_with(|| {
                 let all: Vec<_> = self.of(*kind, condition, *cells).collect();
@@ -204,10 +205,10 @@ impl Spent {
     }
 
     /// What the columns of each data set come to.
-    pub fn in_epsilon(&self, budget: &Budget) -> Vec<InEpsilon> {
+    pub fn in_epsilon<'a>(&self, budget_of: impl Fn(&Name) -> &'a Budget) -> Vec<InEpsilon> {
         let columns = self.0.iter().filter(|spent| spent.kind == Kind::Columns);
         let datasets: BTreeSet<&Name> = columns.map(|spent| spent.condition.dataset()).collect();
-        let of = |dataset: &Name| InEpsilon::new(dataset.clone(), self.composed(dataset, &[]), budget);
+        let of = |dataset: &Name| InEpsilon::new(dataset.clone(), self.composed(dataset, &[]), budget_of(dataset));
         datasets.into_iter().map(of).collect()
     }
 
@@ -350,7 +351,8 @@ mod tests {
         ledger.note(Spending { kind: Kind::Parts, ..spending(2, "north/a/b1", "cells", "three") }).unwrap();
         ledger.note(Spending { numbers: 2_500, ..spending(2, "north/a/b2", "others", "four") }).unwrap();
         ledger.note(Spending { kind: Kind::Progress, ..spending(2, "north/a/b3", "others", "five") }).unwrap();
-        let told = ledger.spent().accounts(&Budget::default());
+        let budget = Budget::default();
+        let told = ledger.spent().accounts(|_| &budget);
         let told: Vec<_> =
             told.iter().map(|a| (a.condition.to_string(), a.kind, a.numbers, a.allowed, a.left)).collect();
         let of = |key: &str, kind, numbers, allowed: Option<u64>, left| (key.to_owned(), kind, numbers, allowed, left);
@@ -400,9 +402,10 @@ mod tests {
         assert_eq!(composed(&spent, &[again]), so_far, "the same bytes tell nothing new");
         let renamed = noised(2, "north/a/b1", "elsewhere", "five");
         assert_eq!(composed(&spent, &[renamed]), Composed::of([next.loss; 4].into_iter()).epsilon(1e-6).unwrap());
-        let told = spent.in_epsilon(&Budget { epsilon: 9.0, ..Budget::default() });
+        let (budget, bounded) = (Budget::default(), Budget { epsilon: 9.0, ..Budget::default() });
+        let told = spent.in_epsilon(|_| &bounded);
         assert_eq!((told.len(), told[0].epsilon, told[0].allowed), (2, Some(so_far), Some(9.0)));
-        let of_b1 = spent.accounts(&Budget::default())[0].epsilon;
+        let of_b1 = spent.accounts(|_| &budget)[0].epsilon;
         assert_eq!(of_b1, Composed::of([next.loss].into_iter()).epsilon(1e-6));
         assert_eq!(spent.without_noise(&dataset), None);
         spent.0.push(spending(2, "north/a/b2", "others", "six"));

@@ -29,6 +29,7 @@ mod fuzz_tests;
 pub mod generate;
 mod gmt;
 pub mod graph_file;
+pub mod holding;
 mod lease;
 pub mod ledger;
 pub mod lists;

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     audit::AuditTrail,
-    config::SiteConfig,
+    config::{DataSection, SiteConfig},
     data::SiteData,
     error::{Error, Result},
     mapping::QueryKeys,
@@ -59,18 +59,18 @@ pub struct Naming {
 pub struct NameTable(BTreeMap<ConditionKey, ConditionKey>);
 
 impl Naming {
-    /// How a site with this configuration calls its batches. Makes the secret where there is none.
+    /// How a site with this configuration calls the batches of a data set. Makes the secret where there is none.
     ///
     /// # Errors  [`Error::SiteSecret`]; [`Error::AuditBroken`], as the audit log says what has left; [`Error::Common`]
-    pub fn of_site(config: &SiteConfig) -> Result<Self> {
+    pub fn of(config: &SiteConfig, data: &DataSection) -> Result<Self> {
         fs::create_private_dir(&config.state_dir)?;
         let audit = config.audit_path();
         // A worker that serves may be in the middle of its next line.
         let trail = if audit.exists() { AuditTrail::read_prefix(&audit)?.0 } else { AuditTrail::default() };
         Ok(Self {
             owner: config.site.clone(),
-            dataset: config.data.dataset.clone(),
-            names: config.data.names,
+            dataset: data.dataset.clone(),
+            names: data.names,
             secret: SiteSecret::of_site(&config.state_dir)?,
             left: trail.entries.into_iter().filter_map(|entry| entry.release.condition).map(of_condition).collect(),
             table: NameTable::path(&config.state_dir),

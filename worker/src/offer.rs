@@ -10,15 +10,14 @@ use archipelago_common::{
     condition::ConditionKey,
     hash::Digest,
     id::{Name, TaskId},
-    policy::{EmbeddingRelease, SitePolicy},
+    policy::EmbeddingRelease,
     record::{ReferenceHead, TaskHead},
     state_dict::TensorSpec,
     task::{Asks, SurgeryTask},
 };
-use archipelago_models::zoo;
 use serde::Serialize;
 
-use crate::{config::SiteConfig, data::SiteData, egress, error::Result, naming::Naming};
+use crate::{data::SiteData, error::Result, holding::Holding};
 
 /// A task as a person is shown it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -31,6 +30,15 @@ pub struct Offer {
     pub reference: OfferedReference,
     /// What is asked, every word of it.
     pub asked: SurgeryTask,
+    /// What would leave of each data set that has a part in it.
+    pub data: Vec<OfferedData>,
+}
+
+/// What would leave of a data set.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct OfferedData {
+    /// Its name.
+    pub dataset: Name,
     /// What would leave.
     pub leaves: Leaving,
     /// Of which cells.
@@ -82,16 +90,44 @@ pub struct OfferedCells {
 }
 
 impl Offer {
-    /// A task to a site, as its policy and its cells are now.
+    /// A task to these data sets of a site, as their policies and their cells are now.
     ///
     /// # Errors  those of opening the cells
-    pub fn new(
-        (config, naming): (&SiteConfig, &Naming),
-        policy: &SitePolicy,
+    pub fn new<'a>(
+        holdings: impl IntoIterator<Item = &'a Holding>,
         record: &TaskHead,
         reference: &ReferenceHead,
     ) -> Result<Self> {
-        let asks = record.task.asks;
+        let data = holdings.into_iter().map(|holding| OfferedData::new(holding, record, reference));
+        Ok(Self {
+            task: record.id,
+            publisher: record.publisher.clone(),
+            reference: OfferedReference {
+                name: reference.name.clone(),
+                publisher: reference.publisher.clone(),
+                model: reference.summary.model.clone(),
+                n_genes: reference.summary.n_genes,
+                base: reference.base,
+            },
+            asked: record.task.clone(),
+            data: data.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The cells of all of its data sets.
+    pub fn cells(&self) -> impl Iterator<Item = &OfferedCells> {
+        self.data.iter().flat_map(|data| &data.cells)
+    }
+
+    /// What a decision is about.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&serde_json::to_vec(self).expect("an offer is JSON"))
+    }
+}
+
+impl OfferedData {
+    fn new(holding: &Holding, record: &TaskHead, reference: &ReferenceHead) -> Result<Self> {
+        let (asks, policy) = (record.task.asks, &holding.policy);
         let leaves = Leaving {
             columns: asks.for_columns() && policy.columns,
             embeddings: record.task.embeddings.at_most(policy.embeddings),
@@ -110,56 +146,16 @@ impl Offer {
             let numbers_per_cell = numbers as f64 / n_cells.max(1) as f64;
             OfferedCells { condition, n_cells, numbers, numbers_per_cell, bytes }
         };
-        Ok(Self {
-            task: record.id,
-            publisher: record.publisher.clone(),
-            reference: OfferedReference {
-                name: reference.name.clone(),
-                publisher: reference.publisher.clone(),
-                model: reference.summary.model.clone(),
-                n_genes: reference.summary.n_genes,
-                base: reference.base,
-            },
-            asked: record.task.clone(),
-            leaves,
-            cells: cells((config, naming), policy, reference)?.into_iter().map(offered).collect(),
-        })
-    }
-
-    /// What a decision is about.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&serde_json::to_vec(self).expect("an offer is JSON"))
+        let cells = cells(holding, reference)?.into_iter().map(offered).collect();
+        Ok(Self { dataset: holding.dataset.clone(), leaves, cells })
     }
 }
 
-/// Why a site passes a task over, whatever its cells are and whoever is asked.
-pub fn obstacle(policy: &SitePolicy, reference: &ReferenceHead, record: &TaskHead) -> Option<&'static str> {
-    let is_trusted = |name: &Name| {
-        policy.trusted_operators.is_empty() || policy.trusted_operators.iter().any(|t| t == name.as_str())
-    };
-    let kept = egress::obstacle(policy, record.task.asks);
-    if kept.is_some() {
-        kept
-    } else if !is_trusted(&reference.publisher) {
-        Some("the policy does not trust the operator who published the reference")
-    } else if !is_trusted(&record.publisher) {
-        Some("the policy does not trust the operator who published the task")
-    } else if zoo::model(&reference.summary.model).is_err() {
-        Some("this worker does not know the reference's model")
-    } else {
-        None
-    }
-}
-
-/// The site's cells by condition.
-fn cells(
-    (config, naming): (&SiteConfig, &Naming),
-    policy: &SitePolicy,
-    reference: &ReferenceHead,
-) -> Result<BTreeMap<ConditionKey, u64>> {
-    let data = SiteData::open(config.data_spec(policy))?;
+/// The cells of a data set by condition.
+fn cells(holding: &Holding, reference: &ReferenceHead) -> Result<BTreeMap<ConditionKey, u64>> {
+    let data = SiteData::open(holding.spec.clone())?;
     let layout = reference.summary.layout();
-    let keys = naming.keys(&data, &layout)?;
+    let keys = holding.naming.keys(&data, &layout)?;
     let cells = keys.conditions.cells_of_own_keys(&layout);
     Ok(cells.into_iter().map(|(key, cells)| (key, cells.len() as u64)).collect())
 }

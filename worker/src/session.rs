@@ -27,12 +27,13 @@ use crate::{
     checkpoint::{Checkpoints, EPOCHS_PER_CHECKPOINT},
     config::SiteConfig,
     consent::{Because, Decisions},
-    data::{DataSpec, SiteData},
+    data::SiteData,
     egress::{Gate, Lease, Uplink},
     error::{Error, Result},
     faults::{Aside, Reach},
+    holding::{self, Holding},
     ledger::Ledger,
-    naming::{Names, Naming},
+    naming::Names,
     ops::{Metrics, TaskEnd},
     output,
     renewal::{self, Renewal},
@@ -128,7 +129,8 @@ pub enum Until {
 /// A site at work.
 pub struct Site {
     pub(crate) config: SiteConfig,
-    pub(crate) data: DataSpec,
+    /// Its data sets.
+    pub(crate) holdings: Vec<Holding>,
     pub(crate) gate: Gate,
     pub(crate) uplink: Uplink,
     pub(crate) metrics: Arc<Metrics>,
@@ -140,7 +142,6 @@ pub struct Site {
     _beside: JoinSet<()>,
     pub(crate) decisions: Decisions,
     known: KnownFile,
-    pub(crate) naming: Naming,
     // Tasks that wait for a person's consent, and when that was last said.
     awaiting: BTreeMap<TaskId, Instant>,
     // Tasks returned or passed over since the worker started; a restart looks at them again.
@@ -159,7 +160,6 @@ impl Site {
         metrics: Arc<Metrics>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self> {
-        let policy = config.read_policy()?;
         let files = config.credential_files();
         renewal::settle(&files)?;
         let credentials = files.load()?;
@@ -167,14 +167,17 @@ impl Site {
         if *certified != Principal::Site(config.site.clone()) {
             return Err(Error::WrongIdentity { expected: config.site.clone(), found: certified.to_string() });
         }
-        let data = config.data_spec(&policy);
-        // What cannot be written is known before the first task, not after its last epoch.
-        SiteData::open(data.clone())?.check_writable()?;
         archipelago_common::fs::create_private_dir(&config.state_dir)?;
         archipelago_common::fs::create_dir(&config.out_dir)?;
         archipelago_common::fs::create_dir(&config.scratch)?;
-        let (secret, naming) = (SiteSecret::of_site(&config.state_dir)?, Naming::of_site(&config)?);
-        if naming.names() == Names::Opaque {
+        let secret = SiteSecret::of_site(&config.state_dir)?;
+        let holdings = Holding::all(&config)?;
+        let policies = holding::policies(&config, &holdings)?;
+        for holding in &holdings {
+            // What cannot be written is known before the first task, not after its last epoch.
+            SiteData::open(holding.spec.clone())?.check_writable()?;
+        }
+        if holdings.iter().any(|holding| holding.naming.names() == Names::Opaque) {
             tracing::info!("batches leave under ids; `archipelago-worker names` shows which is which");
         }
         let logs = (AuditLog::open(&config.audit_path())?, Ledger::open(&config.ledger_path())?);
@@ -201,7 +204,7 @@ impl Site {
         beside.spawn(async move { shown.watch_audit(audit).await });
         beside.spawn(Renewal::new(&config, credentials.clone()).keep(uplink.clone()));
         Ok(Self {
-            gate: Gate::new(config.site.clone(), policy, secret, logs, metrics.clone()),
+            gate: Gate::new(config.site.clone(), policies, secret, logs, metrics.clone()),
             uplink,
             _beside: beside,
             checkpoints: Checkpoints::open(&config.state_dir.join("checkpoints"), EPOCHS_PER_CHECKPOINT)?,
@@ -209,9 +212,8 @@ impl Site {
             known: KnownFile::open(&config.state_dir)?,
             credentials,
             awaiting: BTreeMap::new(),
-            naming,
             config,
-            data,
+            holdings,
             metrics,
             device,
             stop,
@@ -317,7 +319,11 @@ impl Site {
         let Some(Stage::Accepted { version, .. }) = record.own.as_ref().map(|own| &own.stage) else {
             return Ok(false);
         };
-        let is_news = TaskSummary::mark_accepted(&TaskSummary::dir(&self.config.out_dir, record.id), *version)?;
+        let mut is_news = false;
+        for holding in &self.holdings {
+            let dir = self.config.results_dir(record.id, &holding.dataset);
+            is_news |= TaskSummary::mark_accepted(&dir, *version)?;
+        }
         if is_news {
             tracing::info!(task = %record.id, "accepted before this start");
             self.metrics.count_task(TaskEnd::Accepted);

@@ -3,10 +3,7 @@
 //! It is written before the result is handed in and marked when the coordinators have accepted it, so that a worker
 //! that died in between finds out after its restart that the task is done.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use archipelago_common::{
     condition::ConditionKey,
@@ -48,11 +45,6 @@ pub struct TaskSummary {
 }
 
 impl TaskSummary {
-    /// A task's results directory below the site's.
-    pub fn dir(out_dir: &Path, task: TaskId) -> PathBuf {
-        out_dir.join(format!("task-{task}"))
-    }
-
     /// Writes the summary into the task's directory.
     ///
     /// # Errors  [`crate::Error::Common`]

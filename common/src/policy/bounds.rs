@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::is_usual;
 
-/// Whether a person at the site is asked before a task is taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+/// Whether a person at the site is asked before a task is taken. The stricter is the greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Approval {
     /// Nobody is: what trusted operators publish is taken, within the bounds.
@@ -17,8 +17,8 @@ pub enum Approval {
     Ask,
 }
 
-/// Which references and tasks without a signature are taken: those that programs before signatures published.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+/// Which references and tasks without a signature are taken: those that programs before signatures published. The stricter is the greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unsigned {
     /// All.

@@ -2,12 +2,14 @@
 
 use std::{fmt, path::PathBuf};
 
+use archipelago_common::id::Name;
 use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    config::SiteConfig,
+    config::{SiteConfig, read_policy},
     error::Result,
+    holding::Holding,
     ledger::{Account, InEpsilon, Spent},
     naming::NameTable,
     output::Output,
@@ -42,11 +44,17 @@ struct Report {
 /// cannot be read
 pub fn run(args: &LedgerArgs, output: &Output) -> Result<()> {
     let config = SiteConfig::read(&args.config)?;
-    let budget = config.read_policy()?.budget;
+    let holdings = Holding::all(&config)?;
+    let of_site = read_policy(config.policy.as_deref())?;
+    // Of a data set that is offered no more the site's.
+    let budget_of = |dataset: &Name| {
+        let holding = holdings.iter().find(|holding| holding.dataset == *dataset);
+        &holding.map_or(&of_site, |holding| &holding.policy).budget
+    };
     let path = config.ledger_path();
     // A worker that has not served yet has told nothing.
     let spent = if path.exists() { Spent::read(&path)? } else { Spent::default() };
-    let (accounts, privacy) = (spent.accounts(&budget), spent.in_epsilon(&budget));
+    let (accounts, privacy) = (spent.accounts(budget_of), spent.in_epsilon(budget_of));
     let names = NameTable::read(&NameTable::path(&config.state_dir))?;
     let names = names.of(accounts.iter().map(|account| &account.condition));
     output.show(&Report { accounts, privacy, names });

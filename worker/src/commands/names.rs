@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use archipelago_common::{Section, condition::ConditionKey};
+use archipelago_common::{Section, condition::ConditionKey, id::Name};
 use clap::Args;
 use serde::Serialize;
 
@@ -14,7 +14,8 @@ use crate::{
     config::SiteConfig,
     data::SiteData,
     error::{Error, Result},
-    naming::{NameTable, Names, Naming},
+    holding::Holding,
+    naming::{NameTable, Names},
     output::{self, Output},
 };
 
@@ -38,8 +39,8 @@ pub struct NamesArgs {
 /// Keys, and what they stand for.
 #[derive(Serialize)]
 struct Report {
-    /// What batches are called that have not left yet.
-    names: Names,
+    /// What batches of each data set are called that have not left yet.
+    names: BTreeMap<Name, Names>,
     /// The key with the batch's own name, by the consortium's key.
     keys: BTreeMap<ConditionKey, ConditionKey>,
 }
@@ -49,26 +50,29 @@ struct Report {
 /// # Errors  a configuration, policy or secret that cannot be used; [`Error::NoName`]
 pub fn run(args: &NamesArgs, output: &Output) -> Result<()> {
     let config = SiteConfig::read(&args.config)?;
-    let naming = Naming::of_site(&config)?;
+    let holdings = Holding::all(&config)?;
     let table = NameTable::read(&NameTable::path(&config.state_dir))?;
     let known = table.iter().map(|(key, readable)| (key.clone(), readable.clone()));
     let mut keys: BTreeMap<ConditionKey, ConditionKey> = known.collect();
     // A file that names its batches by several columns is read as a reference asks, and has been by a task.
-    match SiteData::open(config.data_spec(&config.read_policy()?)) {
-        Ok(data) => {
-            for batch in data.batches().iter().collect::<BTreeSet<_>>() {
-                let (key, readable) = naming.key_of_batch(batch)?;
-                keys.insert(key, readable);
+    for Holding { dataset, spec, naming, .. } in &holdings {
+        match SiteData::open(spec.clone()) {
+            Ok(data) => {
+                for batch in data.batches().iter().collect::<BTreeSet<_>>() {
+                    let (key, readable) = naming.key_of_batch(batch)?;
+                    keys.insert(key, readable);
+                }
             }
+            Err(error) => output.note(format!("batches of `{dataset}` are not shown: {}", output::chain(&error))),
         }
-        Err(error) => output.note(format!("batches of the file are not shown: {}", output::chain(&error))),
     }
     if let Some(key) = &args.key {
         let readable = keys.get(key).cloned().or_else(|| table.readable(key));
         let readable = readable.ok_or_else(|| Error::NoName { key: Box::new(key.clone()) })?;
         keys = BTreeMap::from([(key.clone(), readable)]);
     }
-    output.show(&Report { names: naming.names(), keys });
+    let names = holdings.into_iter().map(|holding| (holding.dataset, holding.naming.names())).collect();
+    output.show(&Report { names, keys });
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use archipelago_common::{
     act::Act,
     hash::Digest,
     id::{Name, SiteId, TaskId, VersionId},
-    policy::{Approval, EmbeddingRelease, SitePolicy},
+    policy::{Approval, EmbeddingRelease},
     record::{Progress, ReferenceHead, Stage, TaskHead, TaskState},
 };
 use archipelago_transport::Credentials;
@@ -26,9 +26,10 @@ use crate::{
     consent::{Answer, Because, Decision, Decisions},
     egress::Uplink,
     error::{Error, Result},
+    holding::{self, Holding},
     ledger::{InEpsilon, Spent},
-    naming::{NameTable, Naming},
-    offer::{self, Leaving, Offer, OfferedCells},
+    naming::NameTable,
+    offer::{Leaving, Offer, OfferedCells, OfferedData},
     output::Output,
     privacy::Loss,
     vouched::{KnownFile, Verifier, Vouched},
@@ -109,8 +110,8 @@ pub struct Seen {
     #[serde(flatten)]
     offer: Offer,
     /// What its columns would come to in differential privacy, with what has left before. Not part of the offer: other tasks change it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    privacy: Option<InEpsilon>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    privacy: Vec<InEpsilon>,
     /// What the keys of its cells stand for, where that is not what they say.
     #[serde(skip_serializing_if = "NameTable::is_empty")]
     names: NameTable,
@@ -140,12 +141,11 @@ pub fn run(args: &TasksArgs, output: &Output) -> Result<()> {
 /// Where a person at the site looks at tasks and decides.
 pub(super) struct Desk {
     config: SiteConfig,
-    policy: SitePolicy,
+    holdings: Vec<Holding>,
     uplink: Uplink,
     credentials: Credentials,
     known: KnownFile,
     decisions: Decisions,
-    naming: Naming,
 }
 
 impl SiteArgs {
@@ -169,7 +169,7 @@ impl SiteArgs {
 
 impl Desk {
     async fn open(config: SiteConfig, timeout: Duration) -> Result<Self> {
-        let policy = config.read_policy()?;
+        let holdings = Holding::all(&config)?;
         let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
         let client = ClientConfig {
             coordinators: config.nodes().expect("a configuration that was read names its coordinators"),
@@ -180,8 +180,8 @@ impl Desk {
             network: config.network().expect("a configuration that was read says how they are reached"),
         };
         let decisions = Decisions::of_site(&config.state_dir);
-        let (known, naming) = (KnownFile::open(&config.state_dir)?, Naming::of_site(&config)?);
-        Ok(Self { uplink: Uplink::connect(client).await?, credentials, known, config, policy, decisions, naming })
+        let known = KnownFile::open(&config.state_dir)?;
+        Ok(Self { uplink: Uplink::connect(client).await?, credentials, known, config, holdings, decisions })
     }
 
     /// The site, and what the coordinators have on record of it.
@@ -231,12 +231,15 @@ impl Desk {
     }
 
     async fn look(&self, record: &TaskHead, reference: &ReferenceHead) -> Result<Seen> {
-        let offer = Offer::new((&self.config, &self.naming), &self.policy, record, reference)?;
+        let taking_part = holding::taking_part(&self.holdings, reference, record);
+        let mut obstacle = taking_part.as_ref().err().map(|obstacle| (*obstacle).to_owned());
+        // Where none has a part, what would leave if they had.
+        let holdings = taking_part.unwrap_or_else(|_| self.holdings.iter().collect());
+        let offer = Offer::new(holdings.iter().copied(), record, reference)?;
         let digest = offer.digest();
         let decision = self.decisions.about(record.id)?;
-        let mut obstacle = offer::obstacle(&self.policy, reference, record).map(str::to_owned);
         let (uplink, credentials, known) = (&self.uplink, &self.credentials, self.known.known());
-        let verifier = Verifier { uplink, credentials, known, unsigned: self.policy.tasks.unsigned };
+        let verifier = Verifier { uplink, credentials, known, unsigned: holding::unsigned(&holdings) };
         let signed = match verifier.vouch(record, reference.clone()).await {
             Ok(Vouched { published, asked, .. }) => Signed {
                 reference_ms: published.map(|statement| statement.signed_ms),
@@ -248,28 +251,27 @@ impl Desk {
             }
             Err(error) => return Err(error),
         };
-        let standing = standing(record, obstacle, decision, digest, self.policy.tasks.approve);
+        let standing = standing(record, obstacle, decision, digest, holding::approval(&holdings));
         let names = NameTable::read(&NameTable::path(&self.config.state_dir))?;
-        let names = names.of(offer.cells.iter().map(|cells| &cells.condition));
-        let privacy = if offer.leaves.columns { self.in_epsilon(record.id, &offer, reference)? } else { None };
+        let names = names.of(offer.cells().map(|cells| &cells.condition));
+        let privacy = self.in_epsilon(record.id, &offer, reference)?;
         Ok(Seen { standing, signed, digest, offer, privacy, names })
     }
 
-    /// What the columns of a data set would come to with this task's, where the policy gives them noise. Cells that left under another
+    /// What the columns of each data set would come to with this task's, where its policy gives them noise. Cells that left under another
     /// data set's name are counted when the task is begun.
-    fn in_epsilon(&self, task: TaskId, offer: &Offer, reference: &ReferenceHead) -> Result<Option<InEpsilon>> {
+    fn in_epsilon(&self, task: TaskId, offer: &Offer, reference: &ReferenceHead) -> Result<Vec<InEpsilon>> {
         let (layout, path) = (reference.summary.layout(), self.config.ledger_path());
         let spent = if path.exists() { Spent::begun(&path)? } else { Spent::default() };
         let is_new = |cells: &&OfferedCells| !spent.has(Kind::Columns, task, &cells.condition);
-        let losses: Option<Vec<Loss>> = offer
-            .cells
-            .iter()
-            .filter(is_new)
-            .map(|cells| Loss::of(&self.policy, layout.axis(cells.condition.section())?))
-            .collect();
-        let (Some(losses), dataset) = (losses, &self.config.data.dataset) else { return Ok(None) };
-        let with = spent.composed(dataset, &[]).and(losses.into_iter());
-        Ok(Some(InEpsilon::new(dataset.clone(), with, &self.policy.budget)))
+        let of_data = |data: &OfferedData| {
+            let policy = &self.holdings.iter().find(|holding| holding.dataset == data.dataset)?.policy;
+            let losses = data.cells.iter().filter(is_new);
+            let losses = losses.map(|cells| Loss::of(policy, layout.axis(cells.condition.section())?));
+            let with = spent.composed(&data.dataset, &[]).and(losses.collect::<Option<Vec<Loss>>>()?.into_iter());
+            Some(InEpsilon::new(data.dataset.clone(), with, &policy.budget))
+        };
+        Ok(offer.data.iter().filter(|data| data.leaves.columns).filter_map(of_data).collect())
     }
 }
 
@@ -318,7 +320,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Offer { task, publisher, reference, asked, leaves, cells } = &self.offer;
+        let Offer { task, publisher, reference, asked, data } = &self.offer;
         writeln!(f, "task {task}  {}", self.standing)?;
         writeln!(
             f,
@@ -334,16 +336,18 @@ impl fmt::Display for Seen {
         };
         let Signed { reference_ms, task_ms } = self.signed;
         writeln!(f, "  signed     the task is {}, the reference {}", signed(task_ms), signed(reference_ms))?;
-        writeln!(f, "  leaves     {leaves}")?;
         writeln!(f, "  goes to    everybody in the consortium who may fetch `{}`", reference.name)?;
-        for OfferedCells { condition, n_cells, numbers, numbers_per_cell, bytes } in cells {
-            let columns = match numbers {
-                0 => String::new(),
-                _ => format!(": {numbers} numbers in {bytes} bytes, {numbers_per_cell:.2} for each cell"),
-            };
-            writeln!(f, "  of         {}, {n_cells} cells{columns}", self.names.shown(condition))?;
+        for OfferedData { leaves, cells, .. } in data {
+            writeln!(f, "  leaves     {leaves}")?;
+            for OfferedCells { condition, n_cells, numbers, numbers_per_cell, bytes } in cells {
+                let columns = match numbers {
+                    0 => String::new(),
+                    _ => format!(": {numbers} numbers in {bytes} bytes, {numbers_per_cell:.2} for each cell"),
+                };
+                writeln!(f, "  of         {}, {n_cells} cells{columns}", self.names.shown(condition))?;
+            }
         }
-        if let Some(privacy) = &self.privacy {
+        for privacy in &self.privacy {
             writeln!(f, "  with this  {privacy}")?;
         }
         writeln!(f, "  offer      {}", self.digest)

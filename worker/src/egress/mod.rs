@@ -9,14 +9,17 @@ pub mod enrolment;
 pub mod outbound;
 pub mod uplink;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use archipelago_common::{
     blob::BlobRef,
     check,
     condition::{Columns, ConditionKey},
     hash::Digest,
-    id::{SiteId, TaskId},
+    id::{Name, SiteId, TaskId},
     layout::{Axis, Layout, TensorKind},
     part::{Contribution, Member},
     policy::{Budget, EmbeddingRelease, PartRelease, SitePolicy},
@@ -128,12 +131,35 @@ pub struct ReleasedPart {
     pub withheld: Option<String>,
 }
 
-/// Applies a site's policy and writes its audit log.
+/// What may leave of each of a site's data sets.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    of_site: SitePolicy,
+    of_data: BTreeMap<Name, SitePolicy>,
+}
+
+impl Policies {
+    /// The policies of data sets, and the site's own for what is of none of them.
+    pub fn new(of_site: SitePolicy, of_data: BTreeMap<Name, SitePolicy>) -> Self {
+        Self { of_site, of_data }
+    }
+
+    fn of(&self, dataset: &Name) -> &SitePolicy {
+        self.of_data.get(dataset).unwrap_or(&self.of_site)
+    }
+}
+
+impl From<SitePolicy> for Policies {
+    fn from(of_site: SitePolicy) -> Self {
+        Self { of_site, of_data: BTreeMap::new() }
+    }
+}
+
+/// Applies a site's policies and writes its audit log.
 #[derive(Debug)]
 pub struct Gate {
     site: SiteId,
-    policy: SitePolicy,
-    policy_digest: Digest,
+    policies: Policies,
     secret: SiteSecret,
     audit: AuditLog,
     ledger: Ledger,
@@ -144,13 +170,12 @@ impl Gate {
     /// A gate for one site. `secret` keys the noise that the policy may ask for.
     pub fn new(
         site: SiteId,
-        policy: SitePolicy,
+        policies: impl Into<Policies>,
         secret: SiteSecret,
         (audit, ledger): (AuditLog, Ledger),
         metrics: Arc<Metrics>,
     ) -> Self {
-        let policy_digest = Digest::of(&serde_json::to_vec(&policy).expect("a policy is JSON"));
-        Self { site, policy, policy_digest, secret, audit, ledger, metrics }
+        Self { site, policies: policies.into(), secret, audit, ledger, metrics }
     }
 
     /// A set of cells as the ledger knows it.
@@ -158,14 +183,14 @@ impl Gate {
         self.secret.cell_set(names)
     }
 
-    /// The policy in force.
-    pub fn policy(&self) -> &SitePolicy {
-        &self.policy
+    /// The policy that holds for a key's cells: its data set's.
+    fn policy_of(&self, key: &ConditionKey) -> &SitePolicy {
+        self.policies.of(key.dataset())
     }
 
     /// Where a key's columns begin whose policy hides it: moved from these by noise that the site's secret keys.
     pub fn hidden_start(&self, key: &ConditionKey, from: &Columns) -> Columns {
-        let mut noise = self.secret.normal(key, from, self.policy.tasks.start_std);
+        let mut noise = self.secret.normal(key, from, self.policy_of(key).tasks.start_std);
         let moved = |(name, tensor): (&str, &Tensor)| match tensor.dtype() {
             DType::F32 => {
                 let values: Vec<f32> = tensor.numbers().map(|value| (value + noise.next()) as f32).collect();
@@ -188,7 +213,7 @@ impl Gate {
         }
         self.check_condition(trained)?;
         let columns = self.protected(trained)?;
-        let loss = Loss::of(&self.policy, axis_of(trained)?);
+        let loss = Loss::of(self.policy_of(trained.key), axis_of(trained)?);
         self.release_counted((trained.task, trained.key), trained.cells, columns, loss)
     }
 
@@ -201,18 +226,18 @@ impl Gate {
         asked: EmbeddingRelease,
         cells: &MappedCells<'_>,
     ) -> Result<Option<Released<Embeddings>>> {
+        let policy = self.policy_of(cells.key);
         let allowed = match cells.is_identifying {
             // Means of as many cells and donors as a condition needs to leave at all.
-            true => self.policy.embeddings.at_most(EmbeddingRelease::LabelMeans {
-                min_cells: self.policy.min_cells,
-                min_donors: self.policy.min_donors,
-            }),
-            false => self.policy.embeddings,
+            true => policy
+                .embeddings
+                .at_most(EmbeddingRelease::LabelMeans { min_cells: policy.min_cells, min_donors: policy.min_donors }),
+            false => policy.embeddings,
         };
         let embeddings = match asked.at_most(allowed) {
             EmbeddingRelease::None => return Ok(None),
-            EmbeddingRelease::Full if cells.latent.n_latent as u64 > self.policy.tasks.max_embedding_dims => {
-                let (found, most) = (cells.latent.n_latent, self.policy.tasks.max_embedding_dims);
+            EmbeddingRelease::Full if cells.latent.n_latent as u64 > policy.tasks.max_embedding_dims => {
+                let (found, most) = (cells.latent.n_latent, policy.tasks.max_embedding_dims);
                 tracing::warn!(key = %cells.key, found, most, "embeddings have more dimensions than the policy lets out");
                 return Ok(None);
             }
@@ -240,11 +265,12 @@ impl Gate {
     ///
     /// # Errors  [`Error::Withheld`] for what the reference does not take; [`Error::File`] where the audit record cannot be written
     pub fn release_part(&mut self, cells: &ContributingCells<'_>) -> Result<ReleasedPart> {
-        let Some(PartRelease { min_cells, min_donors }) = self.policy.parts else {
+        let policy = self.policy_of(cells.key);
+        let Some(PartRelease { min_cells, min_donors }) = policy.parts else {
             return Ok(ReleasedPart { member: None, withheld: Some(NO_PARTS.to_owned()) });
         };
         let ContributingCells { task, key, cells, contribution, donors, layout } = *cells;
-        if contribution.part.as_str() == tree::POINTS && self.policy.embeddings != EmbeddingRelease::Full {
+        if contribution.part.as_str() == tree::POINTS && policy.embeddings != EmbeddingRelease::Full {
             return Ok(ReleasedPart { member: None, withheld: Some(NO_POSITIONS.to_owned()) });
         }
         let mut left_out = Vec::new();
@@ -295,7 +321,7 @@ impl Gate {
         metrics: ConditionMetrics,
         least: u64,
     ) -> Result<Option<Released<ConditionMetrics>>> {
-        if !self.policy.metrics {
+        if !self.policy_of(key).metrics {
             return Ok(None);
         }
         self.release(task, Some(key), metrics.rounded(least)).map(Some)
@@ -319,7 +345,7 @@ impl Gate {
             condition: None,
             digest: offer,
             size: word.len() as u64,
-            policy: self.policy_digest,
+            policy: digest_of(&self.policies.of_site),
         })
     }
 
@@ -327,10 +353,11 @@ impl Gate {
     ///
     /// # Errors  [`Error::Withheld`]
     pub fn check_size(&self, key: &ConditionKey, asks: Asks, n_cells: u64, n_donors: Option<u64>) -> Result<()> {
-        let enough = match obstacle(&self.policy, asks) {
+        let policy = self.policy_of(key);
+        let enough = match obstacle(policy, asks) {
             Some(reason) => Err(reason.to_owned()),
-            None => enough("cells", Some(n_cells), self.policy.min_cells)
-                .and_then(|()| enough("donors", n_donors, self.policy.min_donors)),
+            None => enough("cells", Some(n_cells), policy.min_cells)
+                .and_then(|()| enough("donors", n_donors, policy.min_donors)),
         };
         enough.map_err(|reason| Error::Withheld { key: Box::new(key.clone()), reason })
     }
@@ -340,7 +367,7 @@ impl Gate {
     ///
     /// # Errors  [`Error::Declined`]
     pub fn check_numbers(&self, task: TaskId, key: &ConditionKey, axis: &Axis, cells: CellSet) -> Result<()> {
-        bounds::check_numbers(&self.policy.tasks, axis, cells.n_cells)?;
+        bounds::check_numbers(&self.policy_of(key).tasks, axis, cells.n_cells)?;
         // What has left once for this task is the same bytes again.
         if self.ledger.spent().has(Kind::Columns, task, key) {
             return Ok(());
@@ -373,12 +400,13 @@ impl Gate {
             n_cells: cells.n_cells,
             numbers: bounds::numbers(axis),
             digest: Digest::of(b""),
-            loss: Loss::of(&self.policy, axis),
+            loss: Loss::of(self.policy_of(key), axis),
         }
     }
 
     fn check_budget(&self, spending: &Spending) -> Result<()> {
-        let Some(most) = ledger::allowed(&self.policy.budget, spending.kind) else { return Ok(()) };
+        let budget = &self.policy_of(&spending.condition).budget;
+        let Some(most) = ledger::allowed(budget, spending.kind) else { return Ok(()) };
         let (found, most) = (self.ledger.spent().with(spending), most * spending.n_cells as f64);
         if found as f64 <= most {
             return Ok(());
@@ -389,8 +417,11 @@ impl Gate {
     }
 
     fn check_composed(&self, next: &[Spending]) -> Result<()> {
-        let Budget { epsilon: most, delta, .. } = self.policy.budget;
-        let Some(first) = next.first().filter(|_| most.is_finite()) else { return Ok(()) };
+        let Some(first) = next.first() else { return Ok(()) };
+        let Budget { epsilon: most, delta, .. } = self.policy_of(&first.condition).budget;
+        if most.is_infinite() {
+            return Ok(());
+        }
         let (dataset, spent) = (first.condition.dataset(), self.ledger.spent());
         let found = spent.composed(dataset, next).epsilon(delta);
         if found.is_some_and(|found| found <= most) {
@@ -413,7 +444,7 @@ impl Gate {
     fn check_condition(&self, trained: &TrainedCondition<'_>) -> Result<()> {
         self.check_size(trained.key, Asks::Columns, trained.cells.n_cells, trained.n_donors)?;
         let axis = axis_of(trained)?;
-        if let Some(fact) = axis.of_kind(TensorKind::Fact).next().filter(|_| !self.policy.facts) {
+        if let Some(fact) = axis.of_kind(TensorKind::Fact).next().filter(|_| !self.policy_of(trained.key).facts) {
             let reason = format!("`{fact}` is a fact about its cells, and the policy lets no facts out");
             return Err(Error::Withheld { key: Box::new(trained.key.clone()), reason });
         }
@@ -421,12 +452,13 @@ impl Gate {
             let reason = format!("`{fact}` is neither 0 nor 1, and is no fact");
             return Err(Error::Withheld { key: Box::new(trained.key.clone()), reason });
         }
+        let policy = self.policy_of(trained.key);
         for kind in [TensorKind::Trained, TensorKind::Statistic] {
-            let (norm, most) = (check::norm(trained.columns, axis, kind), self.policy.tasks.max_column_norm);
+            let (norm, most) = (check::norm(trained.columns, axis, kind), policy.tasks.max_column_norm);
             if !norm.is_finite() {
                 return Err(Error::Diverged { key: trained.key.clone() });
             }
-            if norm > most && self.policy.clip_norm.is_none() {
+            if norm > most && policy.clip_norm.is_none() {
                 let detail = format!("columns of `{}` have a norm of {norm:.3}, the policy allows {most}", trained.key);
                 return Err(Error::Declined { bound: Bound::Norm, detail });
             }
@@ -437,19 +469,19 @@ impl Gate {
     // Clipping first: it bounds what one cell can change, and the noise is sized for that bound. What is trained and what
     // is computed from cells are clipped each by its own norm, so that neither shrinks for the other's size.
     fn protected(&self, trained: &TrainedCondition<'_>) -> Result<Columns> {
-        let axis = axis_of(trained)?;
+        let (axis, policy) = (axis_of(trained)?, self.policy_of(trained.key));
         let scale_of = |kind| {
             let norm = check::norm(trained.columns, axis, kind);
-            match self.policy.clip_norm {
+            match policy.clip_norm {
                 Some(bound) if norm > bound => bound / norm,
                 _ => 1.0,
             }
         };
         let (for_trained, for_statistic) = (scale_of(TensorKind::Trained), scale_of(TensorKind::Statistic));
-        if for_trained == 1.0 && for_statistic == 1.0 && self.policy.noise_std == 0.0 {
+        if for_trained == 1.0 && for_statistic == 1.0 && policy.noise_std == 0.0 {
             return Ok(trained.columns.clone());
         }
-        let mut noise = self.secret.normal(trained.key, trained.columns, self.policy.noise_std);
+        let mut noise = self.secret.normal(trained.key, trained.columns, policy.noise_std);
         let mut protected = StateDict::new();
         for (name, tensor) in trained.columns.0.iter() {
             let scale = match axis.kind(name) {
@@ -515,7 +547,7 @@ impl Gate {
             condition: key.cloned(),
             digest: blob.digest,
             size: blob.size,
-            policy: self.policy_digest,
+            policy: digest_of(key.map_or(&self.policies.of_site, |key| self.policy_of(key))),
         })?;
         self.metrics.count_released(value.kind(), blob.size);
         Ok(Released { value, bytes, blob })
@@ -529,6 +561,10 @@ pub fn obstacle(policy: &SitePolicy, asks: Asks) -> Option<&'static str> {
         Asks::Parts | Asks::Annotations if policy.parts.is_none() => Some(NO_PARTS),
         _ => None,
     }
+}
+
+fn digest_of(policy: &SitePolicy) -> Digest {
+    Digest::of(&serde_json::to_vec(policy).expect("a policy is JSON"))
 }
 
 /// Refuses what is made of too few cells or donors, with the reason.

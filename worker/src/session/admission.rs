@@ -12,7 +12,8 @@ use super::{Reason, Site, bear};
 use crate::{
     consent::{Answer, Because},
     error::{Error, Result},
-    offer::{self, Offer},
+    holding::{self, Holding},
+    offer::Offer,
     surgery_task::blocking,
     vouched::{Verifier, Vouched},
 };
@@ -35,7 +36,7 @@ impl Site {
                 return bear(error, "the reference of a task cannot be looked at").map(|()| None);
             }
         };
-        let Some(obstacle) = offer::obstacle(self.gate.policy(), &reference, record) else {
+        let Err(obstacle) = holding::taking_part(&self.holdings, &reference, record) else {
             return Ok(Some(reference));
         };
         tracing::warn!(task = %record.id, reference = %record.task.reference, obstacle, "the task is passed over");
@@ -45,14 +46,15 @@ impl Site {
 
     /// Whether people at the site let a task be done. Without a word of theirs, what the policy says of tasks in general.
     pub(super) async fn consent(&mut self, record: &TaskHead, reference: &ReferenceHead) -> Result<Consent> {
-        let without_a_word = match self.gate.policy().tasks.approve {
+        let taking_part = holding::taking_part(&self.holdings, reference, record).unwrap_or_default();
+        let without_a_word = match holding::approval(&taking_part) {
             Approval::Trusted => Consent::Given,
             Approval::Ask => Consent::Awaited,
         };
         let Some(decision) = self.decisions.about(record.id)? else { return Ok(without_a_word) };
-        let (config, naming, policy) = (self.config.clone(), self.naming.clone(), self.gate.policy().clone());
+        let holdings: Vec<Holding> = taking_part.into_iter().cloned().collect();
         let (shown, reference) = (record.clone(), reference.clone());
-        let offer = blocking(move || Offer::new((&config, &naming), &policy, &shown, &reference)).await?.digest();
+        let offer = blocking(move || Offer::new(&holdings, &shown, &reference)).await?.digest();
         if decision.offer != offer {
             tracing::warn!(task = %record.id, "what was decided about the task was decided about another offer");
             return Ok(without_a_word);
@@ -80,11 +82,12 @@ impl Site {
 
     /// What of a task and its reference is signed as it must be. One that is not goes back.
     pub(super) async fn vouch(&mut self, record: &TaskHead, reference: ReferenceHead) -> Result<Option<Vouched>> {
+        let taking_part = holding::taking_part(&self.holdings, &reference, record).unwrap_or_default();
         let verifier = Verifier {
             uplink: &self.uplink,
             credentials: &self.credentials,
             known: self.known.known(),
-            unsigned: self.gate.policy().tasks.unsigned,
+            unsigned: holding::unsigned(&taking_part),
         };
         let vouched = match verifier.vouch(record, reference).await {
             Ok(vouched) => self.known.note_signers(record, &vouched).map(|()| vouched),

@@ -11,30 +11,34 @@ use archipelago_common::{
 };
 use archipelago_models::{nn::mean_name, zoo};
 
-use super::{Prepared, SurgeryTask};
+use super::{
+    SurgeryTask,
+    prepare::{Onto, Prepared},
+};
 use crate::{
     annotations::Annotations,
     bounds,
     data::SiteData,
     error::{Error, Result},
+    holding::Holding,
 };
 
 impl SurgeryTask<'_> {
     /// Refuses a training that the policy does not allow of any of its groups of cells.
     pub(super) fn check_training(&self, prepared: &Prepared) -> Result<()> {
-        if prepared.layout.growth != Growth::Surgery {
+        if prepared.onto.layout.growth != Growth::Surgery {
             return Ok(());
         }
-        let (bounds, card, task) = (&self.site.gate.policy().tasks, &prepared.base.card, &self.record.task);
+        let (bounds, card, task) = (&prepared.holding.policy.tasks, &prepared.onto.base.card, &self.record.task);
         let check = |n_cells| bounds::check_training(bounds, card, task, n_cells);
         prepared.groups.iter().try_for_each(|group| check(group.cells.len()))
     }
 
     /// Refuses a task for parts of what sites add, at a site that adds nothing: its cells would be trained on in vain.
     pub(super) fn check_adds(&self, prepared: &Prepared) -> Result<()> {
-        let of_additions = zoo::model(&prepared.base.card.model)?.kept_parts();
-        let are_all = prepared.layout.parts.keys().all(|part| of_additions.contains(&part.as_str()));
-        if self.record.task.asks.for_columns() || !prepared.extension.is_empty() || !are_all {
+        let of_additions = zoo::model(&prepared.onto.base.card.model)?.kept_parts();
+        let are_all = prepared.onto.layout.parts.keys().all(|part| of_additions.contains(&part.as_str()));
+        if self.record.task.asks.for_columns() || !prepared.onto.extension.is_empty() || !are_all {
             return Ok(());
         }
         let key = prepared.groups[0].conditions.keys()[0].clone();
@@ -48,10 +52,10 @@ impl SurgeryTask<'_> {
     pub(super) fn withhold(
         &self,
         data: SiteData,
-        layout: &Layout,
-        merged: &BTreeSet<ConditionKey>,
+        holding: &Holding,
+        Onto { layout, merged, .. }: &Onto,
     ) -> Result<(SiteData, BTreeMap<ConditionKey, String>)> {
-        let conditions = self.site.naming.keys(&data, layout)?.conditions;
+        let conditions = holding.naming.keys(&data, layout)?.conditions;
         let own = conditions.cells_of_own_keys(layout);
         let (mut withheld, mut left, mut last) = (BTreeMap::new(), Vec::new(), None);
         for key in conditions.keys() {
@@ -123,14 +127,14 @@ impl SurgeryTask<'_> {
     /// Where the columns of each key begin, if the policy hides that: away from the mean of the reference's, which everybody has.
     pub(super) fn hidden_starts(&self, prepared: &Prepared) -> Option<BTreeMap<ConditionKey, Columns>> {
         let gate = &self.site.gate;
-        if gate.policy().tasks.start_std == 0.0 || prepared.layout.growth != Growth::Surgery {
+        if prepared.holding.policy.tasks.start_std == 0.0 || prepared.onto.layout.growth != Growth::Surgery {
             return None;
         }
-        let keys = prepared.groups.iter().flat_map(|group| group.cells_of_keys(&prepared.layout).into_keys());
+        let keys = prepared.groups.iter().flat_map(|group| group.cells_of_keys(&prepared.onto.layout).into_keys());
         let start = |key: ConditionKey| {
-            let owned = prepared.layout.axis(key.section()).map(|axis| &axis.tensors).into_iter().flatten();
+            let owned = prepared.onto.layout.axis(key.section()).map(|axis| &axis.tensors).into_iter().flatten();
             let mean = owned.filter_map(|(name, owned)| {
-                let known = prepared.base.tensors.get(&mean_name(name)).filter(|mean| mean.spec() == owned.spec);
+                let known = prepared.onto.base.tensors.get(&mean_name(name)).filter(|mean| mean.spec() == owned.spec);
                 let nothing = || Tensor::new(name, owned.spec.dtype, owned.spec.shape.clone(), zeros(&owned.spec)).ok();
                 Some((name.clone(), known.cloned().or_else(nothing)?))
             });

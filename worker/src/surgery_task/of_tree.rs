@@ -2,7 +2,7 @@
 
 use archipelago_common::{Name, Section, condition::ConditionKey, part::Contribution, task::Asks, tree};
 
-use super::Prepared;
+use super::prepare::Prepared;
 use crate::{
     egress::Latent,
     error::{Error, Result},
@@ -24,8 +24,10 @@ impl OfTree {
         for (group, latent) in prepared.groups.iter().zip(latents) {
             let labels = group.annotations.labels();
             let mut of_group = Vec::new();
-            for (key, rows) in
-                group.cells_of_keys(&prepared.layout).iter().filter(|(key, _)| *key.section() == Section::Condition)
+            for (key, rows) in group
+                .cells_of_keys(&prepared.onto.layout)
+                .iter()
+                .filter(|(key, _)| *key.section() == Section::Condition)
             {
                 let cells: Vec<_> = rows.iter().map(|&row| (row, labels.and_then(|l| l[row].as_deref()))).collect();
                 let x = latent.select(rows);
@@ -45,11 +47,11 @@ impl Prepared {
     /// Refuses to train for a task that asks for parts of trees alone, where nobody's cells have anything to add.
     pub(super) fn require_news(&self, wanted: &Wanted<'_>) -> Result<()> {
         let asks = wanted.asks;
-        let Some(tree) = &self.tree else { return Ok(()) };
+        let Some(tree) = &self.onto.tree else { return Ok(()) };
         let is_of_tree = |part: &Name| tree::PARTS.contains(&part.as_str());
         let asks_for_other = match asks {
             Asks::Both | Asks::Columns => true,
-            Asks::Parts => !self.layout.parts.keys().all(is_of_tree),
+            Asks::Parts => !self.onto.layout.parts.keys().all(is_of_tree),
             Asks::Annotations => false,
         };
         let has_news = |group: &QueryGroup| {

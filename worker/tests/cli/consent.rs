@@ -49,8 +49,11 @@ fn a_task_waits_unclaimed_and_is_done_once_it_is_approved() {
     let (bench, coordinator) = set_up(ASK, |_| {});
     let worker = start(&bench, "waits for consent");
     let shown = seen(&bench);
-    assert_eq!((&shown["standing"]["is"], &shown["leaves"]["columns"]), (&json!("waits-for-consent"), &json!(true)));
-    let cells = &shown["cells"][0];
+    assert_eq!(
+        (&shown["standing"]["is"], &shown["data"][0]["leaves"]["columns"]),
+        (&json!("waits-for-consent"), &json!(true))
+    );
+    let cells = &shown["data"][0]["cells"][0];
     assert_eq!((&cells["condition"], &cells["n_cells"]), (&json!("north/pbmc/c"), &json!(40)));
     assert!(coordinator.state().task.assignments.is_empty(), "nothing is claimed before somebody consents");
     let text = bench.run(&at_site(&["tasks"]));

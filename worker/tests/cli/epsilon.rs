@@ -46,7 +46,7 @@ fn privacy(bench: &Bench) -> Value {
 #[test]
 fn epsilon_is_shown_before_consent_composes_over_restarts_and_is_refused_when_spent() {
     let (bench, coordinator) = set_up(&format!("{NOISED}[budget]\nepsilon = 3.5\n"));
-    let shown = bench.run_json(&["tasks", "--config", "site.toml"])[0]["privacy"]["epsilon"].as_f64().unwrap();
+    let shown = bench.run_json(&["tasks", "--config", "site.toml"])[0]["privacy"][0]["epsilon"].as_f64().unwrap();
     assert!(serve(&bench, &coordinator, 1).0);
     let one = privacy(&bench);
     assert_eq!(one["epsilon"].as_f64(), Some(shown), "what left is what was shown");

@@ -4,6 +4,7 @@ mod bad_input;
 mod consent;
 mod contract;
 mod coordinator;
+mod data_sets;
 mod day;
 mod doctor;
 mod epsilon;

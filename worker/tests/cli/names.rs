@@ -52,7 +52,7 @@ fn what_leaves_has_ids_and_what_stays_has_the_names() {
     let [key] = &left.keys().collect::<Vec<_>>()[..] else { panic!("one batch leaves") };
     let (key, id) = (key.to_string(), key.batch().to_owned());
     assert_eq!(id.len(), 20, "{key}");
-    assert_eq!(shown["cells"][0]["condition"], json!(key), "a person sees the key that leaves");
+    assert_eq!(shown["data"][0]["cells"][0]["condition"], json!(key), "a person sees the key that leaves");
     assert!(said.contains(&format!("{key} (c), 40 cells")), "and what it stands for: {said}");
 
     assert_eq!(names(&bench), BTreeMap::from([(key.clone(), json!("north/pbmc/c"))]));

@@ -13,19 +13,26 @@ use archipelago_common::{
 };
 use archipelago_protocol::message::Which;
 
+use super::of;
 use crate::{
-    config::SiteConfig,
+    config::{DataSection, SiteConfig},
     data::{DataSpec, SiteData},
     error::{Error, Result},
 };
 
-/// Opens the file as `serve` will.
-pub(super) fn open(config: &SiteConfig, policy: &SitePolicy, findings: &mut Findings) -> Option<SiteData> {
-    let opened = SiteData::open(config.data_spec(policy)).and_then(|data| data.check_writable().map(|()| data));
+/// Opens the file of a data set as `serve` will.
+pub(super) fn open(
+    config: &SiteConfig,
+    section: &DataSection,
+    policy: &SitePolicy,
+    findings: &mut Findings,
+) -> Option<SiteData> {
+    let what = of("cells", config, section);
+    let opened = SiteData::open(section.spec(policy)).and_then(|data| data.check_writable().map(|()| data));
     let data = match opened {
         Ok(data) => data,
         Err(error) => {
-            super::fail(findings, "cells", &error);
+            super::fail(findings, what, &error);
             return None;
         }
     };
@@ -35,18 +42,18 @@ pub(super) fn open(config: &SiteConfig, policy: &SitePolicy, findings: &mut Find
     }
     let found = format!(
         "`{}`: {} cells in {} batches of `{}`, {} genes",
-        config.data.path.display(),
+        section.path.display(),
         data.n_cells(),
         n_by_batch.len(),
-        config.data.batch_key,
+        section.batch_key,
         data.genes().len()
     );
     let small: Vec<_> = n_by_batch.iter().filter(|(_, n)| **n < policy.min_cells).map(|(batch, _)| *batch).collect();
     match small.is_empty() {
-        true => findings.ok("cells", found),
+        true => findings.ok(what, found),
         false => {
             let found = format!("{found}; too small to leave under the policy: {}", small.join(", "));
-            findings.warn("cells", found, format!("`min_cells` is {} in the policy", policy.min_cells));
+            findings.warn(what, found, format!("`min_cells` is {} in the policy", policy.min_cells));
         }
     }
     Some(data)
@@ -55,8 +62,8 @@ pub(super) fn open(config: &SiteConfig, policy: &SitePolicy, findings: &mut Find
 /// Looks at what each open task's reference wants of the cells.
 pub(super) async fn look_at_references(
     client: &Client,
-    cells: &SiteData,
     config: &SiteConfig,
+    cells: &[(&DataSection, SiteData)],
     findings: &mut Findings,
 ) {
     let tasks = match client.tasks(Which::Open).await {
@@ -86,9 +93,12 @@ pub(super) async fn look_at_references(
             findings.ok(what, found);
             continue;
         }
-        match genes_found(client, &reference, cells, config).await {
-            Ok((n_found, n_panel)) => judge(what, &asked, n_found, n_panel, findings),
-            Err(error) => super::fail(findings, what, &error),
+        for (section, cells) in cells {
+            let what = of(&what, config, section);
+            match genes_found(client, &reference, cells, config).await {
+                Ok((n_found, n_panel)) => judge(what, &asked, n_found, n_panel, findings),
+                Err(error) => super::fail(findings, what, &error),
+            }
         }
     }
 }
@@ -131,17 +141,17 @@ async fn genes_found(
         }
     };
     let spec = cells.spec().clone();
-    tokio::task::block_in_place(|| compare(&path, reference, spec, config))
+    tokio::task::block_in_place(|| compare(&path, reference, spec))
 }
 
-fn compare(path: &Path, reference: &ReferenceHead, spec: DataSpec, config: &SiteConfig) -> Result<(usize, usize)> {
+fn compare(path: &Path, reference: &ReferenceHead, spec: DataSpec) -> Result<(usize, usize)> {
     let failed = |source| Error::Reference { path: path.into(), source };
     let bytes = fs::read_bounded(path, limits::BLOB_BYTES).map_err(failed)?;
     reference.base.verify("the reference", &bytes).map_err(failed)?;
     let card = Base::from_bytes(&bytes).map_err(failed)?.card;
+    let (path, duplicates) = (spec.path.clone(), spec.duplicate_genes);
     let data = SiteData::open(spec.seen_through(&card)?)?;
-    let cells = |source| Error::Cells { path: config.data.path.clone(), source };
-    let alignment = align(data.genes(), &card.genes, config.data.duplicate_genes).map_err(cells)?;
+    let alignment = align(data.genes(), &card.genes, duplicates).map_err(|source| Error::Cells { path, source })?;
     Ok((alignment.n_found, alignment.n_panel))
 }
 

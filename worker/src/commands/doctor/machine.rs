@@ -7,9 +7,19 @@ use archipelago_models::Device;
 use bytesize::ByteSize;
 
 use super::nearest;
-use crate::{commands::DeviceArg, config::SiteConfig, data::SiteData, memory};
+use crate::{
+    commands::DeviceArg,
+    config::{DataSection, SiteConfig},
+    data::SiteData,
+    memory,
+};
 
-pub(super) fn look(config: &SiteConfig, device: DeviceArg, cells: Option<&SiteData>, findings: &mut Findings) {
+pub(super) fn look(
+    config: &SiteConfig,
+    device: DeviceArg,
+    cells: &[(&DataSection, SiteData)],
+    findings: &mut Findings,
+) {
     look_at_disk("state_dir", &config.state_dir, findings);
     look_at_disk("out_dir", &config.out_dir, findings);
     if config.scratch != config.state_dir {
@@ -48,11 +58,14 @@ fn look_at_disk(field: &str, dir: &Path, findings: &mut Findings) {
     }
 }
 
-fn look_at_memory(config: &SiteConfig, cells: Option<&SiteData>, findings: &mut Findings) {
+fn look_at_memory(config: &SiteConfig, cells: &[(&DataSection, SiteData)], findings: &mut Findings) {
     let may_take = memory::storage(config.memory, &config.scratch).limit();
     let said = if config.memory.is_some() { "as configured" } else { "half of what is available" };
     let beyond = "; what is beyond goes to scratch files";
-    let offered = cells.map_or(String::new(), |cells| format!(" for {} cells", cells.n_cells()));
+    let offered = match cells {
+        [] => String::new(),
+        all => format!(" for {} cells", all.iter().map(|(_, cells)| cells.n_cells()).sum::<usize>()),
+    };
     findings.ok("memory", format!("counts may take {}{offered}, {said}{beyond}", ByteSize(may_take)));
 }
 

@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::DeviceArg;
 use crate::{
-    config::SiteConfig,
+    config::{DataSection, SiteConfig},
     error::{Error, Result},
     output::Output,
 };
@@ -63,17 +63,26 @@ async fn look(args: &DoctorArgs) -> Findings {
         Some(credentials) => session(&config, credentials, &mut findings).await,
         None => None,
     };
-    let policy = policy::look(&config, &mut findings);
-    let cells = policy.and_then(|policy| cells::open(&config, &policy, &mut findings));
-    match (&client, &cells) {
-        (Some(client), Some(cells)) => cells::look_at_references(client, cells, &config, &mut findings).await,
-        (None, Some(_)) => {
+    let mut cells = Vec::new();
+    for data in &config.data {
+        let policy = policy::look(&config, data, &mut findings);
+        let opened = policy.and_then(|policy| cells::open(&config, data, &policy, &mut findings));
+        cells.extend(opened.map(|opened| (data, opened)));
+    }
+    match &client {
+        _ if cells.is_empty() => {}
+        Some(client) => cells::look_at_references(client, &config, &cells, &mut findings).await,
+        None => {
             findings.warn("references", "not looked at: there is no session", "mend what stands above, then ask again");
         }
-        (_, None) => {}
     }
-    machine::look(&config, args.device, cells.as_ref(), &mut findings);
+    machine::look(&config, args.device, &cells, &mut findings);
     findings
+}
+
+/// What is looked at of a data set, by its name where there are several.
+fn of(what: &str, config: &SiteConfig, data: &DataSection) -> String {
+    if config.data.len() > 1 { format!("{what}, {}", data.dataset) } else { what.to_owned() }
 }
 
 /// Certificate and key, where they can be used.

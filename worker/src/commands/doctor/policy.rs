@@ -5,25 +5,24 @@ use archipelago_common::{
     policy::{Approval, EmbeddingRelease, SitePolicy, Unsigned},
 };
 
-use crate::config::SiteConfig;
+use super::of;
+use crate::config::{DataSection, SiteConfig, read_policy};
 
-/// The site's policy, where it can be read.
-pub(super) fn look(config: &SiteConfig, findings: &mut Findings) -> Option<SitePolicy> {
-    let policy = match config.read_policy() {
+/// The policy of a data set, where it can be read.
+pub(super) fn look(config: &SiteConfig, data: &DataSection, findings: &mut Findings) -> Option<SitePolicy> {
+    let (what, path) = (of("policy", config, data), config.policy_path(data));
+    let policy = match read_policy(path) {
         Ok(policy) => policy,
         Err(error) => {
-            super::fail(findings, "policy", &error);
+            super::fail(findings, what, &error);
             return None;
         }
     };
-    let place =
-        config.policy.as_ref().map_or("no file, so the default".to_owned(), |path| format!("`{}`", path.display()));
+    let place = path.map_or("no file, so the default".to_owned(), |path| format!("`{}`", path.display()));
     let found = format!("{place}: {}", in_words(&policy));
     match policy.columns || policy.parts.is_some() {
-        true => findings.ok("policy", found),
-        false => {
-            findings.warn("policy", found, "with `columns = false` and no `parts` this site takes part in nothing")
-        }
+        true => findings.ok(what, found),
+        false => findings.warn(what, found, "with `columns = false` and no `parts` this site takes part in nothing"),
     }
     Some(policy)
 }
