@@ -27,13 +27,14 @@ const QUIC: &str = "quinn";
 const CRATES: &[Fence] = &[
     Fence { name: "common", may_use: &["hierarchy"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "hierarchy", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT, "rand"] },
+    Fence { name: "pack", may_use: &["common", "transport"], never: &[TENSORS, FILES, RAFT] },
     Fence { name: "protocol", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },
     Fence { name: "transport", may_use: &["common"], never: &[RAFT, TENSORS, FILES] },
     Fence { name: "client", may_use: &["common", "protocol", "transport"], never: &[RAFT, TENSORS, FILES] },
     Fence { name: "cluster", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT, "rand"] },
     Fence {
         name: "coordinator",
-        may_use: &["common", "protocol", "transport", "client", "cluster"],
+        may_use: &["common", "pack", "protocol", "transport", "client", "cluster"],
         never: &[TENSORS, FILES],
     },
     Fence { name: "anndata", may_use: &["common"], never: &[ASYNC, QUIC, TENSORS, RAFT] },
@@ -41,7 +42,7 @@ const CRATES: &[Fence] = &[
     Fence { name: "models", may_use: &["common", "anndata", "analysis"], never: &[ASYNC, QUIC, RAFT] },
     Fence {
         name: "worker",
-        may_use: &["common", "protocol", "transport", "client", "anndata", "analysis", "models"],
+        may_use: &["common", "pack", "protocol", "transport", "client", "anndata", "analysis", "models"],
         never: &[RAFT],
     },
     Fence { name: "processes", may_use: &[], never: &[ASYNC, QUIC, TENSORS, FILES, RAFT] },

@@ -63,6 +63,11 @@ impl Statement {
         Ok(Self::new("archipelago/signed-task/1", task.reference.as_str().as_bytes(), of, signed_ms))
     }
 
+    /// That a pack of a reference of this name is the one whose manifest has this digest.
+    pub fn of_pack(name: &Name, manifest: Digest, signed_ms: u64) -> Self {
+        Self::new("archipelago/signed-pack/1", name.as_str().as_bytes(), manifest, signed_ms)
+    }
+
     /// That a site asks for this signing request (PEM) to be answered: it has the key that it is certified with, and the new one is its
     /// own.
     pub fn of_renewal(site: &SiteId, request: &str, signed_ms: u64) -> Self {
@@ -124,6 +129,7 @@ mod tests {
             Statement::of_task(&task, 2).unwrap(),
             Statement::of_task(&other, 1).unwrap(),
             Statement::of_renewal(&"lung".parse().unwrap(), "one", 1),
+            Statement::of_pack(&name("lung"), Digest::of(b"one"), 1),
             Statement::of_renewal(&"lung".parse().unwrap(), "two", 1),
         ];
         let messages: std::collections::BTreeSet<_> = statements.iter().map(Statement::message).collect();

@@ -18,6 +18,9 @@ pub enum Error {
     /// The connection to a peer.
     #[error(transparent)]
     Transport(#[from] archipelago_transport::Error),
+    /// A packed reference.
+    #[error(transparent)]
+    Pack(#[from] archipelago_pack::Error),
     /// What a peer says.
     #[error(transparent)]
     Protocol(#[from] archipelago_protocol::Error),
@@ -248,6 +251,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Transport(error) => return error.hint(),
+            Self::Pack(error) => return error.hint(),
             Self::Client(ClientError::Refused(Refusal::NotFound { .. })) => {
                 "see what there is with `reference list`, `task list` or `site list`"
             }

@@ -36,6 +36,9 @@ pub enum Error {
     /// The site's certificate or key cannot be used.
     #[error(transparent)]
     Transport(#[from] archipelago_transport::Error),
+    /// A packed reference cannot be used.
+    #[error(transparent)]
+    Pack(#[from] archipelago_pack::Error),
     /// An invitation cannot be used.
     #[error(transparent)]
     Invite(#[from] archipelago_client::invite::InviteError),

@@ -26,6 +26,7 @@ pub mod found;
 pub mod init;
 pub mod invite;
 pub mod members;
+mod pack;
 pub mod proposals;
 pub mod reference;
 pub mod refuse;

@@ -13,13 +13,18 @@ use archipelago_protocol::message::{Refusal, Reply, Request};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Connection, signing::Signing, unexpected, utc};
+use super::{
+    Connection,
+    pack::{self, PackArgs},
+    signing::Signing,
+    unexpected, utc,
+};
 use crate::{
     error::{Error, Result},
     output::Output,
 };
 
-/// Publish, list, show and fetch references.
+/// Publish, list, show, fetch and pack references.
 #[derive(Subcommand, Debug)]
 #[expect(missing_docs, reason = "the documentation of the arguments is the help text")]
 pub enum ReferenceCommand {
@@ -28,6 +33,7 @@ pub enum ReferenceCommand {
     Show(ShowArgs),
     Fetch(FetchArgs),
     Derive(DeriveArgs),
+    Pack(PackArgs),
 }
 
 /// Upload a reference directory and publish it under a name, signed with the operator's key.
@@ -125,6 +131,7 @@ pub fn run(command: &ReferenceCommand, output: &Output) -> Result<()> {
         }
         ReferenceCommand::Fetch(args) => fetch(args, output),
         ReferenceCommand::Derive(args) => derive(args, output),
+        ReferenceCommand::Pack(args) => pack::run(args, output),
     }
 }
 

@@ -26,12 +26,19 @@ impl Signing {
         connection: &Connection,
         statement: impl FnOnce(u64) -> Result<Statement>,
     ) -> Result<Option<Box<Signature>>> {
+        let Some(credentials) = self.credentials(connection)? else { return Ok(None) };
+        Ok(Some(Box::new(credentials.sign(&statement(now_ms())?)?)))
+    }
+
+    /// With what is signed, unless nothing is.
+    ///
+    /// # Errors  those of the connection's files
+    pub fn credentials(&self, connection: &Connection) -> Result<Option<Credentials>> {
         if self.unsigned {
             return Ok(None);
         }
         let config = connection.resolve()?;
-        let credentials = Credentials::load(&config.ca, &config.certificate, &config.key)?;
-        Ok(Some(Box::new(credentials.sign(&statement(now_ms())?)?)))
+        Ok(Some(Credentials::load(&config.ca, &config.certificate, &config.key)?))
     }
 }
 

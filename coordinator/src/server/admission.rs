@@ -59,5 +59,6 @@ pub(super) async fn decide(who: &Principal, key: Option<Fingerprint>, executor: 
     }
 }
 
-/// Longer than an election, and than it takes a follower to hear of the leader's last entry.
-const CATCHING_UP: Duration = Duration::from_secs(3);
+/// Longer than an election, and than it takes a follower to hear of the leader's last entry. A peer that waits less comes again, and waits
+/// longer then.
+const CATCHING_UP: Duration = Duration::from_millis(1_500);

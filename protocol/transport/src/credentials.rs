@@ -141,11 +141,7 @@ impl Credentials {
     }
 
     fn parse(authority: (&Path, &[u8]), certificate: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<Self> {
-        let source = Source { what: "certificate of the authority", path: authority.0 };
-        let mut roots = RootCertStore::empty();
-        for root in source.certificates(authority.1)? {
-            roots.add(root).map_err(|e| source.error(e.to_string()))?;
-        }
+        let roots = parse_roots(authority.0, authority.1)?;
         let source = Source { what: "certificate", path: certificate.0 };
         let chain = source.certificates(certificate.1)?;
         let identity = identity(&chain[0]).map_err(|detail| source.error(detail))?;
@@ -186,6 +182,20 @@ impl Credentials {
             })?;
         Ok(())
     }
+}
+
+/// Certificates of authorities in a PEM file.
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore> {
+    parse_roots(path, &fs::read_bounded(path, FILE_BYTES).map_err(file_error)?)
+}
+
+fn parse_roots(path: &Path, pem: &[u8]) -> Result<RootCertStore> {
+    let source = Source { what: "certificate of the authority", path };
+    let mut roots = RootCertStore::empty();
+    for root in source.certificates(pem)? {
+        roots.add(root).map_err(|e| source.error(e.to_string()))?;
+    }
+    Ok(roots)
 }
 
 /// Tells when credentials were replaced.

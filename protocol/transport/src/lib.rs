@@ -37,6 +37,7 @@ use tokio::sync::mpsc;
 pub use credentials::{Credentials, Replacements};
 pub use error::{Error, Result};
 pub use files::CredentialFiles;
+pub use signature::Authorities;
 pub use stream::{RecvHalf, SendHalf, Stream};
 pub use timing::Timing;
 

@@ -3,14 +3,14 @@
 //! No cryptography of its own: keys, schemes and algorithms are those of TLS here, chains are verified as those of peers are. TLS
 //! signs messages that begin with 64 spaces, a statement never does, so that neither stands for the other.
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use archipelago_common::{
-    Principal,
+    Identity, Principal,
     signature::{Signature, Statement},
 };
 use rustls::{
-    SignatureScheme,
+    RootCertStore, SignatureScheme,
     pki_types::{CertificateDer, UnixTime},
     server::WebPkiClientVerifier,
 };
@@ -47,16 +47,46 @@ impl Credentials {
     ///
     /// # Errors  [`Error::Signature`] saying what does not hold
     pub fn signer(&self, statement: &Statement, signature: &Signature) -> Result<Principal> {
-        let refuse = |detail: &str| Error::Signature { detail: detail.to_owned() };
+        let signer = Authorities(self.roots()).signer_as(Some(self.identity()), statement, signature)?;
+        match signer.consortium == self.identity().consortium {
+            true => Ok(signer.principal),
+            false => Err(refuse(&format!("it is of consortium `{}`", signer.consortium))),
+        }
+    }
+}
+
+/// Authorities whose certificates somebody believes who has none of them.
+#[derive(Clone, Debug)]
+pub struct Authorities(Arc<RootCertStore>);
+
+impl Authorities {
+    /// Reads certificates of authorities from a PEM file.
+    ///
+    /// # Errors  [`Error::File`], [`Error::Credentials`] naming the file
+    pub fn load(path: &Path) -> Result<Self> {
+        Ok(Self(Arc::new(credentials::roots(path)?)))
+    }
+
+    /// Whose word a signed statement is, as [`Credentials::signer`] has it, in whatever consortium these authorities are of.
+    ///
+    /// # Errors  [`Error::Signature`] saying what does not hold
+    pub fn signer(&self, statement: &Statement, signature: &Signature) -> Result<Identity> {
+        self.signer_as(None, statement, signature)
+    }
+
+    fn signer_as(&self, us: Option<&Identity>, statement: &Statement, signature: &Signature) -> Result<Identity> {
         signature.check(statement.of).map_err(|e| refuse(&e.to_string()))?;
         let chain: Vec<_> = signature.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let (leaf, intermediates) = chain.split_first().ok_or_else(|| refuse("it names no certificate"))?;
+        let identity = credentials::identity(leaf).map_err(|detail| refuse(&detail));
         let at = UnixTime::since_unix_epoch(Duration::from_millis(statement.signed_ms));
-        WebPkiClientVerifier::builder_with_provider(self.roots(), tls::provider())
+        let verified = WebPkiClientVerifier::builder_with_provider(self.0.clone(), tls::provider())
             .build()
             .map_err(|e| refuse(&e.to_string()))?
-            .verify_client_cert(leaf, intermediates, at)
-            .map_err(|error| match tls::judge(self.identity(), &error) {
+            .verify_client_cert(leaf, intermediates, at);
+        if let Err(error) = verified {
+            let us = us.map_or_else(|| identity.clone(), |us| Ok(us.clone()))?;
+            return Err(match tls::judge(&us, &error) {
                 Error::PeerExpired { .. } | Error::PeerNotYetValid { .. } => {
                     refuse("its certificate was not valid when it was signed")
                 }
@@ -64,16 +94,17 @@ impl Credentials {
                     refuse(&format!("its certificate was not signed by the authority of consortium `{consortium}`"))
                 }
                 other => refuse(&other.to_string()),
-            })?;
-        let identity = credentials::identity(leaf).map_err(|detail| refuse(&detail))?;
-        if identity.consortium != self.identity().consortium {
-            return Err(refuse(&format!("it is of consortium `{}`", identity.consortium)));
+            });
         }
         match is_right(leaf, statement, signature) {
-            true => Ok(identity.principal),
+            true => identity,
             false => Err(refuse("it does not match what it is said to sign")),
         }
     }
+}
+
+fn refuse(detail: &str) -> Error {
+    Error::Signature { detail: detail.to_owned() }
 }
 
 /// Whether a certificate's key has signed a statement.

@@ -13,21 +13,28 @@ use archipelago_common::{
     id::VersionId,
     layout::{Growth, Layout, Rule, TensorKind},
 };
+use archipelago_pack::Pack;
 use clap::Args;
 use serde::Serialize;
 
-use super::OpenReference;
+use super::{OpenReference, unpack::PackSummary};
 use crate::{
     error::{Error, Result},
     output::Output,
 };
 
-/// Show what an h5ad file or a reference directory holds.
+/// Show what an h5ad file, a reference directory or a packed reference holds.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  archipelago-worker inspect cells.h5ad\n  archipelago-worker inspect reference")]
+#[command(
+    after_help = "Examples:\n  archipelago-worker inspect cells.h5ad\n  archipelago-worker inspect reference\n  \
+    archipelago-worker inspect lung.zip --ca ca.pem"
+)]
 pub struct InspectArgs {
-    /// An h5ad file, or a directory that `train`, `map` or `reference fetch` wrote.
+    /// An h5ad file, a directory that `train`, `map` or `reference fetch` wrote, or a file of `reference pack`.
     path: PathBuf,
+    /// Of a packed reference: verify that a publisher of the consortium with this authority signed it.
+    #[arg(long, value_name = "PEM")]
+    ca: Option<PathBuf>,
 }
 
 /// What a reference is.
@@ -54,6 +61,10 @@ struct ReferenceSummary {
 ///
 /// # Errors  [`Error::Cells`], [`Error::Reference`]
 pub fn run(args: &InspectArgs, output: &Output) -> Result<()> {
+    if Pack::is_one(&args.path) {
+        output.show(&PackSummary::new(&Pack::open(&args.path)?, args.ca.as_deref())?);
+        return Ok(());
+    }
     match inspect::inspect(&args.path) {
         Ok(summary) => output.show(&summary),
         // A folder of a format that is known is no reference.

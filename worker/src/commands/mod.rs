@@ -57,6 +57,7 @@ pub mod transfer;
 pub mod tree;
 pub mod tsne;
 pub mod umap;
+pub mod unpack;
 
 /// Which cells of a file.
 #[derive(Args, Debug)]

@@ -73,6 +73,7 @@ impl Error {
             }
             Self::NothingLeft { .. } => "loosen the bounds, and look at the figures of quality first".into(),
             Self::Invite(source) => source.hint().to_owned(),
+            Self::Pack(source) => source.hint()?.to_owned(),
             Self::Client(source) => return source.hint().map(str::to_owned),
             Self::Transport(source) => return source.hint().map(str::to_owned),
             Self::Config { .. } | Self::ConfigFile { .. } => {

@@ -11,6 +11,8 @@ use std::{
 };
 
 use archipelago_anndata::{AnnData, Array, Compression, Csr, DataFrame, MuData};
+use archipelago_common::reference_dir::ReferenceDir;
+use archipelago_pack::{Card, Contents};
 use archipelago_worker::cli;
 use clap::Command;
 
@@ -28,13 +30,14 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 86] = [
+const COMMANDS: [(&str, Does); 87] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     (
         "search",
         Writes("logged.h5ad --model mvtcr --variant rna --batches a,b --epochs 1 --trials 1", "--out", "searched"),
     ),
     ("map", WritesCells("reference cells.h5ad --batches c --epochs 1", "--out", "mapped-again")),
+    ("unpack", Writes("plain.zip", "--out", "unpacked")),
     ("aggregate", Writes("plain cells.h5ad --batches a,b", "--out", "aggregated")),
     ("latent", WritesCells("reference cells.h5ad --batches a,b", "--out", "latent.h5ad")),
     ("predict", WritesCells("reference cells.h5ad --batches a,b", "--out", "predicted.h5ad")),
@@ -172,6 +175,10 @@ fn prepared() -> Bench {
         "train cells.h5ad --batches a,b --model scanvi --labels-key cell_type --epochs 1 --n-hidden 8 --n-latent 3 --out reference",
     );
     run("train cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3 --out plain");
+    let (plain, card) = (ReferenceDir::open(&bench.path("plain")).unwrap(), Card::default());
+    let (name, dir) = ("plain".parse().unwrap(), bench.path("plain"));
+    let contents = Contents { name: &name, reference: &plain, dir: &dir, embedding: None, card: &card };
+    archipelago_pack::write::<archipelago_pack::Error>(&bench.path("plain.zip"), &contents, 0, |_| Ok(None)).unwrap();
     run(
         "train cite.h5ad --batches a,b --model totalvi --protein-obsm-key protein_expression --epochs 1 --n-hidden 8 --n-latent 3 \
          --out proteins",
