@@ -21,6 +21,13 @@ use crate::{
 ///
 /// # Errors  [`Error::File`] naming the step that failed
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// The same of what is written piece by piece.
+///
+/// # Errors  [`Error::File`] naming the step that failed
+pub fn write_atomic_with(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let temporary = temporary_beside(path);
     let result = (|| {
         let mut file = OpenOptions::new()
@@ -37,7 +44,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
                 source,
             })?;
         }
-        file.write_all(bytes).map_err(|source| Error::File { action: "write", path: temporary.clone(), source })?;
+        write(&mut file).map_err(|source| Error::File { action: "write", path: temporary.clone(), source })?;
         file.sync_all().map_err(|source| Error::File { action: "fsync", path: temporary.clone(), source })?;
         persist(&temporary, path)
     })();

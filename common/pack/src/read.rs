@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Write as _},
+    io::{self, BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -110,11 +110,10 @@ impl Pack {
     fn copy(&mut self, name: &str, blob: BlobRef, to: &Path) -> Result<()> {
         let missing = |detail: String| Error::Format { path: self.path.clone(), detail };
         let mut entry = self.zip.by_name(name).map_err(|e| missing(format!("`{name}`: {e}")))?;
-        let mut file = File::create(to).map_err(|e| file_error("write", to, e))?;
-        let failed = |e: io::Error| file_error("write", to, e);
         // Whatever the entry says of its size: no more is written than the manifest has.
-        io::copy(&mut (&mut entry).take(blob.size.saturating_add(1)), &mut file).map_err(failed)?;
-        file.flush().and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::write_atomic_with(to, |file| {
+            io::copy(&mut (&mut entry).take(blob.size.saturating_add(1)), file).map(drop)
+        })?;
         let found = fs::blob_ref(to)?;
         if found != blob {
             let (what, expected, found) = (format!("`{name}` of the pack"), blob.digest, found.digest);

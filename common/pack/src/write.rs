@@ -77,34 +77,30 @@ impl Contents<'_> {
     }
 
     fn write(&self, path: &Path, manifest: &Manifest, bytes: &[u8], signatures: Option<&Signatures>) -> Result<()> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".part");
-        let temporary = PathBuf::from(temporary);
-        let file = File::create(&temporary).map_err(|e| file_error("write", &temporary, e))?;
-        let mut zip = ZipWriter::new(BufWriter::new(file));
-        let failed = |error: io::Error| file_error("write", &temporary, error);
-        put(&mut zip, README, manifest.page().as_bytes()).map_err(failed)?;
-        put(&mut zip, MANIFEST, bytes).map_err(failed)?;
-        if let Some(signatures) = signatures {
-            put(&mut zip, SIGNATURES, &json(signatures, path)?).map_err(failed)?;
-        }
+        let signatures = signatures.map(|signatures| json(signatures, path)).transpose()?;
         let of_version = (format!("{REFERENCE}{VERSION_FILE}"), self.dir.join(VERSION_FILE));
         let names =
             ReferenceDir::layout(Path::new(REFERENCE), self.reference.version()).into_iter().map(|(_, name)| name);
         let files = names.zip(self.reference.files()).map(|(name, (_, path))| (name.display().to_string(), path));
         let embedding = self.embedding.map(|path| (EMBEDDING.to_owned(), PathBuf::from(path)));
-        for (name, from) in std::iter::once(of_version).chain(files).chain(embedding) {
-            let mut read = File::open(&from).map_err(|e| file_error("read", &from, e))?;
-            zip.start_file(name, options()).map_err(|e| failed(e.into()))?;
-            io::copy(&mut read, &mut zip).map_err(failed)?;
-        }
-        let written = zip.finish().map_err(|e| failed(e.into()))?.into_inner().map_err(|e| failed(e.into_error()))?;
-        written.sync_all().map_err(failed)?;
-        Ok(fs::persist(&temporary, path)?)
+        let files: Vec<_> = std::iter::once(of_version).chain(files).chain(embedding).collect();
+        Ok(fs::write_atomic_with(path, |file| {
+            let mut zip = ZipWriter::new(BufWriter::new(file));
+            put(&mut zip, README, manifest.page().as_bytes())?;
+            put(&mut zip, MANIFEST, bytes)?;
+            if let Some(signatures) = &signatures {
+                put(&mut zip, SIGNATURES, signatures)?;
+            }
+            for (name, from) in &files {
+                zip.start_file(name.as_str(), options())?;
+                io::copy(&mut File::open(from)?, &mut zip)?;
+            }
+            zip.finish()?.flush()
+        })?)
     }
 }
 
-fn put(zip: &mut ZipWriter<BufWriter<File>>, name: &str, bytes: &[u8]) -> io::Result<()> {
+fn put(zip: &mut ZipWriter<BufWriter<&mut File>>, name: &str, bytes: &[u8]) -> io::Result<()> {
     zip.start_file(name, options())?;
     zip.write_all(bytes)
 }

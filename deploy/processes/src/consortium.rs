@@ -32,6 +32,9 @@ pub struct NodePlan {
 pub struct Consortium {
     dir: PathBuf,
     coordinator: PathBuf,
+    /// Another build of the program, which every second start takes.
+    other: Option<PathBuf>,
+    n_started: u64,
     plans: BTreeMap<u64, NodePlan>,
     running: BTreeMap<u64, Running>,
 }
@@ -43,7 +46,14 @@ impl Consortium {
     pub fn found(dir: &Path, coordinator: &Path, name: &str, plans: BTreeMap<u64, NodePlan>) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
-        let consortium = Self { dir, coordinator: coordinator.to_owned(), plans, running: BTreeMap::new() };
+        let consortium = Self {
+            dir,
+            coordinator: coordinator.to_owned(),
+            other: None,
+            n_started: 0,
+            plans,
+            running: BTreeMap::new(),
+        };
         consortium.run(&["ca", "init", name, "--out", "ca"])?;
         for (node, plan) in &consortium.plans {
             let folder = format!("node{node}");
@@ -54,6 +64,11 @@ impl Consortium {
             consortium.run(&[&["init", "--node", &node, "--peers", &peers][..], &at].concat())?;
         }
         Ok(consortium)
+    }
+
+    /// From here on every second start of a node takes another build of the program, as when nodes are upgraded one by one, and back.
+    pub fn take_turns_with(&mut self, other: &Path) {
+        (self.other, self.n_started) = (Some(other.to_owned()), 0);
     }
 
     /// Makes key and certificate of a principal (`site/north`) in a folder of the consortium's.
@@ -78,7 +93,9 @@ impl Consortium {
         let folder = self.node_dir(node);
         let mut words = plan.prefix.iter().map(String::as_str).map(std::ffi::OsStr::new).collect::<Vec<_>>();
         let config = folder.join("node.toml");
-        words.extend([self.coordinator.as_os_str(), "serve".as_ref(), "--config".as_ref(), config.as_os_str()]);
+        self.n_started += 1;
+        let program = self.other.as_ref().filter(|_| self.n_started.is_multiple_of(2)).unwrap_or(&self.coordinator);
+        words.extend([program.as_os_str(), "serve".as_ref(), "--config".as_ref(), config.as_os_str()]);
         let (name, log) = (format!("coordinator {node}"), folder.join("log.txt"));
         self.running.insert(node, Running::start(&name, Path::new(words[0]), &words[1..], &log)?);
         Ok(())

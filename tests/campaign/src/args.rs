@@ -41,6 +41,10 @@ pub struct RunArgs {
     /// Folder for everything the campaign makes; an earlier run there is replaced.
     #[arg(long, default_value = "campaign-out")]
     pub out: PathBuf,
+    /// An earlier build of the coordinator: it founds the consortium and runs all of it at first, and afterwards every second start of a
+    /// node takes it, the others this build. So nodes are upgraded one by one under load, and some go back.
+    #[arg(long, value_name = "PROGRAM")]
+    pub earlier: Option<PathBuf>,
     /// How processes are cut off from one another.
     #[arg(long, value_enum, default_value_t = NetworkChoice::Auto)]
     pub network: NetworkChoice,

@@ -64,10 +64,15 @@ impl Stage {
         let names: Vec<_> = (1..=args.sites).map(|i| format!("site{i}")).collect();
         let network = Network::build(args.network, NODES, &names)?;
         let plans = network.plans(NODES)?;
-        let mut consortium = Consortium::found(&args.out, &program("archipelago-coordinator")?, "campaign", plans)?;
+        let ours = program("archipelago-coordinator")?;
+        let first = args.earlier.as_ref().map(|path| path.canonicalize()).transpose()?;
+        let mut consortium = Consortium::found(&args.out, first.as_ref().unwrap_or(&ours), "campaign", plans)?;
         consortium.issue("operator/anna", "anna")?;
         for node in consortium.nodes() {
             consortium.start(node)?;
+        }
+        if first.is_some() {
+            consortium.take_turns_with(&ours);
         }
         let anna = consortium.dir().join("anna");
         write_operator_config(&anna, &network)?;
