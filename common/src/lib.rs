@@ -10,6 +10,7 @@ pub mod blob;
 pub mod check;
 pub mod codec;
 pub mod condition;
+pub mod contact;
 pub mod enrolment;
 pub mod error;
 pub mod figure;

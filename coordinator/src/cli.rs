@@ -5,8 +5,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     commands::{
-        approve, audit, blobs, ca, clock, completions, demands, doctor, found, init, invite, members, proposals,
-        reference, refuse, requests, revoke, serve, site, status, task, withdraw,
+        approve, audit, blobs, ca, clock, completions, demands, doctor, events, found, init, invite, members,
+        proposals, reference, refuse, requests, revoke, serve, site, status, task, withdraw,
     },
     error::Result,
     output::{Format, Output},
@@ -81,6 +81,7 @@ enum Verb {
     #[command(subcommand)]
     Clock(clock::ClockCommand),
     Status(status::StatusArgs),
+    Events(events::EventsArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -120,6 +121,7 @@ pub fn run() -> Result<()> {
         Verb::Audit(command) => audit::run(command, &output),
         Verb::Clock(command) => clock::run(command, &output),
         Verb::Status(args) => status::run(args, &output),
+        Verb::Events(args) => events::run(args, &output),
         Verb::Doctor(args) => doctor::run(args, &output),
         Verb::Completions(args) => completions::run(args, Cli::command()),
     }

@@ -7,7 +7,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use archipelago_common::{Principal, SiteId};
+use archipelago_cluster::{Room, page};
+use archipelago_common::{Principal, SiteId, contact::SiteContact, record::Page};
 
 use crate::clock;
 
@@ -62,6 +63,19 @@ impl Contacts {
     /// What is known, by site.
     pub fn all(&self) -> BTreeMap<SiteId, Heard> {
         self.lock().clone()
+    }
+
+    /// The sites after this one, as many as an answer holds.
+    pub fn page(&self, room: Room, after: Option<&SiteId>) -> Page<SiteContact> {
+        let known = self.lock();
+        let rest = known.iter().filter(|(site, _)| after.is_none_or(|after| *site > after));
+        let contact = |(site, heard): (&SiteId, &Heard)| SiteContact {
+            site: site.clone(),
+            is_online: heard.n_sessions > 0,
+            since_ms: heard.since_ms,
+            last_ms: heard.last_ms,
+        };
+        page(room, rest.map(contact))
     }
 
     /// Since when this node leads, as far as whoever looks has noticed: what is asked each time is whether it does now.

@@ -55,7 +55,7 @@ fn is_for(request: &Request) -> For {
         Request::Withdraw { .. } | Request::Erase { .. } | Request::Derive { .. } => For::Owners,
         Request::ListActs { .. } => For::SitesOr(&[Role::Auditor]),
         // A publisher chooses sites for a task, an enroller knows them.
-        Request::ListSites | Request::ListSitesAfter { .. } => {
+        Request::ListSites | Request::ListSitesAfter { .. } | Request::ListContacts { .. } => {
             For::Roles(&[Role::Publisher, Role::Enroller, Role::Auditor])
         }
         Request::ListEnrolments { .. } | Request::ListKeys { .. } => For::Roles(&[Role::Enroller, Role::Auditor]),

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 /// version 3 keys of further axes and of parts, tasks that leave some of their training to the model, and answers in pages;
 /// version 4 tasks for annotations; version 5 the question what time it is; version 6 tasks of so many steps; version 7 invitations and
 /// signatures of publishers; version 8 renewals over the session, and how everybody stands; version 9 people with some of an operator's roles, and what two persons do
-/// together, acts on record, anchors of logs, and erasures.
-pub const NEWEST: u16 = 9;
+/// together, acts on record, anchors of logs, and erasures; version 10 the question which sites are heard.
+pub const NEWEST: u16 = 10;
 /// The oldest version that this build speaks.
 pub const OLDEST: u16 = 1;
 

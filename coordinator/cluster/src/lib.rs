@@ -61,7 +61,7 @@ pub use founding::{are_of_one_cluster, awaited_founder};
 pub use history::Reference;
 pub use outcome::{Applied, Outcome, Refusal};
 pub use time::agreed_ms;
-pub use view::{Counts, Room, Which};
+pub use view::{Counts, Room, Which, page};
 
 use acts::Acts;
 use chain::Chain;

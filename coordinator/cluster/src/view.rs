@@ -370,7 +370,7 @@ fn weight(principal: &Principal, task: &TaskRecord) -> Option<u64> {
 }
 
 /// As many of these as an answer may have, and whether there are more.
-pub(crate) fn page<T: Serialize>(room: Room, mut items: impl Iterator<Item = T>) -> Page<T> {
+pub fn page<T: Serialize>(room: Room, mut items: impl Iterator<Item = T>) -> Page<T> {
     let (mut taken, mut n_bytes) = (Vec::new(), 0);
     while (taken.len() < room.items && n_bytes < room.bytes) || mutation::is_broken(Rule::PagesEnd) {
         let Some(item) = items.next() else { return Page { items: taken, more: false } };

@@ -22,6 +22,7 @@ pub mod clock;
 pub mod completions;
 pub mod demands;
 pub mod doctor;
+pub mod events;
 pub mod found;
 pub mod init;
 pub mod invite;

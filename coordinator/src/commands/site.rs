@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use archipelago_client::Client;
 use archipelago_common::{
     Principal, SiteId, TaskId,
+    contact::SiteContact,
     enrolment::{CertifiedKey, EnrolmentRecord},
     record::{AssignmentHead, SiteRecord},
     standing::Standing,
@@ -66,10 +67,13 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
                 let waiting = client.enrolments().await.unwrap_or_default();
                 let mut keys = certified_sites(client).await;
                 let mut work = open_work(client).await?;
+                // Those of before protocol 10 do not say whom they hear.
+                let mut contacts = client.contacts().await.unwrap_or_default();
                 let listed = client.sites().await?.into_iter();
                 let listed = listed.map(|record| Listed {
                     certified: keys.remove(&record.site),
                     tasks: work.remove(&record.site).unwrap_or_default(),
+                    contact: contacts.remove(&record.site),
                     record,
                 });
                 let waiting: Vec<_> = waiting.into_iter().filter(requests::is_waiting).collect();
@@ -121,13 +125,24 @@ struct Listed {
     record: SiteRecord,
     #[serde(skip_serializing_if = "Option::is_none")]
     certified: Option<CertifiedKey>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contact: Option<SiteContact>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tasks: BTreeMap<TaskId, AssignmentHead>,
 }
 
+/// Whether a site is there, in words; nothing where the leader has not heard it since it started.
+pub(super) fn contact_text(contact: &SiteContact) -> String {
+    let SiteContact { is_online, since_ms, last_ms, .. } = contact;
+    match is_online {
+        true => format!("online since {}", utc(*since_ms)),
+        false => format!("not here, last heard {}", utc(*last_ms)),
+    }
+}
+
 fn table(sites: &[Listed], waiting: &[EnrolmentRecord], now_ms: u64) -> String {
     let mut text = String::new();
-    for Listed { record, certified, tasks } in sites {
+    for Listed { record, certified, contact, tasks } in sites {
         let _ = writeln!(text, "{}", line(record));
         if let Some(CertifiedKey { key, expires_ms }) = certified.filter(|_| record.revoked_ms.is_none()) {
             let _ = writeln!(
@@ -135,6 +150,9 @@ fn table(sites: &[Listed], waiting: &[EnrolmentRecord], now_ms: u64) -> String {
                 "    key {key}, its certificate {}",
                 end_of(&Principal::Site(record.site.clone()), expires_ms, now_ms)
             );
+        }
+        if let Some(contact) = contact.as_ref().filter(|_| record.revoked_ms.is_none()) {
+            let _ = writeln!(text, "    {}", contact_text(contact));
         }
         for (id, assignment) in tasks {
             let _ = writeln!(text, "    task {id}: {}", task::assignment_text(assignment));

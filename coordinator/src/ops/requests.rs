@@ -81,6 +81,7 @@ kinds! {
     ListActs => "list_acts",
     Erase => "erase",
     ListErasures => "list_erasures",
+    ListContacts => "list_contacts",
 }
 
 /// What a request came to.

@@ -422,6 +422,7 @@ fn body(request: Request) -> Result<Body, Refusal> {
         | Request::ShowAnchor
         | Request::ListActs { .. }
         | Request::ListErasures { .. }
+        | Request::ListContacts { .. }
         | Request::RenewCertificate { .. }
         | Request::RequestCertificate { .. }
         | Request::ApproveSite { .. }

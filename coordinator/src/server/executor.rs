@@ -137,6 +137,10 @@ impl Executor {
                 self.require_leader()?;
                 self.members().await
             }
+            Request::ListContacts { after } => {
+                self.require_leader()?;
+                Ok(Reply::Contacts(self.contacts.page(Room::default(), after.as_ref())))
+            }
             Request::ShowHealth => self.health_of_all().await,
             Request::VerifyBlobs => self.verify_everywhere().await,
             Request::CollectBlobs { dry_run } => self.collect_everywhere(dry_run).await,

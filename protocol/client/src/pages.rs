@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use archipelago_common::{
     BlobRef, ConditionKey, Name, SiteId, TaskId, Version, VersionId,
     act::{Act, Erasure},
+    contact::SiteContact,
     enrolment::{CertifiedKey, EnrolmentRecord},
     proposal::Proposal,
     record::{
@@ -238,6 +239,19 @@ impl Client {
             other => Err(other),
         })
         .await
+    }
+
+    /// Which sites the leader hears, or has heard since it started.
+    ///
+    /// # Errors  as [`Self::request`]
+    pub async fn contacts(&self) -> Result<BTreeMap<SiteId, SiteContact>> {
+        let ask =
+            |last: Option<&SiteContact>| Request::ListContacts { after: last.map(|contact| contact.site.clone()) };
+        let all = self.all(ask, |reply| match reply {
+            Reply::Contacts(page) => Ok(page),
+            other => Err(other),
+        });
+        Ok(all.await?.into_iter().map(|contact| (contact.site.clone(), contact)).collect())
     }
 
     /// The keys of all sites that came in by an invitation, and until when they are certified.

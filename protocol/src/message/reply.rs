@@ -6,6 +6,7 @@ use archipelago_common::{
     act::{Act, Anchored, Erasure},
     blob::BlobRef,
     condition::ConditionKey,
+    contact::SiteContact,
     enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
     health::{Collected, HealthRecord, OfNode},
     id::{NodeId, SiteId, VersionId},
@@ -108,6 +109,8 @@ pub enum Reply {
     Acts(Page<Act>),
     /// To `ListErasures`.
     Erasures(Page<Erasure>),
+    /// To `ListContacts`.
+    Contacts(Page<SiteContact>),
 }
 
 impl Reply {

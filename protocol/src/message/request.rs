@@ -369,6 +369,11 @@ pub enum Request {
         /// From the first if there is none.
         after: Option<(Name, ConditionKey)>,
     },
+    /// Which sites the leader hears, or has heard since it started, after this one. Roles that know the names of sites.
+    ListContacts {
+        /// From the first if there is none.
+        after: Option<SiteId>,
+    },
 }
 
 /// Which tasks are meant.
@@ -434,6 +439,7 @@ impl Request {
             | Self::ListActs { .. }
             | Self::Erase { .. }
             | Self::ListErasures { .. } => 9,
+            Self::ListContacts { .. } => 10,
             _ => 1,
         }
     }

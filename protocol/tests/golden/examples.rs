@@ -6,6 +6,7 @@ use archipelago_common::{
     ConditionKey, Digest, Fingerprint, NodeId, Role, SiteId, TaskId, Version, VersionId,
     act::{self, Anchor, Anchored, Erasure},
     blob::BlobRef,
+    contact::SiteContact,
     enrolment::{CertifiedKey, EnrolmentRecord, EnrolmentState},
     health::{Collected, HealthRecord, NodeState},
     member::{Incarnation, MemberRecord, MemberRole, MemberStatus, Origin},
@@ -354,5 +355,14 @@ pub(crate) fn erasure() -> Erasure {
         n_changes: 9,
         by: "operator/anna".to_owned(),
         at_ms: 1_700_000_000_000,
+    }
+}
+
+pub(crate) fn contact() -> SiteContact {
+    SiteContact {
+        site: "charite".parse().unwrap(),
+        is_online: true,
+        since_ms: 1_700_000_000_000,
+        last_ms: 1_700_000_060_000,
     }
 }

@@ -31,8 +31,8 @@ mod examples;
 mod roles;
 
 use examples::{
-    act, anchored, asked_task, assignments, blob, certified_key, changes, collected, enrolment, enrolments, erasure,
-    gates, gates_on_accuracy, greeting, health, key, member, node, officer, presentation, progress, proposals,
+    act, anchored, asked_task, assignments, blob, certified_key, changes, collected, contact, enrolment, enrolments,
+    erasure, gates, gates_on_accuracy, greeting, health, key, member, node, officer, presentation, progress, proposals,
     reference, reference_head, renewing, signature, standing, status, submission, submission_with_accuracy,
     submission_with_parts, surgery_task, task_head, task_of_steps, task_record, version,
 };
@@ -226,6 +226,7 @@ fn all_requests() -> Vec<Request> {
         Request::Erase { reference: erasure().reference, what: Withdrawal::Keys(vec![erasure().key]) },
         Request::Erase { reference: erasure().reference, what: Withdrawal::Site(site()) },
         Request::ListErasures { after: Some((erasure().reference, erasure().key)) },
+        Request::ListContacts { after: Some(site()) },
     ]
 }
 
@@ -299,6 +300,7 @@ fn name_of(request: &Request) -> &'static str {
         Request::Erase { what: Withdrawal::Keys(_), .. } => "erase-keys",
         Request::Erase { what: Withdrawal::Site(_), .. } => "erase-site",
         Request::ListErasures { .. } => "list-erasures",
+        Request::ListContacts { .. } => "list-contacts",
         Request::Revoke { key: None, .. } => "revoke",
         Request::Revoke { key: Some(_), .. } => "revoke-key",
         Request::ShowDemands => "show-demands",
@@ -351,6 +353,7 @@ fn replies(golden: &mut Golden) {
         Reply::Anchored(anchored()),
         Reply::Acts(Page { items: vec![act()], more: true }),
         Reply::Erasures(Page { items: vec![erasure()], more: false }),
+        Reply::Contacts(Page { items: vec![contact()], more: false }),
     ];
     for (id, reply) in (1..).zip(replies) {
         let name = match &reply {
@@ -390,6 +393,7 @@ fn replies(golden: &mut Golden) {
             Reply::Anchored(_) => "anchored",
             Reply::Acts(_) => "acts",
             Reply::Erasures(_) => "erasures",
+            Reply::Contacts(_) => "contacts",
             Reply::Keys(_) => "keys",
             Reply::Signature(_) => "signature",
         };

@@ -104,6 +104,7 @@ const TABLE: &[(&str, &str)] = &[
     ("erase-keys", OWNING),
     ("erase-site", OWNING),
     ("list-erasures", EVERYBODY),
+    ("list-contacts", NAMES),
 ];
 
 /// One of each role, with its name in the table.
