@@ -5,7 +5,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     commands::{
-        approve, audit, blobs, ca, clock, completions, demands, doctor, events, found, init, invite, members,
+        approve, audit, blobs, ca, clock, completions, demands, doctor, events, found, init, invite, members, page,
         proposals, reference, refuse, requests, revoke, serve, site, status, task, withdraw,
     },
     error::Result,
@@ -82,6 +82,7 @@ enum Verb {
     Clock(clock::ClockCommand),
     Status(status::StatusArgs),
     Events(events::EventsArgs),
+    Page(page::PageArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -122,6 +123,7 @@ pub fn run() -> Result<()> {
         Verb::Clock(command) => clock::run(command, &output),
         Verb::Status(args) => status::run(args, &output),
         Verb::Events(args) => events::run(args, &output),
+        Verb::Page(args) => page::run(args, &output),
         Verb::Doctor(args) => doctor::run(args, &output),
         Verb::Completions(args) => completions::run(args, Cli::command()),
     }

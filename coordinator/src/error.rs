@@ -18,6 +18,13 @@ pub enum Error {
     /// The connection to a peer.
     #[error(transparent)]
     Transport(#[from] archipelago_transport::Error),
+    /// A port of this machine.
+    #[error("the page cannot be served")]
+    Serve {
+        /// The operating system's word on it.
+        #[source]
+        source: std::io::Error,
+    },
     /// A packed reference.
     #[error(transparent)]
     Pack(#[from] archipelago_pack::Error),

@@ -17,6 +17,7 @@ pub(crate) mod frames;
 pub mod links;
 pub mod ops;
 pub mod output;
+mod page;
 pub mod quota;
 pub mod raft;
 pub mod server;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use archipelago_common::{
-    TaskId,
+    Digest, TaskId,
     act::{Act, Anchor},
     id::SiteId,
+    text::printable,
 };
 use clap::Args;
 
@@ -73,13 +74,13 @@ impl EventsArgs {
 }
 
 /// Whether an act was a site's own or is about it: by its name, or by a key of its namespace.
-fn concerns_site(act: &Act, site: &SiteId) -> bool {
+pub(crate) fn concerns_site(act: &Act, site: &SiteId) -> bool {
     let (name, whole) = (site.as_str(), format!("site/{site}"));
     let is_it = |word: &str| word == name || word == whole || word.split('/').next() == Some(name);
     act.who == whole || act.about.split([' ', ',']).any(is_it)
 }
 
-fn concerns_task(act: &Act, task: TaskId) -> bool {
+pub(crate) fn concerns_task(act: &Act, task: TaskId) -> bool {
     let name = format!("task {task}");
     [&act.about, &act.outcome].into_iter().any(|text| text.split(", ").any(|part| part == name))
 }
@@ -99,8 +100,8 @@ fn line(act: &Act) -> String {
     format!("{}  {}", utc(act.at_ms), sentence(act))
 }
 
-/// An act in words.
-pub(super) fn sentence(act: &Act) -> String {
+/// An act in words; digests as people name them.
+pub(crate) fn sentence(act: &Act) -> String {
     let Act { who, what, about, outcome, .. } = act;
     let did = match what.as_str() {
         "add-site" => "enrolled",
@@ -140,10 +141,12 @@ pub(super) fn sentence(act: &Act) -> String {
         // Of a later program.
         other => other,
     };
-    match outcome.as_str() {
+    let text = match outcome.as_str() {
         "done" => format!("{who} {did} {about}"),
         outcome => format!("{who} {did} {about}: {outcome}"),
-    }
+    };
+    let word = |word: &str| word.parse::<Digest>().map_or_else(|_| word.to_owned(), |digest| digest.short());
+    printable(&text.split(' ').map(word).collect::<Vec<_>>().join(" "), SENTENCE_CHARS)
 }
 
 fn age(text: &str) -> Result<Duration, String> {
@@ -160,13 +163,13 @@ fn age(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
+/// Longer than any act is told.
+const SENTENCE_CHARS: usize = 2_000;
 /// How often it is asked what has come.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use archipelago_common::Digest;
-
     use super::*;
 
     fn act(who: &str, what: &str, about: &str, outcome: &str) -> Act {

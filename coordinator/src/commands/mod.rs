@@ -28,6 +28,7 @@ pub mod init;
 pub mod invite;
 pub mod members;
 mod pack;
+pub mod page;
 pub mod proposals;
 pub mod reference;
 pub mod refuse;
@@ -134,7 +135,7 @@ fn unexpected(reply: Reply) -> Error {
 }
 
 /// Milliseconds of the leader's clock as text in UTC.
-fn utc(at_ms: u64) -> String {
+pub(crate) fn utc(at_ms: u64) -> String {
     let at = i64::try_from(at_ms / 1000).ok().and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok());
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
     at.and_then(|at| at.format(&format).ok()).unwrap_or_else(|| format!("{at_ms} ms"))

@@ -9,6 +9,7 @@ mod founders;
 mod full_disk;
 mod life;
 mod members;
+mod page;
 mod proposals;
 mod records;
 mod roles;
