@@ -36,7 +36,7 @@ THREE_SEEDS := 0,1,2
 # make campaign KILLS=100 SEED=1
 KILLS ?= 100
 
-.PHONY: help setup build demo quality peers peers-day tutorials privacy test simulate campaign monitoring release installed chart bench lint
+.PHONY: help setup build demo quality peers peers-day tutorials privacy test simulate campaign monitoring page release installed chart bench lint
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -120,6 +120,10 @@ campaign: ## Kill, stop and cut off real processes and audit what was acknowledg
 monitoring: ## Hurt a real consortium beside a real Prometheus (Debian's package) and see alerts fire and dashboards have data
 	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-worker --bins
 	python3 deploy/prometheus/prove.py --bin $(BIN)
+
+page: ## Look at the page of a real consortium in a browser (Debian's chromium, nodejs and npm) and have axe-core judge it; page-out/
+	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-worker --bins
+	python3 deploy/page/prove.py --bin $(BIN)
 
 release: setup ## Pack both programs for other machines: archives, deb, rpm, notices, bills of materials, checksums in dist/
 	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-worker --bins

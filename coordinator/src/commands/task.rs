@@ -325,7 +325,7 @@ fn training(train: &TrainSpec) -> String {
     format!("{epochs}{steps}, {minibatch}, from {init}, seed {}", train.seed)
 }
 
-fn asked(task: &SurgeryTask) -> String {
+pub(crate) fn asked(task: &SurgeryTask) -> String {
     let contributions = match task.asks {
         Asks::Both => "columns and parts",
         Asks::Columns => "columns",

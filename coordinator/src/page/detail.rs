@@ -16,7 +16,7 @@ use super::{
     overview::{certificate, presence, stage, task_state},
     seen::{Left, ReferenceSeen, Seen},
 };
-use crate::commands::utc;
+use crate::commands::{task::asked, utc};
 
 /// What is asked, and what became of it at each site.
 pub(super) fn task(seen: &Seen, record: &TaskRecord) -> Markup {
@@ -50,7 +50,7 @@ pub(super) fn task(seen: &Seen, record: &TaskRecord) -> Markup {
             dt { "Reference" } dd { a href={ "/references/" (task.reference) } { (task.reference) } ", version " code { (task.version.0.short()) } }
             dt { "State" } dd { (task_state(state)) }
             dt { "Published" } dd { (utc(*published_ms)) " by " (publisher) }
-            dt { "Asks for" } dd { (task.asks) }
+            dt { "Asks for" } dd { (asked(task)) }
             @if let Some(epochs) = task.train.epochs { dt { "Epochs" } dd { (epochs) } }
             @if let Some(deadline_ms) = task.deadline_ms { dt { "Until" } dd { (utc(deadline_ms)) } }
         }

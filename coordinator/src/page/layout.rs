@@ -79,7 +79,7 @@ pub(super) fn table(id: &str, heading: &str, columns: &[&str], rows: &[Markup]) 
             @if rows.is_empty() {
                 p.none { "None." }
             } @else {
-                div.wide tabindex="0" role="region" aria-labelledby=(id) {
+                div.wide tabindex="0" role="group" aria-labelledby=(id) {
                     table {
                         thead { tr { @for column in columns { th scope="col" { (column) } } } }
                         tbody { @for row in rows { (row) } }

@@ -54,6 +54,8 @@ fn router(desk: Arc<Desk>) -> Router {
         .route("/events", get(events))
         .route("/page.css", get(|| async { asset("text/css", include_str!("page.css")) }))
         .route("/page.js", get(|| async { asset("text/javascript", include_str!("page.js")) }))
+        // Browsers ask for it unasked.
+        .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such page\n") })
         .layer(middleware::from_fn_with_state(desk.clone(), guard))
         .with_state(desk)
