@@ -36,7 +36,7 @@ THREE_SEEDS := 0,1,2
 # make campaign KILLS=100 SEED=1
 KILLS ?= 100
 
-.PHONY: help setup build demo quality peers peers-day tutorials privacy test simulate campaign monitoring page release installed chart bench lint
+.PHONY: help setup build demo quality peers peers-day tutorials privacy test simulate campaign monitoring page release containers installed chart bench lint
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -128,6 +128,9 @@ page: ## Look at the page of a real consortium in a browser (Debian's chromium, 
 release: setup ## Pack both programs for other machines: archives, deb, rpm, notices, bills of materials, checksums in dist/
 	$(CARGO) build --release --locked -p archipelago-coordinator -p archipelago-worker --bins
 	python3 deploy/release/pack.py --bin $(BIN) --out dist
+
+containers: release ## Build both images (podman), start three coordinators and two sites in containers, map, kill the leader's
+	python3 deploy/container/prove.py --bin $(BIN) --dist dist
 
 installed: ## Run a consortium from dist/ alone: an empty root, no network (as root)
 	python3 deploy/release/installed.py --dist dist
