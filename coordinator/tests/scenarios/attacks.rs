@@ -3,6 +3,8 @@
 //! `UPDATE=1` writes docs/attacks.md. What a site defends itself against is beside its worker: `worker/tests/cli/traps.rs` and
 //! `tests/end_to_end`.
 
+mod strangers;
+
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
@@ -110,6 +112,9 @@ const ATTACKS: &[Attack] = &[
     // Who one is.
     attack("nobody", "speaks plain HTTP to the port of the sessions", "no answer", |g| g.http()),
     attack("nobody", "sends noise to the port of the sessions", "no answer", |g| g.noise()),
+    attack("nobody", "speaks TLS and shows no certificate", "CertificateRequired", |g| {
+        strangers::without_certificate(&g.address())
+    }),
     attack("an operator of another authority that has the same name", "lists sites", "authority", |g| {
         g.command("forged", &["site", "list"])
     }),
@@ -131,6 +136,7 @@ const ATTACKS: &[Attack] = &[
         g.open("nine", control(version::NEWEST))
     }),
     attack("a site", "speaks Raft", "closed", |g| g.open("south", StreamOpen::Raft)),
+    attack("a site", "opens streams without end", "bounded, and others are served", |g| g.open_without_end("south")),
     attack("an operator", "speaks Raft", "closed", |g| g.open("anna", StreamOpen::Raft)),
     attack("an auditor", "speaks Raft", "closed", |g| g.open("eva", StreamOpen::Raft)),
     // What one may ask.
@@ -483,10 +489,37 @@ impl Ground {
         })
     }
 
+    /// How many streams one opens who opens as many as it can, and whether anybody else notices.
+    fn open_without_end(&self, folder: &str) -> String {
+        self.runtime.block_on(async {
+            let transport = NetTransport::new(self.consortium.credentials(folder), Network::default());
+            let connection = transport.dial(&self.address(), NodeId::new(1).unwrap()).await.unwrap();
+            let mut streams = Vec::new();
+            while streams.len() < MANY {
+                let opened = async {
+                    let mut stream = connection.open_stream().await?;
+                    stream.send_frame(b"half a word").await.map(|()| stream)
+                };
+                match tokio::time::timeout(WAIT / 4, opened).await {
+                    Ok(Ok(stream)) => streams.push(stream),
+                    Ok(Err(_)) | Err(_) => break,
+                }
+            }
+            let served = self.session("anna").sites().await.is_ok();
+            match streams.len() {
+                n if n < MANY / 10 && served => "bounded, and others are served".to_owned(),
+                n => format!("{n} streams, others are served: {served}"),
+            }
+        })
+    }
+
+    fn address(&self) -> String {
+        self.consortium.addresses()[&NodeId::new(1).unwrap()].clone()
+    }
+
     /// What a plain connection gets.
     fn raw(&self, bytes: &[u8]) -> String {
-        let node = NodeId::new(1).unwrap();
-        let Ok(mut stream) = TcpStream::connect(&self.consortium.addresses()[&node]) else {
+        let Ok(mut stream) = TcpStream::connect(self.address()) else {
             return "no answer".to_owned();
         };
         stream.set_read_timeout(Some(WAIT)).unwrap();
@@ -589,3 +622,5 @@ fn withdraw_site(site: &str) -> Request {
 const NORTH: &str = "north/pbmc/b1";
 /// Longest wait for an answer that may not come.
 const WAIT: Duration = Duration::from_secs(20);
+/// Streams that somebody tries to open.
+const MANY: usize = 10_000;
