@@ -27,6 +27,7 @@ pub mod found;
 pub mod init;
 pub mod invite;
 pub mod members;
+pub(crate) mod pace;
 mod pack;
 pub mod page;
 pub mod proposals;

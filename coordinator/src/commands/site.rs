@@ -14,7 +14,7 @@ use archipelago_protocol::message::{Reply, Request, Which};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Connection, certified::end_of, invite::coordinators_time, requests, task, unexpected, utc};
+use super::{Connection, certified::end_of, invite::coordinators_time, pace::Pace, requests, task, unexpected, utc};
 use crate::{error::Result, output::Output};
 
 /// Enrol, revoke and list sites.
@@ -62,7 +62,7 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
         SiteCommand::Add(args) => (&args.connection, Request::AddSite { site: args.site.clone() }),
         SiteCommand::Revoke(args) => (&args.connection, Request::RevokeSite { site: args.site.clone() }),
         SiteCommand::List(args) => {
-            let (listed, waiting, now_ms) = args.connection.talk(async |client| {
+            let (listed, waiting, pace, now_ms) = args.connection.talk(async |client| {
                 // Coordinators of before protocol 7 know of neither, and of before 8 only the keys of those who were invited.
                 let waiting = client.enrolments().await.unwrap_or_default();
                 let mut keys = certified_sites(client).await;
@@ -77,9 +77,9 @@ pub fn run(command: &SiteCommand, output: &Output) -> Result<()> {
                     record,
                 });
                 let waiting: Vec<_> = waiting.into_iter().filter(requests::is_waiting).collect();
-                Ok((listed.collect::<Vec<_>>(), waiting, coordinators_time(client).await?))
+                Ok((listed.collect::<Vec<_>>(), waiting, Pace::ask(client).await, coordinators_time(client).await?))
             })?;
-            output.show(&listed, table(&listed, &waiting, now_ms));
+            output.show(&listed, table(&listed, &waiting, &pace, now_ms));
             return Ok(());
         }
     };
@@ -140,7 +140,7 @@ pub(super) fn contact_text(contact: &SiteContact) -> String {
     }
 }
 
-fn table(sites: &[Listed], waiting: &[EnrolmentRecord], now_ms: u64) -> String {
+fn table(sites: &[Listed], waiting: &[EnrolmentRecord], pace: &Pace, now_ms: u64) -> String {
     let mut text = String::new();
     for Listed { record, certified, contact, tasks } in sites {
         let _ = writeln!(text, "{}", line(record));
@@ -155,7 +155,11 @@ fn table(sites: &[Listed], waiting: &[EnrolmentRecord], now_ms: u64) -> String {
             let _ = writeln!(text, "    {}", contact_text(contact));
         }
         for (id, assignment) in tasks {
-            let _ = writeln!(text, "    task {id}: {}", task::assignment_text(assignment));
+            let _ = writeln!(
+                text,
+                "    task {id}: {}",
+                task::assignment_text(assignment, pace.remaining_s(&record.site, *id, assignment))
+            );
         }
     }
     for record in waiting {

@@ -27,7 +27,7 @@ pub struct StatusArgs {
 ///
 /// # Errors  the cluster's refusal, or that it cannot be reached
 pub fn run(args: &StatusArgs, output: &Output) -> Result<()> {
-    let (status, health, standings, now_ms) = args.connection.talk(async |client| {
+    let (status, health, standings, online, now_ms) = args.connection.talk(async |client| {
         let status = match client.request(Request::Status).await? {
             Reply::Status(status) => status,
             reply => return Err(unexpected(reply)),
@@ -42,11 +42,14 @@ pub fn run(args: &StatusArgs, output: &Output) -> Result<()> {
             Some(_) => (client.standings().await.unwrap_or_default(), coordinators_time(client).await.ok()),
             None => (Vec::new(), None),
         };
-        Ok((status, health, standings, now_ms.unwrap_or_else(now_ms_here)))
+        // Not everybody may ask, and coordinators of before protocol 10 do not know.
+        let contacts = client.contacts().await.ok();
+        let online = contacts.map(|sites| sites.values().filter(|contact| contact.is_online).count());
+        Ok((status, health, standings, online, now_ms.unwrap_or_else(now_ms_here)))
     })?;
     let lines: String = health.iter().map(|of_node| format!("\n{}", health_line(of_node))).collect();
-    let text = text(&status) + &lines + &certificates(&standings, now_ms);
-    output.show(&Shown { status, coordinators: health, certificates: standings }, text);
+    let text = text(&status, online) + &lines + &certificates(&standings, now_ms);
+    output.show(&Shown { status, sites_online: online, coordinators: health, certificates: standings }, text);
     Ok(())
 }
 
@@ -55,6 +58,8 @@ pub fn run(args: &StatusArgs, output: &Output) -> Result<()> {
 struct Shown {
     #[serde(flatten)]
     status: StatusRecord,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sites_online: Option<usize>,
     coordinators: Vec<OfNode<HealthRecord>>,
     certificates: Vec<Standing>,
 }
@@ -88,12 +93,13 @@ pub(super) fn health_line(OfNode { node, answer }: &OfNode<HealthRecord>) -> Str
     format!("node {node}      {}{advice}", notes.join(", "))
 }
 
-fn text(status: &StatusRecord) -> String {
+fn text(status: &StatusRecord, online: Option<usize>) -> String {
     let leader = status.leader.map_or("none".to_owned(), |leader| leader.to_string());
+    let online = online.map_or(String::new(), |n| format!(", {n} of them here"));
     let voters = status.voters.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!(
         "node        {}\nleader      {leader}\nterm        {}\napplied     {}\nvoters      {voters}\nreferences  {}\n\
-         sites       {}\nopen tasks  {}\nblobs       {} ({} bytes)",
+         sites       {}{online}\nopen tasks  {}\nblobs       {} ({} bytes)",
         status.node,
         status.term,
         status.applied,

@@ -18,6 +18,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     Connection,
+    pace::{Pace, left},
     signing::{Signing, now_ms},
     unexpected, utc,
 };
@@ -186,11 +187,16 @@ pub fn run(command: &TaskCommand, output: &Output) -> Result<()> {
             output.show(&tasks, table(&tasks));
             return Ok(());
         }
-        TaskCommand::Show(args) => args.connection.talk(async |client| Ok(client.task(args.task).await?))?,
+        TaskCommand::Show(args) => {
+            let (record, pace) =
+                args.connection.talk(async |client| Ok((client.task(args.task).await?, Pace::ask(client).await)))?;
+            output.show(&record, text(&record, &pace));
+            return Ok(());
+        }
         TaskCommand::Close(args) => end(&args.connection, Request::CloseTask { task: args.task })?,
         TaskCommand::Cancel(args) => end(&args.connection, Request::CancelTask { task: args.task })?,
     };
-    output.show(&record, text(&record));
+    output.show(&record, text(&record, &Pace::default()));
     Ok(())
 }
 
@@ -288,7 +294,7 @@ fn table(tasks: &[TaskHead]) -> String {
     if text.is_empty() { "no tasks".to_owned() } else { text }
 }
 
-fn text(record: &TaskRecord) -> String {
+fn text(record: &TaskRecord, pace: &Pace) -> String {
     let TaskRecord { id, task, publisher, published_ms, state: at, assignments } = record;
     let mut text = format!(
         "task        {id}, published by {publisher} at {}\nstate       {}\nreference   {}, version {}\npublish     {}\n\
@@ -306,7 +312,9 @@ fn text(record: &TaskRecord) -> String {
         text.push_str("sites\n");
     }
     for (site, assignment) in assignments {
-        let _ = writeln!(text, "  {site}  {}", assignment_text(&assignment.into()));
+        let work = assignment.into();
+        let remaining_s = pace.remaining_s(site, *id, &work);
+        let _ = writeln!(text, "  {site}  {}", assignment_text(&work, remaining_s));
     }
     text
 }
@@ -358,13 +366,15 @@ fn state(state: &TaskState) -> &'static str {
 }
 
 /// How a site stands with a task, in words.
-pub(super) fn assignment_text(AssignmentHead { epoch, stage, progress, .. }: &AssignmentHead) -> String {
+pub(super) fn assignment_text(work: &AssignmentHead, remaining_s: Option<u64>) -> String {
+    let AssignmentHead { epoch, stage, progress, .. } = work;
     match stage {
         Stage::Assigned => match progress {
             None => format!("at work (epoch {epoch})"),
             Some(p) => {
                 let loss = p.loss.map_or(String::new(), |loss| format!(", loss {loss:.2}"));
-                format!("at work: {} of {} epochs{loss} (epoch {epoch})", p.epochs_done, p.epochs_planned)
+                let left = remaining_s.map_or(String::new(), |seconds| format!(", about {} left", left(seconds)));
+                format!("at work: {} of {} epochs{loss}{left} (epoch {epoch})", p.epochs_done, p.epochs_planned)
             }
         },
         Stage::Lapsed => format!("no sign of life (epoch {epoch})"),

@@ -114,12 +114,3 @@ pub(super) fn bytes(n: u64) -> String {
 pub(super) fn conditions(n: u64) -> String {
     if n == 1 { "1 condition".to_owned() } else { format!("{n} conditions") }
 }
-
-/// A time left, for people.
-pub(super) fn left(seconds: u64) -> String {
-    match seconds {
-        0..=89 => format!("{seconds} s"),
-        90..=5_399 => format!("{} min", seconds.div_ceil(60)),
-        _ => format!("{:.1} h", seconds as f64 / 3_600.0),
-    }
-}

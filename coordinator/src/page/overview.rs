@@ -12,11 +12,12 @@ use archipelago_common::{
 use maud::{Markup, html};
 
 use super::{
-    layout::{bytes, conditions, hidden, left, table},
+    layout::{bytes, conditions, hidden, table},
     seen::{Seen, SiteSeen},
 };
 use crate::commands::{
     events::{concerns_site, concerns_task, sentence},
+    pace::{left, remaining_s},
     utc,
 };
 
@@ -185,7 +186,7 @@ pub(super) fn stage(seen: &Seen, site: &SiteId, task: TaskId, work: &AssignmentH
                         progress max=(progress.epochs_planned) value=(progress.epochs_done)
                             aria-label={ "epochs of " (site) } {}
                         " " (progress.epochs_done) " of " (progress.epochs_planned) " epochs"
-                        @if let Some(seconds) = remaining_s(seen, site, task, work) { ", about " (left(seconds)) " left" }
+                        @if let Some(seconds) = seen.acts.as_ref().and_then(|acts| remaining_s(acts, seen.now_ms, (site, task), work)) { ", about " (left(seconds)) " left" }
                     },
                 }
             },
@@ -194,16 +195,6 @@ pub(super) fn stage(seen: &Seen, site: &SiteId, task: TaskId, work: &AssignmentH
             Stage::Accepted { at_ms, n_conditions, .. } => { (conditions(*n_conditions)) " accepted " (utc(*at_ms)) },
         }
     }
-}
-
-/// Seconds that a site needs still, as it went on so far since it took the task.
-fn remaining_s(seen: &Seen, site: &SiteId, task: TaskId, work: &AssignmentHead) -> Option<u64> {
-    let progress = work.progress.filter(|progress| progress.epochs_done > 0)?;
-    let (who, about) = (format!("site/{site}"), format!("task {task}"));
-    let is_claim = |act: &&Act| act.what == "claim" && act.who == who && act.about == about;
-    let since_ms = seen.acts.as_ref()?.iter().rev().find(is_claim)?.at_ms;
-    let each_s = seen.now_ms.saturating_sub(since_ms) as f64 / 1_000.0 / progress.epochs_done as f64;
-    Some((each_s * progress.epochs_planned.saturating_sub(progress.epochs_done) as f64) as u64)
 }
 
 fn task_table(id: &str, heading: &str, tasks: &[&TaskHead]) -> Markup {
