@@ -27,6 +27,7 @@ fn two_seeds_are_two_runs() {
 #[test]
 fn a_run_that_cannot_finish_in_time_fails_and_says_what_is_left() {
     let settings = Settings { patience_ms: 1, ..Settings::default() };
-    let failure = run(3, &settings).failure.unwrap_or_default();
-    assert!(failure.starts_with("liveness: "), "{failure}");
+    // Some have done everything by the time all is healed.
+    let failures: Vec<_> = (0..6).filter_map(|seed| run(seed, &settings).failure).collect();
+    assert!(!failures.is_empty() && failures.iter().all(|failure| failure.starts_with("liveness: ")), "{failures:?}");
 }
