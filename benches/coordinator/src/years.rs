@@ -1,6 +1,7 @@
 //! A consortium after years: hundreds of sites, thousands of tasks that are done, and what an operator's commands take then.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use archipelago_client::{Client, Source};
 use archipelago_common::{BlobRef, Version};
+use archipelago_processes::{Running, consortium::http, free_ports, program, wait_until};
 use archipelago_protocol::message::Request;
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -39,7 +41,8 @@ pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> 
         "s",
         Goal::None,
     );
-    ask(&cluster, table, n_tasks)
+    ask(&cluster, table, n_tasks)?;
+    look(&cluster, table, n_tasks)
 }
 
 /// Publishes every task, has some sites do it, and closes it.
@@ -106,6 +109,40 @@ fn ask(cluster: &Cluster, table: &mut Table, n_tasks: usize) -> Result<()> {
     Ok(())
 }
 
+/// What the pages take that `archipelago-coordinator page` serves, once it has begun.
+fn look(cluster: &Cluster, table: &mut Table, n_tasks: usize) -> Result<()> {
+    let config = cluster.operator_file("eve")?;
+    let port = free_ports(1)?[0];
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let (program, log) = (program("archipelago-coordinator")?, cluster.consortium.dir().join("page.log"));
+    let config = cluster.consortium.dir().join(config);
+    let listen = address.to_string();
+    let words = ["page", "--listen", &listen, "--config", config.to_str().context("the folder has a plain name")?];
+    let _page = Running::start("page", &program, &words, &log)?;
+    let get = |path: &str| http(address, path).filter(|answer| answer.starts_with("HTTP/1.1 200"));
+    wait_until("the page is served", PATIENCE, || Ok(get("/")))?;
+    for path in ["/", "/tasks", &format!("/tasks/{}", n_tasks / 2), "/references/lung", "/sites/site1", "/events"] {
+        let mut seconds = Vec::new();
+        for _ in 0..ASKED {
+            // Longer than what was seen is shown again.
+            std::thread::sleep(Duration::from_millis(1_100));
+            let begun = Instant::now();
+            get(path).with_context(|| format!("no answer to {path}"))?;
+            seconds.push(begun.elapsed().as_secs_f64());
+        }
+        table.row(
+            PART,
+            format!("the page {path}"),
+            quantile(&mut seconds, 0.5),
+            "s",
+            Goal::AtMost(ANSWERED.as_secs_f64()),
+        );
+    }
+    Ok(())
+}
+
+/// Until the page has seen the consortium for the first time.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Sites that do a task.
 const SITES_EACH: usize = 3;
 /// Tasks that are under way at once.

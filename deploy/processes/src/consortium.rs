@@ -193,7 +193,7 @@ impl Consortium {
 pub fn http(ops: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&ops, HTTP_PATIENCE).ok()?;
     stream.set_read_timeout(Some(HTTP_PATIENCE)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {ops}\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
