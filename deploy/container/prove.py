@@ -71,6 +71,15 @@ def way():
     raise Cannot(f"podman starts no container: {said}")
 
 
+def try_out(dist, runtime, limits):
+    """Both archives, unpacked in a container without compiler and network, and the script in them."""
+    commands = "cd /tmp && tar xf /dist/archipelago-coordinator-*-linux.tar.gz && tar xf /dist/archipelago-worker-*-linux.tar.gz && archipelago-worker-*/try.sh"
+    said = must("podman", *runtime, "run", "--rm", *limits, "--network", "none", "--volume", f"{dist}:/dist:ro", BASE, "sh", "-c", commands)
+    if len(re.findall(r"merged (?:north|south)/", said)) != 2:
+        raise Failed(f"the script of the archive ended with: {said[-1500:]}")
+    print("ok  three commands in a bare container: both archives unpacked, and a version that two sites have made", flush=True)
+
+
 class Set:
     """The services of compose.yaml in a folder of their own."""
 
@@ -162,6 +171,7 @@ def main():
                 must("podman", *runtime, "build", *limits, "--file", HERE / f"{program}.Containerfile", "--tag", f"archipelago-{program}", args.dist.resolve())
                 size = must("podman", "images", "--format", "{{.Size}}", f"localhost/archipelago-{program}").strip()
                 print(f"ok  the image of the {program} has {size}", flush=True)
+            try_out(args.dist.resolve(), runtime, limits)
             services = Set(work, scratch, runtime, limits)
             prove(services, args.bin.resolve() / "archipelago-worker")
         except Cannot as error:

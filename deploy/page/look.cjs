@@ -1,4 +1,4 @@
-// Opens every page in a browser and looks at it: node look.cjs URL OUT CHROMIUM COORDINATOR
+// Opens every page in a browser and looks at it: node look.cjs URL OUT CHROMIUM COORDINATOR LEADER
 "use strict";
 
 const { execFileSync } = require("node:child_process");
@@ -6,7 +6,7 @@ const { join } = require("node:path");
 const { chromium } = require("playwright-core");
 const axe = require("axe-core");
 
-const [url, out, executablePath, coordinator] = process.argv.slice(2);
+const [url, out, executablePath, coordinator, leader] = process.argv.slice(2);
 const PAGES = { overview: "/", tasks: "/tasks", task: "/tasks/1", reference: "/references/lung", site: "/sites/north", events: "/events" };
 const VIEWS = {
   light: { viewport: { width: 1200, height: 900 }, colorScheme: "light" },
@@ -50,9 +50,10 @@ async function live(browser) {
   await page.keyboard.press("Enter");
   check(await page.evaluate(() => document.activeElement.id === "main"), "by keyboard one comes to the content at once");
   await page.evaluate(() => { window.isStill = true; });
+  process.kill(Number(leader), "SIGKILL");
   execFileSync(coordinator, ["site", "add", "newcomer"], { stdio: "ignore" });
   await page.waitForSelector('a[href="/sites/newcomer"]', { timeout: 20000 });
-  check(await page.evaluate(() => window.isStill), "a site that came is there without a reload");
+  check(await page.evaluate(() => window.isStill), "the leader is killed, a site comes, and it is there without a reload");
   await page.close();
 }
 

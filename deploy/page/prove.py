@@ -47,8 +47,9 @@ def prove(world, out):
     port = free_ports(1)[0]
     world.start("page", world.coordinator, "page", "--listen", f"127.0.0.1:{port}")
     wait_until("the page is served", lambda: world.lives("page") and get(f"http://127.0.0.1:{port}/"))
+    leader = world.running[f"node{wait_until('somebody leads', world.leader)}"].pid
     environment = dict(os.environ, NODE_PATH=str(packages() / "node_modules"), ARCHIPELAGO_CONFIG=str(world.work / "lung/operator/operator.toml"))
-    command = ["node", HERE / "look.cjs", f"http://127.0.0.1:{port}", out, shutil.which("chromium"), world.coordinator]
+    command = ["node", HERE / "look.cjs", f"http://127.0.0.1:{port}", out, shutil.which("chromium"), world.coordinator, leader]
     done = subprocess.run(list(map(str, command)), env=environment, cwd=world.work)
     if done.returncode != 0:
         raise Failed("the page is not as it should be")

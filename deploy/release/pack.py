@@ -94,6 +94,8 @@ def lay_out(name, bin_dir, tree, version, epoch):
     install(ROOT / "LICENSE", tree / "LICENSE")
     install(ROOT / "docs/install.md", tree / "install.md")
     short = name.removeprefix("archipelago-")
+    if short == "worker":
+        install(ROOT / "deploy/release/try.sh", tree / "try.sh", 0o755)
     for unit in sorted((ROOT / "deploy/systemd").glob(f"*{short}*")) + sorted((ROOT / "deploy/systemd").glob("archipelago.*")):
         install(unit, tree / "systemd" / unit.name)
     target = f"{os.uname().machine}-unknown-linux-gnu"
