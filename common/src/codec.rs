@@ -4,7 +4,7 @@
 //! the input's own length suggests, refuses trailing bytes, and is bounded by the caller's limit.
 
 use bincode::Options as _;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -27,10 +27,10 @@ pub fn size<T: Serialize>(value: &T) -> u64 {
     bincode::DefaultOptions::new().serialized_size(value).map_or(u64::MAX, |size| size.saturating_add(1))
 }
 
-/// Decodes a value that [`encode`] wrote.
+/// Decodes a value that [`encode`] wrote. What it holds may be borrowed from the bytes.
 ///
 /// # Errors  [`Error::UnknownVersion`], [`Error::TooLarge`], [`Error::Decode`]
-pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8], limit: usize) -> Result<T> {
+pub fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8], limit: usize) -> Result<T> {
     if bytes.len() > limit {
         return Err(too_large(what, limit));
     }

@@ -112,6 +112,26 @@ pub fn blob_ref(path: &Path) -> Result<BlobRef> {
     }
 }
 
+/// The bytes at a place of a file, which has them all.
+///
+/// # Errors  that of the system; [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) if the file is shorter
+pub fn read_at(file: &File, offset: u64, size: usize) -> std::io::Result<Vec<u8>> {
+    // Not cleared first: a megabyte costs as much to clear as to read.
+    let mut bytes = Vec::with_capacity(size);
+    while bytes.len() < size {
+        let at = offset + bytes.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The system may give more room than was asked for.
+    bytes.truncate(size);
+    Ok(bytes)
+}
+
 /// Makes a file durable while it is still being written, on a thread of its own: the disk works beside the network, and
 /// the fsync at the end has little left to do.
 #[derive(Debug, Default)]
@@ -224,6 +244,19 @@ mod tests {
         create_private_dir(&inner).unwrap();
         make_private(&file).unwrap();
         assert_eq!((mode(&inner), mode(&file)), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_place_of_a_file_is_read_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let all: Vec<u8> = (0..5_000_u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &all).unwrap();
+        let file = File::open(&path).unwrap();
+        for (offset, size) in [(0, 5_000), (17, 4_000), (4_999, 1), (5_000, 0)] {
+            assert_eq!(read_at(&file, offset, size).unwrap(), all[offset as usize..][..size]);
+        }
+        assert_eq!(read_at(&file, 4_000, 1_001).unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

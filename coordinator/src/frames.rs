@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-use archipelago_protocol::frame;
-use archipelago_transport::Stream;
+use archipelago_protocol::{
+    frame::{self, Message as _},
+    message::Chunk,
+};
+use archipelago_transport::{Ahead, SendHalf, Stream};
 
 use crate::error::{Error, Result};
 
@@ -14,7 +17,23 @@ use crate::error::{Error, Result};
 pub(crate) async fn receive<M: frame::Message>(stream: &mut Stream) -> Result<M> {
     let frame = patiently(stream.recv_frame(M::LIMIT)).await??;
     let frame = frame.ok_or(archipelago_transport::Error::StreamReset)?;
-    Ok(frame::decode(&frame)?)
+    Ok(M::of_frame(frame)?)
+}
+
+/// Receives the chunk that is due.
+///
+/// # Errors  as [`receive`]
+pub(crate) async fn receive_chunk(chunks: &mut Ahead) -> Result<Chunk> {
+    let frame = patiently(chunks.recv_frame()).await??;
+    Ok(Chunk::of_frame(frame.ok_or(archipelago_transport::Error::StreamReset)?)?)
+}
+
+/// Sends a chunk.
+///
+/// # Errors  [`Error::Transport`], also if it could not leave for too long
+pub(crate) async fn send_chunk(stream: &mut SendHalf, chunk: &Chunk) -> Result<()> {
+    let pieces = frame::encode_chunk(chunk)?;
+    Ok(patiently(stream.send_pieces(&pieces)).await??)
 }
 
 /// It is progress that keeps a transfer alive, not its total time.

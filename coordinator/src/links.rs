@@ -157,13 +157,13 @@ impl Link {
     ///
     /// # Errors  [`crate::Error::Transport`]
     pub async fn open(&self, open: &StreamOpen) -> Result<Stream> {
-        self.open_over(&self.connection, open).await
+        self.open_over(&self.connection, open).await.map(|(stream, _)| stream)
     }
 
-    /// As [`Self::open`], over the connection for relayed chunks.
+    /// As [`Self::open`], over the connection for relayed chunks; that connection too.
     ///
     /// # Errors  [`crate::Error::Transport`]
-    pub async fn open_for_relay(&self, open: &StreamOpen) -> Result<Stream> {
+    pub async fn open_for_relay(&self, open: &StreamOpen) -> Result<(Stream, Connection)> {
         self.open_over(&self.for_relays, open).await
     }
 
@@ -178,19 +178,23 @@ impl Link {
         self.takes_relays.load(Ordering::Relaxed)
     }
 
-    async fn open_over(&self, connection: &Mutex<Option<Connection>>, open: &StreamOpen) -> Result<Stream> {
+    async fn open_over(
+        &self,
+        connection: &Mutex<Option<Connection>>,
+        open: &StreamOpen,
+    ) -> Result<(Stream, Connection)> {
         let mut slot = connection.lock().await;
         if let Some(connection) = &*slot {
             match begin(connection, open).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok((stream, connection.clone())),
                 Err(error) => tracing::debug!(node = %self.node, %error, "the connection is gone"),
             }
         }
         *slot = None;
         let connection = self.acquaintance.dial(&*self.transport, &self.address, self.node).await?;
         let stream = begin(&connection, open).await?;
-        *slot = Some(connection);
-        Ok(stream)
+        *slot = Some(connection.clone());
+        Ok((stream, connection))
     }
 
     /// Asks the other coordinator something.

@@ -7,6 +7,7 @@
 //! and asks for the rest, so at most the chunk under way is sent twice. A torn or damaged tail costs what is damaged.
 
 use archipelago_common::{Digest, blob::BlobRef, hash::StreamHasher, limits};
+use bytes::Bytes;
 
 use crate::{
     error::{Error, Result},
@@ -62,7 +63,8 @@ impl ChunkSender {
     ///
     /// # Errors  [`Error::ChunkSize`] if they are not the piece that was due, for a file that changed meanwhile;
     /// [`Error::ChunkDigest`] if they are not what they should be. Nothing may be sent then
-    pub fn handle_read(&mut self, bytes: Vec<u8>) -> Result<Chunk> {
+    pub fn handle_read(&mut self, bytes: impl Into<Bytes>) -> Result<Chunk> {
+        let bytes = bytes.into();
         let chunk_idx = self.next;
         check_chunk_size(self.blob, chunk_idx, bytes.len())?;
         let digest = Digest::of(&bytes);
@@ -315,7 +317,7 @@ mod tests {
         let all = bytes(2 * limits::CHUNK_BYTES);
         let chunk = &chunks(&all, 0)[0];
         let mut receiver = ChunkReceiver::new(BlobRef::of(&all)).unwrap();
-        let mut damaged = chunk.bytes.clone();
+        let mut damaged = chunk.bytes.to_vec();
         damaged[100] ^= 1;
         assert!(!receiver.handle_recorded(&damaged, chunk.digest));
         assert!(!receiver.handle_recorded(&chunk.bytes[1..], Digest::of(&chunk.bytes[1..])));
@@ -329,9 +331,9 @@ mod tests {
         let mut receiver = ChunkReceiver::new(BlobRef::of(&all)).unwrap();
         assert!(matches!(receiver.handle_chunk(&sent[1]), Err(Error::ChunkOutOfOrder { found: 1, expected: 0 })));
         let mut changed = sent[0].clone();
-        changed.bytes[0] ^= 1;
+        changed.bytes = changed.bytes.iter().map(|byte| byte ^ 1).collect();
         assert!(matches!(receiver.handle_chunk(&changed), Err(Error::ChunkDigest { chunk_idx: 0 })));
-        let short = Chunk { chunk_idx: 0, digest: Digest::of(b"x"), bytes: b"x".to_vec() };
+        let short = Chunk { chunk_idx: 0, digest: Digest::of(b"x"), bytes: Bytes::from_static(b"x") };
         assert!(matches!(receiver.handle_chunk(&short), Err(Error::ChunkSize { found: 1, .. })));
         receiver.handle_chunk(&sent[0]).unwrap();
         assert!(matches!(receiver.finish(), Err(Error::Incomplete { found: 1, expected: 3 })));
@@ -340,7 +342,11 @@ mod tests {
     #[test]
     fn a_chunk_past_the_end_is_refused_and_good_chunks_of_another_blob_are_found_out_at_the_end() {
         let mut receiver = ChunkReceiver::new(BlobRef { size: 3, digest: Digest::of(b"abc") }).unwrap();
-        let chunk = |chunk_idx, bytes: &[u8]| Chunk { chunk_idx, digest: Digest::of(bytes), bytes: bytes.to_vec() };
+        let chunk = |chunk_idx, bytes: &[u8]| Chunk {
+            chunk_idx,
+            digest: Digest::of(bytes),
+            bytes: Bytes::copy_from_slice(bytes),
+        };
         receiver.handle_chunk(&chunk(0, b"abd")).unwrap();
         assert!(receiver.handle_chunk(&chunk(1, b"")).is_err());
         assert!(matches!(receiver.finish(), Err(Error::BlobDigest { .. })));

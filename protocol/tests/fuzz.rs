@@ -65,7 +65,8 @@ fn sessions_survive_whatever_the_other_side_sends() {
 fn a_transfer_survives_any_chunk_and_any_record() {
     let bytes = b"columns of a condition".repeat(100);
     let blob = BlobRef::of(&bytes);
-    let good = frame::encode(&Chunk { chunk_idx: 0, digest: archipelago_common::Digest::of(&bytes), bytes });
+    let good =
+        frame::encode(&Chunk { chunk_idx: 0, digest: archipelago_common::Digest::of(&bytes), bytes: bytes.into() });
     target("transfers").with(good.unwrap()).with(ChunkRecord::header(blob)).run(10_000, |input| {
         let _ = ChunkRecord::parse(blob, input);
         let mut receiver = ChunkReceiver::new(blob).unwrap();

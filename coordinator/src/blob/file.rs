@@ -3,12 +3,12 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::unix::fs::FileExt as _,
     sync::Arc,
 };
 
-use archipelago_common::{BlobRef, limits};
+use archipelago_common::{BlobRef, fs, limits};
 use archipelago_protocol::{ChunkSender, message::Chunk};
+use bytes::{Buf as _, Bytes};
 
 use super::{digests::ChunkDigests, store::BlobStore};
 use crate::error::{Error, Result};
@@ -19,9 +19,8 @@ pub struct BlobFile {
     blob: BlobRef,
     file: File,
     sender: ChunkSender,
-    /// The chunk that [`Read`] gives out, and how much of it was given.
-    chunk: Vec<u8>,
-    given: usize,
+    /// What [`Read`] has not given out yet of the chunk that it is at.
+    chunk: Bytes,
 }
 
 impl BlobStore {
@@ -34,7 +33,7 @@ impl BlobStore {
         }
         let file = File::open(self.path(&blob.digest)).map_err(|_| Error::NoBlob { blob })?;
         let sender = self.chunk_digests(blob)?.sender(from_chunk)?;
-        Ok(BlobFile { store: self.clone(), blob, file, sender, chunk: Vec::new(), given: 0 })
+        Ok(BlobFile { store: self.clone(), blob, file, sender, chunk: Bytes::new() })
     }
 
     /// The digests of a blob's chunks, made now if there are none.
@@ -52,10 +51,9 @@ impl BlobFile {
     /// # Errors  [`Error::Damaged`], [`Error::Common`]
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>> {
         let Some(piece) = self.sender.poll_piece() else { return Ok(None) };
-        let mut bytes = vec![0; piece.size];
-        let read = self.file.read_exact_at(&mut bytes, piece.offset);
+        let read = fs::read_at(&self.file, piece.offset, piece.size);
         // A sector that cannot be read is as good as a wrong one.
-        match read.map(|()| self.sender.handle_read(bytes)) {
+        match read.map(|bytes| self.sender.handle_read(bytes)) {
             Ok(Ok(chunk)) => Ok(Some(chunk)),
             Ok(Err(_)) | Err(_) => {
                 self.store.put_aside(self.blob.digest, &self.file)?;
@@ -67,15 +65,14 @@ impl BlobFile {
 
 impl Read for BlobFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.chunk.len() {
+        if self.chunk.is_empty() {
             match self.next_chunk().map_err(io::Error::other)? {
-                Some(chunk) => (self.chunk, self.given) = (chunk.bytes, 0),
+                Some(chunk) => self.chunk = chunk.bytes,
                 None => return Ok(0),
             }
         }
-        let n = buffer.len().min(self.chunk.len() - self.given);
-        buffer[..n].copy_from_slice(&self.chunk[self.given..][..n]);
-        self.given += n;
+        let n = buffer.len().min(self.chunk.len());
+        self.chunk.copy_to_slice(&mut buffer[..n]);
         Ok(n)
     }
 }

@@ -198,12 +198,12 @@ impl Part {
     ///
     /// # Errors  [`Error::Common`]
     pub(crate) fn chunk(&self, chunk_idx: u64) -> Result<Chunk> {
-        let (mut bytes, mut digest) = (vec![0; self.blob.chunk_size(chunk_idx) as usize], [0; 32]);
-        self.data
-            .read_exact_at(&mut bytes, chunk_idx * limits::CHUNK_BYTES)
-            .and_then(|()| self.record.read_exact_at(&mut digest, ChunkRecord::size(chunk_idx)))
+        let mut digest = [0; 32];
+        let size = self.blob.chunk_size(chunk_idx) as usize;
+        let bytes = fs::read_at(&self.data, chunk_idx * limits::CHUNK_BYTES, size)
+            .and_then(|bytes| self.record.read_exact_at(&mut digest, ChunkRecord::size(chunk_idx)).map(|()| bytes))
             .map_err(|source| file_error("read", &self.path, source))?;
-        Ok(Chunk { chunk_idx, digest: Digest::from_bytes(digest), bytes })
+        Ok(Chunk { chunk_idx, digest: Digest::from_bytes(digest), bytes: bytes.into() })
     }
 }
 

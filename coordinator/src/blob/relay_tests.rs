@@ -354,3 +354,19 @@ async fn whoever_is_killed_and_wherever_an_upload_goes_on_one_chunk_is_sent_agai
         check_kills(5, seed).await;
     }
 }
+
+#[test]
+fn one_chunk_is_under_way_to_a_node_nearby_and_more_to_one_far_away() {
+    let ms = Duration::from_millis;
+    let on_the_way = [0, 1, 4, 10, 50, 10_000].map(|round_trip| n_on_the_way(ms(round_trip)));
+    assert_eq!(on_the_way, [0, 0, 0, 2, 10, MOST_ON_THE_WAY]);
+    let nodes = [1, 2, 3].map(|id| NodeId::new(id).unwrap());
+    let standings = BTreeMap::from([
+        (nodes[0], Standing::Has { n_chunks: 7, n_on_the_way: 0 }),
+        (nodes[1], Standing::Has { n_chunks: 5, n_on_the_way: 2 }),
+        (nodes[2], Standing::TakesNone),
+    ]);
+    let have = |wanted| with(wanted, &standings).into_iter().collect::<Vec<_>>();
+    assert_eq!(have(7), nodes);
+    assert_eq!(have(8), nodes[2..]);
+}

@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use archipelago_common::{BlobRef, NodeId};
-use archipelago_protocol::message::{GetReply, PutReply, Refusal, StreamOpen};
+use archipelago_protocol::{
+    frame::Message as _,
+    message::{Chunk, GetReply, PutReply, Refusal, StreamOpen},
+};
 use tokio::sync::mpsc;
 
 use super::{
@@ -175,7 +178,7 @@ async fn push_once(link: &Link, store: &Arc<BlobStore>, blob: BlobRef) -> Result
     let mut stream = link.open(&StreamOpen::Put(blob)).await?;
     loop {
         match receive::<PutReply>(&mut stream).await? {
-            PutReply::Send { from_chunk } => send_chunks(&mut stream, store, blob, from_chunk).await?,
+            PutReply::Send { from_chunk } => send_chunks(&mut stream.send, store, blob, from_chunk).await?,
             PutReply::Durable => return Ok(()),
             PutReply::Refused(refusal) => return Err(refusal.into()),
             PutReply::Has { .. } => return Err(archipelago_transport::Error::StreamReset.into()),
@@ -201,8 +204,9 @@ pub(super) async fn pull_into(link: &Link, receiving: &mut Receiving) -> Result<
         GetReply::SendingPart { n_chunks } => n_chunks.min(blob.n_chunks()),
         GetReply::Refused(refusal) => return Err(refusal.into()),
     };
+    let mut chunks = stream.recv.ahead(Chunk::LIMIT);
     while receiving.next_chunk() < to_chunk {
-        let chunk = receive_chunk(&mut stream, receiving).await?;
+        let chunk = receive_chunk(&mut chunks, receiving).await?;
         tokio::task::block_in_place(|| receiving.write(&chunk))?;
     }
     Ok(())

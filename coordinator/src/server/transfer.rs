@@ -3,15 +3,15 @@
 use archipelago_cluster::{Body, Cluster, Edition};
 use archipelago_common::{BlobRef, NodeId, Principal, limits};
 use archipelago_protocol::{
-    frame,
+    frame::{self, Message as _},
     message::{Chunk, GetReply, PutReply, Refusal},
 };
-use archipelago_transport::Stream;
+use archipelago_transport::{Ahead, SendHalf, Stream};
 
 use super::{Executor, refusal};
 use crate::{
     blob::{
-        chunks,
+        chunks::{receive_chunk, send_chunks, send_part, unless_over},
         gather::gather,
         receiving::{Part, Receiving},
         relay::Relays,
@@ -26,37 +26,50 @@ use crate::{
 /// Receives a blob. A coordinator is told that it is durable here, anybody else that it is on a majority.
 ///
 /// # Errors  [`Error::Transport`]: the stream is gone. Everything else is said to the peer
-pub async fn serve_put(mut stream: Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
+pub async fn serve_put(stream: Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
+    let (mut send, mut chunks) = both(stream);
     let received = match who {
-        Principal::Coordinator(_) => receive_pushed(&mut stream, blob, executor).await,
-        _ => receive(&mut stream, blob, who, executor).await,
+        Principal::Coordinator(_) => receive_pushed((&mut send, &mut chunks), blob, executor).await,
+        _ => receive((&mut send, &mut chunks), blob, who, executor).await,
     };
-    conclude(stream, received).await
+    conclude(send, received).await
 }
 
 /// Receives a blob that coordinator `by` is receiving.
 ///
 /// # Errors  as [`serve_put`]
-pub async fn serve_relay(mut stream: Stream, blob: BlobRef, by: NodeId, executor: &Executor) -> Result<()> {
-    let received = receive_relayed(&mut stream, blob, by, executor).await;
-    conclude(stream, received).await
+pub async fn serve_relay(stream: Stream, blob: BlobRef, by: NodeId, executor: &Executor) -> Result<()> {
+    let (mut send, mut chunks) = both(stream);
+    let received = receive_relayed((&mut send, &mut chunks), blob, by, executor).await;
+    conclude(send, received).await
 }
 
-async fn conclude(mut stream: Stream, received: Result<()>) -> Result<()> {
+/// What is said to a sender, and its chunks: one comes in while another is verified and written.
+fn both(stream: Stream) -> (SendHalf, Ahead) {
+    let (send, recv) = stream.split();
+    (send, recv.ahead(Chunk::LIMIT))
+}
+
+async fn conclude(mut send: SendHalf, received: Result<()>) -> Result<()> {
     let reply = match received {
         Ok(()) => PutReply::Durable,
         Err(error @ Error::Transport(_)) => return Err(error),
         Err(error) => PutReply::Refused(refusal::of(&error)),
     };
-    stream.send_frame(&frame::encode(&reply)?).await?;
-    Ok(stream.finish().await?)
+    send.send_frame(&frame::encode(&reply)?).await?;
+    Ok(send.finish().await?)
 }
 
 /// Receives from the sender itself, and sees that the blob is on a majority.
-async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: &Executor) -> Result<()> {
+async fn receive(
+    (send, chunks): (&mut SendHalf, &mut Ahead),
+    blob: BlobRef,
+    who: &Principal,
+    executor: &Executor,
+) -> Result<()> {
     let (replicas, mut counted) = (executor.replicas(), executor.quotas().transfer(who)?);
     if tokio::task::block_in_place(|| replicas.store().hold(&blob)) {
-        send_from(stream, blob.n_chunks()).await?;
+        send_from(send, blob.n_chunks()).await?;
         return replicas.ensure_majority(blob).await;
     }
     counted.check_stored(blob, stored_by(who, executor).await?)?;
@@ -73,18 +86,19 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
     };
     let from_chunk = receiving.next_chunk();
     count(&mut counted, blob.size.saturating_sub(from_chunk.saturating_mul(limits::CHUNK_BYTES)), executor).await?;
-    send_from(stream, from_chunk).await?;
+    send_from(send, from_chunk).await?;
     while !receiving.is_complete() {
-        let chunk = chunks::receive_chunk(stream, &receiving).await?;
+        let chunk = receive_chunk(chunks, &receiving).await?;
         if let Some(relays) = &relays {
             receiving.await_others();
-            chunks::unless_over(&receiving, relays.keep_pace(chunk.chunk_idx)).await?;
+            unless_over(&receiving, relays.keep_pace(chunk.chunk_idx)).await?;
         }
-        take(&mut receiving, &chunk)?;
+        let n_bytes = chunk.bytes.len() as u64;
+        receiving = take(receiving, chunk).await?;
         if let Some(relays) = &relays {
             relays.wrote(receiving.next_chunk());
         }
-        counted.uploaded(chunk.bytes.len() as u64);
+        counted.uploaded(n_bytes);
     }
     let finished = tokio::task::block_in_place(|| receiving.finish());
     let is_something_else = matches!(&finished, Err(Error::Protocol(archipelago_protocol::Error::BlobDigest { .. })));
@@ -103,45 +117,53 @@ async fn receive(stream: &mut Stream, blob: BlobRef, who: &Principal, executor: 
 }
 
 /// Receives what is whole at another coordinator.
-async fn receive_pushed(stream: &mut Stream, blob: BlobRef, executor: &Executor) -> Result<()> {
+async fn receive_pushed((send, chunks): (&mut SendHalf, &mut Ahead), blob: BlobRef, executor: &Executor) -> Result<()> {
     let store = executor.replicas().store();
     if tokio::task::block_in_place(|| store.hold(&blob)) {
-        return send_from(stream, blob.n_chunks()).await;
+        return send_from(send, blob.n_chunks()).await;
     }
     let mut receiving = tokio::task::block_in_place(|| store.receive(blob))?;
-    send_from(stream, receiving.next_chunk()).await?;
+    send_from(send, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
-        let chunk = chunks::receive_chunk(stream, &receiving).await?;
-        take(&mut receiving, &chunk)?;
+        let chunk = receive_chunk(chunks, &receiving).await?;
+        receiving = take(receiving, chunk).await?;
     }
     tokio::task::block_in_place(|| receiving.finish())
 }
 
 /// Receives what is still on its way at another coordinator, and confirms every chunk.
-async fn receive_relayed(stream: &mut Stream, blob: BlobRef, by: NodeId, executor: &Executor) -> Result<()> {
+async fn receive_relayed(
+    (send, chunks): (&mut SendHalf, &mut Ahead),
+    blob: BlobRef,
+    by: NodeId,
+    executor: &Executor,
+) -> Result<()> {
     let store = executor.replicas().store();
     if tokio::task::block_in_place(|| store.hold(&blob)) {
-        return send_from(stream, blob.n_chunks()).await;
+        return send_from(send, blob.n_chunks()).await;
     }
     let mut receiving = store.receive_relayed(blob, by, executor.raft().view().leader).await?;
-    send_from(stream, receiving.next_chunk()).await?;
+    send_from(send, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
-        let chunk = chunks::receive_chunk(stream, &receiving).await?;
-        take(&mut receiving, &chunk)?;
+        let chunk = receive_chunk(chunks, &receiving).await?;
+        receiving = take(receiving, chunk).await?;
         let has = PutReply::Has { n_chunks: receiving.next_chunk() };
-        stream.send_frame(&frame::encode(&has)?).await?;
+        send.send_frame(&frame::encode(&has)?).await?;
     }
     tokio::task::block_in_place(|| receiving.finish())
 }
 
-async fn send_from(stream: &mut Stream, from_chunk: u64) -> Result<()> {
-    Ok(stream.send_frame(&frame::encode(&PutReply::Send { from_chunk })?).await?)
+async fn send_from(send: &mut SendHalf, from_chunk: u64) -> Result<()> {
+    Ok(send.send_frame(&frame::encode(&PutReply::Send { from_chunk })?).await?)
 }
 
-fn take(receiving: &mut Receiving, chunk: &Chunk) -> Result<()> {
-    tokio::task::block_in_place(|| receiving.write(chunk))?;
-    metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(chunk.bytes.len() as u64);
-    Ok(())
+/// Verifies a chunk and writes it, on a thread that has nothing else to do: the next one comes in meanwhile.
+async fn take(mut receiving: Receiving, chunk: Chunk) -> Result<Receiving> {
+    let n_bytes = chunk.bytes.len() as u64;
+    let written = tokio::task::spawn_blocking(move || receiving.write(&chunk).map(|()| receiving));
+    let receiving = written.await.map_err(|_| Error::Ended { part: "the writer of a blob" })??;
+    metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(n_bytes);
+    Ok(receiving)
 }
 
 /// Has the bytes of an upload counted before they come: by all coordinators, and so by the leader.
@@ -195,11 +217,11 @@ pub async fn serve_get(
     stream.send_frame(&frame::encode(&reply)?).await?;
     let sent = match offer {
         Ok(Offer::Whole) => {
-            chunks::send_chunks(&mut stream, replicas.store(), blob, from_chunk).await?;
+            send_chunks(&mut stream.send, replicas.store(), blob, from_chunk).await?;
             blob.size.saturating_sub(from_chunk.saturating_mul(limits::CHUNK_BYTES))
         }
         Ok(Offer::Part { part, n_chunks }) => {
-            chunks::send_part(&mut stream, &part, from_chunk..n_chunks).await?;
+            send_part(&mut stream.send, part, from_chunk..n_chunks).await?;
             n_chunks.saturating_sub(from_chunk).saturating_mul(limits::CHUNK_BYTES)
         }
         Err(_) => 0,

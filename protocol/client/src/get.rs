@@ -90,8 +90,11 @@ async fn get_once(
             return Err(TransportError::BadPeer { detail }.into());
         }
     }
+    // The next chunk comes in while this one is verified and written.
+    let mut chunks = stream.recv.ahead(Chunk::LIMIT);
     while !receiver.is_complete() {
-        let chunk: Chunk = receive(&mut stream).await?;
+        let received = timeout(STALL, chunks.recv_frame()).await.unwrap_or_else(|_| Err(stalled()))?;
+        let chunk = Chunk::of_frame(received.ok_or(TransportError::StreamReset)?).map_err(|e| bad_peer(&e))?;
         let piece = receiver.handle_chunk(&chunk).map_err(|e| bad_peer(&e))?;
         let partial = partial.clone();
         // The receiver is one chunk ahead of the file if this fails, and then the download ends.
@@ -105,7 +108,7 @@ async fn get_once(
 async fn receive<M: Message>(stream: &mut Stream) -> Result<M, Failed> {
     let received = timeout(STALL, stream.recv_frame(M::LIMIT)).await.unwrap_or_else(|_| Err(stalled()))?;
     let received = received.ok_or(TransportError::StreamReset)?;
-    frame::decode(&received).map_err(|e| bad_peer(&e))
+    M::of_frame(received).map_err(|e| bad_peer(&e))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -1,14 +1,15 @@
 //! Uploads.
 
-use std::{io::Read as _, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::Duration};
+use std::{io::Read as _, path::Path, sync::Arc, time::Duration};
 
-use archipelago_common::{blob::BlobRef, hash::StreamHasher, limits};
+use archipelago_common::{blob::BlobRef, fs, hash::StreamHasher, limits};
 use archipelago_protocol::{
     ChunkSender, Piece,
     frame::{self, Message as _},
     message::{PutReply, StreamOpen},
 };
 use archipelago_transport::{Connection, Error as TransportError, Stream};
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::{
@@ -67,10 +68,7 @@ impl Reader<'_> {
             }
             Self::File(opened, path) => {
                 let opened = opened.clone();
-                let read = move || {
-                    let mut bytes = vec![0; piece.size];
-                    opened.read_exact_at(&mut bytes, piece.offset).map(|()| bytes)
-                };
+                let read = move || fs::read_at(&opened, piece.offset, piece.size);
                 let read = tokio::task::spawn_blocking(read).await.map_err(|_| ClientError::Closed)?;
                 read.map_err(|e| read_error(path, e))
             }
@@ -120,7 +118,7 @@ async fn put_once(
         progress(offset);
         offset = sender.poll_piece().map_or(blob.size, |piece| piece.offset);
         // The next chunk is read and hashed while this one leaves.
-        let sending = timeout(STALL, stream.send_frame(&frame));
+        let sending = timeout(STALL, stream.send_pieces(&frame));
         let (sent, read) = tokio::join!(sending, next_frame(&mut sender, reader, blob));
         next = read?;
         match sent.unwrap_or_else(|_| Err(stalled())) {
@@ -149,12 +147,16 @@ async fn put_once(
 }
 
 /// The next chunk as a frame; none after the last.
-async fn next_frame(sender: &mut ChunkSender, reader: &Reader<'_>, blob: BlobRef) -> Result<Option<Vec<u8>>, Failed> {
+async fn next_frame(
+    sender: &mut ChunkSender,
+    reader: &Reader<'_>,
+    blob: BlobRef,
+) -> Result<Option<[Bytes; 2]>, Failed> {
     let Some(piece) = sender.poll_piece() else { return Ok(None) };
     let bytes = reader.read(blob, piece).await.map_err(Failed::Finally)?;
     let chunk = sender.handle_read(bytes);
     let chunk = chunk.map_err(|e| Failed::Finally(ClientError::Transfer { blob, detail: e.to_string() }))?;
-    frame::encode(&chunk).map(Some).map_err(|e| bad_peer(&e))
+    frame::encode_chunk(&chunk).map(Some).map_err(|e| bad_peer(&e))
 }
 
 async fn reply(stream: &mut Stream, within: Duration) -> Result<PutReply, Failed> {

@@ -1,5 +1,6 @@
 //! Blobs on their way: what is said before their chunks, and the chunks.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
@@ -47,37 +48,21 @@ pub struct Chunk {
     pub digest: archipelago_common::Digest,
     /// The bytes; [`archipelago_common::limits::CHUNK_BYTES`] but for the last.
     #[serde(with = "bytes_at_once")]
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
-/// A megabyte is copied in one piece instead of byte by byte; the encoding is the same.
+/// A megabyte is copied in one piece instead of byte by byte, or not at all ([`crate::frame::Message::of_frame`]); the encoding
+/// is the same.
 mod bytes_at_once {
-    use serde::{Deserializer, Serializer, de};
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        struct Bytes;
-
-        impl de::Visitor<'_> for Bytes {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-
-            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-                Ok(bytes)
-            }
-        }
-
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
         // Borrowed, so that an announced length is compared with the bytes at hand before it is believed.
-        deserializer.deserialize_bytes(Bytes)
+        <&[u8]>::deserialize(deserializer).map(Bytes::copy_from_slice)
     }
 }

@@ -455,7 +455,7 @@ fn others(golden: &mut Golden) {
     golden.check("get-refused", &GetReply::Refused(Refusal::NotFound { what: "blob".to_owned() }));
     golden.check("get-sending-part", &GetReply::SendingPart { n_chunks: 3 });
     let bytes = b"one chunk".to_vec();
-    golden.check("chunk", &Chunk { chunk_idx: 300, digest: Digest::of(&bytes), bytes });
+    golden.check("chunk", &Chunk { chunk_idx: 300, digest: Digest::of(&bytes), bytes: bytes.into() });
 }
 
 /// Decodes as every kind; any answer will do, but there must be one.

@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     BoxFuture, Connection, End, Link, Listener, Transport, Way,
     error::{Error, Result},
-    stream::{Stream, Writer},
+    stream::{Outgoing, Stream, Writer},
 };
 
 /// What goes wrong, and how often. The default is nothing.
@@ -192,6 +192,10 @@ impl Link for FaultyLink {
         self.inner.remote()
     }
 
+    fn round_trip(&self) -> Duration {
+        self.inner.round_trip()
+    }
+
     fn open(&self) -> BoxFuture<'_, Result<Stream>> {
         Box::pin(async { self.inner.open_stream().await.map(|stream| self.wrap(stream)) })
     }
@@ -258,6 +262,8 @@ impl AsyncWrite for FaultyWriter {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
+
+impl Outgoing for FaultyWriter {}
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())

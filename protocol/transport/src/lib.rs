@@ -6,6 +6,7 @@
 //! whose [`Connection::peer`] is proven, and connections carry [`Stream`]s of frames. One suite, `conformance`, holds
 //! every transport to the same behaviour. Certificates are made in [`ca`] and loaded in [`credentials`].
 
+mod ahead;
 pub mod ca;
 pub mod credentials;
 mod dialling;
@@ -34,6 +35,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use archipelago_common::{Identity, NodeId, enrolment::CertifiedKey};
 use tokio::sync::mpsc;
 
+pub use ahead::Ahead;
 pub use credentials::{Credentials, Replacements};
 pub use error::{Error, Result};
 pub use files::CredentialFiles;
@@ -68,6 +70,7 @@ pub(crate) trait Link: Send + Sync {
     fn peer(&self) -> &Identity;
     fn certified(&self) -> Option<CertifiedKey>;
     fn remote(&self) -> String;
+    fn round_trip(&self) -> Duration;
     fn open(&self) -> BoxFuture<'_, Result<Stream>>;
     fn accept(&self) -> BoxFuture<'_, Result<Stream>>;
     fn close(&self, end: End);
@@ -139,6 +142,12 @@ impl Connection {
     /// Where the peer is, for the log.
     pub fn remote(&self) -> String {
         self.link.remote()
+    }
+
+    /// How long a packet takes to the peer and back, as far as is known: over QUIC of late, over TCP when the connection came about
+    /// (zero at the side that was dialled), in memory no time.
+    pub fn round_trip(&self) -> Duration {
+        self.link.round_trip()
     }
 
     /// Opens a stream. The peer sees it with the first frame. Waits while the peer allows no more streams.

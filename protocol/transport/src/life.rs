@@ -12,7 +12,11 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{BoxFuture, End, error::Error, stream::Stream};
+use crate::{
+    BoxFuture, End,
+    error::Error,
+    stream::{Outgoing, Stream},
+};
 
 /// Which end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,5 +139,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
         Pin::new(&mut self.inner).poll_shutdown(cx).map_err(|_| Error::StreamReset.into())
     }
 }
+
+impl<T: AsyncWrite + Send + Unpin> Outgoing for Cuttable<T> {}
 
 const DROPPED: &str = "dropped by the peer";

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use archipelago_common::{Identity, NodeId, Principal, enrolment::CertifiedKey};
@@ -153,6 +154,10 @@ impl Link for MemoryLink {
 
     fn remote(&self) -> String {
         self.address.clone()
+    }
+
+    fn round_trip(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn open(&self) -> BoxFuture<'_, Result<Stream>> {

@@ -2,16 +2,18 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use archipelago_common::{Identity, NodeId, enrolment::CertifiedKey, limits, text::printable};
+use bytes::Bytes;
 use quinn::{
     ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming, ReadError,
     ServerConfig, TransportConfig, VarInt, WriteError,
+    congestion::BbrConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use ring::{
@@ -32,7 +34,7 @@ use crate::{
     error::{Cause, Error, Result},
     expiry,
     strangers::{Door, HANDSHAKES},
-    stream::Stream,
+    stream::{Outgoing, Stream},
     tls,
 };
 
@@ -267,6 +269,10 @@ impl Link for QuicLink {
         self.connection.remote_address().to_string()
     }
 
+    fn round_trip(&self) -> Duration {
+        self.connection.rtt()
+    }
+
     fn open(&self) -> BoxFuture<'_, Result<Stream>> {
         Box::pin(async { self.connection.open_bi().await.map(stream).map_err(connection_error) })
     }
@@ -296,13 +302,7 @@ struct QuicWriter(quinn::SendStream);
 
 impl AsyncWrite for QuicWriter {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes).map_err(|error| {
-            match error {
-                WriteError::ConnectionLost(error) => connection_error(error),
-                WriteError::Stopped(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => Error::StreamReset,
-            }
-            .into()
-        })
+        Pin::new(&mut self.0).poll_write(cx, bytes).map_err(write_error)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -311,6 +311,19 @@ impl AsyncWrite for QuicWriter {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Poll::Ready(self.0.finish().map_err(|_| Error::StreamReset.into()))
+    }
+}
+
+impl Outgoing for QuicWriter {
+    fn poll_take(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<std::io::Result<()>> {
+        while !bytes.is_empty() {
+            // All its state is in the stream, so it may be begun anew each time.
+            let mut pieces = [std::mem::take(bytes)];
+            let written = pin!(self.0.write_chunks(&mut pieces)).poll(cx).map_err(write_error);
+            [*bytes] = pieces;
+            ready!(written)?;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -330,6 +343,14 @@ impl AsyncRead for QuicReader {
             .into()
         })
     }
+}
+
+fn write_error(error: WriteError) -> std::io::Error {
+    match error {
+        WriteError::ConnectionLost(error) => connection_error(error),
+        WriteError::Stopped(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected => Error::StreamReset,
+    }
+    .into()
 }
 
 fn connection_error(error: ConnectionError) -> Error {
@@ -370,6 +391,8 @@ fn transport_config(timing: Timing) -> TransportConfig {
     config.stream_receive_window(VarInt::from_u32(STREAM_WINDOW));
     config.receive_window(VarInt::from_u32(CONNECTION_WINDOW));
     config.send_window(CONNECTION_WINDOW.into());
+    // Asks what the line carries; the usual one takes every lost packet for a full line, and a long line always loses some.
+    config.congestion_controller_factory(Arc::new(BbrConfig::default()));
     config
 }
 

@@ -3,8 +3,14 @@
 //! A frame is its length as four big-endian bytes and that many bytes. A length over the receiver's limit is refused
 //! before anything is allocated for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
+use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -14,7 +20,21 @@ use tokio::{
 use crate::error::{Error, Result, from_io};
 
 /// The bytes that leave.
-pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+pub(crate) type Writer = Box<dyn Outgoing>;
+
+/// What bytes are written to.
+pub(crate) trait Outgoing: AsyncWrite + Send + Unpin {
+    /// Takes all of the bytes. They are shared, so that a transport need not copy them to keep them.
+    fn poll_take(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<std::io::Result<()>> {
+        while !bytes.is_empty() {
+            match ready!(self.as_mut().poll_write(cx, bytes))? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                n => bytes.advance(n),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
 /// The bytes that arrive.
 pub(crate) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
@@ -48,6 +68,13 @@ impl Stream {
     /// # Errors  the connection's or stream's end
     pub async fn send_frame(&mut self, frame: &[u8]) -> Result<()> {
         self.send.send_frame(frame).await
+    }
+
+    /// Sends one frame that is in several pieces; see [`SendHalf::send_pieces`].
+    ///
+    /// # Errors  the connection's or stream's end
+    pub async fn send_pieces(&mut self, pieces: &[Bytes]) -> Result<()> {
+        self.send.send_pieces(pieces).await
     }
 
     /// Receives one frame; see [`RecvHalf::recv_frame`].
@@ -85,12 +112,29 @@ impl SendHalf {
     ///
     /// # Errors  [`Error::FrameTooLarge`] for more than `u32::MAX` bytes, the connection's or stream's end
     pub async fn send_frame(&mut self, frame: &[u8]) -> Result<()> {
-        let header = u32::try_from(frame.len())
-            .map_err(|_| Error::FrameTooLarge { found: frame.len() as u64, limit: u32::MAX.into() })?
-            .to_be_bytes();
-        self.writer.write_all(&header).await.map_err(from_io)?;
+        self.begin(frame.len()).await?;
         self.writer.write_all(frame).await.map_err(from_io)?;
         self.writer.flush().await.map_err(from_io)
+    }
+
+    /// The same of a frame that is in several pieces. Transports that keep what they send until it has arrived keep these, and
+    /// no copies.
+    ///
+    /// # Errors  as [`Self::send_frame`]
+    pub async fn send_pieces(&mut self, pieces: &[Bytes]) -> Result<()> {
+        self.begin(pieces.iter().map(Bytes::len).sum()).await?;
+        for piece in pieces {
+            let mut piece = piece.clone();
+            std::future::poll_fn(|cx| Pin::new(&mut *self.writer).poll_take(cx, &mut piece)).await.map_err(from_io)?;
+        }
+        self.writer.flush().await.map_err(from_io)
+    }
+
+    async fn begin(&mut self, size: usize) -> Result<()> {
+        let header = u32::try_from(size)
+            .map_err(|_| Error::FrameTooLarge { found: size as u64, limit: u32::MAX.into() })?
+            .to_be_bytes();
+        self.writer.write_all(&header).await.map_err(from_io)
     }
 
     /// Says that no more frames follow.
@@ -162,7 +206,7 @@ impl RecvHalf {
         while self.body.len() < size {
             let missing = size - self.body.len();
             // Memory grows with what has arrived, not with what was announced.
-            self.body.reserve(missing.min(GROWTH.max(self.body.len())));
+            self.body.reserve(missing.min(GROWTH.max(3 * self.body.len())));
             let mut rest = (&mut self.reader).take(missing as u64);
             let n = within(self.begun, self.frame_time, rest.read_buf(&mut self.body)).await?;
             if n == 0 {
@@ -203,6 +247,8 @@ const GROWTH: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Outgoing for tokio::io::Sink {}
 
     fn received(bytes: &[u8]) -> Stream {
         Stream::new(Box::new(tokio::io::sink()), Box::new(std::io::Cursor::new(bytes.to_vec())))

@@ -5,7 +5,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use archipelago_common::{Identity, NodeId, enrolment::CertifiedKey};
@@ -97,11 +97,13 @@ impl TcpTransport {
             let verdict = verdict.lock().unwrap_or_else(|e| e.into_inner()).take();
             verdict.unwrap_or_else(|| tls::with_clocks(&self.credentials, error))
         };
+        let begun = Instant::now();
         let tls = TlsConnector::from(Arc::new(config))
             .connect(tls::server_name(address), socket)
             .await
             .map_err(|e| explain(from_socket(&e)))?;
-        let facts = Facts::of(tls.get_ref().1, remote)?;
+        // One round trip in TLS 1.3, and little else.
+        let facts = Facts { round_trip: begun.elapsed(), ..Facts::of(tls.get_ref().1, remote)? };
         // In TLS 1.3 the listener judges our certificate after our side has finished; this waits for its word.
         let started = TcpLink::start(tls, Side::Dialler, facts, self.timing, None).await;
         started.map(|(connection, _)| connection).map_err(|error| tls::with_clocks(&self.credentials, error))
@@ -210,11 +212,12 @@ async fn accept_connections(
 struct Facts {
     proven: Proven,
     remote: String,
+    round_trip: Duration,
 }
 
 impl Facts {
     fn of(tls: &CommonState, remote: String) -> Result<Self> {
-        Ok(Self { proven: Proven::by(tls.peer_certificates())?, remote })
+        Ok(Self { proven: Proven::by(tls.peer_certificates())?, remote, round_trip: Duration::ZERO })
     }
 }
 
@@ -240,6 +243,7 @@ struct TcpLink {
     peer: Identity,
     certified: CertifiedKey,
     remote: String,
+    round_trip: Duration,
     mux: Mux,
 }
 
@@ -251,7 +255,7 @@ impl TcpLink {
         timing: Timing,
         alive: Option<mpsc::Sender<()>>,
     ) -> Result<(Connection, Ending)> {
-        let Facts { proven: Proven { peer, certified, expires }, remote } = facts;
+        let Facts { proven: Proven { peer, certified, expires }, remote, round_trip } = facts;
         let mux = Mux::start(tls, side, timing, alive).await?;
         let ending = mux.ending();
         let (watched, over) = (ending.clone(), mux.over());
@@ -260,7 +264,7 @@ impl TcpLink {
                 end(&watched, Ended::By(side, End::Refused { reason: expiry::reason(expires) }));
             }
         });
-        Ok((Connection::new(Self { peer, certified, remote, mux }), ending))
+        Ok((Connection::new(Self { peer, certified, remote, round_trip, mux }), ending))
     }
 }
 
@@ -281,6 +285,10 @@ impl Link for TcpLink {
         self.remote.clone()
     }
 
+    fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
     fn open(&self) -> BoxFuture<'_, Result<Stream>> {
         Box::pin(self.mux.open())
     }
@@ -298,13 +306,15 @@ impl Link for TcpLink {
     }
 }
 
-/// Small frames leave at once, and the system asks a silent peer whether it is there: a host that is gone is noticed even
+/// Small frames leave at once, a long line that loses some packets is filled (as over QUIC), and the system asks a silent peer whether it is there: a host that is gone is noticed even
 /// where our own signs of life still fit into its buffers.
 fn prepare(socket: &TcpStream) {
     // Where the system lacks one of these, the connection works without it.
     let _ = socket.set_nodelay(true);
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
-    let _ = SockRef::from(socket).set_tcp_keepalive(&keep_alive);
+    let socket = SockRef::from(socket);
+    let _ = socket.set_tcp_keepalive(&keep_alive);
+    let _ = socket.set_tcp_congestion(b"bbr");
 }
 
 /// An IPv4 address that came over an IPv6 socket is the same address.

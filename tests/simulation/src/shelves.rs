@@ -20,7 +20,7 @@ use archipelago_protocol::{ChunkReceiver, ChunkSender, message::Chunk};
 pub(crate) struct Shelves {
     whole: BTreeMap<Digest, Kept>,
     /// Chunks of a blob that has not come whole, and their recorded digests.
-    partial: BTreeMap<Digest, Vec<(Vec<u8>, Digest)>>,
+    partial: BTreeMap<Digest, Vec<Chunk>>,
 }
 
 /// How long what somebody is about to rely on is left alone, as on a live node.
@@ -118,15 +118,15 @@ impl Shelves {
     pub(crate) fn resume(&mut self, blob: BlobRef) -> Result<(ChunkReceiver, Vec<u8>)> {
         let mut receiver = ChunkReceiver::new(blob)?;
         let recorded = self.partial.entry(blob.digest).or_default();
-        let intact = recorded.iter().take_while(|(bytes, digest)| receiver.handle_recorded(bytes, *digest)).count();
+        let intact = recorded.iter().take_while(|chunk| receiver.handle_recorded(&chunk.bytes, chunk.digest)).count();
         recorded.truncate(intact);
-        let bytes = recorded.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+        let bytes = recorded.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect();
         Ok((receiver, bytes))
     }
 
     /// A chunk of a blob has come and is recorded.
     pub(crate) fn record(&mut self, blob: &BlobRef, chunk: &Chunk) {
-        self.partial.entry(blob.digest).or_default().push((chunk.bytes.clone(), chunk.digest));
+        self.partial.entry(blob.digest).or_default().push(chunk.clone());
     }
 
     /// A blob is whole, if it is what it should be. Says whether it is.

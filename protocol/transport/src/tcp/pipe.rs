@@ -8,13 +8,13 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf, WriteHalf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
 
 use super::control::Say;
-use crate::error::Error;
+use crate::{error::Error, stream::Outgoing};
 
 /// The streams of one side. What yamux does not say when a stream is dropped, it says to the peer; and hears the same.
 pub(super) struct Pipes {
@@ -117,6 +117,8 @@ impl AsyncWrite for Pipe {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+impl Outgoing for WriteHalf<Pipe> {}
 
 impl Drop for Pipe {
     fn drop(&mut self) {
