@@ -14,8 +14,24 @@ use archipelago_protocol::message::{Reply, Request};
 use archipelago_transport::{
     Credentials,
     ca::{Authority, Validity},
-    net::Network,
+    net::{Network, Ways},
 };
+
+/// Where a coordinator runs.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// The address that they listen on.
+    pub(crate) host: String,
+    /// Words before their program.
+    pub(crate) prefix: Vec<String>,
+}
+
+impl Place {
+    /// Here, on loopback.
+    pub(crate) fn here() -> Self {
+        Self { host: "127.0.0.1".to_owned(), prefix: vec![] }
+    }
+}
 
 /// Running coordinators in a folder that goes when this value does.
 pub(crate) struct Cluster {
@@ -29,15 +45,22 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Founds and starts `n_nodes` coordinators and waits for their leader.
     pub(crate) fn start(scratch: &Path, n_nodes: u64) -> Result<Self> {
+        Self::start_at(scratch, &vec![Place::here(); n_nodes as usize])
+    }
+
+    /// The same with a node at each of these places.
+    pub(crate) fn start_at(scratch: &Path, places: &[Place]) -> Result<Self> {
+        let n_nodes = places.len();
         let dir = tempfile::tempdir_in(scratch)?;
-        let ports = free_ports(2 * n_nodes as usize)?;
-        let (listen, ops) = ports.split_at(n_nodes as usize);
-        let peers: BTreeMap<_, _> = (1..).zip(listen).map(|(node, port)| (node, format!("127.0.0.1:{port}"))).collect();
-        let plan = |(node, ops): (u64, &u16)| {
-            let (listen, ops) = (peers[&node].clone(), ([127, 0, 0, 1], *ops).into());
-            (node, NodePlan { listen, ops, peers: peers.clone(), prefix: vec![] })
+        let ports = free_ports(2 * n_nodes)?;
+        let (listen, ops) = ports.split_at(n_nodes);
+        let addresses = places.iter().zip(listen).map(|(place, port)| format!("{}:{port}", place.host));
+        let peers: BTreeMap<_, _> = (1..).zip(addresses).collect();
+        let plan = |(node, (ops, place)): (u64, (&u16, &Place))| {
+            let (listen, ops) = (peers[&node].clone(), format!("{}:{ops}", place.host).parse()?);
+            anyhow::Ok((node, NodePlan { listen, ops, peers: peers.clone(), prefix: place.prefix.clone() }))
         };
-        let plans = (1..).zip(ops).map(plan).collect();
+        let plans = (1..).zip(ops.iter().zip(places)).map(plan).collect::<Result<_>>()?;
         let home = dir.path().join("consortium");
         let mut consortium = Consortium::found(&home, &program("archipelago-coordinator")?, "bench", plans)?;
         consortium.nodes().try_for_each(|node| lift_quotas(&consortium.node_dir(node).join("node.toml")))?;
@@ -51,13 +74,18 @@ impl Cluster {
 
     /// A session as `operator/anna`, `site/x` and so on.
     pub(crate) async fn client(&self, principal: &str) -> Result<Client> {
+        self.client_over(principal, Ways::default()).await
+    }
+
+    /// The same over these ways.
+    pub(crate) async fn client_over(&self, principal: &str, ways: Ways) -> Result<Client> {
         let config = ClientConfig {
             coordinators: self.addresses.clone(),
             credentials: self.credentials(principal)?,
             software: "bench".to_owned(),
             patience: Patience::Within(PATIENCE),
             known: None,
-            network: Network::default(),
+            network: Network { ways, proxy: None },
         };
         Ok(Client::connect(config).await?)
     }

@@ -8,6 +8,8 @@ mod cluster;
 mod commands;
 mod failover;
 mod fanout;
+mod line;
+mod memory;
 mod process_stats;
 mod sessions;
 mod state;
@@ -15,7 +17,7 @@ mod table;
 mod transfer;
 mod years;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -44,9 +46,17 @@ struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Inner {
-    /// The receiving end of the bare loop; started by `transfer`.
+    /// The receiving end of a bare loop; started by `transfer`.
     #[command(hide = true)]
-    BareServer,
+    BareServer {
+        /// `quic` or `tcp`.
+        way: String,
+        /// Where it listens.
+        host: IpAddr,
+    },
+    /// `--only line` inside a network namespace; started by it.
+    #[command(hide = true)]
+    LineInside,
 }
 
 /// What is measured.
@@ -54,8 +64,10 @@ enum Inner {
 enum Part {
     /// 1,000 idle sites and 200 submissions at once on one node.
     Sessions,
-    /// Blob transfer over loopback beside a bare quinn loop.
+    /// Blob transfer over loopback beside a bare loop, over QUIC and over TCP.
     Transfer,
+    /// Blob transfer over an emulated line of 1 Gbit/s, 50 ms and 0.5 % loss.
+    Line,
     /// A 3.35 GB blob to six sites.
     Fanout,
     /// Acknowledged commands per second on three nodes.
@@ -76,9 +88,9 @@ pub(crate) struct Setting {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let done = match args.command {
-        Some(Inner::BareServer) => bare::serve(),
-        None => run(&args),
+    let done = match &args.command {
+        Some(Inner::BareServer { way, host }) => bare::serve(way, *host),
+        Some(Inner::LineInside) | None => run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,8 +110,15 @@ fn run(args: &Args) -> Result<()> {
     let mut table = Table::new(args.scale_down);
     let is_wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
     runtime.block_on(async {
+        if matches!(args.command, Some(Inner::LineInside)) {
+            line::measure_inside(&setting, &mut table).await?;
+            return table.write(&args.out.join(FIGURES));
+        }
         if is_wanted(Part::Transfer) {
             transfer::measure(&setting, &mut table).await?;
+        }
+        if is_wanted(Part::Line) {
+            line::measure(&setting, &mut table)?;
         }
         if is_wanted(Part::Commands) {
             commands::measure(&setting, &mut table).await?;
@@ -119,8 +138,13 @@ fn run(args: &Args) -> Result<()> {
         if is_wanted(Part::State) {
             state::measure(&setting, &mut table)?;
         }
-        table.write(&args.out.join("coordinator.json"))
+        table.write(&args.out.join(FIGURES))
     })?;
-    table.print();
+    if args.command.is_none() {
+        table.print();
+    }
     Ok(())
 }
+
+/// What is left of a run, in the folder that was named.
+const FIGURES: &str = "coordinator.json";

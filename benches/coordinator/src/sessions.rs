@@ -12,6 +12,7 @@ use archipelago_common::{
     record::{Submission, SubmittedCondition},
 };
 use archipelago_protocol::message::{Reply, Request};
+use archipelago_transport::net::Ways;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
@@ -20,8 +21,6 @@ use crate::{
     process_stats::ProcessStats,
     table::{Goal, Table, quantile, say},
 };
-
-const PART: &str = "sessions";
 
 /// A site and its session.
 pub(crate) type Site = (SiteId, Client);
@@ -41,7 +40,19 @@ pub(crate) struct Work {
 pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> {
     let n_sites = (1_000 / setting.scale_down).max(4) as usize;
     let n_submissions = (200 / setting.scale_down).max(2) as usize;
-    say(&format!("sessions: {n_sites} sites, {n_submissions} submissions at once, one node"));
+    for (part, ways) in [("sessions", Ways::Quic), ("sessions/tcp", Ways::Tcp)] {
+        say(&format!("{part}: {n_sites} sites, {n_submissions} submissions at once, one node"));
+        over(setting, (part, ways), (n_sites, n_submissions), table).await?;
+    }
+    Ok(())
+}
+
+async fn over(
+    setting: &Setting,
+    (part, ways): (&'static str, Ways),
+    (n_sites, n_submissions): (usize, usize),
+    table: &mut Table,
+) -> Result<()> {
     let cluster = Arc::new(Cluster::start(&setting.scratch, 1)?);
     let node = ProcessStats::of(cluster.consortium.pid(1).context("the node runs")?);
     let operator = cluster.client("operator/anna").await?;
@@ -50,29 +61,34 @@ pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> 
     let version = cluster.publish(&operator, BlobRef::of(&base)).await?;
     let before_mb = node.resident_mb()?;
 
-    let (sites, mut connect_s, all_s) = connect(&cluster, &operator, n_sites).await?;
-    table.row(PART, format!("{n_sites} handshakes and welcomes, 32 at once"), all_s, "s", Goal::None);
-    table.row(PART, "one of them, p99", quantile(&mut connect_s, 0.99) * 1e3, "ms", Goal::None);
+    let (sites, mut connect_s, all_s) = connect(&cluster, ways, &operator, n_sites).await?;
+    table.row(part, format!("{n_sites} handshakes and welcomes, 32 at once"), all_s, "s", Goal::None);
+    table.row(part, "one of them, p99", quantile(&mut connect_s, 0.99) * 1e3, "ms", Goal::None);
     let n_open = cluster.consortium.metric_sum(1, "archipelago_sessions", "role=\"site\"").unwrap_or_default();
-    table.row(PART, "sessions open", n_open, "", Goal::AtLeast(n_sites as f64));
+    table.row(part, "sessions open", n_open, "", Goal::AtLeast(n_sites as f64));
 
     // When the coordinators have written down who has come.
     tokio::time::sleep(SETTLED).await;
     let (cpu, begun) = (node.cpu_s()?, Instant::now());
     tokio::time::sleep(IDLE).await;
     let share = (node.cpu_s()? - cpu) / begun.elapsed().as_secs_f64();
-    table.row(PART, "processor of the node while all are idle", share * 100.0, "% of 1", Goal::None);
+    table.row(part, "processor of the node while all are idle", share * 100.0, "% of 1", Goal::None);
     let resident_mb = node.resident_mb()?;
-    table.row(PART, "memory of the node", resident_mb, "MB", Goal::AtMost(512.0));
+    table.row(part, "memory of the node", resident_mb, "MB", Goal::AtMost(512.0));
     let per_site = (resident_mb - before_mb) * 1e3 / n_sites as f64;
-    table.row(PART, "memory of the node per idle site", per_site, "kB", Goal::None);
+    table.row(part, "memory of the node per idle site", per_site, "kB", Goal::None);
 
     let task = cluster.publish_task(&operator, &version).await?;
-    submit_at_once(table, &node, &sites[..n_submissions.min(n_sites)], (task, version.id())).await
+    submit_at_once((part, table), &node, &sites[..n_submissions.min(n_sites)], (task, version.id())).await
 }
 
 /// Enrols and connects the sites, 32 at a time; the seconds are those of each and of all.
-pub(crate) async fn connect(cluster: &Arc<Cluster>, operator: &Client, n: usize) -> Result<(Vec<Site>, Vec<f64>, f64)> {
+pub(crate) async fn connect(
+    cluster: &Arc<Cluster>,
+    ways: Ways,
+    operator: &Client,
+    n: usize,
+) -> Result<(Vec<Site>, Vec<f64>, f64)> {
     let at_once = Arc::new(Semaphore::new(32));
     let mut enrolling = JoinSet::new();
     for i in 0..n {
@@ -93,7 +109,7 @@ pub(crate) async fn connect(cluster: &Arc<Cluster>, operator: &Client, n: usize)
             let site: SiteId = format!("site{i}").parse()?;
             let _permit = at_once.acquire_owned().await;
             let begun = Instant::now();
-            let client = cluster.client(&format!("site/{site}")).await?;
+            let client = cluster.client_over(&format!("site/{site}"), ways).await?;
             anyhow::Ok((site, client, begun.elapsed().as_secs_f64()))
         });
     }
@@ -108,7 +124,7 @@ pub(crate) async fn connect(cluster: &Arc<Cluster>, operator: &Client, n: usize)
 
 /// Every site claims, uploads its columns and submits, all at the same moment.
 async fn submit_at_once(
-    table: &mut Table,
+    (part, table): (&'static str, &mut Table),
     node: &ProcessStats,
     sites: &[Site],
     (task, version): (TaskId, VersionId),
@@ -137,21 +153,21 @@ async fn submit_at_once(
         }
     }
     let took_s = begun.elapsed().as_secs_f64();
-    table.row(PART, format!("{} submissions at once: errors", sites.len()), f64::from(n_errors), "", Goal::AtMost(0.0));
-    table.row(PART, "all acknowledged after", took_s, "s", Goal::None);
+    table.row(part, format!("{} submissions at once: errors", sites.len()), f64::from(n_errors), "", Goal::AtMost(0.0));
+    table.row(part, "all acknowledged after", took_s, "s", Goal::None);
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
         let whole = quantile(&mut whole_s, share) * 1e3;
-        table.row(PART, format!("claim, upload, submit of one site, {name}"), whole, "ms", Goal::None);
+        table.row(part, format!("claim, upload, submit of one site, {name}"), whole, "ms", Goal::None);
         table.row(
-            PART,
+            part,
             format!("of it the submission, {name}"),
             quantile(&mut submit_s, share) * 1e3,
             "ms",
             Goal::None,
         );
     }
-    table.row(PART, "processor time of the node for them", node.cpu_s()? - cpu, "s", Goal::None);
-    table.row(PART, "peak memory of the node", node.peak_mb()?, "MB", Goal::AtMost(512.0));
+    table.row(part, "processor time of the node for them", node.cpu_s()? - cpu, "s", Goal::None);
+    table.row(part, "peak memory of the node", node.peak_mb()?, "MB", Goal::AtMost(512.0));
     Ok(())
 }
 

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a row should be.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Goal {
     /// None; it is there to be known.
@@ -17,17 +17,17 @@ pub(crate) enum Goal {
     AtMost(f64),
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row {
-    part: &'static str,
+    part: String,
     what: String,
     value: f64,
-    unit: &'static str,
+    unit: String,
     goal: Goal,
 }
 
 /// All rows of one run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Table {
     machine: String,
     scale_down: u64,
@@ -48,9 +48,16 @@ impl Table {
         unit: &'static str,
         goal: Goal,
     ) {
-        let row = Row { part, what: what.into(), value, unit, goal };
+        let row = Row { part: part.to_owned(), what: what.into(), value, unit: unit.to_owned(), goal };
         say(&row.line());
         self.rows.push(row);
+    }
+
+    /// Adds the rows of another run, which has told them.
+    pub(crate) fn take_over(&mut self, path: &Path) -> Result<()> {
+        let other: Self = serde_json::from_slice(&std::fs::read(path)?)?;
+        self.rows.extend(other.rows);
+        Ok(())
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
@@ -76,7 +83,7 @@ impl Row {
             Goal::AtLeast(goal) => format!("goal ≥ {goal}  {}", mark(self.value >= goal)),
             Goal::AtMost(goal) => format!("goal ≤ {goal}  {}", mark(self.value <= goal)),
         };
-        format!("{:<10} {:<58} {:>10.2} {:<10} {goal}", self.part, self.what, self.value, self.unit)
+        format!("{:<12} {:<58} {:>10.2} {:<10} {goal}", self.part, self.what, self.value, self.unit)
     }
 }
 

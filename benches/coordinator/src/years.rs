@@ -11,6 +11,7 @@ use archipelago_client::{Client, Source};
 use archipelago_common::{BlobRef, Version};
 use archipelago_processes::{Running, consortium::http, free_ports, program, wait_until};
 use archipelago_protocol::message::Request;
+use archipelago_transport::net::Ways;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
@@ -31,7 +32,7 @@ pub(crate) async fn measure(setting: &Setting, table: &mut Table) -> Result<()> 
     let base = cluster::small_base().to_bytes()?;
     operator.put_blob(BlobRef::of(&base), Source::Bytes(&base), |_| ()).await?;
     let version = cluster.publish(&operator, BlobRef::of(&base)).await?;
-    let (sites, ..) = sessions::connect(&cluster, &operator, n_sites).await?;
+    let (sites, ..) = sessions::connect(&cluster, Ways::default(), &operator, n_sites).await?;
     let begun = Instant::now();
     live(&cluster, &operator, &version, &sites, n_tasks).await?;
     table.row(
