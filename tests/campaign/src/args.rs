@@ -48,6 +48,9 @@ pub struct RunArgs {
     /// How processes are cut off from one another.
     #[arg(long, value_enum, default_value_t = NetworkChoice::Auto)]
     pub network: NetworkChoice,
+    /// Every firewall drops UDP: whoever dials comes by TCP in the end. Needs namespaces, and `nft`.
+    #[arg(long)]
+    pub drop_udp: bool,
     /// Also measure how soon a site that died is noticed and its task offered again; takes half a minute.
     #[arg(long)]
     pub worker_death: bool,

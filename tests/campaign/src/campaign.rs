@@ -22,7 +22,7 @@ use crate::{
 
 /// Runs a campaign; whether everything held.
 pub fn run(args: &RunArgs) -> Result<bool> {
-    network::enter(args.network)?;
+    network::enter(args.network, args.drop_udp)?;
     clear(&args.out)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let summary = runtime.block_on(async {
@@ -77,6 +77,7 @@ async fn play(args: &RunArgs) -> Result<Summary> {
     work.await.context("the workload ended unexpectedly")?.context("the work that goes on all the time")?;
     guests.await.context("the work with guests ended unexpectedly")?.context("sites that come and go")?;
     stage.healthy().await?;
+    record.summary.sessions = stage.sessions();
     say("audit: waiting until all work is done");
     let findings = audit::audit(&mut stage).await?;
     record.summary.seconds = begun.elapsed().as_secs_f64();
@@ -92,7 +93,8 @@ struct Record {
 impl Record {
     fn new(args: &RunArgs, network: &'static str) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        Self { summary: Summary { seed: args.seed, network, cores, ..Summary::default() }, failovers: Vec::new() }
+        let summary = Summary { seed: args.seed, network, udp_dropped: args.drop_udp, cores, ..Summary::default() };
+        Self { summary, failovers: Vec::new() }
     }
 
     fn add(&mut self, fault: crate::fault::Fault, struck: &Struck) {
@@ -151,6 +153,9 @@ impl Record {
         }
         if summary.submissions == 0 {
             summary.problems.push("no submission was acknowledged: the campaign has shown nothing".to_owned());
+        }
+        if summary.udp_dropped && (summary.sessions["quic"] > 0 || summary.sessions["tcp"] == 0) {
+            summary.problems.push(format!("UDP was dropped, and these are the sessions: {:?}", summary.sessions));
         }
         for (fault, tally) in &summary.by_fault {
             if tally.n >= ENOUGH && tally.hit == 0 {

@@ -1,6 +1,7 @@
 //! Everything that runs, and how one fault is played on it.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -62,7 +63,7 @@ impl Stage {
     /// Founds a consortium in `args.out` and starts everything.
     pub async fn build(args: &RunArgs) -> Result<Self> {
         let names: Vec<_> = (1..=args.sites).map(|i| format!("site{i}")).collect();
-        let network = Network::build(args.network, NODES, &names)?;
+        let network = Network::build(args.network, NODES, &names, args.drop_udp)?;
         let plans = network.plans(NODES)?;
         let ours = program("archipelago-coordinator")?;
         let first = args.earlier.as_ref().map(|path| path.canonicalize()).transpose()?;
@@ -135,6 +136,18 @@ impl Stage {
             ensure!(begun.elapsed() < HEALTH_PATIENCE, "not all is well again after {} s", HEALTH_PATIENCE.as_secs());
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Sessions with all coordinators that answer, by what carries them.
+    pub(crate) fn sessions(&self) -> BTreeMap<&'static str, u64> {
+        let over = |way: &str| -> f64 {
+            let label = format!("transport=\"{way}\"");
+            self.consortium
+                .nodes()
+                .filter_map(|node| self.consortium.metric_sum(node, "archipelago_sessions", &label))
+                .sum()
+        };
+        ["quic", "tcp"].map(|way| (way, over(way) as u64)).into()
     }
 
     /// Any of the sites.

@@ -11,6 +11,10 @@ pub struct Summary {
     pub seed: u64,
     /// How processes were cut off: `namespaces`, or not at all, on `loopback`.
     pub network: &'static str,
+    /// Whether firewalls dropped UDP.
+    pub udp_dropped: bool,
+    /// Sessions with coordinators in the end, by `quic` and `tcp`.
+    pub sessions: BTreeMap<&'static str, u64>,
     /// Processor cores of the machine.
     pub cores: usize,
     /// How long it took.

@@ -47,10 +47,10 @@ pub enum Network {
 }
 
 impl Network {
-    /// Builds the ways between `n_nodes` coordinators and the sites.
-    pub fn build(choice: NetworkChoice, n_nodes: u64, sites: &[String]) -> Result<Self> {
+    /// Builds the ways between `n_nodes` coordinators and the sites, with firewalls that drop UDP or without.
+    pub fn build(choice: NetworkChoice, n_nodes: u64, sites: &[String], drop_udp: bool) -> Result<Self> {
         if choice != NetworkChoice::Loopback && namespaces::is_inside() {
-            return Ok(Self::Namespaces(Arc::new(Namespaces::build(n_nodes, sites)?)));
+            return Ok(Self::Namespaces(Arc::new(Namespaces::build(n_nodes, sites, drop_udp)?)));
         }
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Ok(Self::Loopback((1..).zip(free_ports(n_nodes as usize)?.into_iter().map(at)).collect()))

@@ -3,7 +3,8 @@
 //! touched and nothing is left behind.
 //!
 //! A way is cut by giving its sender a wrong hardware address for its receiver: datagrams leave and reach nobody, in
-//! this direction alone, and the sender is not told, as when a cable is pulled.
+//! this direction alone, and the sender is not told, as when a cable is pulled. A firewall that drops UDP stands before every party
+//! where that is wanted.
 
 use std::{
     collections::BTreeMap,
@@ -34,12 +35,17 @@ struct Party {
 /// Starts the program again inside a namespace of its own, if that is wanted and possible; else returns.
 ///
 /// # Errors  that it is wanted and not possible
-pub fn enter(choice: NetworkChoice) -> Result<()> {
+pub fn enter(choice: NetworkChoice, drop_udp: bool) -> Result<()> {
+    ensure!(
+        choice != NetworkChoice::Loopback || !drop_udp,
+        "`--drop-udp` needs namespaces: leave `--network loopback` out"
+    );
     if choice == NetworkChoice::Loopback || is_inside() {
         return Ok(());
     }
-    if !is_possible() {
-        ensure!(choice == NetworkChoice::Auto, "`unshare`, `nsenter`, `ip` or the right to make namespaces is missing");
+    if !is_possible(drop_udp) {
+        let missing = "`unshare`, `nsenter`, `ip`, `nft` or the right to make namespaces is missing";
+        ensure!(choice == NetworkChoice::Auto && !drop_udp, missing);
         return Ok(());
     }
     let mut again = Command::new("unshare");
@@ -52,14 +58,15 @@ pub(super) fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-fn is_possible() -> bool {
+fn is_possible(drop_udp: bool) -> bool {
     let script = "ip link add hub type bridge && ip link add v1 type veth peer name v2 && nsenter --version";
-    let tried = Command::new("unshare").args(UNSHARE).args(["sh", "-c", script]).stdin(Stdio::null()).output();
+    let script = if drop_udp { format!("{script} && nft '{FIREWALL}'") } else { script.to_owned() };
+    let tried = Command::new("unshare").args(UNSHARE).args(["sh", "-c", &script]).stdin(Stdio::null()).output();
     tried.is_ok_and(|output| output.status.success())
 }
 
 impl Namespaces {
-    pub(super) fn build(n_nodes: u64, sites: &[String]) -> Result<Self> {
+    pub(super) fn build(n_nodes: u64, sites: &[String], drop_udp: bool) -> Result<Self> {
         ip(None, &["link set lo up", "link add hub type bridge"])?;
         let own = Ipv4Addr::new(10, 77, 0, 254);
         ip(None, &[&format!("addr add {own}/24 dev hub"), "link set hub up"])?;
@@ -68,6 +75,9 @@ impl Namespaces {
         for (i, name) in (1..).zip(names) {
             let address = Ipv4Addr::new(10, 77, 0, i);
             parties.insert(name, Party { address, keeper: Some(keeper(i, address)?) });
+        }
+        if drop_udp {
+            parties.values().try_for_each(|party| run(party.keeper.as_ref(), &["nft", FIREWALL]))?;
         }
         Ok(Self { parties })
     }
@@ -162,15 +172,8 @@ fn keeper(i: u8, address: Ipv4Addr) -> Result<Child> {
 
 /// Runs commands of `ip`, in a namespace or in our own.
 fn ip<S: AsRef<str>>(keeper: Option<&Child>, lines: &[S]) -> Result<()> {
-    let mut command = match keeper {
-        Some(keeper) => {
-            let mut command = Command::new("nsenter");
-            command.args([&namespace(keeper), "--", "ip"]);
-            command
-        }
-        None => Command::new("ip"),
-    };
-    let mut child = command.args(["-batch", "-"]).stdin(Stdio::piped()).spawn().context("failed to start `ip`")?;
+    let mut command = inside(keeper, &["ip", "-batch", "-"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().context("failed to start `ip`")?;
     let mut input = child.stdin.take().context("the input of `ip` is there once")?;
     for line in lines {
         writeln!(input, "{}", line.as_ref())?;
@@ -180,6 +183,20 @@ fn ip<S: AsRef<str>>(keeper: Option<&Child>, lines: &[S]) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command, in a namespace or in our own.
+fn run(keeper: Option<&Child>, words: &[&str]) -> Result<()> {
+    ensure!(inside(keeper, words).status()?.success(), "failed: {}", words.join(" "));
+    Ok(())
+}
+
+fn inside(keeper: Option<&Child>, words: &[&str]) -> Command {
+    let prefix = keeper.map(|keeper| ["nsenter".to_owned(), namespace(keeper), "--".to_owned()]);
+    let mut all = prefix.into_iter().flatten().chain(words.iter().map(|word| (*word).to_owned()));
+    let mut command = Command::new(all.next().unwrap_or_default());
+    command.args(all);
+    command
+}
+
 fn namespace(keeper: &Child) -> String {
     format!("--net=/proc/{}/ns/net", keeper.id())
 }
@@ -187,5 +204,10 @@ fn namespace(keeper: &Child) -> String {
 /// The port of every coordinator for its peers, and its second port: each has an address of its own.
 const PORT: u16 = 7101;
 const OPS_PORT: u16 = 9101;
+/// What a hospital's firewall does to UDP: no word comes back.
+const FIREWALL: &str = "table inet firewall {
+    chain out { type filter hook output priority 0; meta l4proto udp counter drop; }
+    chain in { type filter hook input priority 0; meta l4proto udp counter drop; }
+}";
 const UNSHARE: [&str; 3] = ["--user", "--map-root-user", "--net"];
 const INSIDE: &str = "ARCHIPELAGO_CAMPAIGN_INSIDE";
