@@ -214,7 +214,16 @@ fn a_certificate_is_renewed_while_the_worker_serves(desk: &mut Desk) -> Result<(
         let shown: Value = serde_json::from_str(&desk.types("archipelago-coordinator task show 1 --format json")?)?;
         let state = shown["assignments"]["late"]["state"].to_string().to_lowercase();
         Ok(state.contains("accepted").then_some(()))
-    })
+    })?;
+    drop(worker);
+    desk.types("archipelago-coordinator revoke site/late --reason moved-away")?;
+    let looked = desk.command("archipelago-worker doctor --config late/site.toml --format json", "north")?.output()?;
+    let said: Value = serde_json::from_slice(&looked.stdout)?;
+    let findings = said["findings"].as_array().context("findings")?;
+    let session = findings.iter().find(|finding| finding["what"] == "session").context("a word on the session")?;
+    let found = session["found"].to_string();
+    ensure!(session["verdict"] == "failed" && found.contains("revoked") && found.contains("moved-away"), "{session}");
+    Ok(())
 }
 
 fn ensure_failed(succeeded: bool) -> Result<()> {

@@ -152,6 +152,13 @@ impl Consortium {
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
+    /// The most memory that a node ever had, in KiB.
+    pub(crate) fn peak_kib(&self, node: u64) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process(node))).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub(crate) fn issue(&self, principal: &str, out: &str) {
         self.done(&["ca", "issue", principal, "--ca", "ca", "--out", out]);
     }

@@ -114,7 +114,7 @@ impl NetTransport {
         let connection = match self.ways {
             Ways::Quic => self.quic.dial(address, node).await,
             Ways::Tcp => self.tcp.dial(address, node).await,
-            Ways::Auto if self.known.fails(address) => self.tcp_first(address, node).await,
+            Ways::Auto if self.known.fails(address, Instant::now()) => self.tcp_first(address, node).await,
             Ways::Auto => self.quic_first(address, node).await,
         }?;
         tracing::debug!(address, way = %connection.way(), "dialled");
@@ -229,8 +229,8 @@ enum Udp {
 }
 
 impl Known {
-    fn fails(&self, address: &str) -> bool {
-        matches!(self.lock().get(address), Some(Udp::Fails(since)) if since.elapsed() < QUIC_AGAIN)
+    fn fails(&self, address: &str, now: Instant) -> bool {
+        matches!(self.lock().get(address), Some(Udp::Fails(since)) if now.duration_since(*since) < QUIC_AGAIN)
     }
 
     fn note_failed(&self, address: &str) {
@@ -326,3 +326,21 @@ const WHERE_REFUSED: Duration = Duration::from_millis(900);
 const QUIC_AGAIN: Duration = Duration::from_secs(3_600);
 /// Ports that are tried where any will do.
 const PORT_ATTEMPTS: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn udp_is_left_alone_for_an_hour_where_it_failed_and_never_where_it_came_through_once() {
+        let (known, begun) = (Known::default(), Instant::now());
+        known.note_failed("a:1");
+        let soon = begun + QUIC_AGAIN - Duration::from_secs(1);
+        assert!(known.fails("a:1", soon) && !known.fails("b:1", soon));
+        assert!(!known.fails("a:1", Instant::now() + QUIC_AGAIN), "networks change");
+        known.note_failed("a:1");
+        known.note_through("a:1");
+        known.note_failed("a:1");
+        assert!(!known.fails("a:1", soon), "a coordinator was down, most likely");
+    }
+}

@@ -4,6 +4,8 @@ use std::{
     fs,
     net::{TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Output},
 };
 
 use archipelago_common::{Principal, reference_dir::ReferenceDir};
@@ -40,7 +42,10 @@ fn alone() -> Bench {
 
 /// What `doctor` finds of one thing: verdict, what it found, and its advice.
 fn finding(bench: &Bench, what: &str) -> (String, String, String) {
-    let answer = bench.command(&DOCTOR).output().unwrap();
+    finding_in(&bench.command(&DOCTOR).output().unwrap(), what)
+}
+
+fn finding_in(answer: &Output, what: &str) -> (String, String, String) {
     let said: Value = serde_json::from_slice(&answer.stdout).unwrap();
     let findings = said["findings"].as_array().unwrap();
     let failed = findings.iter().filter(|finding| finding["verdict"] == "failed").count();
@@ -137,6 +142,26 @@ fn a_way_that_ends_somewhere_is_told_where() {
     let wrong = listen(credentials(&authority, "coordinator/2"), Ways::Auto);
     change(&bench, "site.toml", other.address(), wrong.address());
     expect(&bench, "coordinator 1, TCP", "failed", &["coordinator/2", "coordinator/1"], "node id");
+}
+
+/// A network of its own, without an address: what a machine has whose cable is out.
+#[test]
+fn a_machine_without_a_network_is_told_so() {
+    let bench = alone();
+    change(&bench, "site.toml", NOBODY, "192.0.2.7:7101");
+    let inside = |program: &Path, args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net"]).arg(program).args(args).current_dir(bench.path("."));
+        command.output()
+    };
+    if !inside(Path::new("true"), &[]).is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: `unshare` or the right to make a network namespace is missing");
+        return;
+    }
+    let answer = inside(&assert_cmd::cargo::cargo_bin("archipelago-worker"), &DOCTOR).unwrap();
+    let (verdict, found, advice) = finding_in(&answer, "coordinator 1, TCP");
+    assert!(verdict == "failed" && found.contains("Network is unreachable"), "{found}");
+    assert!(advice.contains("check this machine's network"), "{advice}");
 }
 
 #[test]
