@@ -22,18 +22,10 @@ pub(crate) fn of_path(path: &Path) -> Option<Error> {
 pub(crate) fn of_root(root: &Group) -> Option<Error> {
     let names = h5::names(root).ok()?;
     let has = |name: &str| names.iter().any(|known| known == name);
-    let holds = |group: &str, members: &[&str]| {
-        let found = root.group(group).and_then(|group| group.member_names()).unwrap_or_default();
-        members.iter().all(|member| found.iter().any(|known| known == member))
-    };
-    const MATRIX: [&str; 5] = ["barcodes", "data", "indices", "indptr", "shape"];
     let format = if has("row_attrs") && has("col_attrs") {
         Format { what: "a loom file", advice: "scanpy.read_loom(path).write_h5ad(copy)" }
-    } else if holds("matrix", &MATRIX) || names.iter().any(|name| holds(name, &MATRIX)) {
-        Format { what: "a 10x file of counts (Cell Ranger)", advice: "scanpy.read_10x_h5(path).write_h5ad(copy)" }
     } else if has("molecule_info") || (has("barcode_idx") && has("umi")) {
-        let advice =
-            "use the file `filtered_feature_bc_matrix.h5` beside it: scanpy.read_10x_h5(path).write_h5ad(copy)";
+        let advice = "use the file `filtered_feature_bc_matrix.h5` beside it, which is read as it is";
         Format { what: "a 10x file of molecules (Cell Ranger)", advice }
     } else if has("assays") && has("cell.names") {
         let advice = "in R: SeuratDisk::Convert(path, dest = \"h5ad\")";
@@ -52,10 +44,6 @@ fn of_folder(path: &Path) -> Option<Format> {
     let has = |name: &str| path.join(name).exists();
     if has(".zattrs") || has(".zgroup") || has("zarr.json") {
         return Some(Format { what: "a zarr store", advice: "anndata.read_zarr(path).write_h5ad(copy)" });
-    }
-    if has("matrix.mtx") || has("matrix.mtx.gz") {
-        let advice = "scanpy.read_10x_mtx(path).write_h5ad(copy)";
-        return Some(Format { what: "a 10x folder of counts (Cell Ranger)", advice });
     }
     None
 }
@@ -135,8 +123,6 @@ mod tests {
     fn folders_are_known_by_what_they_hold() {
         let folder = tempfile::tempdir().unwrap();
         assert!(of_path(folder.path()).is_none());
-        fs::write(folder.path().join("matrix.mtx.gz"), "").unwrap();
-        assert!(of_path(folder.path()).unwrap().to_string().contains("10x folder"));
         fs::write(folder.path().join("zarr.json"), "").unwrap();
         assert!(of_path(folder.path()).unwrap().to_string().contains("zarr"));
     }

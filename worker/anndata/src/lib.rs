@@ -12,6 +12,7 @@ mod anndata;
 mod array;
 mod awkward;
 mod beside;
+mod cellranger;
 mod column;
 mod concat;
 pub mod counts;

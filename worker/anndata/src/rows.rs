@@ -15,7 +15,7 @@ use crate::{
     anndata::check_axis,
     awkward,
     beside::MODALITIES,
-    h5,
+    cellranger, h5,
     read::{self, element, matrix},
 };
 
@@ -76,7 +76,7 @@ impl H5adFile {
     /// [`Error::Missing`] with the modalities there are, and as [`H5adFile::open`].
     pub fn open_modality(path: impl AsRef<Path>, modality: &str) -> Result<Self> {
         let path = path.as_ref();
-        let file = h5::open(path)?;
+        let file = cellranger::open(path)?;
         let available = modalities(&h5::group(&file, "/")?)?;
         if !available.iter().any(|name| name == modality) {
             return Err(Error::Missing { kind: "modality", name: modality.to_owned(), available });
@@ -86,7 +86,7 @@ impl H5adFile {
 
     fn open_at(path: &Path, at: String) -> Result<Self> {
         let path = path.to_owned();
-        let file = h5::open(&path)?;
+        let file = cellranger::open(&path)?;
         let _reading = h5::Reading::begin(&file);
         let modalities = modalities(&h5::group(&file, "/")?)?;
         let (obs, var, _) = read::annotations(&h5::group(&file, &at)?)?;

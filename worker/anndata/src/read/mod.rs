@@ -13,13 +13,14 @@ use std::{collections::BTreeMap, path::Path};
 pub(crate) use self::legacy::raw_parts;
 use crate::h5::Reading;
 use crate::{
-    AnnData, Array, Beside, DataFrame, Dict, Element, Error, Kept, Matrix, Raw, Result, RowReader, foreign, h5,
+    AnnData, Array, Beside, DataFrame, Dict, Element, Error, Kept, Matrix, Raw, Result, RowReader, cellranger, foreign,
+    h5,
 };
 use hdf5::Group;
 
 /// Reads the whole data set in the group `at` of a file.
 pub(crate) fn read(path: &Path, at: &str) -> Result<AnnData> {
-    let file = h5::open(path)?;
+    let file = cellranger::open(path)?;
     let _reading = Reading::begin(&file);
     let root = h5::group(&file, at)?;
     let (obs, var, used) = annotations(&root)?;

@@ -50,6 +50,15 @@ pub(crate) fn write_modalities(mdata: &MuData, path: &Path, compression: Compres
     })
 }
 
+/// The file that [`write`] would make, in memory and under a name that nobody else has.
+pub(crate) fn in_memory(adata: &AnnData, name: &Path, compression: Compression) -> Result<File> {
+    let failed = |source| Error::Hdf5 { action: "make", object: "/".into(), path: name.to_owned(), source };
+    let options = File::with_options().with_fapl(|plist| plist.core_filebacked(false)).create(name);
+    let file = options.map_err(failed)?;
+    write_root(adata, &mut Copies::none(), &h5::group(&file, "/")?, compression)?;
+    Ok(file)
+}
+
 /// Where each of all names stands in a modality, from 1; 0 where it does not.
 fn positions(all: &[String], own: &[String]) -> Vec<u32> {
     let position: BTreeMap<&String, u32> = own.iter().zip(1..).collect();

@@ -2,6 +2,7 @@
 
 mod alignment;
 mod bombs;
+mod cellranger;
 mod copied;
 mod example;
 mod fuzz;

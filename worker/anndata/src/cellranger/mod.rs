@@ -1,0 +1,122 @@
+//! What Cell Ranger and its kin write: one HDF5 file, or a folder of text files. Read whole, and shown to everybody else as the h5ad
+//! file that it could be, which is in memory only.
+//!
+//! Genes become `X`; other features (antibodies, CRISPR guides) a data frame of `obsm`, named by their type.
+
+mod folder;
+mod hdf5_file;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use hdf5::File;
+
+use crate::{AnnData, Column, Compression, DataFrame, Element, Error, Matrix, Result, Values, h5, write};
+
+/// Opens a file for reading, as it is or as the h5ad file that it could be.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    if path.is_dir()
+        && let Some(features) = folder::read(path)?
+    {
+        return shown(path, features);
+    }
+    let file = h5::open(path)?;
+    match hdf5_file::read(&file)? {
+        Some(features) => shown(path, features),
+        None => Ok(file),
+    }
+}
+
+/// What was measured, cells × features.
+struct Features {
+    counts: Matrix,
+    barcodes: Vec<String>,
+    /// Symbols, which may repeat.
+    names: Vec<String>,
+    ids: Vec<String>,
+    /// The type of each feature; empty where the format knows genes only.
+    types: Vec<String>,
+    /// The genome of each; empty where it is not said.
+    genomes: Vec<String>,
+}
+
+impl Features {
+    fn into_anndata(self) -> Result<AnnData> {
+        let columns = [("gene_ids", &self.ids), ("feature_types", &self.types), ("genome", &self.genomes)];
+        let mut var = DataFrame::new(unique(&self.names));
+        for (name, values) in columns.into_iter().filter(|(_, values)| !values.is_empty()) {
+            let column = if name == "gene_ids" { Column::text(values.clone()) } else { Column::categorical(values) };
+            var.insert(name, column)?;
+        }
+        let all = AnnData::new(self.counts, DataFrame::new(self.barcodes), var)?;
+        let mut by_type: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (feature, kind) in self.types.iter().enumerate() {
+            by_type.entry(kind).or_default().push(feature);
+        }
+        if by_type.is_empty() {
+            return Ok(all);
+        }
+        let genes = by_type.remove(GENES).unwrap_or_default();
+        if genes.is_empty() {
+            return Err(Error::NoGenes);
+        }
+        let mut adata = all.select_vars(&genes)?;
+        for (kind, features) in by_type {
+            let name = kind.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "_");
+            adata.obsm.insert(name, Element::Frame(table(&all.select_vars(&features)?)?));
+        }
+        Ok(adata)
+    }
+}
+
+/// A column for each feature.
+fn table(features: &AnnData) -> Result<DataFrame> {
+    let counts = features.matrix(None)?.to_csr()?;
+    let mut frame = DataFrame::new(features.obs_names().to_vec());
+    for (feature, name) in (0..).zip(features.var_names()) {
+        let values = (0..counts.n_rows()).map(|cell| counts.value(cell, feature)).collect();
+        frame.insert(name.clone(), Column::Plain(Values::F32(values)))?;
+    }
+    Ok(frame)
+}
+
+/// The same names, each once: a second `A` is `A-1`, as `var_names_make_unique` of anndata calls it.
+fn unique(names: &[String]) -> Vec<String> {
+    let mut taken: HashSet<String> = names.iter().cloned().collect();
+    let mut n_seen: BTreeMap<&String, u64> = BTreeMap::new();
+    let mut unique = Vec::with_capacity(names.len());
+    for name in names {
+        let n_before = n_seen.entry(name).and_modify(|n| *n += 1).or_insert(0);
+        // Numbers do not end, and names that are taken do.
+        let free =
+            (*n_before > 0).then(|| (*n_before..).map(|n| format!("{name}-{n}")).find(|free| !taken.contains(free)));
+        let name = free.flatten().unwrap_or_else(|| name.clone());
+        taken.insert(name.clone());
+        unique.push(name);
+    }
+    unique
+}
+
+fn shown(path: &Path, features: Features) -> Result<File> {
+    // Two files of one name would be one to HDF5.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let name = format!("{} (read, {})", path.display(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    write::in_memory(&features.into_anndata()?, Path::new(&name), Compression::None)
+}
+
+/// How Cell Ranger calls genes.
+const GENES: &str = "Gene Expression";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_repeat_get_numbers_that_are_free() {
+        let names = ["A", "B", "A", "A-1", "A"].map(str::to_owned);
+        assert_eq!(unique(&names), ["A", "B", "A-2", "A-1", "A-3"]);
+    }
+}
