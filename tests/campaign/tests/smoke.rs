@@ -49,6 +49,7 @@ fn nothing_acknowledged_is_lost_while_processes_are_killed_and_cut_off_as_the_ma
 
 /// As at sites behind a firewall that lets no datagram through; what carries the sessions is in the summary, and QUIC is a problem.
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
 fn nothing_acknowledged_is_lost_where_every_firewall_drops_udp() {
     let tried =
         Command::new("unshare").args(["--user", "--map-root-user", "--net", "nft", "add table inet firewall"]).output();

@@ -146,6 +146,7 @@ fn a_way_that_ends_somewhere_is_told_where() {
 
 /// A network of its own, without an address: what a machine has whose cable is out.
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
 fn a_machine_without_a_network_is_told_so() {
     let bench = alone();
     change(&bench, "site.toml", NOBODY, "192.0.2.7:7101");

@@ -101,6 +101,7 @@ fn come(number: u32, to: SocketAddr, met: &mut Met) {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "figures for docs/reliability.md")]
 fn ten_thousand_who_show_no_certificate_hold_up_nobody() {
     let consortium = Consortium::new(1);
     let to = consortium.addresses().into_values().next().unwrap().parse().unwrap();

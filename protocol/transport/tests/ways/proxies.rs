@@ -83,6 +83,7 @@ async fn start(command: impl Fn(u16) -> Option<Command>) -> Option<(Running, Str
     panic!("the proxy did not start");
 }
 
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
 async fn through_a_real_proxy(name: &str, command: fn(&Path, u16, u16) -> Option<Command>) {
     let dir = tempfile::tempdir().unwrap();
     // squid gives up root and reads its files as somebody else.
