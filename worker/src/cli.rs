@@ -10,7 +10,7 @@ use clap::{
 use crate::{
     commands::{
         aggregate, approve, audit, completions, concat, decline, doctor, export, generate, import, inspect, join,
-        latent, ledger, leiden, map, metrics, models, names, neighbors, organize, pca, plot, predict, preprocess,
+        latent, ledger, leiden, map, metrics, models, names, neighbors, obs, organize, pca, plot, predict, preprocess,
         receptors, report, results, search, serve, space, subset, tasks, train, transfer, tree, tsne, umap, unpack,
     },
     error::{Error, Result},
@@ -78,6 +78,7 @@ enum Verb {
     Concat(concat::ConcatArgs),
     Organize(organize::OrganizeArgs),
     Subset(subset::SubsetArgs),
+    Obs(obs::ObsArgs),
     Receptors(receptors::ReceptorsArgs),
     Pca(pca::PcaArgs),
     Neighbors(neighbors::NeighborsArgs),
@@ -170,6 +171,7 @@ fn run_command(matches: &ArgMatches) -> Result<()> {
         Verb::Concat(args) => concat::run(args, &output),
         Verb::Organize(args) => organize::run(args, &output),
         Verb::Subset(args) => subset::run(args, &output),
+        Verb::Obs(args) => obs::run(args, &output),
         Verb::Receptors(args) => receptors::run(args, &output),
         Verb::Pca(args) => pca::run(args, &output),
         Verb::Neighbors(args) => neighbors::run(args, &output),

@@ -352,6 +352,20 @@ pub enum Error {
         /// The values there are.
         available: String,
     },
+    /// A column that would be lost.
+    #[error("there is an obs column `{column}` already")]
+    ColumnExists {
+        /// Its name.
+        column: String,
+    },
+    /// A table as text that does not say what it should.
+    #[error("`{}` is not usable as a table: {detail}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// Found, and expected.
+        detail: String,
+    },
     /// A feature that was asked for is none of those that the reference decodes.
     #[error("the reference decodes no feature `{name}`, of {n_known} in all")]
     UnknownFeature {

@@ -38,6 +38,7 @@ pub mod models;
 pub mod names;
 mod native;
 pub mod neighbors;
+pub mod obs;
 pub mod organize;
 pub mod pca;
 pub mod placed;

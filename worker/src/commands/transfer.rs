@@ -1,6 +1,10 @@
 //! `transfer`: labels of reference cells for query cells, with an uncertainty.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+};
 
 use archipelago_analysis::{
     Labels,
@@ -51,6 +55,13 @@ pub struct TransferArgs {
     /// Labels of a smaller share of the weight become `Unknown`: the threshold of the scArches package.
     #[arg(long, value_name = "0..1")]
     min_probability: Option<f64>,
+    /// Give these labels only, such as those that a tissue can have; reference cells of others do not vote.
+    #[arg(long, value_name = "LABELS")]
+    among: Vec<String>,
+    /// Also give every cell the label that most cells of its group have, by this obs column of the query (a clustering, say): in
+    /// `<column>_majority_label`.
+    #[arg(long, value_name = "COLUMN")]
+    majority_by: Option<String>,
     /// What the uncertainty is of.
     #[arg(long, value_enum, default_value_t = ModeArg::Package)]
     mode: ModeArg,
@@ -119,14 +130,18 @@ pub fn run(args: &TransferArgs, output: &Output) -> Result<()> {
     let mut summaries = BTreeMap::new();
     for name in columns {
         let names = reference.obs.column(&name).map_err(|error| in_reference(error.into()))?.to_strings();
-        let labelled: Vec<usize> = (0..names.len()).filter(|&row| names[row].is_some()).collect();
-        let n_without = names.len() - labelled.len();
+        let n_without = names.iter().filter(|name| name.is_none()).count();
+        let among = args.among(&name, &names)?;
+        let is_given = |name: &Option<String>| {
+            name.as_ref().is_some_and(|name| among.as_ref().is_none_or(|among| among.contains(name)))
+        };
+        let labelled: Vec<usize> = (0..names.len()).filter(|&row| is_given(&names[row])).collect();
         if n_without > 0 {
             output.note(format_args!(
                 "note: {n_without} reference cells have no value in `{name}` and do not vote for it"
             ));
         }
-        let known = Labels::from_names(&names.iter().flatten().collect::<Vec<_>>());
+        let known = Labels::from_names(&labelled.iter().filter_map(|&row| names[row].as_ref()).collect::<Vec<_>>());
         let neighbours = voters.among(&labelled, output)?;
         let summary = args.transfer(&mut query, &name, &known, neighbours, rule);
         let summary = summary.map_err(|error| args.query.within(error))?;
@@ -173,6 +188,20 @@ impl TransferArgs {
         Ok(if self.max_uncertainty.is_some() { Unknown::MaxUncertainty(share) } else { Unknown::MinProbability(share) })
     }
 
+    /// The labels of a column that may be given; none where all may.
+    fn among(&self, column: &str, names: &[Option<String>]) -> Result<Option<Vec<String>>> {
+        let present: BTreeSet<&str> = names.iter().flatten().map(String::as_str).collect();
+        let asked = lists::among(&self.among, lists::name_in(present.iter().copied()));
+        match asked.iter().find(|name| !present.contains(name.as_str())) {
+            None => Ok((!asked.is_empty()).then_some(asked)),
+            Some(found) => {
+                let available = present.iter().take(N_EXAMPLES).map(|name| format!("`{name}`")).collect::<Vec<_>>();
+                let (column, found) = (column.to_owned(), found.clone());
+                Err(Error::UnknownValue { column, found, available: available.join(", ") })
+            }
+        }
+    }
+
     fn columns(&self, reference: &AnnData) -> Result<Vec<String>> {
         let names = reference.obs.column_names();
         let mut columns = Vec::new();
@@ -213,6 +242,11 @@ impl TransferArgs {
         let kept = found.labels_with(rule);
         let n_unknown = kept.iter().filter(|label| **label == UNKNOWN).count();
         let unfiltered: Vec<&str> = found.labels.iter().collect();
+        if let Some(groups) = &self.majority_by {
+            let groups = labels(&query.obs, groups, MISSING)?;
+            let majority = categories_of(known, &majority(&unfiltered, &groups))?;
+            query.obs.insert(format!("{name}_majority_label"), majority)?;
+        }
         let (kept, unfiltered) = (categories_of(known, &kept)?, categories_of(known, &unfiltered)?);
         let mean_uncertainty = uncertainty.iter().sum::<f64>() / uncertainty.len().max(1) as f64;
         query.obs.insert(format!("{name}_transferred_label_unfiltered"), unfiltered)?;
@@ -237,6 +271,25 @@ impl TransferArgs {
         Element::Dict(entry)
     }
 }
+
+/// For each cell the label that most cells of its group have; of several that are as frequent, the first in the alphabet.
+fn majority<'a>(found: &[&'a str], groups: &Labels) -> Vec<&'a str> {
+    let mut counts: BTreeMap<(u32, &'a str), usize> = BTreeMap::new();
+    for (&label, &group) in found.iter().zip(groups.codes()) {
+        *counts.entry((group, label)).or_default() += 1;
+    }
+    let mut most: BTreeMap<u32, (&'a str, usize)> = BTreeMap::new();
+    for ((group, label), n) in counts {
+        let known = most.entry(group).or_insert((label, n));
+        if n > known.1 {
+            *known = (label, n);
+        }
+    }
+    groups.codes().iter().map(|group| most[group].0).collect()
+}
+
+/// Values shown in an error.
+const N_EXAMPLES: usize = 20;
 
 /// Labels as a column with every category of the reference, so that a label has the same colour whichever others occur.
 fn categories_of(known: &Labels, labels: &[&str]) -> Result<Column> {

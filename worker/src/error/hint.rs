@@ -217,7 +217,8 @@ fn anndata_hints(source: &archipelago_anndata::Error) -> Vec<String> {
     let hints: &[&str] = match source {
         Error::NotFound { .. } => &["check the path; relative paths start in the current directory"],
         Error::Missing { kind: "column", .. } => &[
-            "choose a column with `--batch-key` or `--labels-key`",
+            "choose a column with `--batch-key` or `--labels-key`; where all cells are one batch, `archipelago-worker obs FILE --set \
+             batch=NAME --out COPY` says so",
             "choose a column with `--labels-key`",
             "choose a column with `--groupby`",
             "choose columns as `archipelago-worker inspect FILE` lists them",

@@ -30,7 +30,7 @@ enum Does {
 
 use Does::{ReadsOnly, Writes, WritesCells};
 
-const COMMANDS: [(&str, Does); 87] = [
+const COMMANDS: [(&str, Does); 88] = [
     ("train", Writes("cells.h5ad --batches a,b --epochs 1 --n-hidden 8 --n-latent 3", "--out", "trained")),
     (
         "search",
@@ -93,6 +93,7 @@ const COMMANDS: [(&str, Does); 87] = [
     ("preprocess", WritesCells("cells.h5ad --min-genes 1 --normalize", "--out", "clean.h5ad")),
     ("concat", Writes("cells.h5ad other.h5ad --index-unique", "--out", "both.h5ad")),
     ("organize", Writes("rna=cells.h5ad pca=cells.h5ad@obsm/X_pca", "--out", "organized.h5mu")),
+    ("obs", WritesCells("cells.h5ad --set study=one", "--out", "edited.h5ad")),
     ("subset", WritesCells("cells.h5ad --obs batch=a,b", "--out", "some.h5ad")),
     (
         "receptors",

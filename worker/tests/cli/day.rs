@@ -96,6 +96,13 @@ fn labels_reach_the_query_with_an_uncertainty() {
     let uncertainty = column("donor_transfer_uncert").to_f64().unwrap();
     assert!(uncertainty.iter().all(|value| (0.0..=1.0).contains(value)));
     assert_eq!(transfer(&["--labels-key", "cell_type"])["columns"]["cell_type"]["n_unknown"], 0);
+    let first = all.to_strings()[0].clone().unwrap();
+    let restricted = transfer(&["--labels-key", "cell_type", "--among", &first, "--majority-by", "batch"]);
+    let uncertainty = restricted["columns"]["cell_type"]["mean_uncertainty"].as_f64().unwrap();
+    assert!(uncertainty.abs() < 1e-12, "there is one label to give: {uncertainty}");
+    let labelled = AnnData::read(bench.path("labelled.h5ad")).unwrap();
+    let given = labelled.obs.column("cell_type_majority_label").unwrap().to_strings();
+    assert!(given.iter().all(|label| label.as_ref() == Some(&first)), "{given:?}");
     let of_truth = transfer(&["--labels-key", "cell_type", "--mode", "paper"]);
     assert!(of_truth["columns"]["cell_type"]["mean_uncertainty"].as_f64() >= of_type["mean_uncertainty"].as_f64());
 

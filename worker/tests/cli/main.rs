@@ -20,6 +20,7 @@ mod large;
 mod modalities;
 mod names;
 mod native;
+mod obs;
 mod preprocess;
 mod proteins;
 mod questions;
