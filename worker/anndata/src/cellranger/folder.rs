@@ -101,18 +101,22 @@ struct Text {
     reader: Box<dyn BufRead>,
     line: String,
     n_lines: u64,
+    /// Bytes that may still come: what is packed is not believed either.
+    n_left: u64,
 }
 
 impl Text {
     fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
+        let failed = |source| Error::Io { action: "read", path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let n_left = file.metadata().map_err(failed)?.len().saturating_mul(LARGEST_RATIO).saturating_add(LONGEST_LINE);
         let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
         let reader: Box<dyn BufRead> = if is_compressed {
             Box::new(BufReader::new(MultiGzDecoder::new(file)))
         } else {
             Box::new(BufReader::new(file))
         };
-        Ok(Self { path: path.to_owned(), reader, line: String::new(), n_lines: 0 })
+        Ok(Self { path: path.to_owned(), reader, line: String::new(), n_lines: 0, n_left })
     }
 
     fn next(&mut self) -> Result<Option<&str>> {
@@ -121,6 +125,10 @@ impl Text {
         let read = reader.read_line(&mut self.line);
         let n = read.map_err(|source| Error::Io { action: "read", path: self.path.clone(), source })?;
         self.n_lines += 1;
+        let Some(n_left) = self.n_left.checked_sub(n as u64) else {
+            return Err(self.wrong(&format!("it unpacks to more than {LARGEST_RATIO} times its size")));
+        };
+        self.n_left = n_left;
         if n as u64 == LONGEST_LINE {
             return Err(self.wrong("a line without end"));
         }
@@ -146,3 +154,5 @@ fn malformed(path: &Path, detail: String) -> Error {
 
 /// Bytes of a line beyond which nobody writes one.
 const LONGEST_LINE: u64 = 1 << 16;
+/// How much larger text is than its file at most; that of counts is some five times as large.
+const LARGEST_RATIO: u64 = 64;

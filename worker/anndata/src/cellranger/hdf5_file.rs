@@ -13,7 +13,8 @@ pub(super) fn read(file: &File) -> Result<Option<Features>> {
     let root = h5::group(file, "/")?;
     let mut held = Vec::new();
     for name in h5::names(&root)? {
-        if h5::is_group(&root, &name)? && holds_counts(&h5::group(&root, &name)?) {
+        // Whether anything else of the file can be read is for others to find out.
+        if h5::is_group(&root, &name).unwrap_or(false) && holds_counts(&h5::group(&root, &name)?) {
             held.push(name);
         }
     }

@@ -72,9 +72,17 @@ impl Features {
     }
 }
 
-/// A column for each feature.
+/// A column for each feature: with a value for every cell, which the file need not account for.
 fn table(features: &AnnData) -> Result<DataFrame> {
     let counts = features.matrix(None)?.to_csr()?;
+    if counts.n_rows().saturating_mul(counts.n_cols()) > MOST_VALUES {
+        let detail = format!(
+            "{} features that are no genes, of {} cells: too many for a table",
+            counts.n_cols(),
+            counts.n_rows()
+        );
+        return Err(Error::Invalid { kind: "file of Cell Ranger", detail });
+    }
     let mut frame = DataFrame::new(features.obs_names().to_vec());
     for (feature, name) in (0..).zip(features.var_names()) {
         let values = (0..counts.n_rows()).map(|cell| counts.value(cell, feature)).collect();
@@ -107,6 +115,8 @@ fn shown(path: &Path, features: Features) -> Result<File> {
     write::in_memory(&features.into_anndata()?, Path::new(&name), Compression::None)
 }
 
+/// Values of features that are no genes, a gibibyte of them: a thousand antibodies of a quarter of a million cells.
+const MOST_VALUES: usize = 1 << 28;
 /// How Cell Ranger calls genes.
 const GENES: &str = "Gene Expression";
 

@@ -163,3 +163,24 @@ fn what_is_wrong_with_text_is_told_with_its_line() {
     let error = AnnData::read(dir.path()).unwrap_err().to_string();
     assert!(error.contains("no such file") && error.contains("barcodes.tsv"), "{error}");
 }
+
+#[test]
+fn what_would_take_far_more_memory_than_the_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    compressed(&dir.path().join("barcodes.tsv.gz"), &"A\n".repeat(4 << 20));
+    let error = AnnData::read(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("barcodes.tsv.gz") && error.contains("64 times its size"), "{error}");
+
+    // 20,000 antibodies of 20,000 cells, none of which was seen.
+    let (n, mut names) = (20_000, String::from("g\tg\tGene Expression\n"));
+    names.extend((0..n).map(|i| format!("p{i}\tp{i}\tAntibody Capture\n")));
+    fs::write(dir.path().join("features.tsv"), &names).unwrap();
+    fs::remove_file(dir.path().join("features.tsv.gz")).unwrap();
+    fs::remove_file(dir.path().join("barcodes.tsv.gz")).unwrap();
+    fs::write(dir.path().join("barcodes.tsv"), (0..n).map(|i| format!("c{i}\n")).collect::<String>()).unwrap();
+    let head = "%%MatrixMarket matrix coordinate integer general";
+    compressed(&dir.path().join("matrix.mtx.gz"), &format!("{head}\n{} {n} 1\n1 1 1\n", n + 1));
+    let error = AnnData::read(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("20000 features that are no genes"), "{error}");
+}
