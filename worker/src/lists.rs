@@ -3,7 +3,11 @@
 //! A value may have commas of its own (`Smith, 2020`). It is found whole where the names are known, and can stand in double quotes
 //! anywhere: `--batches '"Smith, 2020",Mueller'`.
 
+use std::collections::BTreeSet;
+
 use archipelago_anndata::names;
+
+use crate::error::{Error, Result};
 
 /// One value between two commas, and whether it was quoted.
 struct Piece {
@@ -45,6 +49,25 @@ pub fn among(texts: &[String], find: impl Fn(&str) -> Option<String>) -> Vec<Str
     }
     values
 }
+
+/// The values in some texts among those of an obs column.
+///
+/// # Errors  [`Error::UnknownValue`] listing some that there are
+pub fn of_column(texts: &[String], column: &str, values: &[Option<String>]) -> Result<Vec<String>> {
+    let present: BTreeSet<&str> = values.iter().flatten().map(String::as_str).collect();
+    let asked = among(texts, name_in(present.iter().copied()));
+    match asked.iter().find(|value| !present.contains(value.as_str())) {
+        None => Ok(asked),
+        Some(found) => {
+            let available: Vec<String> = present.iter().take(N_EXAMPLES).map(|value| format!("`{value}`")).collect();
+            let (column, found) = (column.to_owned(), found.clone());
+            Err(Error::UnknownValue { column, found, available: available.join(", ") })
+        }
+    }
+}
+
+/// Values shown in an error.
+const N_EXAMPLES: usize = 20;
 
 /// How a name is looked up among others: the name itself, or the one that writes the same number (`1.0` for `1`).
 pub fn name_in<'a>(names: impl IntoIterator<Item = &'a str> + Clone) -> impl Fn(&str) -> Option<String> {

@@ -170,10 +170,9 @@ impl Relay {
             Ok(())
         };
         let hearing = async {
-            let mut n_recorded = from_chunk;
+            let (mut n_recorded, written) = (from_chunk, this.n_written.clone());
             loop {
                 // Only what is due can be late: the sender of the upload may be slow.
-                let written = this.n_written.clone();
                 let is_due = || n_recorded < *written.borrow() || *written.borrow() == blob.n_chunks();
                 match hear(&mut recv, is_due).await? {
                     PutReply::Has { n_chunks } => {

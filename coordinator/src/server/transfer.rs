@@ -93,12 +93,11 @@ async fn receive(
             receiving.await_others();
             unless_over(&receiving, relays.keep_pace(chunk.chunk_idx)).await?;
         }
-        let n_bytes = chunk.bytes.len() as u64;
-        receiving = take(receiving, chunk).await?;
+        take(&mut receiving, &chunk)?;
         if let Some(relays) = &relays {
             relays.wrote(receiving.next_chunk());
         }
-        counted.uploaded(n_bytes);
+        counted.uploaded(chunk.bytes.len() as u64);
     }
     let finished = tokio::task::block_in_place(|| receiving.finish());
     let is_something_else = matches!(&finished, Err(Error::Protocol(archipelago_protocol::Error::BlobDigest { .. })));
@@ -126,7 +125,7 @@ async fn receive_pushed((send, chunks): (&mut SendHalf, &mut Ahead), blob: BlobR
     send_from(send, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
         let chunk = receive_chunk(chunks, &receiving).await?;
-        receiving = take(receiving, chunk).await?;
+        take(&mut receiving, &chunk)?;
     }
     tokio::task::block_in_place(|| receiving.finish())
 }
@@ -146,7 +145,7 @@ async fn receive_relayed(
     send_from(send, receiving.next_chunk()).await?;
     while !receiving.is_complete() {
         let chunk = receive_chunk(chunks, &receiving).await?;
-        receiving = take(receiving, chunk).await?;
+        take(&mut receiving, &chunk)?;
         let has = PutReply::Has { n_chunks: receiving.next_chunk() };
         send.send_frame(&frame::encode(&has)?).await?;
     }
@@ -157,13 +156,11 @@ async fn send_from(send: &mut SendHalf, from_chunk: u64) -> Result<()> {
     Ok(send.send_frame(&frame::encode(&PutReply::Send { from_chunk })?).await?)
 }
 
-/// Verifies a chunk and writes it, on a thread that has nothing else to do: the next one comes in meanwhile.
-async fn take(mut receiving: Receiving, chunk: Chunk) -> Result<Receiving> {
-    let n_bytes = chunk.bytes.len() as u64;
-    let written = tokio::task::spawn_blocking(move || receiving.write(&chunk).map(|()| receiving));
-    let receiving = written.await.map_err(|_| Error::Ended { part: "the writer of a blob" })??;
-    metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(n_bytes);
-    Ok(receiving)
+/// Verifies a chunk and writes it; the next one comes in meanwhile.
+fn take(receiving: &mut Receiving, chunk: &Chunk) -> Result<()> {
+    tokio::task::block_in_place(|| receiving.write(chunk))?;
+    metrics::TRANSFER_BYTES_TOTAL.with_label_values(&["in"]).inc_by(chunk.bytes.len() as u64);
+    Ok(())
 }
 
 /// Has the bytes of an upload counted before they come: by all coordinators, and so by the leader.

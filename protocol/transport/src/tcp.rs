@@ -59,7 +59,11 @@ impl TcpTransport {
     }
 
     async fn dial_any(&self, address: &str, node: NodeId) -> Result<Connection> {
-        let dial = async { self.dial_over(address, self.socket(address).await?, node).await };
+        let dial = async {
+            let begun = Instant::now();
+            let socket = self.socket(address).await?;
+            self.dial_over(address, (socket, begun.elapsed()), node).await
+        };
         within(self.timing.handshake_timeout, address, Cause::Silent, dial).await
     }
 
@@ -88,7 +92,12 @@ impl TcpTransport {
     }
 
     /// The same connection over a socket that is there.
-    pub(crate) async fn dial_over(&self, address: &str, socket: TcpStream, node: NodeId) -> Result<Connection> {
+    async fn dial_over(
+        &self,
+        address: &str,
+        (socket, to_connect): (TcpStream, Duration),
+        node: NodeId,
+    ) -> Result<Connection> {
         prepare(&socket);
         let remote = socket.peer_addr().map_or_else(|_| address.to_owned(), |remote| remote.to_string());
         let verdict = tls::Verdict::default();
@@ -102,8 +111,8 @@ impl TcpTransport {
             .connect(tls::server_name(address), socket)
             .await
             .map_err(|e| explain(from_socket(&e)))?;
-        // One round trip in TLS 1.3, and little else.
-        let facts = Facts { round_trip: begun.elapsed(), ..Facts::of(tls.get_ref().1, remote)? };
+        // Either takes a round trip and little else; a machine that is busy makes them longer, seldom both.
+        let facts = Facts { round_trip: begun.elapsed().min(to_connect), ..Facts::of(tls.get_ref().1, remote)? };
         // In TLS 1.3 the listener judges our certificate after our side has finished; this waits for its word.
         let started = TcpLink::start(tls, Side::Dialler, facts, self.timing, None).await;
         started.map(|(connection, _)| connection).map_err(|error| tls::with_clocks(&self.credentials, error))

@@ -45,6 +45,17 @@ impl Categorical {
         }
     }
 
+    /// An unordered categorical whose categories are the distinct labels in ascending order, as pandas makes it; none is missing.
+    pub fn of<'a>(labels: impl Iterator<Item = Option<&'a str>> + Clone) -> Self {
+        let mut categories: Vec<&str> = labels.clone().flatten().collect();
+        categories.sort_unstable();
+        categories.dedup();
+        let code: HashMap<&str, i32> = categories.iter().copied().zip(0..).collect();
+        let codes = labels.map(|label| label.map_or(Column::MISSING, |label| code[label])).collect();
+        let categories = Values::Str(categories.into_iter().map(str::to_owned).collect());
+        Self { codes, categories, ordered: false }
+    }
+
     /// One code per row.
     pub fn codes(&self) -> &[i32] {
         &self.codes
@@ -65,14 +76,9 @@ impl Column {
         Self::Plain(Values::Str(values.into_iter().map(Into::into).collect()))
     }
 
-    /// An unordered categorical whose categories are the distinct labels in ascending order, as pandas makes it.
+    /// As [`Categorical::of`], of labels none of which is missing.
     pub fn categorical<S: AsRef<str>>(labels: &[S]) -> Self {
-        let mut categories: Vec<String> = labels.iter().map(|label| label.as_ref().to_owned()).collect();
-        categories.sort_unstable();
-        categories.dedup();
-        let code: HashMap<&str, i32> = categories.iter().map(String::as_str).zip(0..).collect();
-        let codes = labels.iter().map(|label| code[label.as_ref()]).collect();
-        Self::Categorical(Categorical { codes, categories: Values::Str(categories), ordered: false })
+        Self::Categorical(Categorical::of(labels.iter().map(|label| Some(label.as_ref()))))
     }
 
     /// Number of rows.
@@ -143,13 +149,7 @@ impl Column {
             let categories = Values::Str(names.iter().map(|name| name.clone().unwrap_or_default()).collect());
             return Categorical { codes, categories, ordered: *ordered };
         }
-        let labels = self.to_strings();
-        let mut categories: Vec<String> = labels.iter().flatten().cloned().collect();
-        categories.sort_unstable();
-        categories.dedup();
-        let code: HashMap<&str, i32> = categories.iter().map(String::as_str).zip(0..).collect();
-        let codes = labels.iter().map(|label| label.as_ref().map_or(Self::MISSING, |label| code[&**label])).collect();
-        Categorical { codes, categories: Values::Str(categories), ordered: false }
+        Categorical::of(self.to_strings().iter().map(Option::as_deref))
     }
 
     /// The rows at `rows`, in that order; categories stay as they are.

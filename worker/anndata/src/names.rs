@@ -4,7 +4,7 @@
 //! Text is its own name. A number is called as it is written in decimal, one without a fraction like the integer that it is (`1` for
 //! `1` and `1.0`); a number that is none (NaN) has no name: it is missing. Truths are `True` and `False`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::{Error, Result, Values};
 
@@ -64,6 +64,26 @@ pub fn repeated<'a>(names: impl IntoIterator<Item = &'a String>) -> (usize, Vec<
 /// Names shown in an error.
 const N_EXAMPLES: usize = 5;
 
+/// Names with a number behind those that were there before, as anndata makes them unique.
+pub(crate) fn unique<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let names: Vec<&String> = names.into_iter().collect();
+    let mut taken: HashSet<String> = names.iter().map(|name| (*name).clone()).collect();
+    let (mut seen, mut next): (HashSet<&String>, HashMap<&String, usize>) = (HashSet::new(), HashMap::new());
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        if seen.insert(name) {
+            all.push(name.clone());
+            continue;
+        }
+        let n = next.entry(name).or_insert(1);
+        while !taken.insert(format!("{name}-{n}")) {
+            *n += 1;
+        }
+        all.push(format!("{name}-{n}"));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +108,11 @@ mod tests {
         for (a, b) in [("1", "01.0"), ("1", "1.00"), ("1.5", "1"), ("v1", "v1.0"), ("", ".0"), ("0", "-0.0")] {
             assert!(!is_same(a, b), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn names_that_repeat_get_numbers_that_are_free() {
+        let names = ["A", "B", "A", "A-1", "A"].map(str::to_owned);
+        assert_eq!(unique(&names), ["A", "B", "A-2", "A-1", "A-3"]);
     }
 }

@@ -121,7 +121,7 @@ impl Organized {
     pub fn into_anndata(self) -> Result<AnnData> {
         let lengths: Vec<usize> = self.modalities.iter().map(|block| block.var.n_rows()).collect();
         let blocks = self.modalities.iter().map(|block| block.x.to_csr()).collect::<Result<Vec<_>>>()?;
-        let names = unique(self.modalities.iter().flat_map(|block| block.var.index()));
+        let names = names::unique(self.modalities.iter().flat_map(|block| block.var.index()));
         let mut var = DataFrame::new(names);
         let all: Vec<String> = self.modalities.iter().flat_map(|block| block.var.column_names()).collect();
         for (m, block) in self.modalities.iter().enumerate() {
@@ -242,26 +242,6 @@ fn beside_each_other(blocks: &[Csr]) -> Result<Csr> {
         indptr.push(indices.len());
     }
     Csr::new(n_rows, n_cols, indptr, indices, data)
-}
-
-/// Names with a number behind those that were there before, as anndata makes them unique.
-fn unique<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let names: Vec<&String> = names.collect();
-    let mut taken: HashSet<String> = names.iter().map(|name| (*name).clone()).collect();
-    let (mut seen, mut next): (HashSet<&String>, HashMap<&String, usize>) = (HashSet::new(), HashMap::new());
-    let mut all = Vec::with_capacity(names.len());
-    for name in names {
-        if seen.insert(name) {
-            all.push(name.clone());
-            continue;
-        }
-        let n = next.entry(name).or_insert(1);
-        while !taken.insert(format!("{name}-{n}")) {
-            *n += 1;
-        }
-        all.push(format!("{name}-{n}"));
-    }
-    all
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `subset`: some of the cells and genes of a file.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt,
     path::PathBuf,
 };
@@ -134,13 +134,7 @@ impl Condition {
     /// Whether each cell has one of the values. What was read as one value although it has a comma is said.
     fn holds(&self, adata: &AnnData, output: &Output) -> Result<Vec<bool>> {
         let values = adata.obs.column(&self.column)?.to_strings();
-        let present: BTreeSet<&str> = values.iter().flatten().map(String::as_str).collect();
-        let asked = lists::among(std::slice::from_ref(&self.values), lists::name_in(present.iter().copied()));
-        if let Some(found) = asked.iter().find(|value| !present.contains(value.as_str())) {
-            let available = present.iter().take(N_EXAMPLES).map(|value| format!("`{value}`")).collect::<Vec<_>>();
-            let (column, found) = (self.column.clone(), found.clone());
-            return Err(Error::UnknownValue { column, found, available: available.join(", ") });
-        }
+        let asked = lists::of_column(std::slice::from_ref(&self.values), &self.column, &values)?;
         for value in asked.iter().filter(|value| value.contains(',')) {
             output.note(format_args!("note: `{value}` is one value of `{}`", self.column));
         }
@@ -156,8 +150,6 @@ fn parse_condition(text: &str) -> Result<Condition, String> {
 
 /// A list of every gene of a genome is a megabyte.
 const GENES_BYTES: u64 = 16 << 20;
-/// Values shown in an error.
-const N_EXAMPLES: usize = 20;
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,10 +1,6 @@
 //! `transfer`: labels of reference cells for query cells, with an uncertainty.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use archipelago_analysis::{
     Labels,
@@ -131,10 +127,9 @@ pub fn run(args: &TransferArgs, output: &Output) -> Result<()> {
     for name in columns {
         let names = reference.obs.column(&name).map_err(|error| in_reference(error.into()))?.to_strings();
         let n_without = names.iter().filter(|name| name.is_none()).count();
-        let among = args.among(&name, &names)?;
-        let is_given = |name: &Option<String>| {
-            name.as_ref().is_some_and(|name| among.as_ref().is_none_or(|among| among.contains(name)))
-        };
+        let among = lists::of_column(&args.among, &name, &names)?;
+        let is_given =
+            |name: &Option<String>| name.as_ref().is_some_and(|name| among.is_empty() || among.contains(name));
         let labelled: Vec<usize> = (0..names.len()).filter(|&row| is_given(&names[row])).collect();
         if n_without > 0 {
             output.note(format_args!(
@@ -186,20 +181,6 @@ impl TransferArgs {
             return Err(Error::Setting { what, found: share.to_string(), expected: "a share from 0 to 1" });
         }
         Ok(if self.max_uncertainty.is_some() { Unknown::MaxUncertainty(share) } else { Unknown::MinProbability(share) })
-    }
-
-    /// The labels of a column that may be given; none where all may.
-    fn among(&self, column: &str, names: &[Option<String>]) -> Result<Option<Vec<String>>> {
-        let present: BTreeSet<&str> = names.iter().flatten().map(String::as_str).collect();
-        let asked = lists::among(&self.among, lists::name_in(present.iter().copied()));
-        match asked.iter().find(|name| !present.contains(name.as_str())) {
-            None => Ok((!asked.is_empty()).then_some(asked)),
-            Some(found) => {
-                let available = present.iter().take(N_EXAMPLES).map(|name| format!("`{name}`")).collect::<Vec<_>>();
-                let (column, found) = (column.to_owned(), found.clone());
-                Err(Error::UnknownValue { column, found, available: available.join(", ") })
-            }
-        }
     }
 
     fn columns(&self, reference: &AnnData) -> Result<Vec<String>> {
@@ -287,9 +268,6 @@ fn majority<'a>(found: &[&'a str], groups: &Labels) -> Vec<&'a str> {
     }
     groups.codes().iter().map(|group| most[group].0).collect()
 }
-
-/// Values shown in an error.
-const N_EXAMPLES: usize = 20;
 
 /// Labels as a column with every category of the reference, so that a label has the same colour whichever others occur.
 fn categories_of(known: &Labels, labels: &[&str]) -> Result<Column> {

@@ -19,7 +19,8 @@ fn edit(bench: &Bench, args: &[&str]) -> AnnData {
 fn columns_are_joined_renamed_pasted_mapped_and_cast() {
     let bench = Bench::new();
     let before = AnnData::read(bench.path("cells.h5ad")).unwrap();
-    fs::write(bench.path("batches.csv"), "batch,age,\"place, town\"\na,61,\"Bonn, Beuel\"\nb,,Ulm\n").unwrap();
+    fs::write(bench.path("batches.csv"), "batch,age,\"place, town\",code\na,61,\"Bonn, Beuel\",007\nb,,Ulm,12\n")
+        .unwrap();
     fs::write(bench.path("coarse.tsv"), "old\tnew\na\tfirst\n").unwrap();
     let steps = [
         "--join=batches.csv",
@@ -45,6 +46,14 @@ fn columns_are_joined_renamed_pasted_mapped_and_cast() {
             _ => None,
         };
         assert_eq!(of("place").as_deref(), place);
+        assert_eq!(
+            of("code").as_deref(),
+            match batch {
+                "a" => Some("007"),
+                "b" => Some("12"),
+                _ => None,
+            }
+        );
         assert_eq!(of("both"), Some(format!("one_{batch}")));
         assert_eq!(of("coarse").as_deref(), Some(if batch == "a" { "first" } else { batch }));
     }
@@ -97,7 +106,7 @@ fn what_cannot_be_done_is_told_and_nothing_is_written() {
         (&["--cast", "batch=colour"], "`colour` is none of"),
         (&["--where", "batch = z"], "no value `z`; there are: `a`"),
         (&["--where", "batch >"], "expected a number"),
-        (&["--sample", "0"], "cell"),
+        (&["--sample", "0"], "`obs` leaves none of"),
     ] {
         let output = bench.command(&[&["obs", "cells.h5ad", "--out", "edited.h5ad"], args].concat()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
@@ -133,7 +142,7 @@ fn a_folder_of_cell_ranger_is_trained_on_and_mapped() {
         assert!(column(&bench, &format!("{name}.h5ad"), "batch").iter().all(|batch| batch.as_deref() == Some(name)));
     }
     let told = bench.run(&["inspect", "atlas"]);
-    assert!(told.contains(&counts.n_rows().to_string()), "{told}");
+    assert!(told.contains(&format!("{} cells × {} genes", counts.n_rows(), counts.n_cols())), "{told}");
     bench.run(&["train", "atlas.h5ad", "--batch-key", "batch", "--epochs", "1", "--n-hidden", "8", "--out", "trained"]);
     bench.run(&["map", "trained", "query.h5ad", "--epochs", "1", "--out", "mapped"]);
     assert_eq!(AnnData::read(bench.path("mapped/mapped.h5ad")).unwrap().n_obs(), counts.n_rows());

@@ -14,11 +14,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use archipelago_common::limits;
 use archipelago_transport::Way;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivatePkcs8KeyDer},
 };
+
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::{cluster::Place, transfer::rate};
 
@@ -47,6 +50,18 @@ pub(crate) async fn measure(way: Way, n_bytes: u64, at: &Place) -> Result<f64> {
     server.kill()?;
     server.wait()?;
     Ok(rate)
+}
+
+/// So many bytes, in pieces of a chunk's size.
+async fn pour(stream: &mut (impl AsyncWrite + Unpin), n_bytes: u64) -> Result<()> {
+    let chunk = vec![7; limits::CHUNK_BYTES as usize];
+    let mut left = n_bytes;
+    while left > 0 {
+        let size = left.min(limits::CHUNK_BYTES);
+        stream.write_all(&chunk[..size as usize]).await?;
+        left -= size;
+    }
+    Ok(())
 }
 
 /// Receives and forgets, until killed.

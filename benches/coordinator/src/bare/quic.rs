@@ -14,6 +14,8 @@ use quinn::{
 };
 use socket2::SockRef;
 
+use super::pour;
+
 /// Sends so many bytes, and waits until they are there.
 pub(super) async fn send(address: SocketAddr, tls: rustls::ClientConfig, n_bytes: u64) -> Result<()> {
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
@@ -21,13 +23,7 @@ pub(super) async fn send(address: SocketAddr, tls: rustls::ClientConfig, n_bytes
     let endpoint = endpoint(Ipv4Addr::UNSPECIFIED.into(), None)?;
     let connection = endpoint.connect_with(config, address, "localhost")?.await?;
     let (mut stream, mut answer) = connection.open_bi().await?;
-    let chunk = vec![7; limits::CHUNK_BYTES as usize];
-    let mut left = n_bytes;
-    while left > 0 {
-        let size = left.min(limits::CHUNK_BYTES);
-        stream.write_all(&chunk[..size as usize]).await?;
-        left -= size;
-    }
+    pour(&mut stream, n_bytes).await?;
     stream.finish()?;
     answer.read_to_end(1).await?;
     Ok(())

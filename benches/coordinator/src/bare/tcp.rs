@@ -15,17 +15,13 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::pour;
+
 /// Sends so many bytes, and waits until they are there.
 pub(super) async fn send(address: SocketAddr, tls: rustls::ClientConfig, n_bytes: u64) -> Result<()> {
     let socket = filling(TcpStream::connect(address).await?);
     let mut stream = TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from("localhost")?, socket).await?;
-    let chunk = vec![7; limits::CHUNK_BYTES as usize];
-    let mut left = n_bytes;
-    while left > 0 {
-        let size = left.min(limits::CHUNK_BYTES);
-        stream.write_all(&chunk[..size as usize]).await?;
-        left -= size;
-    }
+    pour(&mut stream, n_bytes).await?;
     stream.shutdown().await?;
     stream.read_u8().await?;
     Ok(())

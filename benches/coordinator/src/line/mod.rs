@@ -25,7 +25,9 @@ const PART: &str = "line";
 /// Starts the program again in a namespace of its own, for this part alone, and takes over its rows.
 pub(crate) fn measure(setting: &Setting, table: &mut Table) -> Result<()> {
     if !is_possible() {
-        say("line: left out: `unshare`, `nsenter`, `ip`, /dev/net/tun or the right to make namespaces is missing");
+        say(
+            "line: left out: `unshare`, `nsenter`, `ip`, `sysctl`, /dev/net/tun or the right to make namespaces is missing",
+        );
         return Ok(());
     }
     let out = tempfile::tempdir_in(&setting.scratch)?;
@@ -37,7 +39,7 @@ pub(crate) fn measure(setting: &Setting, table: &mut Table) -> Result<()> {
 }
 
 fn is_possible() -> bool {
-    let script = "ip tuntap add near mode tun && nsenter --version";
+    let script = "ip tuntap add near mode tun && nsenter --version && sysctl --version";
     let tried = Command::new("unshare").args(UNSHARE).args(["sh", "-c", script]).stdin(Stdio::null()).output();
     tried.is_ok_and(|output| output.status.success())
 }

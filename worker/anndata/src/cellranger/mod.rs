@@ -7,14 +7,14 @@ mod folder;
 mod hdf5_file;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use hdf5::File;
 
-use crate::{AnnData, Column, Compression, DataFrame, Element, Error, Matrix, Result, Values, h5, write};
+use crate::{AnnData, Column, Compression, DataFrame, Element, Error, Matrix, Result, Values, h5, names, write};
 
 /// Opens a file for reading, as it is or as the h5ad file that it could be.
 pub(crate) fn open(path: &Path) -> Result<File> {
@@ -46,7 +46,7 @@ struct Features {
 impl Features {
     fn into_anndata(self) -> Result<AnnData> {
         let columns = [("gene_ids", &self.ids), ("feature_types", &self.types), ("genome", &self.genomes)];
-        let mut var = DataFrame::new(unique(&self.names));
+        let mut var = DataFrame::new(names::unique(&self.names));
         for (name, values) in columns.into_iter().filter(|(_, values)| !values.is_empty()) {
             let column = if name == "gene_ids" { Column::text(values.clone()) } else { Column::categorical(values) };
             var.insert(name, column)?;
@@ -91,23 +91,6 @@ fn table(features: &AnnData) -> Result<DataFrame> {
     Ok(frame)
 }
 
-/// The same names, each once: a second `A` is `A-1`, as `var_names_make_unique` of anndata calls it.
-fn unique(names: &[String]) -> Vec<String> {
-    let mut taken: HashSet<String> = names.iter().cloned().collect();
-    let mut n_seen: BTreeMap<&String, u64> = BTreeMap::new();
-    let mut unique = Vec::with_capacity(names.len());
-    for name in names {
-        let n_before = n_seen.entry(name).and_modify(|n| *n += 1).or_insert(0);
-        // Numbers do not end, and names that are taken do.
-        let free =
-            (*n_before > 0).then(|| (*n_before..).map(|n| format!("{name}-{n}")).find(|free| !taken.contains(free)));
-        let name = free.flatten().unwrap_or_else(|| name.clone());
-        taken.insert(name.clone());
-        unique.push(name);
-    }
-    unique
-}
-
 fn shown(path: &Path, features: Features) -> Result<File> {
     // Two files of one name would be one to HDF5.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -119,14 +102,3 @@ fn shown(path: &Path, features: Features) -> Result<File> {
 const MOST_VALUES: usize = 1 << 28;
 /// How Cell Ranger calls genes.
 const GENES: &str = "Gene Expression";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_repeat_get_numbers_that_are_free() {
-        let names = ["A", "B", "A", "A-1", "A"].map(str::to_owned);
-        assert_eq!(unique(&names), ["A", "B", "A-2", "A-1", "A-3"]);
-    }
-}

@@ -2,9 +2,12 @@
 
 use std::{iter::Peekable, str::FromStr, vec::IntoIter};
 
-use archipelago_anndata::{DataFrame, names};
+use archipelago_anndata::DataFrame;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    lists,
+};
 
 /// A condition, as it was typed.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,20 +47,9 @@ impl Condition {
             Self::Not(one) => Ok(one.holds(obs)?.into_iter().map(|holds| !holds).collect()),
             Self::Missing(column) => Ok(obs.column(column)?.to_strings().iter().map(Option::is_none).collect()),
             Self::In(column, asked) => {
-                let is_asked =
-                    |value: &String| asked.iter().any(|asked| asked == value || names::is_same(value, asked));
                 let values = obs.column(column)?.to_strings();
-                if let Some(found) = asked
-                    .iter()
-                    .find(|asked| !values.iter().flatten().any(|value| value == *asked || names::is_same(value, asked)))
-                {
-                    return Err(Error::UnknownValue {
-                        column: column.clone(),
-                        found: found.clone(),
-                        available: some_of(values.iter().flatten()),
-                    });
-                }
-                Ok(values.iter().map(|value| value.as_ref().is_some_and(is_asked)).collect())
+                let asked = lists::of_column(asked, column, &values)?;
+                Ok(values.iter().map(|value| value.as_ref().is_some_and(|value| asked.contains(value))).collect())
             }
             Self::Order(name, order, bound) => {
                 let column = obs.column(name)?;
@@ -78,14 +70,6 @@ impl Condition {
             }
         }
     }
-}
-
-/// Some of the values of a column, for an error.
-fn some_of<'a>(values: impl Iterator<Item = &'a String>) -> String {
-    let mut names: Vec<&String> = values.collect();
-    names.sort();
-    names.dedup();
-    names.iter().take(N_EXAMPLES).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl FromStr for Condition {
@@ -244,8 +228,6 @@ fn word(tokens: &mut Tokens, what: &str) -> Result<String, String> {
 const SIGNS: [&str; 10] = ["<=", ">=", "!=", "==", "=", "<", ">", "(", ")", ","];
 /// Brackets in brackets that anybody writes.
 const DEEPEST: u32 = 64;
-/// Values shown in an error.
-const N_EXAMPLES: usize = 20;
 
 #[cfg(test)]
 mod tests {

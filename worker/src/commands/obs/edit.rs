@@ -2,27 +2,24 @@
 
 use std::{collections::HashMap, path::PathBuf, str::FromStr};
 
-use archipelago_anndata::{Column, DataFrame, Values};
+use archipelago_anndata::{Categorical, Column, DataFrame, Values};
 use rand::seq::index;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 
-use super::{
-    ObsArgs,
-    joined::{Table, categories},
-};
+use super::{ObsArgs, joined::Table};
 use crate::{
     error::{Error, Result},
     lists,
 };
 
-/// `column=…`.
+/// What is asked of a column: `column=…`.
 #[derive(Clone, Debug)]
-pub(super) struct Of<T> {
+pub(super) struct Named<T> {
     column: String,
     value: T,
 }
 
-impl<T: FromStr<Err: ToString>> FromStr for Of<T> {
+impl<T: FromStr<Err: ToString>> FromStr for Named<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -61,7 +58,7 @@ impl ObsArgs {
     /// Changes the columns; of how many cells each joined table says nothing.
     pub(super) fn change(&self, obs: &mut DataFrame) -> Result<Vec<usize>> {
         let not_joined = self.join.iter().map(|path| self.join(path.clone(), obs)).collect::<Result<_>>()?;
-        for Of { column, value } in &self.rename {
+        for Named { column, value } in &self.rename {
             let values = obs.column(column)?.clone();
             if obs.columns().iter().any(|(known, _)| known == value) {
                 return Err(Error::ColumnExists { column: value.clone() });
@@ -69,10 +66,10 @@ impl ObsArgs {
             obs.remove(column);
             obs.insert(value, values)?;
         }
-        for Of { column, value } in &self.set {
+        for Named { column, value } in &self.set {
             obs.insert(column, Column::categorical(&vec![value; obs.n_rows()]))?;
         }
-        for Of { column, value } in &self.paste {
+        for Named { column, value } in &self.paste {
             let parts = lists::split(std::slice::from_ref(value));
             let parts =
                 parts.iter().map(|part| Ok(obs.column(part.trim())?.to_strings())).collect::<Result<Vec<_>>>()?;
@@ -80,16 +77,16 @@ impl ObsArgs {
                 let parts: Option<Vec<&str>> = parts.iter().map(|part| part[cell].as_deref()).collect();
                 parts.map(|parts| parts.join("_"))
             };
-            let pasted = categories((0..obs.n_rows()).map(of_cell).collect());
-            obs.insert(column, pasted)?;
+            let pasted: Vec<Option<String>> = (0..obs.n_rows()).map(of_cell).collect();
+            obs.insert(column, categories(&pasted))?;
         }
-        for Of { column, value } in &self.map {
+        for Named { column, value } in &self.map {
             let table = Table::read(value)?;
             let renamed = |text: String| table.value(&text).map_or(text.clone(), str::to_owned);
-            let values = obs.column(column)?.to_strings().into_iter().map(|text| text.map(renamed)).collect();
-            obs.insert(column, categories(values))?;
+            let values = obs.column(column)?.to_strings().into_iter().map(|text| text.map(renamed));
+            obs.insert(column, categories(&values.collect::<Vec<_>>()))?;
         }
-        for Of { column, value } in &self.cast {
+        for Named { column, value } in &self.cast {
             let cast = cast(column, obs.column(column)?, *value)?;
             obs.insert(column, cast)?;
         }
@@ -127,7 +124,7 @@ impl ObsArgs {
             let holds = condition.holds(obs)?;
             kept.retain(|&cell| holds[cell]);
         }
-        for Of { column, value } in &self.min_cells {
+        for Named { column, value } in &self.min_cells {
             let values = obs.column(column)?.to_strings();
             let mut n_cells: HashMap<&str, usize> = HashMap::new();
             for &cell in &kept {
@@ -144,6 +141,10 @@ impl ObsArgs {
         }
         Ok(kept)
     }
+}
+
+fn categories(values: &[Option<String>]) -> Column {
+    Column::Categorical(Categorical::of(values.iter().map(Option::as_deref)))
 }
 
 fn cast(name: &str, column: &Column, kind: Kind) -> Result<Column> {
@@ -166,7 +167,7 @@ fn cast(name: &str, column: &Column, kind: Kind) -> Result<Column> {
         false => Column::Plain(values),
     };
     Ok(match kind {
-        Kind::Category => categories(texts),
+        Kind::Category => categories(&texts),
         Kind::Text => with_missing(Values::Str(texts.iter().map(|text| text.clone().unwrap_or_default()).collect())),
         Kind::Number => Column::from(numbers("a number", |_| true)?),
         Kind::Integer => {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use archipelago_anndata::{Categorical, Column, Values};
+use archipelago_anndata::{Categorical, Column};
 use archipelago_common::fs;
 
 use crate::error::{Error, Result};
@@ -58,8 +58,10 @@ impl Table {
 /// Numbers where all are, else categories; nothing and no row are a missing value.
 fn typed(texts: Vec<Option<&str>>) -> Column {
     let texts: Vec<Option<&str>> = texts.into_iter().map(|text| text.filter(|text| !text.is_empty())).collect();
-    let numbers: Option<Vec<f64>> =
-        texts.iter().map(|text| text.map_or(Some(f64::NAN), |text| text.parse().ok())).collect();
+    // `007` is a name.
+    let is_padded = |text: &str| text.len() > 1 && text.starts_with('0') && !text.starts_with("0.");
+    let number = |text: &str| text.parse().ok().filter(|_| !is_padded(text));
+    let numbers: Option<Vec<f64>> = texts.iter().map(|text| text.map_or(Some(f64::NAN), number)).collect();
     match numbers {
         Some(numbers) if texts.iter().any(Option::is_some) => {
             let is_whole = numbers.iter().all(|x| x.fract() == 0.0 && x.abs() < 2_f64.powi(53));
@@ -69,21 +71,8 @@ fn typed(texts: Vec<Option<&str>>) -> Column {
                 Column::from(numbers)
             }
         }
-        _ => categories(texts.into_iter().map(|text| text.map(str::to_owned)).collect()),
+        _ => Column::Categorical(Categorical::of(texts.into_iter())),
     }
-}
-
-/// A column of categories in the order of the alphabet.
-pub(super) fn categories(values: Vec<Option<String>>) -> Column {
-    let mut names: Vec<String> = values.iter().flatten().cloned().collect();
-    names.sort();
-    names.dedup();
-    let position: HashMap<&String, i32> = names.iter().zip(0..).collect();
-    let code = |value: &Option<String>| value.as_ref().map_or(Column::MISSING, |value| position[value]);
-    let codes = values.iter().map(code).collect();
-    Column::Categorical(
-        Categorical::new(codes, Values::Str(names), false).expect("each code is a position among the names"),
-    )
 }
 
 /// A row for each of some million cells.

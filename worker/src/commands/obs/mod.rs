@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use self::{
     condition::Condition,
-    edit::{Kind, Of},
+    edit::{Kind, Named},
 };
 use super::file::FileArgs;
 use crate::{
@@ -38,19 +38,19 @@ pub struct ObsArgs {
     join_on: Option<String>,
     /// Give a column another name.
     #[arg(long, value_name = "OLD=NEW")]
-    rename: Vec<Of<String>>,
+    rename: Vec<Named<String>>,
     /// The same value for every cell, such as one batch.
     #[arg(long, value_name = "COLUMN=VALUE")]
-    set: Vec<Of<String>>,
+    set: Vec<Named<String>>,
     /// A column of the values of others, with `_` between them.
     #[arg(long, value_name = "COLUMN=A,B")]
-    paste: Vec<Of<String>>,
+    paste: Vec<Named<String>>,
     /// Replace values by a table (CSV or TSV) of old and new ones; those that are not in it stay.
     #[arg(long, value_name = "COLUMN=FILE")]
-    map: Vec<Of<PathBuf>>,
+    map: Vec<Named<PathBuf>>,
     /// Make a column `category`, `text`, `integer`, `number` or `bool`.
     #[arg(long, value_name = "COLUMN=KIND")]
-    cast: Vec<Of<Kind>>,
+    cast: Vec<Named<Kind>>,
     /// Take columns out.
     #[arg(long, value_name = "COLUMN")]
     drop: Vec<String>,
@@ -60,7 +60,7 @@ pub struct ObsArgs {
     condition: Option<Condition>,
     /// Keep the cells of values that at least so many cells have.
     #[arg(long, value_name = "COLUMN=N")]
-    min_cells: Vec<Of<usize>>,
+    min_cells: Vec<Named<usize>>,
     /// Keep so many cells, drawn at random; a number below 1 is a share.
     #[arg(long, value_name = "N")]
     sample: Option<f64>,
